@@ -1,0 +1,396 @@
+//! Assignment: which task goes to which worker. Tasks by the run's priority (raised by one for each
+//! hour waited), then fair share between owners, then age; inside a run nearest to the end of the graph
+//! first. Workers by what they have, what failed on them, whether they have the scene loaded, and load.
+
+use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
+use crate::plan::Step;
+use crate::run::At;
+use crate::state::{Live, RunState, TaskState, Trouble};
+use pictor_tasks::body::Body;
+use pictor_tasks::history::TaskRef;
+use pictor_tasks::message::{
+    Assignment, Brief, Execution, Failure, FailureKind, Outcome, RunId, Try, WorkerId,
+};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Work in one message, at most, for tasks that take no time.
+const MAX_BUNDLE: u32 = 8192;
+/// A bundle grows towards this much work.
+const BUNDLE_MS: f64 = 2_000.0;
+/// Waiting raises a run's priority by one each hour, up to this much.
+const MAX_AGE_BONUS: i64 = 24;
+/// Failures of one run on one worker after which the worker is avoided for the run.
+const MAX_FAILURES_ON_WORKER: u32 = 3;
+/// Scenes that a worker is remembered to have loaded.
+const WARM_SCENES: usize = 8;
+
+/// How many tasks of a step go into one message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BundleSize(u32);
+
+impl BundleSize {
+    /// One, until durations are known; tasks that do nothing start at 512.
+    pub(crate) fn first(body: &Body) -> Self {
+        Self(if is_instant(body) { 512 } else { 1 })
+    }
+
+    /// A bundle of `tasks` is done: the next may be twice as large.
+    pub(crate) fn came_back(&mut self, tasks: usize) {
+        if tasks >= self.0 as usize {
+            self.0 = (self.0 * 2).min(MAX_BUNDLE);
+        }
+    }
+
+    fn now(self, mean_ms: Option<f64>) -> u32 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let by_time =
+            mean_ms.map_or(self.0, |mean| (BUNDLE_MS / mean.max(0.001)).clamp(1.0, 1e6) as u32);
+        self.0.min(by_time)
+    }
+}
+
+fn is_instant(body: &Body) -> bool {
+    matches!(body, Body::Noop(noop) if noop.duration.is_none())
+}
+
+/// A choice: which step, which tasks, which worker.
+struct Choice {
+    step: u16,
+    tasks: Vec<Try>,
+    worker: WorkerId,
+}
+
+impl Engine {
+    /// Gives ready tasks to workers that have room.
+    pub fn assign(&mut self, now_ms: i64, fx: &mut Effects) {
+        self.assigned_ms = now_ms;
+        if self.config.workers_are_final {
+            // First of all: a failure may void what would be sent. What fails may open something else.
+            let running = self.runs.values().filter(|entry| entry.state == RunState::Running);
+            let ids: Vec<RunId> = running.map(|entry| entry.run.id.clone()).collect();
+            for id in ids {
+                while self.fail_impossible(&id, now_ms, fx) {}
+            }
+        }
+        let mut stuck = BTreeSet::new();
+        while let Some(id) = self.next_run(now_ms, &stuck) {
+            match self.choose(&id, now_ms) {
+                Some(choice) => self.send(&id, choice, now_ms, fx),
+                None => {
+                    stuck.insert(id);
+                }
+            }
+        }
+    }
+
+    /// The earliest time at which a task that waits for its next try may go. What could already go
+    /// waits for something else.
+    pub fn next_wake(&self) -> Option<i64> {
+        let waiting = self.runs.values().flat_map(|entry| {
+            entry.run.picky.iter().filter_map(|at| entry.run.trouble(*at)).map(|t| t.not_before_ms)
+        });
+        waiting.filter(|at| *at > self.assigned_ms).min()
+    }
+
+    fn next_run(&self, now_ms: i64, stuck: &BTreeSet<RunId>) -> Option<RunId> {
+        let wanting = |entry: &&Entry| {
+            entry.state == RunState::Running
+                && !stuck.contains(&entry.run.id)
+                && (!entry.run.picky.is_empty()
+                    || entry.run.steps.iter().any(|s| s.ready.len() > 0))
+        };
+        let mut candidates = self.runs.values().filter(wanting);
+        let first = candidates.next()?;
+        let Some(second) = candidates.next() else { return Some(first.run.id.clone()) };
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        for entry in self.runs.values() {
+            *held.entry(&entry.owner).or_default() += entry.run.live.len();
+        }
+        [first, second]
+            .into_iter()
+            .chain(candidates)
+            .min_by_key(|entry| {
+                let age = ((now_ms - entry.submitted_ms) / 3_600_000).clamp(0, MAX_AGE_BONUS);
+                let priority = i64::from(entry.run.priority) + age;
+                (Reverse(priority), held[&*entry.owner], entry.submitted_ms, &entry.run.id)
+            })
+            .map(|entry| entry.run.id.clone())
+    }
+
+    fn choose(&mut self, id: &RunId, now_ms: i64) -> Option<Choice> {
+        let entry = &self.runs[id];
+        for &step in &entry.steps_by_order {
+            if !self.limits_allow(&entry.run.plan.steps[step as usize]) {
+                continue;
+            }
+            let mut picky = entry.run.picky.range((step, 0)..=(step, u32::MAX)).peekable();
+            let plain = entry.run.steps[step as usize].ready.len() > 0;
+            if picky.peek().is_none() && !plain {
+                continue;
+            }
+            let Some(best) = self.best_worker(entry, step, now_ms, |_, _| true) else { continue };
+            for at in picky {
+                let worker = match entry.run.trouble(*at) {
+                    None => Some(best),
+                    Some(trouble) => self.worker_for_troubled(entry, *at, trouble, now_ms),
+                };
+                if let Some(worker) = worker {
+                    let attempt = entry.run.steps[step as usize].attempts[at.1 as usize];
+                    let tasks = vec![Try { index: at.1, attempt }];
+                    return Some(Choice { step, tasks, worker });
+                }
+            }
+            if plain {
+                let tasks = self.take(id, step, now_ms);
+                return Some(Choice { step, tasks, worker: best });
+            }
+        }
+        None
+    }
+
+    /// Takes a bundle of ready tasks: as many as are about two seconds of work, and never so many that
+    /// another slot would find none.
+    fn take(&mut self, id: &RunId, step: u16, now_ms: i64) -> Vec<Try> {
+        let entry = &self.runs[id];
+        let plan = &entry.run.plan.steps[step as usize];
+        let state = &entry.run.steps[step as usize];
+        let slots: u32 = self
+            .workers
+            .values()
+            .filter(|w| self.is_present(w, now_ms) && w.can_do(plan))
+            .map(|w| w.inventory.slots)
+            .sum();
+        let share = state.ready.len().div_ceil(slots.max(1));
+        let mut size = entry.sizes[step as usize].now(state.mean_ms()).min(share).max(1);
+        if !plan.limits.is_empty() {
+            size = 1;
+        }
+        let entry = self.runs.get_mut(id).expect("looked up above");
+        let state = &mut entry.run.steps[step as usize];
+        let mut tasks = Vec::with_capacity(size as usize);
+        while let Some(rank) = (tasks.len() < size as usize).then(|| state.ready.pop()).flatten() {
+            let index = state.index_of_rank(rank);
+            tasks.push(Try { index, attempt: state.attempts[index as usize] });
+        }
+        tasks
+    }
+
+    fn worker_for_troubled(
+        &self,
+        entry: &Entry,
+        at: At,
+        trouble: &Trouble,
+        now_ms: i64,
+    ) -> Option<WorkerId> {
+        if trouble.not_before_ms > now_ms {
+            return None;
+        }
+        let needed = trouble
+            .too_small
+            .iter()
+            .filter_map(|id| self.workers.get(id))
+            .map(|worker| worker.vram_bytes() + 1)
+            .max();
+        let step = &entry.run.plan.steps[at.0 as usize];
+        let large_enough = |w: &Worker| needed.is_none_or(|bytes| w.vram_bytes() >= bytes);
+        let fresh_exists = self.workers.iter().any(|(id, w)| {
+            self.is_present(w, now_ms)
+                && w.can_do(step)
+                && large_enough(w)
+                && !trouble.avoid.contains(id)
+        });
+        self.best_worker(entry, at.0, now_ms, |id, worker| {
+            large_enough(worker) && !(fresh_exists && trouble.avoid.contains(id))
+        })
+    }
+
+    /// The best worker with room for the step.
+    fn best_worker(
+        &self,
+        entry: &Entry,
+        step: u16,
+        now_ms: i64,
+        also: impl Fn(&WorkerId, &Worker) -> bool,
+    ) -> Option<WorkerId> {
+        let plan = &entry.run.plan.steps[step as usize];
+        let scene = plan.body.scene().and_then(|s| entry.run.plan.files.get(&s.scene));
+        // Only short tasks are queued ahead: a task must not wait behind an hour-long one while another
+        // machine falls idle.
+        let mean_ms = entry.run.steps[step as usize].mean_ms();
+        let short = is_instant(&plan.body) || mean_ms.is_some_and(|mean| mean < BUNDLE_MS);
+        let failures = |id: &WorkerId| entry.failures.get(id).copied().unwrap_or(0);
+        let avoided = |id: &WorkerId| failures(id) >= MAX_FAILURES_ON_WORKER;
+        let able = || {
+            let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));
+            present.filter(|(id, w)| w.can_do(plan) && also(id, w))
+        };
+        // A worker on which much fails is free again soon: it must not get what others could do.
+        let others_exist = able().any(|(id, _)| !avoided(id));
+        able()
+            .filter(|(_, w)| w.load < w.inventory.slots + u32::from(short))
+            .filter(|(id, _)| !(others_exist && avoided(id)))
+            .min_by_key(|(id, w)| {
+                let cold = scene.is_some_and(|file| !w.warm.contains(&file.digest));
+                let busy = w.load >= w.inventory.slots;
+                (busy, cold, w.load * 1000 / w.inventory.slots.max(1), failures(id), **id)
+            })
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether the worker was heard of lately. One that is silent gets nothing new.
+    pub(crate) fn is_present(&self, worker: &Worker, now_ms: i64) -> bool {
+        now_ms.saturating_sub(worker.seen_ms) <= self.config.lease_ms
+    }
+
+    /// Whether every limit that the step holds has room.
+    pub(crate) fn limits_allow(&self, step: &Step) -> bool {
+        self.full_limit(step).is_none()
+    }
+
+    /// The first limit of the step that is used up.
+    pub(crate) fn full_limit<'a>(&self, step: &'a Step) -> Option<&'a str> {
+        step.limits.iter().map(String::as_str).find(|name| {
+            self.config.limits.get(*name).is_some_and(|limit| {
+                let held = self.runs.values().flat_map(|entry| {
+                    let holds = |at: &&At| {
+                        let step = &entry.run.plan.steps[at.0 as usize];
+                        step.limits.iter().any(|l| l == name)
+                    };
+                    entry.run.live.keys().filter(holds).collect::<Vec<_>>()
+                });
+                held.count() >= *limit as usize
+            })
+        })
+    }
+
+    fn send(&mut self, id: &RunId, choice: Choice, now_ms: i64, fx: &mut Effects) {
+        let Choice { step, tasks, worker } = choice;
+        self.last_bundle += 1;
+        let bundle = self.last_bundle;
+        let entry = self.runs.get_mut(id).expect("chosen from the runs");
+        let until_ms = now_ms + self.config.deadline_ms;
+        for task in &tasks {
+            let live = Live { worker, bundle, claim: None, until_ms };
+            entry.run.assign((step, task.index), live);
+        }
+        let brief = entry.brief(step);
+        let holder = self.workers.get_mut(&worker).expect("chosen from the workers");
+        holder.load += 1;
+        if let Some(scene) = brief.body.scene().and_then(|s| brief.files.get(&s.scene)) {
+            holder.warm.retain(|digest| *digest != scene.digest);
+            holder.warm.push(scene.digest.clone());
+            if holder.warm.len() > WARM_SCENES {
+                holder.warm.remove(0);
+            }
+        }
+        let key = entry.run.key(step);
+        let remaining = u32::try_from(tasks.len()).expect("a bundle is small");
+        self.bundles.insert(
+            bundle,
+            Bundle { worker, run: id.clone(), step, tasks: tasks.clone(), remaining },
+        );
+        fx.assign.push((worker, Assignment { key, id: bundle, brief, tasks }));
+    }
+
+    /// No worker will ever join: ready tasks that none can do fail now, with the reason.
+    /// Answers whether there were any.
+    fn fail_impossible(&mut self, id: &RunId, now_ms: i64, fx: &mut Effects) -> bool {
+        let Some(&worker) = self.workers.keys().next() else { return false };
+        let entry = &self.runs[id];
+        let mut impossible: BTreeMap<u16, String> = BTreeMap::new();
+        for (step, state) in (0u16..).zip(&entry.run.steps) {
+            if state.counts[TaskState::Ready as usize] == 0 {
+                continue;
+            }
+            let plan = &entry.run.plan.steps[step as usize];
+            let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
+            if let Some(first) = lacks.and_then(|all| all.into_iter().next()) {
+                impossible.insert(step, first);
+            }
+        }
+        let entry = self.runs.get_mut(id).expect("looked up above");
+        let before = entry.run.seq;
+        for (step, what) in impossible {
+            let hint = how_to_get(&what);
+            let message = format!("this machine does not have {what}{hint}");
+            for index in entry.run.indices(step) {
+                let sent = entry.run.live.contains_key(&(step, index));
+                if sent || entry.run.task_state(step, index) != Some(TaskState::Ready) {
+                    continue;
+                }
+                let state = &entry.run.steps[step as usize];
+                let task = Try { index, attempt: state.attempts[index as usize] };
+                let task = TaskRef { step, generation: state.generation, task };
+                let failure = Failure { kind: FailureKind::Invalid, message: message.clone() };
+                entry.record_end(
+                    (task, worker, Execution(0)),
+                    Outcome::Failed(failure),
+                    now_ms,
+                    fx,
+                );
+            }
+        }
+        let failed = entry.run.seq > before;
+        self.settle(id, fx);
+        failed
+    }
+}
+
+impl Worker {
+    /// What it lacks for the step.
+    pub(crate) fn lacks(&self, step: &Step) -> Option<String> {
+        if matches!(step.body, Body::Command(_)) && !self.inventory.allows_commands {
+            return Some("permission to run commands".into());
+        }
+        step.requires.missing(&self.inventory)
+    }
+
+    /// Whether it can do the step's tasks at all.
+    pub(crate) fn can_do(&self, step: &Step) -> bool {
+        self.lacks(step).is_none()
+    }
+}
+
+/// A hint for things that a Debian machine gets by its package manager.
+fn how_to_get(what: &str) -> String {
+    match what.split(' ').next() {
+        Some(program @ ("blender" | "ffmpeg")) => {
+            format!("; install it (`apt-get install {program}`) and try again")
+        }
+        Some("permission") => "; start it with `--allow-commands`".into(),
+        _ => String::new(),
+    }
+}
+
+impl Entry {
+    fn brief(&mut self, step: u16) -> Arc<Brief> {
+        let generation = self.run.steps[step as usize].generation;
+        if let Some((made, brief)) = &self.briefs[step as usize]
+            && *made == generation
+        {
+            return brief.clone();
+        }
+        let plan = &self.run.plan;
+        let step_plan = &plan.steps[step as usize];
+        let space = self.run.steps[step as usize].space.as_deref().cloned().unwrap_or_default();
+        let brief = Arc::new(Brief {
+            step: step_plan.name.clone(),
+            space,
+            body: step_plan.body.clone(),
+            timeout: step_plan.timeout,
+            stalled: step_plan.stalled,
+            files: plan.files.clone(),
+            folder: plan.folder.clone(),
+            has_inputs: step_plan
+                .needs
+                .iter()
+                .any(|need| plan.steps[need.step as usize].body.has_outputs())
+                && step_plan.body.reads_inputs(),
+            binds: plan.bound_by(step).map(|dim| plan.dims[dim].name.clone()).collect(),
+        });
+        self.briefs[step as usize] = Some((generation, brief.clone()));
+        brief
+    }
+}

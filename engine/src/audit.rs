@@ -1,0 +1,105 @@
+//! What can be compared and recounted about a run: the oracle of the simulation and the stores' tests.
+
+use crate::run::{At, Run};
+use crate::state::TaskState;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Run {
+    /// Everything that history determines, in a form that can be compared: a run that was recovered
+    /// equals the one that was interrupted. Queued tasks count as ready: a queue is not history.
+    pub fn durable(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let steps: Vec<_> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let states: Vec<_> = step
+                    .tasks
+                    .iter()
+                    .map(|s| s.map(|s| if s == TaskState::Queued { TaskState::Ready } else { s }))
+                    .collect();
+                let mut accepted: Vec<_> = step.accepted.clone().into_iter().collect();
+                accepted.sort_by_key(|(index, _)| *index);
+                let attempts = step.space.as_ref().map(|_| (step.attempts.clone(), step.took));
+                let counters = (step.closed.clone(), step.broken.clone(), attempts);
+                (states, counters, step.generation, step.given_up, accepted)
+            })
+            .collect();
+        let mut trouble: Vec<_> = self.trouble.clone().into_iter().collect();
+        trouble.sort_by_key(|(at, _)| *at);
+        let claims: BTreeMap<At, _> = self
+            .live
+            .iter()
+            .filter_map(|(at, live)| live.claim.map(|execution| (*at, (live.worker, execution))))
+            .collect();
+        let controls: BTreeSet<u64> = self.controls.iter().copied().collect();
+        let flags = (self.paused, self.cancelled, self.stopped, self.priority, controls);
+        let place = (self.seq, self.time_ms, self.state());
+        (steps, trouble, claims, self.dims.clone(), flags, place)
+    }
+
+    /// Recounts every counter from the tasks' states and says what does not agree.
+    pub fn check(&self) -> Result<(), String> {
+        let mut again = self.clone();
+        for number in 0..again.joins.len() {
+            again.recount_join(number);
+            let (ours, theirs) = (&self.joins[number], &again.joins[number]);
+            if (&ours.waiting, &ours.broken) != (&theirs.waiting, &theirs.broken) {
+                return Err(format!("join {number} has wrong counters"));
+            }
+        }
+        for (number, step) in (0u16..).zip(&self.steps) {
+            let name = &self.plan.steps[number as usize].name;
+            let mut counts = [0; 8];
+            for (index, task) in (0u32..).zip(&step.tasks) {
+                let Some(task) = *task else { continue };
+                counts[task as usize] += 1;
+                self.check_task((number, index), task)
+                    .map_err(|why| format!("{name}[{index}] is {}: {why}", task.name()))?;
+            }
+            if counts != step.counts {
+                return Err(format!("{name}: counted {counts:?}, kept {:?}", step.counts));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_task(&self, at: At, task: TaskState) -> Result<(), String> {
+        let step = &self.steps[at.0 as usize];
+        if !self.into[at.0 as usize].is_empty() {
+            let needs = self.needs_of(at.0, at.1);
+            let kept = (step.closed[at.1 as usize], step.broken[at.1 as usize]);
+            if needs != kept {
+                return Err(format!("needs {needs:?}, kept {kept:?}"));
+            }
+        }
+        let live = self.live.get(&at);
+        if task.is_derived() && task != self.derived(at) {
+            return Err("its needs say otherwise".into());
+        }
+        if matches!(task, TaskState::Queued | TaskState::Running | TaskState::Succeeded)
+            && self.derived(at) != TaskState::Ready
+        {
+            return Err("its needs are not met".into());
+        }
+        if live.is_some_and(|l| l.claim.is_some()) != (task == TaskState::Running) {
+            return Err(format!("its assignment is {live:?}"));
+        }
+        if live.is_some()
+            && !matches!(task, TaskState::Ready | TaskState::Queued | TaskState::Running)
+        {
+            return Err(format!("it has the assignment {live:?}"));
+        }
+        let (plain, picky) = (step.ready.contains(step.rank(at.1)), self.picky.contains(&at));
+        if plain && picky {
+            return Err("offered twice".into());
+        }
+        if plain && self.trouble.contains_key(&at) {
+            return Err("offered as if it never had trouble".into());
+        }
+        let offered = plain || picky;
+        if offered != (task == TaskState::Ready && live.is_none()) {
+            return Err(format!("offered: {offered}, assignment: {live:?}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! What a step reports for late-bound dimensions, checked before it is believed.
+
+use crate::plan::{Dim, DimCounts, DimValues, MAX_TASKS, box_size};
+use crate::run::Run;
+use crate::state::space_of;
+use pictor_tasks::job::check_word;
+use pictor_tasks::message::{Binding, Bound};
+use pictor_tasks::space::Values;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Run {
+    /// The bindings that the step has to report, or a sentence about what is missing or wrong.
+    /// Bindings that nobody asked for are left out.
+    pub(crate) fn vet_bindings(&self, step: u16, said: &[Binding]) -> Result<Vec<Binding>, String> {
+        let (mut kept, mut dims) = (Vec::new(), None);
+        for number in self.plan.bound_by(step) {
+            let dims = dims.get_or_insert_with(|| self.dims.clone());
+            let dim = &self.plan.dims[number];
+            let bound = said
+                .iter()
+                .find(|b| b.dim == dim.name)
+                .ok_or_else(|| format!("it reported no values for dimension `{}`", dim.name))?;
+            let bound = if matches!(dim.values, DimValues::Late { .. }) {
+                let values = vet_values(dim, &bound.values)?;
+                dims[number].values = Some(Arc::new(values.clone()));
+                Bound::Values(values)
+            } else {
+                let counts = vet_counts(dim, &bound.values)?;
+                dims[number].counts = Some(counts.clone());
+                Bound::Counts(counts)
+            };
+            kept.push(Binding { dim: dim.name.clone(), values: bound });
+        }
+        if let Some(dims) = dims {
+            for (step, number) in self.plan.steps.iter().zip(0u16..) {
+                let Some((space, _)) = space_of(&self.plan, &dims, number) else { continue };
+                let size = box_size(space.axes.iter().map(|axis| axis.values.len()));
+                if size > u64::from(MAX_TASKS) {
+                    return Err(format!(
+                        "with these values step `{}` would have {size} tasks; the limit is {MAX_TASKS}",
+                        step.name
+                    ));
+                }
+            }
+        }
+        Ok(kept)
+    }
+}
+
+fn vet_values(dim: &Dim, bound: &Bound) -> Result<Values, String> {
+    let name = &dim.name;
+    let Bound::Values(values) = bound else {
+        return Err(format!("it reported counts for dimension `{name}`, which takes values"));
+    };
+    match values {
+        Values::Ints(_) => {}
+        Values::Names(names) => {
+            let mut seen = BTreeSet::new();
+            for word in names.iter() {
+                if let Err(why) = check_word(word) {
+                    return Err(format!("it reported `{word}` for dimension `{name}`: {why}"));
+                }
+                if !seen.insert(word) {
+                    return Err(format!("it reported `{word}` for dimension `{name}` twice"));
+                }
+            }
+        }
+        Values::Blocks { .. } => {
+            return Err(format!("it reported blocks for dimension `{name}`, which takes values"));
+        }
+    }
+    if values.is_empty() && !dim.allow_empty {
+        return Err(format!(
+            "it reported an empty list for dimension `{name}`; set `allow_empty: true` if that is fine"
+        ));
+    }
+    Ok(values.clone())
+}
+
+/// Counts come as such, or as a plain list of whole numbers.
+fn vet_counts(dim: &Dim, bound: &Bound) -> Result<Arc<[u32]>, String> {
+    debug_assert!(dim.bound.as_ref().is_some_and(|b| matches!(b.counts, DimCounts::Late { .. })));
+    let name = &dim.name;
+    let Bound::Counts(counts) = bound else {
+        return Err(format!("it reported values for dimension `{name}`, which takes counts"));
+    };
+    let DimValues::Fixed(values) = &dim.values else {
+        unreachable!("the compiler gives a bounded dimension fixed values");
+    };
+    match counts.iter().find(|count| **count > values.len()) {
+        Some(count) => Err(format!(
+            "it reported {count} positions of dimension `{name}`, whose upper limit is {}",
+            values.len()
+        )),
+        None => Ok(counts.clone()),
+    }
+}

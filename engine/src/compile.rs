@@ -1,0 +1,481 @@
+//! The compiler: from a job spec to a plan, with every mistake reported at once.
+
+use crate::cycles;
+use crate::expand::expand;
+use crate::plan::{
+    Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step, box_size,
+};
+use crate::templates;
+use pictor_tasks::body::Body;
+use pictor_tasks::job::Diagnostic;
+use pictor_tasks::job::spec::{DimSpec, JobSpec, NeedOn, StepSpec};
+use pictor_tasks::range::Ranges;
+use pictor_tasks::space::Values;
+use pictor_tasks::template::RESERVED_NAMES;
+use pictor_tasks::worker::Requires;
+use std::collections::BTreeMap;
+
+/// Compiles a job. The plan's `files` and `folder` are left for the one who submits it.
+pub fn compile(spec: &JobSpec) -> Result<Plan, Vec<Diagnostic>> {
+    let mut problems = Vec::new();
+    let job = expand(spec, &mut problems);
+    let mut compiler = Compiler {
+        dims: (0..).zip(job.dims.keys()).map(|(i, name)| (name.as_str(), i)).collect(),
+        steps: (0..).zip(&job.steps).map(|(i, step)| (step.name.as_str(), i)).collect(),
+        // The steps of a macro come after the user's own and have no place in the file.
+        written: spec.steps.len(),
+        job: &job,
+        unresolved: false,
+        problems,
+    };
+    let dims = compiler.all_dims();
+    let steps = compiler.all_steps(&dims);
+    let (resolved, mut problems) = (!compiler.unresolved, compiler.problems);
+    let mut plan = Plan {
+        fold_version: FOLD_VERSION,
+        name: job.name.clone(),
+        dims,
+        steps,
+        priority: job.priority,
+        on_failure: job.on_failure,
+        max_failures: job.max_failures,
+        files: BTreeMap::new(),
+        folder: String::new(),
+    };
+    if resolved {
+        check_spaces(&plan, &mut problems);
+        check_bodies(&plan, &mut problems);
+        templates::check(&plan, &mut problems);
+        cycles::check_and_rank(&mut plan, &mut problems);
+    }
+    for problem in &mut problems {
+        place_macro_steps(problem, spec.steps.len());
+    }
+    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+}
+
+/// A problem in a step that a macro made stands at the macro.
+fn place_macro_steps(problem: &mut Diagnostic, written: usize) {
+    let number = problem.path.strip_prefix("steps[").and_then(|rest| rest.split(']').next());
+    if number.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= written) {
+        problem.path = "render".into();
+    }
+}
+
+struct Compiler<'a> {
+    job: &'a JobSpec,
+    dims: BTreeMap<&'a str, usize>,
+    steps: BTreeMap<&'a str, u16>,
+    written: usize,
+    /// Some name or value could not be found out: what refers to it cannot be judged.
+    unresolved: bool,
+    problems: Vec<Diagnostic>,
+}
+
+impl Compiler<'_> {
+    fn problem(&mut self, path: &str, message: String, hint: Option<&str>) {
+        let hint = hint.map(str::to_owned);
+        self.problems.push(Diagnostic::new(path, message).with_hint(hint));
+    }
+
+    fn dim_number(&mut self, path: &str, name: &str) -> Option<usize> {
+        let found = self.dims.get(name).copied();
+        if found.is_none() {
+            self.unresolved = true;
+            let known: Vec<&str> = self.dims.keys().copied().collect();
+            let message = format!("there is no dimension `{name}`");
+            let hint = did_you_mean(name, &known).unwrap_or_else(|| "declare it in `dims`".into());
+            self.problem(path, message, Some(&hint));
+        }
+        found
+    }
+
+    fn step_number(&mut self, path: &str, name: &str) -> Option<u16> {
+        let found = self.steps.get(name).copied();
+        if found.is_none() {
+            self.unresolved = true;
+            let known: Vec<&str> = self.steps.keys().copied().collect();
+            let hint = did_you_mean(name, &known);
+            self.problem(path, format!("there is no step `{name}`"), hint.as_deref());
+        }
+        found
+    }
+
+    fn all_dims(&mut self) -> Vec<Dim> {
+        let job = self.job;
+        job.dims.iter().map(|(name, spec)| self.dim(name, spec)).collect()
+    }
+
+    fn dim(&mut self, name: &str, spec: &DimSpec) -> Dim {
+        let path = format!("dims.{name}");
+        if RESERVED_NAMES.contains(&name) {
+            let message = format!("`{name}` cannot be the name of a dimension");
+            self.problem(&path, message, Some("it means something else in placeholders"));
+        }
+        let bound = self.bound(&path, spec);
+        let sources = [
+            spec.range.is_some(),
+            spec.values.is_some(),
+            spec.count.is_some(),
+            spec.grid.is_some(),
+            spec.of.is_some(),
+            spec.from.is_some() && spec.bounded_by.is_none(),
+        ];
+        if sources.iter().filter(|s| **s).count() != 1 {
+            self.unresolved = true;
+            let message = format!("dimension `{name}` must get its values from exactly one place");
+            let hint = "one of `range`, `values`, `count`, `grid`, `of` with `size`, `from`";
+            self.problem(&path, message, Some(hint));
+        }
+        if spec.of.is_some() != spec.size.is_some() {
+            self.problem(&path, "`of` and `size` go together".into(), None);
+        }
+        let fixed = |values| DimValues::Fixed(values);
+        let values = if let Some(ranges) = &spec.range {
+            fixed(Values::Ints(ranges.clone()))
+        } else if let Some(names) = &spec.values {
+            self.check_names(&path, names);
+            fixed(Values::Names(names.clone().into()))
+        } else if let Some(count) = spec.count {
+            fixed(Values::count(count))
+        } else if let Some(grid) = spec.grid {
+            fixed(Values::count(grid.tiles()))
+        } else if let Some(of) = &spec.of {
+            let of = self.dim_number(&format!("{path}.of"), of).unwrap_or(0);
+            DimValues::Blocks { of, size: spec.size.unwrap_or(1) }
+        } else if let Some(binder) = &spec.from {
+            let binder = self.step_number(&format!("{path}.from"), binder).unwrap_or(0);
+            DimValues::Late { binder }
+        } else {
+            fixed(Values::Ints(Ranges::count(0)))
+        };
+        if let DimValues::Fixed(values) = &values
+            && sources.contains(&true)
+        {
+            if values.is_empty() && !spec.allow_empty {
+                self.problem(&path, format!("dimension `{name}` has no values"), None);
+            } else if values.len() > MAX_TASKS {
+                let message =
+                    format!("{} values are too many; the limit is {MAX_TASKS}", values.len());
+                self.problem(&path, message, None);
+            }
+        }
+        Dim { name: name.into(), values, bound, allow_empty: spec.allow_empty }
+    }
+
+    fn check_names(&mut self, path: &str, names: &[String]) {
+        let mut sorted: Vec<&String> = names.iter().collect();
+        sorted.sort();
+        if let Some([twice, _]) = sorted.array_windows().find(|[a, b]| a == b) {
+            self.problem(path, format!("the value `{twice}` occurs twice"), None);
+        }
+        if let Some(bad) = names.iter().find(|n| n.is_empty() || n.contains([',', '=', '/', ']'])) {
+            let message = format!("`{bad}` cannot be a value: no empty texts, no `,` `=` `/` `]`");
+            self.problem(path, message, None);
+        }
+    }
+
+    fn bound(&mut self, path: &str, spec: &DimSpec) -> Option<DimBound> {
+        let Some(by) = &spec.bounded_by else {
+            if spec.counts.is_some() {
+                self.problem(path, "`counts` needs `bounded_by`".into(), None);
+            }
+            return None;
+        };
+        let by = self.dim_number(&format!("{path}.bounded_by"), by)?;
+        if spec.count.is_none() {
+            let hint = "add `count`, the most positions that can exist";
+            self.problem(path, "a bounded dimension needs an upper limit".into(), Some(hint));
+        }
+        let counts = match (&spec.counts, &spec.from) {
+            (Some(counts), None) => {
+                let limit = spec.count.unwrap_or(u32::MAX);
+                if let Some(count) = counts.iter().find(|c| **c > limit) {
+                    let message = format!("{count} is more than the upper limit of {limit}");
+                    self.problem(&format!("{path}.counts"), message, None);
+                }
+                DimCounts::Fixed(counts.clone().into())
+            }
+            (None, Some(binder)) => {
+                let binder = self.step_number(&format!("{path}.from"), binder)?;
+                DimCounts::Late { binder }
+            }
+            _ => {
+                let message = "a bounded dimension needs either `counts` or `from`".into();
+                self.problem(path, message, None);
+                return None;
+            }
+        };
+        Some(DimBound { by, counts })
+    }
+
+    fn all_steps(&mut self, dims: &[Dim]) -> Vec<Step> {
+        let job = self.job;
+        (0..).zip(&job.steps).filter_map(|(number, spec)| self.step(number, spec, dims)).collect()
+    }
+
+    fn step(&mut self, number: usize, spec: &StepSpec, dims: &[Dim]) -> Option<Step> {
+        let path = format!("steps[{number}]");
+        let mut over = Vec::new();
+        for (i, name) in spec.over.iter().enumerate() {
+            over.extend(self.dim_number(&format!("{path}.over[{i}]"), name));
+        }
+        let mut needs = Vec::new();
+        for (i, need) in spec.needs.iter().enumerate() {
+            let path = format!("{path}.needs[{i}]");
+            let Some(step) = self.step_number(&path, &need.step) else { continue };
+            let mut offsets = Vec::new();
+            for (name, by) in &need.offset {
+                let Some(dim) = self.dim_number(&path, name) else { continue };
+                let theirs = &self.job.steps[step as usize].over;
+                if !spec.over.contains(name) || !theirs.contains(name) {
+                    let message =
+                        format!("an offset along `{name}` needs both steps to run over it");
+                    self.problem(&path, message, None);
+                }
+                offsets.push((dim, *by));
+            }
+            let soft = need.on == NeedOn::Finished;
+            needs.push(Need { step, offsets, soft });
+        }
+        // What brings a step to life is a need like any other.
+        for binder in over.iter().flat_map(|dim| binders(dims, *dim)) {
+            if !needs.iter().any(|need| need.step == binder && !need.soft) {
+                needs.push(Need { step: binder, offsets: Vec::new(), soft: false });
+            }
+        }
+        let body = self.body(&path, number, spec)?;
+        Some(Step {
+            name: spec.name.clone(),
+            over,
+            needs,
+            requires: requires(self.job.requires.as_ref(), spec.requires.as_ref(), &body),
+            body,
+            retry: spec.retry.or(self.job.retry).unwrap_or_default(),
+            timeout: spec.timeout.or(self.job.timeout),
+            stalled: spec.stalled.or(self.job.stalled),
+            order: spec.order.or(self.job.order).unwrap_or_default(),
+            limits: spec.limits.clone(),
+            deliver: spec.deliver.clone(),
+            to_sink: 0,
+        })
+    }
+
+    fn body(&mut self, path: &str, number: usize, spec: &StepSpec) -> Option<Body> {
+        let mut bodies = [
+            spec.noop.clone().map(Body::Noop),
+            spec.command.clone().map(Body::Command),
+            spec.inspect.clone().map(Body::Inspect),
+            spec.blender.clone().map(Body::Blender),
+            spec.merge.clone().map(Body::Merge),
+            spec.finish.clone().map(Body::Finish),
+            spec.develop.clone().map(Body::Develop),
+            spec.encode.clone().map(Body::Encode),
+        ]
+        .into_iter()
+        .flatten();
+        let body = bodies.next();
+        if body.is_none() || bodies.next().is_some() {
+            self.unresolved = true;
+            let place = if number < self.written { path } else { "render" };
+            self.problem(place, "a step must have exactly one kind of work".into(), None);
+        }
+        body
+    }
+}
+
+fn binders(dims: &[Dim], dim: usize) -> Vec<u16> {
+    let mut found = Vec::new();
+    if let Some(DimBound { counts: DimCounts::Late { binder }, .. }) = dims[dim].bound {
+        found.push(binder);
+    }
+    let mut root = dim;
+    // A dimension that is cut from itself is reported elsewhere; do not follow it for ever.
+    for _ in 0..dims.len() {
+        match dims[root].values {
+            DimValues::Blocks { of, .. } => root = of,
+            DimValues::Late { binder } => {
+                found.push(binder);
+                break;
+            }
+            DimValues::Fixed(_) => break,
+        }
+    }
+    found
+}
+
+/// The job's and the step's own requirements, and the program that the kind of work implies.
+fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Requires {
+    let mut all = job.cloned().unwrap_or_default();
+    if let Some(step) = step.cloned() {
+        all.gpu = step.gpu.or(all.gpu);
+        all.cpus = step.cpus.max(all.cpus);
+        all.memory = step.memory.max(all.memory);
+        all.disk = step.disk.max(all.disk);
+        all.software.extend(step.software);
+        all.labels.extend(step.labels);
+    }
+    let program = match body {
+        Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => Some("blender"),
+        Body::Encode(_) => Some("ffmpeg"),
+        Body::Noop(_) | Body::Command(_) | Body::Merge(_) => None,
+    };
+    if let Some(program) = program {
+        all.software.entry(program.into()).or_insert_with(|| "*".into());
+    }
+    if !matches!(body, Body::Blender(_) | Body::Command(_)) {
+        // Of pictor's own kinds only rendering is done by a GPU; what a command does, only its author knows.
+        all.gpu = step.and_then(|s| s.gpu.clone());
+    }
+    all
+}
+
+fn check_spaces(plan: &Plan, problems: &mut Vec<Diagnostic>) {
+    for dim in &plan.dims {
+        let (mut root, mut hops) = (dim, 0);
+        while let DimValues::Blocks { of, .. } = root.values {
+            (root, hops) = (&plan.dims[of], hops + 1);
+            if hops > plan.dims.len() {
+                let message = format!("dimension `{}` is derived from itself", dim.name);
+                problems.push(Diagnostic::new(format!("dims.{}.of", dim.name), message));
+                return;
+            }
+        }
+        if hops > 0 && root.bound.is_some() {
+            let message = "a bounded dimension cannot be cut into blocks";
+            problems.push(Diagnostic::new(format!("dims.{}.of", dim.name), message));
+        }
+        if let Some(bound) = &dim.bound {
+            check_bound(plan, dim, bound, problems);
+        }
+        for binder in dim.binders() {
+            if !plan.steps[binder as usize].over.is_empty() {
+                let message = format!(
+                    "step `{}` runs over dimensions, but values are reported by a single task",
+                    plan.steps[binder as usize].name
+                );
+                problems.push(Diagnostic::new(format!("dims.{}.from", dim.name), message));
+            }
+        }
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        check_space(plan, (number, step), problems);
+    }
+}
+
+fn check_bound(plan: &Plan, dim: &Dim, bound: &DimBound, problems: &mut Vec<Diagnostic>) {
+    let (name, by) = (&dim.name, &plan.dims[bound.by]);
+    if by.name == *name {
+        let message = format!("dimension `{name}` cannot be bounded by itself");
+        problems.push(Diagnostic::new(format!("dims.{name}.bounded_by"), message));
+    } else if let (DimCounts::Fixed(counts), DimValues::Fixed(values)) = (&bound.counts, &by.values)
+        && counts.len() != values.len() as usize
+    {
+        let message = format!(
+            "there are {} counts for the {} values of dimension `{}`",
+            counts.len(),
+            values.len(),
+            by.name
+        );
+        problems.push(Diagnostic::new(format!("dims.{name}.counts"), message));
+    }
+}
+
+fn check_space(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
+    let mut problem = |message: String| {
+        problems.push(Diagnostic::new(format!("steps[{number}].over"), message));
+    };
+    let mut lens = Vec::new();
+    for (i, &dim) in step.over.iter().enumerate() {
+        let name = &plan.dims[dim].name;
+        if let Some(other) = step.over[..i].iter().find(|d| plan.root(**d).0 == plan.root(dim).0) {
+            let other = &plan.dims[*other].name;
+            problem(format!("`{other}` and `{name}` are the same dimension, cut differently"));
+        }
+        if let Some(bound) = &plan.dims[dim].bound
+            && !step.over.contains(&bound.by)
+        {
+            let by = &plan.dims[bound.by].name;
+            problem(format!("`{name}` is bounded by `{by}`, so the step must run over both"));
+        }
+        if let DimValues::Fixed(values) = &plan.dims[dim].values {
+            lens.push(values.len());
+        }
+    }
+    let size = box_size(lens.into_iter());
+    if size > u64::from(MAX_TASKS) {
+        problem(format!("the step would have {size} tasks; the limit is {MAX_TASKS}"));
+    }
+    for need in &step.needs {
+        for &ours in &step.over {
+            for &theirs in &plan.steps[need.step as usize].over {
+                let ((root, a), (other, b)) = (plan.root(ours), plan.root(theirs));
+                if root == other && a % b != 0 && b % a != 0 {
+                    problem(format!(
+                        "blocks of {a} (`{}`) and of {b} (`{}` of step `{}`) do not fit into each other",
+                        plan.dims[ours].name,
+                        plan.dims[theirs].name,
+                        plan.steps[need.step as usize].name
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn check_bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
+    for (number, step) in (0u16..).zip(&plan.steps) {
+        let kind = step.body.kind();
+        let path = format!("steps[{number}]");
+        let makers: Vec<&Step> = step
+            .needs
+            .iter()
+            .map(|need| &plan.steps[need.step as usize])
+            .filter(|s| s.body.has_outputs())
+            .collect();
+        let wants_one = matches!(
+            step.body,
+            Body::Merge(_) | Body::Finish(_) | Body::Develop(_) | Body::Encode(_)
+        );
+        if wants_one && makers.len() != 1 {
+            let message = format!(
+                "`{kind}` works on the pictures of one step, but `{}` needs {}",
+                step.name,
+                if makers.is_empty() {
+                    "none that makes any".into()
+                } else {
+                    format!("{}", makers.len())
+                }
+            );
+            problems.push(Diagnostic::new(format!("{path}.needs"), message));
+        }
+        let tiles = match &step.body {
+            Body::Blender(render) => render.tiles.as_ref().map(|t| (t, step)),
+            Body::Merge(merge) => makers.first().map(|maker| (&merge.tiles, *maker)),
+            _ => None,
+        };
+        if let Some((tiles, over)) = tiles {
+            let dim = plan.dims.iter().position(|d| d.name == tiles.dim);
+            if !dim.is_some_and(|dim| over.over.contains(&dim)) {
+                let message = format!(
+                    "step `{}` does not run over the tiles' dimension `{}`",
+                    over.name, tiles.dim
+                );
+                problems.push(Diagnostic::new(format!("{path}.{kind}.tiles"), message));
+            }
+        }
+        if plan.bound_by(number).next().is_some()
+            && !matches!(step.body, Body::Inspect(_) | Body::Command(_))
+        {
+            let message = format!("`{kind}` cannot report values for a dimension");
+            let hint = Some("an `inspect` or `command` step can".into());
+            problems.push(Diagnostic::new(path, message).with_hint(hint));
+        }
+    }
+}
+
+/// The known word that is nearest to what was written.
+pub(crate) fn did_you_mean(written: &str, known: &[&str]) -> Option<String> {
+    pictor_tasks::job::nearest(written, known.iter().copied())
+        .map(|word| format!("did you mean `{word}`?"))
+}

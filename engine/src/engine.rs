@@ -1,0 +1,285 @@
+//! All runs and all workers: one synchronous state machine. Messages go in, effects come out; the
+//! caller commits the rows, then sends the messages, in this order.
+
+use crate::assign::BundleSize;
+use crate::fold::FoldError;
+use crate::run::{At, Run};
+use crate::state::{RunState, TaskState};
+use pictor_tasks::history::{Control, Ended, Fact, Row, TaskRef};
+use pictor_tasks::message::{Assignment, Brief, Cancel, Execution, Outcome, RunId, Try, WorkerId};
+use pictor_tasks::worker::Inventory;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// What the engine may assume about its surroundings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a claimed attempt stands without a heartbeat.
+    pub lease_ms: i64,
+    /// How long an assignment may go without a claim, an end or a heartbeat that lists it before it is
+    /// published again.
+    pub deadline_ms: i64,
+    /// No worker will ever join beside those that have: a task that none of them can do fails at once
+    /// instead of waiting.
+    pub workers_are_final: bool,
+    /// How many tasks may hold each named limit at a time. A name that is not here is not limited.
+    pub limits: BTreeMap<String, u32>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease_ms: 60_000,
+            deadline_ms: 30_000,
+            workers_are_final: false,
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+/// What has to be done after a batch of messages, in this order: commit `rows`, publish `cancel` and
+/// `assign`, tell people about `finished`.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// New history, by run, in order.
+    pub rows: BTreeMap<RunId, Vec<Row>>,
+    /// Work for workers. Each is to be confirmed with [`Engine::published`].
+    pub assign: Vec<(WorkerId, Assignment)>,
+    /// Work that workers are to stop.
+    pub cancel: Vec<(WorkerId, Cancel)>,
+    /// Runs that changed their state, with the new one.
+    pub changed: BTreeMap<RunId, RunState>,
+    /// Messages that changed nothing because they came late, twice or from the wrong worker.
+    pub stale: u64,
+}
+
+/// A worker as the engine sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) inventory: Inventory,
+    /// Bundles that it has.
+    pub(crate) load: u32,
+    /// Scenes (by digest) that it has worked on, the latest last.
+    pub(crate) warm: Vec<String>,
+    /// When it last said that it is alive.
+    pub(crate) seen_ms: i64,
+}
+
+/// A message full of tasks that a worker has.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundle {
+    pub(crate) worker: WorkerId,
+    pub(crate) run: RunId,
+    pub(crate) step: u16,
+    pub(crate) tasks: Vec<Try>,
+    pub(crate) remaining: u32,
+}
+
+/// A run and what is known about it beside its history.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) run: Run,
+    pub(crate) owner: String,
+    pub(crate) submitted_ms: i64,
+    pub(crate) state: RunState,
+    pub(crate) sizes: Vec<BundleSize>,
+    pub(crate) briefs: Vec<Option<(u32, Arc<Brief>)>>,
+    /// Failures in this run, by worker.
+    pub(crate) failures: HashMap<WorkerId, u32>,
+    pub(crate) progress: HashMap<At, (f32, String)>,
+    /// Steps, those nearest to the end of the graph first.
+    pub(crate) steps_by_order: Vec<u16>,
+}
+
+/// All runs and all workers.
+#[derive(Debug, Default)]
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) runs: BTreeMap<RunId, Entry>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) bundles: HashMap<u64, Bundle>,
+    pub(crate) last_bundle: u64,
+    /// When tasks were last assigned.
+    pub(crate) assigned_ms: i64,
+}
+
+impl Engine {
+    /// An engine without runs and workers.
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// Adds a run: a new one, or one whose history was folded. Its leases start now.
+    pub fn add_run(&mut self, mut run: Run, owner: String, submitted_ms: i64, now_ms: i64) {
+        for live in run.live.values_mut() {
+            live.until_ms = now_ms + self.config.lease_ms;
+        }
+        let steps = &run.plan.steps;
+        let mut steps_by_order: Vec<u16> =
+            (0..u16::try_from(steps.len()).expect("limited")).collect();
+        steps_by_order.sort_by_key(|s| (steps[*s as usize].to_sink, *s));
+        let sizes = steps.iter().map(|s| BundleSize::first(&s.body)).collect();
+        let entry = Entry {
+            owner,
+            submitted_ms,
+            state: run.state(),
+            sizes,
+            briefs: vec![None; steps.len()],
+            failures: HashMap::new(),
+            progress: HashMap::new(),
+            steps_by_order,
+            run,
+        };
+        let id = entry.run.id.clone();
+        let held: BTreeSet<At> = entry.run.live.keys().copied().collect();
+        self.runs.insert(id.clone(), entry);
+        for at in held {
+            self.adopt(&id, at);
+        }
+    }
+
+    /// Counts a task that a worker holds, but that no message of this engine gave to it.
+    pub(crate) fn adopt(&mut self, run: &RunId, at: At) {
+        let entry = self.runs.get_mut(run).expect("the caller has it");
+        let attempt = entry.run.steps[at.0 as usize].attempts[at.1 as usize];
+        let Some(live) = entry.run.live.get_mut(&at) else { return };
+        self.last_bundle += 1;
+        live.bundle = self.last_bundle;
+        let (run, tasks) = (run.clone(), vec![Try { index: at.1, attempt }]);
+        let bundle = Bundle { worker: live.worker, run, step: at.0, tasks, remaining: 1 };
+        if let Some(worker) = self.workers.get_mut(&bundle.worker) {
+            worker.load += 1;
+        }
+        self.bundles.insert(self.last_bundle, bundle);
+    }
+
+    /// Forgets a run. Its rows stay where they are.
+    pub fn remove_run(&mut self, id: &RunId) -> Option<Run> {
+        let workers = &mut self.workers;
+        self.bundles.retain(|_, bundle| {
+            if bundle.run != *id {
+                return true;
+            }
+            if let Some(worker) = workers.get_mut(&bundle.worker) {
+                worker.load = worker.load.saturating_sub(1);
+            }
+            false
+        });
+        self.runs.remove(id).map(|entry| entry.run)
+    }
+
+    /// A run's state.
+    pub fn run(&self, id: &RunId) -> Option<&Run> {
+        self.runs.get(id).map(|entry| &entry.run)
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().map(|entry| &entry.run)
+    }
+
+    /// A worker is there, perhaps again: it may hold what it held before.
+    pub fn join(&mut self, id: WorkerId, inventory: Inventory, now_ms: i64) {
+        let held = self.bundles.values().filter(|bundle| bundle.worker == id).count();
+        let load = u32::try_from(held).unwrap_or(u32::MAX);
+        let worker = Worker { inventory, load, warm: Vec::new(), seen_ms: now_ms };
+        self.workers.insert(id, worker);
+    }
+
+    /// A control message. The same id twice changes nothing; the answer says whether it was new.
+    pub fn control(
+        &mut self,
+        run: &RunId,
+        control: Control,
+        now_ms: i64,
+        fx: &mut Effects,
+    ) -> bool {
+        let Some(entry) = self.runs.get_mut(run) else { return false };
+        if entry.run.controls.contains(&control.id) {
+            fx.stale += 1;
+            return false;
+        }
+        entry.record(Fact::Event(control), now_ms, fx);
+        self.settle(run, fx);
+        true
+    }
+
+    /// After changes to a run: returns bundles that are done and notes a new state of the run.
+    pub(crate) fn settle(&mut self, run: &RunId, fx: &mut Effects) {
+        let entry = self.runs.get_mut(run).expect("the caller has it");
+        for id in std::mem::take(&mut entry.run.freed) {
+            let Some(bundle) = self.bundles.get_mut(&id) else { continue };
+            bundle.remaining -= 1;
+            if bundle.remaining == 0 {
+                let bundle = self.bundles.remove(&id).expect("looked up above");
+                let step = &entry.run.steps[bundle.step as usize];
+                let done = |task: &Try| step.state(task.index) == Some(TaskState::Succeeded);
+                if bundle.tasks.iter().all(done) {
+                    entry.sizes[bundle.step as usize].came_back(bundle.tasks.len());
+                }
+                if let Some(worker) = self.workers.get_mut(&bundle.worker) {
+                    worker.load = worker.load.saturating_sub(1);
+                }
+            }
+        }
+        let state = entry.run.state();
+        if state != entry.state {
+            entry.state = state;
+            fx.changed.insert(run.clone(), state);
+        }
+    }
+
+    /// The answer to a publication. Confirmed: its tasks are queued. Failed: they are offered again,
+    /// unless something else happened to them in between.
+    pub fn published(&mut self, assignment: u64, confirmed: bool, fx: &mut Effects) {
+        let Some(bundle) = self.bundles.get(&assignment) else { return };
+        let (id, step) = (bundle.run.clone(), bundle.step);
+        let Some(entry) = self.runs.get_mut(&id) else { return };
+        for task in &bundle.tasks {
+            let at = (step, task.index);
+            let ours = entry.run.live.get(&at).is_some_and(|l| l.bundle == assignment);
+            if ours && entry.run.task_state(at.0, at.1) == Some(TaskState::Ready) {
+                if confirmed {
+                    entry.run.set(at, TaskState::Queued);
+                } else {
+                    entry.run.unassign(at);
+                }
+            }
+        }
+        self.settle(&id, fx);
+    }
+}
+
+impl Entry {
+    /// Decides a fact: folds it and adds its row to the effects.
+    pub(crate) fn record(&mut self, fact: Fact, now_ms: i64, fx: &mut Effects) {
+        let row = Row { seq: self.run.seq + 1, time_ms: now_ms.max(self.run.time_ms), fact };
+        let dropped: Result<_, FoldError> = self.run.apply(&row);
+        fx.cancel.extend(dropped.expect("the engine decides only what can be folded"));
+        match fx.rows.get_mut(&self.run.id) {
+            Some(rows) => rows.push(row),
+            None => {
+                fx.rows.insert(self.run.id.clone(), vec![row]);
+            }
+        }
+    }
+
+    /// Records an end that the engine itself decided.
+    pub(crate) fn record_end(
+        &mut self,
+        (task, worker, execution): (TaskRef, WorkerId, Execution),
+        outcome: Outcome,
+        now_ms: i64,
+        fx: &mut Effects,
+    ) {
+        let ended = Ended { task, execution, worker, started_ms: now_ms, took_ms: 0, outcome };
+        self.record(Fact::Ended(ended), now_ms, fx);
+    }
+}
+
+impl Worker {
+    /// The memory of its largest GPU.
+    pub(crate) fn vram_bytes(&self) -> u64 {
+        self.inventory.gpus.iter().map(|g| g.vram_bytes).max().unwrap_or(0)
+    }
+}

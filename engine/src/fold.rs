@@ -1,0 +1,346 @@
+//! The fold: how each row of history changes a run. Live operation, recovery, the simulation and the
+//! oracle of the stores' tests all go through [`Run::apply`]; it uses nothing but the run and the row.
+
+use crate::run::{At, Dropped, Run};
+use crate::state::{Accepted, Live, TaskState, Trouble};
+use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
+use pictor_tasks::job::spec::OnFailure;
+use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Losses after which a task has failed.
+pub const MAX_LOSSES: u32 = 5;
+/// The longest pause between two tries.
+const MAX_BACKOFF_MS: u64 = 3_600_000;
+
+/// Why a row could not be folded: the stored history does not belong to the plan, or is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("fold row {seq}: {why}")]
+pub struct FoldError {
+    /// The row.
+    pub seq: u64,
+    /// What does not fit.
+    pub why: String,
+}
+
+impl Run {
+    /// Folds the next row of history. Returns the assignments that it made void.
+    pub fn apply(&mut self, row: &Row) -> Result<Dropped, FoldError> {
+        let error = |why: &str| Err(FoldError { seq: row.seq, why: why.to_owned() });
+        if row.seq != self.seq + 1 {
+            return error(&format!("the row before it has number {}", self.seq));
+        }
+        if row.time_ms < self.time_ms {
+            return error("its time lies before the row before it");
+        }
+        match &row.fact {
+            Fact::Claim(claim) if !self.is_current(&claim.task) => {
+                return error("it claims an attempt that is not current");
+            }
+            Fact::Ended(ended) if !self.is_current(&ended.task) => {
+                return error("it ends an attempt that is not current");
+            }
+            Fact::Claim(_) | Fact::Ended(_) | Fact::Event(_) => {}
+        }
+        (self.seq, self.time_ms) = (row.seq, row.time_ms);
+        match &row.fact {
+            Fact::Claim(claim) => self.apply_claim(claim),
+            Fact::Ended(ended) => self.apply_ended(ended),
+            Fact::Event(control) => self.apply_control(control),
+        }
+        Ok(std::mem::take(&mut self.dropped))
+    }
+
+    fn apply_claim(&mut self, claim: &Claim) {
+        let at = (claim.task.step, claim.task.task.index);
+        let bundle = match self.live.get(&at) {
+            Some(live) if live.worker == claim.worker => live.bundle,
+            _ => {
+                self.drop_live(at);
+                0
+            }
+        };
+        let claimed = Some(claim.execution);
+        let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
+        self.live.insert(at, live);
+        self.set(at, TaskState::Running);
+    }
+
+    fn apply_ended(&mut self, ended: &Ended) {
+        let at = (ended.task.step, ended.task.task.index);
+        if self.live.get(&at).is_some_and(|live| live.worker == ended.worker) {
+            self.remove_live(at);
+        } else {
+            self.drop_live(at);
+        }
+        match &ended.outcome {
+            Outcome::Succeeded(products) => self.succeed(at, ended, products),
+            Outcome::Failed(failure) => self.fail(at, ended, failure),
+            Outcome::Lost => {
+                let losses = {
+                    let trouble = self.trouble.entry(at).or_default();
+                    trouble.losses += 1;
+                    trouble.avoid.insert(ended.worker);
+                    trouble.message = "its worker was lost".into();
+                    trouble.losses
+                };
+                if losses >= MAX_LOSSES { self.fail_for_good(at) } else { self.try_again(at) }
+            }
+            Outcome::Cancelled => self.try_again(at),
+        }
+    }
+
+    fn succeed(&mut self, at: At, ended: &Ended, products: &Products) {
+        self.trouble.remove(&at);
+        let step = &mut self.steps[at.0 as usize];
+        step.took = (step.took.0 + 1, step.took.1 + u64::from(ended.took_ms));
+        if !products.outputs.is_empty() {
+            let accepted =
+                Accepted { execution: ended.execution, outputs: products.outputs.clone() };
+            step.accepted.insert(at.1, accepted);
+        }
+        self.bind(products);
+        self.set(at, TaskState::Succeeded);
+        self.revise_given_up();
+    }
+
+    /// Gives late-bound dimensions their values. Equal values change nothing; others start a new
+    /// generation of every step over the dimension.
+    fn bind(&mut self, products: &Products) {
+        let mut changed = BTreeSet::new();
+        for binding in &products.bindings {
+            let Some(dim) = self.plan.dims.iter().position(|d| d.name == binding.dim) else {
+                continue;
+            };
+            let state = &mut self.dims[dim];
+            let same = match &binding.values {
+                Bound::Values(values) => state.values.as_deref() == Some(values),
+                Bound::Counts(counts) => state.counts.as_deref() == Some(&**counts),
+            };
+            if same {
+                continue;
+            }
+            match &binding.values {
+                Bound::Values(values) => state.values = Some(Arc::new(values.clone())),
+                Bound::Counts(counts) => state.counts = Some(counts.clone()),
+            }
+            state.generation += 1;
+            changed.insert(dim);
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let touched: Vec<u16> = (0u16..)
+            .zip(&self.plan.steps)
+            .filter(|(_, step)| {
+                step.over
+                    .iter()
+                    .any(|d| changed.contains(d) || changed.contains(&self.plan.root(*d).0))
+            })
+            .map(|(number, _)| number)
+            .collect();
+        self.rebuild(&touched);
+    }
+
+    fn fail(&mut self, at: At, ended: &Ended, failure: &Failure) {
+        let retry = self.plan.steps[at.0 as usize].retry;
+        let time_ms = self.time_ms;
+        let trouble = self.trouble.entry(at).or_default();
+        trouble.message.clone_from(&failure.message);
+        trouble.avoid.insert(ended.worker);
+        if failure.kind == FailureKind::OutOfMemory {
+            trouble.too_small.insert(ended.worker);
+        } else {
+            trouble.failures += 1;
+        }
+        if !failure.kind.is_retryable() || trouble.failures >= retry.attempts {
+            return self.fail_for_good(at);
+        }
+        let doublings = trouble.failures.saturating_sub(1).min(20);
+        let pause = (retry.backoff.0 << doublings).min(MAX_BACKOFF_MS);
+        trouble.not_before_ms = time_ms.saturating_add_unsigned(pause);
+        self.try_again(at);
+    }
+
+    fn try_again(&mut self, at: At) {
+        self.steps[at.0 as usize].attempts[at.1 as usize] += 1;
+        self.derive(at);
+    }
+
+    fn fail_for_good(&mut self, at: At) {
+        self.set(at, TaskState::Failed);
+        self.revise_given_up();
+        let failed: u32 = self.steps.iter().map(|s| s.counts[TaskState::Failed as usize]).sum();
+        let limit = self.plan.max_failures.unwrap_or(u32::MAX);
+        if self.plan.on_failure == OnFailure::Stop || failed >= limit {
+            self.stopped = true;
+            self.cancel_the_rest();
+        }
+    }
+
+    /// Steps that wait for values are given up while the step that would report them is over without
+    /// success.
+    fn revise_given_up(&mut self) {
+        // Giving up one step can end another binder, hence the loop; each round settles at least one.
+        for _ in 0..=self.plan.steps.len() {
+            let mut changed = false;
+            for step in 0..u16::try_from(self.plan.steps.len()).expect("limited") {
+                if self.steps[step as usize].space.is_some() {
+                    continue;
+                }
+                let over = &self.plan.steps[step as usize].over;
+                let lost = over.iter().flat_map(|dim| self.plan.binders(*dim)).any(|binder| {
+                    let state = &self.steps[binder as usize];
+                    state.space.is_none() && state.given_up
+                        || state
+                            .state(0)
+                            .is_some_and(|s| s.is_terminal() && s != TaskState::Succeeded)
+                });
+                if self.steps[step as usize].given_up != lost {
+                    self.give_up(step, lost);
+                    changed = true;
+                }
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    fn apply_control(&mut self, control: &Control) {
+        self.controls.insert(control.id);
+        match &control.event {
+            Event::Paused => self.paused = true,
+            Event::Resumed => self.paused = false,
+            Event::Priority(priority) => self.priority = *priority,
+            Event::Cancelled if self.state().is_terminal() => {}
+            Event::Cancelled => {
+                self.cancelled = true;
+                self.cancel_the_rest();
+            }
+            Event::Reset(tasks) => self.reset(tasks),
+        }
+    }
+
+    fn cancel_the_rest(&mut self) {
+        let steps = 0..u16::try_from(self.steps.len()).expect("limited");
+        let all = steps.flat_map(|step| self.indices(step).map(move |index| (step, index)));
+        // All of them first: giving one up makes others skipped on the way.
+        let open = all.filter(|at| self.task_state(at.0, at.1).is_some_and(|s| !s.is_terminal()));
+        for at in open.collect::<Vec<At>>() {
+            self.drop_live(at);
+            self.set(at, TaskState::Cancelled);
+        }
+        self.revise_given_up();
+    }
+
+    /// Does tasks again, and everything that was built on them.
+    fn reset(&mut self, chosen: &[ResetTasks]) {
+        let closure = self.reset_closure(chosen).into_iter();
+        let state = |at: At| self.task_state(at.0, at.1).expect("the closure holds existing tasks");
+        self.redo(closure.map(|at| (at, state(at))).collect());
+        self.revise_given_up();
+        let cancelled = TaskState::Cancelled as usize;
+        if self.steps.iter().all(|step| step.counts[cancelled] == 0) {
+            (self.cancelled, self.stopped) = (false, false);
+        }
+    }
+
+    /// Opens tasks again. Each comes with the state that it had before any of them was opened.
+    pub(crate) fn redo(&mut self, tasks: Vec<(At, TaskState)>) {
+        for (at, was) in tasks {
+            self.drop_live(at);
+            self.trouble.remove(&at);
+            self.steps[at.0 as usize].accepted.remove(&at.1);
+            if !matches!(was, TaskState::Pending | TaskState::Skipped) {
+                self.steps[at.0 as usize].attempts[at.1 as usize] += 1;
+            }
+            // Out of the offered tasks first: without its trouble it belongs to another set.
+            self.picky.remove(&at);
+            self.derive(at);
+        }
+    }
+
+    /// The chosen tasks and every task after them that has or may have used their results. A task that
+    /// waits has used nothing, and nothing after it has.
+    pub fn reset_closure(&self, chosen: &[ResetTasks]) -> Vec<(u16, u32)> {
+        let waits = |at: At| self.task_state(at.0, at.1) == Some(TaskState::Pending);
+        self.closure(self.chosen(chosen), |at| !waits(at)).into_iter().collect()
+    }
+
+    fn chosen(&self, chosen: &[ResetTasks]) -> Vec<At> {
+        let mut found: Vec<At> = Vec::new();
+        for ResetTasks { step, tasks } in chosen {
+            if *step as usize >= self.steps.len() {
+                continue;
+            }
+            if tasks.is_empty() {
+                found.extend(self.indices(*step).map(|index| (*step, index)));
+            } else {
+                found.extend(tasks.iter().map(|index| (*step, *index)));
+            }
+        }
+        found.retain(|at| self.task_state(at.0, at.1).is_some());
+        found
+    }
+
+    /// The tasks and everything after them, as far as it `went` ahead.
+    pub(crate) fn closure(&self, mut work: Vec<At>, went: impl Fn(At) -> bool) -> BTreeSet<At> {
+        let mut closure: BTreeSet<At> = BTreeSet::new();
+        while let Some(at) = work.pop() {
+            if !closure.insert(at) {
+                continue;
+            }
+            for &number in &self.out[at.0 as usize] {
+                let join = &self.joins[number].join;
+                let consumer = &self.steps[join.consumer as usize];
+                if consumer.space.is_none() {
+                    // A step without tasks stands as one: given up, it may have let others go ahead.
+                    if consumer.given_up && !closure.contains(&(join.consumer, 0)) {
+                        work.push((join.consumer, 0));
+                    }
+                    continue;
+                }
+                join.consumers(join.point_of_producer(at.1), &mut |index| {
+                    let next = (join.consumer, index);
+                    if consumer.state(index).is_some() && went(next) && !closure.contains(&next) {
+                        work.push(next);
+                    }
+                });
+            }
+        }
+        closure.retain(|at| self.task_state(at.0, at.1).is_some());
+        closure
+    }
+
+    /// Marks a task as assigned, so that it is not offered any more. Not part of history.
+    pub(crate) fn assign(&mut self, at: At, live: Live) {
+        let step = &mut self.steps[at.0 as usize];
+        let rank = step.rank(at.1);
+        step.ready.remove(rank);
+        self.picky.remove(&at);
+        self.live.insert(at, live);
+    }
+
+    /// Takes an assignment back: the task is offered again under the same attempt.
+    pub(crate) fn unassign(&mut self, at: At) {
+        if self.remove_live(at).is_some() {
+            self.derive(at);
+        }
+    }
+
+    /// The same for a task whose bundle was lost: it goes out alone, so that one task that brings
+    /// workers down does not take others with it.
+    pub(crate) fn unassign_lost(&mut self, at: At) {
+        self.unassign(at);
+        if self.task_state(at.0, at.1) == Some(TaskState::Ready) {
+            self.picky.insert(at);
+            self.offer(at);
+        }
+    }
+
+    pub(crate) fn trouble(&self, at: At) -> Option<&Trouble> {
+        self.trouble.get(&at)
+    }
+}

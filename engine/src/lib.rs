@@ -1,0 +1,28 @@
+//! What happens next: the compiler from job to plan, the state machine of runs, and the assignment of
+//! tasks to workers. Pure: no I/O, no clock, no randomness.
+
+mod assign;
+mod audit;
+mod binding;
+mod compile;
+mod cycles;
+mod engine;
+mod expand;
+mod fold;
+mod join;
+pub mod plan;
+mod ready;
+mod rebuild;
+mod report;
+mod run;
+mod state;
+mod templates;
+mod view;
+
+pub use compile::compile;
+pub use engine::{Config, Effects, Engine};
+pub use fold::{FoldError, MAX_LOSSES};
+pub use plan::Plan;
+pub use run::Run;
+pub use state::{RunState, TaskState};
+pub use view::{RunView, StepView, TaskView};

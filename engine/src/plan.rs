@@ -1,0 +1,239 @@
+//! The plan: the compiled, immutable graph of a run. Its size depends on the number of steps, never on
+//! the number of tasks; edges are found by index arithmetic.
+
+use pictor_tasks::body::Body;
+use pictor_tasks::job::spec::{OnFailure, Order, Retry};
+use pictor_tasks::message::FileRef;
+use pictor_tasks::space::Values;
+use pictor_tasks::units::Millis;
+use pictor_tasks::worker::Requires;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The version of the fold: which state a plan and a history mean. A server that does not know a run's
+/// version leaves the run alone.
+pub const FOLD_VERSION: u32 = 1;
+
+/// The most tasks that a step may have, holes included.
+pub const MAX_TASKS: u32 = 16_777_216;
+
+/// The number of indices in a box of axes. An empty axis counts as one position, so that the
+/// arithmetic over the other axes stays within bounds as well.
+pub(crate) fn box_size(lens: impl Iterator<Item = u32>) -> u64 {
+    lens.fold(1, |size: u64, len| size.saturating_mul(len.max(1).into()))
+}
+
+/// The compiled graph of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The fold that the plan was made for.
+    pub fold_version: u32,
+    /// The job's name.
+    pub name: String,
+    /// All dimensions.
+    pub dims: Vec<Dim>,
+    /// All steps.
+    pub steps: Vec<Step>,
+    /// The run's first priority.
+    pub priority: i32,
+    /// What a final failure means for the rest.
+    pub on_failure: OnFailure,
+    /// How many final failures end the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
+    /// The files that the job names, by the name that it uses. Filled in when the job is submitted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, FileRef>,
+    /// The folder of the job file, absolute.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub folder: String,
+}
+
+/// One dimension.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dim {
+    /// Its name.
+    pub name: String,
+    /// Where its values come from.
+    pub values: DimValues,
+    /// Its bound by another dimension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<DimBound>,
+    /// Whether it may turn out to have no values.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_empty: bool,
+}
+
+impl Dim {
+    /// The steps that report its own values or counts.
+    pub(crate) fn binders(&self) -> impl Iterator<Item = u16> + use<> {
+        let values = match self.values {
+            DimValues::Late { binder } => Some(binder),
+            DimValues::Fixed(_) | DimValues::Blocks { .. } => None,
+        };
+        let counts = match self.bound {
+            Some(DimBound { counts: DimCounts::Late { binder }, .. }) => Some(binder),
+            _ => None,
+        };
+        values.into_iter().chain(counts)
+    }
+}
+
+/// Where a dimension's values come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DimValues {
+    /// The job file.
+    Fixed(Values),
+    /// A step's report.
+    Late {
+        /// The step.
+        binder: u16,
+    },
+    /// Another dimension, cut into blocks.
+    Blocks {
+        /// The other dimension's place in [`Plan::dims`].
+        of: usize,
+        /// Positions in a block.
+        size: u32,
+    },
+}
+
+/// How many positions of a dimension exist for each position of another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DimBound {
+    /// The other dimension's place in [`Plan::dims`].
+    pub by: usize,
+    /// The counts.
+    pub counts: DimCounts,
+}
+
+/// Where a bound's counts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DimCounts {
+    /// The job file.
+    Fixed(Arc<[u32]>),
+    /// A step's report.
+    Late {
+        /// The step.
+        binder: u16,
+    },
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions (places in [`Plan::dims`]), slowest first.
+    pub over: Vec<usize>,
+    /// The steps it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
+    /// What its tasks do.
+    pub body: Body,
+    /// What its tasks need of a machine.
+    pub requires: Requires,
+    /// How often failed tasks are tried again.
+    pub retry: Retry,
+    /// How long a task may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
+    /// How long a task may go without progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Millis>,
+    /// In which order its tasks are done.
+    pub order: Order,
+    /// The concurrency limits that its tasks hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
+    /// Where its outputs land for people: output name to templated path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deliver: BTreeMap<String, String>,
+    /// Steps between it and the end of the graph: lower goes first, so that frames finish early.
+    pub to_sink: u16,
+}
+
+/// A need of one step on another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// The needed step's place in [`Plan::steps`].
+    pub step: u16,
+    /// Dimension (place in [`Plan::dims`]) and how many positions away the needed task is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offsets: Vec<(usize, i32)>,
+    /// Whether it is enough that the needed tasks are over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
+}
+
+impl Plan {
+    /// The place of the step called `name`.
+    pub fn step(&self, name: &str) -> Option<u16> {
+        self.steps.iter().position(|s| s.name == name).and_then(|i| u16::try_from(i).ok())
+    }
+
+    /// A dimension's root and how many of the root's positions one of its positions covers.
+    pub(crate) fn root(&self, dim: usize) -> (usize, u64) {
+        let (mut dim, mut scale) = (dim, 1);
+        while let DimValues::Blocks { of, size } = self.dims[dim].values {
+            scale = u64::saturating_mul(scale, size.into());
+            dim = of;
+        }
+        (dim, scale)
+    }
+
+    /// The steps that report the values or bounds of a dimension (through the dimensions it is cut
+    /// from).
+    pub(crate) fn binders(&self, dim: usize) -> impl Iterator<Item = u16> + use<> {
+        let root = self.root(dim).0;
+        let of_root = (root != dim).then(|| self.dims[root].binders());
+        self.dims[dim].binders().chain(of_root.into_iter().flatten())
+    }
+
+    /// The dimensions whose values or counts the step has to report.
+    pub fn bound_by(&self, step: u16) -> impl Iterator<Item = usize> + '_ {
+        let dims = self.dims.iter().enumerate();
+        dims.filter(move |(_, dim)| dim.binders().any(|b| b == step)).map(|(i, _)| i)
+    }
+
+    /// The longest chain of tasks that must be done one after another, as far as it is known before the
+    /// run: its length, and the steps along it. A step that needs its own previous task counts once for
+    /// each link of that chain.
+    pub fn longest_path(&self) -> (u64, Vec<String>) {
+        let links = |step: &Step, number: u16| {
+            let own = step.needs.iter().filter(|need| need.step == number);
+            let lengths = own.flat_map(|need| &need.offsets).map(|(dim, by)| {
+                let len = match &self.dims[*dim].values {
+                    DimValues::Fixed(values) => u64::from(values.len()),
+                    DimValues::Late { .. } | DimValues::Blocks { .. } => 1,
+                };
+                len.div_ceil(u64::from(by.unsigned_abs().max(1)))
+            });
+            lengths.max().unwrap_or(1).max(1)
+        };
+        let mut order: Vec<u16> = (0u16..).take(self.steps.len()).collect();
+        order.sort_by_key(|step| std::cmp::Reverse(self.steps[*step as usize].to_sink));
+        let mut best: Vec<(u64, Option<u16>)> = vec![(0, None); self.steps.len()];
+        for &number in &order {
+            let step = &self.steps[number as usize];
+            let before = step
+                .needs
+                .iter()
+                .map(|need| need.step)
+                .filter(|need| self.steps[*need as usize].to_sink > step.to_sink);
+            let from = before.max_by_key(|need| best[*need as usize].0);
+            let length = from.map_or(0, |need| best[need as usize].0) + links(step, number);
+            best[number as usize] = (length, from);
+        }
+        let last = (0u16..).take(best.len()).max_by_key(|step| best[*step as usize].0);
+        let length = last.map_or(0, |step| best[step as usize].0);
+        let chain = std::iter::successors(last, |step| best[*step as usize].1);
+        let mut path: Vec<String> =
+            chain.map(|step| self.steps[step as usize].name.clone()).collect();
+        path.reverse();
+        (length, path)
+    }
+}

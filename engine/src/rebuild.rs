@@ -1,0 +1,122 @@
+//! New tasks for steps whose dimensions were bound, and all counters that touch them counted again.
+
+use crate::join::Join;
+use crate::run::{At, JoinState, Run, imaginary};
+use crate::state::{StepState, TaskState, space_of};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+impl Run {
+    /// Gives the steps fresh tasks over their dimensions as they stand now, and counts everything that
+    /// touches them again.
+    pub(crate) fn rebuild(&mut self, rebuilt: &[u16]) {
+        let went = self.went_after(rebuilt);
+        for &step in rebuilt {
+            self.drop_all_live(step);
+            self.trouble.retain(|at, _| at.0 != step);
+            self.picky.retain(|at| at.0 != step);
+            if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
+                let needs = !self.into[step as usize].is_empty();
+                let order = self.plan.steps[step as usize].order;
+                self.steps[step as usize] =
+                    StepState::new(Arc::new(space), generation, order, needs);
+            }
+        }
+        let mut consumers: BTreeSet<u16> = rebuilt.iter().copied().collect();
+        for number in 0..self.joins.len() {
+            let (consumer, producer) = {
+                let join = &self.joins[number].join;
+                (join.consumer, join.producer)
+            };
+            if rebuilt.contains(&consumer) || rebuilt.contains(&producer) {
+                self.recount_join(number);
+                consumers.insert(consumer);
+            }
+        }
+        // Every counter first: deriving a state moves the counters of what comes after it.
+        for &step in &consumers {
+            self.recount_tasks(step);
+        }
+        for &step in &consumers {
+            self.derive_tasks(step);
+        }
+        // What went ahead although, with the new tasks, it should have waited, is done again.
+        let early = went.iter().filter(|(at, was)| {
+            !matches!(was, TaskState::Skipped | TaskState::Cancelled)
+                && self.derived(**at) != TaskState::Ready
+        });
+        let early: Vec<At> = early.map(|(at, _)| *at).collect();
+        let closure = self.closure(early, |at| went.contains_key(&at));
+        self.redo(closure.into_iter().map(|at| (at, went[&at])).collect());
+    }
+
+    /// Tasks of other steps that come after these steps and did not wait, with their states.
+    fn went_after(&self, rebuilt: &[u16]) -> BTreeMap<At, TaskState> {
+        let (mut after, mut work) = (BTreeSet::new(), rebuilt.to_vec());
+        while let Some(step) = work.pop() {
+            let joins = self.out[step as usize].iter().map(|number| &self.joins[*number].join);
+            work.extend(joins.map(|join| join.consumer).filter(|consumer| after.insert(*consumer)));
+        }
+        let others = after.into_iter().filter(|step| !rebuilt.contains(step));
+        let tasks = others.flat_map(|step| {
+            let tasks = (0u32..).zip(&self.steps[step as usize].tasks);
+            tasks.filter_map(move |(index, task)| Some(((step, index), (*task)?)))
+        });
+        tasks.filter(|(_, state)| *state != TaskState::Pending).collect()
+    }
+
+    pub(crate) fn recount_join(&mut self, number: usize) {
+        let Join { consumer, producer, soft, .. } = self.joins[number].join;
+        let place = self.into[consumer as usize].iter().position(|j| *j == number);
+        let need = &self.plan.steps[consumer as usize].needs[place.expect("a join has a need")];
+        let space = |step: u16| self.steps[step as usize].space.as_deref();
+        let join = Join::new(&self.plan, (consumer, need), space(consumer), space(producer));
+        debug_assert_eq!(join.soft, soft);
+        let points = join.points() as usize;
+        let mut state = JoinState { join, waiting: vec![0; points], broken: vec![0; points] };
+        let step = &self.steps[producer as usize];
+        if step.space.is_some() {
+            for (index, task) in (0u32..).zip(&step.tasks) {
+                let Some(task) = task else { continue };
+                let point = state.join.point_of_producer(index);
+                if let Some(count) = state.count(point, state.gate_of(*task)) {
+                    *count += 1;
+                }
+            }
+        } else if let Some(count) = state.count(0, state.gate_of(imaginary(step.given_up))) {
+            *count += 1;
+        }
+        self.joins[number] = state;
+    }
+
+    /// Counts the open and broken needs of every task of a step again.
+    fn recount_tasks(&mut self, step: u16) {
+        if self.into[step as usize].is_empty() {
+            return;
+        }
+        for index in self.indices(step) {
+            let (closed, broken) = self.needs_of(step, index);
+            let state = &mut self.steps[step as usize];
+            state.closed[index as usize] = closed;
+            state.broken[index as usize] = broken;
+        }
+    }
+
+    /// Gives the tasks of a step the states that follow from their needs.
+    fn derive_tasks(&mut self, step: u16) {
+        for index in self.indices(step) {
+            let at = (step, index);
+            if self.task_state(step, index).is_some_and(TaskState::is_derived)
+                && !self.live.contains_key(&at)
+            {
+                self.derive(at);
+            }
+        }
+    }
+
+    /// The indices of a step as it stands now, holes included.
+    pub(crate) fn indices(&self, step: u16) -> Range<u32> {
+        0..u32::try_from(self.steps[step as usize].tasks.len()).expect("a space is limited")
+    }
+}

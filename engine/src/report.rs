@@ -1,0 +1,303 @@
+//! What workers say: heartbeats, claims, results, and their silence. Each message may be late, doubled
+//! or from the wrong worker; what does not fit the present attempt is stale.
+
+use crate::engine::{Effects, Engine, Worker};
+use crate::run::At;
+use crate::state::{Live, TaskState};
+use pictor_tasks::history::{Claim, Ended, Fact, TaskRef};
+use pictor_tasks::message::{
+    Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, Try, What,
+    WorkerId,
+};
+use std::collections::BTreeSet;
+
+/// When a message is folded, and what follows from it.
+struct Turn<'a> {
+    now_ms: i64,
+    fx: &'a mut Effects,
+}
+
+impl Engine {
+    /// A worker went away in good order and holds nothing any more.
+    pub fn leave(&mut self, id: WorkerId, now_ms: i64, fx: &mut Effects) {
+        self.workers.remove(&id);
+        let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+        let turn = &mut Turn { now_ms, fx };
+        for run in runs {
+            self.give_back(&run, |live| live.worker == id, &Outcome::Cancelled, turn);
+        }
+    }
+
+    /// A worker is alive and holds these tries. It is told to stop those that are not its own; those
+    /// that nobody else has are (after a takeover) known to be its own from now on.
+    pub fn heartbeat(
+        &mut self,
+        id: WorkerId,
+        holding: &[(StepKey, Vec<Try>)],
+        now_ms: i64,
+        fx: &mut Effects,
+    ) {
+        self.seen(id, now_ms);
+        for (key, tasks) in holding {
+            let foreign: Vec<Try> =
+                tasks.iter().filter(|task| !self.holds(id, key, **task, now_ms)).copied().collect();
+            if !foreign.is_empty() {
+                fx.cancel.push((id, Cancel { key: key.clone(), tasks: foreign }));
+            }
+        }
+    }
+
+    fn seen(&mut self, id: WorkerId, now_ms: i64) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.seen_ms = worker.seen_ms.max(now_ms);
+        }
+    }
+
+    /// Whether the worker may go on with a task; if so its lease or deadline is extended.
+    fn holds(&mut self, id: WorkerId, key: &StepKey, task: Try, now_ms: i64) -> bool {
+        let at = (key.step, task.index);
+        let Some(entry) = self.runs.get(&key.run) else { return false };
+        if !entry.run.is_current(&reference(key, task)) {
+            return false;
+        }
+        let free = !entry.run.live.contains_key(&at)
+            && entry.run.task_state(at.0, at.1) == Some(TaskState::Ready)
+            && self.workers.contains_key(&id)
+            && self.limits_allow(&entry.run.plan.steps[at.0 as usize]);
+        let entry = self.runs.get_mut(&key.run).expect("looked up above");
+        if free {
+            let live = Live { worker: id, bundle: 0, claim: None, until_ms: now_ms };
+            entry.run.assign(at, live);
+            entry.run.set(at, TaskState::Queued);
+        }
+        let Some(live) = entry.run.live.get_mut(&at).filter(|live| live.worker == id) else {
+            return false;
+        };
+        let claimed = live.claim.is_some();
+        let extra = if claimed { self.config.lease_ms } else { self.config.deadline_ms };
+        live.until_ms = live.until_ms.max(now_ms + extra);
+        if free {
+            self.adopt(&key.run, at);
+        }
+        true
+    }
+
+    /// A worker's report.
+    pub fn report(&mut self, report: Report, now_ms: i64, fx: &mut Effects) {
+        let Report { worker, key, execution, what } = report;
+        self.seen(worker, now_ms);
+        if !self.runs.contains_key(&key.run) {
+            fx.stale += 1;
+            return;
+        }
+        let turn = &mut Turn { now_ms, fx };
+        match what {
+            What::Claimed(tasks) => {
+                for task in tasks {
+                    self.claim(&key, task, (worker, execution), turn);
+                }
+            }
+            What::Ended(ends) => {
+                for end in ends {
+                    self.ended(&key, end, (worker, execution), turn);
+                }
+            }
+            What::Progress { task, fraction, message } => {
+                let at = (key.step, task.index);
+                if let Some(entry) = self.runs.get_mut(&key.run)
+                    && entry.run.is_current(&reference(&key, task))
+                    && entry.run.live.get(&at).is_some_and(|live| live.worker == worker)
+                {
+                    entry.progress.insert(at, (fraction, message));
+                }
+            }
+            What::Released(tasks) => {
+                let released: BTreeSet<Try> = tasks.into_iter().collect();
+                let Some(entry) = self.runs.get(&key.run) else { return };
+                let held: BTreeSet<At> = released
+                    .iter()
+                    .filter(|task| entry.run.is_current(&reference(&key, **task)))
+                    .map(|task| (key.step, task.index))
+                    .filter(|at| {
+                        entry.run.live.get(at).is_some_and(|live| {
+                            live.worker == worker && live.claim.is_none_or(|e| e == execution)
+                        })
+                    })
+                    .collect();
+                for at in held {
+                    self.give_back_one(&key.run, at, &Outcome::Cancelled, turn);
+                }
+            }
+        }
+        self.settle(&key.run, turn.fx);
+    }
+
+    fn claim(
+        &mut self,
+        key: &StepKey,
+        task: Try,
+        (worker, execution): (WorkerId, Execution),
+        turn: &mut Turn<'_>,
+    ) {
+        let (at, reference) = ((key.step, task.index), reference(key, task));
+        let run = &self.runs[&key.run].run;
+        let state = run.task_state(at.0, at.1);
+        // Nobody has it any more, so it does not hold its limits: another task may.
+        let allowed = run.live.contains_key(&at)
+            || run.plan.steps.get(at.0 as usize).is_some_and(|step| self.limits_allow(step));
+        let lease = turn.now_ms + self.config.lease_ms;
+        let entry = self.runs.get_mut(&key.run).expect("looked up by the caller");
+        if !entry.run.is_current(&reference) {
+            turn.fx.stale += 1;
+        } else if allowed && matches!(state, Some(TaskState::Ready | TaskState::Queued)) {
+            let claim = Claim { task: reference, execution, worker };
+            entry.record(Fact::Claim(claim), turn.now_ms, turn.fx);
+            let live = entry.run.live.get_mut(&at).expect("a claim is an assignment");
+            live.until_ms = lease;
+            if live.bundle == 0 {
+                self.adopt(&key.run, at);
+            }
+            return;
+        } else if let Some(live) = entry.run.live.get_mut(&at)
+            && live.claim == Some(execution)
+            && live.worker == worker
+        {
+            live.until_ms = lease;
+            return;
+        } else {
+            turn.fx.stale += 1;
+        }
+        turn.fx.cancel.push((worker, Cancel { key: key.clone(), tasks: vec![task] }));
+    }
+
+    fn ended(
+        &mut self,
+        key: &StepKey,
+        end: TaskEnd,
+        (worker, execution): (WorkerId, Execution),
+        turn: &mut Turn<'_>,
+    ) {
+        let (at, reference) = ((key.step, end.task.index), reference(key, end.task));
+        let run = &self.runs[&key.run].run;
+        let accepted = run.is_current(&reference)
+            && match run.task_state(at.0, at.1) {
+                // Before a claim the first valid result wins. Giving up is none: only the worker that
+                // the task was given to can.
+                Some(TaskState::Ready | TaskState::Queued) => {
+                    end.outcome != Outcome::Cancelled
+                        || run.live.get(&at).is_some_and(|live| live.worker == worker)
+                }
+                // After it only the claimer's reports count.
+                Some(TaskState::Running) => run
+                    .live
+                    .get(&at)
+                    .is_some_and(|l| l.worker == worker && l.claim == Some(execution)),
+                _ => false,
+            };
+        if !accepted || end.outcome == Outcome::Lost {
+            turn.fx.stale += 1;
+            return;
+        }
+        let (started_ms, took_ms) = (end.started_ms, end.took_ms);
+        let outcome = self.judge(key, end, worker, turn.now_ms);
+        let entry = self.runs.get_mut(&key.run).expect("looked up above");
+        if matches!(outcome, Outcome::Failed(_)) {
+            *entry.failures.entry(worker).or_default() += 1;
+        }
+        entry.progress.remove(&at);
+        let ended = Ended { task: reference, execution, worker, started_ms, took_ms, outcome };
+        entry.record(Fact::Ended(ended), turn.now_ms, turn.fx);
+    }
+
+    /// Turns what a worker says into what is recorded: decisions that depend on the farm as it is now
+    /// are made here, once, and never again when history is folded.
+    fn judge(&self, key: &StepKey, end: TaskEnd, worker: WorkerId, now_ms: i64) -> Outcome {
+        let run = &self.runs[&key.run].run;
+        let (at, outcome) = (&(key.step, end.task.index), end.outcome);
+        match outcome {
+            Outcome::Succeeded(mut products) => match run.vet_bindings(at.0, &products.bindings) {
+                Ok(kept) => {
+                    products.bindings = kept;
+                    Outcome::Succeeded(products)
+                }
+                Err(message) => Outcome::Failed(Failure { kind: FailureKind::Invalid, message }),
+            },
+            Outcome::Failed(mut failure) => {
+                let step = &run.plan.steps[at.0 as usize];
+                let tried = |id: &WorkerId| {
+                    *id == worker || run.trouble(*at).is_some_and(|t| t.avoid.contains(id))
+                };
+                let others = || {
+                    let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));
+                    present.filter(|(id, w)| !tried(id) && w.can_do(step))
+                };
+                if failure.kind == FailureKind::Unsupported && others().next().is_none() {
+                    failure.kind = FailureKind::Invalid;
+                } else if failure.kind == FailureKind::OutOfMemory {
+                    // Of a worker that is not here (any more) nobody knows what would be larger.
+                    let had = self.workers.get(&worker).map(Worker::vram_bytes);
+                    let larger = |had| others().any(|(_, other)| other.vram_bytes() > had);
+                    if !had.is_some_and(larger) {
+                        failure.kind = FailureKind::Failed;
+                    }
+                    if had.is_some_and(|had| !larger(had)) {
+                        failure.message.push_str(" (no worker has a GPU with more memory)");
+                    }
+                }
+                Outcome::Failed(failure)
+            }
+            other => other,
+        }
+    }
+
+    /// Ends leases and deadlines that have passed. To be called only while reports are drained and
+    /// history can be written, so that an outage of ours never declares a worker lost.
+    pub fn tick(&mut self, now_ms: i64, fx: &mut Effects) {
+        let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+        let turn = &mut Turn { now_ms, fx };
+        for run in runs {
+            self.give_back(&run, |live| live.until_ms < now_ms, &Outcome::Lost, turn);
+        }
+    }
+
+    fn give_back(
+        &mut self,
+        run: &RunId,
+        which: impl Fn(&Live) -> bool,
+        outcome: &Outcome,
+        turn: &mut Turn<'_>,
+    ) {
+        let entry = &self.runs[run];
+        let live = entry.run.live.iter();
+        let held: BTreeSet<At> = live.filter(|(_, l)| which(l)).map(|(at, _)| *at).collect();
+        for at in &held {
+            self.give_back_one(run, *at, outcome, turn);
+        }
+        if !held.is_empty() {
+            self.settle(run, turn.fx);
+        }
+    }
+
+    /// Takes one task from its worker: a claimed one ends with `outcome`, any other is simply offered
+    /// again under the same attempt.
+    fn give_back_one(&mut self, run: &RunId, at: At, outcome: &Outcome, turn: &mut Turn<'_>) {
+        let entry = self.runs.get_mut(run).expect("the caller has it");
+        let Some(live) = entry.run.live.get(&at).copied() else { return };
+        entry.progress.remove(&at);
+        let Some(execution) = live.claim else {
+            return match outcome {
+                Outcome::Lost => entry.run.unassign_lost(at),
+                _ => entry.run.unassign(at),
+            };
+        };
+        let step = &entry.run.steps[at.0 as usize];
+        let task = Try { index: at.1, attempt: step.attempts[at.1 as usize] };
+        let task = TaskRef { step: at.0, generation: step.generation, task };
+        let who = (task, live.worker, execution);
+        entry.record_end(who, outcome.clone(), turn.now_ms, turn.fx);
+    }
+}
+
+fn reference(key: &StepKey, task: Try) -> TaskRef {
+    TaskRef { step: key.step, generation: key.generation, task }
+}

@@ -1,0 +1,405 @@
+//! The state of one run: a pure fold over its plan and its history, and the counters that make every
+//! readiness question cheap.
+//!
+//! **Invariant:** per need there is one counter per point of the shared space, and per task the number
+//! of needs that are not open. [`Run::check`] recounts all of it.
+
+use crate::join::Join;
+use crate::plan::Plan;
+use crate::state::{DimState, Live, RunState, StepState, TaskState, Trouble};
+use pictor_tasks::history::TaskRef;
+use pictor_tasks::message::{Cancel, RunId, StepKey, Try, WorkerId};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// A task's place: step and index.
+pub(crate) type At = (u16, u32);
+
+/// Per point of a join: producers that are not over, and producers that rule success out.
+#[derive(Clone, Debug)]
+pub(crate) struct JoinState {
+    pub(crate) join: Join,
+    pub(crate) waiting: Vec<u32>,
+    pub(crate) broken: Vec<u32>,
+}
+
+/// What a point of a join says to the tasks that wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    Closed,
+    Broken,
+}
+
+impl JoinState {
+    pub(crate) fn gate(&self, point: u32) -> Gate {
+        let point = point as usize;
+        if self.broken[point] > 0 {
+            Gate::Broken
+        } else if self.waiting[point] > 0 {
+            Gate::Closed
+        } else {
+            Gate::Open
+        }
+    }
+
+    /// What a producer in this state means for the join's consumers.
+    pub(crate) fn gate_of(&self, state: TaskState) -> Gate {
+        match state {
+            TaskState::Succeeded => Gate::Open,
+            state if !state.is_terminal() => Gate::Closed,
+            _ if self.join.soft => Gate::Open,
+            _ => Gate::Broken,
+        }
+    }
+
+    pub(crate) fn count(&mut self, point: u32, gate: Gate) -> Option<&mut u32> {
+        match gate {
+            Gate::Open => None,
+            Gate::Closed => Some(&mut self.waiting[point as usize]),
+            Gate::Broken => Some(&mut self.broken[point as usize]),
+        }
+    }
+}
+
+/// Assignments that a change of state made void, by worker.
+pub(crate) type Dropped = Vec<(WorkerId, Cancel)>;
+
+/// The state of one run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub(crate) id: RunId,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) dims: Vec<DimState>,
+    pub(crate) steps: Vec<StepState>,
+    pub(crate) joins: Vec<JoinState>,
+    /// Joins by consumer and by producer.
+    pub(crate) into: Vec<Vec<usize>>,
+    pub(crate) out: Vec<Vec<usize>>,
+    pub(crate) trouble: HashMap<At, Trouble>,
+    /// Ready tasks that had trouble or whose bundle was lost: assigned one by one, with care.
+    pub(crate) picky: BTreeSet<At>,
+    pub(crate) live: HashMap<At, Live>,
+    pub(crate) paused: bool,
+    pub(crate) cancelled: bool,
+    /// Cancelled by its own failures (`on_failure: stop`, `max_failures`). Like `cancelled` it stands
+    /// until a reset leaves no cancelled task.
+    pub(crate) stopped: bool,
+    pub(crate) priority: i32,
+    pub(crate) controls: HashSet<u64>,
+    pub(crate) seq: u64,
+    pub(crate) time_ms: i64,
+    pub(crate) dropped: Dropped,
+    /// Bundles of assignments that are no more, one entry for each task.
+    pub(crate) freed: Vec<u64>,
+    work: Vec<At>,
+}
+
+impl Run {
+    /// A run at its beginning.
+    pub fn new(id: RunId, plan: Arc<Plan>) -> Self {
+        let count = plan.steps.len();
+        let (mut into, mut out) = (vec![Vec::new(); count], vec![Vec::new(); count]);
+        let mut joins = Vec::new();
+        for (consumer, step) in (0u16..).zip(&plan.steps) {
+            for need in &step.needs {
+                into[consumer as usize].push(joins.len());
+                out[need.step as usize].push(joins.len());
+                let join = Join::new(&plan, (consumer, need), None, None);
+                joins.push(JoinState { join, waiting: Vec::new(), broken: Vec::new() });
+            }
+        }
+        let mut run = Self {
+            id,
+            dims: vec![DimState::default(); plan.dims.len()],
+            steps: vec![StepState::default(); count],
+            joins,
+            into,
+            out,
+            trouble: HashMap::new(),
+            picky: BTreeSet::new(),
+            live: HashMap::new(),
+            paused: false,
+            cancelled: false,
+            stopped: false,
+            priority: plan.priority,
+            controls: HashSet::new(),
+            seq: 0,
+            time_ms: 0,
+            dropped: Vec::new(),
+            freed: Vec::new(),
+            work: Vec::new(),
+            plan,
+        };
+        let all: Vec<u16> = (0u16..).take(count).collect();
+        run.rebuild(&all);
+        run
+    }
+
+    /// The run's id.
+    pub fn id(&self) -> &RunId {
+        &self.id
+    }
+
+    /// The run's plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The number of the last history row folded.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The state of a task; nothing if it does not exist (yet).
+    pub fn task_state(&self, step: u16, index: u32) -> Option<TaskState> {
+        self.steps.get(step as usize)?.state(index)
+    }
+
+    /// How many of a task's needs are closed and how many are broken, from the joins' counters.
+    pub(crate) fn needs_of(&self, step: u16, index: u32) -> (u16, u16) {
+        let (mut closed, mut broken) = (0, 0);
+        for &number in &self.into[step as usize] {
+            let state = &self.joins[number];
+            match state.join.point_of_consumer(index).map(|point| state.gate(point)) {
+                Some(Gate::Closed) => closed += 1,
+                Some(Gate::Broken) => broken += 1,
+                Some(Gate::Open) | None => {}
+            }
+        }
+        (closed, broken)
+    }
+
+    pub(crate) fn derived(&self, (step, index): At) -> TaskState {
+        let state = &self.steps[step as usize];
+        let count = |of: &Vec<u16>| of.get(index as usize).copied().unwrap_or(0);
+        if count(&state.broken) > 0 {
+            TaskState::Skipped
+        } else if count(&state.closed) > 0 {
+            TaskState::Pending
+        } else {
+            TaskState::Ready
+        }
+    }
+
+    /// Gives a task the state that follows from its needs, and everything after it likewise.
+    pub(crate) fn derive(&mut self, at: At) {
+        self.set(at, self.derived(at));
+    }
+
+    /// Gives a task a state and carries the consequences through the graph.
+    pub(crate) fn set(&mut self, at: At, state: TaskState) {
+        self.set_one(at, state);
+        while let Some(at) = self.work.pop() {
+            if self.task_state(at.0, at.1).is_some_and(TaskState::is_derived)
+                && !self.live.contains_key(&at)
+            {
+                self.set_one(at, self.derived(at));
+            }
+        }
+    }
+
+    fn set_one(&mut self, at: At, new: TaskState) {
+        let (step, index) = at;
+        let state = &mut self.steps[step as usize];
+        let Some(cell) = state.tasks.get_mut(index as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let old = std::mem::replace(cell, new);
+        if new == TaskState::Ready && !self.live.contains_key(&at) {
+            self.offer(at);
+        } else if old == TaskState::Ready {
+            self.withdraw(at);
+        }
+        if old == new {
+            return;
+        }
+        let state = &mut self.steps[step as usize];
+        state.counts[old as usize] -= 1;
+        state.counts[new as usize] += 1;
+        for i in 0..self.out[step as usize].len() {
+            let number = self.out[step as usize][i];
+            self.shift(number, index, (old, new));
+        }
+    }
+
+    /// A producer of a join went from one state to another: moves the join's counters, and if that
+    /// opens, closes or breaks a point, the counters of the tasks that wait for it.
+    fn shift(&mut self, number: usize, producer: u32, (old, new): (TaskState, TaskState)) {
+        let state = &mut self.joins[number];
+        let (before, after) = (state.gate_of(old), state.gate_of(new));
+        if before == after {
+            return;
+        }
+        let point = state.join.point_of_producer(producer);
+        let was = state.gate(point);
+        if let Some(count) = state.count(point, before) {
+            *count -= 1;
+        }
+        if let Some(count) = state.count(point, after) {
+            *count += 1;
+        }
+        let is = state.gate(point);
+        if was == is {
+            return;
+        }
+        let consumer = state.join.consumer;
+        let step = &mut self.steps[consumer as usize];
+        if step.space.is_none() {
+            return;
+        }
+        let work = &mut self.work;
+        self.joins[number].join.consumers(point, &mut |index| {
+            let i = index as usize;
+            if step.tasks[i].is_none() {
+                return;
+            }
+            match was {
+                Gate::Open => {}
+                Gate::Closed => step.closed[i] -= 1,
+                Gate::Broken => step.broken[i] -= 1,
+            }
+            match is {
+                Gate::Open => {}
+                Gate::Closed => step.closed[i] += 1,
+                Gate::Broken => step.broken[i] += 1,
+            }
+            work.push((consumer, index));
+        });
+    }
+
+    /// A step that is not alive is given up, or is not any more.
+    pub(crate) fn give_up(&mut self, step: u16, given_up: bool) {
+        let state = &mut self.steps[step as usize];
+        if state.space.is_some() || state.given_up == given_up {
+            return;
+        }
+        state.given_up = given_up;
+        let change = (imaginary(!given_up), imaginary(given_up));
+        for i in 0..self.out[step as usize].len() {
+            let number = self.out[step as usize][i];
+            self.shift(number, 0, change);
+        }
+        while let Some(at) = self.work.pop() {
+            if self.task_state(at.0, at.1).is_some_and(TaskState::is_derived) {
+                self.derive(at);
+            }
+        }
+    }
+
+    /// Puts a ready task where assignment finds it.
+    pub(crate) fn offer(&mut self, at: At) {
+        let state = &mut self.steps[at.0 as usize];
+        let rank = state.rank(at.1);
+        if self.trouble.contains_key(&at) || self.picky.contains(&at) {
+            state.ready.remove(rank);
+            self.picky.insert(at);
+        } else {
+            state.ready.insert(rank);
+        }
+    }
+
+    fn withdraw(&mut self, at: At) {
+        self.picky.remove(&at);
+        let state = &mut self.steps[at.0 as usize];
+        let rank = state.rank(at.1);
+        state.ready.remove(rank);
+    }
+
+    /// Forgets a task's assignment, so that its worker is told to stop.
+    pub(crate) fn drop_live(&mut self, at: At) {
+        if let Some(live) = self.remove_live(at) {
+            let key = self.key(at.0);
+            let task =
+                Try { index: at.1, attempt: self.steps[at.0 as usize].attempts[at.1 as usize] };
+            match self.dropped.last_mut() {
+                Some((worker, cancel)) if *worker == live.worker && cancel.key == key => {
+                    cancel.tasks.push(task);
+                }
+                _ => self.dropped.push((live.worker, Cancel { key, tasks: vec![task] })),
+            }
+        }
+    }
+
+    /// Forgets a task's assignment.
+    pub(crate) fn remove_live(&mut self, at: At) -> Option<Live> {
+        let live = self.live.remove(&at)?;
+        self.freed.push(live.bundle);
+        Some(live)
+    }
+
+    pub(crate) fn drop_all_live(&mut self, step: u16) {
+        let held: BTreeSet<At> = self.live.keys().filter(|at| at.0 == step).copied().collect();
+        for at in held {
+            self.drop_live(at);
+        }
+    }
+
+    /// How messages name a step as it stands now.
+    pub(crate) fn key(&self, step: u16) -> StepKey {
+        let generation = self.steps[step as usize].generation;
+        StepKey { run: self.id.clone(), step, generation }
+    }
+
+    /// Whether the reference is to a task's present attempt.
+    pub(crate) fn is_current(&self, task: &TaskRef) -> bool {
+        self.steps.get(task.step as usize).is_some_and(|step| {
+            let index = task.task.index as usize;
+            step.space.is_some()
+                && step.generation == task.generation
+                && step.tasks.get(index).copied().flatten().is_some()
+                && step.attempts[index] == task.task.attempt
+        })
+    }
+
+    /// The state of the run.
+    pub fn state(&self) -> RunState {
+        let over = self.steps.iter().all(|step| match step.space {
+            Some(_) => step.unfinished() == 0,
+            None => step.given_up,
+        });
+        if !over {
+            if self.paused { RunState::Paused } else { RunState::Running }
+        } else if self.cancelled {
+            RunState::Cancelled
+        } else if self.stopped || self.has_unabsorbed_failure() {
+            RunState::Failed
+        } else {
+            RunState::Succeeded
+        }
+    }
+
+    /// A failure is absorbed if a soft need takes it, or if everything that needs it is itself absorbed:
+    /// what nobody waits for is where a failure shows.
+    fn has_unabsorbed_failure(&self) -> bool {
+        (0u16..).zip(&self.steps).any(|(number, step)| {
+            if step.space.is_none() {
+                return self.out[number as usize].is_empty();
+            }
+            let bad = [TaskState::Failed, TaskState::Skipped];
+            bad.iter().any(|s| step.counts[*s as usize] > 0)
+                && (0u32..).zip(&step.tasks).any(|(index, task)| {
+                    task.is_some_and(|t| bad.contains(&t)) && !self.is_awaited(number, index)
+                })
+        })
+    }
+
+    fn is_awaited(&self, step: u16, index: u32) -> bool {
+        self.out[step as usize].iter().any(|&number| {
+            let join = &self.joins[number].join;
+            let consumer = &self.steps[join.consumer as usize];
+            let mut found = consumer.space.is_none();
+            if !found {
+                join.consumers(join.point_of_producer(index), &mut |i| {
+                    found |= consumer.state(i).is_some();
+                });
+            }
+            found
+        })
+    }
+}
+
+/// A step that is not alive stands as one task that is pending, or given up.
+pub(crate) fn imaginary(given_up: bool) -> TaskState {
+    if given_up { TaskState::Skipped } else { TaskState::Pending }
+}

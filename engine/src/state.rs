@@ -1,0 +1,307 @@
+//! The states of tasks and runs, and the arrays that hold one step's tasks.
+
+use crate::plan::{DimBound, DimCounts, DimValues, Plan};
+use crate::ready::ReadySet;
+use pictor_tasks::job::spec::Order;
+use pictor_tasks::message::{Execution, Output, WorkerId};
+use pictor_tasks::space::{Axis, Bound, Space, Values};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The state of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum TaskState {
+    /// It waits for other tasks.
+    Pending,
+    /// It may be assigned to a worker.
+    Ready,
+    /// A worker's queue holds it.
+    Queued,
+    /// A worker has claimed it and holds a lease.
+    Running,
+    /// Its success is committed.
+    Succeeded,
+    /// It failed and is not tried again.
+    Failed,
+    /// Something that it needs did not succeed. Derived, never stored; undone by a retry.
+    Skipped,
+    /// It was given up.
+    Cancelled,
+}
+
+impl TaskState {
+    /// All states, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Ready,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Skipped,
+        Self::Cancelled,
+    ];
+
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more happens by itself.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
+    }
+
+    /// Whether the state follows from the needs alone.
+    pub(crate) fn is_derived(self) -> bool {
+        matches!(self, Self::Pending | Self::Ready | Self::Skipped)
+    }
+}
+
+/// The state of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Tasks are or will be assigned.
+    Running,
+    /// No task is assigned until it is resumed.
+    Paused,
+    /// Every task is over and no failure was left unabsorbed.
+    Succeeded,
+    /// Every task is over and some failure was not absorbed by a soft need.
+    Failed,
+    /// It was given up.
+    Cancelled,
+}
+
+impl RunState {
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the run is over.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What went wrong with a task so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// Failures that count against `retry.attempts`.
+    pub(crate) failures: u32,
+    /// Times that it was lost.
+    pub(crate) losses: u32,
+    /// Workers that it failed on.
+    pub(crate) avoid: BTreeSet<WorkerId>,
+    /// Workers whose GPU memory was too small.
+    pub(crate) too_small: BTreeSet<WorkerId>,
+    /// Not to be tried before this time.
+    pub(crate) not_before_ms: i64,
+    /// The last failure's message.
+    pub(crate) message: String,
+}
+
+/// An assignment of a task that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) worker: WorkerId,
+    /// The bundle it went out in; 0 for one known only from history.
+    pub(crate) bundle: u64,
+    /// The claimer's execution, once there is a claim.
+    pub(crate) claim: Option<Execution>,
+    /// Lease or deadline.
+    pub(crate) until_ms: i64,
+}
+
+/// What an accepted attempt left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) execution: Execution,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// Values that a late-bound dimension has now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DimState {
+    pub(crate) values: Option<Arc<Values>>,
+    pub(crate) counts: Option<Arc<[u32]>>,
+    pub(crate) generation: u32,
+}
+
+/// The tasks of one step. While a dimension of the step is not bound there is no space and no task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StepState {
+    pub(crate) space: Option<Arc<Space>>,
+    pub(crate) generation: u32,
+    /// Not alive, and the step that would bring it to life is over without success.
+    pub(crate) given_up: bool,
+    /// One per index; `None` for holes.
+    pub(crate) tasks: Vec<Option<TaskState>>,
+    /// Per task: needs that are not open yet.
+    pub(crate) closed: Vec<u16>,
+    /// Per task: needs that can no longer be met.
+    pub(crate) broken: Vec<u16>,
+    pub(crate) attempts: Vec<u32>,
+    pub(crate) accepted: HashMap<u32, Accepted>,
+    /// Ready tasks without trouble, by rank.
+    pub(crate) ready: ReadySet,
+    /// Index by rank and rank by index, when the order is not by index.
+    pub(crate) order: Option<(Vec<u32>, Vec<u32>)>,
+    pub(crate) counts: [u32; 8],
+    /// Measured durations of successes: how many, and their sum.
+    pub(crate) took: (u32, u64),
+}
+
+impl StepState {
+    /// Fresh tasks over a space, all pending.
+    pub(crate) fn new(space: Arc<Space>, generation: u32, order: Order, needs: bool) -> Self {
+        let size = space.len();
+        let tasks: Vec<_> = if space.has_bounds() {
+            (0..size).map(|i| space.exists(i).then_some(TaskState::Pending)).collect()
+        } else {
+            vec![Some(TaskState::Pending); size as usize]
+        };
+        let mut counts = [0; 8];
+        counts[TaskState::Pending as usize] =
+            u32::try_from(tasks.iter().flatten().count()).expect("a space is below 2^32");
+        let per_need = if needs { size as usize } else { 0 };
+        Self {
+            generation,
+            closed: vec![0; per_need],
+            broken: vec![0; per_need],
+            attempts: vec![1; size as usize],
+            ready: ReadySet::new(size),
+            order: (order == Order::Preview).then(|| preview_order(&space)),
+            tasks,
+            counts,
+            space: Some(space),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn rank(&self, index: u32) -> u32 {
+        self.order.as_ref().map_or(index, |(_, ranks)| ranks[index as usize])
+    }
+
+    pub(crate) fn index_of_rank(&self, rank: u32) -> u32 {
+        self.order.as_ref().map_or(rank, |(indices, _)| indices[rank as usize])
+    }
+
+    pub(crate) fn state(&self, index: u32) -> Option<TaskState> {
+        self.tasks.get(index as usize).copied().flatten()
+    }
+
+    pub(crate) fn unfinished(&self) -> u32 {
+        self.counts[..4].iter().sum()
+    }
+
+    pub(crate) fn mean_ms(&self) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+        (self.took.0 > 0).then(|| self.took.1 as f64 / f64::from(self.took.0))
+    }
+}
+
+/// First, middle and last of the slowest dimension, then the middles between; the other dimensions by
+/// index.
+fn preview_order(space: &Space) -> (Vec<u32>, Vec<u32>) {
+    let outer = space.axes.first().map_or(1, |a| a.values.len());
+    let inner = space.len().checked_div(outer).unwrap_or(0);
+    let mut indices = Vec::with_capacity(space.len() as usize);
+    for position in bisection(outer) {
+        indices.extend((0..inner).map(|i| position * inner + i));
+    }
+    let mut ranks = vec![0; indices.len()];
+    for (rank, index) in (0..).zip(&indices) {
+        ranks[*index as usize] = rank;
+    }
+    (indices, ranks)
+}
+
+/// `0, last, middle, …`: breadth first through the halves, first and last before all.
+fn bisection(len: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = [0, len.saturating_sub(1) / 2, len.saturating_sub(1)].into();
+    order.dedup();
+    order.truncate(len as usize);
+    let mut gaps = std::collections::VecDeque::new();
+    gaps.extend(order.windows(2).map(|w| (w[0], w[1])));
+    while let Some((low, high)) = gaps.pop_front() {
+        if high - low > 1 {
+            let middle = low + (high - low) / 2;
+            order.push(middle);
+            gaps.extend([(low, middle), (middle, high)]);
+        }
+    }
+    order
+}
+
+/// The space of a step as its dimensions stand now; nothing while one of them is not bound.
+pub(crate) fn space_of(plan: &Plan, dims: &[DimState], step: u16) -> Option<(Space, u32)> {
+    let over = &plan.steps[step as usize].over;
+    let mut axes = Vec::new();
+    let mut generation = 0;
+    for &dim in over {
+        let values = values_of(plan, dims, dim)?;
+        generation += dims[plan.root(dim).0].generation;
+        let bound = match &plan.dims[dim].bound {
+            None => None,
+            Some(DimBound { by, counts }) => {
+                let counts = match counts {
+                    DimCounts::Fixed(counts) => counts.clone(),
+                    DimCounts::Late { .. } => dims[dim].counts.clone()?,
+                };
+                let by = over.iter().position(|d| d == by).expect("the compiler checked it");
+                Some(Bound { by, counts })
+            }
+        };
+        axes.push(Axis { name: plan.dims[dim].name.clone(), values, bound });
+    }
+    Some((Space { axes }, generation))
+}
+
+fn values_of(plan: &Plan, dims: &[DimState], dim: usize) -> Option<Values> {
+    match &plan.dims[dim].values {
+        DimValues::Fixed(values) => Some(values.clone()),
+        DimValues::Late { .. } => dims[dim].values.as_deref().cloned(),
+        DimValues::Blocks { of, size } => {
+            Some(Values::Blocks { of: Arc::new(values_of(plan, dims, *of)?), size: *size })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preview_order_takes_first_middle_last_then_bisects_and_visits_everything_once() {
+        assert_eq!(bisection(0), [] as [u32; 0]);
+        assert_eq!(bisection(1), [0]);
+        assert_eq!(bisection(2), [0, 1]);
+        assert_eq!(bisection(9)[..5], [0, 4, 8, 2, 6]);
+        for len in 0..70 {
+            let mut order = bisection(len);
+            order.sort_unstable();
+            assert_eq!(order, (0..len).collect::<Vec<_>>());
+        }
+    }
+}

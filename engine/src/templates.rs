@@ -1,0 +1,184 @@
+//! Placeholders in a plan's texts: each must mean something in its step.
+
+use crate::compile::did_you_mean;
+use crate::plan::{Plan, Step};
+use pictor_tasks::body::{Body, Scene};
+use pictor_tasks::job::Diagnostic;
+use pictor_tasks::template::{Placeholder, Template};
+
+/// Reports placeholders that name dimensions, steps or outputs which the step does not have.
+pub(crate) fn check(plan: &Plan, problems: &mut Vec<Diagnostic>) {
+    for (number, step) in plan.steps.iter().enumerate() {
+        let path = format!("steps[{number}]");
+        for (at, text) in texts(step) {
+            let place = format!("{path}.{at}");
+            match Template::parse(&text) {
+                Err(error) => problems.push(Diagnostic::new(place, error.to_string())),
+                Ok(template) => {
+                    let deliver = at.starts_with("deliver");
+                    let wrong =
+                        template.placeholders().filter_map(|p| fault(plan, step, p, deliver));
+                    problems.extend(wrong.map(|(message, hint)| {
+                        Diagnostic::new(place.clone(), message).with_hint(hint)
+                    }));
+                }
+            }
+        }
+        check_deliver(plan, step, &path, problems);
+        if let Some(scene) = step.body.scene() {
+            check_scene(plan, step, scene, &path, problems);
+        }
+        check_bindings(plan, (number, step), problems);
+    }
+}
+
+fn texts(step: &Step) -> Vec<(String, String)> {
+    let mut texts: Vec<(String, String)> =
+        step.deliver.iter().map(|(name, text)| (format!("deliver.{name}"), text.clone())).collect();
+    if let Body::Command(command) = &step.body {
+        let args = command.run.iter().enumerate();
+        texts.extend(args.map(|(i, text)| (format!("command.run[{i}]"), text.clone())));
+        let env = command.env.iter();
+        texts.extend(env.map(|(name, text)| (format!("command.env.{name}"), text.clone())));
+    }
+    if let Some(scene) = step.body.scene() {
+        let kind = step.body.kind();
+        for (field, text) in
+            [("camera", &scene.camera), ("view_layer", &scene.view_layer), ("frame", &scene.frame)]
+        {
+            texts.extend(text.as_ref().map(|text| (format!("{kind}.{field}"), text.clone())));
+        }
+        for (path, value) in &scene.set {
+            texts.extend(value.as_str().map(|v| (format!("{kind}.set.{path}"), v.to_owned())));
+        }
+    }
+    texts
+}
+
+/// What is wrong with a placeholder, and what to do.
+fn fault(
+    plan: &Plan,
+    step: &Step,
+    placeholder: &Placeholder,
+    deliver: bool,
+) -> Option<(String, Option<String>)> {
+    let dims: Vec<&str> = step.over.iter().map(|d| plan.dims[*d].name.as_str()).collect();
+    let needed: Vec<&str> =
+        step.needs.iter().map(|need| plan.steps[need.step as usize].name.as_str()).collect();
+    match placeholder {
+        Placeholder::Value { name, .. }
+        | Placeholder::First { name, .. }
+        | Placeholder::Last { name, .. } => (!dims.contains(&name.as_str())).then(|| {
+            let message = format!("step `{}` does not run over `{name}`", step.name);
+            (message, did_you_mean(name, &dims))
+        }),
+        Placeholder::Index { .. } => None,
+        _ if deliver => Some(("only dimensions can be used here".into(), None)),
+        Placeholder::Input { step: from, .. } | Placeholder::Inputs { step: from } => {
+            (!needed.contains(&from.as_str())).then(|| {
+                let message = format!("step `{}` does not need a step `{from}`", step.name);
+                (message, did_you_mean(from, &needed))
+            })
+        }
+        Placeholder::Output { name } => {
+            let declared = match &step.body {
+                Body::Command(command) => command.outputs.contains_key(name),
+                _ => false,
+            };
+            let hint = format!("declare it: `outputs: {{ {name}: FILE }}`");
+            (!declared).then(|| (format!("`{name}` is not an output of this step"), Some(hint)))
+        }
+        Placeholder::Bind { dim } => {
+            let number = plan.step(&step.name).expect("it is in the plan");
+            let bound = plan.bound_by(number).any(|d| plan.dims[d].name == *dim);
+            let hint = format!("declare it: `dims: {{ {dim}: {{ from: {} }} }}`", step.name);
+            (!bound)
+                .then(|| (format!("dimension `{dim}` does not come from this step"), Some(hint)))
+        }
+        Placeholder::Attempt | Placeholder::JobDir | Placeholder::Scratch => None,
+    }
+}
+
+/// Deliveries must stay in the output folder and must not overwrite each other.
+fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagnostic>) {
+    for (name, text) in &step.deliver {
+        let place = format!("{path}.deliver.{name}");
+        if let Some(dim) = Template::parse(text).ok().and_then(|t| left_out(plan, step, &t)) {
+            let message =
+                format!("the tasks of step `{}` would overwrite each other's file", step.name);
+            let hint = Some(format!("use `{{{dim}}}` in the path"));
+            problems.push(Diagnostic::new(place.clone(), message).with_hint(hint));
+        }
+        let known = match &step.body {
+            Body::Command(command) => command.outputs.contains_key(name),
+            Body::Encode(_) => name == "video",
+            Body::Noop(_) | Body::Inspect(_) => false,
+            Body::Blender(_) | Body::Merge(_) | Body::Finish(_) | Body::Develop(_) => {
+                name == "image"
+            }
+        };
+        if !known {
+            let message = format!("`{name}` is not an output of step `{}`", step.name);
+            problems.push(Diagnostic::new(place.clone(), message));
+        }
+        if text.starts_with('/') || text.split('/').any(|part| part == "..") {
+            let message = "results can only be delivered inside the output folder";
+            problems.push(Diagnostic::new(place, message));
+        }
+    }
+}
+
+/// A dimension of the step that does not occur in a delivery's path.
+fn left_out<'a>(plan: &'a Plan, step: &Step, template: &Template) -> Option<&'a str> {
+    let names = |dim: &str| {
+        template.placeholders().any(|placeholder| match placeholder {
+            Placeholder::Index { .. } => true,
+            Placeholder::Value { name, .. }
+            | Placeholder::First { name, .. }
+            | Placeholder::Last { name, .. } => name == dim,
+            _ => false,
+        })
+    };
+    step.over.iter().map(|dim| plan.dims[*dim].name.as_str()).find(|dim| !names(dim))
+}
+
+fn check_scene(
+    plan: &Plan,
+    step: &Step,
+    scene: &Scene,
+    path: &str,
+    problems: &mut Vec<Diagnostic>,
+) {
+    let Some(state) = &scene.state else { return };
+    let from = state.split('.').next().unwrap_or_default();
+    let needed = step.needs.iter().any(|need| plan.steps[need.step as usize].name == from);
+    if !needed {
+        let message = format!("step `{}` does not need a step `{from}`", step.name);
+        let hint = Some(format!("add `{from}` to its `needs`"));
+        let place = format!("{path}.{}.state", step.body.kind());
+        problems.push(Diagnostic::new(place, message).with_hint(hint));
+    }
+}
+
+/// A command that dimensions wait for must be told where to write their values.
+fn check_bindings(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
+    let Body::Command(command) = &step.body else { return };
+    for dim in plan.bound_by(u16::try_from(number).expect("limited")) {
+        let name = &plan.dims[dim].name;
+        let told = command.run.iter().chain(command.env.values()).any(|text| {
+            Template::parse(text).is_ok_and(|template| {
+                template
+                    .placeholders()
+                    .any(|p| matches!(p, Placeholder::Bind { dim } if dim == name))
+            })
+        });
+        if !told {
+            let message = format!("dimension `{name}` takes its values from this step");
+            let hint = format!("write them to the path `{{bind.{name}}}`, given as an argument");
+            problems.push(
+                Diagnostic::new(format!("steps[{number}].command.run"), message)
+                    .with_hint(Some(hint)),
+            );
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What people and programs may ask about a run: counts, reasons, remaining time, a task's inputs.
+
+use crate::engine::{Engine, Entry};
+use crate::plan::Plan;
+use crate::run::{At, Run};
+use crate::state::{RunState, TaskState};
+use pictor_tasks::message::{Execution, Input, Output, StepKey, Try, WorkerId};
+use pictor_tasks::space::Space;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// One step of a run, in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    /// The step's name.
+    pub name: String,
+    /// The kind of work.
+    pub kind: String,
+    /// Its dimensions.
+    pub over: Vec<String>,
+    /// How many tasks there are; nothing while a dimension is not bound.
+    pub tasks: Option<u32>,
+    /// How many tasks are in each state, in the order of [`TaskState::ALL`].
+    pub counts: [u32; 8],
+    /// Mean duration of successes so far.
+    pub mean_ms: Option<f64>,
+}
+
+impl StepView {
+    /// How many tasks are in a state.
+    pub fn count(&self, state: TaskState) -> u32 {
+        self.counts[state as usize]
+    }
+}
+
+/// A run in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its state.
+    pub state: RunState,
+    /// Its priority.
+    pub priority: i32,
+    /// Its steps, in the order of the plan.
+    pub steps: Vec<StepView>,
+    /// Estimated time to the end; nothing while too little is known.
+    pub eta_ms: Option<u64>,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// As in `render[frame=7,tile=3]`.
+    pub name: String,
+    /// Its step.
+    pub step: String,
+    /// Its index in the step.
+    pub index: u32,
+    /// Its state.
+    pub state: TaskState,
+    /// The present attempt, from 1.
+    pub attempt: u32,
+    /// Why it is not running, or how far it is, for people. Empty when it succeeded.
+    pub reason: String,
+    /// The worker that has it.
+    pub worker: Option<WorkerId>,
+    /// From 0 to 1, for a running task that says so.
+    pub progress: Option<f32>,
+}
+
+impl Run {
+    /// `render[frame=7,tile=3]`, or just `encode` for a step without dimensions.
+    pub fn task_name(&self, step: u16, index: u32) -> String {
+        let name = &self.plan.steps[step as usize].name;
+        match &self.steps[step as usize].space {
+            Some(space) if !space.axes.is_empty() => format!("{name}[{}]", space.label(index)),
+            _ => name.clone(),
+        }
+    }
+
+    /// The step and index of a task that is written as [`Self::task_name`] writes it.
+    pub fn find_task(&self, name: &str) -> Option<(u16, u32)> {
+        let (step, label) = match name.split_once('[') {
+            Some((step, label)) => (step, label.strip_suffix(']')?),
+            None => (name, ""),
+        };
+        let step = self.plan.step(step)?;
+        let index = self.space(step)?.find(label)?;
+        Some((step, index))
+    }
+
+    /// A step's space; nothing while a dimension of it is not bound.
+    pub fn space(&self, step: u16) -> Option<&Arc<Space>> {
+        self.steps.get(step as usize)?.space.as_ref()
+    }
+
+    /// The indices of a step's tasks in a state.
+    pub fn tasks_in(&self, step: u16, state: TaskState) -> impl Iterator<Item = u32> + '_ {
+        let tasks = self.steps.get(step as usize).map_or(&[] as &[_], |s| &s.tasks);
+        (0u32..).zip(tasks).filter(move |(_, t)| **t == Some(state)).map(|(index, _)| index)
+    }
+
+    /// The present attempt of a task.
+    pub fn attempt(&self, step: u16, index: u32) -> Option<u32> {
+        self.steps.get(step as usize)?.attempts.get(index as usize).copied()
+    }
+
+    /// The accepted execution and outputs of a task that succeeded and left any.
+    pub fn outputs(&self, step: u16, index: u32) -> Option<(Execution, &[Output])> {
+        let accepted = self.steps.get(step as usize)?.accepted.get(&index)?;
+        Some((accepted.execution, &accepted.outputs))
+    }
+
+    /// What a task reads: the outputs of all tasks it needs, in the order of its needs and of their
+    /// indices.
+    pub fn inputs(&self, step: u16, index: u32) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for &number in &self.into[step as usize] {
+            let join = &self.joins[number].join;
+            let producer = &self.steps[join.producer as usize];
+            let (Some(space), Some(point)) = (&producer.space, join.point_of_consumer(index))
+            else {
+                continue;
+            };
+            let name = &self.plan.steps[join.producer as usize].name;
+            join.producers(point, &mut |index| {
+                for output in producer.accepted.get(&index).iter().flat_map(|a| &a.outputs) {
+                    let (step, label) = (name.clone(), space.label(index));
+                    inputs.push(Input { step, label, index, output: output.clone() });
+                }
+            });
+        }
+        inputs
+    }
+
+    /// Why a task failed the last time; empty if it did not.
+    pub fn failure(&self, step: u16, index: u32) -> &str {
+        self.trouble((step, index)).map_or("", |trouble| &trouble.message)
+    }
+
+    fn step_view(&self, step: u16) -> StepView {
+        let (plan, state) = (&self.plan.steps[step as usize], &self.steps[step as usize]);
+        StepView {
+            name: plan.name.clone(),
+            kind: plan.body.kind().into(),
+            over: plan.over.iter().map(|d| self.plan.dims[*d].name.clone()).collect(),
+            tasks: state.space.as_ref().map(|_| state.counts.iter().sum()),
+            counts: state.counts,
+            mean_ms: state.mean_ms(),
+        }
+    }
+
+    /// Time to the end on so many slots: the larger of the work that is left, shared between the slots,
+    /// and the longest chain of steps that is left. Steps of unknown duration make it unknown.
+    fn eta_ms(&self, slots: u32) -> Option<u64> {
+        let mut work = 0.0;
+        let mut longest = vec![0.0f64; self.steps.len()];
+        for &step in &by_distance(&self.plan) {
+            let state = &self.steps[step as usize];
+            let left = if state.space.is_some() { state.unfinished() } else { 1 };
+            let mean = if left == 0 { 0.0 } else { state.mean_ms()? };
+            work += mean * f64::from(left);
+            let after = self.out[step as usize]
+                .iter()
+                .map(|number| longest[self.joins[*number].join.consumer as usize]);
+            longest[step as usize] = after.fold(0.0, f64::max) + mean;
+        }
+        let chain = longest.into_iter().fold(0.0, f64::max);
+        let eta = chain.max(work / f64::from(slots.max(1)));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration")]
+        Some(eta as u64)
+    }
+
+    fn why_waiting(&self, at: At) -> String {
+        for &number in &self.into[at.0 as usize] {
+            let join = &self.joins[number].join;
+            let producer = &self.steps[join.producer as usize];
+            let name = &self.plan.steps[join.producer as usize].name;
+            if producer.space.is_none() {
+                return format!("waits for {name}, whose tasks are not known yet");
+            }
+            let Some(point) = join.point_of_consumer(at.1) else { continue };
+            let (mut first, mut open) = (None, 0u32);
+            join.producers(point, &mut |index| {
+                if producer.state(index).is_some_and(|s| !s.is_terminal()) {
+                    first.get_or_insert(index);
+                    open += 1;
+                }
+            });
+            if let Some(first) = first {
+                let more = if open > 1 { format!(" and {} more", open - 1) } else { String::new() };
+                return format!("waits for {}{more}", self.task_name(join.producer, first));
+            }
+        }
+        String::new()
+    }
+
+    fn why_skipped(&self, at: At) -> String {
+        for &number in &self.into[at.0 as usize] {
+            let join = &self.joins[number].join;
+            if join.soft {
+                continue;
+            }
+            let producer = &self.steps[join.producer as usize];
+            let Some(point) = join.point_of_consumer(at.1) else { continue };
+            let mut bad = None;
+            join.producers(point, &mut |index| {
+                let state = producer.state(index);
+                if let Some(state) = state.filter(|s| s.is_terminal() && *s != TaskState::Succeeded)
+                {
+                    bad.get_or_insert((index, state));
+                }
+            });
+            if let Some((index, state)) = bad {
+                let name = self.task_name(join.producer, index);
+                return format!("needs {name}, which was {}", state.name());
+            }
+        }
+        "a step that it needs never came to life".into()
+    }
+}
+
+/// Steps nearest to the end first, so that what comes after a step is known before it.
+fn by_distance(plan: &Plan) -> Vec<u16> {
+    let mut steps: Vec<u16> = (0u16..).take(plan.steps.len()).collect();
+    steps.sort_by_key(|s| plan.steps[*s as usize].to_sink);
+    steps
+}
+
+impl Engine {
+    /// A run in numbers.
+    pub fn view(&self, run: &Run) -> RunView {
+        let slots: u32 = self.workers.values().map(|w| w.inventory.slots).sum();
+        let steps = (0u16..).take(run.steps.len()).map(|step| run.step_view(step)).collect();
+        RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
+    }
+
+    /// What a task reads; nothing if the try is not current (any more).
+    pub fn inputs(&self, key: &StepKey, task: Try) -> Option<Vec<Input>> {
+        let entry = self.runs.get(&key.run)?;
+        let current = key.generation == entry.run.steps.get(key.step as usize)?.generation
+            && entry.run.attempt(key.step, task.index) == Some(task.attempt)
+            && entry
+                .run
+                .task_state(key.step, task.index)
+                .is_some_and(|s| !s.is_terminal() && s != TaskState::Pending);
+        current.then(|| entry.run.inputs(key.step, task.index))
+    }
+
+    /// One task of a run; nothing if it does not exist.
+    pub fn task(&self, run: &Run, step: u16, index: u32, now_ms: i64) -> Option<TaskView> {
+        let state = run.task_state(step, index)?;
+        let at = (step, index);
+        let progress = self.runs.get(&run.id).and_then(|entry| entry.progress.get(&at));
+        Some(TaskView {
+            name: run.task_name(step, index),
+            step: run.plan.steps[step as usize].name.clone(),
+            index,
+            state,
+            attempt: run.attempt(step, index)?,
+            reason: self.reason(run, at, state, now_ms),
+            worker: run.live.get(&at).map(|live| live.worker),
+            progress: progress.map(|(fraction, _)| *fraction),
+        })
+    }
+
+    /// Why a task is not running, in words.
+    fn reason(&self, run: &Run, at: At, state: TaskState, now_ms: i64) -> String {
+        match state {
+            TaskState::Succeeded => String::new(),
+            TaskState::Failed => {
+                run.trouble(at).map_or_else(String::new, |trouble| trouble.message.clone())
+            }
+            TaskState::Skipped => run.why_skipped(at),
+            TaskState::Cancelled if run.stopped => "given up after another task failed".into(),
+            TaskState::Cancelled => "the run was cancelled".into(),
+            TaskState::Pending => run.why_waiting(at),
+            TaskState::Queued => "in the worker's queue".into(),
+            TaskState::Running => self
+                .runs
+                .get(&run.id)
+                .and_then(|entry: &Entry| entry.progress.get(&at))
+                .map_or_else(String::new, |(_, message)| message.clone()),
+            TaskState::Ready => self.why_not_assigned(run, at, now_ms),
+        }
+    }
+
+    fn why_not_assigned(&self, run: &Run, at: At, now_ms: i64) -> String {
+        let plan = &run.plan.steps[at.0 as usize];
+        if run.paused {
+            return "the run is paused".into();
+        }
+        if run.live.contains_key(&at) {
+            return "is being sent to a worker".into();
+        }
+        if let Some(trouble) = run.trouble(at)
+            && trouble.not_before_ms > now_ms
+        {
+            let seconds = (trouble.not_before_ms - now_ms + 999) / 1000;
+            return format!("tries again in {seconds} s after: {}", trouble.message);
+        }
+        if let Some(limit) = self.full_limit(plan) {
+            return format!("limit `{limit}` is used up");
+        }
+        let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
+        match lacks {
+            Some(lacks) if lacks.is_empty() => "there is no worker".into(),
+            Some(mut lacks) => format!("no worker has {}", lacks.swap_remove(0)),
+            None => "waits for a free slot".into(),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Which worker gets a task.
+
+use super::bench::{Bench, machine, with_gpu};
+use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
+use pictor_tasks::message::{FailureKind, FileRef, RunId, WorkerId};
+use std::sync::Arc;
+
+const MANY: &str = "
+dims: { frame: 1-20 }
+retry: { attempts: 9, backoff: 0s }
+steps: [{ name: a, over: [frame], noop: { duration: 1h } }]
+";
+
+fn workers_of(bench: &Bench) -> Vec<u32> {
+    bench.given.iter().map(|given| given.worker.0).collect()
+}
+
+#[test]
+fn a_worker_gets_as_many_long_tasks_as_it_has_slots() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(2));
+    bench.join(2, machine(1));
+    bench.turn();
+    assert_eq!(workers_of(&bench), [1, 2, 1]);
+}
+
+#[test]
+fn short_tasks_are_queued_one_message_ahead() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(1));
+    bench.turn();
+    assert_eq!(bench.held().len(), 1);
+    bench.succeed("a[frame=1]");
+    let messages: std::collections::BTreeSet<u64> =
+        bench.given.iter().map(|given| given.assignment.id).collect();
+    assert_eq!(messages.len(), 2);
+}
+
+#[test]
+fn a_worker_that_failed_a_task_does_not_get_it_again_while_another_can_do_it() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(1));
+    bench.join(2, machine(1));
+    bench.turn();
+    bench.fail("a[frame=1]", FailureKind::Failed);
+    assert_eq!(bench.state("a[frame=1]"), TaskState::Ready, "it waits for the other one");
+    bench.succeed("a[frame=2]");
+    assert_eq!(bench.given("a[frame=1]").worker, WorkerId(2));
+    bench.fail("a[frame=1]", FailureKind::Failed);
+    let given = bench.given("a[frame=1]");
+    assert_eq!(given.task.attempt, 3, "both failed it, so both may try again");
+}
+
+#[test]
+fn a_worker_with_three_failures_in_a_run_is_avoided_while_there_is_another() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(1));
+    bench.join(2, machine(1));
+    bench.turn();
+    for _ in 0..3 {
+        let given = bench.given.iter().find(|given| given.worker == WorkerId(1)).unwrap();
+        let name = bench.name(given);
+        bench.fail(&name, FailureKind::Failed);
+    }
+    assert_eq!(workers_of(&bench), [2], "the first worker gets nothing, though it is idle");
+    bench.engine.leave(WorkerId(2), bench.now, &mut Effects::default());
+    bench.turn();
+    assert!(workers_of(&bench).contains(&1), "better than nobody");
+}
+
+#[test]
+fn requirements_are_met() {
+    let job = "
+steps:
+  - { name: big, requires: { gpu: { vram: 16GiB } }, noop: {} }
+  - { name: command, command: { run: [ls] } }
+";
+    let mut bench = Bench::without_workers(job, Config::default());
+    let mut forbids = with_gpu(1, 8);
+    forbids.allows_commands = false;
+    bench.join(1, forbids);
+    bench.turn();
+    assert_eq!(bench.held(), [] as [&str; 0]);
+    assert_eq!(bench.reason("big"), "no worker has 16 GiB of GPU memory");
+    assert_eq!(bench.reason("command"), "no worker has permission to run commands");
+    bench.join(2, with_gpu(2, 24));
+    bench.turn();
+    assert_eq!(workers_of(&bench), [2, 2]);
+}
+
+#[test]
+fn workers_are_final_fails_impossible_tasks_with_the_reason_and_lets_the_rest_go_on() {
+    let job = "
+dims: { frame: 1-3 }
+steps:
+  - { name: big, over: [frame], requires: { gpu: { vram: 16GiB } }, noop: {} }
+  - { name: small, noop: {} }
+  - { name: tell, needs: [{ step: big, on: finished }], noop: {} }
+  - { name: after, needs: [big], noop: {} }
+";
+    let config = Config { workers_are_final: true, ..Config::default() };
+    let mut bench = Bench::without_workers(job, config);
+    bench.turn();
+    assert_eq!(bench.all(TaskState::Failed), [] as [&str; 0], "no worker has joined yet");
+    bench.join(1, with_gpu(4, 8));
+    bench.turn();
+    assert_eq!(bench.all(TaskState::Failed).len(), 3);
+    assert_eq!(bench.reason("big[frame=1]"), "this machine does not have 16 GiB of GPU memory");
+    let mut held = bench.held();
+    held.sort();
+    assert_eq!(held, ["small", "tell"], "at once");
+    bench.finish();
+    assert_eq!(bench.run_state(), RunState::Failed);
+    bench.check_recovery();
+}
+
+#[test]
+fn nothing_is_sent_that_a_failure_of_the_same_turn_gives_up() {
+    let job = "
+on_failure: stop
+steps:
+  - { name: small, noop: {} }
+  - { name: big, requires: { gpu: {} }, noop: {} }
+";
+    let config = Config { workers_are_final: true, ..Config::default() };
+    let mut bench = Bench::without_workers(job, config);
+    bench.join(1, machine(4));
+    bench.turn();
+    assert_eq!(bench.held(), [] as [&str; 0]);
+    assert_eq!(bench.run_state(), RunState::Failed);
+}
+
+#[test]
+fn a_silent_worker_gets_nothing_new_until_it_is_heard_again() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(1));
+    bench.now += 60_001;
+    bench.turn();
+    assert_eq!(bench.held(), [] as [&str; 0]);
+    bench.engine.heartbeat(WorkerId(1), &[], bench.now, &mut Effects::default());
+    bench.turn();
+    assert_eq!(bench.held().len(), 1);
+}
+
+#[test]
+fn a_worker_that_joins_again_does_not_get_more_than_it_has_slots() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(2));
+    bench.turn();
+    bench.join(1, machine(2));
+    bench.turn();
+    assert_eq!(bench.held().len(), 2);
+}
+
+#[test]
+fn a_run_that_is_removed_frees_its_workers() {
+    let mut bench = Bench::without_workers(MANY, Config::default());
+    bench.join(1, machine(1));
+    bench.turn();
+    let run = bench.engine.remove_run(&bench.run).unwrap();
+    let again = Run::new(RunId("again".into()), run.plan().clone());
+    bench.run = again.id().clone();
+    bench.engine.add_run(again, "me".into(), 0, bench.now);
+    bench.given.clear();
+    bench.turn();
+    assert_eq!(bench.held().len(), 1);
+}
+
+#[test]
+fn a_worker_that_has_the_scene_loaded_is_preferred() {
+    let job = |scene: &str| {
+        format!(
+            "
+dims: {{ frame: 1-4 }}
+steps: [{{ name: r, over: [frame], blender: {{ scene: {{ scene: {scene} }} }} }}]
+"
+        )
+    };
+    let mut engine = Engine::new(Config::default());
+    for (id, scene) in [("first", "a.blend"), ("second", "b.blend")] {
+        let mut plan = super::bench::plan(&job(scene));
+        let file = FileRef { path: format!("/{scene}"), digest: scene.into(), size_bytes: 1 };
+        plan.files.insert(scene.into(), file);
+        engine.add_run(Run::new(RunId(id.into()), Arc::new(plan)), id.into(), 0, 0);
+    }
+    let mut fx = Effects::default();
+    for id in [1, 2] {
+        engine.join(WorkerId(id), with_gpu(2, 8), 0);
+    }
+    engine.assign(0, &mut fx);
+    let mut seen: Vec<(u32, String)> =
+        fx.assign.iter().map(|(id, a)| (id.0, a.key.run.to_string())).collect();
+    seen.sort();
+    let by = |id, run: &str| (id, run.to_owned());
+    assert_eq!(seen, [by(1, "first"), by(1, "first"), by(2, "second"), by(2, "second")]);
+}

@@ -1,0 +1,89 @@
+//! What must hold for every message that the engine sends, whatever happened before.
+
+use super::world::World;
+use pictor_engine::TaskState;
+use pictor_tasks::body::Body;
+use pictor_tasks::message::{Assignment, StepKey, Try, WorkerId};
+use std::collections::BTreeMap;
+
+pub(crate) struct Rules<'a> {
+    world: &'a mut World,
+}
+
+impl<'a> Rules<'a> {
+    pub(crate) fn new(world: &'a mut World) -> Self {
+        Self { world }
+    }
+
+    /// New assignments go to workers that can do them and have room.
+    pub(crate) fn assignments(&mut self, new: &[(WorkerId, Assignment)]) {
+        self.forget_what_is_over(new);
+        let mut open: BTreeMap<WorkerId, u32> = BTreeMap::new();
+        for (worker, _, _) in &self.world.sent {
+            *open.entry(*worker).or_default() += 1;
+        }
+        for (id, assignment) in new {
+            let world = &*self.world;
+            let worker = world.workers.iter().find(|worker| worker.id == *id).unwrap();
+            let run = world.runs.iter().find(|run| run.id == assignment.key.run).unwrap();
+            let step = &run.plan.steps[assignment.key.step as usize];
+            assert_eq!(step.requires.missing(&worker.inventory), None);
+            let permitted = worker.inventory.allows_commands;
+            assert!(permitted || !matches!(step.body, Body::Command(_)));
+            let open = open.entry(*id).or_default();
+            *open += 1;
+            assert!(*open <= worker.inventory.slots + 1, "worker {} holds {open}", id.0);
+            assert!(!assignment.tasks.is_empty());
+            for task in &assignment.tasks {
+                assert!(
+                    self.is_held(*id, &assignment.key, *task),
+                    "it sends what it does not hold"
+                );
+            }
+        }
+    }
+
+    /// Keeps of what was sent only what the engine still counts as held by its worker.
+    fn forget_what_is_over(&mut self, new: &[(WorkerId, Assignment)]) {
+        let again = |key: &StepKey, task: &Try| {
+            new.iter().any(|(_, a)| a.key == *key && a.tasks.contains(task))
+        };
+        let mut sent = std::mem::take(&mut self.world.sent);
+        for (worker, key, tasks) in &mut sent {
+            tasks.retain(|task| self.is_held(*worker, key, *task) && !again(key, task));
+        }
+        sent.retain(|(_, _, tasks)| !tasks.is_empty());
+        self.world.sent = sent;
+    }
+
+    fn is_held(&self, worker: WorkerId, key: &StepKey, task: Try) -> bool {
+        let engine = &self.world.engine;
+        let run = engine.run(&key.run).unwrap();
+        let view = engine.task(run, key.step, task.index, self.world.now);
+        view.is_some_and(|view| {
+            let open =
+                matches!(view.state, TaskState::Ready | TaskState::Queued | TaskState::Running);
+            open && view.worker == Some(worker) && view.attempt == task.attempt
+        })
+    }
+
+    /// No more tasks hold a limit than it allows.
+    pub(crate) fn limits(&self) {
+        let world = &*self.world;
+        for (limit, most) in &world.config.limits {
+            let mut held = 0;
+            for run in &world.runs {
+                let live = world.engine.run(&run.id).unwrap();
+                for (number, step) in (0u16..).zip(&run.plan.steps) {
+                    let size = live.space(number).map_or(0, |space| space.len());
+                    if step.limits.contains(limit) {
+                        let view = |index| world.engine.task(live, number, index, world.now);
+                        let tasks = (0..size).filter_map(view);
+                        held += tasks.filter(|task| task.worker.is_some()).count();
+                    }
+                }
+            }
+            assert!(held <= *most as usize, "{held} tasks hold the limit {limit} of {most}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The tasks that a Blender session does, and the checks of what it made.
+
+use super::picture;
+use super::session::{Inspection, Session, read_as};
+use super::sessions::Sessions;
+use crate::exr_image::{self, Stats};
+use crate::task::{TaskContext, failure, text_of};
+use pictor_tasks::body::{Body, Develop, Render, Scene};
+use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Products};
+use pictor_tasks::space::{Value, Values};
+use pictor_tasks::units::{Rect, Resolution};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use std::path::{Path, PathBuf};
+
+/// Does an inspect, blender, finish or develop task.
+pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
+    let scene = ctx.brief.body.scene().expect("only bodies with a scene come here");
+    let settings = settings(ctx, scene).await?;
+    let session = sessions.get(ctx, scene).await?;
+    let job = Job { ctx, scene, settings };
+    match &ctx.brief.body {
+        Body::Inspect(_) => job.inspect(session).await,
+        Body::Blender(render) => job.render(session, render).await,
+        Body::Finish(_) => job.finish(session).await,
+        Body::Develop(develop) => job.develop(session, develop).await,
+        _ => unreachable!("only bodies with a scene come here"),
+    }
+}
+
+/// A task with its settings worked out.
+struct Job<'a> {
+    ctx: &'a TaskContext,
+    scene: &'a Scene,
+    settings: Json,
+}
+
+/// The driver's answer to `render`.
+#[derive(Deserialize)]
+struct Rendered {
+    region: [u32; 4],
+    frame_width: u32,
+    frame_height: u32,
+}
+
+impl Job<'_> {
+    /// Checks the scene, and finds the frames of it.
+    async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
+        let inspection = self.inspection(session).await?;
+        for note in notes_of(&inspection) {
+            self.ctx.note(note);
+        }
+        let Inspection { frame_start, frame_end, frame_step, .. } = inspection;
+        let mut products = Products::default();
+        for dim in &self.ctx.brief.binds {
+            let text = format!("{frame_start}-{frame_end}x{}", frame_step.max(1));
+            let frames = text.parse().map_err(|error| {
+                let scene = &self.scene.scene;
+                let message = format!("The frame range of {scene} cannot be rendered: {error}.");
+                failure(FailureKind::Invalid, message)
+            })?;
+            let values = Bound::Values(Values::Ints(frames));
+            products.bindings.push(Binding { dim: dim.clone(), values });
+        }
+        Ok(products)
+    }
+
+    /// Renders a frame or a tile of it.
+    async fn render(&self, session: &mut Session, render: &Render) -> Result<Products, Failure> {
+        for note in session.take_notes() {
+            self.ctx.note(note);
+        }
+        let (frame, wanted) = (self.frame(session), self.region(session, render).await?);
+        let out = self.ctx.scratch.join("image.exr");
+        let region = wanted.map(|(rect, _)| [rect.x0, rect.y0, rect.x1, rect.y1]);
+        let more = json!({ "frame": frame, "region": region });
+        let answer = self.ask(session, "render", &out, more).await?;
+        let Rendered { region: [x0, y0, x1, y1], frame_width, frame_height } = read_as(answer)?;
+        let whole = Resolution { width: frame_width, height: frame_height };
+        let expected = wanted.map(|(_, size)| size).or(self.scene.resolution).unwrap_or(whole);
+        if whole != expected {
+            let message = format!("Blender rendered a frame of {whole} pixels, not {expected}.");
+            return Err(failure(FailureKind::BadOutput, message));
+        }
+        let all = Rect { x0: 0, y0: 0, x1: whole.width, y1: whole.height };
+        let wanted = wanted.map_or(all, |(rect, _)| rect);
+        let stats = check_and_cut(&out, Rect { x0, y0, x1, y1 }, wanted).await?;
+        self.store(&out, stats).await
+    }
+
+    /// Denoises and composites a rendered frame.
+    async fn finish(&self, session: &mut Session) -> Result<Products, Failure> {
+        let (input, path) = self.image().await?;
+        let out = self.ctx.scratch.join("image.exr");
+        let more = json!({ "frame": self.frame(session), "in": text_of(&path)? });
+        let answer = self.ask(session, "finish", &out, more).await?;
+        if answer.get("unchanged") == Some(&Json::Bool(true)) {
+            return Ok(Products { outputs: vec![input.output.clone()], ..Products::default() });
+        }
+        let size = blocking(move || Ok(exr_image::size(&path)?)).await?;
+        let all = Rect { x0: 0, y0: 0, x1: size.width, y1: size.height };
+        let stats = check_and_cut(&out, all, all).await?;
+        self.store(&out, stats).await
+    }
+
+    /// Makes an ordinary picture of a frame.
+    async fn develop(&self, session: &mut Session, body: &Develop) -> Result<Products, Failure> {
+        let (_, path) = self.image().await?;
+        let format = body.format;
+        let out = self.ctx.scratch.join(format!("image.{}", format.extension()));
+        let more = json!({
+            "frame": self.frame(session), "in": text_of(&path)?, "format": format,
+        });
+        self.ask(session, "develop", &out, more).await?;
+        let made = out.clone();
+        blocking(move || picture::check(&made, format, exr_image::size(&path)?)).await?;
+        self.store(&out, Stats::default()).await
+    }
+
+    async fn ask(
+        &self,
+        session: &mut Session,
+        op: &str,
+        out: &Path,
+        more: Json,
+    ) -> Result<Map<String, Json>, Failure> {
+        let mut question = Map::new();
+        question.insert("op".into(), op.into());
+        question.insert("out".into(), text_of(out)?.into());
+        question.insert("settings".into(), self.settings.clone());
+        if let Json::Object(more) = more {
+            question.extend(more);
+        }
+        let doing = format!("working on {}", self.ctx.name());
+        session.ask(self.ctx, &doing, question).await
+    }
+
+    /// What the scene is like with the job's settings.
+    async fn inspection(&self, session: &mut Session) -> Result<Inspection, Failure> {
+        let question = json!({ "op": "inspect", "settings": self.settings });
+        let Json::Object(question) = question else { unreachable!("written as an object") };
+        let doing = format!("working on {}", self.ctx.name());
+        read_as(session.ask(self.ctx, &doing, question).await?)
+    }
+
+    async fn store(&self, path: &Path, stats: Stats) -> Result<Products, Failure> {
+        if let Some(note) = stats.note() {
+            self.ctx.note(note);
+        }
+        let output = self.ctx.put("image", path).await?;
+        Ok(Products { outputs: vec![output], ..Products::default() })
+    }
+
+    /// The one picture that the task reads, and where it is.
+    async fn image(&self) -> Result<(&Input, PathBuf), Failure> {
+        let mut images = self.ctx.inputs.iter().filter(|input| input.output.name == "image");
+        let (Some(input), None) = (images.next(), images.next()) else {
+            let message = format!("{} needs exactly one picture as its input.", self.ctx.name());
+            return Err(failure(FailureKind::Invalid, message));
+        };
+        Ok((input, self.ctx.input_path(input).await?))
+    }
+
+    /// The frame to work on: the job's, the dimension's, or the one that the scene was saved at.
+    fn frame(&self, session: &Session) -> i64 {
+        self.settings["frame"].as_i64().unwrap_or(session.inspection.frame_current)
+    }
+
+    /// The tile's pixels, and the size of the whole frame. Nothing if the frame is not cut.
+    async fn region(
+        &self,
+        session: &mut Session,
+        render: &Render,
+    ) -> Result<Option<(Rect, Resolution)>, Failure> {
+        let Some(tiles) = &render.tiles else {
+            return Ok(None);
+        };
+        let size = match self.scene.resolution {
+            Some(size) => size,
+            None if self.scene.set.is_empty() && self.scene.state.is_none() => {
+                session.inspection.size()
+            }
+            None => self.inspection(session).await?.size(),
+        };
+        let value = self.ctx.brief.space.value(self.ctx.task.index, &tiles.dim);
+        let tile = match &value {
+            Some(Value::Int(number)) => u32::try_from(*number).ok(),
+            Some(Value::Name(_)) | None => None,
+        };
+        let rect = tile.and_then(|tile| tiles.grid.rect(tile, size)).ok_or_else(|| {
+            let tile = value.map_or("(no such dimension)".into(), |value| value.to_string());
+            let message = format!(
+                "A frame of {size} pixels cut into {} tiles has no tile {tile} (`{}`).",
+                tiles.grid, tiles.dim
+            );
+            failure(FailureKind::Invalid, message)
+        })?;
+        Ok(Some((rect, size)))
+    }
+}
+
+/// What the driver is to change in the scene, placeholders filled in; and the frame.
+async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
+    let mut set = Map::new();
+    for (path, value) in &scene.set {
+        set.insert(path.clone(), filled(ctx, value).await?);
+    }
+    let state = match &scene.state {
+        Some(state) => Some(ctx.resolve(&format!("{{input.{state}}}")).await?),
+        None => None,
+    };
+    let text = async |text: &Option<String>| match text {
+        Some(text) => ctx.resolve(text).await.map(Some),
+        None => Ok(None),
+    };
+    Ok(json!({
+        "width": scene.resolution.map(|size| size.width),
+        "height": scene.resolution.map(|size| size.height),
+        "samples": scene.samples,
+        "seed": scene.seed,
+        "camera": text(&scene.camera).await?,
+        "view_layer": text(&scene.view_layer).await?,
+        "engine": scene.engine,
+        "passes": if scene.all_passes { "all" } else { "auto" },
+        "denoise": scene.denoise,
+        "compositor": scene.compositor,
+        "set": set,
+        "state": state,
+        "frame": frame(ctx, scene).await?,
+    }))
+}
+
+/// A property's value with the placeholders of its texts filled in. A text that is one placeholder
+/// and nothing else becomes a number if it stands for one.
+async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
+    match value {
+        Json::String(text) => {
+            let filled = ctx.resolve(text).await?;
+            let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+            let is_one = inner.is_some_and(|inner| !inner.contains(['{', '}']));
+            let whole = || filled.parse::<i64>().ok().map(Json::from);
+            let real = || filled.parse::<f64>().ok().filter(|n| n.is_finite()).map(Json::from);
+            let number = if is_one { whole().or_else(real) } else { None };
+            Ok(number.unwrap_or(Json::String(filled)))
+        }
+        Json::Array(items) => {
+            let mut list = Vec::with_capacity(items.len());
+            for item in items {
+                list.push(Box::pin(filled(ctx, item)).await?);
+            }
+            Ok(Json::Array(list))
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+/// The frame that the job asks for: `frame:` of the scene, or the task's value of the dimension
+/// `frame` or of one that ends so.
+async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure> {
+    let space = &ctx.brief.space;
+    let text = if let Some(template) = &scene.frame {
+        ctx.resolve(template).await?
+    } else {
+        let last = |name: &&str| name.rsplit('.').next() == Some("frame");
+        let names = || space.axes.iter().map(|axis| axis.name.as_str());
+        let Some(name) = names().find(|name| *name == "frame").or_else(|| names().find(last))
+        else {
+            return Ok(None);
+        };
+        space.value(ctx.task.index, name).map_or(String::new(), |value| value.to_string())
+    };
+    text.trim().parse().map(Some).map_err(|_| {
+        let message = format!("`{text}` is not a frame: expected a whole number.");
+        failure(FailureKind::Invalid, message)
+    })
+}
+
+/// Checks a render and, if it holds more than was wanted (adaptive sampling looks at neighbours),
+/// cuts it. Both rectangles are of the whole frame.
+async fn check_and_cut(path: &Path, holds: Rect, wanted: Rect) -> Result<Stats, Failure> {
+    let path = path.to_owned();
+    blocking(move || {
+        let inside = holds.x0 <= wanted.x0
+            && holds.y0 <= wanted.y0
+            && holds.x1 >= wanted.x1
+            && holds.y1 >= wanted.y1;
+        if !inside {
+            let message = format!("Blender rendered {holds:?}, and {wanted:?} was wanted.");
+            return Err(failure(FailureKind::BadOutput, message));
+        }
+        let size = Resolution { width: holds.x1 - holds.x0, height: holds.y1 - holds.y0 };
+        let (image, stats) = exr_image::check(&path, size)?;
+        if holds == wanted {
+            return Ok(stats);
+        }
+        let part = image.cut(Rect {
+            x0: wanted.x0 - holds.x0,
+            y0: wanted.y0 - holds.y0,
+            x1: wanted.x1 - holds.x0,
+            y1: wanted.y1 - holds.y0,
+        });
+        part.write(&path)?;
+        Ok(part.stats())
+    })
+    .await
+}
+
+/// Work on pixels, off the threads that wait for messages.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        Err(failure(FailureKind::Failed, format!("Checking a picture failed: {panic}.")))
+    })
+}
+
+/// What the user should know of the scene.
+pub(super) fn notes_of(inspection: &Inspection) -> Vec<String> {
+    let mut notes: Vec<String> = inspection.scripts_message.iter().cloned().collect();
+    let missing = &inspection.missing_files;
+    if !missing.is_empty() {
+        let named = missing.iter().take(5).map(|m| format!("{} `{}` ({})", m.kind, m.name, m.path));
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = missing.len().saturating_sub(5);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        notes.push(format!("The scene uses files that are not here: {named}{more}."));
+    }
+    notes
+}

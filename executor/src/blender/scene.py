@@ -1,0 +1,247 @@
+"""The scene of a pictor session: opened, examined, and checked before any time is spent on it."""
+import bpy
+import errno
+import glob
+import gzip
+import json
+import os
+import re
+import sys
+
+OUT_OF_MEMORY = re.compile(r"out of (gpu |device |host |system )?memory|memoryerror|cumem|bad_alloc|calloc returns null|malloc returns null", re.I)
+DISK_FULL = re.compile(r"no space left|disk full|quota exceeded|file too large", re.I)
+
+
+class Fail(Exception):
+    def __init__(self, kind, message, **more):
+        super().__init__(message)
+        self.body = {"kind": kind, "message": message, **more}
+
+
+def failure(error):
+    if isinstance(error, Fail):
+        return error.body
+    if isinstance(error, json.JSONDecodeError):
+        return {"kind": "bad_request", "message": f"This is not JSON: {error}."}
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(text):
+        return {"kind": "out_of_memory", "message": f"The render ran out of memory: {text}. Use a larger device or simplify the scene."}
+    if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or DISK_FULL.search(text):
+        return {"kind": "disk_full", "message": f"The disk of this worker is full: {text}. Free some space and retry."}
+    return {"kind": "render_failed", "message": f"{type(error).__name__}: {text.splitlines()[-1]}"}
+
+
+def version(numbers):
+    return ".".join(str(n) for n in numbers[:2]) if numbers else "?"
+
+
+# ---- loading ------------------------------------------------------------------------------------------------------------
+
+def header_version(path):
+    """(major, minor) from the file header, None if it cannot be told without loading; Fail if it is no .blend."""
+    with open(path, "rb") as file:
+        head = file.read(32)
+    if head[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(path) as file:
+                head = file.read(32)
+        except (OSError, EOFError):
+            head = b""
+    elif head[:4] == b"\x28\xb5\x2f\xfd":
+        try:
+            import zstandard  # part of Blender's own builds, not of every distribution's
+            with open(path, "rb") as file:
+                head = zstandard.ZstdDecompressor().stream_reader(file).read(32)
+        except Exception:
+            return None
+    found = re.match(rb"BLENDER(?:[-_][vV](\d)(\d\d)|\d\d-\d\dv(\d\d)(\d\d))", head)
+    if not found:
+        raise Fail("not_a_blend", f"{path} is not a .blend file. Save the scene from Blender and give that file.")
+    return tuple(int(part) for part in found.groups() if part is not None)
+
+
+def load(path, allow_missing):
+    if not os.path.isfile(path):
+        raise Fail("scene_missing", f"There is no scene file at {path}. Check the path in the job file.")
+    wrote = header_version(path)
+    ours = bpy.app.version[:2]
+
+    def newer(theirs):
+        return Fail("newer_blender", f"{path} was saved by Blender {version(theirs)}, and this worker has Blender {version(ours)}. Use a worker "
+                    f"with Blender {version(theirs)} or newer (requires: software: blender), or save the scene from Blender {version(ours)}.")
+    if wrote and wrote > ours:
+        raise newer(wrote)
+    problem = ""
+    try:
+        bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
+    except RuntimeError as error:  # also raised for mere warnings, such as a missing library
+        problem = str(error).strip()
+    if not bpy.data.filepath or os.path.realpath(bpy.data.filepath) != os.path.realpath(path):
+        raise Fail("not_a_blend", f"Blender {version(ours)} cannot read {path}: {problem or 'no reason given'}. "
+                   "Is the file complete, and not from a newer Blender?")
+    if tuple(bpy.data.version[:2]) > ours:
+        raise newer(bpy.data.version)
+    lacking = [item for item in missing_files() if item["kind"] != "sound"]  # a sound is not in the picture
+    if lacking and not allow_missing:
+        names = ", ".join(f"{item['kind']} {item['name']!r} ({item['path']})" for item in lacking[:5])
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise Fail("missing_files", f"{path} uses files that are not here: {names}{more}. Pack them into the .blend "
+                   "(File > External Data > Pack Resources) or make their paths right, then submit again.", missing=lacking)
+
+
+def present(path, pattern=False):
+    """Whether a file, or with `pattern` any frame of its numbered sequence, is there."""
+    if os.path.exists(path):
+        return True
+    folder, name = os.path.split(path)
+    if not pattern or not re.search(r"\d", name):
+        return False
+    wild = re.sub(r"(\d+)(?!.*\d)", "*", glob.escape(name))
+    return any(glob.iglob(os.path.join(glob.escape(folder), wild)))
+
+
+def node_trees():
+    for owners in (bpy.data.materials, bpy.data.worlds, bpy.data.lights, bpy.data.scenes, bpy.data.textures):
+        yield from (owner.node_tree for owner in owners if getattr(owner, "node_tree", None))
+    yield from bpy.data.node_groups
+
+
+def missing_files():
+    found = []
+
+    def look(kind, item, path, sequence=False, library=None):
+        full = os.path.normpath(bpy.path.abspath(path, library=library))
+        if path and not path.startswith("<") and not present(full, sequence):
+            found.append({"kind": kind, "name": item.name, "path": full})
+
+    for image in bpy.data.images:
+        packed = image.packed_file or len(getattr(image, "packed_files", ()))
+        if packed or not image.users or image.source in ("GENERATED", "VIEWER"):
+            continue
+        if image.source == "TILED":
+            for tile in image.tiles:
+                u, v = (tile.number - 1001) % 10 + 1, (tile.number - 1001) // 10 + 1
+                path = image.filepath.replace("<UDIM>", str(tile.number)).replace("<UVTILE>", f"u{u}_v{v}")
+                look("image", image, path, library=image.library)
+        else:
+            look("image", image, image.filepath, image.source == "SEQUENCE", image.library)
+    for library in bpy.data.libraries:
+        if not getattr(library, "packed_file", None):
+            look("library", library, library.filepath)
+    for kind, items in (("font", bpy.data.fonts), ("clip", bpy.data.movieclips), ("sound", bpy.data.sounds),
+                        ("cache", bpy.data.cache_files), ("volume", getattr(bpy.data, "volumes", ()))):
+        for item in items:
+            if item.users and not getattr(item, "packed_file", None):
+                sequence = getattr(item, "is_sequence", False) or getattr(item, "source", "") == "SEQUENCE"
+                look(kind, item, item.filepath, sequence, item.library)
+    for item in bpy.data.objects:
+        for modifier in item.modifiers:
+            if modifier.type == "MESH_CACHE":
+                look("cache", item, modifier.filepath, library=item.library)
+            elif modifier.type == "FLUID" and modifier.fluid_type == "DOMAIN" and modifier.domain_settings:
+                if modifier.domain_settings.has_cache_baked_any:
+                    look("cache", item, modifier.domain_settings.cache_directory, library=item.library)
+    for tree in node_trees():
+        for node in tree.nodes:
+            if node.bl_idname in ("ShaderNodeTexIES", "ShaderNodeScript") and node.mode == "EXTERNAL":
+                look("light profile" if node.bl_idname == "ShaderNodeTexIES" else "script", node, node.filepath, library=tree.library)
+    return found
+
+
+def blocked_scripts():
+    names = [f"text {text.name!r}" for text in bpy.data.texts if text.use_module]
+    for prop in bpy.data.bl_rna.properties:
+        for item in getattr(bpy.data, prop.identifier) if prop.type == "COLLECTION" else ():
+            for owner in (item, getattr(item, "node_tree", None), getattr(item, "shape_keys", None)):
+                animation = getattr(owner, "animation_data", None)
+                for curve in animation.drivers if animation else ():
+                    if curve.driver.type == "SCRIPTED" and not curve.driver.is_simple_expression:
+                        names.append(f"driver of {item.name!r} {curve.data_path}")
+    if bpy.app.autoexec_fail and not names:
+        names.append(bpy.app.autoexec_fail_message)
+    return ("Python inside the scene does not run on a farm; the picture may differ: " + ", ".join(names[:5])) if names else None
+
+
+# ---- what the scene wants -----------------------------------------------------------------------------------------------
+
+def tree_of(scene):
+    if hasattr(scene, "compositing_node_group"):  # Blender 5
+        return scene.compositing_node_group
+    return scene.node_tree if scene.use_nodes else None
+
+
+def composites(scene, settings):
+    """The compositor's tree if it changes the picture."""
+    tree = tree_of(scene)
+    if settings.get("compositor") is False or not scene.render.use_compositing or not tree:
+        return None
+    sinks = [node for node in tree.nodes if node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute]
+    return tree if any(socket.is_linked for node in sinks for socket in node.inputs) else None
+
+
+def denoises(scene, settings):
+    return (scene.render.engine == "CYCLES" and scene.cycles.use_denoising and settings.get("denoise") is not False
+            and any(layer.cycles.use_denoising for layer in scene.view_layers if layer.use))
+
+
+def nodes_within(tree, seen=None):
+    """Nodes of a tree and of the groups in it."""
+    seen = set() if seen is None else seen
+    for node in tree.nodes:
+        yield node
+        inner = getattr(node, "node_tree", None)
+        if inner and inner.name not in seen:
+            seen.add(inner.name)
+            yield from nodes_within(inner, seen)
+
+
+def check(scene, settings):
+    """What would stop this scene from rendering, before any time is spent on it."""
+    if not scene.camera:
+        raise Fail("no_camera", f"Scene {scene.name!r} has no active camera. Set one in Blender or name one with `camera:`"
+                   + (f" (it has {', '.join(camera_names(scene))})." if camera_names(scene) else "."))
+    engine, display = scene.render.engine, os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    # Blender 5.0.1 draws without a display (EGL); 3.4 does not.
+    if engine != "CYCLES" and bpy.app.version < (4, 0) and sys.platform.startswith("linux") and not display:
+        raise Fail("engine_needs_display", f"Scene {scene.name!r} renders with {engine}, which draws through a display, and this worker has "
+                   "none. Set `engine: cycles` in the job, or start the worker inside a display (DISPLAY=:0).")
+    tree = composites(scene, settings)
+    node = next((n.name for n in nodes_within(tree) if n.type == "DENOISE" and not n.mute), None) if tree else None
+    if denoises(scene, settings) or node:
+        import _cycles
+        if not _cycles.with_openimagedenoise:
+            what = f"compositor node {node!r}" if node else "Cycles denoiser"
+            raise Fail("no_denoiser", f"Scene {scene.name!r} uses a denoiser ({what}), and this build of Blender {bpy.app.version_string} has no "
+                       f"OpenImageDenoise. Set `{'compositor' if node else 'denoise'}: false`, or use a worker with Blender from blender.org.")
+
+
+def frame_size(render):
+    return render.resolution_x * render.resolution_percentage // 100, render.resolution_y * render.resolution_percentage // 100
+
+
+def camera_names(scene):
+    return [item.name for item in scene.objects if item.type == "CAMERA"]
+
+
+def inspection(scene, device):
+    render, cycles, tree, editor = scene.render, scene.cycles, composites(scene, {}), scene.sequence_editor
+    is_cycles, blocked = render.engine == "CYCLES", blocked_scripts()
+    try:
+        import resource
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    except ImportError:
+        memory = None
+    return {
+        "blender": bpy.app.version_string, "file_version": version(bpy.data.version),
+        "scenes": [item.name for item in bpy.data.scenes], "scene": scene.name, "engine": render.engine,
+        "frame_start": scene.frame_start, "frame_end": scene.frame_end, "frame_step": scene.frame_step,
+        "frame_current": scene.frame_current,
+        "fps": render.fps / render.fps_base, "width": frame_size(render)[0], "height": frame_size(render)[1],
+        "cameras": camera_names(scene), "camera": scene.camera.name if scene.camera else None,
+        "view_layers": [layer.name for layer in scene.view_layers if layer.use],
+        "samples": cycles.samples if is_cycles else scene.eevee.taa_render_samples, "seed": cycles.seed if is_cycles else None,
+        "adaptive_sampling": is_cycles and cycles.use_adaptive_sampling, "uses_compositor": tree is not None,
+        "uses_denoiser": denoises(scene, {}), "denoiser": cycles.denoiser if denoises(scene, {}) else None,
+        "uses_sequencer": bool(render.use_sequencer and editor and len(getattr(editor, "strips", None) or getattr(editor, "sequences", ()))), "missing_files": missing_files(),
+        "scripts_blocked": blocked is not None, "scripts_message": blocked, "peak_memory_bytes": memory, "device": device,
+    }

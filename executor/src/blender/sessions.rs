@@ -1,0 +1,207 @@
+//! The warm Blender sessions of one slot: few, within a share of the machine's memory, the least
+//! recently used one goes first.
+
+use super::session::{Session, Start, memory_of};
+use crate::task::{TaskContext, failure};
+use pictor_tasks::body::Scene;
+use pictor_tasks::message::{Failure, FailureKind, FileRef};
+use std::io::{ErrorKind, Read as _};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+/// The most sessions of one slot: the scene of now and the one before.
+const SESSIONS_MAX: usize = 2;
+/// How much of a scene is hashed at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Cycles' names for NVIDIA's ways to compute.
+const OPTIX: &str = "OPTIX";
+const CUDA: &str = "CUDA";
+/// The Python side.
+const DRIVER: [(&str, &str); 3] = [
+    ("driver.py", include_str!("driver.py")),
+    ("scene.py", include_str!("scene.py")),
+    ("settings.py", include_str!("settings.py")),
+];
+
+/// The Blender processes of one slot. Dropping it ends them.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    /// The least recently used one first.
+    live: Vec<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    start: Start,
+    /// The scene file's content.
+    digest: String,
+    session: Session,
+}
+
+impl Sessions {
+    /// The session that has the scene loaded: a warm one, or a new one.
+    pub(super) async fn get(
+        &mut self,
+        ctx: &TaskContext,
+        scene: &Scene,
+    ) -> Result<&mut Session, Failure> {
+        let file = ctx.file(&scene.scene)?;
+        let start = start(ctx, scene, file);
+        self.live.retain_mut(|live| live.session.is_usable());
+        let same = |live: &Live| live.start == start && live.digest == file.digest;
+        let live = match self.live.iter().position(same) {
+            Some(warm) => self.live.remove(warm),
+            None => self.open(ctx, start, file).await?,
+        };
+        self.live.push(live);
+        while self.live.len() > 1 && self.memory() > share_of_memory(ctx) {
+            self.live.remove(0);
+        }
+        Ok(&mut self.live.last_mut().expect("pushed above").session)
+    }
+
+    async fn open(
+        &mut self,
+        ctx: &TaskContext,
+        start: Start,
+        file: &FileRef,
+    ) -> Result<Live, Failure> {
+        while self.live.len() >= SESSIONS_MAX
+            || (!self.live.is_empty() && self.memory() > share_of_memory(ctx))
+        {
+            self.live.remove(0);
+        }
+        verify(ctx, file).await?;
+        write_driver(&start.driver)?;
+        let session = match Session::start(ctx, &start).await {
+            // A Blender built without OptiX, or an old driver: CUDA does the same, slower.
+            Err(failure)
+                if failure.kind == FailureKind::Unsupported && start.device.contains(OPTIX) =>
+            {
+                let device = start.device.replace(OPTIX, CUDA);
+                Session::start(ctx, &Start { device, ..start.clone() }).await?
+            }
+            session => session?,
+        };
+        Ok(Live { start, digest: file.digest.clone(), session })
+    }
+
+    fn memory(&self) -> u64 {
+        self.live.iter().map(|live| memory_of(live.session.id())).sum()
+    }
+
+    /// The processes, the least recently used first.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.live.iter().map(|live| live.session.id()).collect()
+    }
+}
+
+/// What idle and busy sessions of a slot may use together: half of the memory belongs to the
+/// renderers.
+fn share_of_memory(ctx: &TaskContext) -> u64 {
+    match ctx.config.inventory.memory_bytes {
+        0 => u64::MAX,
+        memory => memory / 2 / u64::from(ctx.config.slots.max(1)),
+    }
+}
+
+fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
+    let program = ctx.config.programs.blender.clone();
+    let folder = ctx.config.data.join("blender");
+    let mut version = blake3::Hasher::new();
+    for (_, text) in DRIVER {
+        version.update(text.as_bytes());
+    }
+    let version = &version.finalize().to_hex()[..16];
+    let cpus = u32::try_from(available_parallelism().map_or(1, NonZero::get)).unwrap_or(1);
+    let (device, env) = device(ctx);
+    Start {
+        program,
+        driver: folder.join(format!("driver-{version}")).join("driver.py"),
+        scene: PathBuf::from(&file.path),
+        allow_missing: scene.allow_missing,
+        device,
+        env,
+        threads: (cpus / ctx.config.slots.max(1)).max(1),
+        folder,
+    }
+}
+
+/// Cycles' name for the slot's device, and the environment that makes it so. CUDA counts the
+/// fastest GPU first and the driver by bus: only the unique id is safe.
+fn device(ctx: &TaskContext) -> (String, Vec<(&'static str, String)>) {
+    let Some(device) = &ctx.device else {
+        return ("CPU".into(), Vec::new());
+    };
+    let backend = if device.gpu.name.contains("RTX") { OPTIX } else { CUDA };
+    if device.gpu.uuid.is_empty() {
+        let order = vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned())];
+        return (format!("{backend}:{}", device.index), order);
+    }
+    (format!("{backend}:0"), vec![("CUDA_VISIBLE_DEVICES", device.gpu.uuid.clone())])
+}
+
+/// The scene must be the one that was submitted: frames of two versions must not end up in one
+/// film.
+async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
+    let (path, progress, stop) = (file.path.clone(), ctx.progress.clone(), ctx.stop.clone());
+    let hash = tokio::task::spawn_blocking(move || {
+        digest(Path::new(&path), || {
+            progress.report(0.0, "checking the scene");
+            stop.reason().is_none()
+        })
+    });
+    let path = &file.path;
+    match hash.await.map_err(std::io::Error::other).and_then(|digest| digest) {
+        Ok(digest) if digest == file.digest => Ok(()),
+        Ok(_) => {
+            let message =
+                format!("The scene {path} changed since the run was submitted; submit it again.");
+            Err(failure(FailureKind::Invalid, message))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let message =
+                format!("There is no scene file at {path}. Check the path in the job file.");
+            Err(failure(FailureKind::Invalid, message))
+        }
+        Err(_) if ctx.stop.reason().is_some() => Err(ctx.stop.failure()),
+        Err(error) => {
+            let message = format!("The scene {path} cannot be read: {error}.");
+            Err(failure(FailureKind::Storage, message))
+        }
+    }
+}
+
+fn digest(path: &Path, mut on_chunk: impl FnMut() -> bool) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
+    while on_chunk() {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            read => hasher.update(&chunk[..read]),
+        };
+    }
+    Err(ErrorKind::Interrupted.into())
+}
+
+/// Puts the driver where Blender can read it, unless it is there.
+fn write_driver(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = |(name, text): (&str, &str)| {
+        let path = folder.join(name);
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(());
+        }
+        // Other slots may be writing it too.
+        let part = format!("{}-{:?}.part", std::process::id(), std::thread::current().id());
+        let part = path.with_extension(part);
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(&part, text)?;
+        std::fs::rename(&part, &path)
+    };
+    DRIVER.into_iter().try_for_each(write).map_err(|error| {
+        crate::artifacts::storage_failure("Blender's driver cannot be written", &error)
+    })
+}

@@ -1,0 +1,156 @@
+//! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot
+//! that does them.
+
+use crate::task::{StopReason, StopSignal, Stopper, lock};
+use pictor_tasks::body::{Body, Noop};
+use pictor_tasks::message::{
+    Assignment, Brief, Execution, Outcome, Products, StepKey, TaskEnd, Try,
+};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::time::Instant;
+
+/// One assignment in this worker's hands.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) key: StepKey,
+    pub(crate) brief: Arc<Brief>,
+    pub(crate) execution: Execution,
+    pub(crate) received: Instant,
+    /// The digest of the scene that the tasks work on.
+    pub(crate) scene: Option<String>,
+    work: Mutex<Work>,
+}
+
+/// **Invariant:** a try that this worker holds is in exactly one of the three.
+#[derive(Debug, Default)]
+struct Work {
+    waiting: VecDeque<Try>,
+    running: Option<(Try, Stopper)>,
+    /// Ended and not yet reported.
+    ended: Vec<TaskEnd>,
+    claimed: bool,
+}
+
+impl Bundle {
+    pub(crate) fn new(assignment: Assignment) -> Self {
+        let Assignment { key, brief, tasks, .. } = assignment;
+        let scene = brief.body.scene().and_then(|scene| brief.files.get(&scene.scene));
+        Self {
+            scene: scene.map(|file| file.digest.clone()),
+            execution: draw(),
+            received: Instant::now(),
+            work: Mutex::new(Work { waiting: tasks.into(), ..Work::default() }),
+            key,
+            brief,
+        }
+    }
+
+    /// Whether the tasks are over as soon as they are looked at.
+    pub(crate) fn is_instant(&self) -> bool {
+        matches!(self.brief.body, Body::Noop(Noop { duration: None }))
+    }
+
+    /// Starts the next task.
+    pub(crate) fn start_next(&self) -> Option<(Try, Stopper, StopSignal)> {
+        let mut work = lock(&self.work);
+        let task = work.waiting.pop_front()?;
+        let (stopper, signal) = Stopper::new();
+        work.running = Some((task, stopper.clone()));
+        Some((task, stopper, signal))
+    }
+
+    /// The running task ended so; nothing: it is forgotten.
+    pub(crate) fn end(&self, end: Option<TaskEnd>) {
+        let mut work = lock(&self.work);
+        work.running = None;
+        work.ended.extend(end);
+    }
+
+    /// Starts and ends all that wait, for tasks that are nothing to do.
+    pub(crate) fn end_all(&self, started_ms: i64) -> Vec<TaskEnd> {
+        let tasks = std::mem::take(&mut lock(&self.work).waiting);
+        let succeeded = |task| {
+            let outcome = Outcome::Succeeded(Products::default());
+            TaskEnd { task, started_ms, took_ms: 0, outcome }
+        };
+        tasks.into_iter().map(succeeded).collect()
+    }
+
+    /// What has ended since this was last asked.
+    pub(crate) fn take_ended(&self) -> Vec<TaskEnd> {
+        std::mem::take(&mut lock(&self.work).ended)
+    }
+
+    /// Stops these tasks. Gives those that were never started.
+    pub(crate) fn cancel(&self, tasks: &HashSet<Try>) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        if let Some((_, stopper)) = work.running.as_ref().filter(|(task, _)| tasks.contains(task)) {
+            stopper.stop(StopReason::Cancelled);
+        }
+        let (dropped, kept): (Vec<Try>, _) =
+            work.waiting.drain(..).partition(|task| tasks.contains(task));
+        work.waiting = kept.into();
+        dropped
+    }
+
+    /// Takes away everything that was not started. With `stop`, the running task ends too.
+    pub(crate) fn release(&self, stop: bool) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        if let Some((_, stopper)) = work.running.as_ref().filter(|_| stop) {
+            stopper.stop(StopReason::Shutdown);
+        }
+        std::mem::take(&mut work.waiting).into()
+    }
+
+    /// The tries to claim, once.
+    pub(crate) fn claim(&self) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        work.claimed = true;
+        work.open().collect()
+    }
+
+    pub(crate) fn is_claimed(&self) -> bool {
+        lock(&self.work).claimed
+    }
+
+    /// Whether nothing is left to do, not even for a slot.
+    pub(crate) fn is_empty(&self) -> bool {
+        let work = lock(&self.work);
+        work.waiting.is_empty() && work.running.is_none()
+    }
+
+    /// Adds every try that this worker holds.
+    pub(crate) fn list(&self, held: &mut Vec<Try>) {
+        let work = lock(&self.work);
+        held.extend(work.open());
+        held.extend(work.ended.iter().map(|end| end.task));
+    }
+}
+
+impl Work {
+    /// Running or waiting.
+    fn open(&self) -> impl Iterator<Item = Try> {
+        let running = self.running.iter().map(|(task, _)| *task);
+        running.chain(self.waiting.iter().copied())
+    }
+}
+
+/// A number that no other carrying-out has: random keys, and a counter under them.
+fn draw() -> Execution {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Execution(RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executions_differ() {
+        let drawn: HashSet<Execution> = (0..100_000).map(|_| draw()).collect();
+        assert_eq!(drawn.len(), 100_000);
+    }
+}

@@ -1,0 +1,356 @@
+//! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe.
+
+use crate::artifacts::storage_failure;
+use crate::process::{output, program_failure, run as run_program, spawn_failure};
+use crate::task::{TaskContext, failure};
+use pictor_tasks::body::{Codec, Encode};
+use pictor_tasks::message::{Failure, FailureKind, Input, Products};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+use tokio::time::Duration;
+
+/// A program that looks at one file has that much time.
+const PROBE: Duration = Duration::from_mins(1);
+/// The colours of the result, for encoders that ask its frames.
+const COLOURS: &str = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
+
+/// What was asked for, checked.
+struct Plan {
+    file: String,
+    codec: Codec,
+    quality: u8,
+    rate: String,
+}
+
+/// What ffprobe says about a picture or a video.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+struct Probed {
+    codec_name: String,
+    width: u32,
+    height: u32,
+    #[serde(default)]
+    nb_read_packets: String,
+}
+
+/// Makes the video.
+pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Failure> {
+    let plan = plan(body, &ctx.resolve(&body.file).await?)
+        .map_err(|message| failure(FailureKind::Invalid, message))?;
+    let pictures = pictures(&ctx.inputs)?;
+    let (pattern, first) = link(ctx, &pictures).await?;
+    // Relative: a `%` in the path of the data folder would be part of the pattern.
+    let pattern = pattern.strip_prefix(&ctx.scratch).unwrap_or(&pattern);
+    let size = probe(ctx, &first).await?;
+    let video = ctx.scratch.join(&plan.file);
+    let mut command = Command::new(&ctx.config.programs.ffmpeg);
+    command.args(arguments(&plan, pattern, &size)).arg(&video).current_dir(&ctx.scratch);
+    let count = pictures.len();
+    let mut on_line = |line: &str| {
+        if let Some(done) = line.strip_prefix("frame=").and_then(|n| n.trim().parse().ok()) {
+            let done: usize = done;
+            let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
+            ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
+        }
+        false
+    };
+    let status = run_program(ctx, &mut command, &mut on_line).await?;
+    if !status.success() {
+        return Err(program_failure(ctx, "ffmpeg", status));
+    }
+    check(ctx, &plan, &size, count, &video).await?;
+    Ok(Products { outputs: vec![ctx.put("video", &video).await?], ..Products::default() })
+}
+
+/// Whether the video is what was asked for.
+async fn check(
+    ctx: &TaskContext,
+    plan: &Plan,
+    size: &Probed,
+    count: usize,
+    video: &Path,
+) -> Result<(), Failure> {
+    let codec_name = match plan.codec {
+        Codec::H264 => "h264",
+        Codec::Prores => "prores",
+    };
+    let wanted = Probed {
+        codec_name: codec_name.to_owned(),
+        width: size.width.next_multiple_of(2),
+        height: size.height.next_multiple_of(2),
+        nb_read_packets: count.to_string(),
+    };
+    let found = probe(ctx, video).await?;
+    if found == wanted {
+        return Ok(());
+    }
+    let message =
+        format!("The video is {found}; expected {wanted}. Are all pictures whole and of one size?");
+    Err(failure(FailureKind::BadOutput, message))
+}
+
+impl fmt::Display for Probed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { codec_name, width, height, nb_read_packets } = self;
+        write!(f, "{nb_read_packets} frames of {codec_name}, {width}x{height}")
+    }
+}
+
+fn plan(body: &Encode, file: &str) -> Result<Plan, String> {
+    let path = Path::new(file);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| format!("`{file}` is not the name of a video."))?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    let codec = match (extension.as_str(), body.codec) {
+        ("mp4", Some(Codec::Prores)) => {
+            return Err(format!(
+                "ProRes cannot be kept in `{file}`: name it `.mov`, or use `h264`."
+            ));
+        }
+        ("mp4" | "mov" | "mkv", Some(codec)) => codec,
+        ("mp4" | "mkv", None) => Codec::H264,
+        ("mov", None) => Codec::Prores,
+        _ => {
+            return Err(format!("`{file}`: expected a name that ends in .mp4, .mov or .mkv."));
+        }
+    };
+    let (quality, most) = match codec {
+        Codec::H264 => (body.quality.unwrap_or(18), 51),
+        Codec::Prores => (body.quality.unwrap_or(3), 4),
+    };
+    if quality > most {
+        return Err(format!("The quality {quality} is out of range: expected 0 to {most}."));
+    }
+    if !(body.fps > 0.0 && body.fps <= 1000.0) {
+        return Err(format!("{} frames a second: expected more than 0, at most 1000.", body.fps));
+    }
+    Ok(Plan { file: name.to_owned(), codec, quality, rate: rate(body.fps) })
+}
+
+/// 23.976 and its like are meant as 24000/1001.
+fn rate(fps: f64) -> String {
+    let film = (fps * 1.001).round();
+    if fps.fract() > 0.0 && (fps - film / 1.001).abs() < 0.005 {
+        return format!("{}/1001", film * 1000.0);
+    }
+    fps.to_string()
+}
+
+/// The `image` inputs in index order, without gaps.
+fn pictures(inputs: &[Input]) -> Result<Vec<&Input>, Failure> {
+    let invalid = |message: String| Err(failure(FailureKind::Invalid, message));
+    let mut pictures: Vec<&Input> = inputs.iter().filter(|i| i.output.name == "image").collect();
+    pictures.sort_by_key(|input| input.index);
+    let Some(first) = pictures.first() else {
+        return invalid(
+            "There are no pictures: the step that this one needs left no `image`.".into(),
+        );
+    };
+    if let Some(other) = pictures.iter().find(|input| input.step != first.step) {
+        let (one, two) = (&first.step, &other.step);
+        return invalid(format!(
+            "Pictures of one step make a video; these are of {one} and {two}."
+        ));
+    }
+    let extension = |input: &Input| Path::new(&input.output.key).extension().map(ToOwned::to_owned);
+    if let Some(other) = pictures.iter().find(|input| extension(input) != extension(first)) {
+        let message = format!("{} has another format than {}.", name(other), name(first));
+        return invalid(message);
+    }
+    match gap(&pictures) {
+        None => Ok(pictures),
+        Some((before, after)) => invalid(format!(
+            "There is no picture between {} and {}. Retry what failed there, or encode only whole \
+             sequences.",
+            name(before),
+            name(after),
+        )),
+    }
+}
+
+fn name(input: &Input) -> String {
+    format!("{}[{}]", input.step, input.label)
+}
+
+/// The neighbours of a missing picture. Indices may have regular distances (other dimensions lie
+/// between) and irregular ones (bounded dimensions): only a jump along the dimension in which the
+/// nearest neighbours differ is a gap.
+fn gap<'a>(pictures: &[&'a Input]) -> Option<(&'a Input, &'a Input)> {
+    let pairs = || pictures.windows(2).map(|pair| (pair[0], pair[1]));
+    let distance = |(a, b): &(&Input, &Input)| b.index - a.index;
+    let nearest = pairs().min_by_key(distance)?;
+    let fastest = differing(nearest.0, nearest.1);
+    pairs().find(|pair| distance(pair) > distance(&nearest) && differing(pair.0, pair.1) == fastest)
+}
+
+fn differing(a: &Input, b: &Input) -> Vec<String> {
+    let pairs = a.label.split(',').zip(b.label.split(','));
+    let dim = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
+    pairs.filter(|(a, b)| a != b).map(|(a, _)| dim(a)).collect()
+}
+
+/// Numbered links to the pictures, and the first of them.
+async fn link(ctx: &TaskContext, pictures: &[&Input]) -> Result<(PathBuf, PathBuf), Failure> {
+    let folder = ctx.scratch.join("pictures");
+    let unusable = |error: std::io::Error| {
+        storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
+    };
+    std::fs::create_dir(&folder).map_err(unusable)?;
+    let extension = Path::new(&pictures[0].output.key).extension().and_then(|e| e.to_str());
+    let extension = extension.unwrap_or("png");
+    for (number, input) in pictures.iter().enumerate() {
+        let path = ctx.input_path(input).await?;
+        if let Some(problem) = truncated(&path, extension) {
+            let message = format!("The picture of {} {problem}. Reset that task.", name(input));
+            return Err(failure(FailureKind::BadOutput, message));
+        }
+        let link = folder.join(format!("{number:08}.{extension}"));
+        std::os::unix::fs::symlink(path, link).map_err(unusable)?;
+    }
+    let first = folder.join(format!("{:08}.{extension}", 0));
+    Ok((folder.join(format!("%08d.{extension}")), first))
+}
+
+/// What is wrong with a picture that starts or ends as no picture of its format does. ffmpeg would only
+/// say that one of them is bad.
+fn truncated(path: &Path, extension: &str) -> Option<&'static str> {
+    let (head, tail): (&[u8], &[u8]) = match extension {
+        "png" => (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"),
+        "jpg" | "jpeg" => (b"\xff\xd8", b"\xff\xd9"),
+        _ => return None,
+    };
+    let read = |from: SeekFrom, length: usize| {
+        let mut bytes = vec![0; length];
+        let mut file = File::open(path)?;
+        file.seek(from)?;
+        file.read_exact(&mut bytes).map(|()| bytes)
+    };
+    let end = -i64::try_from(tail.len()).unwrap_or(0);
+    if read(SeekFrom::Start(0), head.len()).is_ok_and(|bytes| bytes != head) {
+        return Some("is not what its name says");
+    }
+    let whole = read(SeekFrom::End(end), tail.len()).is_ok_and(|bytes| bytes == tail);
+    (!whole).then_some("is truncated")
+}
+
+fn arguments(plan: &Plan, pattern: &Path, size: &Probed) -> Vec<String> {
+    let text = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut all = text("-y -hide_banner -nostdin -v warning -xerror -err_detect explode");
+    if size.codec_name == "exr" {
+        all.extend(text("-apply_trc iec61966_2_1"));
+    }
+    all.extend(text(&format!("-f image2 -framerate {} -start_number 0 -i", plan.rate)));
+    all.push(pattern.display().to_string());
+    all.extend(["-vf".to_owned(), filters(plan, size)]);
+    all.extend(match plan.codec {
+        Codec::H264 => text(&format!("-c:v libx264 -crf {}", plan.quality)),
+        Codec::Prores => text(&format!("-c:v prores_ks -vendor apl0 -profile:v {}", plan.quality)),
+    });
+    if !has_extension(&plan.file, "mkv") {
+        all.extend(text("-movflags +faststart+write_colr"));
+    }
+    all.extend(text("-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"));
+    all.extend(text("-an -progress pipe:1"));
+    all
+}
+
+fn has_extension(file: &str, extension: &str) -> bool {
+    Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
+/// Transparent pixels over black, an edge doubled where a size is odd, studio-range BT.709.
+fn filters(plan: &Plan, size: &Probed) -> String {
+    let mut all = Vec::new();
+    if size.codec_name != "exr" {
+        all.push("format=gbrap|gbrap16le,premultiply=inplace=1,format=gbrp|gbrp16le".to_owned());
+    }
+    let (right, bottom) = (size.width % 2, size.height % 2);
+    if right + bottom > 0 {
+        all.push("pad=ceil(iw/2)*2:ceil(ih/2)*2".to_owned());
+        all.push(format!("fillborders=right={right}:bottom={bottom}:mode=smear"));
+    }
+    all.push("scale=in_range=pc:out_range=tv:out_color_matrix=bt709".to_owned());
+    let format = match plan.codec {
+        Codec::H264 => "yuv420p",
+        Codec::Prores if plan.quality == 4 => "yuv444p10le",
+        Codec::Prores => "yuv422p10le",
+    };
+    all.extend([format!("format={format}"), COLOURS.to_owned()]);
+    all.join(",")
+}
+
+async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        streams: Vec<Probed>,
+    }
+    let entries = "stream=codec_name,width,height,nb_read_packets";
+    let mut command = Command::new(&ctx.config.programs.ffprobe);
+    command.args(["-v", "error", "-count_packets", "-select_streams", "v:0", "-of", "json"]);
+    // In its own folder: a `%` in the path would be read as the pattern of a sequence.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default();
+    command.args(["-show_entries", entries]).arg(name).current_dir(folder);
+    let bad = |why: String| {
+        let file = path.file_name().unwrap_or_default().display();
+        failure(FailureKind::BadOutput, format!("ffprobe cannot read {file}: {why}."))
+    };
+    let text = output(&mut command, PROBE).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
+        _ => bad(error.to_string()),
+    })?;
+    let answer: Answer = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    answer.streams.into_iter().next().ok_or_else(|| bad("there is no picture in it".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pictor_tasks::message::Output;
+
+    fn input(index: u32, label: &str) -> Input {
+        let key = format!("runs/1/{index}.png");
+        let output = Output { name: "image".into(), key, digest: String::new(), size_bytes: 1 };
+        Input { step: "develop".into(), label: label.into(), index, output }
+    }
+
+    #[test]
+    fn a_missing_picture_is_a_gap_and_a_bounded_dimension_is_not() {
+        let frames = [(0, "frame=1"), (1, "frame=3"), (3, "frame=7")].map(|(i, l)| input(i, l));
+        let message = pictures(&frames).unwrap_err().message;
+        assert!(message.contains("between develop[frame=3] and develop[frame=7]"), "{message}");
+        // Shots of one, one and two frames, in a box of three.
+        let shots = ["shot=0,frame=0", "shot=1,frame=0", "shot=2,frame=0", "shot=2,frame=1"];
+        let shots: Vec<Input> =
+            [0, 3, 6, 7].into_iter().zip(shots).map(|(i, l)| input(i, l)).collect();
+        assert_eq!(pictures(&shots).unwrap().len(), 4);
+        // One camera of two.
+        let views = [1, 3, 5].map(|i| input(i, &format!("frame={i},camera=b")));
+        assert_eq!(pictures(&views).unwrap().len(), 3);
+        assert!(pictures(&[]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_encoded_is_refused_with_a_hint() {
+        let body = |codec, quality, fps| Encode { file: String::new(), fps, codec, quality };
+        let refused = |body, file| plan(&body, file).err().unwrap();
+        let prores = Some(Codec::Prores);
+        assert!(refused(body(prores, None, 24.0), "a.mp4").contains("`.mov`"));
+        assert!(refused(body(None, None, 24.0), "a.avi").contains(".mp4, .mov or .mkv"));
+        assert!(refused(body(None, Some(52), 24.0), "a.mp4").contains("0 to 51"));
+        assert!(refused(body(prores, Some(5), 24.0), "a.mov").contains("0 to 4"));
+        assert!(refused(body(None, None, f64::NAN), "a.mp4").contains("at most 1000"));
+        assert_eq!(plan(&body(None, None, 25.0), "out/a.mov").unwrap().codec, Codec::Prores);
+    }
+
+    #[test]
+    fn film_rates_are_exact() {
+        for (fps, text) in
+            [(24.0, "24"), (23.976, "24000/1001"), (29.97, "30000/1001"), (12.5, "12.5")]
+        {
+            assert_eq!(rate(fps), text);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What this machine has: GPUs, processors, memory, disk, programs.
+
+use crate::agent::Programs;
+use crate::process::output;
+use nvml_wrapper::Nvml;
+use pictor_tasks::worker::{Gpu, Inventory};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tokio::process::Command;
+use tokio::time::Duration;
+
+/// A program that does not tell its version by then is not used.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// One program that pictor can use, and whether it is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is, as in `requires: software`.
+    pub name: &'static str,
+    /// What pictor does with it.
+    pub purpose: &'static str,
+    /// Its version, or why it cannot be used.
+    pub version: Result<String, String>,
+    /// How to get it on Debian.
+    pub how_to_get: String,
+}
+
+/// Looks at this machine. `data` is where the worker keeps its data. Only the programs that are
+/// `wanted` are asked for their version: a job without Blender must not wait for it.
+pub async fn find(data: &Path, programs: &Programs, wanted: &BTreeSet<&str>) -> Inventory {
+    let gpus = tokio::task::spawn_blocking(gpus).await.unwrap_or_default();
+    let software = ask_all(programs, |name| wanted.contains(name)).await.into_iter();
+    let software: BTreeMap<String, String> =
+        software.filter_map(|found| Some((found.name.to_owned(), found.version.ok()?))).collect();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Inventory {
+        name: hostname(),
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        memory_bytes: memory_bytes(),
+        disk_bytes: disk_bytes(data),
+        slots: u32::try_from(gpus.len()).unwrap_or(u32::MAX).max(1),
+        gpus,
+        software,
+        labels: BTreeSet::new(),
+        allows_commands: false,
+    }
+}
+
+/// Asks every program that pictor can use for its version, all at the same time.
+pub async fn doctor(programs: &Programs) -> Vec<Finding> {
+    ask_all(programs, |_| true).await
+}
+
+async fn ask_all(programs: &Programs, wanted: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let wanted = &wanted;
+    let ask = |name, purpose, program, argument| async move {
+        if !wanted(name) {
+            return None;
+        }
+        let version = version(program, argument).await;
+        Some(Finding { name, purpose, version, how_to_get: how_to_get(name) })
+    };
+    let Programs { blender, ffmpeg, ffprobe, python } = programs;
+    let (blender, ffmpeg, ffprobe, python) = tokio::join!(
+        ask("blender", "renders scenes", blender, "--version"),
+        ask("ffmpeg", "makes videos", ffmpeg, "-version"),
+        ask("ffprobe", "checks videos", ffprobe, "-version"),
+        ask("python3", "runs scripts of `command` steps", python, "--version"),
+    );
+    [blender, ffmpeg, ffprobe, python].into_iter().flatten().collect()
+}
+
+/// How to get a program, as a sentence.
+pub(crate) fn how_to_get(program: &str) -> String {
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
+    match name {
+        "blender" => {
+            "Get it with `apt install blender`, or from blender.org (with denoiser and newer versions) \
+             and put it into PATH."
+        }
+        "ffmpeg" | "ffprobe" => "Get it with `apt install ffmpeg`.",
+        "python" | "python3" => "Get it with `apt install python3`.",
+        _ => "Install it and make sure that it is in PATH, or give its full path.",
+    }
+    .to_owned()
+}
+
+async fn version(program: &Path, argument: &str) -> Result<String, String> {
+    let mut command = Command::new(program);
+    let text = output(command.arg(argument), ANSWER).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("`{}` is not in PATH", program.display()),
+        std::io::ErrorKind::TimedOut => format!("`{}` does not answer", program.display()),
+        _ => format!("`{}` {error}", program.display()),
+    })?;
+    version_in(&text).ok_or_else(|| format!("`{}` did not tell its version", program.display()))
+}
+
+/// The version in a program's first lines: the first word with a digit before a dot.
+fn version_in(text: &str) -> Option<String> {
+    let words = text.lines().take(3).flat_map(str::split_whitespace);
+    words.map(|word| word.trim_start_matches(['v', 'n'])).find_map(|word| {
+        let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
+        let number = word[..end].trim_end_matches('.');
+        let looks_right = number.starts_with(|c: char| c.is_ascii_digit()) && number.contains('.');
+        looks_right.then(|| number.to_owned())
+    })
+}
+
+/// The GPUs that NVIDIA's driver knows. No driver: no GPUs.
+fn gpus() -> Vec<Gpu> {
+    let found = Nvml::init().and_then(|nvml| {
+        let driver = nvml.sys_driver_version()?;
+        (0..nvml.device_count()?)
+            .map(|index| {
+                let device = nvml.device_by_index(index)?;
+                let vram_bytes = device.memory_info()?.total;
+                Ok(Gpu {
+                    name: device.name()?,
+                    uuid: device.uuid()?,
+                    vram_bytes,
+                    driver: driver.clone(),
+                })
+            })
+            .collect()
+    });
+    found.unwrap_or_else(|error| {
+        tracing::debug!(%error, "no NVIDIA GPUs");
+        Vec::new()
+    })
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "worker".into() } else { name.to_owned() }
+}
+
+fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Free space of the folder, or of the nearest one above it that exists.
+fn disk_bytes(data: &Path) -> u64 {
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_path_buf());
+    let found = data.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
+    found.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_print() {
+        for (text, version) in [
+            ("Blender 3.4.1\n\tbuild date: 2023", "3.4.1"),
+            ("Blender 5.0.0 Alpha", "5.0.0"),
+            ("ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000-2026", "5.1.9"),
+            ("ffmpeg version n4.4.2 Copyright", "4.4.2"),
+            ("Read prefs: /x\nBlender 4.2.0", "4.2.0"),
+            ("Python 3.11.7", "3.11.7"),
+        ] {
+            assert_eq!(version_in(text).as_deref(), Some(version), "{text}");
+        }
+        assert_eq!(version_in("ffmpeg version N-12345-gabc"), None);
+    }
+
+    #[tokio::test]
+    async fn this_machine_has_processors_memory_disk_and_no_program_that_does_not_exist() {
+        let programs = Programs { blender: "/nowhere/blender".into(), ..Programs::default() };
+        let wanted = BTreeSet::from(["blender"]);
+        let found = find(Path::new("/tmp/not/there"), &programs, &wanted).await;
+        assert!(found.cpus > 0 && found.memory_bytes > 1 << 20 && found.disk_bytes > 0);
+        assert!(!found.name.is_empty());
+        assert!(!found.software.contains_key("blender"));
+        let doctor = doctor(&programs).await;
+        assert_eq!(doctor[0].version, Err("`/nowhere/blender` is not in PATH".to_owned()));
+        assert!(doctor[0].how_to_get.contains("apt install blender"));
+    }
+}

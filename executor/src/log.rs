@@ -1,0 +1,128 @@
+//! A task's log: the raw lines that its programs print, streamed to a file while it runs.
+
+use crate::task::{Activity, lock};
+use std::collections::VecDeque;
+use std::fs::{File, create_dir_all};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A log stops growing here.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+/// A longer line is cut into lines of this length.
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
+/// How many of the last lines are kept for a failure's message, and how much of each.
+const TAIL_LINES: usize = 20;
+const TAIL_LINE_BYTES: usize = 400;
+
+/// Where a task's log is, under the worker's data folder:
+/// `logs/<run>/<step>/<index>/<attempt>-<execution>.log`.
+pub fn log_path(
+    data: &Path,
+    run: &pictor_tasks::message::RunId,
+    step: &str,
+    task: pictor_tasks::message::Try,
+    execution: pictor_tasks::message::Execution,
+) -> PathBuf {
+    let file = format!("{}-{:016x}.log", task.attempt, execution.0);
+    data.join("logs").join(&*run.0).join(step).join(task.index.to_string()).join(file)
+}
+
+/// Appends lines to a task's log. Clones share one file, which is made at the first line.
+#[derive(Clone, Debug)]
+pub struct LogWriter {
+    inner: Arc<Mutex<Inner>>,
+    activity: Activity,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    tail: VecDeque<String>,
+}
+
+impl LogWriter {
+    pub(crate) fn new(path: PathBuf, activity: Activity) -> Self {
+        let inner = Inner { path, file: None, size: 0, tail: VecDeque::new() };
+        Self { inner: Arc::new(Mutex::new(inner)), activity }
+    }
+
+    /// Appends one line, given without its end. A log that cannot be written is no reason to fail a
+    /// render: the lines are dropped and the agent's own log says so once.
+    pub fn line(&self, line: &str) {
+        self.activity.touch();
+        lock(&self.inner).line(line);
+    }
+
+    /// The last lines, for the message of a failure. Empty if there were none.
+    pub fn tail(&self) -> String {
+        let inner = lock(&self.inner);
+        inner.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Where the log is.
+    pub fn path(&self) -> PathBuf {
+        lock(&self.inner).path.clone()
+    }
+}
+
+impl Inner {
+    fn line(&mut self, line: &str) {
+        if !line.trim().is_empty() {
+            if self.tail.len() == TAIL_LINES {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line[..line.floor_char_boundary(TAIL_LINE_BYTES)].to_owned());
+        }
+        if self.size >= LOG_BYTES_MAX {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(line.len() + 1);
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        self.size += bytes.len() as u64;
+        if self.size >= LOG_BYTES_MAX {
+            bytes = b"pictor: the log is full; what follows is not kept\n".to_vec();
+            self.size = LOG_BYTES_MAX;
+        }
+        if let Err(error) = self.open().and_then(|file| file.write_all(&bytes)) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot write a task's log");
+            self.size = LOG_BYTES_MAX;
+        }
+    }
+
+    fn open(&mut self) -> std::io::Result<&mut File> {
+        if self.file.is_none() {
+            if let Some(folder) = self.path.parent() {
+                create_dir_all(folder)?;
+            }
+            self.file = Some(File::options().create(true).append(true).open(&self.path)?);
+        }
+        Ok(self.file.as_mut().expect("just opened"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_made_at_its_first_line_and_stops_at_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/1.log");
+        let log = LogWriter::new(path.clone(), Activity::new());
+        assert!(!path.exists());
+        log.line("first");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\n");
+        let megabyte = "x".repeat(1 << 20);
+        for _ in 0..70 {
+            log.line(&megabyte);
+        }
+        log.line("last");
+        assert!(std::fs::metadata(&path).unwrap().len() <= LOG_BYTES_MAX);
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("is not kept\n"));
+        assert!(log.tail().ends_with("last"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Programs: started in a process group of their own, their lines captured, ended with all their
+//! children. A group ends when its leader ends, when it is stopped, and when its [`Group`] is dropped.
+//! If pictor itself is killed (`kill -9`), the watchdog ends the groups: a small shell that reads
+//! their numbers from a pipe, which the kernel closes with pictor. It also ends every process that has
+//! our mark in its environment: one that was started in the moment before, and one that made a session
+//! of its own (`setsid`).
+
+use crate::task::{TaskContext, failure, lock};
+use pictor_tasks::message::{Failure, FailureKind};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::sync::{Mutex, OnceLock};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
+
+/// How often a stopped group is looked at, until it is gone.
+const POLL: Duration = Duration::from_millis(10);
+/// How long to wait for the last lines of a program that has ended.
+const LAST_LINES: Duration = Duration::from_millis(300);
+
+/// A program and all its children.
+#[derive(Debug)]
+pub struct Group {
+    child: Child,
+    id: Pid,
+    live: bool,
+}
+
+impl Group {
+    /// Starts a program as the leader of a new group.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        // The watchdog first: from its start on, a program's environment tells whose it is.
+        watchdog();
+        command.env(MARK, mark());
+        let child = command.process_group(0).kill_on_drop(true).spawn()?;
+        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let id = id.ok_or_else(|| io::Error::other("a process without a number"))?;
+        watch('+', id);
+        Ok(Self { child, id, live: true })
+    }
+
+    /// The leader, to take its pipes from.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits for the leader to end, then ends what it left behind. Cancel safe.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.kill();
+        Ok(status)
+    }
+
+    /// Asks the group to end (SIGTERM), and ends it after `grace` (SIGKILL).
+    pub async fn stop(&mut self, grace: Duration) {
+        if !self.live {
+            return;
+        }
+        let deadline = Instant::now() + grace;
+        // A group that is gone already is what we want.
+        let _ = kill_process_group(self.id, Signal::TERM);
+        let _ = timeout_at(deadline, self.child.wait()).await;
+        while Instant::now() < deadline && test_kill_process_group(self.id).is_ok() {
+            sleep(POLL).await;
+        }
+        self.kill();
+        let _ = timeout(LAST_LINES, self.child.wait()).await;
+    }
+
+    /// Ends the group at once. The group's number cannot have been given to another one: that takes
+    /// the end of all its members, and a leader is a member until it has been waited for.
+    fn kill(&mut self) {
+        if self.live {
+            self.live = false;
+            let _ = kill_process_group(self.id, Signal::KILL);
+            watch('-', self.id);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The variable that marks our programs and all their children.
+const MARK: &str = "PICTOR_WATCH";
+
+/// A value that no other pictor has.
+fn mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| {
+        let random = RandomState::new().hash_one(std::process::id());
+        format!("{}-{random:016x}", std::process::id())
+    })
+}
+
+/// Ends the groups that are still listed when its standard input closes, and whatever is marked. A
+/// program that is just being started has its mark a moment later, hence the second look.
+const WATCHDOG: &str = r#"
+groups=' '
+while read -r change id; do
+  case "$change" in
+    +) groups="$groups$id " ;;
+    -) groups="${groups%% $id *} ${groups#* $id }" ;;
+  esac
+done
+for id in $groups; do kill -s KILL -- "-$id" 2>/dev/null; done
+for look in 1 2; do
+  for file in $(grep -lzsx "$1" /proc/[0-9]*/environ); do
+    id=${file#/proc/}
+    kill -s KILL "${id%/environ}" 2>/dev/null
+  done
+  sleep 0.2
+done
+"#;
+
+/// The pipe to the watchdog, which is started with the first program. Without a shell there is none; then
+/// only a killed pictor is the worse for it.
+fn watchdog() -> Option<&'static Mutex<ChildStdin>> {
+    static PIPE: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
+    let pipe = PIPE.get_or_init(|| {
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", WATCHDOG, "watchdog", &format!("{MARK}={}", mark())]);
+        shell.stdin(Stdio::piped());
+        shell.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let child = shell.spawn().inspect_err(|error| {
+            tracing::warn!(%error, "no watchdog: programs outlive a killed pictor");
+        });
+        child.ok()?.stdin.map(Mutex::new)
+    });
+    pipe.as_ref()
+}
+
+/// Tells the watchdog of a group.
+fn watch(change: char, id: Pid) {
+    if let Some(pipe) = watchdog() {
+        // A watchdog that was killed hears nothing; the programs are ended all the same while we live.
+        let _ = lock(pipe).write_all(format!("{change} {}\n", id.as_raw_nonzero()).as_bytes());
+    }
+}
+
+/// Runs a program for a task: its lines go to the task's log as they come. Those of its standard output
+/// go to `on_line` first, which says whether they belong in the log. Stopped with the task.
+pub async fn run(
+    ctx: &TaskContext,
+    command: &mut Command,
+    on_line: &mut (dyn FnMut(&str) -> bool + Send),
+) -> Result<ExitStatus, Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = Group::spawn(command).map_err(|error| spawn_failure(command, &error))?;
+    let (stdout, stderr) = (group.child().stdout.take(), group.child().stderr.take());
+    let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+        return Err(failure(FailureKind::Failed, "A program started without its pipes."));
+    };
+    let mut pumps = Box::pin(async {
+        let mut both = |line: &str| {
+            if on_line(line) {
+                ctx.log.line(line);
+            }
+        };
+        let mut log = |line: &str| ctx.log.line(line);
+        tokio::join!(lines(stdout, &mut both), lines(stderr, &mut log))
+    });
+    let mut open = true;
+    let status = loop {
+        tokio::select! {
+            status = group.wait() => break status,
+            _ = &mut pumps, if open => open = false,
+            _ = ctx.stop.stopped() => {
+                let grace = ctx.config.grace;
+                let rest = async { if open { let _ = timeout(grace + LAST_LINES, pumps).await; } };
+                tokio::join!(group.stop(grace), rest);
+                return Err(ctx.stop.failure());
+            }
+        }
+    };
+    if open {
+        let _ = timeout(LAST_LINES, pumps).await;
+    }
+    status.map_err(|error| failure(FailureKind::Failed, format!("Waiting for a program: {error}.")))
+}
+
+/// What a program prints within a time limit, or why there is nothing.
+pub(crate) async fn output(command: &mut Command, limit: Duration) -> io::Result<String> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut group = Group::spawn(command)?;
+    let stdout = group.child().stdout.take();
+    let stdout = stdout.ok_or_else(|| io::Error::other("a program without its pipe"))?;
+    let read = async {
+        let mut text = Vec::new();
+        stdout.take(1 << 20).read_to_end(&mut text).await?;
+        let status = group.wait().await?;
+        status.success().then_some(text).ok_or_else(|| io::Error::other(exit_sentence(status)))
+    };
+    let text = timeout(limit, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Gives the lines of a pipe to `on_line` as they come. A carriage return ends a line too, so that
+/// progress bars are seen; a line that is too long comes in pieces.
+pub async fn lines(mut pipe: impl AsyncRead + Unpin, on_line: &mut (dyn FnMut(&str) + Send)) {
+    let (mut buffer, mut after_return) = (Vec::with_capacity(8 << 10), false);
+    // A pipe that cannot be read is a pipe that has ended.
+    while pipe.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
+        let mut start = 0;
+        while let Some(length) = buffer[start..].iter().position(|b| matches!(b, b'\n' | b'\r')) {
+            let end = start + length;
+            let is_second_half = after_return && length == 0 && buffer[end] == b'\n';
+            if !is_second_half {
+                on_line(&String::from_utf8_lossy(&buffer[start..end]));
+            }
+            after_return = buffer[end] == b'\r';
+            start = end + 1;
+        }
+        buffer.drain(..start);
+        if buffer.len() >= crate::log::LINE_BYTES_MAX {
+            on_line(&String::from_utf8_lossy(&buffer));
+            buffer.clear();
+        }
+        // A program that floods its output must not keep us from hearing that it is to stop.
+        tokio::task::yield_now().await;
+    }
+    if !buffer.is_empty() {
+        on_line(&String::from_utf8_lossy(&buffer));
+    }
+}
+
+/// Why a program could not be started.
+pub(crate) fn spawn_failure(command: &Command, error: &io::Error) -> Failure {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let folder = command.as_std().get_current_dir();
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        let message = format!("The folder {} to run `{program}` in is gone.", folder.display());
+        return failure(FailureKind::Storage, message);
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            let hint = crate::inventory::how_to_get(&program);
+            let message = format!("The program `{program}` is not on this worker. {hint}");
+            failure(FailureKind::Unsupported, message)
+        }
+        io::ErrorKind::PermissionDenied => {
+            let message =
+                format!("`{program}` cannot be run on this worker: it is not executable.");
+            failure(FailureKind::Unsupported, message)
+        }
+        io::ErrorKind::ArgumentListTooLong => {
+            let message = format!("The arguments of `{program}` are too long for this system.");
+            failure(FailureKind::Invalid, message)
+        }
+        _ => failure(FailureKind::Failed, format!("`{program}` could not be started: {error}.")),
+    }
+}
+
+/// How a program ended, to be put after its name: `exited with code 3`.
+pub fn exit_sentence(status: ExitStatus) -> String {
+    if let Some(code) = status.code() {
+        return match code {
+            126 => "exited with code 126 (a program that it calls is not executable)".into(),
+            127 => "exited with code 127 (a program that it calls was not found)".into(),
+            _ => format!("exited with code {code}"),
+        };
+    }
+    let signal = status.signal().unwrap_or_default();
+    let name = match signal {
+        1 => " (SIGHUP)",
+        2 => " (SIGINT)",
+        3 => " (SIGQUIT)",
+        4 => " (SIGILL), often because the processor lacks what the program was built for",
+        6 => " (SIGABRT): it gave up by itself",
+        7 => " (SIGBUS), often because a disk or memory was full",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL), often because memory ran out",
+        11 => " (SIGSEGV): it crashed",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        24 => " (SIGXCPU): its processor time is limited",
+        25 => " (SIGXFSZ): the size of its files is limited",
+        _ => "",
+    };
+    format!("was killed by signal {signal}{name}")
+}
+
+/// A failed program's sentence and its last lines.
+pub(crate) fn program_failure(ctx: &TaskContext, program: &str, status: ExitStatus) -> Failure {
+    let (how, tail) = (exit_sentence(status), ctx.log.tail());
+    let tail = if tail.is_empty() { String::new() } else { format!(" Its last lines:\n{tail}") };
+    failure(FailureKind::Failed, format!("`{program}` {how}.{tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_end_at_newlines_and_carriage_returns_and_are_cut_when_too_long() {
+        let long = "x".repeat(200 << 10);
+        let text = format!("a\r\n\nb 1\rb 2\r\n{long}\nc\u{fffd}");
+        let mut found = Vec::new();
+        lines(text.as_bytes(), &mut |line| found.push(line.to_owned())).await;
+        assert_eq!(found[..4], ["a", "", "b 1", "b 2"]);
+        assert_eq!(found.last().unwrap(), "c\u{fffd}");
+        assert!(found[4..found.len() - 1].iter().all(|line| line.len() < 130 << 10));
+        assert_eq!(found[4..found.len() - 1].concat(), long);
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_ends_with_it() {
+        let mut command = Command::new("sh");
+        let mut group = Group::spawn(command.args(["-c", "sleep 600 & exit 3"])).unwrap();
+        let id = group.id;
+        assert_eq!(group.wait().await.unwrap().code(), Some(3));
+        while test_kill_process_group(id).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let late = output(Command::new("sleep").arg("600"), Duration::from_millis(50)).await;
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn the_watchdog_ends_only_groups_that_are_still_listed() {
+        let sleeper =
+            || std::process::Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let (mut kept, mut ended) = (sleeper(), sleeper());
+        let mut shell = std::process::Command::new("/bin/sh");
+        let mut shell = shell.args(["-c", WATCHDOG]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = shell.stdin.take().unwrap();
+        write!(pipe, "+ {}\n+ {}\n- {}\n", kept.id(), ended.id(), kept.id()).unwrap();
+        drop(pipe);
+        assert_eq!(ended.wait().unwrap().signal(), Some(9));
+        shell.wait().unwrap();
+        assert_eq!(kept.try_wait().unwrap(), None);
+        kept.kill().unwrap();
+        kept.wait().unwrap();
+    }
+}

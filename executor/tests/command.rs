@@ -1,0 +1,250 @@
+//! `command` steps with real programs.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod farm;
+
+use farm::{Farm, brief, command, first_try, is_gone, shell};
+use pictor_tasks::body::{Body, Command};
+use pictor_tasks::message::{Bound, FailureKind, Outcome, Products, What};
+use pictor_tasks::space::Values;
+use pictor_tasks::units::Millis;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[tokio::test]
+async fn a_command_gets_its_texts_environment_and_output_paths() {
+    let mut farm = Farm::start();
+    let script = r#"printf '%s %s %s' "$LOOK" "$HOME" "$1" > "$2"; env | cut -d= -f1 | sort > names
+                    echo 'pictor: note a warning'"#;
+    let words = ["sh", "-c", script, "-", "f{frame:04} {index} {attempt} {{}}", "{output.text}"];
+    let run = words.map(str::to_owned).to_vec();
+    let env = BTreeMap::from([("LOOK".to_owned(), "shot-{frame}".to_owned())]);
+    let outputs = [("text", "a/text.txt"), ("names", "names")];
+    let outputs = outputs.map(|(name, file)| (name.to_owned(), file.to_owned())).into();
+    let products = farm.products(brief(Body::Command(Command { run, env, outputs }), 3)).await;
+    let text = |index: usize| {
+        let output = &products.outputs[index];
+        let bytes = std::fs::read(farm.artifact(output)).unwrap();
+        assert_eq!(output.digest, blake3::hash(&bytes).to_hex().to_string());
+        assert_eq!(output.size_bytes, bytes.len() as u64);
+        String::from_utf8(bytes).unwrap()
+    };
+    let names: Vec<&str> = products.outputs.iter().map(|output| output.name.as_str()).collect();
+    assert_eq!(names, ["names", "text"]);
+    let home = std::env::var("HOME").unwrap();
+    assert_eq!(text(1), format!("shot-1 {home} f0001 0 1 {{}}"));
+    let variables = text(0);
+    let variables =
+        variables.lines().filter(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
+    // PICTOR_WATCH is the mark by which the watchdog finds what a killed pictor leaves behind.
+    let expected = ["HOME", "LANG", "LOOK", "PATH", "PICTOR_WATCH"];
+    assert_eq!(variables.collect::<Vec<_>>(), expected);
+    assert!(products.outputs[1].key.starts_with("runs/run-1/step/0/0/1-"));
+    assert!(products.outputs[1].key.ends_with("/a/text.txt"));
+    assert_eq!(products.notes, ["a warning"]);
+    let scratch = farm.folder.path().join("data/scratch/7");
+    assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn inputs_are_found_by_name_and_in_index_order() {
+    let mut farm = Farm::start();
+    let mut inputs = Vec::new();
+    for index in [10, 9, 2] {
+        let path = farm.folder.path().join("part.txt");
+        std::fs::write(&path, format!("{index};")).unwrap();
+        inputs.push(farm.input(index, &format!("shot=a/b,frame={index}"), "text", &path).await);
+    }
+    farm.inputs = Some(inputs.clone());
+    let script = "cat {inputs.before}/* > {output.all}; ls {inputs.before} >> {output.all}";
+    let mut many = command(&["sh", "-c", script], &[("all", "all.txt")]);
+    many.has_inputs = true;
+    let products = farm.products(many).await;
+    let all = std::fs::read_to_string(farm.artifact(&products.outputs[0])).unwrap();
+    let expected =
+        "2;9;10;0-shot=a_b,frame=2.txt\n1-shot=a_b,frame=9.txt\n2-shot=a_b,frame=10.txt\n";
+    assert_eq!(all, expected);
+
+    let mut one = command(&["cp", "{input.before.text}", "{output.all}"], &[("all", "all.txt")]);
+    one.has_inputs = true;
+    let failure = farm.failure(one.clone()).await;
+    assert!(failure.message.contains("there are 3"), "{failure:?}");
+    farm.inputs = Some(inputs[..1].to_vec());
+    let products = farm.products(one.clone()).await;
+    assert_eq!(std::fs::read(farm.artifact(&products.outputs[0])).unwrap(), b"10;");
+    std::fs::remove_file(farm.artifact(&inputs[0].output)).unwrap();
+    let failure = farm.failure(one).await;
+    assert_eq!(failure.kind, FailureKind::Storage);
+    assert!(failure.message.contains("is gone"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_failing_program_is_quoted() {
+    let mut farm = Farm::start();
+    let failure = farm.failure(shell("echo out; echo the reason >&2; exit 3")).await;
+    assert_eq!(failure.kind, FailureKind::Failed);
+    assert!(failure.message.starts_with("`sh` exited with code 3."), "{failure:?}");
+    assert!(failure.message.contains("the reason"), "{failure:?}");
+    let failure = farm.failure(shell("kill -9 $$")).await;
+    let killed = "`sh` was killed by signal 9 (SIGKILL), often because memory ran out.";
+    assert_eq!(failure.message, killed);
+    let failure = farm.failure(shell("echo openjd_fail: no licence; exit 1")).await;
+    assert_eq!(failure.message, "no licence");
+    let logs: Vec<_> = walk(&farm.folder.path().join("data/logs"));
+    assert_eq!(logs.len(), 2);
+    assert!(logs.iter().any(|path| std::fs::read_to_string(path).unwrap() == "out\nthe reason\n"
+        || std::fs::read_to_string(path).unwrap() == "the reason\nout\n"));
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn outputs_must_be_there_and_the_task_s_own() {
+    let mut farm = Farm::start();
+    for (script, why) in [
+        (":", "was not written"),
+        (": > out.bin", "is empty"),
+        ("mkdir out.bin", "is not a plain file"),
+        ("ln -s /etc/passwd out.bin", "is not a plain file"),
+    ] {
+        let failure = farm.failure(command(&["sh", "-c", script], &[("out", "out.bin")])).await;
+        assert_eq!(failure.kind, FailureKind::BadOutput, "{script}");
+        assert!(failure.message.contains(why), "{failure:?}");
+    }
+    let failure = farm.failure(command(&["true"], &[("out", "../out.bin")])).await;
+    assert_eq!(failure.kind, FailureKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_command_reports_the_values_of_a_dimension() {
+    let mut farm = Farm::start();
+    for (text, values) in [
+        ("[1, 2, 3]", Some("1-3")),
+        ("1-3", Some("1-3")),
+        ("4\\n7\\n", Some("4,7")),
+        ("wood\\nglass", None),
+    ] {
+        let mut brief = shell(&format!("printf '{text}' > {{bind.material}}"));
+        brief.binds = vec!["material".into()];
+        let Products { bindings, .. } = farm.products(brief).await;
+        let expected = match values {
+            Some(ranges) => Values::Ints(ranges.parse().unwrap()),
+            None => Values::Names(["wood".to_owned(), "glass".to_owned()].into()),
+        };
+        assert_eq!(bindings[0].dim, "material");
+        assert_eq!(bindings[0].values, Bound::Values(expected));
+    }
+    let mut brief = shell(":");
+    brief.binds = vec!["material".into()];
+    let failure = farm.failure(brief).await;
+    assert_eq!(failure.kind, FailureKind::BadOutput);
+    assert!(failure.message.contains("did not write them"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn what_a_worker_lacks_is_unsupported() {
+    let mut farm = Farm::start();
+    let failure = farm.failure(command(&["no-such-program"], &[])).await;
+    assert_eq!(failure.kind, FailureKind::Unsupported);
+    assert!(failure.message.contains("`no-such-program` is not on this worker"), "{failure:?}");
+    let mut farm = Farm::start_with(|config| config.allow_commands = false);
+    let failure = farm.failure(shell("true")).await;
+    assert_eq!(failure.kind, FailureKind::Unsupported);
+}
+
+/// A parent and a child that both ignore SIGTERM, and their numbers in `pids`.
+const STUBBORN: &str = r#"trap '' TERM; (trap "" TERM; sleep 600) & echo $! > {job.dir}/pids
+    echo $$ >> {job.dir}/pids; echo pictor: progress 0.5 waiting; wait; sleep 600"#;
+
+#[tokio::test]
+async fn a_timeout_ends_the_whole_tree() {
+    let mut farm = Farm::start();
+    let mut brief = shell(STUBBORN);
+    brief.folder = farm.folder.path().to_str().unwrap().to_owned();
+    brief.timeout = Some(Millis(300));
+    let started = Instant::now();
+    let failure = farm.failure(brief).await;
+    assert!(started.elapsed() < Duration::from_millis(2300), "{:?}", started.elapsed());
+    assert_eq!(failure.kind, FailureKind::TimedOut);
+    assert!(failure.message.contains("its `timeout` of 300ms"), "{failure:?}");
+    for process in farm.lines_of("pids", 2).await {
+        assert!(is_gone(&process), "{process}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_whole_tree_within_two_seconds() {
+    let mut farm = Farm::start();
+    let mut brief = shell(STUBBORN);
+    brief.folder = farm.folder.path().to_str().unwrap().to_owned();
+    farm.assign(brief, [0]);
+    let What::Progress { task, fraction, message } = farm.report().await else {
+        panic!("progress")
+    };
+    assert_eq!((task, fraction, &*message), (first_try(0), 0.5, "waiting"));
+    let started = Instant::now();
+    farm.cancel([0]);
+    assert_eq!(farm.ended().await[0].outcome, Outcome::Cancelled);
+    eprintln!("a stubborn tree: cancelled in {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2));
+    for process in farm.lines_of("pids", 2).await {
+        assert!(is_gone(&process), "{process}");
+    }
+    farm.assign(shell("echo pictor: progress 0.1 up; exec sleep 600"), [1]);
+    assert!(matches!(farm.report().await, What::Progress { .. }));
+    let started = Instant::now();
+    farm.cancel([1]);
+    assert_eq!(farm.ended().await[0].outcome, Outcome::Cancelled);
+    eprintln!("an obedient program: cancelled in {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn silence_is_not_progress() {
+    let mut farm = Farm::start();
+    let mut brief = shell("for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done; exec sleep 600");
+    brief.stalled = Some(Millis(400));
+    farm.assign(brief, [0]);
+    let end = farm.ended().await.remove(0);
+    assert!(end.took_ms >= 900, "{end:?}");
+    let Outcome::Failed(failure) = end.outcome else { panic!("{end:?}") };
+    assert_eq!(failure.kind, FailureKind::TimedOut);
+    assert!(failure.message.contains("no sign of life for its `stalled` of 400ms"), "{failure:?}");
+    assert!(failure.message.ends_with("5\n6"), "{failure:?}");
+}
+
+/// Not a test of its own: the victim of the next one, which tells it where to leave its traces.
+#[tokio::test]
+async fn victim() {
+    let Ok(folder) = std::env::var("PICTOR_TEST_FOLDER") else { return };
+    let mut farm = Farm::start();
+    let mut brief = shell(STUBBORN);
+    brief.folder = folder;
+    farm.assign(brief, [0]);
+    farm.ended().await;
+}
+
+#[tokio::test]
+async fn a_killed_pictor_leaves_no_program_behind() {
+    let farm = Farm::start();
+    let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim"])
+        .env("PICTOR_TEST_FOLDER", farm.folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let processes = farm.lines_of("pids", 2).await;
+    assert!(processes.iter().all(|process| !is_gone(process)));
+    victim.kill().await.unwrap();
+    let all_gone = async {
+        while !processes.iter().all(|process| is_gone(process)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all_gone).await.expect("no orphans");
+}

@@ -1,0 +1,219 @@
+//! One worker and the owner's end of its queue, in a folder of their own.
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+use pictor_executor::{Agent, Artifacts, Config, Handle};
+use pictor_queue::{OwnerPort, ToOwner, ToWorker, in_process};
+use pictor_tasks::body::{Body, Command, Noop};
+use pictor_tasks::message::{
+    Assignment, Brief, Cancel, Failure, Input, Outcome, Output, Products, Report, RunId, StepKey,
+    TaskEnd, Try, What, WorkerId,
+};
+use pictor_tasks::space::{Axis, Space, Values};
+use pictor_tasks::units::Millis;
+use pictor_tasks::worker::Inventory;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// No message takes longer, or the test has failed.
+const LIMIT: Duration = Duration::from_mins(1);
+const WORKER: WorkerId = WorkerId(7);
+
+pub(crate) struct Farm {
+    handle: Option<Handle>,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) inputs: Option<Vec<Input>>,
+    owner: OwnerPort,
+    batch: Vec<ToOwner>,
+    assignments: u64,
+}
+
+pub(crate) fn key() -> StepKey {
+    StepKey { run: RunId("run-1".into()), step: 0, generation: 0 }
+}
+
+pub(crate) fn first_try(index: u32) -> Try {
+    Try { index, attempt: 1 }
+}
+
+/// A step over `frame`, from 1.
+pub(crate) fn brief(body: Body, frames: u32) -> Brief {
+    let values = Values::Ints(format!("1-{frames}").parse().unwrap());
+    let axis = Axis { name: "frame".into(), values, bound: None };
+    Brief {
+        step: "step".into(),
+        space: Space { axes: vec![axis] },
+        body,
+        timeout: None,
+        stalled: None,
+        files: BTreeMap::new(),
+        folder: String::new(),
+        has_inputs: false,
+        binds: Vec::new(),
+    }
+}
+
+pub(crate) fn noop(duration_ms: Option<u64>, tasks: u32) -> Brief {
+    brief(Body::Noop(Noop { duration: duration_ms.map(Millis) }), tasks)
+}
+
+pub(crate) fn command(run: &[&str], outputs: &[(&str, &str)]) -> Brief {
+    let own = |(name, file): &(&str, &str)| ((*name).to_owned(), (*file).to_owned());
+    let run = run.iter().map(|word| (*word).to_owned()).collect();
+    let outputs = outputs.iter().map(own).collect();
+    brief(Body::Command(Command { run, env: BTreeMap::new(), outputs }), 3)
+}
+
+pub(crate) fn shell(script: &str) -> Brief {
+    command(&["sh", "-c", script], &[])
+}
+
+impl Farm {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    pub(crate) fn start_with(edit: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (owner, mut ports) = in_process(&[WORKER]);
+        let mut config = Config::new(folder.path().join("data"), Inventory::default());
+        config.allow_commands = true;
+        edit(&mut config);
+        let handle = Agent::start(ports.remove(0), config).unwrap();
+        Self {
+            handle: Some(handle),
+            folder,
+            inputs: None,
+            owner,
+            batch: Vec::new(),
+            assignments: 0,
+        }
+    }
+
+    /// Lets the worker go, while its messages are still heard.
+    pub(crate) fn leave(&mut self, now: bool) {
+        let handle = self.handle.take().unwrap();
+        tokio::spawn(async move {
+            if now {
+                handle.shutdown().await;
+            } else {
+                handle.drain().await;
+            }
+        });
+    }
+
+    pub(crate) fn lose_owner(mut self) -> (Handle, tempfile::TempDir) {
+        (self.handle.take().unwrap(), self.folder)
+    }
+
+    pub(crate) fn assign(&mut self, brief: Brief, tasks: impl IntoIterator<Item = u32>) {
+        self.assignments += 1;
+        let tasks = tasks.into_iter().map(first_try).collect();
+        let assignment =
+            Assignment { key: key(), id: self.assignments, brief: Arc::new(brief), tasks };
+        self.owner.publish(WORKER, ToWorker::Assign(assignment)).unwrap();
+    }
+
+    pub(crate) fn cancel(&mut self, tasks: impl IntoIterator<Item = u32>) {
+        let tasks = tasks.into_iter().map(first_try).collect();
+        self.owner.publish(WORKER, ToWorker::Cancel(Cancel { key: key(), tasks })).unwrap();
+    }
+
+    /// The next message; questions for inputs are answered.
+    pub(crate) async fn message(&mut self) -> ToOwner {
+        loop {
+            if self.batch.is_empty() {
+                let received = self.owner.receive(&mut self.batch, 1);
+                let count = tokio::time::timeout(LIMIT, received).await.expect("a message in time");
+                assert!(count > 0, "the worker is gone");
+            }
+            match self.batch.remove(0) {
+                ToOwner::Inputs { reply, .. } => {
+                    if let Some(inputs) = self.inputs.clone() {
+                        reply.send(inputs).unwrap();
+                    }
+                }
+                message => return message,
+            }
+        }
+    }
+
+    /// The next report.
+    pub(crate) async fn report(&mut self) -> What {
+        self.full_report().await.what
+    }
+
+    pub(crate) async fn full_report(&mut self) -> Report {
+        loop {
+            if let ToOwner::Report(report) = self.message().await {
+                assert_eq!((report.worker, &report.key), (WORKER, &key()));
+                return report;
+            }
+        }
+    }
+
+    /// The next tasks that end.
+    pub(crate) async fn ended(&mut self) -> Vec<TaskEnd> {
+        loop {
+            if let What::Ended(ends) = self.report().await {
+                return ends;
+            }
+        }
+    }
+
+    /// Does one task and gives its end.
+    pub(crate) async fn outcome(&mut self, brief: Brief) -> Outcome {
+        self.assign(brief, [0]);
+        self.ended().await.remove(0).outcome
+    }
+
+    pub(crate) async fn failure(&mut self, brief: Brief) -> Failure {
+        match self.outcome(brief).await {
+            Outcome::Failed(failure) => failure,
+            other => panic!("a failure was expected: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn products(&mut self, brief: Brief) -> Products {
+        match self.outcome(brief).await {
+            Outcome::Succeeded(products) => products,
+            other => panic!("a success was expected: {other:?}"),
+        }
+    }
+
+    pub(crate) fn artifact(&self, output: &Output) -> PathBuf {
+        self.folder.path().join("data/artifacts").join(&output.key)
+    }
+
+    /// Stores a file as the output of a task of the step `before`.
+    pub(crate) async fn input(&self, index: u32, label: &str, name: &str, path: &Path) -> Input {
+        let artifacts = Artifacts::in_folder(&self.folder.path().join("data/artifacts")).unwrap();
+        let file = path.file_name().unwrap().to_str().unwrap();
+        let key = format!("runs/run-1/before/0/{index}/1-00/{file}");
+        let (digest, size_bytes) = artifacts.put(&key, path).await.unwrap();
+        let output = Output { name: name.into(), key, digest, size_bytes };
+        Input { step: "before".into(), label: label.into(), index, output }
+    }
+
+    /// Waits until a file holds `count` lines, and gives them.
+    pub(crate) async fn lines_of(&self, file: &str, count: usize) -> Vec<String> {
+        let path = self.folder.path().join(file);
+        let read = async {
+            loop {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                if text.ends_with('\n') && text.lines().count() >= count {
+                    return text.lines().map(str::to_owned).collect();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, read).await.expect("the lines in time")
+    }
+}
+
+/// Whether a process has ended (a zombie has).
+pub(crate) fn is_gone(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}

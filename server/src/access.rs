@@ -1,0 +1,455 @@
+//! What other commands may ask about runs and do to them. The same answers come from the process that
+//! owns the data folder (over its socket) and from a command that opened the folder itself.
+
+use crate::owner::{Error, OwnerHandle};
+use pictor_engine::{
+    Config, Effects, Engine, FoldError, Run, RunState, RunView, TaskState, TaskView,
+};
+use pictor_storage::Store;
+use pictor_storage::{RunRecord, RunRows};
+use pictor_tasks::history::{Control, Event, Fact, ResetTasks};
+use pictor_tasks::message::{Execution, Outcome, Output, RunId, Try};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The most runs or tasks in one answer.
+const PAGE: u32 = 1000;
+
+/// A question or an order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The newest runs.
+    Runs,
+    /// One run in numbers.
+    Show {
+        /// Its id or the beginning of it.
+        run: String,
+    },
+    /// Tasks of a run.
+    Tasks {
+        /// Its id or the beginning of it.
+        run: String,
+        /// Only those in this state.
+        state: Option<TaskState>,
+        /// Only those of this step.
+        step: Option<String>,
+    },
+    /// One task with its attempts.
+    Task {
+        /// The run's id or the beginning of it.
+        run: String,
+        /// As in `render[frame=7,tile=3]`.
+        task: String,
+    },
+    /// Changes a run.
+    Control {
+        /// Its id or the beginning of it.
+        run: String,
+        /// The change; its id makes sure that it happens once.
+        control: Control,
+    },
+    /// Does tasks of a run again: those that are named, or all that failed or were cancelled.
+    Retry {
+        /// Its id or the beginning of it.
+        run: String,
+        /// The tasks.
+        tasks: Vec<String>,
+        /// Makes sure that it happens once.
+        id: u64,
+    },
+}
+
+/// What comes back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Runs`].
+    Runs(Vec<RunLine>),
+    /// To [`Request::Show`].
+    Run(Box<RunReport>),
+    /// To [`Request::Tasks`].
+    Tasks(Vec<TaskView>),
+    /// To [`Request::Task`].
+    Task(Box<TaskReport>),
+    /// It was done; how many tasks it concerns.
+    Done(u32),
+    /// It was not done; why, for people.
+    Failed(String),
+}
+
+/// One run in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunLine {
+    /// Its id.
+    pub id: RunId,
+    /// The job's name.
+    pub name: String,
+    /// Its state.
+    pub state: String,
+    /// Whether a process is working on it now.
+    pub active: bool,
+    /// When it was submitted, milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it ended.
+    pub finished_ms: Option<i64>,
+    /// Where its results are delivered.
+    pub out_dir: String,
+}
+
+/// One run in detail.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunReport {
+    /// The run.
+    pub line: RunLine,
+    /// Its steps and numbers.
+    pub view: RunView,
+    /// The first failed tasks.
+    pub failures: Vec<TaskView>,
+    /// Tasks that are not running although nothing they need is missing, and why; the first few.
+    pub waiting: Vec<TaskView>,
+    /// Sentences from workers that are not failures.
+    pub notes: Vec<String>,
+}
+
+/// One task with its attempts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// The task.
+    pub task: TaskView,
+    /// Its attempts so far, in order.
+    pub attempts: Vec<AttemptView>,
+    /// Its accepted outputs.
+    pub outputs: Vec<Output>,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Its number.
+    pub attempt: u32,
+    /// Which carrying-out: names its log file.
+    pub execution: Execution,
+    /// When it started, milliseconds since 1970.
+    pub started_ms: i64,
+    /// How long it took.
+    pub took_ms: u32,
+    /// `succeeded`, `failed`, `cancelled`, `lost` or `running`.
+    pub outcome: String,
+    /// Why it failed.
+    pub message: String,
+}
+
+/// Answers a request, with the engine of the owner if there is one.
+pub async fn answer(store: &Store, owner: Option<&OwnerHandle>, request: Request) -> Answer {
+    let answered = match request {
+        Request::Runs => runs(store, owner).await,
+        Request::Show { run } => show(store, owner, &run).await,
+        Request::Tasks { run, state, step } => tasks(store, owner, &run, (state, step)).await,
+        Request::Task { run, task } => one_task(store, owner, &run, &task).await,
+        Request::Control { run, control } => change(store, owner, &run, |_| Ok((control, 0))).await,
+        Request::Retry { run, tasks, id } => {
+            change(store, owner, &run, move |run| {
+                let reset = to_reset(run, &tasks)?;
+                let count = run.reset_closure(&reset).len();
+                let control = Control { id, event: Event::Reset(reset) };
+                Ok((control, u32::try_from(count).unwrap_or(u32::MAX)))
+            })
+            .await
+        }
+    };
+    answered.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+}
+
+/// A stored run by its id or an unambiguous beginning of it.
+pub async fn stored_run(store: &Store, name: &str) -> Result<RunRecord, Error> {
+    store.run(name).await?.ok_or_else(|| Error::NoRun(name.to_owned()))
+}
+
+/// A run from its plan and history.
+pub async fn load_run(store: &Store, id: &RunId) -> Result<Run, Error> {
+    let bad = |why: String| Error::Plan { run: id.clone(), why };
+    let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;
+    if stored.fold_version != pictor_engine::plan::FOLD_VERSION {
+        return Err(bad(format!(
+            "it was written by another version of pictor (fold {}, this one knows {})",
+            stored.fold_version,
+            pictor_engine::plan::FOLD_VERSION
+        )));
+    }
+    let plan = serde_json::from_str(&stored.plan).map_err(|e| bad(format!("its plan: {e}")))?;
+    let mut run = Run::new(id.clone(), Arc::new(plan));
+    let mut fault: Option<FoldError> = None;
+    let fold = &mut |row| {
+        if fault.is_none() {
+            fault = run.apply(&row).err();
+        }
+    };
+    store.load_history(id, 1, fold).await?;
+    fault.map_or(Ok(run), |fault| Err(Error::Fold(id.clone(), fault)))
+}
+
+/// Asks the owner's engine about a run, or an engine made for the question.
+async fn ask<T: Send + 'static>(
+    store: &Store,
+    owner: Option<&OwnerHandle>,
+    id: &RunId,
+    question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
+) -> Result<T, Error> {
+    let mut question = Some(question);
+    if let Some(owner) = owner {
+        let (id, question_) = (id.clone(), question.take().expect("asked once"));
+        let answer = owner
+            .ask(move |engine| match engine.run(&id) {
+                Some(run) => Ok(question_(engine, run)),
+                None => Err(question_),
+            })
+            .await?;
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(back) => question = Some(back),
+        }
+    }
+    let run = load_run(store, id).await?;
+    let question = question.expect("given back by the owner");
+    Ok(question(&Engine::new(Config::default()), &run))
+}
+
+fn line(record: RunRecord, active: bool) -> RunLine {
+    RunLine {
+        id: record.id,
+        name: record.name,
+        state: record.state,
+        active,
+        created_ms: record.created_ms,
+        finished_ms: record.finished_ms,
+        out_dir: record.out_dir,
+    }
+}
+
+async fn active(owner: Option<&OwnerHandle>) -> Result<Vec<RunId>, Error> {
+    let Some(owner) = owner else { return Ok(Vec::new()) };
+    let running = |run: &&Run| !run.state().is_terminal();
+    owner.ask(move |engine| engine.runs().filter(running).map(|r| r.id().clone()).collect()).await
+}
+
+async fn runs(store: &Store, owner: Option<&OwnerHandle>) -> Result<Answer, Error> {
+    let active = active(owner).await?;
+    let records = store.runs(PAGE, None).await?;
+    let lines = records.into_iter().map(|record| {
+        let active = active.contains(&record.id);
+        line(record, active)
+    });
+    Ok(Answer::Runs(lines.collect()))
+}
+
+async fn show(store: &Store, owner: Option<&OwnerHandle>, run: &str) -> Result<Answer, Error> {
+    const FEW: usize = 10;
+    let record = stored_run(store, run).await?;
+    let active = active(owner).await?.contains(&record.id);
+    let now_ms = crate::now_ms();
+    let (view, failures, waiting) = ask(store, owner, &record.id, move |engine, run| {
+        let few = |state| all_tasks(engine, run, Some(state), None, now_ms).take(FEW).collect();
+        let failures: Vec<TaskView> = few(TaskState::Failed);
+        let waiting: Vec<TaskView> = few(TaskState::Ready);
+        (engine.view(run), failures, waiting)
+    })
+    .await?;
+    let mut notes: Vec<String> = Vec::new();
+    let collect = &mut |row: pictor_tasks::history::Row| {
+        if let Fact::Ended(ended) = row.fact
+            && let Outcome::Succeeded(products) = ended.outcome
+        {
+            for note in products.notes {
+                if notes.len() < 100 && !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
+        }
+    };
+    store.load_history(&record.id, 1, collect).await?;
+    let mut line = line(record, active);
+    view.state.name().clone_into(&mut line.state);
+    Ok(Answer::Run(Box::new(RunReport { line, view, failures, waiting, notes })))
+}
+
+fn all_tasks<'a>(
+    engine: &'a Engine,
+    run: &'a Run,
+    state: Option<TaskState>,
+    step: Option<&'a str>,
+    now_ms: i64,
+) -> impl Iterator<Item = TaskView> + 'a {
+    let states: Vec<TaskState> = state.map_or_else(|| TaskState::ALL.to_vec(), |s| vec![s]);
+    (0u16..)
+        .zip(&run.plan().steps)
+        .filter(move |(_, plan)| step.is_none_or(|name| plan.name == name))
+        .flat_map(move |(number, _)| {
+            let states = states.clone();
+            let mut indices: Vec<u32> =
+                states.iter().flat_map(|s| run.tasks_in(number, *s)).take(PAGE as usize).collect();
+            indices.sort_unstable();
+            indices.into_iter().map(move |index| (number, index))
+        })
+        .filter_map(move |(step, index)| engine.task(run, step, index, now_ms))
+}
+
+async fn tasks(
+    store: &Store,
+    owner: Option<&OwnerHandle>,
+    run: &str,
+    (state, step): (Option<TaskState>, Option<String>),
+) -> Result<Answer, Error> {
+    let record = stored_run(store, run).await?;
+    let now_ms = crate::now_ms();
+    let tasks = ask(store, owner, &record.id, move |engine, run| {
+        if let Some(name) = step.as_ref().filter(|name| run.plan().step(name).is_none()) {
+            let steps = run.plan().steps.iter().map(|step| step.name.as_str());
+            let steps = steps.collect::<Vec<_>>().join(", ");
+            return Err(format!("run {} has no step `{name}`; it has {steps}", run.id()));
+        }
+        let tasks = all_tasks(engine, run, state, step.as_deref(), now_ms);
+        Ok(tasks.take(PAGE as usize).collect())
+    });
+    Ok(tasks.await?.map_or_else(Answer::Failed, Answer::Tasks))
+}
+
+async fn one_task(
+    store: &Store,
+    owner: Option<&OwnerHandle>,
+    run: &str,
+    task: &str,
+) -> Result<Answer, Error> {
+    let record = stored_run(store, run).await?;
+    let (now_ms, name) = (crate::now_ms(), task.to_owned());
+    let found = ask(store, owner, &record.id, move |engine, run| {
+        let (step, index) = run.find_task(&name)?;
+        let outputs = run.outputs(step, index).map_or_else(Vec::new, |(_, o)| o.to_vec());
+        Some((engine.task(run, step, index, now_ms)?, outputs, step))
+    });
+    let Some((task, outputs, step)) = found.await? else {
+        return Ok(Answer::Failed(format!(
+            "run {} has no task `{task}`; `pictor tasks {}` lists them",
+            record.id, record.id
+        )));
+    };
+    let mut attempts: BTreeMap<(u32, u32, Execution), AttemptView> = BTreeMap::new();
+    let collect = &mut |row: pictor_tasks::history::Row| {
+        let (reference, execution, view) = match &row.fact {
+            Fact::Claim(claim) => {
+                let view = ("running", row.time_ms, 0, String::new());
+                (claim.task, claim.execution, view)
+            }
+            Fact::Ended(ended) => {
+                let (outcome, message) = outcome(&ended.outcome);
+                let view = (outcome, ended.started_ms, ended.took_ms, message);
+                (ended.task, ended.execution, view)
+            }
+            Fact::Event(_) => return,
+        };
+        if (reference.step, reference.task.index) == (step, task.index) {
+            let Try { attempt, .. } = reference.task;
+            let (outcome, started_ms, took_ms, message) = view;
+            let outcome = outcome.to_owned();
+            let view = AttemptView { attempt, execution, started_ms, took_ms, outcome, message };
+            attempts.insert((reference.generation, attempt, execution), view);
+        }
+    };
+    store.load_history(&record.id, 1, collect).await?;
+    let attempts = attempts.into_values().collect();
+    Ok(Answer::Task(Box::new(TaskReport { task, attempts, outputs })))
+}
+
+fn outcome(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Succeeded(_) => ("succeeded", String::new()),
+        Outcome::Failed(failure) => ("failed", failure.message.clone()),
+        Outcome::Cancelled => ("cancelled", String::new()),
+        Outcome::Lost => ("lost", String::new()),
+    }
+}
+
+/// Which tasks a retry is about.
+fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
+    let mut chosen: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+    for name in names {
+        if let Some((step, index)) = run.find_task(name) {
+            chosen.entry(step).or_default().push(index);
+        } else if let Some(step) = run.plan().step(name) {
+            let all = TaskState::ALL.into_iter().flat_map(|state| run.tasks_in(step, state));
+            chosen.entry(step).or_default().extend(all);
+        } else {
+            return Err(format!("there is no task `{name}`"));
+        }
+    }
+    if names.is_empty() {
+        for step in (0u16..).take(run.plan().steps.len()) {
+            let bad = [TaskState::Failed, TaskState::Cancelled];
+            let tasks: Vec<u32> = bad.into_iter().flat_map(|s| run.tasks_in(step, s)).collect();
+            if !tasks.is_empty() {
+                chosen.insert(step, tasks);
+            }
+        }
+    }
+    if chosen.values().all(Vec::is_empty) {
+        return Err("nothing failed and nothing was cancelled, so there is nothing to retry".into());
+    }
+    Ok(chosen.into_iter().map(|(step, tasks)| ResetTasks { step, tasks }).collect())
+}
+
+/// A run that is over can only be done again.
+fn fits(run: &Run, event: &Event) -> Result<(), String> {
+    let change = match event {
+        Event::Paused => "paused",
+        Event::Resumed => "resumed",
+        Event::Cancelled => "cancelled",
+        Event::Priority(_) | Event::Reset(_) => return Ok(()),
+    };
+    let (id, state) = (run.id(), run.state());
+    if state.is_terminal() {
+        let hint = format!("`pictor retry {id}` does tasks of it again");
+        return Err(format!("{id} is over ({}) and cannot be {change}; {hint}", state.name()));
+    }
+    Ok(())
+}
+
+/// Changes a run: through the owner if there is one, else in the store.
+async fn change(
+    store: &Store,
+    owner: Option<&OwnerHandle>,
+    run: &str,
+    make: impl FnOnce(&Run) -> Result<(Control, u32), String> + Send + 'static,
+) -> Result<Answer, Error> {
+    let record = stored_run(store, run).await?;
+    let question = move |_: &Engine, run: &Run| {
+        let (control, count) = make(run)?;
+        fits(run, &control.event).map(|()| (control, count))
+    };
+    let order = ask(store, owner, &record.id, question).await?;
+    let (control, count) = match order {
+        Ok(order) => order,
+        Err(why) => return Ok(Answer::Failed(why)),
+    };
+    if let Some(owner) = owner {
+        let known = record.id.clone();
+        if owner.ask(move |engine| engine.run(&known).is_some()).await? {
+            owner.control(record.id, control).await?;
+            return Ok(Answer::Done(count));
+        }
+        // Nobody works on this run: it is changed where it is kept, and nothing of it is started.
+    }
+    let loaded = load_run(store, &record.id).await?;
+    let mut engine = Engine::new(Config::default());
+    let now_ms = crate::now_ms();
+    engine.add_run(loaded, record.owner, record.created_ms, now_ms);
+    let mut fx = Effects::default();
+    engine.control(&record.id, control, now_ms, &mut fx);
+    for (run, rows) in &fx.rows {
+        let state = engine.run(run).map(Run::state);
+        let ended = rows.last().map(|row| row.time_ms);
+        let state = state.map(|s: RunState| (s.name(), ended.filter(|_| s.is_terminal())));
+        store.commit(&[RunRows { run, rows, state }]).await?;
+    }
+    Ok(Answer::Done(count))
+}

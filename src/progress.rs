@@ -1,0 +1,182 @@
+//! How a run goes, live: bars on a terminal, plain lines otherwise, JSON lines for programs.
+
+use crate::session::{DRAW, mean};
+use crate::terminal::{duration, say};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use pictor_engine::{RunState, RunView, StepView, TaskState};
+use pictor_server::OwnerHandle;
+use pictor_storage::RunRecord;
+use pictor_tasks::message::RunId;
+use std::io::IsTerminal;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How often plain lines are printed while nothing is completed.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Shows a run until told that it is over.
+pub(crate) struct Progress {
+    task: JoinHandle<()>,
+    over: watch::Sender<bool>,
+}
+
+impl Progress {
+    /// Starts to show a run.
+    pub(crate) fn start(run: &RunRecord, owner: OwnerHandle, json: bool) -> Self {
+        let id = run.id.clone();
+        if json {
+            say(&serde_json::json!({ "event": "start", "run": id, "out": run.out_dir }).to_string());
+        } else {
+            say(&format!("{id}: results land in {}", run.out_dir));
+        }
+        let (over, end) = watch::channel(false);
+        let task = if !json && std::io::stdout().is_terminal() {
+            tokio::spawn(bars(id, owner, Pace(end)))
+        } else {
+            tokio::spawn(lines(id, owner, Pace(end), json))
+        };
+        Self { task, over }
+    }
+
+    /// Waits until the last state was shown.
+    pub(crate) async fn finish(self) {
+        self.over.send_replace(true);
+        // A panic in it was printed.
+        let _ = self.task.await;
+    }
+}
+
+/// When to look next.
+struct Pace(watch::Receiver<bool>);
+
+impl Pace {
+    /// Waits for the next look. `false`: the last one was taken.
+    async fn next(&mut self) -> bool {
+        if *self.0.borrow() {
+            return false;
+        }
+        // Without the sender it is over as well, and the next question to the owner fails.
+        let _ = tokio::time::timeout(DRAW, self.0.wait_for(|over| *over)).await;
+        true
+    }
+}
+
+async fn view(owner: &OwnerHandle, id: &RunId) -> Option<RunView> {
+    let id = id.clone();
+    owner.ask(move |engine| engine.run(&id).map(|run| engine.view(run))).await.ok()?
+}
+
+fn finished(step: &StepView) -> u32 {
+    TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
+}
+
+/// `1 failed, 2 running`, without what is not there.
+fn extras(step: &StepView) -> String {
+    let states = [TaskState::Running, TaskState::Failed, TaskState::Skipped, TaskState::Cancelled];
+    let shown = states.into_iter().filter(|s| step.count(*s) > 0);
+    shown.map(|s| format!("{} {}", step.count(s), s.name())).collect::<Vec<_>>().join(", ")
+}
+
+async fn bars(id: RunId, owner: OwnerHandle, mut pace: Pace) {
+    let group = MultiProgress::new();
+    let style = |template| ProgressStyle::with_template(template).expect("a valid template");
+    let step_style = style("{prefix:>12} {bar:32.cyan/238} {pos:>6}/{len:<6} {msg}");
+    let mut all: Vec<ProgressBar> = Vec::new();
+    let total = group.add(ProgressBar::no_length().with_style(style("{msg:>12}")));
+    let started = Instant::now();
+    while let Some(view) = view(&owner, &id).await {
+        while all.len() < view.steps.len() {
+            let bar = ProgressBar::new(0).with_style(step_style.clone());
+            bar.set_prefix(view.steps[all.len()].name.clone());
+            all.push(group.insert_before(&total, bar));
+        }
+        for (bar, step) in all.iter().zip(&view.steps) {
+            bar.set_length(u64::from(step.tasks.unwrap_or(0)));
+            bar.set_position(u64::from(finished(step)));
+            let each = step.mean_ms.map_or_else(String::new, |m| format!("{} each", mean(Some(m))));
+            let words = [each, extras(step)].into_iter().filter(|w| !w.is_empty());
+            bar.set_message(words.collect::<Vec<_>>().join(", "));
+        }
+        total.set_message(footer(&view, started));
+        if !pace.next().await {
+            break;
+        }
+    }
+    for bar in &all {
+        bar.abandon();
+    }
+    total.finish_and_clear();
+}
+
+/// Time, frames a second and time to the end.
+fn footer(view: &RunView, started: Instant) -> String {
+    let elapsed = started.elapsed();
+    let mut words = vec![duration(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))];
+    let frames = view.steps.iter().rev().find(|s| s.over == ["frame"]);
+    let frames = frames.map(|step| step.count(TaskState::Succeeded));
+    if let Some(frames) = frames.filter(|n| *n > 0) {
+        let rate = f64::from(frames) / elapsed.as_secs_f64().max(0.001);
+        words.push(if rate >= 1.0 {
+            format!("{rate:.1} frames/s")
+        } else {
+            format!("{:.1} s a frame", 1.0 / rate)
+        });
+    }
+    let eta = view.eta_ms.filter(|eta| *eta > 0);
+    words.extend(eta.map(|eta| format!("{} to go", duration(eta))));
+    words.join("  ")
+}
+
+async fn lines(id: RunId, owner: OwnerHandle, mut pace: Pace, json: bool) {
+    let started = Instant::now();
+    let mut told: Vec<u32> = Vec::new();
+    let mut last = Instant::now();
+    let mut state = RunState::Running;
+    while let Some(view) = view(&owner, &id).await {
+        told.resize(view.steps.len(), 0);
+        let waited = last.elapsed() >= LINE;
+        for (told, step) in told.iter_mut().zip(&view.steps) {
+            let (done, all) = (finished(step), step.tasks.unwrap_or(0));
+            let complete = done == all && all > 0;
+            // People want to read a line now and then; programs want to know.
+            if done == *told || !(json || complete || waited) {
+                continue;
+            }
+            *told = done;
+            if json {
+                say(&serde_json::json!({
+                    "event": "step", "run": id, "step": step.name, "finished": done, "tasks": all,
+                    "failed": step.count(TaskState::Failed), "eta_ms": view.eta_ms,
+                })
+                .to_string());
+            } else {
+                let extras = extras(step);
+                let extras = if extras.is_empty() { extras } else { format!("  ({extras})") };
+                let footer = footer(&view, started);
+                say(&format!("{:>12} {done}/{all}{extras}  {footer}", step.name));
+            }
+        }
+        if waited {
+            last = Instant::now();
+        }
+        if !view.state.is_terminal() && std::mem::replace(&mut state, view.state) != view.state {
+            changed(&id, view.state, json);
+        }
+        if !pace.next().await {
+            break;
+        }
+    }
+}
+
+/// Somebody paused the run from another terminal, or let it go on.
+fn changed(id: &RunId, state: RunState, json: bool) {
+    if json {
+        say(&serde_json::json!({ "event": "state", "run": id, "state": state }).to_string());
+    } else if state == RunState::Paused {
+        say(&format!("{id} is paused; go on with: pictor resume {id}"));
+    } else {
+        say(&format!("{id} goes on"));
+    }
+}

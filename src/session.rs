@@ -1,0 +1,385 @@
+//! One machine as a whole farm: the owner, the in-process queue and one worker in this process, until
+//! the run is over.
+
+use crate::progress::Progress;
+use crate::terminal::{complain, duration, say};
+use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
+use anyhow::Context;
+use pictor_engine::{Config, Run, RunState, TaskState};
+use pictor_executor::Agent;
+use pictor_queue::in_process;
+use pictor_server::{
+    Answer, Committed, Owner, OwnerHandle, Request, SubmitError, answer, ask, deliver_all,
+    deliver_rows, listen, load_run, now_ms, read_job, stored_run,
+};
+use pictor_storage::{Artifacts, Store};
+use pictor_storage::{RunRecord, RunRows};
+use pictor_tasks::history::{Control, Event};
+use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::worker::Inventory;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
+
+/// A worker that takes longer to stop will not stop, and a disk that takes longer to store what is left
+/// will not store it.
+const STOP: Duration = Duration::from_secs(5);
+/// The worker in this process.
+const HERE: WorkerId = WorkerId(1);
+
+/// A number that no other message has.
+pub(crate) fn random_id() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// `pictor run`.
+pub(crate) async fn run(
+    data: &Path,
+    job: &Path,
+    out: Option<PathBuf>,
+    set: &[(String, String)],
+    how: (&Machine, bool),
+) -> anyhow::Result<u8> {
+    let job = match read_job(job, set, true).await {
+        Ok(job) => job,
+        Err(SubmitError::Invalid(text)) => {
+            crate::terminal::explain(text.trim_end());
+            return Ok(INVALID);
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            return Ok(INVALID);
+        }
+    };
+    let store = open(data).await?;
+    let mut new = job.new_run(Path::new(""), now_ms(), random_id());
+    let out = out.unwrap_or_else(|| Path::new("out").join(&*new.id.0));
+    let out = std::path::absolute(&out).context("the output folder")?;
+    new.out_dir = out.display().to_string();
+    store.create_run(&new).await.context("store the run")?;
+    let record = stored_run(&store, &new.id.0).await?;
+    let run = Run::new(new.id.clone(), Arc::new(job.plan));
+    work(data, store, (run, record), how).await
+}
+
+/// `pictor resume`.
+pub(crate) async fn resume(data: &Path, run: &str, how: (&Machine, bool)) -> anyhow::Result<u8> {
+    let control = |event| Control { id: random_id(), event };
+    let order = Request::Control { run: run.to_owned(), control: control(Event::Resumed) };
+    if works_on(data, run).await?
+        && let Some(said) = ask(data, &order).await?
+    {
+        return crate::inspect::done(said, &format!("{run} goes on, in the process that runs it"));
+    }
+    let store = open(data).await?;
+    let record = stored_run(&store, run).await?;
+    let mut run = load_run(&store, &record.id).await?;
+    if run.state() == RunState::Paused {
+        done(&answer(&store, None, order).await)?;
+        run = load_run(&store, &record.id).await?;
+    }
+    work(data, store, (run, record), how).await
+}
+
+/// `pictor retry`.
+pub(crate) async fn retry(
+    data: &Path,
+    run: &str,
+    tasks: Vec<String>,
+    how: (&Machine, bool),
+) -> anyhow::Result<u8> {
+    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id() };
+    if works_on(data, run).await?
+        && let Some(said) = ask(data, &order).await?
+    {
+        return crate::inspect::done(said, "tasks are done again, in the process that runs it");
+    }
+    let store = open(data).await?;
+    let count = done(&answer(&store, None, order).await)?;
+    let record = stored_run(&store, run).await?;
+    let mut loaded = load_run(&store, &record.id).await?;
+    if loaded.state() == RunState::Paused {
+        let control = Control { id: random_id(), event: Event::Resumed };
+        done(&answer(&store, None, Request::Control { run: run.to_owned(), control }).await)?;
+        loaded = load_run(&store, &record.id).await?;
+    }
+    if !how.1 {
+        say(&format!("{count} tasks of {} are done again", record.id));
+    }
+    work(data, store, (loaded, record), how).await
+}
+
+fn done(said: &Answer) -> anyhow::Result<u32> {
+    match said {
+        Answer::Done(count) => Ok(*count),
+        Answer::Failed(why) => anyhow::bail!("{why}"),
+        _ => anyhow::bail!("the answer does not fit the question"),
+    }
+}
+
+/// Whether another process is working on the run now.
+async fn works_on(data: &Path, run: &str) -> anyhow::Result<bool> {
+    let said = ask(data, &Request::Show { run: run.to_owned() }).await?;
+    Ok(matches!(said, Some(Answer::Run(report)) if report.line.active))
+}
+
+/// Opens a data folder for this process alone.
+async fn open(data: &Path) -> anyhow::Result<Arc<Store>> {
+    match Store::open(data).await {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(pictor_storage::Error::Locked { pid }) => {
+            let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            anyhow::bail!(
+                "another pictor{pid} is working in {}; wait until it is done, or work in another \
+                 folder with --data DIR",
+                data.display()
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("open {}", data.display())),
+    }
+}
+
+/// What is on this machine, as far as the run needs to know.
+async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::Config {
+    let programs = pictor_executor::Programs::default();
+    let wanted: BTreeSet<&str> = run
+        .plan()
+        .steps
+        .iter()
+        .flat_map(|step| step.requires.software.keys().map(String::as_str))
+        .collect();
+    let mut inventory: Inventory = pictor_executor::inventory::find(data, &programs, &wanted).await;
+    // The job and the machine are the same person's.
+    inventory.allows_commands = true;
+    inventory.slots = machine.slots.unwrap_or(inventory.slots);
+    let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
+    config.slots = inventory.slots;
+    config.allow_commands = true;
+    config
+}
+
+/// Works on a run until it is over, paused or interrupted.
+async fn work(
+    data: &Path,
+    store: Arc<Store>,
+    (run, record): (Run, RunRecord),
+    (options, json): (&Machine, bool),
+) -> anyhow::Result<u8> {
+    let (id, out) = (record.id.clone(), PathBuf::from(&record.out_dir));
+    let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
+    if run.state().is_terminal() {
+        if record.finished_ms.is_none() {
+            // A run without any task is over before it begins.
+            let state = Some((run.state().name(), Some(now_ms())));
+            store.commit(&[RunRows { run: &id, rows: &[], state }]).await?;
+        }
+        return conclude(&run, &artifacts, &out, (data, json)).await;
+    }
+    let config = machine(data, &run, options).await;
+    let (port, mut workers) = in_process(&[HERE]);
+    let engine = Config {
+        workers_are_final: true,
+        limits: options.limits.iter().cloned().collect(),
+        ..Config::default()
+    };
+    let (mut owner, handle) = Owner::new(engine, store.clone(), port, now_ms);
+    owner.add(run, record.owner.clone(), record.created_ms);
+    // Whatever an earlier process held died with it: this one has the folder's lock.
+    owner.forget_worker(HERE).await?;
+    let socket = listen(data, store.clone(), handle.clone());
+    if let Err(error) = &socket {
+        tracing::warn!(%error, "other commands cannot reach this run: no socket in the data folder");
+    }
+    let news = handle.news();
+    let progress = Progress::start(&record, handle.clone(), json);
+    let mut owner = tokio::spawn(owner.run());
+    let agent = Agent::start(workers.remove(0), config).context("start the worker")?;
+    let delivery =
+        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), out.clone())));
+    let ended = tokio::select! {
+        state = until_over(&handle, &id) => state,
+        stopped = &mut owner => {
+            stopped.context("the engine")??;
+            anyhow::bail!("the engine stopped");
+        }
+        interrupted = interrupted() => interrupted.map(|()| None)?,
+    };
+    if !stop(agent, progress, &handle, owner).await? {
+        complain(&format!(
+            "history cannot be written to {}: what was not written is done again. Make room, then: \
+             pictor resume {id}",
+            data.display()
+        ));
+        return Ok(if ended.is_some() { FAILED } else { INTERRUPTED });
+    }
+    if let Ok(socket) = socket {
+        socket.abort();
+    }
+    // What it did not deliver is delivered below, or by the next `resume`.
+    delivery.abort();
+    // The socket would lead others to nobody.
+    let _ = std::fs::remove_file(pictor_server::socket_path(data));
+    let run = load_run(&store, &id).await?;
+    if ended.is_some() {
+        return conclude(&run, &artifacts, &out, (data, json)).await;
+    }
+    say_unless(json, &format!("interrupted; go on with: pictor resume {id}"));
+    Ok(INTERRUPTED)
+}
+
+/// Lets everything end in good order. `false`: history cannot be written.
+async fn stop(
+    agent: pictor_executor::Handle,
+    progress: Progress,
+    handle: &OwnerHandle,
+    owner: JoinHandle<Result<(), pictor_server::Error>>,
+) -> anyhow::Result<bool> {
+    if tokio::time::timeout(STOP, agent.shutdown()).await.is_err() {
+        tracing::warn!("a task does not stop; it ends with this process");
+    }
+    let owner = async {
+        progress.finish().await;
+        handle.stop().await;
+        owner.await
+    };
+    let Ok(ended) = tokio::time::timeout(STOP, owner).await else { return Ok(false) };
+    ended.context("the engine")??;
+    Ok(true)
+}
+
+fn say_unless(json: bool, line: &str) {
+    if !json {
+        say(line);
+    }
+}
+
+async fn interrupted() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    tokio::spawn(async {
+        // The second time is meant.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    });
+    Ok(())
+}
+
+/// Waits until nothing more happens by itself.
+async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
+    let mut news = handle.news();
+    loop {
+        let asked = id.clone();
+        let state = handle.ask(move |engine| engine.run(&asked).map(Run::state)).await.ok()??;
+        if state.is_terminal() {
+            return Some(state);
+        }
+        loop {
+            match news.recv().await {
+                Ok(committed) if committed.changed.contains_key(id) => break,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => break,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// Copies results to the output folder as they come.
+async fn deliver(
+    handle: OwnerHandle,
+    mut news: tokio::sync::broadcast::Receiver<Arc<Committed>>,
+    (id, data, out): (RunId, PathBuf, PathBuf),
+) {
+    let Ok(artifacts) = Artifacts::folder(&data.join("artifacts")) else { return };
+    let asked = id.clone();
+    let Ok(Some(plan)) =
+        handle.ask(move |engine| engine.run(&asked).map(|run| run.plan().clone())).await
+    else {
+        return;
+    };
+    drop(handle);
+    if plan.steps.iter().all(|step| step.deliver.is_empty()) {
+        return;
+    }
+    loop {
+        match news.recv().await {
+            Ok(committed) => {
+                let Some(rows) = committed.rows.get(&id) else { continue };
+                // What cannot be delivered now is tried again at the end, and told there.
+                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &out)).await;
+            }
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// The end of a run: everything is delivered, and people are told.
+async fn conclude(
+    run: &Run,
+    artifacts: &Artifacts,
+    out: &Path,
+    (data, json): (&Path, bool),
+) -> anyhow::Result<u8> {
+    let delivered = deliver_all(run, artifacts, out).await;
+    let state = run.state();
+    let count = |state: TaskState| -> usize {
+        (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()
+    };
+    let line = format!(
+        "{} {}: {} tasks succeeded, {} failed, {} skipped, {} cancelled",
+        run.id(),
+        state.name(),
+        count(TaskState::Succeeded),
+        count(TaskState::Failed),
+        count(TaskState::Skipped),
+        count(TaskState::Cancelled)
+    );
+    if json {
+        say(&serde_json::json!({
+            "event": "end", "run": run.id(), "state": state,
+            "files": delivered.files, "undelivered": delivered.failures,
+        })
+        .to_string());
+    } else {
+        say(&line);
+        crate::inspect::tell_failures(run);
+        if !delivered.files.is_empty() {
+            say(&format!("{} files in {}", delivered.files.len(), out.display()));
+        }
+    }
+    if !delivered.failures.is_empty() {
+        for failure in delivered.failures.iter().take(5) {
+            complain(&format!("deliver {failure}"));
+        }
+        complain(&format!(
+            "{} results are not in {}; they are safe in {}. Make room, then: pictor resume {}",
+            delivered.failures.len(),
+            out.display(),
+            data.display(),
+            run.id()
+        ));
+        return Ok(FAILED);
+    }
+    Ok(if state == RunState::Succeeded { SUCCEEDED } else { FAILED })
+}
+
+/// How often a terminal is drawn.
+pub(crate) const DRAW: Duration = Duration::from_millis(200);
+
+/// For people: how long a step's task takes.
+pub(crate) fn mean(mean_ms: Option<f64>) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration")]
+    mean_ms.map_or_else(String::new, |ms| duration(ms as u64))
+}

@@ -1,0 +1,56 @@
+//! Lines to the terminal. A closed pipe (`pictor runs | head`) is no error.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+/// Prints a line to standard output.
+pub(crate) fn say(line: &str) {
+    // Nobody reads any more: there is nobody to tell.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Prints a line to standard error, marked as an error.
+pub(crate) fn complain(line: &str) {
+    // As above.
+    let _ = writeln!(std::io::stderr().lock(), "error: {line}");
+}
+
+/// Prints a line of an explanation to standard error.
+pub(crate) fn explain(line: &str) {
+    // As above.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Rows as aligned columns, two spaces between.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: &[&str]| {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    line(head);
+    for row in rows {
+        line(&row.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// `1:02:03`, `2:03`, `4.2 s` or `37 ms`.
+pub(crate) fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0 => format!("{ms} ms"),
+        1..=59 => format!("{}.{} s", seconds, ms % 1000 / 100),
+        60..=3599 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    }
+}

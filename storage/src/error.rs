@@ -1,0 +1,178 @@
+//! The errors of this crate. A variant says who has to act.
+
+use std::io;
+use std::path::Path;
+
+/// `SQLite`'s primary result codes that this crate tells apart.
+mod code {
+    pub(super) const BUSY: u32 = 5;
+    pub(super) const LOCKED: u32 = 6;
+    pub(super) const READONLY: u32 = 8;
+    pub(super) const IOERR: u32 = 10;
+    pub(super) const CORRUPT: u32 = 11;
+    pub(super) const FULL: u32 = 13;
+    pub(super) const TOOBIG: u32 = 18;
+    pub(super) const CONSTRAINT: u32 = 19;
+    pub(super) const NOTADB: u32 = 26;
+}
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk, database or object store did not do its part. Nothing was changed.
+    #[error("{message}")]
+    Unavailable {
+        /// What happened, where, and what to do.
+        message: String,
+        /// Whether the same call can succeed later without anything else being done.
+        retryable: bool,
+        /// The cause.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// What is stored breaks a rule that always holds: someone has to look at it.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(String),
+    /// Another process owns the data folder.
+    #[error("the data folder is in use{}", owner(*pid))]
+    Locked {
+        /// That process, if it has said so already.
+        pid: Option<u32>,
+    },
+    /// The caller asked for something that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing.
+    #[error("{0} does not exist")]
+    NotFound(String),
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" by process {pid}"))
+}
+
+impl Error {
+    /// Whether the same call may succeed when it is made again after a while.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { retryable, .. } => *retryable,
+            Self::Corrupt(_) | Self::Locked { .. } | Self::Invalid(_) | Self::NotFound(_) => false,
+        }
+    }
+
+    /// An error of the operating system at `path`.
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let place = path.display();
+        let full = is_full(&source);
+        let message = if full {
+            disk_full(path)
+        } else {
+            match source.kind() {
+                io::ErrorKind::NotFound => return Self::NotFound(format!("`{place}`")),
+                io::ErrorKind::PermissionDenied => {
+                    format!("`{place}` may not be read or written: change its owner or mode")
+                }
+                _ => format!("`{place}` cannot be read or written"),
+            }
+        };
+        let retryable = full || source.kind() == io::ErrorKind::Interrupted;
+        Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
+    }
+
+    /// An error of the database file at `path`.
+    pub(crate) fn sql(path: &Path, source: sqlx::Error) -> Self {
+        let place = path.display();
+        let (message, retryable) = match &source {
+            sqlx::Error::Database(e) if e.is_unique_violation() => {
+                return Self::Corrupt(format!("a row of `{place}` is there already: {e}"));
+            }
+            sqlx::Error::Database(e) => match primary_code(e.as_ref()) {
+                code::FULL => (disk_full(path), true),
+                code::BUSY | code::LOCKED => {
+                    (format!("`{place}` is used by another program: end it"), true)
+                }
+                code::READONLY => {
+                    (format!("`{place}` may not be written: change its owner or mode"), false)
+                }
+                code::IOERR => (format!("`{place}`: the disk reports an error"), true),
+                code::CORRUPT | code::NOTADB => {
+                    return Self::Corrupt(format!("`{place}` is not a sound database: {e}"));
+                }
+                code::CONSTRAINT => return Self::Invalid(format!("a rule is broken: {e}")),
+                _ => (format!("`{place}` cannot be used"), false),
+            },
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                return Self::Corrupt(format!("`{place}`: {source}"));
+            }
+            _ => (format!("`{place}` cannot be used"), false),
+        };
+        Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
+    }
+
+    /// An error of artifact storage about `key`; `place` is where the storage is.
+    pub(crate) fn artifact(place: &Path, key: &str, source: opendal::Error) -> Self {
+        use opendal::ErrorKind;
+        let full = std::error::Error::source(&source)
+            .and_then(|cause| cause.downcast_ref::<io::Error>())
+            .is_some_and(is_full);
+        let (message, retryable) = match source.kind() {
+            _ if full => (disk_full(place), true),
+            ErrorKind::NotFound => return Self::NotFound(format!("the artifact `{key}`")),
+            ErrorKind::ConfigInvalid | ErrorKind::Unsupported => {
+                return Self::Invalid(format!("artifact storage cannot do this: {source}"));
+            }
+            _ => (format!("the artifact `{key}` cannot be read or written"), source.is_temporary()),
+        };
+        Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
+    }
+}
+
+fn disk_full(path: &Path) -> String {
+    format!("the disk that holds `{}` is full: free some space on it", path.display())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// `SQLite`'s result code without the extension in its upper bits.
+fn primary_code(error: &dyn sqlx::error::DatabaseError) -> u32 {
+    error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default() & 0xff
+}
+
+/// Whether a result was longer than a text may be.
+pub(crate) fn is_too_big(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| primary_code(e) == code::TOOBIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_names_the_path_and_can_be_retried() {
+        let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let error = Error::io(Path::new("/data/x"), full);
+        assert!(error.is_retryable());
+        assert_eq!(
+            error.to_string(),
+            "the disk that holds `/data/x` is full: free some space on it"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_under_artifact_storage_is_recognised() {
+        let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let full = opendal::Error::new(opendal::ErrorKind::Unexpected, "write").set_source(full);
+        let error = Error::artifact(Path::new("/data"), "a/b", full);
+        assert!(error.is_retryable());
+        assert!(error.to_string().contains("`/data` is full"), "{error}");
+    }
+
+    #[test]
+    fn who_is_locked_out_learns_by_whom() {
+        let text = Error::Locked { pid: Some(7) }.to_string();
+        assert_eq!(text, "the data folder is in use by process 7");
+        assert_eq!(Error::Locked { pid: None }.to_string(), "the data folder is in use");
+    }
+}

@@ -1,0 +1,81 @@
+//! Where a run's history ends, and what may follow it.
+
+use crate::Error;
+use pictor_tasks::history::Row;
+use pictor_tasks::message::RunId;
+use sqlx::sqlite::SqliteConnection;
+
+/// The last row of a run's history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    /// The run's number.
+    pub(crate) run: i64,
+    /// The last row's place; 0 when there is none.
+    pub(crate) seq: u64,
+    /// The last row's time.
+    pub(crate) time_ms: i64,
+}
+
+impl Head {
+    /// Where a run's history ends; nothing if there is no such run.
+    pub(crate) async fn load(
+        on: &mut SqliteConnection,
+        run: &RunId,
+    ) -> Result<Option<Self>, sqlx::Error> {
+        let number: Option<i64> = sqlx::query_scalar("SELECT number FROM run WHERE id = $1")
+            .bind(&*run.0)
+            .fetch_optional(&mut *on)
+            .await?;
+        let Some(run) = number else { return Ok(None) };
+        let last: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT seq, time_ms FROM ( \
+           SELECT * FROM (SELECT seq, time_ms FROM attempt WHERE run = $1 ORDER BY seq DESC LIMIT 1) \
+           UNION ALL \
+           SELECT * FROM (SELECT seq, time_ms FROM claim WHERE run = $1 ORDER BY seq DESC LIMIT 1) \
+           UNION ALL \
+           SELECT * FROM (SELECT seq, time_ms FROM event WHERE run = $1 ORDER BY seq DESC LIMIT 1)) \
+         ORDER BY seq DESC LIMIT 1",
+    )
+    .bind(run)
+    .fetch_optional(on)
+    .await?;
+        let (seq, time_ms) = last.unwrap_or((0, i64::MIN));
+        Ok(Some(Self { run, seq: seq.cast_unsigned(), time_ms }))
+    }
+
+    /// Splits rows into those at or before this head and those that follow it, and checks that they
+    /// go on without a gap and never back in time.
+    pub(crate) fn split<'r>(&self, rows: &'r [Row]) -> Result<(&'r [Row], &'r [Row]), Error> {
+        let Some(first) = rows.first() else {
+            return Ok((rows, rows));
+        };
+        if first.seq == 0 || first.seq > self.seq + 1 {
+            return Err(Error::Invalid(format!(
+                "row {} cannot follow row {} of the history",
+                first.seq, self.seq
+            )));
+        }
+        for pair in rows.windows(2) {
+            if pair[1].seq != pair[0].seq + 1 || pair[1].time_ms < pair[0].time_ms {
+                return Err(Error::Invalid(format!(
+                    "row {} does not follow row {} in number and time",
+                    pair[1].seq, pair[0].seq
+                )));
+            }
+        }
+        let known = usize::try_from(self.seq + 1 - first.seq).unwrap_or(usize::MAX);
+        let (old, new) = rows.split_at(known.min(rows.len()));
+        if new.first().is_some_and(|row| row.time_ms < self.time_ms) {
+            return Err(Error::Invalid(format!(
+                "row {} is older than the row before",
+                self.seq + 1
+            )));
+        }
+        Ok((old, new))
+    }
+
+    /// The head after `rows`.
+    pub(crate) fn after(self, rows: &[Row]) -> Self {
+        rows.last().map_or(self, |row| Self { seq: row.seq, time_ms: row.time_ms, ..self })
+    }
+}

@@ -1,0 +1,268 @@
+//! What a task does: one struct per kind of step. The same types are read from the job file, kept in
+//! the plan and sent to workers. Strings marked *templated* may hold `{frame}`-style placeholders
+//! (see [`crate::template`]), filled in by the worker for each task.
+
+use crate::job::formats::{DimensionName, EngineName, FileName, Property, TemplateText};
+use crate::units::{Grid, Millis, Resolution};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// A JSON number, truth value, text or list, given to a scene property.
+pub type PropertyValue = serde_json::Value;
+
+/// What the tasks of a step do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// Does nothing.
+    Noop(Noop),
+    /// Runs a program.
+    Command(Command),
+    /// Opens the scene and checks that it can be rendered.
+    Inspect(Scene),
+    /// Renders a frame or a tile with Blender.
+    Blender(Render),
+    /// Puts tiles together.
+    Merge(Merge),
+    /// Applies the scene's denoiser and compositor.
+    Finish(Scene),
+    /// Applies the scene's view transform and writes an ordinary picture.
+    Develop(Develop),
+    /// Makes a video of pictures.
+    Encode(Encode),
+}
+
+impl Body {
+    /// The kind's name, as written in a job file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Noop(_) => "noop",
+            Self::Command(_) => "command",
+            Self::Inspect(_) => "inspect",
+            Self::Blender(_) => "blender",
+            Self::Merge(_) => "merge",
+            Self::Finish(_) => "finish",
+            Self::Develop(_) => "develop",
+            Self::Encode(_) => "encode",
+        }
+    }
+
+    /// The scene that the task works on, if any: workers that have it loaded are preferred.
+    pub fn scene(&self) -> Option<&Scene> {
+        match self {
+            Self::Inspect(scene) | Self::Finish(scene) => Some(scene),
+            Self::Blender(render) => Some(&render.scene),
+            Self::Develop(develop) => Some(&develop.scene),
+            Self::Noop(_) | Self::Command(_) | Self::Merge(_) | Self::Encode(_) => None,
+        }
+    }
+
+    /// Whether the kind reads artifacts of the steps that it needs.
+    pub fn reads_inputs(&self) -> bool {
+        match self {
+            Self::Noop(_) | Self::Inspect(_) => false,
+            Self::Blender(render) => render.scene.state.is_some(),
+            Self::Command(_)
+            | Self::Merge(_)
+            | Self::Finish(_)
+            | Self::Develop(_)
+            | Self::Encode(_) => true,
+        }
+    }
+
+    /// Whether the kind leaves artifacts behind that later steps read.
+    pub fn has_outputs(&self) -> bool {
+        !matches!(self, Self::Noop(_) | Self::Inspect(_))
+    }
+}
+
+/// Nothing, for benchmarks and dry runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Noop {
+    /// How long the task pretends to work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Millis>,
+}
+
+/// Any program. It runs in a scratch folder of its own; the worker must allow commands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The program and its arguments, each templated. No shell takes part.
+    #[schemars(with = "Vec<TemplateText>", length(min = 1, max = 4096))]
+    pub run: Vec<String>,
+    /// Environment variables, values templated, beside PATH, HOME and LANG.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, TemplateText>")]
+    #[schemars(extend("propertyNames" = json!({ "format": "pictor-variable" })))]
+    pub env: BTreeMap<String, String>,
+    /// Files that the program writes: output name to file name. `{output.NAME}` is the path to write to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, FileName>")]
+    #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// A scene file and what the job changes in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scene {
+    /// The .blend file.
+    #[schemars(length(min = 1))]
+    pub scene: String,
+    /// Picture size in pixels; the scene's own otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Resolution>,
+    /// Render engine instead of the scene's own: `cycles`, `eevee`, `workbench`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<EngineName>")]
+    pub engine: Option<String>,
+    /// Samples a pixel (Cycles).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub samples: Option<u32>,
+    /// Seed of the noise (Cycles), the same for all tiles of a frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub seed: Option<u32>,
+    /// Camera object instead of the scene's active one. Templated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub camera: Option<String>,
+    /// Render only this view layer. Templated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub view_layer: Option<String>,
+    /// `false`: do not denoise, even if the scene would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoise: Option<bool>,
+    /// `false`: do not composite, even if the scene would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compositor: Option<bool>,
+    /// Keep every pass and layer in the frames (multi-layer EXR).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_passes: bool,
+    /// Render even if textures, libraries or caches are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_missing: bool,
+    /// Scene properties to change: data path to value; texts are templated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Property>")]
+    pub set: BTreeMap<String, PropertyValue>,
+    /// Output of a needed step, a JSON file of data paths and values that are set before rendering:
+    /// `STEP` or `STEP.OUTPUT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The frame to work on. Templated; the dimension `frame` if the step has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub frame: Option<String>,
+}
+
+/// A Blender render of one frame, or of one tile of it, to a raw linear 32-bit EXR.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Render {
+    /// The scene and its settings.
+    pub scene: Scene,
+    /// How the frame is cut into tiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles: Option<Tiles>,
+}
+
+/// A grid of tiles and the dimension that counts them, row by row from the top left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tiles {
+    /// Columns and rows.
+    pub grid: Grid,
+    /// The dimension that counts the tiles.
+    #[serde(default = "tile_dimension")]
+    #[schemars(with = "DimensionName")]
+    pub dim: String,
+}
+
+fn tile_dimension() -> String {
+    "tile".into()
+}
+
+/// Tiles to one picture. Its inputs are the `image` outputs of the one step it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Merge {
+    /// The grid that the tiles were rendered in.
+    pub tiles: Tiles,
+}
+
+/// A linear EXR to the picture that Blender would have written with the scene's view settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Develop {
+    /// The scene whose view transform, look, exposure and gamma apply.
+    pub scene: Scene,
+    /// The picture's format.
+    #[serde(default)]
+    pub format: PictureFormat,
+}
+
+/// Formats of ordinary pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureFormat {
+    /// PNG, lossless.
+    #[default]
+    Png,
+    /// JPEG.
+    Jpeg,
+    /// TIFF, lossless.
+    Tiff,
+}
+
+impl PictureFormat {
+    /// The file extension.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Tiff => "tif",
+        }
+    }
+}
+
+/// Pictures to a video, with ffmpeg. Its inputs are the `image` outputs of the one step it needs, in
+/// the order of that step's tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Encode {
+    /// The video's file name; the extension picks the container (`.mp4`, `.mov`, `.mkv`).
+    #[schemars(with = "FileName")]
+    pub file: String,
+    /// Frames a second, more than 0 and at most 1000.
+    #[serde(default = "twenty_four")]
+    #[schemars(range(min = 0.01, max = 1000.0))]
+    pub fps: f64,
+    /// The codec; by the file's extension otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<Codec>,
+    /// Constant rate factor of H.264, 0 (lossless) to 51; 18 unless given. `ProRes`: profile 0 to 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 51))]
+    pub quality: Option<u8>,
+}
+
+fn twenty_four() -> f64 {
+    24.0
+}
+
+/// Video codecs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// H.264, 4:2:0, plays everywhere.
+    H264,
+    /// Apple `ProRes` 422 HQ, for editing.
+    Prores,
+}

@@ -1,0 +1,102 @@
+//! The rows of a run's history. A run's state is a pure fold over its plan and these rows in order of
+//! `seq`; nothing else is kept.
+
+use crate::message::{Execution, Outcome, Try, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// One line of a run's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The place in the run's history, from 1, without gaps.
+    pub seq: u64,
+    /// When the owner decided it, milliseconds since 1970. Never less than the row before.
+    pub time_ms: i64,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// What a row records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// A worker holds a lease on an attempt.
+    Claim(Claim),
+    /// An attempt ended.
+    Ended(Ended),
+    /// Anything else that changed the run.
+    Event(Control),
+}
+
+/// Which attempt of which task a row is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRef {
+    /// The step's place in the plan.
+    pub step: u16,
+    /// The generation of the step's late-bound dimensions.
+    pub generation: u32,
+    /// The task and attempt.
+    pub task: Try,
+}
+
+/// A worker's right to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The attempt.
+    pub task: TaskRef,
+    /// Which carrying-out.
+    pub execution: Execution,
+    /// By whom.
+    pub worker: WorkerId,
+}
+
+/// The end of an attempt. An `Outcome::Succeeded` here is the accepted one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The attempt.
+    pub task: TaskRef,
+    /// Which carrying-out.
+    pub execution: Execution,
+    /// By whom.
+    pub worker: WorkerId,
+    /// When it started, by the worker's clock.
+    pub started_ms: i64,
+    /// How long it took.
+    pub took_ms: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A change of the run that is not an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// No new task is assigned.
+    Paused,
+    /// Tasks are assigned again.
+    Resumed,
+    /// Everything that is not finished is given up.
+    Cancelled,
+    /// The run's priority is now this.
+    Priority(i32),
+    /// These tasks, and everything that was built on them, are done again.
+    Reset(Vec<ResetTasks>),
+}
+
+/// Tasks of one step that are reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetTasks {
+    /// The step's place in the plan.
+    pub step: u16,
+    /// The tasks' indices; empty means all of them.
+    pub tasks: Vec<u32>,
+}
+
+/// A control message, as it enters the engine and as it is kept. The id is unique in the run's history,
+/// so that the same message twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// Chosen by the sender.
+    pub id: u64,
+    /// What to do.
+    pub event: Event,
+}

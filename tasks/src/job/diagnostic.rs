@@ -1,0 +1,306 @@
+//! Mistakes in a job: what is wrong, where it stands, and how both are shown.
+
+use super::path::{Segment, segments};
+use super::tree::Node;
+use std::{fmt::Write, sync::Arc};
+
+/// The most mistakes that are kept of one file.
+const PROBLEMS_MAX: usize = 100;
+/// The most characters of a line that are shown.
+const LINE_MAX: usize = 120;
+/// The most characters of a value that are quoted in a message.
+const QUOTE_MAX: usize = 60;
+
+/// The text of a job file and the name to show in errors.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's name.
+    pub name: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// One mistake in a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Where: `steps[2].needs[0]`; empty for the job as a whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// A mistake without a hint.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), hint: None }
+    }
+
+    /// The same with a hint, if there is one.
+    #[must_use]
+    pub fn with_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+}
+
+/// Some characters of one line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    /// From 1.
+    pub(super) line: usize,
+    /// Characters before it on the line.
+    pub(super) column: usize,
+    pub(super) length: usize,
+}
+
+/// Where something was written.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// In the job file.
+    Spot(Spot),
+    /// On the command line: the override as given.
+    Override(Arc<str>),
+    /// Unknown.
+    Nowhere,
+}
+
+impl Place {
+    pub(super) fn line(&self) -> Option<usize> {
+        match self {
+            Self::Spot(spot) => Some(spot.line),
+            _ => None,
+        }
+    }
+
+    /// The file from top to bottom, then the command line.
+    fn rank(&self) -> (u8, usize, usize) {
+        match self {
+            Self::Spot(spot) => (0, spot.line, spot.column),
+            Self::Override(_) => (1, 0, 0),
+            Self::Nowhere => (2, 0, 0),
+        }
+    }
+
+    /// Whether both start at the same character.
+    pub(super) fn starts_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Spot(a), Self::Spot(b)) => (a.line, a.column) == (b.line, b.column),
+            _ => false,
+        }
+    }
+}
+
+/// The mistakes found so far, each with its place.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    found: Vec<(Place, Diagnostic)>,
+    dropped: usize,
+}
+
+impl Problems {
+    pub(super) fn push(
+        &mut self,
+        path: &str,
+        message: String,
+        hint: Option<String>,
+        place: Option<&Place>,
+    ) {
+        if self.found.len() == PROBLEMS_MAX {
+            self.dropped += 1;
+            return;
+        }
+        let place = place.cloned().unwrap_or(Place::Nowhere);
+        self.found.push((place, Diagnostic::new(path, message).with_hint(hint)));
+    }
+
+    pub(super) fn append(&mut self, other: Self) {
+        self.dropped += other.dropped;
+        for (place, Diagnostic { path, message, hint }) in other.found {
+            self.push(&path, message, hint, Some(&place));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.found.len() + self.dropped
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+}
+
+/// The mistakes of a job file, in the order in which they stand in it.
+#[derive(Clone, Debug)]
+pub struct Invalid {
+    diagnostics: Vec<Diagnostic>,
+    places: Vec<Place>,
+    dropped: usize,
+}
+
+impl From<Problems> for Invalid {
+    fn from(mut problems: Problems) -> Self {
+        problems.found.sort_by_key(|(place, _)| place.rank());
+        let (places, diagnostics) = problems.found.into_iter().unzip();
+        Self { diagnostics, places, dropped: problems.dropped }
+    }
+}
+
+impl Invalid {
+    /// The mistakes; at least one.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// For each mistake its line and column, from 1, if it stands in the file.
+    pub fn positions(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
+        self.places.iter().map(position)
+    }
+
+    /// All mistakes, each with the line that it is on, for a terminal.
+    pub fn render(&self, source: &Source) -> String {
+        let lines: Vec<&str> = source.text.lines().collect();
+        let mut text = String::new();
+        for (diagnostic, place) in self.diagnostics.iter().zip(&self.places) {
+            render_one(&mut text, diagnostic, place, (&source.name, &lines));
+        }
+        if self.dropped > 0 {
+            let _ = writeln!(text, "error: and {} more", self.dropped);
+        }
+        text
+    }
+}
+
+/// Where the parts of a job spec stand in its file.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMap {
+    root: Option<Arc<Node>>,
+}
+
+impl SourceMap {
+    pub(super) fn new(root: Node) -> Self {
+        Self { root: Some(Arc::new(root)) }
+    }
+
+    /// All mistakes in the order of the file, each with the line that it is on, for a terminal. A path
+    /// that is not in the file is shown at its nearest parent that is.
+    pub fn render(&self, source: &Source, diagnostics: &[Diagnostic]) -> String {
+        let mut problems = Problems::default();
+        for Diagnostic { path, message, hint } in diagnostics {
+            problems.push(path, message.clone(), hint.clone(), Some(&self.place(path)));
+        }
+        Invalid::from(problems).render(source)
+    }
+
+    /// The line and column, from 1, of what stands at a path; nothing if it is not in the file.
+    pub fn position(&self, path: &str) -> Option<(usize, usize)> {
+        position(&self.place(path))
+    }
+
+    fn place(&self, path: &str) -> Place {
+        let Some(mut node) = self.root.as_deref() else {
+            return Place::Nowhere;
+        };
+        let mut place = &node.place;
+        for segment in segments(path).unwrap_or_default() {
+            let (spot, child) = match &segment {
+                Segment::Key(key) => match node.entry(key) {
+                    Some(entry) => (entry.spot(), &entry.value),
+                    None => break,
+                },
+                Segment::Index(index) => match node.items().get(*index) {
+                    Some(item) => (&item.place, item),
+                    None => break,
+                },
+            };
+            (place, node) = (spot, child);
+        }
+        place.clone()
+    }
+}
+
+fn position(place: &Place) -> Option<(usize, usize)> {
+    match place {
+        Place::Spot(spot) => Some((spot.line, spot.column + 1)),
+        _ => None,
+    }
+}
+
+fn render_one(text: &mut String, problem: &Diagnostic, place: &Place, file: (&str, &[&str])) {
+    let (name, lines) = file;
+    let _ = writeln!(text, "error: {}", problem.message);
+    let mut margin = 1;
+    match place {
+        Place::Nowhere => {
+            let _ = writeln!(text, "  --> {name}");
+        }
+        Place::Override(given) => {
+            let _ = writeln!(text, "  --> {given}");
+        }
+        Place::Spot(spot) => {
+            margin = spot.line.to_string().len();
+            let gutter = " ".repeat(margin);
+            let line = lines.get(spot.line - 1).copied().unwrap_or("");
+            let (shown, indent, length) = excerpt(line, *spot);
+            let _ = writeln!(text, "{gutter} --> {name}:{}:{}", spot.line, spot.column + 1);
+            let _ = writeln!(text, " {gutter} |");
+            let _ = writeln!(text, " {} | {shown}", spot.line);
+            let _ = writeln!(text, " {gutter} | {}{}", " ".repeat(indent), "^".repeat(length));
+        }
+    }
+    if let Some(hint) = &problem.hint {
+        let _ = writeln!(text, " {} = {hint}", " ".repeat(margin));
+    }
+    text.push('\n');
+}
+
+/// The part of the line to show, how far in the mark starts, and how long it is. Control characters
+/// would let a file write to the terminal, so they are replaced.
+fn excerpt(line: &str, spot: Spot) -> (String, usize, usize) {
+    let start = if spot.column > LINE_MAX * 2 / 3 { spot.column - LINE_MAX / 3 } else { 0 };
+    let visible = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    let shown: String = line.chars().skip(start).take(LINE_MAX).map(visible).collect();
+    let indent = spot.column - start;
+    let length = spot.length.min((LINE_MAX - indent.min(LINE_MAX - 1)).max(1));
+    (shown.trim_end().to_owned(), indent, length)
+}
+
+/// A value in backticks, as in [`shown`].
+pub(super) fn quoted(value: &str) -> String {
+    format!("`{}`", shown(value))
+}
+
+/// A value from outside for a message: shortened, without control characters.
+pub(super) fn shown(value: &str) -> String {
+    let mut text = String::new();
+    for c in value.chars().take(QUOTE_MAX) {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    if value.chars().nth(QUOTE_MAX).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// The candidate that was probably meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > QUOTE_MAX {
+        return None;
+    }
+    let limit = (word.chars().count() / 3).clamp(1, 3);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

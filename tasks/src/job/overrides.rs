@@ -1,0 +1,91 @@
+//! `--set render.samples=16`: values from the command line, put into the tree before it is checked.
+
+use super::diagnostic::{Place, Problems, nearest, quoted, shown};
+use super::path::{Segment, field, item, segments};
+use super::tree::{Data, Entry, Node, read};
+
+/// How deep a path may go.
+const PATH_MAX: usize = 16;
+
+/// Sets each path to its value, which is read as YAML. What is not there yet is made.
+pub(super) fn apply(root: &mut Node, overrides: &[(String, String)], problems: &mut Problems) {
+    for (path, value) in overrides {
+        let place = Place::Override(shown(&format!("--set {path}={value}")).into());
+        let Some(value) = read(value, Some(&place), problems) else {
+            continue;
+        };
+        let segments = segments(path).filter(|found| (1..=PATH_MAX).contains(&found.len()));
+        let result = match segments {
+            Some(segments) => set(root, &segments, value, &place),
+            None => Err((format!("{} is not a path", quoted(path)), Some(EXAMPLE.to_owned()))),
+        };
+        if let Err((message, hint)) = result {
+            problems.push(path, message, hint, Some(&place));
+        }
+    }
+}
+
+const EXAMPLE: &str = "a path looks like `render.samples` or `steps.render.over`";
+
+fn set(
+    root: &mut Node,
+    segments: &[Segment],
+    value: Node,
+    place: &Place,
+) -> Result<(), (String, Option<String>)> {
+    let (mut node, mut path) = (root, String::new());
+    for segment in segments {
+        if let (Data::Null, Segment::Key(_)) = (&node.data, segment) {
+            node.data = Data::Map(Vec::new());
+        }
+        (node, path) = match (&mut node.data, segment) {
+            (Data::Map(entries), Segment::Key(key)) => {
+                (child(entries, key, place), field(&path, key))
+            }
+            (Data::List(items), segment) => {
+                let index = position(items, segment, &path)?;
+                (&mut items[index], item(&path, index))
+            }
+            _ => {
+                let what = if path.is_empty() { "the job".to_owned() } else { quoted(&path) };
+                return Err((format!("{what} has nothing inside that could be set"), None));
+            }
+        };
+    }
+    *node = value;
+    Ok(())
+}
+
+/// The value of a key, made if it is not there. Errors about it will name the override.
+fn child<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
+    let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
+        let value = Node { place: place.clone(), data: Data::Null };
+        entries.push(Entry { key: key.to_owned(), place: place.clone(), value });
+        entries.len() - 1
+    });
+    &mut entries[index].value
+}
+
+/// Finds an item by its index or by its `name`.
+fn position(
+    items: &[Node],
+    segment: &Segment,
+    path: &str,
+) -> Result<usize, (String, Option<String>)> {
+    let (index, wanted) = match segment {
+        Segment::Index(index) => (Some(*index), index.to_string()),
+        Segment::Key(key) => {
+            let named = items.iter().position(|item| name(item) == Some(key));
+            (named.or_else(|| key.parse().ok()), key.clone())
+        }
+    };
+    index.filter(|index| *index < items.len()).ok_or_else(|| {
+        let hint = nearest(&wanted, items.iter().filter_map(name));
+        let hint = hint.map(|name| format!("did you mean `{name}`?"));
+        (format!("{} has no item {}", quoted(path), quoted(&wanted)), hint)
+    })
+}
+
+fn name(item: &Node) -> Option<&str> {
+    item.entry("name")?.value.text()
+}

@@ -1,0 +1,85 @@
+//! Rules between the fields of a job file that a schema cannot say well.
+
+use super::diagnostic::{Problems, quoted};
+use super::path::{field, item};
+use super::tree::{Data, Node};
+use std::collections::HashMap;
+
+/// The kinds of steps, as written in a job file.
+const KINDS: [&str; 8] =
+    ["noop", "command", "inspect", "blender", "merge", "finish", "develop", "encode"];
+
+/// Checks the rules that can be checked however broken the rest is.
+pub(super) fn check(root: &Node, problems: &mut Problems) {
+    if !matches!(root.data, Data::Map(_)) {
+        return;
+    }
+    if root.entry("render").or(root.entry("steps")).is_none() {
+        let hint = "give `render` to render a scene, or `dims` and `steps`".to_owned();
+        let message = "the job has nothing to do".to_owned();
+        problems.push("", message, Some(hint), Some(&root.place));
+    }
+    if let Some(steps) = root.entry("steps") {
+        step_names(steps.value.items(), problems);
+        for (index, step) in steps.value.items().iter().enumerate() {
+            step_kind(&item("steps", index), step, problems);
+        }
+    }
+}
+
+fn step_names(steps: &[Node], problems: &mut Problems) {
+    let mut first: HashMap<&str, usize> = HashMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        let Some(entry) = step.entry("name") else {
+            continue;
+        };
+        let Some(name) = entry.value.text() else {
+            continue;
+        };
+        if let Some(earlier) = first.get(name) {
+            let path = field(&item("steps", index), "name");
+            let message = format!("two steps have the name {}", quoted(name));
+            let hint = format!("the other one is `steps[{earlier}]`");
+            problems.push(&path, message, Some(hint), Some(entry.spot()));
+        } else {
+            first.insert(name, index);
+        }
+    }
+}
+
+fn step_kind(path: &str, step: &Node, problems: &mut Problems) {
+    let Data::Map(entries) = &step.data else {
+        return;
+    };
+    let mut kinds = entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str()));
+    let Some(first) = kinds.next() else {
+        let hint = format!("give it one of `{}`", KINDS.join("`, `"));
+        let message = format!("{} has nothing to do", quoted(path));
+        problems.push(path, message, Some(hint), Some(&step.place));
+        return;
+    };
+    for other in kinds {
+        let (first, other_path) = (&first.key, field(path, &other.key));
+        let message = format!("{} has both `{first}` and `{}`", quoted(path), other.key);
+        let hint = "a step does one thing; make it two steps".to_owned();
+        problems.push(&other_path, message, Some(hint), Some(&other.place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KINDS;
+
+    #[test]
+    fn every_kind_is_a_field_of_a_step() {
+        let schema = super::super::schema();
+        let fields = schema["$defs"]["StepSpec"]["properties"].as_object().unwrap();
+        let common = [
+            "name", "over", "needs", "requires", "retry", "timeout", "stalled", "order", "limits",
+            "deliver",
+        ];
+        let mut kinds: Vec<&str> = KINDS.into_iter().chain(common).collect();
+        kinds.sort_unstable();
+        assert!(fields.keys().map(String::as_str).eq(kinds));
+    }
+}

@@ -1,0 +1,417 @@
+//! The job file's types: what a user may write. Their doc comments become the descriptions in the JSON
+//! Schema, so they speak to the user.
+
+use super::formats::{
+    DeliverPath, DimensionName, EngineName, FileName, Property, StepName, TemplateText, Word,
+};
+use super::shorthand;
+use crate::body::{
+    Command, Develop, Encode, Merge, Noop, PictureFormat, PropertyValue, Render, Scene,
+};
+use crate::range::Ranges;
+use crate::units::{Grid, Millis, Resolution};
+use crate::worker::Requires;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// A pictor job: either a macro (`render`) or `dims` and `steps`, or both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobSpec {
+    /// The version of the job file's language.
+    pub pictor: Version,
+    /// The job's name, for people.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// Renders a Blender scene: expands into inspect, render, merge, finish, develop and encode steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub render: Option<RenderJob>,
+    /// The dimensions that steps run over, by name.
+    #[serde(default, deserialize_with = "shorthand::dims")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "shorthand::dims_schema")]
+    pub dims: BTreeMap<String, DimSpec>,
+    /// The steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256))]
+    pub steps: Vec<StepSpec>,
+    /// What every step needs of a machine; a step may add to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<Requires>,
+    /// How often and how soon failed tasks are tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// How long one task may take, for example `2h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
+    /// How long a task may go without any sign of progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Millis>,
+    /// Runs of higher priority go first: -100 to 100.
+    #[serde(default)]
+    #[schemars(range(min = -100, max = 100))]
+    pub priority: i32,
+    /// In which order the tasks of a step are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// What happens to the rest of the run when a task has failed for good.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// The run stops when this many tasks have failed for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_failures: Option<u32>,
+}
+
+/// The version of the job file's language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// The first.
+    V1,
+}
+
+/// How often and how soon failed tasks are tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Tries in all, the first one included. Lost workers and resets do not count.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1, max = 100))]
+    pub attempts: u32,
+    /// Pause before the second try; it doubles with each further one, up to an hour.
+    #[serde(default = "five_seconds")]
+    pub backoff: Millis,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: three(), backoff: five_seconds() }
+    }
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn five_seconds() -> Millis {
+    Millis(5_000)
+}
+
+/// In which order the tasks of a step are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First to last.
+    #[default]
+    Index,
+    /// First, middle and last, then the middles between: an early overview of the whole sequence.
+    Preview,
+}
+
+/// What happens to the rest of the run when a task has failed for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// What does not depend on it goes on.
+    #[default]
+    Continue,
+    /// The run is cancelled.
+    Stop,
+}
+
+/// One dimension: the values that steps run over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DimSpec {
+    /// Whole numbers, as in `1-100x5` or `3,7,9-12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Ranges>,
+    /// Words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Word>>", length(min = 1, max = 4096))]
+    #[schemars(extend("uniqueItems" = true))]
+    pub values: Option<Vec<String>>,
+    /// The numbers from 0 to one less than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 16_777_216))]
+    pub count: Option<u32>,
+    /// One number for every tile of a grid, as in `4x4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grid: Option<Grid>,
+    /// Derived: blocks of this other dimension. Needs `size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DimensionName>")]
+    pub of: Option<String>,
+    /// How many positions of `of` are in a block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub size: Option<u32>,
+    /// Late-bound: this step reports the values (or, with `bounded_by`, the counts).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<StepName>")]
+    pub from: Option<String>,
+    /// Late-bound: having no values at all is fine.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// Bounded: how many positions exist depends on the position of this other dimension. Needs
+    /// `counts` or `from`, and `count` as the upper limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DimensionName>")]
+    pub bounded_by: Option<String>,
+    /// For each position of `bounded_by`: how many positions exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Vec<u32>>,
+}
+
+/// One step: the same work for every point of its dimensions. Exactly one of the kinds (`noop`,
+/// `command`, `inspect`, `blender`, `merge`, `finish`, `develop`, `encode`) says what the work is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// The step's name, unique in the job.
+    #[schemars(with = "StepName")]
+    pub name: String,
+    /// The dimensions that it runs over, slowest first. None: one task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<DimensionName>", length(max = 16), extend("uniqueItems" = true))]
+    pub over: Vec<String>,
+    /// The steps that it needs. A task waits for the tasks that agree with it on every dimension the
+    /// two steps share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub needs: Vec<NeedSpec>,
+    /// What this step needs of a machine, beside the job's `requires`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires: Option<Requires>,
+    /// Instead of the job's `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Instead of the job's `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
+    /// Instead of the job's `stalled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Millis>,
+    /// Instead of the job's `order`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// Named concurrency limits (licences), each held by a task while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1)), extend("uniqueItems" = true))]
+    pub limits: Vec<String>,
+    /// Where results land in the output folder: output name to a templated path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, DeliverPath>")]
+    #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
+    pub deliver: BTreeMap<String, String>,
+    /// Does nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noop: Option<Noop>,
+    /// Runs a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
+    /// Opens a scene and checks that it can be rendered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<Scene>,
+    /// Renders with Blender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blender: Option<Render>,
+    /// Puts tiles together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+    /// Applies the scene's denoiser and compositor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Scene>,
+    /// Applies the scene's view transform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub develop: Option<Develop>,
+    /// Makes a video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encode: Option<Encode>,
+}
+
+/// One need of a step: the name of another step, or `{step, offset, on}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedSpec {
+    /// The step that is needed.
+    pub step: String,
+    /// For a dimension that both steps run over: how many positions away the needed task is.
+    pub offset: BTreeMap<String, i32>,
+    /// Whether the needed tasks must succeed, or only be finished.
+    pub on: NeedOn,
+}
+
+/// Whether needed tasks must succeed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedOn {
+    /// They must succeed; otherwise this task is skipped.
+    #[default]
+    Success,
+    /// They must be over, however they ended.
+    Finished,
+}
+
+/// Renders frames of a Blender scene.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenderJob {
+    /// The .blend file, relative to the job file.
+    #[schemars(length(min = 1))]
+    pub scene: String,
+    /// The renderer.
+    #[serde(default)]
+    pub renderer: Renderer,
+    /// The frames, as in `1-10`, `1-100x5` or `3,7,9-12`; `scene` asks the file.
+    #[serde(default)]
+    pub frames: Frames,
+    /// Tiles a frame: columns x rows, or `auto` (about 512 x 512 pixels each; needs `resolution`).
+    #[serde(default)]
+    pub tiles: TilesSpec,
+    /// Picture size in pixels; the scene's own otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Resolution>,
+    /// Samples a pixel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub samples: Option<u32>,
+    /// Seed of the noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub seed: Option<u32>,
+    /// Camera object instead of the scene's active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub camera: Option<String>,
+    /// Render only this view layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub view_layer: Option<String>,
+    /// Render engine instead of the scene's own: `cycles`, `eevee`, `workbench`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<EngineName>")]
+    pub engine: Option<String>,
+    /// `false`: do not denoise, even if the scene would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoise: Option<bool>,
+    /// `false`: do not composite, even if the scene would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compositor: Option<bool>,
+    /// Render even if textures, libraries or caches are missing.
+    #[serde(default)]
+    pub allow_missing: bool,
+    /// Scene properties to change: data path to value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Property>")]
+    pub set: BTreeMap<String, PropertyValue>,
+    /// What to deliver.
+    #[serde(default)]
+    pub output: RenderOutput,
+}
+
+/// The renderer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Renderer {
+    /// Blender.
+    #[default]
+    Blender,
+}
+
+/// Which frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Frames {
+    /// The scene's own frame range, asked of the file.
+    #[default]
+    Scene,
+    /// These.
+    Ranges(Ranges),
+}
+
+/// How frames are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TilesSpec {
+    /// By pixel size.
+    Auto,
+    /// This grid; `1x1` does not cut at all.
+    Grid(Grid),
+}
+
+impl Default for TilesSpec {
+    fn default() -> Self {
+        Self::Grid(Grid { columns: 1, rows: 1 })
+    }
+}
+
+/// What a render delivers into the output folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenderOutput {
+    /// Format of the frames in `frames/`.
+    #[serde(default)]
+    pub format: FrameFormat,
+    /// Format of the pictures in `previews/`; `false` for none.
+    #[serde(default)]
+    pub preview: Preview,
+    /// File name of a video of the previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<FileName>")]
+    pub video: Option<String>,
+    /// Frames a second of the video.
+    #[serde(default = "twenty_four")]
+    #[schemars(range(min = 0.01, max = 1000.0))]
+    pub fps: f64,
+    /// Codec of the video; by its extension otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<crate::body::Codec>,
+    /// Quality of the video (H.264: CRF 0 to 51; `ProRes`: profile 0 to 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 51))]
+    pub quality: Option<u8>,
+}
+
+impl Default for RenderOutput {
+    fn default() -> Self {
+        Self {
+            format: FrameFormat::default(),
+            preview: Preview::default(),
+            video: None,
+            fps: twenty_four(),
+            codec: None,
+            quality: None,
+        }
+    }
+}
+
+fn twenty_four() -> f64 {
+    24.0
+}
+
+/// Format of rendered frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameFormat {
+    /// Linear 32-bit `OpenEXR` of the picture.
+    #[default]
+    Exr,
+    /// Linear 32-bit `OpenEXR` with all passes and layers.
+    ExrMultilayer,
+}
+
+/// Whether and how previews are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preview {
+    /// None.
+    Off,
+    /// In this format.
+    On(PictureFormat),
+}
+
+impl Default for Preview {
+    fn default() -> Self {
+        Self::On(PictureFormat::Png)
+    }
+}

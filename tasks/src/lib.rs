@@ -1,0 +1,13 @@
+//! What a pictor job may contain: the job file, step and task kinds, messages between the engine and
+//! its workers, the rows of a run's history, and the geometry of dimensions and tiles. Pure: no I/O,
+//! no clock, no randomness.
+
+pub mod body;
+pub mod history;
+pub mod job;
+pub mod message;
+pub mod range;
+pub mod space;
+pub mod template;
+pub mod units;
+pub mod worker;

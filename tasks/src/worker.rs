@@ -1,0 +1,194 @@
+//! What a worker has and what a step requires of it.
+
+use crate::units::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One GPU of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// The product name, for example `NVIDIA H100`.
+    pub name: String,
+    /// The vendor's unique id, if it has one.
+    pub uuid: String,
+    /// Its memory.
+    pub vram_bytes: u64,
+    /// The driver's version.
+    pub driver: String,
+}
+
+/// What one machine has. Found by the worker, sent when it registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// The machine's name.
+    pub name: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Main memory.
+    pub memory_bytes: u64,
+    /// Free disk space where the worker keeps its data.
+    pub disk_bytes: u64,
+    /// GPUs, in the order of the slots that own them.
+    pub gpus: Vec<Gpu>,
+    /// Programs found: name to version.
+    pub software: BTreeMap<String, String>,
+    /// Words that the operator gave to the machine.
+    pub labels: BTreeSet<String>,
+    /// Tasks that it does at a time: one per GPU or CPU share.
+    pub slots: u32,
+    /// Whether it runs `command` steps.
+    pub allows_commands: bool,
+}
+
+/// What a step needs of a machine. Everything that is left out is not required.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Requires {
+    /// A GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuNeed>,
+    /// Logical processors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// Main memory, for example `16GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Free disk space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
+    /// Programs and their versions: `blender: ">=3.4"`. `"*"` takes any version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub software: BTreeMap<String, String>,
+    /// Words that the operator must have given to the machine.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels: BTreeSet<String>,
+}
+
+/// What a step needs of a GPU.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct GpuNeed {
+    /// Memory of one GPU, for example `8GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vram: Option<Bytes>,
+    /// A part of the GPU's name, for example `H100`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl Requires {
+    /// Whether the machine has everything. If not: the first thing it lacks, as in
+    /// `24 GiB of GPU memory`.
+    pub fn missing(&self, has: &Inventory) -> Option<String> {
+        if let Some(lack) = self.gpu.as_ref().and_then(|need| need.missing(&has.gpus)) {
+            return Some(lack);
+        }
+        if let Some(cpus) = self.cpus.filter(|n| *n > has.cpus) {
+            return Some(format!("{cpus} processors"));
+        }
+        if let Some(memory) = self.memory.filter(|b| b.0 > has.memory_bytes) {
+            return Some(format!("{memory} of memory"));
+        }
+        if let Some(disk) = self.disk.filter(|b| b.0 > has.disk_bytes) {
+            return Some(format!("{disk} of free disk"));
+        }
+        for (name, version) in &self.software {
+            let found = has.software.get(name);
+            if !found.is_some_and(|found| version_fits(version, found)) {
+                return Some(if version == "*" {
+                    name.clone()
+                } else {
+                    format!("{name} {version}")
+                });
+            }
+        }
+        self.labels.difference(&has.labels).next().map(|label| format!("the label `{label}`"))
+    }
+}
+
+impl GpuNeed {
+    fn missing(&self, gpus: &[Gpu]) -> Option<String> {
+        let model = self.model.as_deref().unwrap_or("");
+        let of_model = || gpus.iter().filter(|g| g.name.contains(model));
+        if of_model().next().is_none() {
+            return Some(if model.is_empty() {
+                "a GPU".into()
+            } else {
+                format!("a GPU `{model}`")
+            });
+        }
+        let vram = self.vram?;
+        let enough = of_model().any(|g| g.vram_bytes >= vram.0);
+        (!enough).then(|| format!("{vram} of GPU memory"))
+    }
+}
+
+/// Whether the version `found` satisfies `wanted`: `*`, `3.4` (that version or a part of it), or
+/// comparisons joined by commas, as in `>=3.4, <5`.
+pub fn version_fits(wanted: &str, found: &str) -> bool {
+    wanted.split(',').map(str::trim).all(|part| {
+        if part == "*" {
+            return true;
+        }
+        let digits = part.trim_start_matches(['<', '>', '=']);
+        let (operator, want) = (&part[..part.len() - digits.len()], numbers(digits));
+        let mut have = numbers(found);
+        if matches!(operator, "" | "=" | "==" | "<=" | ">") {
+            have.truncate(want.len());
+        }
+        match operator {
+            ">=" => have >= want,
+            ">" => have > want,
+            "<=" => have <= want,
+            "<" => have < want,
+            _ => have == want,
+        }
+    })
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split('.')
+        .map(|part| part.chars().take_while(char::is_ascii_digit).collect::<String>())
+        .map_while(|digits| digits.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number_not_by_text() {
+        for (wanted, found, fits) in [
+            (">=3.4", "3.4.1", true),
+            (">=3.4", "3.10", true),
+            (">=3.4", "3.3.9", false),
+            ("3.4", "3.4.1", true),
+            ("3.4", "3.5", false),
+            ("<5", "4.2.0", true),
+            ("<=4.2", "4.2.9", true),
+            (">3.4", "3.4.1", false),
+            (">=3.4, <5", "5.0.1", false),
+            ("*", "n4.4", true),
+        ] {
+            assert_eq!(version_fits(wanted, found), fits, "{wanted} {found}");
+        }
+    }
+
+    #[test]
+    fn the_first_missing_thing_is_named() {
+        let has = Inventory { cpus: 2, ..Inventory::default() };
+        let gpu = Some(GpuNeed { vram: Some(Bytes(24 << 30)), model: None });
+        assert_eq!(Requires { gpu, ..Requires::default() }.missing(&has).unwrap(), "a GPU");
+        let software = BTreeMap::from([("blender".to_owned(), ">=3.4".to_owned())]);
+        let needs = Requires { software, ..Requires::default() };
+        assert_eq!(needs.missing(&has).unwrap(), "blender >=3.4");
+        assert_eq!(Requires::default().missing(&has), None);
+    }
+}
