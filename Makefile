@@ -1,0 +1,63 @@
+# What people and the checks call. `make help` lists it.
+
+CARGO ?= cargo
+BLENDER ?= blender
+DEMO_DATA ?= .pictor
+DEMO_OUT ?= out/turntable
+SCENES := $(patsubst %,workflows/scenes/built/%.blend,turntable still simulation sweep)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo setup scenes build test soak bench lint schema clean
+
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## installs what is missing, builds, and renders workflows/turntable.yaml
+	@DEMO_DATA='$(DEMO_DATA)' DEMO_OUT='$(DEMO_OUT)' scripts/demo.sh
+
+setup: ## installs Blender, ffmpeg and a C compiler if they are missing (Debian, Ubuntu)
+	@scripts/setup.sh
+
+scenes: $(SCENES) ## builds the example scenes into workflows/scenes/built
+
+# Blender writes beside it first: a half-built scene never has the name of a whole one.
+workflows/scenes/built/%.blend: workflows/scenes/%.py workflows/scenes/studio.py
+	@mkdir -p $(@D)
+	@echo "building $@"
+	@$(BLENDER) -b --factory-startup --python-exit-code 1 -P $< -- $@.partial > $@.log 2>&1 \
+		|| { cat $@.log; rm -f $@.partial; exit 1; }
+	@mv $@.partial $@ && rm -f $@.log
+
+workflows/scenes/built/simulation.blend: workflows/scenes/step_simulation.py
+
+build: ## builds the command, target/debug/pictor
+	$(CARGO) build --locked
+
+# The examples in the documentation come first, so that the summary of all other tests is the last thing
+# to be read.
+test: setup scenes ## runs every test of the workspace
+	$(CARGO) test --locked --workspace --doc --quiet
+	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		$(CARGO) nextest run --locked --workspace --no-fail-fast; \
+	else \
+		$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast; \
+	fi
+
+soak: export PICTOR_SOAK = 1
+soak: export PICTOR_SIM_SEEDS ?= 100000
+soak: test ## runs the long forms of the tests: many more seeds and moments
+
+bench: setup scenes ## runs the measurements of benches/
+	$(CARGO) bench --locked -p pictor-benches
+
+lint: ## formatting, clippy and documentation, each warning an error
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+schema: build ## writes workflows/pictor.schema.json anew
+	$(TARGET)/debug/pictor schema > workflows/pictor.schema.json
+
+clean: ## removes what demo and scenes made (not target/)
+	rm -rf workflows/scenes/built '$(DEMO_DATA)' '$(DEMO_OUT)'

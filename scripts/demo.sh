@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# From a fresh clone to rendered frames and a video. Called by `make demo`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/setup.sh
+echo "Building pictor (the first time this takes a few minutes)"
+${CARGO:-cargo} build --locked
+${MAKE:-make} --no-print-directory scenes
+pictor=${CARGO_TARGET_DIR:-target}/debug/pictor
+data=${DEMO_DATA:-.pictor} out=${DEMO_OUT:-out/turntable}
+echo
+echo "\$ $pictor run workflows/turntable.yaml --data $data --out $out"
+"$pictor" run workflows/turntable.yaml --data "$data" --out "$out"
+echo
+echo "frames    $out/frames/    24 linear EXR pictures"
+echo "previews  $out/previews/  24 PNG pictures"
+echo "video     $out/turntable.mp4"
