@@ -1,0 +1,214 @@
+//! The shape of the source: who may depend on whom, what stays pure, how long files get.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::root;
+
+/// Which crates of ours a crate may use. The order of the lines is a proof that there are no cycles.
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("pictor-tasks", &[]),
+    ("pictor-engine", &["pictor-tasks"]),
+    ("pictor-storage", &["pictor-tasks"]),
+    ("pictor-queue", &["pictor-tasks"]),
+    ("pictor-executor", &["pictor-tasks", "pictor-queue"]),
+    ("pictor-server", &["pictor-tasks", "pictor-engine", "pictor-storage", "pictor-queue"]),
+    (
+        "pictor",
+        &[
+            "pictor-tasks",
+            "pictor-engine",
+            "pictor-storage",
+            "pictor-queue",
+            "pictor-executor",
+            "pictor-server",
+        ],
+    ),
+    (
+        "pictor-benches",
+        &[
+            "pictor-tasks",
+            "pictor-engine",
+            "pictor-storage",
+            "pictor-queue",
+            "pictor-executor",
+            "pictor-server",
+            "pictor",
+        ],
+    ),
+];
+/// Crates without input, output, clock or chance.
+const PURE: [&str; 2] = ["tasks", "engine"];
+/// What no pure crate may reach, however many crates lie between.
+const IMPURE: [&str; 12] = [
+    "tokio", "sqlx", "lapin", "opendal", "axum", "rand", "reqwest", "hyper", "mio", "chrono",
+    "time", "fastrand",
+];
+/// What no source of a pure crate may name.
+const IMPURE_PATHS: [&str; 8] = [
+    "SystemTime",
+    "Instant",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "std::process",
+    "RandomState",
+];
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 8] =
+    ["util", "utils", "common", "helper", "helpers", "manager", "misc", "base"];
+/// Files may have this many lines …
+const LINES: usize = 500;
+/// … except these, each for a reason.
+const LONG: [(&str, &str); 0] = [];
+
+fn metadata() -> Json {
+    let mut cargo = Command::new(env!("CARGO"));
+    // Crates of other systems may not be here.
+    let rustc = Command::new("rustc").arg("-vV").output().unwrap();
+    let rustc = String::from_utf8(rustc.stdout).unwrap();
+    let host = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    cargo.args(["metadata", "--format-version", "1", "--offline", "--locked"]);
+    cargo.args(["--filter-platform", host]);
+    let said = cargo.current_dir(root()).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
+/// For each package its name and the packages that it is built with; tests and benchmarks do not count.
+fn dependencies(metadata: &Json) -> BTreeMap<&str, (&str, Vec<&str>)> {
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let names: BTreeMap<_, _> =
+        packages.map(|p| (p["id"].as_str().unwrap(), p["name"].as_str().unwrap())).collect();
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap().iter();
+    nodes
+        .map(|node| {
+            let all = node["deps"].as_array().unwrap().iter();
+            let normal = all.filter(|dep| {
+                dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null())
+            });
+            let id = node["id"].as_str().unwrap();
+            (id, (names[id], normal.map(|dep| dep["pkg"].as_str().unwrap()).collect()))
+        })
+        .collect()
+}
+
+#[test]
+fn crates_use_each_other_in_one_direction() {
+    let metadata = metadata();
+    let all = dependencies(&metadata);
+    let members: Vec<&str> = metadata["workspace_members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m.as_str().unwrap())
+        .collect();
+    for (i, (name, may)) in MAY_USE.iter().enumerate() {
+        let before: Vec<_> = MAY_USE[..i].iter().map(|(name, _)| *name).collect();
+        assert!(
+            may.iter().all(|used| before.contains(used)),
+            "{name} may use what comes before it"
+        );
+    }
+    for member in &members {
+        let (name, used) = &all[member];
+        let ours = used.iter().filter(|id| members.contains(*id)).map(|id| all[id].0);
+        let (_, may) = MAY_USE.iter().find(|(known, _)| known == name).unwrap_or_else(|| {
+            panic!("{name} is new: say in tests/architecture.rs what it may use")
+        });
+        let wrong: Vec<_> = ours.filter(|used| !may.contains(used)).collect();
+        assert!(wrong.is_empty(), "{name} may not use {wrong:?}");
+    }
+}
+
+#[test]
+fn tasks_and_engine_are_pure() {
+    let metadata = metadata();
+    let all = dependencies(&metadata);
+    for pure in PURE {
+        let name = format!("pictor-{pure}");
+        let (start, _) = all.iter().find(|(_, (known, _))| *known == name).unwrap();
+        let (mut reached, mut next) = (BTreeSet::new(), vec![*start]);
+        while let Some(id) = next.pop() {
+            if reached.insert(id) {
+                next.extend(&all[id].1);
+            }
+        }
+        let reached: Vec<_> = reached.iter().map(|id| all[id].0).collect();
+        assert!(reached.contains(&"serde"), "the search works: {reached:?}");
+        let wrong: Vec<_> = IMPURE.iter().filter(|name| reached.contains(name)).collect();
+        assert!(wrong.is_empty(), "{name} reaches {wrong:?}");
+        for path in sources(&root().join(pure).join("src"), &["rs"]) {
+            for (number, line) in code(&path) {
+                let named = IMPURE_PATHS.iter().find(|word| is_named(&line, word));
+                assert_eq!(named, None, "{}:{number}: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// The lines of a source without its comments and its tests.
+fn code(path: &Path) -> Vec<(usize, String)> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines = (1..).zip(text.lines());
+    lines
+        .take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(number, line)| (number, line.to_owned()))
+        .collect()
+}
+
+/// Whether a word is in a line as a word.
+fn is_named(line: &str, word: &str) -> bool {
+    let outside = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(word).any(|(at, _)| {
+        outside(line[..at].chars().next_back()) && outside(line[at + word.len()..].chars().next())
+    })
+}
+
+/// Files below a folder; what was built, and what git does not know, apart.
+fn sources(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            found.extend(sources(&path, extensions));
+        } else if extensions.iter().any(|e| path.extension().is_some_and(|found| found == *e)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are_for() {
+    let mut wrong = Vec::new();
+    for path in sources(root(), &["rs", "py"]) {
+        let name = path.strip_prefix(root()).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        let is_listed = LONG.iter().any(|(long, _)| *long == name);
+        if lines > LINES && !is_listed {
+            wrong.push(format!("{name} has {lines} lines: cut it where it has a seam"));
+        }
+        if is_listed && lines <= LINES {
+            wrong.push(format!("{name} is not long any more: take it off the list"));
+        }
+        let start = if path.extension().is_some_and(|e| e == "rs") { "//! " } else { "\"\"\"" };
+        if !text.trim_start_matches("#!/usr/bin/env python3\n").starts_with(start) {
+            wrong.push(format!("{name} does not begin with what it is for ({start})"));
+        }
+        let parts = Path::new(&name).with_extension("");
+        let empty = parts.iter().find(|part| EMPTY_NAMES.iter().any(|empty| part == empty));
+        if let Some(empty) = empty {
+            wrong.push(format!("{name}: `{}` says nothing", empty.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,235 @@
+//! What people and programs see of the command: texts, exit statuses, odd names and closed pipes.
+
+mod support;
+
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use support::{Place, Running, build_scenes, render_job, root, scenes, workflows};
+
+const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
+
+/// Each command is in the help, with a sentence about it.
+#[test]
+fn help_tells_every_command() {
+    let place = Place::new();
+    let said = place.ok(&["--help"]);
+    let commands = [
+        "run", "resume", "retry", "runs", "show", "tasks", "logs", "pause", "cancel", "priority",
+        "plan", "schema", "doctor",
+    ];
+    for command in commands {
+        let line = said.out.lines().find(|line| line.starts_with(&format!("  {command} ")));
+        assert!(line.is_some_and(|line| line.len() > 20), "{command} in\n{said}");
+        place.ok(&[command, "--help"]).expect(0, &["Usage: pictor", command, "--data <DIR>"]);
+    }
+    place.pictor(&[]).expect(2, &["Usage: pictor"]);
+    place.pictor(&["rnu"]).expect(2, &["unrecognized subcommand", "run"]);
+    place.ok(&["--version"]).expect(0, &["pictor 0."]);
+}
+
+#[test]
+fn commands_about_runs_that_are_not_there_say_so() {
+    let place = Place::new();
+    for command in ["show", "tasks", "pause", "cancel"] {
+        place.pictor(&[command, "x"]).expect(1, &["there are no runs in", "--data"]);
+    }
+    place.pictor(&["runs"]).expect(1, &["there are no runs in", "--data"]);
+    assert!(!place.path("data").exists(), "looking makes no folder");
+    place.write("job.yaml", NOOP);
+    let first = place.run(&[]).expect(0, &[]).run_id();
+    for command in ["show", "tasks", "resume", "retry", "pause", "cancel"] {
+        place.pictor(&[command, "x"]).expect(1, &["there is no run `x`", "pictor runs"]);
+    }
+    let second = place.run(&[]).expect(0, &[]).run_id();
+    place.pictor(&["show", "noop"]).expect(1, &["fits several runs", &first, &second]);
+    place.ok(&["show", &first]).expect(0, &[&first, "succeeded"]);
+    place.ok(&["runs"]).expect(0, &[&first, &second]);
+    place.pictor(&["tasks", &first, "--step", "b"]).expect(1, &["has no step `b`; it has a"]);
+    place.pictor(&["tasks", &first, "--state", "b"]).expect(2, &["succeeded, failed"]);
+    place.pictor(&["retry", &first, "b"]).expect(1, &["there is no task `b`"]);
+    place.pictor(&["run", "job.yaml", "--set", "colour=1"]).expect(2, &["`colour` is not a field"]);
+    place.pictor(&["run", "job.yaml", "--set", "colour"]).expect(2, &["KEY=VALUE"]);
+    place.pictor(&["run", "job.yaml", "--slots", "0"]).expect(2, &["--slots"]);
+}
+
+#[test]
+fn json_output_is_one_value_a_line() {
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        &NOOP
+            .replace("a, noop", "a, over: [i], noop")
+            .replace("steps", "dims: { i: { count: 1000 } }\nsteps"),
+    );
+    let said = place.run(&["--json"]);
+    let events: Vec<Json> = said.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(said.err.is_empty(), "{said}");
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!((names[0], names[names.len() - 1]), ("start", "end"));
+    let last = &events[events.len() - 2];
+    assert_eq!(
+        (&last["step"], &last["finished"], &last["tasks"]),
+        (&"a".into(), &1000.into(), &1000.into())
+    );
+    let id = events[0]["run"].as_str().unwrap();
+    let shown = place.json(&["show", id]);
+    assert_eq!(shown["view"]["steps"][0]["tasks"], 1000);
+    assert_eq!(place.json(&["runs"])["id"], id);
+    let tasks = place.ok(&["tasks", id, "--json"]).out;
+    let tasks: Vec<Json> = tasks.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((tasks.len(), &tasks[999]["name"]), (1000, &"a[i=999]".into()));
+    let plan = place.json(&["plan", "job.yaml"]);
+    assert_eq!(plan["steps"][0]["name"], "a");
+    assert!(place.json(&["doctor"])["programs"].as_array().unwrap().len() >= 3);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        &NOOP
+            .replace("a, noop", "a, over: [i], noop")
+            .replace("steps", "dims: { i: { count: 1000 } }\nsteps"),
+    );
+    let id = place.run(&[]).run_id();
+    let dot = ["plan", "job.yaml", "--dot"];
+    for arguments in [&["schema"][..], &["tasks", &id], &["runs"], &dot, &["--help"]] {
+        let mut command = place.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let end = child.wait_with_output().unwrap();
+        assert!(!line.is_empty() && end.status.success(), "{arguments:?}: {end:?}");
+        assert!(end.stderr.is_empty(), "{arguments:?}: {end:?}");
+    }
+    // A run goes on although nobody listens.
+    let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait_with_output().unwrap().status.success());
+}
+
+#[test]
+fn plan_shows_what_a_job_compiles_to() {
+    let place = Place::new();
+    build_scenes();
+    for (name, path) in workflows() {
+        let path = path.display().to_string();
+        insta::assert_snapshot!(format!("plan of {name}"), place.ok(&["plan", &path]).out);
+    }
+    let turntable = root().join("workflows/turntable.yaml").display().to_string();
+    let dot = place.ok(&["plan", &turntable, "--dot"]).out;
+    insta::assert_snapshot!("plan of turntable for graphviz", dot);
+}
+
+#[test]
+fn the_schema_beside_the_workflows_is_the_one_that_pictor_prints() {
+    let printed = Place::new().ok(&["schema"]).out;
+    let kept = std::fs::read_to_string(root().join("workflows/pictor.schema.json")).unwrap();
+    assert_eq!(kept, printed, "pictor schema > workflows/pictor.schema.json");
+    let schema: Json = serde_json::from_str(&printed).unwrap();
+    assert!(schema["properties"]["render"].is_object());
+}
+
+#[test]
+fn names_may_have_spaces_quotes_and_any_letters() {
+    let place = Place::new();
+    let odd = "Ünï ‘x’ \"q\" $HOME {a} & #1";
+    std::fs::create_dir_all(place.path(odd)).unwrap();
+    // The scene is a link to a file elsewhere, and the job is not where the command is started.
+    let link = place.path(&format!("{odd}/my scene #1.blend"));
+    std::os::unix::fs::symlink(scenes().join("plain.blend"), link).unwrap();
+    let job = render_job("plain.blend", "  output: { video: \"mein film.mp4\" }\n");
+    let scene = scenes().join("plain.blend").display().to_string();
+    let job = job
+        .replace(&scene, "\"my scene #1.blend\"")
+        .replace("name: job", "name: 'Söme \"job\" / x'");
+    place.write(&format!("{odd}/my job.yaml"), &job);
+    let job = format!("{odd}/my job.yaml");
+    let (data, out) = (format!("{odd}/data"), format!("./{odd}/../{odd}/out"));
+    let said = place.pictor(&["run", &job, "--data", &data, "--out", &out]);
+    said.expect(0, &["3 files in"]);
+    let names: Vec<_> = support::files(&place.path(&format!("{odd}/out"))).into_keys().collect();
+    assert_eq!(names, ["frames/0001.exr", "mein film.mp4", "previews/0001.png"]);
+    let id = said.run_id();
+    assert!(id.starts_with("s-me-job-x-") && id.is_ascii(), "{id}");
+    place.ok(&["show", &id, "--data", &data]);
+}
+
+#[test]
+fn a_folder_with_a_very_long_name_works_too() {
+    let place = Place::new();
+    place.write("job.yaml", &NOOP.replace("noop: {}", "noop: { duration: 3s }"));
+    let data = format!("{}/{}", "d".repeat(120), "e".repeat(120));
+    let mut run = place.start(&["run", "job.yaml", "--data", &data]);
+    let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
+    place.ok(&["show", &id, "--data", &data]).expect(0, &["running"]);
+    place.ok(&["cancel", &id, "--data", &data]);
+    let said = run.finish();
+    said.expect(1, &["cancelled"]);
+    assert!(!said.err.contains("WARN"), "{said}");
+}
+
+#[test]
+fn results_land_beside_the_command_unless_told_otherwise() {
+    let place = Place::new();
+    place.write(
+        "jobs/job.yaml",
+        "pictor: v1\nname: small\nsteps:\n- name: a\n  command:\n    \
+         run: [cp, \"{job.dir}/job.yaml\", \"{output.copy}\"]\n    outputs: { copy: c.yaml }\n  \
+         deliver: { copy: c.yaml }\n",
+    );
+    let said = place.ok(&["run", "jobs/job.yaml"]);
+    let copied = place.path(&format!("out/{}/c.yaml", said.run_id()));
+    assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(place.path("jobs/job.yaml")).unwrap());
+    // Delivered again if somebody lost them, and repaired if somebody broke them.
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+    place.ok(&["resume", &said.run_id()]).expect(0, &["1 files in"]);
+    std::fs::write(place.path(&format!("out/{}/c.yaml", said.run_id())), "broken").unwrap();
+    place.ok(&["resume", &said.run_id()]);
+    let text =
+        std::fs::read_to_string(place.path(&format!("out/{}/c.yaml", said.run_id()))).unwrap();
+    assert!(text.starts_with("pictor: v1"));
+}
+
+#[test]
+fn without_data_a_folder_in_the_home_is_used() {
+    let place = Place::new();
+    place.write("job.yaml", NOOP);
+    let homes: BTreeMap<&str, &str> =
+        [("HOME", "home/.local/share/pictor"), ("XDG_DATA_HOME", "xdg/pictor")].into();
+    for (variable, data) in homes {
+        let home = place.path(data.split('/').next().unwrap());
+        let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+        command.env_remove("PICTOR_DATA").env_remove("HOME").env_remove("XDG_DATA_HOME");
+        let said = Running::start(command.env(variable, &home)).finish();
+        said.expect(0, &[]);
+        assert!(place.path(data).join("pictor.sqlite").exists(), "{data}");
+    }
+    let mut command = place.command(&["runs"]);
+    command.env_remove("PICTOR_DATA").env_remove("HOME").env_remove("XDG_DATA_HOME");
+    Running::start(&mut command).finish().expect(1, &["--data DIR"]);
+}
+
+/// Renders as a user without any rights, if this test runs as one who may become another.
+#[test]
+fn an_ordinary_user_can_run_jobs() {
+    let place = Place::new();
+    place.write("job.yaml", NOOP);
+    let id = Command::new("id").arg("-u").output().unwrap().stdout;
+    if id != b"0\n" {
+        place.run(&[]).expect(0, &[]);
+        return;
+    }
+    let binary = place.path("pictor");
+    std::fs::copy(env!("CARGO_BIN_EXE_pictor"), &binary).unwrap();
+    let chown = Command::new("chown").args(["-R", "65534:65534"]).arg(place.path("")).status();
+    assert!(chown.unwrap().success());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    command.args(["run", "job.yaml", "--data", "data", "--out", "out"]);
+    Running::start(command.current_dir(place.path(""))).finish().expect(0, &["succeeded"]);
+}

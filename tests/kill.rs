@@ -1,0 +1,315 @@
+//! `kill -9`, signals, and other commands while a run is going: nothing that was finished is done
+//! again, and nothing is left running.
+#![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::pictures::{assert_same, png, video};
+use support::{Place, Running, assert_one_success_each, render_job, soak, until};
+
+/// Numbers that look random. The seed is printed; `PICTOR_SEED` sets it.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let given = std::env::var("PICTOR_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(1));
+        eprintln!("PICTOR_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    /// From 0 to one less than `end`.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(end).unwrap()).unwrap()
+    }
+
+    /// This many moments of a run of `all`, in order, spread over the whole of it.
+    fn moments(&mut self, count: usize, all: usize) -> Vec<usize> {
+        (0..count).map(|i| (i * all + self.below(all)) / count).collect()
+    }
+}
+
+/// Lines of the file to which every execution of a task appends its number.
+fn executions(place: &Place) -> Vec<i64> {
+    let text = std::fs::read_to_string(place.path("executed")).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// Forty tasks that say that they were executed, and one that adds up.
+fn counting_job(place: &Place) {
+    place.write(
+        "job.yaml",
+        &format!(
+            "pictor: v1\nname: count\ndims: {{ i: {{ count: 40 }} }}\nsteps:\n\
+             - name: work\n  over: [i]\n  command:\n    \
+             run: [sh, -c, 'echo {{i}} >> {}; sleep 0.04; echo {{i}} > \"$0\"', \"{{output.n}}\"]\n    \
+             outputs: {{ n: n.txt }}\n  deliver: {{ n: \"n/{{i}}.txt\" }}\n\
+             - name: sum\n  needs: [work]\n  command:\n    \
+             run: [sh, -c, 'cat \"$1\"/* | sort -n > \"$0\"', \"{{output.all}}\", \"{{inputs.work}}\"]\n    \
+             outputs: {{ all: all.txt }}\n  deliver: {{ all: all.txt }}\n",
+            place.path("executed").display()
+        ),
+    );
+}
+
+#[test]
+fn after_kill_9_at_ten_moments_no_finished_command_is_executed_again() {
+    let mut dice = Dice::new();
+    for _ in 0..if soak() { 20 } else { 1 } {
+        let place = Place::new();
+        counting_job(&place);
+        let mut run = place.start(&["run", "job.yaml", "--out", "out", "--slots", "2"]);
+        let mut id = String::new();
+        // What was executed before, and what was known to be finished then.
+        let mut kills: Vec<(usize, BTreeSet<i64>)> = Vec::new();
+        for moment in dice.moments(10, 40) {
+            let first = run.wait_for(": results land in");
+            id = first.split(':').next().unwrap().to_owned();
+            until("the moment", || executions(&place).len() > moment || !run.is_running());
+            run.signal(Signal::KILL);
+            run.finish();
+            let committed = place.attempts();
+            assert_one_success_each(&committed);
+            let finished = committed.iter().filter(|a| a.step == 0 && a.outcome == 1);
+            kills.push((executions(&place).len(), finished.map(|a| a.task).collect()));
+            run = place.start(&["resume", &id, "--slots", "2"]);
+        }
+        run.finish().expect(0, &["succeeded", "41 files in"]);
+        let executed = executions(&place);
+        for (before, finished) in &kills {
+            let again: Vec<_> =
+                executed[*before..].iter().filter(|i| finished.contains(i)).collect();
+            assert!(
+                again.is_empty(),
+                "{again:?} were finished after {before} executions: {kills:?}"
+            );
+        }
+        assert_eq!(assert_one_success_each(&place.attempts()), 41);
+        let all = (0..40).map(|i| i.to_string()).collect::<Vec<_>>().join("\n") + "\n";
+        assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), all);
+        assert_eq!(place.results().len(), 41);
+        // Once more changes nothing.
+        place.ok(&["resume", &id]);
+        assert_eq!(executions(&place), executed);
+    }
+}
+
+/// Frames in tiles with a video. The first ffmpeg that makes a video says so and waits.
+fn film(place: &Place) -> Vec<&'static str> {
+    let more = "  tiles: 2x1\n  samples: 2\n  output: { video: film.mp4 }\n";
+    place.write("job.yaml", &render_job("plain.blend", more));
+    let encoding = place.path("encoding").display().to_string();
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *-version*) ;; *) if [ ! -e {encoding} ]; then : > {encoding}; \
+         exec sleep 60; fi ;; esac\nPATH=${{PATH#*:}} exec ffmpeg \"$@\"\n"
+    );
+    let ffmpeg = place.write("bin/ffmpeg", &script);
+    std::fs::set_permissions(&ffmpeg, std::fs::Permissions::from_mode(0o755)).unwrap();
+    vec!["--set", "render.frames=1-4"]
+}
+
+/// `pictor` with the ffmpeg of [`film`].
+fn with_slow_ffmpeg(place: &Place, arguments: &[&str]) -> Running {
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    Running::start(place.command(arguments).env("PATH", path).arg("--json"))
+}
+
+#[test]
+fn after_kill_9_at_ten_moments_a_render_is_what_it_would_have_been() {
+    const TASKS: usize = 22;
+    let (mut dice, quiet, place) = (Dice::new(), Place::new(), Place::new());
+    let set = film(&quiet);
+    quiet.run(&set).expect(0, &["9 files in"]);
+
+    film(&place);
+    let mut run =
+        with_slow_ffmpeg(&place, &[&["run", "job.yaml", "--out", "out"], &set[..]].concat());
+    let start: Json = serde_json::from_str(&run.wait_for("start")).unwrap();
+    let id = start["run"].as_str().unwrap().to_owned();
+    let mut moments = dice.moments(9, TASKS - 1);
+    // The tenth is when the video is made.
+    moments.push(TASKS - 1);
+    let mut last = BTreeMap::new();
+    for moment in moments {
+        while last.values().sum::<u64>() < moment as u64 {
+            let event: Json = serde_json::from_str(&run.wait_for("\"step\"")).unwrap();
+            let step = event["step"].as_str().unwrap().to_owned();
+            last.insert(step, event["finished"].as_u64().unwrap());
+        }
+        if moment == TASKS - 1 {
+            until("the video is made", || place.path("encoding").exists());
+        }
+        run.signal(Signal::KILL);
+        run.finish();
+        let before = place.attempts();
+        let known = assert_one_success_each(&before);
+        assert!(known >= moment, "{known} tasks are stored, and {moment} were told to be finished");
+        assert!(before.iter().all(|a| a.outcome == 1 || a.outcome == 4), "{before:?}");
+        until("no program is left", || {
+            place.processes("blender").is_empty() && place.processes("sleep").is_empty()
+        });
+        run = with_slow_ffmpeg(&place, &["resume", &id]);
+        run.wait_for("start");
+        last.clear();
+    }
+    run.finish().expect(0, &["\"end\""]);
+    assert_eq!(assert_one_success_each(&place.attempts()), TASKS);
+    for frame in 1..=4 {
+        let name = format!("out/frames/{frame:04}.exr");
+        assert_same(&place.path(&name), &quiet.path(&name));
+        let name = format!("out/previews/{frame:04}.png");
+        assert_eq!(png(&place.path(&name)), png(&quiet.path(&name)));
+    }
+    assert_eq!(video(&place.path("out/film.mp4")), (96, 54, 4));
+    let names = |place: &Place| place.results().into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&place), names(&quiet));
+}
+
+/// Starts a render that would take hours, and waits until its first samples are there.
+fn endless(place: &Place) -> (Running, String) {
+    place.write("job.yaml", &render_job("plain.blend", "  samples: 900000\n"));
+    let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
+    let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
+    let renders = |task: &Json| task["step"] == "render" && task["progress"].as_f64().is_some();
+    until("samples are rendered", || {
+        let said = place.ok(&["tasks", &id, "--json"]).out;
+        said.lines().any(|line| renders(&serde_json::from_str(line).unwrap()))
+    });
+    assert_eq!(place.processes("blender").len(), 1);
+    (run, id)
+}
+
+#[test]
+fn ctrl_c_and_sigterm_stop_blender_and_say_how_to_go_on() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let place = Place::new();
+        let (run, id) = endless(&place);
+        let pressed = Instant::now();
+        run.signal(signal);
+        let said = run.finish();
+        let took = pressed.elapsed();
+        said.expect(130, &[&format!("interrupted; go on with: pictor resume {id}")]);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(place.processes("blender"), Vec::<i32>::new());
+        place.ok(&["show", &id]).expect(0, &["interrupted", &format!("go on: pictor resume {id}")]);
+        // What was interrupted is not a failure, and cost no attempt.
+        let attempts = place.attempts();
+        assert!(attempts.iter().all(|a| a.outcome != 2 && a.outcome != 3), "{attempts:?}");
+    }
+}
+
+#[test]
+fn cancel_stops_a_blender_that_renders_in_less_than_two_seconds() {
+    let place = Place::new();
+    let (run, id) = endless(&place);
+    let started = Instant::now();
+    place.ok(&["cancel", &id]).expect(0, &["is cancelled"]);
+    until("Blender is gone", || place.processes("blender").is_empty());
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    run.finish().expect(1, &["cancelled: 1 tasks succeeded"]);
+    place.pictor(&["cancel", &id]).expect(1, &["is over (cancelled) and cannot be cancelled"]);
+}
+
+/// Three tasks, one after the other, that wait for a file; the second and third then wait for a child.
+fn gated(place: &Place) -> (Running, String) {
+    let gate = place.path("gate");
+    let job = format!(
+        "pictor: v1\nname: gated\ndims: {{ i: {{ count: 3 }} }}\nsteps:\n- name: wait\n  over: [i]\n  \
+         command: {{ run: [sh, -c, 'echo here is {{i}}; while [ ! -e {0} ]; do sleep 0.01; done; \
+         [ {{i}} = 0 ] || {{{{ sh -c \"sleep 600; : {0}\" & wait; }}}}'] }}\n",
+        gate.display()
+    );
+    place.write("job.yaml", &job);
+    let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
+    let first = run.wait_for(": results land in");
+    let id = first.split(':').next().unwrap().to_owned();
+    until_runs(place, &id, 0);
+    (run, id)
+}
+
+fn until_runs(place: &Place, id: &str, task: u32) {
+    let (name, here) = (format!("wait[i={task}]"), format!("here is {task}"));
+    until("the task runs", || place.pictor(&["logs", id, &name]).out.contains(&here));
+}
+
+#[test]
+fn a_second_terminal_looks_at_a_run_and_changes_it() {
+    let place = Place::new();
+    let (mut run, id) = gated(&place);
+    place.ok(&["show", &id[..7]]).expect(0, &[&id, "running", "waits for a free slot"]);
+    place.ok(&["runs"]).expect(0, &[&id, "running"]);
+    let out = place.ok(&["tasks", &id, "--state", "ready"]).out;
+    assert_eq!(out.lines().count(), 3, "a head and two tasks:\n{out}");
+    place.pictor(&["run", "job.yaml"]).expect(1, &["another pictor", "--data DIR"]);
+
+    place.ok(&["pause", &id]).expect(0, &["pictor resume"]);
+    run.wait_for("is paused");
+    std::fs::write(place.path("gate"), "").unwrap();
+    let count = |state| place.ok(&["tasks", &id, "--state", state, "--json"]).out.lines().count();
+    until("the first task is done", || count("succeeded") == 1);
+    assert_eq!(count("ready"), 2, "nothing is started while the run is paused");
+    place.ok(&["show", &id]).expect(0, &["paused", "the run is paused"]);
+    place.ok(&["priority", &id, "-7"]).expect(0, &["priority -7"]);
+    place.ok(&["resume", &id]).expect(0, &["goes on"]);
+    run.wait_for("goes on");
+    until_runs(&place, &id, 1);
+    place.ok(&["retry", &id, "wait[i=0]"]).expect(0, &["1 tasks are done again"]);
+    place.ok(&["show", &id]).expect(0, &["priority -7"]);
+    place.ok(&["cancel", &id]);
+    run.finish().expect(1, &["cancelled"]);
+}
+
+#[test]
+fn cancel_stops_a_command_and_its_children_in_less_than_two_seconds() {
+    let place = Place::new();
+    let (run, id) = gated(&place);
+    std::fs::write(place.path("gate"), "").unwrap();
+    until_runs(&place, &id, 1);
+    let mine = |path: &Path| {
+        let arguments = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&*place.path("gate").to_string_lossy())
+    };
+    let commands = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| mine(&entry.path())).count()
+    };
+    until("its child runs too", || commands() > 1);
+    let started = Instant::now();
+    place.ok(&["cancel", &id]).expect(0, &["is cancelled"]);
+    until("the command is gone", || commands() == 0);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    run.finish().expect(1, &["1 tasks succeeded", "2 cancelled"]);
+}
+
+#[test]
+fn a_process_takes_over_when_the_one_before_has_gone() {
+    let place = Place::new();
+    counting_job(&place);
+    let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
+    let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
+    until("something is done", || executions(&place).len() > 2);
+    run.signal(Signal::KILL);
+    run.finish();
+    // The socket of the dead process misleads nobody.
+    assert!(Path::new(&place.path("data/socket")).exists());
+    place.ok(&["show", &id]).expect(0, &["interrupted"]);
+    place.ok(&["pause", &id]);
+    place.ok(&["show", &id]).expect(0, &["paused"]);
+    place.ok(&["resume", &id]).expect(0, &["41 files in"]);
+    place.ok(&["retry", &id, "sum"]).expect(0, &["1 tasks of", "41 files in"]);
+    place.pictor(&["retry", &id]).expect(1, &["nothing to retry"]);
+    let sums = place.attempts().iter().filter(|a| a.step == 1 && a.outcome == 1).count();
+    assert_eq!(sums, 2);
+}
