@@ -18,9 +18,10 @@ impl Series {
         self.0.first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The result in the middle.
+    /// The result in the middle, or the mean of the two there.
     pub fn median(&self) -> f64 {
-        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
+        let at = |place: usize| self.0.get(place).copied().unwrap_or(f64::NAN);
+        f64::midpoint(at(self.0.len() / 2), at(self.0.len().saturating_sub(1) / 2))
     }
 
     /// The largest result.
