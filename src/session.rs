@@ -162,7 +162,7 @@ async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::
     config
 }
 
-/// Works on a run until it is over, paused or interrupted.
+/// Works on a run until it is over or interrupted. While it is paused it waits to be resumed.
 async fn work(
     data: &Path,
     store: Arc<Store>,

@@ -74,6 +74,7 @@ impl Engine {
                 while self.fail_impossible(&id, now_ms, fx) {}
             }
         }
+        self.awaited.clear();
         let mut stuck = BTreeSet::new();
         while let Some(id) = self.next_run(now_ms, &stuck) {
             match self.choose(&id, now_ms) {
@@ -130,7 +131,16 @@ impl Engine {
             if picky.peek().is_none() && !plain {
                 continue;
             }
-            let Some(best) = self.best_worker(entry, step, now_ms, |_, _| true) else { continue };
+            let Some(best) = self.best_worker(entry, step, now_ms, |_, _| true) else {
+                let due = |at| entry.run.trouble(at).is_none_or(|t| t.not_before_ms <= now_ms);
+                if !plain && !picky.any(|at| due(*at)) {
+                    continue;
+                }
+                let plan = &entry.run.plan.steps[step as usize];
+                let able = self.workers.iter().filter(|(_, worker)| worker.can_do(plan));
+                self.awaited.extend(able.map(|(id, _)| *id));
+                continue;
+            };
             for at in picky {
                 let worker = match entry.run.trouble(*at) {
                     None => Some(best),
@@ -229,7 +239,10 @@ impl Engine {
         // A worker on which much fails is free again soon: it must not get what others could do.
         let others_exist = able().any(|(id, _)| !avoided(id));
         able()
-            .filter(|(_, w)| w.load < w.inventory.slots + u32::from(short))
+            .filter(|(id, w)| {
+                let ahead = short && !self.awaited.contains(id);
+                w.load < w.inventory.slots + u32::from(ahead)
+            })
             .filter(|(id, _)| !(others_exist && avoided(id)))
             .min_by_key(|(id, w)| {
                 let cold = scene.is_some_and(|file| !w.warm.contains(&file.digest));

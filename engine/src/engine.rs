@@ -101,6 +101,9 @@ pub struct Engine {
     pub(crate) last_bundle: u64,
     /// When tasks were last assigned.
     pub(crate) assigned_ms: i64,
+    /// Busy workers that a task which goes first waits for: nothing is queued ahead on them, or it would
+    /// wait for as long as there is other work.
+    pub(crate) awaited: BTreeSet<WorkerId>,
 }
 
 impl Engine {

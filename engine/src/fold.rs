@@ -158,7 +158,7 @@ impl Run {
             return self.fail_for_good(at);
         }
         let doublings = trouble.failures.saturating_sub(1).min(20);
-        let pause = (retry.backoff.0 << doublings).min(MAX_BACKOFF_MS);
+        let pause = retry.backoff.0.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS);
         trouble.not_before_ms = time_ms.saturating_add_unsigned(pause);
         self.try_again(at);
     }

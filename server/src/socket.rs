@@ -55,8 +55,10 @@ pub fn listen(
     Ok(tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (store, owner) = (store.clone(), owner.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serve(stream, &store, &owner).await {
+            // A thread of its own: folding a long history for an answer must not hold up the owner.
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = runtime.block_on(serve(stream, &store, &owner)) {
                     debug!(%error, "a client of the socket went away");
                 }
             });

@@ -37,6 +37,32 @@ fn short_tasks_are_queued_one_message_ahead() {
 }
 
 #[test]
+fn what_is_queued_ahead_never_keeps_a_step_nearer_to_the_end_waiting() {
+    let mut bench = Bench::without_workers(
+        "
+dims: { frame: 1-20, tile: 1-4 }
+steps:
+  - { name: render, over: [frame, tile], noop: { duration: 1s } }
+  - { name: merge, over: [frame], needs: [render], noop: { duration: 1s } }
+",
+        Config::default(),
+    );
+    bench.join(1, machine(1));
+    bench.took_ms = 1_500;
+    bench.turn();
+    // The worker does what it was given, in order; tiles are short, and how long a merge takes nobody knows.
+    for done in 0..8 {
+        let name = bench.name(&bench.given[0]);
+        if name.starts_with("merge") {
+            assert!(done <= 6, "after four tiles and at most one bundle more");
+            return;
+        }
+        bench.succeed(&name);
+    }
+    panic!("frame 1 has all its tiles, and other tiles go before its merge");
+}
+
+#[test]
 fn a_worker_that_failed_a_task_does_not_get_it_again_while_another_can_do_it() {
     let mut bench = Bench::without_workers(MANY, Config::default());
     bench.join(1, machine(1));
