@@ -136,8 +136,8 @@ impl Engine {
                 if !plain && !picky.any(|at| due(*at)) {
                     continue;
                 }
-                let plan = &entry.run.plan.steps[step as usize];
-                let able = self.workers.iter().filter(|(_, worker)| worker.can_do(plan));
+                let step = &entry.run.plan.steps[step as usize];
+                let able = self.workers.iter().filter(|(_, worker)| worker.can_do(step));
                 self.awaited.extend(able.map(|(id, _)| *id));
                 continue;
             };
