@@ -16,8 +16,8 @@ help: ## lists the targets
 demo: ## installs what is missing, builds, and renders workflows/turntable.yaml
 	@DEMO_DATA='$(DEMO_DATA)' DEMO_OUT='$(DEMO_OUT)' scripts/demo.sh
 
-setup: ## installs Blender, ffmpeg and a C compiler if they are missing (Debian, Ubuntu)
-	@scripts/setup.sh
+setup: ## installs what is missing of Blender, ffmpeg, Postgres, RabbitMQ, a C compiler (Debian, Ubuntu)
+	@scripts/setup.sh servers
 
 scenes: $(SCENES) ## builds the example scenes into workflows/scenes/built
 
@@ -35,7 +35,8 @@ build: ## builds the command, target/debug/pictor
 	$(CARGO) build --locked
 
 # The examples in the documentation come first, so that the summary of all other tests is the last thing
-# to be read.
+# to be read. Tests start servers of their own (tests/servers) when they need them; these end by
+# themselves a few seconds after the last test, also when a test or this make is killed.
 test: setup scenes ## runs every test of the workspace
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version > /dev/null 2>&1; then \

@@ -1,24 +1,39 @@
 #!/usr/bin/env bash
-# Installs the programs that pictor works with, those that are missing: Blender, ffmpeg, python3, and
-# what Rust needs for linking. Knows Debian and its relatives; elsewhere it says what is missing.
+# Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, what Rust needs
+# for linking; with the argument `servers` also what the tests start: Postgres, RabbitMQ, network namespaces.
+# Knows Debian and its relatives; elsewhere it says what is missing.
 set -euo pipefail
 
-declare -A package=([blender]=blender [ffmpeg]=ffmpeg [ffprobe]=ffmpeg [python3]=python3 [cc]=build-essential)
-missing=()
-for program in blender ffmpeg ffprobe python3 cc; do
-    if ! command -v "$program" > /dev/null; then
-        missing+=("${package[$program]}")
-    fi
-done
+# A program, by name or by path, and its package.
+wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 cc:build-essential)
+if [ "${1-}" = servers ]; then
+    # Debian keeps these out of the PATH.
+    wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'
+        /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
+        ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
+fi
+
+# The packages of the programs that are not there.
+look() {
+    missing=()
+    for entry in "${wanted[@]}"; do
+        # Unquoted: a path may have a star in it.
+        # shellcheck disable=SC2086
+        if ! PATH=$PATH:/usr/sbin:/sbin command -v ${entry%:*} > /dev/null; then
+            missing+=("${entry#*:}")
+        fi
+    done
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u | grep .)
+}
+
 if ! command -v cargo > /dev/null; then
     echo "error: Rust is not installed (https://rustup.rs)" >&2
     exit 1
 fi
+look
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi
-mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-
 if ! command -v apt-get > /dev/null; then
     echo "error: please install: ${missing[*]}" >&2
     exit 1
@@ -32,8 +47,21 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root=(sudo)
     echo "sudo may ask for your password: it is for apt-get alone."
 fi
-echo "Installing with apt-get: ${missing[*]}"
-"${as_root[@]}" apt-get update -qq < /dev/null
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" < /dev/null > /dev/null
-echo "Installed: ${missing[*]}"
+installed=${missing[*]}
+echo "Installing with apt-get: $installed"
+# Another apt-get may be at work: it is waited for.
+patient=(-o DPkg::Lock::Timeout=300)
+"${as_root[@]}" apt-get "${patient[@]}" update -qq < /dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y -qq \
+    --no-install-recommends "${missing[@]}" < /dev/null > /dev/null
+look
+if [ ${#missing[@]} -ne 0 ]; then
+    echo "error: apt-get has installed them, but still there are programs missing of: ${missing[*]}" >&2
+    exit 1
+fi
+echo "Installed: $installed"
+case " $installed " in *' postgresql '* | *' rabbitmq-server '*)
+    echo "The system may have started services of these packages on their usual ports. pictor leaves them"
+    echo "alone: its tests start servers of their own."
+    ;;
+esac

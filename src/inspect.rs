@@ -1,27 +1,64 @@
-//! Commands that look at runs or change them from outside: through the process that works in the data
-//! folder, or, when there is none, in the folder itself.
+//! Commands that look at runs or change them from outside: through a server, through the process that
+//! works in the data folder, or, when there is none, in the folder itself.
 
 use crate::SUCCEEDED;
-use crate::session::{mean, random_id};
-use crate::terminal::{duration, say, table};
+use crate::client::{Changes, Connection, follow_log, request_of};
+use crate::session::{DRAW, mean, random_id};
+use crate::terminal::{duration, pass_on, say, table};
 use anyhow::Context;
 use pictor_engine::{Run, TaskState, TaskView};
 use pictor_executor::log_path;
 use pictor_server::{Answer, Request, RunLine, RunReport, TaskReport, answer, ask, now_ms};
-use pictor_storage::Store;
+use pictor_storage::SqliteStore;
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, Try};
-use std::path::Path;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 
-/// Asks whoever can answer.
-async fn request(data: &Path, request: Request) -> anyhow::Result<Answer> {
+/// Where runs are.
+#[derive(Debug)]
+pub(crate) enum Farm {
+    /// In a data folder of this machine.
+    Folder(PathBuf),
+    /// On a server.
+    Server(Connection),
+}
+
+impl Farm {
+    /// Asks whoever can answer.
+    pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Answer> {
+        match self {
+            Self::Folder(data) => in_folder(data, request).await,
+            Self::Server(server) => request_of(server, request).await,
+        }
+    }
+
+    /// When to look at a run again.
+    fn changes(&self, run: &RunId) -> Changes {
+        match self {
+            Self::Folder(_) => Changes::unknown(),
+            Self::Server(server) => Changes::of(server.clone(), run.to_string()),
+        }
+    }
+
+    /// One run.
+    async fn run(&self, run: &str) -> anyhow::Result<RunReport> {
+        match self.ask(Request::Show { run: run.to_owned() }).await? {
+            Answer::Run(report) => Ok(*report),
+            other => wrong(other),
+        }
+    }
+}
+
+async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
     if let Some(said) = ask(data, &request).await? {
         return Ok(said);
     }
     if !data.join("pictor.sqlite").exists() {
         anyhow::bail!("there are no runs in {}; choose another folder with --data", data.display());
     }
-    let store = Store::open(data).await.with_context(|| format!("open {}", data.display()))?;
+    let store =
+        SqliteStore::open(data).await.with_context(|| format!("open {}", data.display()))?;
     Ok(answer(&store, None, request).await)
 }
 
@@ -43,7 +80,8 @@ fn wrong<T>(said: Answer) -> anyhow::Result<T> {
     }
 }
 
-fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8> {
+/// One JSON value a line.
+pub(crate) fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8> {
     for value in values {
         say(&serde_json::to_string(value)?);
     }
@@ -51,30 +89,28 @@ fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8> {
 }
 
 /// `pictor runs`.
-pub(crate) async fn runs(data: &Path, json: bool) -> anyhow::Result<u8> {
-    let runs = match request(data, Request::Runs).await? {
+pub(crate) async fn runs(farm: &Farm, json: bool) -> anyhow::Result<u8> {
+    let runs = match farm.ask(Request::Runs).await? {
         Answer::Runs(runs) => runs,
         other => return wrong(other),
     };
     if json {
         return json_lines(&runs);
     }
+    // A server's runs have owners; those of this machine have a folder for their results.
+    let here = runs.iter().any(|run| !run.out_dir.is_empty());
     let rows: Vec<Vec<String>> = runs
         .into_iter()
         .map(|run| {
             let age = duration((now_ms() - run.created_ms).unsigned_abs());
             let took = run.finished_ms.map(|end| duration((end - run.created_ms).unsigned_abs()));
             let state = state_of(&run);
-            vec![
-                run.id.to_string(),
-                state,
-                format!("{age} ago"),
-                took.unwrap_or_default(),
-                run.out_dir,
-            ]
+            let last = if here { run.out_dir } else { run.owner };
+            vec![run.id.to_string(), state, format!("{age} ago"), took.unwrap_or_default(), last]
         })
         .collect();
-    say(&table(&["RUN", "STATE", "SUBMITTED", "TOOK", "RESULTS"], &rows));
+    let last = if here { "RESULTS" } else { "OWNER" };
+    say(&table(&["RUN", "STATE", "SUBMITTED", "TOOK", last], &rows));
     Ok(SUCCEEDED)
 }
 
@@ -84,19 +120,47 @@ fn state_of(run: &RunLine) -> String {
 }
 
 /// `pictor show`.
-pub(crate) async fn show(data: &Path, run: &str, json: bool) -> anyhow::Result<u8> {
-    let report = match request(data, Request::Show { run: run.to_owned() }).await? {
-        Answer::Run(report) => *report,
-        other => return wrong(other),
-    };
+pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
+    let report = farm.run(run).await?;
     if json {
         return json_lines(&[report]);
     }
+    say(&shown(&report));
+    Ok(SUCCEEDED)
+}
+
+/// `pictor show --watch`: until the run is over.
+pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
+    let draws = !json && std::io::stdout().is_terminal();
+    let mut report = farm.run(run).await?;
+    let changes = farm.changes(&report.line.id);
+    let mut last = String::new();
+    loop {
+        let text = if json { serde_json::to_string(&report)? } else { shown(&report) };
+        if text != last {
+            // Home, and nothing of what was there before.
+            let clear = if draws { "\x1b[H\x1b[2J\x1b[3J" } else { "" };
+            say(&format!("{clear}{text}{}", if draws || json { "" } else { "\n" }));
+            last = text;
+        }
+        if report.view.state.is_terminal() {
+            return Ok(SUCCEEDED);
+        }
+        changes.next().await;
+        report = farm.run(&report.line.id.0).await?;
+    }
+}
+
+/// A run for people.
+fn shown(report: &RunReport) -> String {
     let RunReport { line, view, failures, waiting, notes } = report;
-    say(&format!("{}  {}  priority {}", line.id, state_of(&line), view.priority));
-    say(&format!("results: {}", line.out_dir));
+    let id = &line.id;
+    let mut lines = vec![format!("{id}  {}  priority {}", state_of(line), view.priority)];
+    if !line.out_dir.is_empty() {
+        lines.push(format!("results: {}", line.out_dir));
+    }
     if let Some(eta) = view.eta_ms.filter(|_| line.active) {
-        say(&format!("about {} to go", duration(eta)));
+        lines.push(format!("about {} to go", duration(eta)));
     }
     let rows: Vec<Vec<String>> = view
         .steps
@@ -109,41 +173,34 @@ pub(crate) async fn show(data: &Path, run: &str, json: bool) -> anyhow::Result<u
             vec![step.name.clone(), step.over.join(" x "), all, mean(step.mean_ms), states]
         })
         .collect();
-    say("");
-    say(&table(&["STEP", "OVER", "TASKS", "EACH", "STATES"], &rows));
+    lines.push(String::new());
+    lines.push(table(&["STEP", "OVER", "TASKS", "EACH", "STATES"], &rows));
     for (title, tasks) in [("failed", failures), ("not running although ready", waiting)] {
         if !tasks.is_empty() {
-            say(&format!("\n{title}:"));
-            for task in tasks {
-                say(&format!("  {}: {}", task.name, task.reason));
-            }
+            lines.push(format!("\n{title}:"));
+            lines.extend(tasks.iter().map(|task| format!("  {}: {}", task.name, task.reason)));
         }
     }
     if !notes.is_empty() {
-        say("\nnotes:");
-        for note in notes {
-            say(&format!("  {note}"));
-        }
+        lines.push("\nnotes:".into());
+        lines.extend(notes.iter().map(|note| format!("  {note}")));
     }
     if line.state == "failed" {
-        say(&format!(
-            "\nsee why: pictor logs {} TASK   try again: pictor retry {}",
-            line.id, line.id
-        ));
+        lines.push(format!("\nsee why: pictor logs {id} TASK   try again: pictor retry {id}"));
     } else if !line.active && line.finished_ms.is_none() {
-        say(&format!("\ngo on: pictor resume {}", line.id));
+        lines.push(format!("\ngo on: pictor resume {id}"));
     }
-    Ok(SUCCEEDED)
+    lines.join("\n")
 }
 
 /// `pictor tasks`.
 pub(crate) async fn tasks(
-    data: &Path,
+    farm: &Farm,
     run: &str,
     (state, step): (Option<TaskState>, Option<String>),
     json: bool,
 ) -> anyhow::Result<u8> {
-    let tasks = match request(data, Request::Tasks { run: run.to_owned(), state, step }).await? {
+    let tasks = match farm.ask(Request::Tasks { run: run.to_owned(), state, step }).await? {
         Answer::Tasks(tasks) => tasks,
         other => return wrong(other),
     };
@@ -163,80 +220,132 @@ pub(crate) async fn tasks(
 
 /// `pictor logs`.
 pub(crate) async fn logs(
-    data: &Path,
+    farm: &Farm,
     run: &str,
     task: &str,
-    attempt: Option<u32>,
+    (attempt, follow): (Option<u32>, bool),
 ) -> anyhow::Result<u8> {
-    let order = Request::Task { run: run.to_owned(), task: task.to_owned() };
-    let report = match request(data, order).await? {
-        Answer::Task(report) => *report,
-        other => return wrong(other),
-    };
-    let Some(lines) = request_run(data, run).await? else {
-        anyhow::bail!("there is no run `{run}`")
-    };
-    let TaskReport { task, attempts, .. } = report;
-    if attempts.is_empty() {
-        say(&format!(
-            "{} is {} and was not started yet: {}",
-            task.name,
-            task.state.name(),
-            task.reason
-        ));
-        return Ok(SUCCEEDED);
+    let run = farm.run(run).await?.line.id;
+    let mut report = one_task(farm, &run, task).await?;
+    if report.attempts.is_empty() {
+        let TaskView { name, state, reason, .. } = &report.task;
+        say(&format!("{name} is {} and was not started yet: {reason}", state.name()));
+        if !follow {
+            return Ok(SUCCEEDED);
+        }
+        let changes = farm.changes(&run);
+        while report.attempts.is_empty() && !report.task.state.is_terminal() {
+            changes.next().await;
+            report = one_task(farm, &run, task).await?;
+        }
     }
-    let chosen = attempts.iter().rev().find(|a| attempt.is_none_or(|n| a.attempt == n));
+    let name = &report.task.name;
+    let chosen = report.attempts.iter().rev().find(|a| attempt.is_none_or(|n| a.attempt == n));
     let Some(chosen) = chosen else {
-        anyhow::bail!("{} has had no attempt {}", task.name, attempt.unwrap_or_default());
+        anyhow::bail!("{name} has had no attempt {}", attempt.unwrap_or(1));
     };
-    say(&format!(
-        "{} attempt {}: {}, {}",
-        task.name,
-        chosen.attempt,
-        chosen.outcome,
-        duration(u64::from(chosen.took_ms))
-    ));
+    let running = chosen.outcome == "running";
+    let took =
+        if running { String::new() } else { format!(", {}", duration(chosen.took_ms.into())) };
+    say(&format!("{name} attempt {}: {}{took}", chosen.attempt, chosen.outcome));
     if !chosen.message.is_empty() {
         say(&chosen.message);
     }
-    let tried = Try { index: task.index, attempt: chosen.attempt };
-    let path = log_path(data, &lines, &task.step, tried, chosen.execution);
-    match tokio::fs::read(&path).await {
-        Ok(bytes) => say(String::from_utf8_lossy(&bytes).trim_end()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => say("(it printed nothing)"),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    let printed = match farm {
+        Farm::Folder(data) => {
+            let tried = Try { index: report.task.index, attempt: chosen.attempt };
+            let path = log_path(data, &run, &report.task.step, tried, chosen.execution);
+            let mut file = LogFile { path, printed: 0 };
+            while follow && running_still(farm, (&run, task), chosen.attempt).await? {
+                file.print().await?;
+                tokio::time::sleep(DRAW).await;
+            }
+            file.print().await?;
+            file.printed
+        }
+        Farm::Server(server) => follow_log(server, (&run.0, task, chosen.attempt), follow).await?,
+    };
+    if printed == 0 {
+        say("(it printed nothing)");
     }
     Ok(SUCCEEDED)
 }
 
-async fn request_run(data: &Path, run: &str) -> anyhow::Result<Option<RunId>> {
-    match request(data, Request::Show { run: run.to_owned() }).await? {
-        Answer::Run(report) => Ok(Some(report.line.id)),
+async fn one_task(farm: &Farm, run: &RunId, task: &str) -> anyhow::Result<TaskReport> {
+    match farm.ask(Request::Task { run: run.to_string(), task: task.to_owned() }).await? {
+        Answer::Task(report) => Ok(*report),
         other => wrong(other),
     }
 }
 
-async fn control(data: &Path, run: &str, event: Event, line: &str) -> anyhow::Result<u8> {
+async fn running_still(
+    farm: &Farm,
+    (run, task): (&RunId, &str),
+    attempt: u32,
+) -> anyhow::Result<bool> {
+    let report = one_task(farm, run, task).await?;
+    Ok(report.attempts.iter().any(|a| a.attempt == attempt && a.outcome == "running"))
+}
+
+/// A log that grows.
+struct LogFile {
+    path: PathBuf,
+    printed: u64,
+}
+
+impl LogFile {
+    /// Prints what is new in it.
+    async fn print(&mut self) -> anyhow::Result<()> {
+        use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+        let read = async {
+            let mut file = tokio::fs::File::open(&self.path).await?;
+            file.seek(std::io::SeekFrom::Start(self.printed)).await?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).await.map(|_| bytes)
+        };
+        match read.await {
+            Ok(bytes) => {
+                self.printed += bytes.len() as u64;
+                pass_on(&bytes);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("read {}", self.path.display())),
+        }
+    }
+}
+
+async fn control(farm: &Farm, run: &str, event: Event, line: &str) -> anyhow::Result<u8> {
     let control = Control { id: random_id(), event };
-    done(request(data, Request::Control { run: run.to_owned(), control }).await?, line)
+    done(farm.ask(Request::Control { run: run.to_owned(), control }).await?, line)
+}
+
+/// `pictor resume` on a server.
+pub(crate) async fn resume(farm: &Farm, run: &str) -> anyhow::Result<u8> {
+    control(farm, run, Event::Resumed, &format!("{run} goes on")).await
+}
+
+/// `pictor retry` on a server.
+pub(crate) async fn retry(farm: &Farm, run: &str, tasks: Vec<String>) -> anyhow::Result<u8> {
+    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id() };
+    done(farm.ask(order).await?, &format!("tasks of {run} are done again"))
 }
 
 /// `pictor pause`.
-pub(crate) async fn pause(data: &Path, run: &str) -> anyhow::Result<u8> {
+pub(crate) async fn pause(farm: &Farm, run: &str) -> anyhow::Result<u8> {
     let line = format!("{run} is paused; go on with: pictor resume {run}");
-    control(data, run, Event::Paused, &line).await
+    control(farm, run, Event::Paused, &line).await
 }
 
 /// `pictor cancel`.
-pub(crate) async fn cancel(data: &Path, run: &str) -> anyhow::Result<u8> {
-    control(data, run, Event::Cancelled, &format!("{run} is cancelled")).await
+pub(crate) async fn cancel(farm: &Farm, run: &str) -> anyhow::Result<u8> {
+    control(farm, run, Event::Cancelled, &format!("{run} is cancelled")).await
 }
 
 /// `pictor priority`.
-pub(crate) async fn priority(data: &Path, run: &str, priority: i32) -> anyhow::Result<u8> {
+pub(crate) async fn priority(farm: &Farm, run: &str, priority: i32) -> anyhow::Result<u8> {
     let line = format!("{run} has priority {priority}");
-    control(data, run, Event::Priority(priority), &line).await
+    control(farm, run, Event::Priority(priority), &line).await
 }
 
 /// The first failures of a run that is over, each with its reason and where its log is.

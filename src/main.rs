@@ -1,14 +1,23 @@
 //! The `pictor` command.
 
+mod client;
 mod doctor;
 mod inspect;
 mod plan;
 mod progress;
+mod prune;
+mod serve;
 mod session;
+mod settings;
 mod terminal;
+mod work;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use client::{
+    Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
+};
+use inspect::Farm;
 use pictor_engine::TaskState;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -37,6 +46,8 @@ struct Cli {
     /// Machine-readable output: JSON, one value a line.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -72,12 +83,21 @@ enum Command {
         #[command(flatten)]
         machine: Machine,
     },
+    /// Serves the HTTP API and works on what is submitted: on this machine, or as a server of a farm.
+    Serve(Box<settings::ServeArgs>),
+    /// Lends this machine to a farm: does tasks until it is told to stop.
+    Work(Box<work::WorkArgs>),
+    /// Hands a job to a server, with everything that its scenes need.
+    Submit(SubmitArgs),
     /// Lists runs.
     Runs,
     /// Shows a run: steps, counts, failures, reasons.
     Show {
         /// The run, or the beginning of its id.
         run: String,
+        /// Shows it again whenever something changes, until it is over.
+        #[arg(long)]
+        watch: bool,
     },
     /// Lists tasks of a run with the reason why they are not running.
     Tasks {
@@ -99,6 +119,9 @@ enum Command {
         /// The attempt instead of the last one.
         #[arg(long)]
         attempt: Option<u32>,
+        /// Goes on while it grows, until the attempt is over.
+        #[arg(long)]
+        follow: bool,
     },
     /// Assigns no more tasks of a run until `resume`.
     Pause {
@@ -118,6 +141,18 @@ enum Command {
         #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-100..=100))]
         priority: i32,
     },
+    /// Fetches a run's results from a server: what is missing here, or differs.
+    Download(DownloadArgs),
+    /// Removes old runs with everything that belongs to them.
+    Prune(Box<prune::PruneArgs>),
+    /// Lists a server's workers, or shows or changes one of them.
+    Workers(WorkersArgs),
+    /// Jobs that a server submits at times.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Says who may speak to a server.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Compiles a job and shows its steps, dimensions and task counts.
     Plan {
         /// The job file.
@@ -166,10 +201,15 @@ fn task_state(text: &str) -> Result<TaskState, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A worker's changes of state are news to whoever started it.
+    let level = match cli.command {
+        Command::Work(_) => "warn,pictor_executor=info,pictor_queue=info",
+        _ => "warn",
+    };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PICTOR_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level)),
         )
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -198,29 +238,53 @@ fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
-    let json = cli.json;
-    let data = move || -> anyhow::Result<PathBuf> {
-        let data = cli.data.clone().map_or_else(default_data, Ok)?;
+    let Cli { data, json, server, command } = cli;
+    let (named, cli_data) = (data.is_some(), data.clone());
+    let data = || -> anyhow::Result<PathBuf> {
+        let data = data.clone().map_or_else(default_data, Ok)?;
         // Programs run in folders of their own and are given paths in it.
         std::path::absolute(&data).with_context(|| format!("the folder `{}`", data.display()))
     };
-    match cli.command {
+    let remote = || Connection::new(&server.required()?);
+    let farm = || match server.target(named)? {
+        Some(target) => Connection::new(&target).map(Farm::Server),
+        None => data().map(Farm::Folder),
+    };
+    match command {
         Command::Run { job, out, set, machine } => {
             session::run(&data()?, &job, out, &set, (&machine, json)).await
         }
-        Command::Resume { run, machine } => session::resume(&data()?, &run, (&machine, json)).await,
-        Command::Retry { run, tasks, machine } => {
-            session::retry(&data()?, &run, tasks, (&machine, json)).await
+        Command::Resume { run, machine } => match farm()? {
+            Farm::Folder(data) => session::resume(&data, &run, (&machine, json)).await,
+            server @ Farm::Server(_) => inspect::resume(&server, &run).await,
+        },
+        Command::Retry { run, tasks, machine } => match farm()? {
+            Farm::Folder(data) => session::retry(&data, &run, tasks, (&machine, json)).await,
+            server @ Farm::Server(_) => inspect::retry(&server, &run, tasks).await,
+        },
+        Command::Serve(args) => serve::serve(&data()?, &args).await,
+        Command::Work(args) => {
+            let default = data().map(|data| data.join("work"));
+            work::work((cli_data, default), &server, &args).await
         }
-        Command::Runs => inspect::runs(&data()?, json).await,
-        Command::Show { run } => inspect::show(&data()?, &run, json).await,
+        Command::Submit(args) => client::submit(&remote()?, &data()?, args, json).await,
+        Command::Runs => inspect::runs(&farm()?, json).await,
+        Command::Show { run, watch: false } => inspect::show(&farm()?, &run, json).await,
+        Command::Show { run, watch: true } => inspect::watch(&farm()?, &run, json).await,
         Command::Tasks { run, state, step } => {
-            inspect::tasks(&data()?, &run, (state, step), json).await
+            inspect::tasks(&farm()?, &run, (state, step), json).await
         }
-        Command::Logs { run, task, attempt } => inspect::logs(&data()?, &run, &task, attempt).await,
-        Command::Pause { run } => inspect::pause(&data()?, &run).await,
-        Command::Cancel { run } => inspect::cancel(&data()?, &run).await,
-        Command::Priority { run, priority } => inspect::priority(&data()?, &run, priority).await,
+        Command::Logs { run, task, attempt, follow } => {
+            inspect::logs(&farm()?, &run, &task, (attempt, follow)).await
+        }
+        Command::Pause { run } => inspect::pause(&farm()?, &run).await,
+        Command::Cancel { run } => inspect::cancel(&farm()?, &run).await,
+        Command::Priority { run, priority } => inspect::priority(&farm()?, &run, priority).await,
+        Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
+        Command::Prune(args) => prune::prune(&data()?, &args, json).await,
+        Command::Workers(args) => client::workers(&remote()?, args, json).await,
+        Command::Schedule(command) => client::schedule(&remote()?, &data()?, command, json).await,
+        Command::Token(command) => client::token(&remote()?, command, json).await,
         Command::Plan { job, set, dot } => plan::plan(&job, &set, dot, json).await,
         Command::Schema => plan::schema(),
         Command::Doctor => doctor::doctor(json).await,

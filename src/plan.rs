@@ -16,8 +16,8 @@ pub(crate) async fn plan(
 ) -> anyhow::Result<u8> {
     let job = match read_job(job, set, false).await {
         Ok(job) => job,
-        Err(SubmitError::Invalid(text)) => {
-            explain(text.trim_end());
+        Err(SubmitError::Invalid(mistakes)) => {
+            explain(mistakes.text.trim_end());
             return Ok(INVALID);
         }
         Err(error) => {

@@ -1,4 +1,5 @@
-//! How a run goes, live: bars on a terminal, plain lines otherwise, JSON lines for programs.
+//! How a run goes, live: bars on a terminal, plain lines otherwise, JSON lines for programs. The same for
+//! a run of this process and for one of a server.
 
 use crate::session::{DRAW, mean};
 use crate::terminal::{duration, say};
@@ -22,20 +23,47 @@ pub(crate) struct Progress {
     over: watch::Sender<bool>,
 }
 
+/// Who knows how the run goes.
+pub(crate) enum Views {
+    /// The engine in this process.
+    Owner(OwnerHandle),
+    /// Somebody who asks a server, again and again.
+    Server(watch::Receiver<Option<RunView>>),
+}
+
+impl Views {
+    async fn view(&self, id: &RunId) -> Option<RunView> {
+        match self {
+            Self::Owner(owner) => {
+                let id = id.clone();
+                owner.ask(move |engine| engine.run(&id).map(|run| engine.view(run))).await.ok()?
+            }
+            Self::Server(latest) => latest.borrow().clone(),
+        }
+    }
+}
+
 impl Progress {
-    /// Starts to show a run.
+    /// Starts to show a run of this process.
     pub(crate) fn start(run: &RunRecord, owner: OwnerHandle, json: bool) -> Self {
-        let id = run.id.clone();
+        Self::of((&run.id, &run.out_dir), Views::Owner(owner), json)
+    }
+
+    /// Starts to show a run, given where its results land; empty: they are not fetched.
+    pub(crate) fn of((id, out): (&RunId, &str), views: Views, json: bool) -> Self {
         if json {
-            say(&serde_json::json!({ "event": "start", "run": id, "out": run.out_dir }).to_string());
+            say(&serde_json::json!({ "event": "start", "run": id, "out": out }).to_string());
+        } else if out.is_empty() {
+            say(&format!("{id}: get its results with: pictor download {id}"));
         } else {
-            say(&format!("{id}: results land in {}", run.out_dir));
+            say(&format!("{id}: results land in {out}"));
         }
         let (over, end) = watch::channel(false);
+        let id = id.clone();
         let task = if !json && std::io::stdout().is_terminal() {
-            tokio::spawn(bars(id, owner, Pace(end)))
+            tokio::spawn(bars(id, views, Pace(end)))
         } else {
-            tokio::spawn(lines(id, owner, Pace(end), json))
+            tokio::spawn(lines(id, views, Pace(end), json))
         };
         Self { task, over }
     }
@@ -63,11 +91,6 @@ impl Pace {
     }
 }
 
-async fn view(owner: &OwnerHandle, id: &RunId) -> Option<RunView> {
-    let id = id.clone();
-    owner.ask(move |engine| engine.run(&id).map(|run| engine.view(run))).await.ok()?
-}
-
 fn finished(step: &StepView) -> u32 {
     TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
 }
@@ -79,14 +102,14 @@ fn extras(step: &StepView) -> String {
     shown.map(|s| format!("{} {}", step.count(s), s.name())).collect::<Vec<_>>().join(", ")
 }
 
-async fn bars(id: RunId, owner: OwnerHandle, mut pace: Pace) {
+async fn bars(id: RunId, views: Views, mut pace: Pace) {
     let group = MultiProgress::new();
     let style = |template| ProgressStyle::with_template(template).expect("a valid template");
     let step_style = style("{prefix:>12} {bar:32.cyan/238} {pos:>6}/{len:<6} {msg}");
     let mut all: Vec<ProgressBar> = Vec::new();
     let total = group.add(ProgressBar::no_length().with_style(style("{msg:>12}")));
     let started = Instant::now();
-    while let Some(view) = view(&owner, &id).await {
+    while let Some(view) = views.view(&id).await {
         while all.len() < view.steps.len() {
             let bar = ProgressBar::new(0).with_style(step_style.clone());
             bar.set_prefix(view.steps[all.len()].name.clone());
@@ -129,12 +152,12 @@ fn footer(view: &RunView, started: Instant) -> String {
     words.join("  ")
 }
 
-async fn lines(id: RunId, owner: OwnerHandle, mut pace: Pace, json: bool) {
+async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
     let started = Instant::now();
     let mut told: Vec<u32> = Vec::new();
     let mut last = Instant::now();
     let mut state = RunState::Running;
-    while let Some(view) = view(&owner, &id).await {
+    while let Some(view) = views.view(&id).await {
         told.resize(view.steps.len(), 0);
         let waited = last.elapsed() >= LINE;
         for (told, step) in told.iter_mut().zip(&view.steps) {

@@ -12,7 +12,7 @@ use pictor_server::{
     Answer, Committed, Owner, OwnerHandle, Request, SubmitError, answer, ask, deliver_all,
     deliver_rows, listen, load_run, now_ms, read_job, stored_run,
 };
-use pictor_storage::{Artifacts, Store};
+use pictor_storage::{Artifacts, SqliteStore, Store};
 use pictor_storage::{RunRecord, RunRows};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, WorkerId};
@@ -46,8 +46,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<u8> {
     let job = match read_job(job, set, true).await {
         Ok(job) => job,
-        Err(SubmitError::Invalid(text)) => {
-            crate::terminal::explain(text.trim_end());
+        Err(SubmitError::Invalid(mistakes)) => {
+            crate::terminal::explain(mistakes.text.trim_end());
             return Ok(INVALID);
         }
         Err(error) => {
@@ -60,8 +60,8 @@ pub(crate) async fn run(
     let out = out.unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;
     new.out_dir = out.display().to_string();
-    store.create_run(&new).await.context("store the run")?;
-    let record = stored_run(&store, &new.id.0).await?;
+    store.create_run(&new, None).await.context("store the run")?;
+    let record = stored_run(&*store, &new.id.0).await?;
     let run = Run::new(new.id.clone(), Arc::new(job.plan));
     work(data, store, (run, record), how).await
 }
@@ -76,11 +76,11 @@ pub(crate) async fn resume(data: &Path, run: &str, how: (&Machine, bool)) -> any
         return crate::inspect::done(said, &format!("{run} goes on, in the process that runs it"));
     }
     let store = open(data).await?;
-    let record = stored_run(&store, run).await?;
-    let mut run = load_run(&store, &record.id).await?;
+    let record = stored_run(&*store, run).await?;
+    let mut run = load_run(&*store, &record.id).await?;
     if run.state() == RunState::Paused {
-        done(&answer(&store, None, order).await)?;
-        run = load_run(&store, &record.id).await?;
+        done(&answer(&*store, None, order).await)?;
+        run = load_run(&*store, &record.id).await?;
     }
     work(data, store, (run, record), how).await
 }
@@ -99,13 +99,13 @@ pub(crate) async fn retry(
         return crate::inspect::done(said, "tasks are done again, in the process that runs it");
     }
     let store = open(data).await?;
-    let count = done(&answer(&store, None, order).await)?;
-    let record = stored_run(&store, run).await?;
-    let mut loaded = load_run(&store, &record.id).await?;
+    let count = done(&answer(&*store, None, order).await)?;
+    let record = stored_run(&*store, run).await?;
+    let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
         let control = Control { id: random_id(), event: Event::Resumed };
-        done(&answer(&store, None, Request::Control { run: run.to_owned(), control }).await)?;
-        loaded = load_run(&store, &record.id).await?;
+        done(&answer(&*store, None, Request::Control { run: run.to_owned(), control }).await)?;
+        loaded = load_run(&*store, &record.id).await?;
     }
     if !how.1 {
         say(&format!("{count} tasks of {} are done again", record.id));
@@ -128,8 +128,8 @@ async fn works_on(data: &Path, run: &str) -> anyhow::Result<bool> {
 }
 
 /// Opens a data folder for this process alone.
-async fn open(data: &Path) -> anyhow::Result<Arc<Store>> {
-    match Store::open(data).await {
+async fn open(data: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    match SqliteStore::open(data).await {
         Ok(store) => Ok(Arc::new(store)),
         Err(pictor_storage::Error::Locked { pid }) => {
             let pid = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
@@ -163,9 +163,10 @@ async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::
 }
 
 /// Works on a run until it is over or interrupted. While it is paused it waits to be resumed.
+#[expect(clippy::too_many_lines, reason = "the order in which parts start and end is one story")]
 async fn work(
     data: &Path,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     (run, record): (Run, RunRecord),
     (options, json): (&Machine, bool),
 ) -> anyhow::Result<u8> {
@@ -186,7 +187,7 @@ async fn work(
         limits: options.limits.iter().cloned().collect(),
         ..Config::default()
     };
-    let (mut owner, handle) = Owner::new(engine, store.clone(), port, now_ms);
+    let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.add(run, record.owner.clone(), record.created_ms);
     // Whatever an earlier process held died with it: this one has the folder's lock.
     owner.forget_worker(HERE).await?;
@@ -197,7 +198,12 @@ async fn work(
     let news = handle.news();
     let progress = Progress::start(&record, handle.clone(), json);
     let mut owner = tokio::spawn(owner.run());
-    let agent = Agent::start(workers.remove(0), config).context("start the worker")?;
+    let worker = workers.remove(0);
+    let outbox = Arc::new(worker.sender());
+    let worker_artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
+        .map_err(|failure| anyhow::anyhow!(failure.message))?;
+    let agent = Agent::start(Box::new(worker), outbox, HERE, config, worker_artifacts)
+        .context("start the worker")?;
     let delivery =
         tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), out.clone())));
     let ended = tokio::select! {
@@ -223,7 +229,7 @@ async fn work(
     delivery.abort();
     // The socket would lead others to nobody.
     let _ = std::fs::remove_file(pictor_server::socket_path(data));
-    let run = load_run(&store, &id).await?;
+    let run = load_run(&*store, &id).await?;
     if ended.is_some() {
         return conclude(&run, &artifacts, &out, (data, json)).await;
     }
@@ -257,7 +263,8 @@ fn say_unless(json: bool, line: &str) {
     }
 }
 
-async fn interrupted() -> anyhow::Result<()> {
+/// Waits until the user, or the system, wants this process to end.
+pub(crate) async fn interrupted() -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;

@@ -9,6 +9,13 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// Prints bytes as they are: those of a log.
+pub(crate) fn pass_on(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    // As above.
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
 /// Prints a line to standard error, marked as an error.
 pub(crate) fn complain(line: &str) {
     // As above.

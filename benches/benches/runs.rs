@@ -6,6 +6,7 @@ use pictor_benches::floor::{Commits, Plain, sync};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{jobs, machine, say};
 use pictor_engine::Run;
+use pictor_storage::{SqliteStore, Store};
 use std::process::Command;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -186,7 +187,7 @@ async fn child(what: &str) {
         }
         return say(&format!("{compile} {bytes} {seconds} {peak} {bare}"));
     }
-    let store = pictor_storage::Store::open(&folder).await.expect("the run left it");
+    let store = SqliteStore::open(&folder).await.expect("the run left it");
     let id = pictor_tasks::message::RunId("bench-1".into());
     let started = Instant::now();
     let stored = store.run_plan(&id).await.expect("the store works").expect("the run is stored");

@@ -4,7 +4,7 @@ use pictor_engine::{Config, Plan, Run, RunState};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{Owner, OwnerHandle, deliver_all, load_run, now_ms, read_job};
-use pictor_storage::{Artifacts, NewRun, Store};
+use pictor_storage::{Artifacts, NewRun, SqliteStore, Store};
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
@@ -23,7 +23,7 @@ pub fn two_slots() -> Inventory {
 /// A farm that waits for work.
 pub struct Farm {
     folder: PathBuf,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     handle: OwnerHandle,
     owner: JoinHandle<Result<(), pictor_server::Error>>,
     agent: pictor_executor::Handle,
@@ -36,12 +36,17 @@ impl Farm {
     /// # Panics
     /// If the folder cannot be used.
     pub async fn start(folder: &Path, inventory: Inventory) -> Self {
-        let store = Arc::new(Store::open(folder).await.expect("the folder is ours"));
+        let store = Arc::new(SqliteStore::open(folder).await.expect("the folder is ours"));
         let (port, mut workers) = in_process(&[WORKER]);
-        let (owner, handle) = Owner::new(Config::default(), store.clone(), port, now_ms);
+        let (owner, handle) = Owner::new(Config::default(), store.clone(), Box::new(port), now_ms);
         let mut config = pictor_executor::Config::new(folder.to_path_buf(), inventory.clone());
         config.slots = inventory.slots;
-        let agent = Agent::start(workers.remove(0), config).expect("the folder is ours");
+        let worker = workers.remove(0);
+        let outbox = Arc::new(worker.sender());
+        let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts());
+        let artifacts = artifacts.expect("the folder is ours");
+        let agent = Agent::start(Box::new(worker), outbox, WORKER, config, artifacts)
+            .expect("the folder is ours");
         let (owner, folder) = (tokio::spawn(owner.run()), folder.to_path_buf());
         Self { folder, store, handle, owner, agent, runs: 0 }
     }
@@ -59,7 +64,7 @@ impl Farm {
         let started = Instant::now();
         let job = read_job(&file, &[], true).await.unwrap_or_else(|e| panic!("{e}"));
         let new = new_run(&id, text, &job.plan);
-        self.store.create_run(&new).await.expect("the store works");
+        self.store.create_run(&new, None).await.expect("the store works");
         let mut news = self.handle.news();
         let run = Run::new(id.clone(), Arc::new(job.plan));
         self.handle.add(run, String::new(), new.created_ms).await.expect("the owner works");
@@ -79,7 +84,7 @@ impl Farm {
     /// # Panics
     /// If that is not possible.
     pub async fn deliver(&self, out: &Path) -> usize {
-        let run = load_run(&self.store, &self.last()).await.expect("the run is stored");
+        let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
         let artifacts = Artifacts::folder(&self.folder.join("artifacts")).expect("it is there");
         let delivered = deliver_all(&run, &artifacts, out).await;
         assert_eq!(delivered.failures, [] as [String; 0]);
@@ -92,7 +97,7 @@ impl Farm {
     /// # Panics
     /// If the history cannot be read.
     pub async fn durations(&self, step: &str) -> Vec<f64> {
-        let run = load_run(&self.store, &self.last()).await.expect("the run is stored");
+        let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
         let Some(step) = run.plan().step(step) else { return Vec::new() };
         let mut took = Vec::new();
         let each = &mut |row: Row| match row.fact {

@@ -2,7 +2,7 @@
 
 use crate::farm::new_run;
 use crate::{jobs, machine};
-use pictor_storage::{RunRows, Store};
+use pictor_storage::{RunRows, SqliteStore, Store};
 use pictor_tasks::history::{Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::{Execution, Outcome, Products, RunId, Try, WorkerId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Commits through [`Store`], with nothing else around.
 pub struct Commits {
-    store: Store,
+    store: SqliteStore,
     run: RunId,
     seq: u64,
 }
@@ -24,10 +24,14 @@ impl Commits {
     /// # Panics
     /// If the disk cannot be used.
     pub async fn open(name: &str) -> Self {
-        let store = Store::open(&machine::fresh_folder(name)).await.expect("the folder is ours");
+        let store =
+            SqliteStore::open(&machine::fresh_folder(name)).await.expect("the folder is ours");
         let run = RunId("floor".into());
         let text = jobs::chain(1);
-        store.create_run(&new_run(&run, &text, &jobs::plan(&text))).await.expect("the store works");
+        store
+            .create_run(&new_run(&run, &text, &jobs::plan(&text)), None)
+            .await
+            .expect("the store works");
         Self { store, run, seq: 0 }
     }
 

@@ -24,6 +24,12 @@ impl Series {
         f64::midpoint(at(self.0.len() / 2), at(self.0.len().saturating_sub(1) / 2))
     }
 
+    /// The result that this percentage of all results does not exceed.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let place = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
+        self.0.get(place).copied().unwrap_or(f64::NAN)
+    }
+
     /// The largest result.
     pub fn max(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)

@@ -252,9 +252,9 @@ impl Engine {
             .map(|(id, _)| *id)
     }
 
-    /// Whether the worker was heard of lately. One that is silent gets nothing new.
+    /// Whether the worker takes work and was heard of lately. One that is silent gets nothing new.
     pub(crate) fn is_present(&self, worker: &Worker, now_ms: i64) -> bool {
-        now_ms.saturating_sub(worker.seen_ms) <= self.config.lease_ms
+        worker.accepts && now_ms.saturating_sub(worker.seen_ms) <= self.config.lease_ms
     }
 
     /// Whether every limit that the step holds has room.

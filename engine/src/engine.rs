@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) warm: Vec<String>,
     /// When it last said that it is alive.
     pub(crate) seen_ms: i64,
+    /// Whether it gets new work; its operator may have taken it out of service.
+    pub(crate) accepts: bool,
 }
 
 /// A message full of tasks that a worker has.
@@ -181,12 +183,55 @@ impl Engine {
         self.runs.values().map(|entry| &entry.run)
     }
 
-    /// A worker is there, perhaps again: it may hold what it held before.
+    /// A worker is there, perhaps again: it may hold what it held before. Whether it accepts work stays
+    /// as it was.
     pub fn join(&mut self, id: WorkerId, inventory: Inventory, now_ms: i64) {
         let held = self.bundles.values().filter(|bundle| bundle.worker == id).count();
         let load = u32::try_from(held).unwrap_or(u32::MAX);
-        let worker = Worker { inventory, load, warm: Vec::new(), seen_ms: now_ms };
+        let accepts = self.workers.get(&id).is_none_or(|known| known.accepts);
+        let worker = Worker { inventory, load, warm: Vec::new(), seen_ms: now_ms, accepts };
         self.workers.insert(id, worker);
+    }
+
+    /// A worker that was heard of at `seen_ms`, as it is remembered after a takeover.
+    pub fn remember(&mut self, id: WorkerId, inventory: Inventory, seen_ms: i64, accepts: bool) {
+        self.join(id, inventory, seen_ms);
+        self.set_accepts(id, accepts);
+    }
+
+    /// When each worker was last heard of, milliseconds since 1970.
+    pub fn workers_seen(&self) -> impl Iterator<Item = (WorkerId, i64)> + '_ {
+        self.workers.iter().map(|(id, worker)| (*id, worker.seen_ms))
+    }
+
+    /// Workers that were not heard of for the length of a lease.
+    pub fn silent_workers(&self, now_ms: i64) -> impl Iterator<Item = WorkerId> + '_ {
+        let lease = self.config.lease_ms;
+        let silent = move |worker: &Worker| now_ms.saturating_sub(worker.seen_ms) > lease;
+        self.workers.iter().filter(move |(_, worker)| silent(worker)).map(|(id, _)| *id)
+    }
+
+    /// Takes a worker out of service or back into it. It goes on with what it has.
+    pub fn set_accepts(&mut self, id: WorkerId, accepts: bool) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.accepts = accepts;
+        }
+    }
+
+    /// Gives every lease, deadline and worker this much more time: for as long as we could not hear
+    /// workers or write history, which ended at `now_ms`, their silence said nothing.
+    pub fn extend_leases(&mut self, by_ms: i64, now_ms: i64) {
+        for entry in self.runs.values_mut() {
+            for live in entry.run.live.values_mut() {
+                live.until_ms = live.until_ms.saturating_add(by_ms);
+            }
+        }
+        let outage_began = now_ms.saturating_sub(by_ms);
+        for worker in self.workers.values_mut() {
+            if outage_began.saturating_sub(worker.seen_ms) <= self.config.lease_ms {
+                worker.seen_ms = worker.seen_ms.saturating_add(by_ms).min(now_ms);
+            }
+        }
     }
 
     /// A control message. The same id twice changes nothing; the answer says whether it was new.

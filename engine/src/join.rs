@@ -53,6 +53,28 @@ impl Grid {
         walk(self, ranges, (0, 0), visit);
     }
 
+    /// The first index in the ranges that is wanted, among the first `limit` of them.
+    fn search(
+        &self,
+        ranges: &[(u32, u32)],
+        limit: u32,
+        wanted: &impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let lens = ranges.iter().map(|(from, to)| u64::from(to.saturating_sub(*from)));
+        let count = lens.product::<u64>().min(limit.into());
+        (0..count).find_map(|number| {
+            let mut rest = number;
+            let axes = ranges.iter().zip(&self.strides).rev();
+            let index = axes.fold(0, |index, ((from, to), stride)| {
+                let len = u64::from(to - from);
+                let position = from + u32::try_from(rest % len).expect("below a length");
+                rest /= len;
+                index + position * stride
+            });
+            wanted(index).then_some(index)
+        })
+    }
+
     fn everything(&self) -> Vec<(u32, u32)> {
         self.lens.iter().map(|len| (0, *len)).collect()
     }
@@ -155,6 +177,21 @@ impl Join {
 
     /// Calls `visit` with every index of the producer (holes included) that counts in the point.
     pub(crate) fn producers(&self, point: u32, visit: &mut impl FnMut(u32)) {
+        self.producer_grid.visit(&self.producer_ranges(point), visit);
+    }
+
+    /// The first index of the producer that counts in the point and is wanted, among the first `limit`
+    /// that count in it.
+    pub(crate) fn find_producer(
+        &self,
+        point: u32,
+        limit: u32,
+        wanted: &impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        self.producer_grid.search(&self.producer_ranges(point), limit, wanted)
+    }
+
+    fn producer_ranges(&self, point: u32) -> Vec<(u32, u32)> {
         let mut ranges = self.producer_grid.everything();
         let mut rest = point;
         for s in self.shared.iter().rev() {
@@ -164,6 +201,6 @@ impl Join {
             let from = position * s.producer_per;
             ranges[s.producer_axis] = (from, from.saturating_add(s.producer_per).min(len));
         }
-        self.producer_grid.visit(&ranges, visit);
+        ranges
     }
 }

@@ -87,6 +87,10 @@ pub enum RunState {
 }
 
 impl RunState {
+    /// All states, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Running, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled];
+
     /// The state's name.
     pub fn name(self) -> &'static str {
         match self {

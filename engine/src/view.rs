@@ -4,10 +4,17 @@ use crate::engine::{Engine, Entry};
 use crate::plan::Plan;
 use crate::run::{At, Run};
 use crate::state::{RunState, TaskState};
-use pictor_tasks::message::{Execution, Input, Output, StepKey, Try, WorkerId};
+use pictor_tasks::message::{Execution, Input, Output, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::space::Space;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// How many needed tasks are looked at to name one of them in a reason.
+const REASON_LOOKS: u32 = 1_000;
+
+/// Why a step's tasks find no worker, by step: the same for all of them.
+pub(crate) type Lacks = BTreeMap<u16, String>;
 
 /// One step of a run, in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +72,32 @@ pub struct TaskView {
     pub worker: Option<WorkerId>,
     /// From 0 to 1, for a running task that says so.
     pub progress: Option<f32>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its id.
+    pub id: WorkerId,
+    /// Tasks that it does at a time.
+    pub slots: u32,
+    /// Messages full of tasks that it has.
+    pub bundles: u32,
+    /// Tasks in them that are not over.
+    pub tasks: u32,
+    /// When it was last heard of, milliseconds since 1970.
+    pub seen_ms: i64,
+    /// Whether it would get work now.
+    pub is_present: bool,
+}
+
+/// How many runs and tasks are in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Runs, in the order of [`RunState::ALL`].
+    pub runs: [u64; 5],
+    /// Tasks, in the order of [`TaskState::ALL`].
+    pub tasks: [u64; 8],
 }
 
 impl Run {
@@ -179,17 +212,16 @@ impl Run {
                 return format!("waits for {name}, whose tasks are not known yet");
             }
             let Some(point) = join.point_of_consumer(at.1) else { continue };
-            let (mut first, mut open) = (None, 0u32);
-            join.producers(point, &mut |index| {
-                if producer.state(index).is_some_and(|s| !s.is_terminal()) {
-                    first.get_or_insert(index);
-                    open += 1;
-                }
-            });
-            if let Some(first) = first {
-                let more = if open > 1 { format!(" and {} more", open - 1) } else { String::new() };
-                return format!("waits for {}{more}", self.task_name(join.producer, first));
+            let open = self.joins[number].waiting[point as usize];
+            if open == 0 {
+                continue;
             }
+            let is_open = |index| producer.state(index).is_some_and(|s| !s.is_terminal());
+            let Some(first) = join.find_producer(point, REASON_LOOKS, &is_open) else {
+                return format!("waits for {open} tasks of {name}");
+            };
+            let more = if open > 1 { format!(" and {} more", open - 1) } else { String::new() };
+            return format!("waits for {}{more}", self.task_name(join.producer, first));
         }
         String::new()
     }
@@ -202,17 +234,21 @@ impl Run {
             }
             let producer = &self.steps[join.producer as usize];
             let Some(point) = join.point_of_consumer(at.1) else { continue };
-            let mut bad = None;
-            join.producers(point, &mut |index| {
-                let state = producer.state(index);
-                if let Some(state) = state.filter(|s| s.is_terminal() && *s != TaskState::Succeeded)
-                {
-                    bad.get_or_insert((index, state));
-                }
-            });
-            if let Some((index, state)) = bad {
+            let broken = self.joins[number].broken[point as usize];
+            if broken == 0 {
+                continue;
+            }
+            let bad = |s: &TaskState| s.is_terminal() && *s != TaskState::Succeeded;
+            let is_bad = |index| producer.state(index).as_ref().is_some_and(bad);
+            let first = join.find_producer(point, REASON_LOOKS, &is_bad);
+            if let Some((index, state)) = first.and_then(|i| Some((i, producer.state(i)?))) {
                 let name = self.task_name(join.producer, index);
                 return format!("needs {name}, which was {}", state.name());
+            }
+            // A step that is not alive stands as one task that nobody can name.
+            if producer.space.is_some() {
+                let name = &self.plan.steps[join.producer as usize].name;
+                return format!("needs {name}, of which {broken} did not succeed");
             }
         }
         "a step that it needs never came to life".into()
@@ -248,8 +284,18 @@ impl Engine {
 
     /// One task of a run; nothing if it does not exist.
     pub fn task(&self, run: &Run, step: u16, index: u32, now_ms: i64) -> Option<TaskView> {
+        self.look(run, (step, index), now_ms, &mut Lacks::new())
+    }
+
+    pub(crate) fn look(
+        &self,
+        run: &Run,
+        at: At,
+        now_ms: i64,
+        lacks: &mut Lacks,
+    ) -> Option<TaskView> {
+        let (step, index) = at;
         let state = run.task_state(step, index)?;
-        let at = (step, index);
         let progress = self.runs.get(&run.id).and_then(|entry| entry.progress.get(&at));
         Some(TaskView {
             name: run.task_name(step, index),
@@ -257,16 +303,20 @@ impl Engine {
             index,
             state,
             attempt: run.attempt(step, index)?,
-            reason: self.reason(run, at, state, now_ms),
+            reason: if state == TaskState::Ready {
+                self.why_not_assigned(run, at, now_ms, lacks)
+            } else {
+                self.reason(run, at, state)
+            },
             worker: run.live.get(&at).map(|live| live.worker),
             progress: progress.map(|(fraction, _)| *fraction),
         })
     }
 
-    /// Why a task is not running, in words.
-    fn reason(&self, run: &Run, at: At, state: TaskState, now_ms: i64) -> String {
+    /// Why a task that is not ready is not running, in words.
+    fn reason(&self, run: &Run, at: At, state: TaskState) -> String {
         match state {
-            TaskState::Succeeded => String::new(),
+            TaskState::Succeeded | TaskState::Ready => String::new(),
             TaskState::Failed => {
                 run.trouble(at).map_or_else(String::new, |trouble| trouble.message.clone())
             }
@@ -280,11 +330,10 @@ impl Engine {
                 .get(&run.id)
                 .and_then(|entry: &Entry| entry.progress.get(&at))
                 .map_or_else(String::new, |(_, message)| message.clone()),
-            TaskState::Ready => self.why_not_assigned(run, at, now_ms),
         }
     }
 
-    fn why_not_assigned(&self, run: &Run, at: At, now_ms: i64) -> String {
+    fn why_not_assigned(&self, run: &Run, at: At, now_ms: i64, lacks: &mut Lacks) -> String {
         let plan = &run.plan.steps[at.0 as usize];
         if run.paused {
             return "the run is paused".into();
@@ -301,11 +350,50 @@ impl Engine {
         if let Some(limit) = self.full_limit(plan) {
             return format!("limit `{limit}` is used up");
         }
-        let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
-        match lacks {
-            Some(lacks) if lacks.is_empty() => "there is no worker".into(),
-            Some(mut lacks) => format!("no worker has {}", lacks.swap_remove(0)),
-            None => "waits for a free slot".into(),
+        let why = || {
+            let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
+            match lacks {
+                Some(lacks) if lacks.is_empty() => "there is no worker".into(),
+                Some(mut lacks) => format!("no worker has {}", lacks.swap_remove(0)),
+                None => "waits for a free slot".into(),
+            }
+        };
+        lacks.entry(at.0).or_insert_with(why).clone()
+    }
+
+    /// Who submitted a run.
+    pub fn owner(&self, run: &RunId) -> Option<&str> {
+        self.runs.get(run).map(|entry| &*entry.owner)
+    }
+
+    /// Every worker that has joined and not left.
+    pub fn workers(&self, now_ms: i64) -> Vec<WorkerView> {
+        let mut views: BTreeMap<WorkerId, WorkerView> = BTreeMap::new();
+        for (id, worker) in &self.workers {
+            let slots = worker.inventory.slots;
+            let (seen_ms, is_present) = (worker.seen_ms, self.is_present(worker, now_ms));
+            let view = WorkerView { id: *id, slots, bundles: 0, tasks: 0, seen_ms, is_present };
+            views.insert(*id, view);
         }
+        for bundle in self.bundles.values() {
+            if let Some(view) = views.get_mut(&bundle.worker) {
+                view.bundles += 1;
+                view.tasks += bundle.remaining;
+            }
+        }
+        views.into_values().collect()
+    }
+
+    /// How many runs and tasks are in each state, over all runs that are here.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for entry in self.runs.values() {
+            totals.runs[entry.state as usize] += 1;
+            for (total, state) in totals.tasks.iter_mut().zip(TaskState::ALL) {
+                let counts = entry.run.steps.iter().map(|s| u64::from(s.counts[state as usize]));
+                *total += counts.sum::<u64>();
+            }
+        }
+        totals
     }
 }

@@ -4,126 +4,96 @@
 use crate::artifacts::Artifacts;
 use crate::blender::Sessions;
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::slot::{Slot, at, scratch_root};
 use crate::task::Device;
-use pictor_queue::{Sender, ToOwner, ToWorker, WorkerPort};
+use pictor_queue::{Delivery, Outbox, Receipt, ToOwner, ToWorker, WorkerQueue};
 use pictor_tasks::message::{Assignment, Cancel, Execution, Report, StepKey, Try, What, WorkerId};
-use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// Messages of the agent that may wait for a slow owner before the agent waits too.
-const OUTBOX: usize = 256;
+const MAIL: usize = 256;
 
-/// The programs that runners start: a path, or a name to look for in PATH.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Programs {
-    /// Blender.
-    pub blender: PathBuf,
-    /// ffmpeg.
-    pub ffmpeg: PathBuf,
-    /// ffprobe.
-    pub ffprobe: PathBuf,
-    /// Python 3.
-    pub python: PathBuf,
+/// What a worker does about work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Intake {
+    /// It takes what it is given.
+    Open,
+    /// It finishes what it is doing, hands back the rest and takes nothing.
+    Finish,
+    /// It hands everything back, also what it is doing, and takes nothing.
+    HandBack,
 }
 
-impl Default for Programs {
-    fn default() -> Self {
-        Self {
-            blender: "blender".into(),
-            ffmpeg: "ffmpeg".into(),
-            ffprobe: "ffprobe".into(),
-            python: "python3".into(),
-        }
-    }
-}
-
-/// A worker's settings.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The folder of artifacts, logs and scratch folders. It is made if needed.
-    pub data: PathBuf,
-    /// Tasks at a time. Slot `i` drives GPU `i`, if there is one.
-    pub slots: u32,
-    /// What the machine has.
-    pub inventory: Inventory,
-    /// Whether `command` steps may run here.
-    pub allow_commands: bool,
-    /// How often the worker says that it is alive.
-    pub heartbeat: Duration,
-    /// How long a bundle may be held before it is claimed.
-    pub claim_after: Duration,
-    /// From SIGTERM to SIGKILL.
-    pub grace: Duration,
-    /// Where the programs are.
-    pub programs: Programs,
-}
-
-impl Config {
-    /// One slot for each GPU, or one, and no commands.
-    pub fn new(data: PathBuf, inventory: Inventory) -> Self {
-        let slots = u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX).max(1);
-        Self {
-            data,
-            slots,
-            inventory,
-            allow_commands: false,
-            heartbeat: Duration::from_secs(5),
-            claim_after: Duration::from_secs(5),
-            grace: Duration::from_secs(1),
-            programs: Programs::default(),
-        }
-    }
-
-    /// The folder of the artifacts.
-    pub fn artifacts(&self) -> PathBuf {
-        self.data.join("artifacts")
-    }
-}
-
-/// How a worker goes away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    /// Running tasks are finished first.
-    Drained,
-    /// Running tasks are stopped and handed back.
-    Now,
+/// What an agent is told.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    intake: Intake,
+    /// It ends when it holds nothing any more.
+    leave: bool,
 }
 
 /// A running agent. Dropping it stops the worker in good order, without waiting for that.
 #[derive(Debug)]
 pub struct Handle {
-    leave: watch::Sender<Option<Leave>>,
+    order: watch::Sender<Order>,
+    holds: Arc<AtomicUsize>,
     agent: JoinHandle<()>,
 }
 
 impl Handle {
+    /// Takes work from now on, or takes none. A worker that leaves does not come back.
+    pub fn take(&self, intake: Intake) {
+        self.order.send_if_modified(|order| {
+            let changes = !order.leave && order.intake != intake;
+            order.intake = if changes { intake } else { order.intake };
+            changes
+        });
+    }
+
+    /// Leaves, once everything is finished or handed back. May be made more urgent.
+    pub fn leave(&self, intake: Intake) {
+        self.order.send_modify(|order| {
+            *order = Order { intake: order.intake.max(intake).max(Intake::Finish), leave: true };
+        });
+    }
+
+    /// How many bundles of tasks the worker holds.
+    pub fn holds(&self) -> usize {
+        self.holds.load(Ordering::Relaxed)
+    }
+
     /// Stops running tasks, hands everything back and says goodbye. Takes less than 2 s.
-    pub async fn shutdown(self) {
-        self.end(Leave::Now).await;
+    pub async fn shutdown(mut self) {
+        self.leave(Intake::HandBack);
+        self.ended().await;
     }
 
     /// Finishes running tasks, hands back the rest and says goodbye.
-    pub async fn drain(self) {
-        self.end(Leave::Drained).await;
+    pub async fn drain(mut self) {
+        self.leave(Intake::Finish);
+        self.ended().await;
     }
 
-    /// Waits until the worker has ended by itself, because its owner is gone.
+    /// Waits until the worker has ended: it was told to, or its owner is gone.
     pub async fn ended(&mut self) {
         // A panic was printed where it happened.
         let _ = (&mut self.agent).await;
     }
+}
 
-    async fn end(mut self, leave: Leave) {
-        self.leave.send_replace(Some(leave));
-        self.ended().await;
-    }
+/// What the agent has to say, in order.
+#[derive(Debug)]
+enum Mail {
+    Message(ToOwner),
+    /// Once everything before it has reached the owner.
+    Settle(Receipt),
 }
 
 /// A worker's agent.
@@ -131,13 +101,20 @@ impl Handle {
 pub struct Agent {
     id: WorkerId,
     config: Arc<Config>,
-    outbox: mpsc::Sender<ToOwner>,
+    artifacts: Artifacts,
+    outbox: Arc<dyn Outbox>,
+    mail: mpsc::Sender<Mail>,
+    /// Apart from the others: one that waits through an outage must not keep heartbeats back.
+    heartbeats: mpsc::Sender<Mail>,
     slots: Vec<SlotState>,
     /// Everything that is held, in the order of its arrival.
     held: Vec<Arc<Bundle>>,
     /// What no slot has yet.
     waiting: VecDeque<Arc<Bundle>>,
-    leaving: bool,
+    /// What it was told last.
+    order: Order,
+    /// How many are held, for others to see.
+    holds: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -151,44 +128,51 @@ struct SlotState {
 
 impl Agent {
     /// Starts a worker. It fails if its data folder cannot be used.
-    pub fn start(port: WorkerPort, config: Config) -> io::Result<Handle> {
+    pub fn start(
+        queue: Box<dyn WorkerQueue>,
+        outbox: Arc<dyn Outbox>,
+        id: WorkerId,
+        config: Config,
+        artifacts: Artifacts,
+    ) -> io::Result<Handle> {
         let config = Arc::new(config);
-        let artifacts = Artifacts::in_folder(&config.artifacts())
-            .map_err(|failure| io::Error::other(failure.message))?;
-        let scratch = scratch_root(&config, port.id);
+        let scratch = scratch_root(&config, id);
         match std::fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => std::fs::create_dir_all(&scratch)?,
         }
-        let (outbox, mail) = mpsc::channel(OUTBOX);
-        let (leave, asked) = watch::channel(None);
+        let (mail, letters) = mpsc::channel(MAIL);
+        let (heartbeats, beats) = mpsc::channel(1);
+        let begin = Order { intake: Intake::Open, leave: false };
+        let (order, orders) = watch::channel(begin);
+        let holds = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(post(port.sender(), mail));
+        tasks.spawn(post(outbox.clone(), letters));
+        tasks.spawn(post(outbox.clone(), beats));
         let (free, freed) = mpsc::channel(config.slots.max(1) as usize);
         let mut agent = Self {
-            id: port.id,
+            id,
+            artifacts,
             outbox,
+            mail,
+            heartbeats,
             slots: Vec::new(),
             held: Vec::new(),
             waiting: VecDeque::new(),
-            leaving: false,
+            order: begin,
+            holds: holds.clone(),
             config,
         };
         for index in 0..agent.config.slots {
-            let (slot, state, bundles) = agent.slot(index, &artifacts, port.sender());
+            let (slot, state, bundles) = agent.slot(index);
             agent.slots.push(state);
             tasks.spawn(slot.run(bundles, free.clone()));
         }
-        let agent = tokio::spawn(agent.run(port, asked, freed, tasks));
-        Ok(Handle { leave, agent })
+        let agent = tokio::spawn(agent.run(queue, orders, freed, tasks));
+        Ok(Handle { order, holds, agent })
     }
 
-    fn slot(
-        &self,
-        index: u32,
-        artifacts: &Artifacts,
-        sender: Sender,
-    ) -> (Slot, SlotState, mpsc::Receiver<Arc<Bundle>>) {
+    fn slot(&self, index: u32) -> (Slot, SlotState, mpsc::Receiver<Arc<Bundle>>) {
         let gpu = self.config.inventory.gpus.get(index as usize).cloned();
         let device = gpu.map(|gpu| Device { index, gpu });
         let (bundles, receiver) = mpsc::channel(1);
@@ -198,8 +182,8 @@ impl Agent {
             worker: self.id,
             device,
             config: self.config.clone(),
-            artifacts: artifacts.clone(),
-            sender,
+            artifacts: self.artifacts.clone(),
+            outbox: self.outbox.clone(),
             sessions: Sessions::default(),
         };
         (slot, state, receiver)
@@ -207,50 +191,71 @@ impl Agent {
 
     async fn run(
         mut self,
-        mut port: WorkerPort,
-        mut asked: watch::Receiver<Option<Leave>>,
+        mut queue: Box<dyn WorkerQueue>,
+        mut orders: watch::Receiver<Order>,
         mut freed: mpsc::Receiver<(u32, Execution)>,
         mut tasks: JoinSet<()>,
     ) {
-        let inventory = Inventory {
-            slots: self.config.slots,
-            allows_commands: self.config.allow_commands,
-            ..self.config.inventory.clone()
-        };
-        self.say(ToOwner::Joined(self.id, inventory)).await;
-        let mut heartbeat = interval(self.config.heartbeat);
+        self.say(ToOwner::Joined(self.id, self.config.offer())).await;
+        let period = self.config.heartbeat;
+        let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owner_is_there = true;
-        while !(self.leaving && self.held.is_empty()) {
+        // Whoever could give orders is gone.
+        let mut is_unled = false;
+        let leave_now = Order { intake: Intake::HandBack, leave: true };
+        while !(self.order.leave && self.held.is_empty()) {
             let claim = self.next_claim();
             tokio::select! {
-                message = port.receive(), if owner_is_there => match message {
-                    Some(ToWorker::Assign(assignment)) => self.assign(assignment).await,
-                    Some(ToWorker::Cancel(cancel)) => self.cancel(cancel).await,
-                    None => {
+                delivery = queue.receive(), if owner_is_there => {
+                    if let Some(delivery) = delivery {
+                        self.deliver(delivery).await;
+                    } else {
                         owner_is_there = false;
-                        self.leave(Leave::Now).await;
+                        self.obey(leave_now).await;
                     }
-                },
+                }
                 Some((slot, execution)) = freed.recv() => self.free(slot, execution),
                 () = at(claim) => self.claim().await,
                 _ = heartbeat.tick() => self.heartbeat(),
-                changed = asked.changed(), if !self.leaving => {
-                    let leave = changed.ok().and_then(|()| *asked.borrow_and_update());
-                    self.leave(leave.unwrap_or(Leave::Now)).await;
+                changed = orders.changed(), if !is_unled => {
+                    is_unled = changed.is_err();
+                    let order = *orders.borrow_and_update();
+                    self.obey(if is_unled { leave_now } else { order }).await;
+                    self.heartbeat();
                 }
             }
             self.dispatch();
+            self.holds.store(self.held.len(), Ordering::Relaxed);
         }
         self.say(ToOwner::Left(self.id)).await;
-        // Without senders the slots and the outbox end, the outbox after its last message.
+        // Without senders the slots and the post end, the post after its last message. The queue stays
+        // until then: receipts need it.
         drop(self);
         while tasks.join_next().await.is_some() {}
     }
 
     async fn say(&self, message: ToOwner) {
         // A lost owner is noticed where messages come in.
-        let _ = self.outbox.send(message).await;
+        let _ = self.mail.send(Mail::Message(message)).await;
+    }
+
+    /// Settles a receipt when everything that was said before has reached the owner.
+    async fn settle(&self, receipt: Option<Receipt>) {
+        if let Some(receipt) = receipt {
+            // As above.
+            let _ = self.mail.send(Mail::Settle(receipt)).await;
+        }
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) {
+        match delivery.message {
+            ToWorker::Assign(assignment) => self.assign(assignment, delivery.receipt).await,
+            ToWorker::Cancel(cancel) => {
+                self.cancel(cancel).await;
+                delivery.receipt.settle();
+            }
+        }
     }
 
     async fn report(&self, bundle: &Bundle, tasks: Vec<Try>, what: fn(Vec<Try>) -> What) {
@@ -261,8 +266,9 @@ impl Agent {
         self.say(ToOwner::Report(Report { worker, key, execution, what: what(tasks) })).await;
     }
 
-    async fn assign(&mut self, mut assignment: Assignment) {
+    async fn assign(&mut self, mut assignment: Assignment, receipt: Receipt) {
         // Delivery is at least once: what is held already is not done twice.
+        let first = assignment.tasks.first().copied();
         let mut held = Vec::new();
         self.held.iter().filter(|b| b.key == assignment.key).for_each(|b| b.list(&mut held));
         if overlap(&held, &assignment.tasks) {
@@ -270,11 +276,20 @@ impl Agent {
             assignment.tasks.retain(|task| !held.contains(task));
         }
         if assignment.tasks.is_empty() {
-            return;
+            let holds = |bundle: &&Arc<Bundle>| {
+                let mut held = Vec::new();
+                bundle.list(&mut held);
+                bundle.key == assignment.key && first.is_some_and(|first| held.contains(&first))
+            };
+            return match self.held.iter().find(holds) {
+                Some(bundle) => bundle.renew(receipt),
+                None => receipt.settle(),
+            };
         }
-        let bundle = Arc::new(Bundle::new(assignment));
-        if self.leaving {
-            return self.report(&bundle, bundle.release(false), What::Released).await;
+        let bundle = Arc::new(Bundle::new(assignment, receipt));
+        if self.order.intake != Intake::Open {
+            self.report(&bundle, bundle.release(false), What::Released).await;
+            return self.settle(bundle.take_receipt()).await;
         }
         self.held.push(bundle.clone());
         self.waiting.push_back(bundle);
@@ -285,24 +300,31 @@ impl Agent {
         for bundle in self.held.iter().filter(|bundle| bundle.key == cancel.key) {
             self.report(bundle, bundle.cancel(&tasks), What::Released).await;
         }
-        self.forget_empty();
+        self.forget_empty().await;
     }
 
-    async fn leave(&mut self, leave: Leave) {
-        self.leaving = true;
-        for bundle in &self.held {
-            self.report(bundle, bundle.release(leave == Leave::Now), What::Released).await;
+    async fn obey(&mut self, order: Order) {
+        let leave = self.order.leave || order.leave;
+        self.order = Order { leave, ..order };
+        if order.intake == Intake::Open {
+            return;
         }
-        self.forget_empty();
+        for bundle in &self.held {
+            let stop = order.intake == Intake::HandBack;
+            self.report(bundle, bundle.release(stop), What::Released).await;
+        }
+        self.forget_empty().await;
     }
 
     /// Forgets bundles that lost all their tasks before a slot took them.
-    fn forget_empty(&mut self) {
-        let gone = |bundle: &Arc<Bundle>| bundle.is_empty();
-        let empty: Vec<Execution> =
-            self.waiting.iter().filter(|b| gone(b)).map(|b| b.execution).collect();
-        self.waiting.retain(|bundle| !gone(bundle));
-        self.held.retain(|bundle| !empty.contains(&bundle.execution));
+    async fn forget_empty(&mut self) {
+        let (empty, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|bundle| bundle.is_empty());
+        self.waiting = waiting.into();
+        self.held.retain(|held| !empty.iter().any(|bundle| bundle.execution == held.execution));
+        for bundle in empty {
+            self.settle(bundle.take_receipt()).await;
+        }
     }
 
     fn free(&mut self, slot: u32, execution: Execution) {
@@ -339,6 +361,7 @@ impl Agent {
         for bundle in &self.held {
             if !bundle.is_claimed() && bundle.received.elapsed() >= limit {
                 self.report(bundle, bundle.claim(), What::Claimed).await;
+                self.settle(bundle.take_receipt()).await;
             }
         }
     }
@@ -351,7 +374,7 @@ impl Agent {
         let held = held.into_iter().filter(|(_, tasks)| !tasks.is_empty());
         let held = held.map(|(key, tasks)| (key.clone(), tasks)).collect();
         // An owner that does not keep up has the last heartbeats still to read.
-        let _ = self.outbox.try_send(ToOwner::Heartbeat(self.id, held));
+        let _ = self.heartbeats.try_send(Mail::Message(ToOwner::Heartbeat(self.id, held)));
     }
 }
 
@@ -381,10 +404,15 @@ fn overlap(held: &[Try], tasks: &[Try]) -> bool {
 }
 
 /// Sends the agent's messages, so that a slow owner does not keep the agent from hearing a cancel.
-async fn post(sender: Sender, mut mail: mpsc::Receiver<ToOwner>) {
-    while let Some(message) = mail.recv().await {
-        if sender.send(message).await.is_err() {
-            return;
+async fn post(outbox: Arc<dyn Outbox>, mut letters: mpsc::Receiver<Mail>) {
+    while let Some(mail) = letters.recv().await {
+        match mail {
+            Mail::Settle(receipt) => receipt.settle(),
+            Mail::Message(message) => {
+                if outbox.send(message).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

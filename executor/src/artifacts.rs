@@ -1,12 +1,17 @@
-//! The worker's access to artifact storage: whole files in, whole files out, digests on the way.
+//! The worker's access to artifact storage: whole files in, whole files out, digests on the way. On one
+//! machine the storage is a folder; on a farm a server says where things are.
 
-use crate::task::failure;
+use crate::cache::{CACHE_BYTES, Cache, Fetched, Kept, Watch, blocking, hash};
+use crate::farm::FarmStore;
+use crate::task::{failure, lock};
 use opendal::{ErrorKind, Operator, services};
-use pictor_tasks::message::{Failure, FailureKind, Output};
+use pictor_tasks::message::{Execution, Failure, FailureKind, FileRef, Output, StepKey, Try};
+use pictor_tasks::pack::PackedFile;
 use std::error::Error;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use tokio::io::AsyncReadExt;
 
 /// How much is read, hashed and written at a time.
@@ -16,10 +21,43 @@ const KEY_BYTES_MAX: usize = 1_024;
 
 /// Artifact storage as a worker sees it. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Artifacts {
+pub struct Artifacts(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Folder(Folder),
+    Farm(Arc<FarmStore>),
+}
+
+/// Artifacts of this machine alone.
+#[derive(Clone, Debug)]
+struct Folder {
     operator: Operator,
-    /// The folder that holds the artifacts as files, if they are in one.
-    folder: Option<PathBuf>,
+    path: PathBuf,
+    /// Where packed scenes are laid out; opened when there is one.
+    cache: Arc<Mutex<Option<Cache>>>,
+}
+
+/// Whose outputs and inputs they are: one execution of one task.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The step.
+    pub key: &'a StepKey,
+    /// The step's name.
+    pub step: &'a str,
+    /// The task and its attempt.
+    pub task: Try,
+    /// The execution.
+    pub execution: Execution,
+}
+
+impl Place<'_> {
+    /// The key of a file of it.
+    fn file(&self, file: &str) -> String {
+        let (StepKey { run, generation, .. }, Try { index, attempt }) = (self.key, self.task);
+        let (step, execution) = (self.step, self.execution.0);
+        format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}")
+    }
 }
 
 impl Artifacts {
@@ -29,22 +67,119 @@ impl Artifacts {
             storage_failure("Artifact storage cannot be used", error)
         };
         std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
-        let folder = folder.canonicalize().map_err(|error| unusable(&error))?;
-        let root = crate::task::text_of(&folder)?;
+        let path = folder.canonicalize().map_err(|error| unusable(&error))?;
+        let root = crate::task::text_of(&path)?;
         let parts = format!("{root}/.parts");
         let service = services::Fs::default().root(&root).atomic_write_dir(&parts);
         let operator = Operator::new(service).map_err(|error| unusable(&error))?;
-        Ok(Self { operator, folder: Some(folder) })
+        Ok(Self(Kind::Folder(Folder { operator, path, cache: Arc::default() })))
     }
 
-    /// Artifacts anywhere. Inputs are copied to the task's scratch folder before they are read.
-    pub fn new(operator: Operator) -> Self {
-        Self { operator, folder: None }
+    /// Artifacts of a farm.
+    pub(crate) fn of_farm(store: Arc<FarmStore>) -> Self {
+        Self(Kind::Farm(store))
     }
 
-    /// Stores a file. Gives its BLAKE3 digest in hex and its size.
-    pub async fn put(&self, key: &str, path: &Path) -> Result<(String, u64), Failure> {
-        check_key(key)?;
+    /// Stores a file. Gives its key, its BLAKE3 digest in hex and its size.
+    pub(crate) async fn put(
+        &self,
+        place: Place<'_>,
+        file: &str,
+        path: &Path,
+        watch: &Watch,
+    ) -> Result<(String, Fetched), Failure> {
+        let key = place.file(file);
+        check_key(&key)?;
+        match &self.0 {
+            Kind::Folder(folder) => Ok((key.clone(), folder.put(&key, path).await?)),
+            Kind::Farm(store) => tokio::select! {
+                stored = store.put(place, file, path, watch) => stored,
+                _ = watch.stop.stopped() => Err(watch.stop.failure()),
+            },
+        }
+    }
+
+    /// A path on this machine that holds an artifact which the task reads: the stored file itself, or one
+    /// below `folder`.
+    pub(crate) async fn local(
+        &self,
+        place: Place<'_>,
+        output: &Output,
+        folder: &Path,
+        watch: &Watch,
+    ) -> Result<PathBuf, Failure> {
+        check_key(&output.key)?;
+        let store = match &self.0 {
+            Kind::Folder(folder) => return folder.local(output).await,
+            Kind::Farm(store) => store,
+        };
+        // Programs look at the extension.
+        let name = Path::new(&output.key).file_name().unwrap_or_default();
+        let path = folder.join(&output.digest).join(name);
+        if tokio::fs::try_exists(&path).await.unwrap_or(false) {
+            return Ok(path);
+        }
+        let fetch = async |part: PathBuf| store.input(place, output, &part, watch).await;
+        let kept = tokio::select! {
+            kept = store.cache.file(&output.digest, output.size_bytes, fetch) => kept?,
+            _ = watch.stop.stopped() => return Err(watch.stop.failure()),
+        };
+        let to = path.clone();
+        blocking(move || {
+            let linked = std::fs::create_dir_all(to.parent().unwrap_or(&to))
+                .and_then(|()| std::fs::hard_link(&kept.path, &to))
+                .or_else(|_| std::fs::copy(&kept.path, &to).map(drop));
+            linked.map_err(|error| storage_failure("An input cannot be put into its place", &error))
+        })
+        .await?;
+        Ok(path)
+    }
+
+    /// A file that the job was submitted with, and all that belongs to it. Nothing: it is the one that
+    /// lies at its path on this machine.
+    pub(crate) async fn scene(
+        &self,
+        file: &FileRef,
+        watch: &Watch,
+    ) -> Result<Option<Kept>, Failure> {
+        let kept = match &self.0 {
+            Kind::Folder(folder) => {
+                let assets = folder.path.join("assets");
+                if !assets.join(&file.digest).is_file() {
+                    return Ok(None);
+                }
+                let cache = folder.cache()?;
+                let fetch = move |file: PackedFile, part: PathBuf| {
+                    let asset = assets.join(&file.digest);
+                    blocking(move || link_asset(&asset, &part))
+                };
+                return cache.scene(file, fetch, watch).await.map(Some);
+            }
+            Kind::Farm(store) => {
+                let (from, watched) = (store.clone(), watch.clone());
+                let fetch = move |file: PackedFile, part: PathBuf| {
+                    let (store, watch) = (from.clone(), watched.clone());
+                    async move { store.asset(&file.digest, &part, &watch).await }
+                };
+                store.cache.scene(file, fetch, watch)
+            }
+        };
+        tokio::select! {
+            kept = kept => kept.map(Some),
+            _ = watch.stop.stopped() => Err(watch.stop.failure()),
+        }
+    }
+
+    /// The task is over.
+    pub(crate) fn forget(&self, key: &StepKey, task: Try) {
+        if let Kind::Farm(store) = &self.0 {
+            store.forget(key, task);
+        }
+    }
+}
+
+impl Folder {
+    async fn put(&self, key: &str, path: &Path) -> Result<Fetched, Failure> {
         let unreadable = |error: std::io::Error| {
             storage_failure(&format!("{} cannot be read", path.display()), &error)
         };
@@ -53,12 +188,12 @@ impl Artifacts {
             storage_failure(&format!("The artifact {key} cannot be stored"), &error)
         };
         let mut writer = self.operator.writer(key).await.map_err(unwritable)?;
-        let (mut hasher, mut size) = (blake3::Hasher::new(), 0);
+        let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
         let copied = loop {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
             match (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk).await {
                 Ok(0) => break Ok(()),
-                Ok(read) => size += read as u64,
+                Ok(read) => size_bytes += read as u64,
                 Err(error) => break Err(unreadable(error)),
             }
             hasher.update(&chunk);
@@ -75,65 +210,44 @@ impl Artifacts {
             let _ = writer.abort().await;
             return Err(failure);
         }
-        if let Some(folder) = &self.folder {
-            // Later tasks get the file itself: none may change it. Without this, none should.
-            let _ = std::fs::set_permissions(folder.join(key), Permissions::from_mode(0o444));
-        }
-        Ok((hasher.finalize().to_hex().to_string(), size))
+        // Later tasks get the file itself: none may change it. Without this, none should.
+        let _ = std::fs::set_permissions(self.path.join(key), Permissions::from_mode(0o444));
+        Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes })
     }
 
-    /// A path on this machine that holds the artifact: the stored file itself, or a copy below
-    /// `folder`.
-    pub async fn local(&self, output: &Output, folder: &Path) -> Result<PathBuf, Failure> {
-        check_key(&output.key)?;
-        if let Some(root) = &self.folder {
-            let path = root.join(&output.key);
-            let size = tokio::fs::metadata(&path).await.map(|meta| meta.len());
-            return match size {
-                Ok(size) if size == output.size_bytes => Ok(path),
-                Ok(size) => Err(failure(
-                    FailureKind::Storage,
-                    format!(
-                        "The artifact {} has {size} bytes and should have {}: it was changed after \
-                         it was made. Reset the task that made it.",
-                        output.key, output.size_bytes
-                    ),
-                )),
-                Err(error) => Err(missing(&output.key, &error)),
-            };
+    async fn local(&self, output: &Output) -> Result<PathBuf, Failure> {
+        let path = self.path.join(&output.key);
+        match tokio::fs::metadata(&path).await.map(|meta| meta.len()) {
+            Ok(size) if size == output.size_bytes => Ok(path),
+            Ok(size) => Err(failure(
+                FailureKind::Storage,
+                format!(
+                    "The artifact {} has {size} bytes and should have {}: it was changed after \
+                     it was made. Reset the task that made it.",
+                    output.key, output.size_bytes
+                ),
+            )),
+            Err(error) => Err(missing(&output.key, &error)),
         }
-        let path = folder.join(&output.digest);
-        if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-            self.fetch(output, &path).await?;
-        }
-        Ok(path)
     }
 
-    async fn fetch(&self, output: &Output, path: &Path) -> Result<(), Failure> {
-        let unwritable = |error: std::io::Error| {
-            storage_failure(&format!("{} cannot be written", path.display()), &error)
-        };
-        if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await.map_err(unwritable)?;
+    fn cache(&self) -> Result<Cache, Failure> {
+        let mut cache = lock(&self.cache);
+        if let Some(cache) = &*cache {
+            return Ok(cache.clone());
         }
-        let part = path.with_extension("part");
-        let mut hasher = blake3::Hasher::new();
-        let mut file = tokio::fs::File::create(&part).await.map_err(unwritable)?;
-        for start in (0..output.size_bytes).step_by(CHUNK_BYTES) {
-            let range = start..(start + CHUNK_BYTES as u64).min(output.size_bytes);
-            let read = self.operator.read_with(&output.key).range(range).await;
-            let chunk = read.map_err(|error| missing(&output.key, &error))?.to_vec();
-            hasher.update(&chunk);
-            tokio::io::AsyncWriteExt::write_all(&mut file, &chunk).await.map_err(unwritable)?;
-        }
-        tokio::io::AsyncWriteExt::flush(&mut file).await.map_err(unwritable)?;
-        if hasher.finalize().to_hex().as_str() != output.digest {
-            let message =
-                format!("The artifact {} does not have the digest it should.", output.key);
-            return Err(failure(FailureKind::Storage, message));
-        }
-        tokio::fs::rename(&part, path).await.map_err(unwritable)
+        let folder = self.path.parent().unwrap_or(&self.path).join("cache");
+        let opened = Cache::open(&folder, CACHE_BYTES)
+            .map_err(|error| storage_failure("The cache cannot be used", &error))?;
+        Ok(cache.insert(opened).clone())
     }
+}
+
+/// Brings an asset of this machine's own storage in.
+fn link_asset(asset: &Path, part: &Path) -> Result<Fetched, Failure> {
+    let linked = std::fs::hard_link(asset, part).or_else(|_| std::fs::copy(asset, part).map(drop));
+    linked.map_err(|error| storage_failure("An asset cannot be read", &error))?;
+    hash(part)
 }
 
 /// Keys are relative paths of plain names, so that none can lead out of the storage.
@@ -189,6 +303,8 @@ fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::{Activity, Progress, Stopper};
+    use pictor_tasks::message::RunId;
 
     #[tokio::test]
     async fn a_stored_file_is_whole_and_has_its_digest() {
@@ -197,20 +313,23 @@ mod tests {
         let path = folder.path().join("a.bin");
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let (digest, size_bytes) = artifacts.put("runs/1/a.bin", &path).await.unwrap();
+        let key = StepKey { run: RunId("r".into()), step: 0, generation: 0 };
+        let task = Try { index: 7, attempt: 1 };
+        let place = Place { key: &key, step: "render", task, execution: Execution(255) };
+        let watch = Watch { progress: Progress::new(Activity::new()).0, stop: Stopper::new().1 };
+        let (key, made) = artifacts.put(place, "a.bin", &path, &watch).await.unwrap();
+        assert_eq!(key, "runs/r/render/0/7/1-00000000000000ff/a.bin");
+        let Fetched { digest, size_bytes } = made;
         assert_eq!(size_bytes, 3_000_000);
         assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
-        let output = Output { name: "a".into(), key: "runs/1/a.bin".into(), digest, size_bytes };
-        let local = artifacts.local(&output, folder.path()).await.unwrap();
+        let output = Output { name: "a".into(), key, digest, size_bytes };
+        let local = artifacts.local(place, &output, folder.path(), &watch).await.unwrap();
         assert_eq!(std::fs::read(local).unwrap(), bytes);
-        let remote = Artifacts { folder: None, ..artifacts.clone() };
-        let copy = remote.local(&output, &folder.path().join("copies")).await.unwrap();
-        assert_eq!(std::fs::read(copy).unwrap(), bytes);
         let leftovers = folder.path().join("artifacts/.parts");
         let leftovers = std::fs::read_dir(leftovers).map_or(0, Iterator::count);
         assert_eq!(leftovers, 0);
         let gone = Output { key: "runs/1/b.bin".into(), ..output };
-        let failure = artifacts.local(&gone, folder.path()).await.unwrap_err();
+        let failure = artifacts.local(place, &gone, folder.path(), &watch).await.unwrap_err();
         assert!(failure.message.contains("is gone"), "{failure:?}");
     }
 

@@ -2,6 +2,7 @@
 //! that does them.
 
 use crate::task::{StopReason, StopSignal, Stopper, lock};
+use pictor_queue::Receipt;
 use pictor_tasks::body::{Body, Noop};
 use pictor_tasks::message::{
     Assignment, Brief, Execution, Outcome, Products, StepKey, TaskEnd, Try,
@@ -24,25 +25,33 @@ pub(crate) struct Bundle {
     work: Mutex<Work>,
 }
 
-/// **Invariant:** a try that this worker holds is in exactly one of the three.
+/// **Invariant:** a try that this worker holds is in exactly one of the first four.
 #[derive(Debug, Default)]
 struct Work {
     waiting: VecDeque<Try>,
     running: Option<(Try, Stopper)>,
     /// Ended and not yet reported.
     ended: Vec<TaskEnd>,
+    /// Ended, and the report is on its way, which in an outage may take long.
+    reporting: Vec<Try>,
     claimed: bool,
+    /// The assignment comes again if this is lost. Nothing: a lease or a report stands for the tasks.
+    receipt: Option<Receipt>,
 }
 
 impl Bundle {
-    pub(crate) fn new(assignment: Assignment) -> Self {
+    pub(crate) fn new(assignment: Assignment, receipt: Receipt) -> Self {
         let Assignment { key, brief, tasks, .. } = assignment;
         let scene = brief.body.scene().and_then(|scene| brief.files.get(&scene.scene));
         Self {
             scene: scene.map(|file| file.digest.clone()),
             execution: draw(),
             received: Instant::now(),
-            work: Mutex::new(Work { waiting: tasks.into(), ..Work::default() }),
+            work: Mutex::new(Work {
+                waiting: tasks.into(),
+                receipt: Some(receipt),
+                ..Work::default()
+            }),
             key,
             brief,
         }
@@ -71,17 +80,39 @@ impl Bundle {
 
     /// Starts and ends all that wait, for tasks that are nothing to do.
     pub(crate) fn end_all(&self, started_ms: i64) -> Vec<TaskEnd> {
-        let tasks = std::mem::take(&mut lock(&self.work).waiting);
-        let succeeded = |task| {
+        let mut work = lock(&self.work);
+        work.reporting = std::mem::take(&mut work.waiting).into();
+        let succeeded = |task: &Try| {
             let outcome = Outcome::Succeeded(Products::default());
-            TaskEnd { task, started_ms, took_ms: 0, outcome }
+            TaskEnd { task: *task, started_ms, took_ms: 0, outcome }
         };
-        tasks.into_iter().map(succeeded).collect()
+        work.reporting.iter().map(succeeded).collect()
     }
 
-    /// What has ended since this was last asked.
+    /// What has ended since this was last asked. It is held until it is [`reported`](Self::reported).
     pub(crate) fn take_ended(&self) -> Vec<TaskEnd> {
-        std::mem::take(&mut lock(&self.work).ended)
+        let mut work = lock(&self.work);
+        let ended = std::mem::take(&mut work.ended);
+        work.reporting.extend(ended.iter().map(|end| end.task));
+        ended
+    }
+
+    /// Everything that was taken has reached the owner.
+    pub(crate) fn reported(&self) {
+        lock(&self.work).reporting.clear();
+    }
+
+    /// The receipt of the assignment, once.
+    pub(crate) fn take_receipt(&self) -> Option<Receipt> {
+        lock(&self.work).receipt.take()
+    }
+
+    /// The same tasks came again: what was to be done with the old receipt is done with the new one.
+    pub(crate) fn renew(&self, receipt: Receipt) {
+        match &mut lock(&self.work).receipt {
+            Some(old) => *old = receipt,
+            None => receipt.settle(),
+        }
     }
 
     /// Stops these tasks. Gives those that were never started.
@@ -127,6 +158,7 @@ impl Bundle {
         let work = lock(&self.work);
         held.extend(work.open());
         held.extend(work.ended.iter().map(|end| end.task));
+        held.extend(&work.reporting);
     }
 }
 

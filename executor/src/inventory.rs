@@ -1,10 +1,13 @@
 //! What this machine has: GPUs, processors, memory, disk, programs.
 
-use crate::agent::Programs;
+use crate::config::Programs;
 use crate::process::output;
-use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::{Device, Nvml};
 use pictor_tasks::worker::{Gpu, Inventory};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use tokio::process::Command;
 use tokio::time::Duration;
@@ -25,6 +28,91 @@ pub struct Finding {
     pub how_to_get: String,
 }
 
+/// What one GPU is doing. What its driver does not tell is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuLoad {
+    /// The GPU's unique id, as in the inventory.
+    pub uuid: String,
+    /// Share of the last moment in which it computed, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation_percent: Option<u32>,
+    /// Memory in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used_bytes: Option<u64>,
+    /// Power that it draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<f64>,
+    /// Its temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<u32>,
+}
+
+/// What a machine is doing beside its GPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineLoad {
+    /// Programs that want to compute, averaged over a minute.
+    pub load: f64,
+    /// Main memory that can still be had.
+    pub memory_available_bytes: u64,
+    /// Free disk space where the worker keeps its data.
+    pub disk_free_bytes: u64,
+}
+
+/// Looks at what this machine is doing. The driver is loaded once.
+pub struct Telemetry {
+    nvml: Option<Nvml>,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("nvml", &self.nvml.is_some()).finish()
+    }
+}
+
+impl Telemetry {
+    /// Loads NVIDIA's driver library, if it is there. Takes a moment: not for threads that must not wait.
+    pub fn new() -> Self {
+        Self { nvml: Nvml::init().ok() }
+    }
+
+    /// What each GPU is doing now, in the order of the inventory. May wait for the driver.
+    pub fn gpus(&self) -> Vec<GpuLoad> {
+        let Some(nvml) = &self.nvml else { return Vec::new() };
+        let count = nvml.device_count().unwrap_or(0);
+        (0..count)
+            .filter_map(|index| nvml.device_by_index(index).ok())
+            .map(|d| gpu_load(&d))
+            .collect()
+    }
+
+    /// What the rest of the machine is doing now. `data` is where the worker keeps its data.
+    pub fn machine(&self, data: &Path) -> MachineLoad {
+        let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = loads.split(' ').next().and_then(|load| load.parse().ok());
+        MachineLoad {
+            load: load.unwrap_or(0.0),
+            memory_available_bytes: memory_bytes("MemAvailable:"),
+            disk_free_bytes: disk_bytes(data),
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn gpu_load(device: &Device<'_>) -> GpuLoad {
+    GpuLoad {
+        uuid: device.uuid().unwrap_or_default(),
+        utilisation_percent: device.utilization_rates().ok().map(|rates| rates.gpu),
+        memory_used_bytes: device.memory_info().ok().map(|memory| memory.used),
+        power_watts: device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
+        temperature_celsius: device.temperature(TemperatureSensor::Gpu).ok(),
+    }
+}
+
 /// Looks at this machine. `data` is where the worker keeps its data. Only the programs that are
 /// `wanted` are asked for their version: a job without Blender must not wait for it.
 pub async fn find(data: &Path, programs: &Programs, wanted: &BTreeSet<&str>) -> Inventory {
@@ -36,7 +124,7 @@ pub async fn find(data: &Path, programs: &Programs, wanted: &BTreeSet<&str>) -> 
     Inventory {
         name: hostname(),
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-        memory_bytes: memory_bytes(),
+        memory_bytes: memory_bytes("MemTotal:"),
         disk_bytes: disk_bytes(data),
         slots: u32::try_from(gpus.len()).unwrap_or(u32::MAX).max(1),
         gpus,
@@ -135,9 +223,9 @@ fn hostname() -> String {
     if name.is_empty() { "worker".into() } else { name.to_owned() }
 }
 
-fn memory_bytes() -> u64 {
+fn memory_bytes(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
@@ -176,6 +264,9 @@ mod tests {
         assert!(found.cpus > 0 && found.memory_bytes > 1 << 20 && found.disk_bytes > 0);
         assert!(!found.name.is_empty());
         assert!(!found.software.contains_key("blender"));
+        let load = Telemetry::new().machine(Path::new("/tmp/not/there"));
+        assert!(load.memory_available_bytes > 0 && load.disk_free_bytes > 0, "{load:?}");
+        assert!(load.memory_available_bytes <= found.memory_bytes);
         let doctor = doctor(&programs).await;
         assert_eq!(doctor[0].version, Err("`/nowhere/blender` is not in PATH".to_owned()));
         assert!(doctor[0].how_to_get.contains("apt install blender"));

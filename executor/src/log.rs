@@ -1,16 +1,19 @@
 //! A task's log: the raw lines that its programs print, streamed to a file while it runs.
 
 use crate::task::{Activity, lock};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, create_dir_all};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 /// A log stops growing here.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 /// A longer line is cut into lines of this length.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
+/// Whoever sends logs on hears of a log that has grown by so much at once.
+const MUCH_BYTES: u64 = 64 << 10;
 /// How many of the last lines are kept for a failure's message, and how much of each.
 const TAIL_LINES: usize = 20;
 const TAIL_LINE_BYTES: usize = 400;
@@ -28,6 +31,33 @@ pub fn log_path(
     data.join("logs").join(&*run.0).join(step).join(task.index.to_string()).join(file)
 }
 
+/// The logs that tasks write, for whoever sends them on.
+#[derive(Debug, Default)]
+pub struct OpenLogs {
+    /// Path, and whether it is whole.
+    logs: Mutex<BTreeMap<PathBuf, bool>>,
+    news: Notify,
+}
+
+impl OpenLogs {
+    /// Waits until a log ends or has grown by much.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Logs that are new since this was last asked, and those that are whole now.
+    pub(crate) fn take(&self) -> BTreeMap<PathBuf, bool> {
+        std::mem::take(&mut lock(&self.logs))
+    }
+
+    fn tell(&self, path: &Path, whole: bool) {
+        lock(&self.logs).insert(path.to_owned(), whole);
+        if whole {
+            self.news.notify_one();
+        }
+    }
+}
+
 /// Appends lines to a task's log. Clones share one file, which is made at the first line.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
@@ -40,12 +70,23 @@ struct Inner {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// The size when somebody was last told of it.
+    told: u64,
     tail: VecDeque<String>,
+    open: Option<Arc<OpenLogs>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let (Some(open), Some(_)) = (&self.open, &self.file) {
+            open.tell(&self.path, true);
+        }
+    }
 }
 
 impl LogWriter {
-    pub(crate) fn new(path: PathBuf, activity: Activity) -> Self {
-        let inner = Inner { path, file: None, size: 0, tail: VecDeque::new() };
+    pub(crate) fn new(path: PathBuf, activity: Activity, open: Option<Arc<OpenLogs>>) -> Self {
+        let inner = Inner { path, file: None, size: 0, told: 0, tail: VecDeque::new(), open };
         Self { inner: Arc::new(Mutex::new(inner)), activity }
     }
 
@@ -91,6 +132,10 @@ impl Inner {
             tracing::warn!(path = %self.path.display(), %error, "cannot write a task's log");
             self.size = LOG_BYTES_MAX;
         }
+        if let Some(open) = self.open.as_ref().filter(|_| self.size - self.told >= MUCH_BYTES) {
+            self.told = self.size;
+            open.news.notify_one();
+        }
     }
 
     fn open(&mut self) -> std::io::Result<&mut File> {
@@ -99,6 +144,9 @@ impl Inner {
                 create_dir_all(folder)?;
             }
             self.file = Some(File::options().create(true).append(true).open(&self.path)?);
+            if let Some(open) = &self.open {
+                open.tell(&self.path, false);
+            }
         }
         Ok(self.file.as_mut().expect("just opened"))
     }
@@ -112,7 +160,7 @@ mod tests {
     fn a_log_is_made_at_its_first_line_and_stops_at_its_limit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/1.log");
-        let log = LogWriter::new(path.clone(), Activity::new());
+        let log = LogWriter::new(path.clone(), Activity::new(), None);
         assert!(!path.exists());
         log.line("first");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\n");
@@ -124,5 +172,22 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().len() <= LOG_BYTES_MAX);
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("is not kept\n"));
         assert!(log.tail().ends_with("last"));
+    }
+
+    #[test]
+    fn whoever_sends_logs_on_hears_of_new_and_of_whole_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, open) = (folder.path().join("1.log"), Arc::<OpenLogs>::default());
+        let log = LogWriter::new(path.clone(), Activity::new(), Some(open.clone()));
+        assert!(open.take().is_empty());
+        log.line("first");
+        assert_eq!(open.take(), BTreeMap::from([(path.clone(), false)]));
+        assert!(open.take().is_empty());
+        let clone = log.clone();
+        drop(log);
+        clone.line("last");
+        assert!(open.take().is_empty());
+        drop(clone);
+        assert_eq!(open.take(), BTreeMap::from([(path, true)]));
     }
 }

@@ -1,15 +1,15 @@
 //! One slot: does one bundle after another, watches over each task, sends what happened.
 
-use crate::agent::Config;
 use crate::artifacts::{Artifacts, storage_failure};
 use crate::blender::Sessions;
 use crate::bundle::Bundle;
 use crate::clock::now_ms;
+use crate::config::Config;
 use crate::log::{LogWriter, log_path};
 use crate::task::{
     Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, failure,
 };
-use pictor_queue::{Sender, ToOwner};
+use pictor_queue::{Outbox, SendError, ToOwner};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{
     Execution, Failure, FailureKind, Input, Outcome, Products, Report, TaskEnd, Try, What, WorkerId,
@@ -37,7 +37,7 @@ pub(crate) struct Slot {
     pub(crate) device: Option<Device>,
     pub(crate) config: Arc<Config>,
     pub(crate) artifacts: Artifacts,
-    pub(crate) sender: Sender,
+    pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) sessions: Sessions,
 }
 
@@ -51,7 +51,7 @@ enum Verdict {
 }
 
 /// A message on its way to the owner.
-type Sending = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + 'a>>;
 
 impl Slot {
     /// Does bundles until there are no more; says after each that the slot is free.
@@ -63,9 +63,13 @@ impl Slot {
         while let Some(bundle) = bundles.recv().await {
             if bundle.is_instant() {
                 let ends = bundle.end_all(now_ms());
-                self.send(&bundle, What::Ended(ends)).await;
+                self.say(&bundle, What::Ended(ends)).await;
+                bundle.reported();
             } else {
                 self.bundle(&bundle).await;
+            }
+            if let Some(receipt) = bundle.take_receipt() {
+                receipt.settle();
             }
             if free.send((self.index, bundle.execution)).await.is_err() {
                 return;
@@ -94,35 +98,43 @@ impl Slot {
                 Verdict::Dropped => bundle.end(None),
                 Verdict::HandedBack => {
                     bundle.end(None);
-                    self.send(bundle, What::Released(vec![task])).await;
+                    self.say(bundle, What::Released(vec![task])).await;
                 }
             }
             if took >= RESULTS_EVERY || results_due.is_some_and(|due| due <= Instant::now()) {
                 results_due = None;
-                self.send(bundle, What::Ended(bundle.take_ended())).await;
+                self.results(bundle).await;
             }
         }
-        self.send(bundle, What::Ended(bundle.take_ended())).await;
+        self.results(bundle).await;
     }
 
-    /// Sends a report, unless it says nothing. A lost owner is noticed by the agent.
-    fn send(&self, bundle: &Bundle, what: What) -> Sending {
+    async fn results(&self, bundle: &Bundle) {
+        self.say(bundle, What::Ended(bundle.take_ended())).await;
+        bundle.reported();
+    }
+
+    async fn say(&self, bundle: &Bundle, what: What) {
+        if let Some(sending) = self.send(bundle, what) {
+            // A lost owner is noticed by the agent.
+            let _ = sending.await;
+        }
+    }
+
+    /// Sends a report, unless it says nothing.
+    fn send(&self, bundle: &Bundle, what: What) -> Option<Sending<'_>> {
         if matches!(&what, What::Ended(list) if list.is_empty()) {
-            return Box::pin(async {});
+            return None;
         }
         let (worker, key, execution) = (self.worker, bundle.key.clone(), bundle.execution);
-        let message = ToOwner::Report(Report { worker, key, execution, what });
-        let sender = self.sender.clone();
-        Box::pin(async move {
-            let _ = sender.send(message).await;
-        })
+        Some(self.outbox.send(ToOwner::Report(Report { worker, key, execution, what })))
     }
 
     async fn task(&mut self, watched: &Watched<'_>, results_due: &mut Option<Instant>) -> Verdict {
         let brief = &watched.bundle.brief;
         let mut inputs = Vec::new();
         if brief.has_inputs && !matches!(brief.body, Body::Noop(_)) {
-            let asked = self.sender.inputs(watched.bundle.key.clone(), watched.task);
+            let asked = self.outbox.inputs(watched.bundle.key.clone(), watched.task);
             inputs = tokio::select! {
                 inputs = asked => match inputs {
                     Some(inputs) => inputs,
@@ -171,7 +183,7 @@ impl Slot {
             inputs,
             scratch: scratch_root(&self.config, self.worker).join(folder),
             artifacts: self.artifacts.clone(),
-            log: LogWriter::new(path, progress.activity.clone()),
+            log: LogWriter::new(path, progress.activity.clone(), self.config.logs.clone()),
             progress,
             stop: watched.signal.clone(),
             config: self.config.clone(),
@@ -191,7 +203,7 @@ impl Slot {
         let (bundle, brief) = (watched.bundle, &watched.bundle.brief);
         let timeout = brief.timeout.map(|limit| Duration::from_millis(limit.0));
         let stalled = brief.stalled.map(|limit| Duration::from_millis(limit.0));
-        let (mut sending, mut progress_due, mut progress_sent) = (None::<Sending>, None, None);
+        let (mut sending, mut progress_due, mut progress_sent) = (None::<Sending<'_>>, None, None);
         let mut give_up = None;
         let result = loop {
             let limits = give_up.is_none();
@@ -212,7 +224,7 @@ impl Slot {
                 }
                 () = at(*results_due), if may_send => {
                     *results_due = None;
-                    sending = Some(self.send(bundle, What::Ended(bundle.take_ended())));
+                    sending = self.send(bundle, What::Ended(bundle.take_ended()));
                 }
                 Ok(()) = signs.updates.changed(), if progress_due.is_none() => {
                     let next = progress_sent.map(|sent: Instant| sent + PROGRESS_EVERY);
@@ -220,13 +232,17 @@ impl Slot {
                 }
                 () = at(progress_due), if may_send => {
                     (progress_due, progress_sent) = (None, Some(Instant::now()));
-                    sending = signs.progress(watched.task).map(|what| self.send(bundle, what));
+                    sending = signs.progress(watched.task).and_then(|what| self.send(bundle, what));
                 }
-                () = sent(&mut sending) => sending = None,
+                () = sent(&mut sending) => {
+                    sending = None;
+                    bundle.reported();
+                }
             }
         };
-        if let Some(sending) = sending {
-            sending.await;
+        if sending.is_some() {
+            sent(&mut sending).await;
+            bundle.reported();
         }
         result
     }
@@ -307,6 +323,7 @@ struct Scratch<'a>(&'a TaskContext);
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
+        self.0.artifacts.forget(&self.0.key, self.0.task);
         match std::fs::remove_dir_all(&self.0.scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 let path = self.0.scratch.display();
@@ -335,9 +352,10 @@ pub(crate) async fn at(time: Option<Instant>) {
     }
 }
 
-async fn sent(sending: &mut Option<Sending>) {
+async fn sent(sending: &mut Option<Sending<'_>>) {
     match sending {
-        Some(sending) => sending.await,
+        // A lost owner is noticed by the agent.
+        Some(sending) => drop(sending.await),
         None => pending().await,
     }
 }

@@ -6,7 +6,8 @@
 //! knows why it stopped. `crate::blender::Sessions` is `Default`, one per slot; dropping it kills its
 //! processes; a session whose render was stopped or dropped halfway must not be used again.
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Place};
+use crate::cache::{Fetched, Watch};
 use crate::log::LogWriter;
 use crate::{Config, blender, command, encode, merge};
 use pictor_tasks::body::Body;
@@ -119,7 +120,8 @@ impl TaskContext {
 
     /// A path on this machine where the input's bytes can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
-        self.artifacts.local(&input.output, &self.scratch.join(".inputs")).await
+        let folder = self.scratch.join(".inputs");
+        self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await
     }
 
     /// The inputs that a step made under an output name, in index order.
@@ -147,15 +149,20 @@ impl TaskContext {
         path: &Path,
         file: &str,
     ) -> Result<Output, Failure> {
-        let key = format!("{}/{file}", self.output_folder());
-        let (digest, size_bytes) = self.artifacts.put(&key, path).await?;
+        let (key, made) = self.artifacts.put(self.place(), file, path, &self.watch()).await?;
+        let Fetched { digest, size_bytes } = made;
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
     }
 
-    fn output_folder(&self) -> String {
-        let (StepKey { run, generation, .. }, Try { index, attempt }) = (&self.key, self.task);
-        let (step, execution) = (&self.brief.step, self.execution.0);
-        format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}")
+    /// Whose outputs they are.
+    fn place(&self) -> Place<'_> {
+        let Self { key, task, execution, .. } = self;
+        Place { key, step: &self.brief.step, task: *task, execution: *execution }
+    }
+
+    /// Whom transfers tell how far they are.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { progress: self.progress.clone(), stop: self.stop.clone() }
     }
 
     /// Fills in a template of the job file.

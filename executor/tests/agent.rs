@@ -4,6 +4,7 @@
 mod farm;
 
 use farm::{Farm, first_try, key, noop, shell};
+use pictor_executor::Intake;
 use pictor_queue::ToOwner;
 use pictor_tasks::message::{Outcome, Try, What};
 use std::collections::BTreeSet;
@@ -188,6 +189,49 @@ async fn a_worker_that_drains_finishes_what_runs() {
     let ends = farm.ended().await;
     assert!(matches!(ends[0].outcome, Outcome::Succeeded(_)), "{ends:?}");
     while !matches!(farm.message().await, ToOwner::Left(_)) {}
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
+    let mut farm = Farm::start();
+    farm.assign(shell("echo openjd_status: up; until test -e ../../../go; do :; done"), 0..2);
+    assert!(matches!(farm.report().await, What::Progress { .. }));
+    farm.take(Intake::Finish);
+    assert_eq!(farm.report().await, What::Released(vec![first_try(1)]));
+    farm.assign(noop(None, 9), [8]);
+    assert_eq!(farm.report().await, What::Released(vec![first_try(8)]));
+    std::fs::write(farm.folder.path().join("data/go"), "").unwrap();
+    assert!(matches!(farm.ended().await[0].outcome, Outcome::Succeeded(_)));
+    farm.take(Intake::Open);
+    // Until the worker has heard of it, work comes back.
+    loop {
+        farm.assign(noop(None, 9), [7]);
+        match farm.report().await {
+            What::Released(tasks) => assert_eq!(tasks, [first_try(7)]),
+            What::Ended(ends) => break assert_eq!(ends[0].task, first_try(7)),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Told to hand back what it is doing, it does.
+    farm.assign(shell("echo openjd_status: up; exec sleep 600"), [6]);
+    assert!(matches!(farm.report().await, What::Progress { .. }));
+    farm.take(Intake::HandBack);
+    assert_eq!(farm.report().await, What::Released(vec![first_try(6)]));
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_can_be_hurried() {
+    let mut farm = Farm::start();
+    farm.assign(shell("echo openjd_status: up; exec sleep 600"), [0]);
+    assert!(matches!(farm.report().await, What::Progress { .. }));
+    farm.leave(false);
+    farm.assign(noop(None, 9), [8]);
+    assert_eq!(farm.report().await, What::Released(vec![first_try(8)]));
+    let started = Instant::now();
+    farm.leave(true);
+    assert_eq!(farm.report().await, What::Released(vec![first_try(0)]));
+    while !matches!(farm.message().await, ToOwner::Left(_)) {}
+    assert!(started.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn inputs_are_found_by_name_and_in_index_order() {
     for index in [10, 9, 2] {
         let path = farm.folder.path().join("part.txt");
         std::fs::write(&path, format!("{index};")).unwrap();
-        inputs.push(farm.input(index, &format!("shot=a/b,frame={index}"), "text", &path).await);
+        inputs.push(farm.input(index, &format!("shot=a/b,frame={index}"), "text", &path));
     }
     farm.inputs = Some(inputs.clone());
     let script = "cat {inputs.before}/* > {output.all}; ls {inputs.before} >> {output.all}";

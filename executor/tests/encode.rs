@@ -18,7 +18,7 @@ fn encode(file: &str, codec: Option<Codec>) -> pictor_tasks::message::Brief {
 }
 
 /// Pictures of 65 x 47 pixels, half of them transparent.
-async fn pictures(farm: &Farm) -> Vec<Input> {
+fn pictures(farm: &Farm) -> Vec<Input> {
     let source = format!("testsrc=size=65x47:rate=5:duration={},format=rgba", FRAMES / 5);
     let made = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "lavfi", "-i", &source, "-start_number", "0", "%d.png"])
@@ -29,7 +29,7 @@ async fn pictures(farm: &Farm) -> Vec<Input> {
     let mut inputs = Vec::new();
     for index in 0..FRAMES {
         let path = farm.folder.path().join(format!("{index}.png"));
-        inputs.push(farm.input(index, &format!("frame={index}"), "image", &path).await);
+        inputs.push(farm.input(index, &format!("frame={index}"), "image", &path));
     }
     inputs.reverse();
     inputs
@@ -48,7 +48,7 @@ fn probe(path: &std::path::Path) -> String {
 #[tokio::test]
 async fn pictures_become_a_video_with_even_sizes() {
     let mut farm = Farm::start();
-    farm.inputs = Some(pictures(&farm).await);
+    farm.inputs = Some(pictures(&farm));
     for (file, codec, expected) in [
         ("out/a.mp4", None, "h264,66,48,yuv420p,bt709,24000/1001,5"),
         ("a.mkv", None, "h264,66,48,yuv420p,bt709,24000/1001,5"),
@@ -64,7 +64,7 @@ async fn pictures_become_a_video_with_even_sizes() {
 #[tokio::test]
 async fn broken_and_missing_pictures_are_named() {
     let mut farm = Farm::start();
-    let whole = pictures(&farm).await;
+    let whole = pictures(&farm);
     farm.inputs = Some(whole.iter().filter(|input| input.index != 2).cloned().collect());
     let failure = farm.failure(encode("a.mp4", None)).await;
     assert_eq!(failure.kind, FailureKind::Invalid);
@@ -73,7 +73,7 @@ async fn broken_and_missing_pictures_are_named() {
     let path = farm.folder.path().join("3.png");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let truncated = farm.input(3, "frame=3", "image", &path).await;
+    let truncated = farm.input(3, "frame=3", "image", &path);
     let with = |input: &Input| {
         let others = whole.iter().filter(|other| other.index != input.index);
         Some(others.chain([input]).cloned().collect::<Vec<_>>())
@@ -88,7 +88,7 @@ async fn broken_and_missing_pictures_are_named() {
     let middle = broken.len() / 2;
     broken[middle..middle + 40].fill(0);
     std::fs::write(&path, &broken).unwrap();
-    farm.inputs = with(&farm.input(3, "frame=3", "image", &path).await);
+    farm.inputs = with(&farm.input(3, "frame=3", "image", &path));
     let failure = farm.failure(encode("a.mp4", None)).await;
     assert!(failure.message.starts_with("`ffmpeg` exited with code"), "{failure:?}");
 }

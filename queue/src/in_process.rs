@@ -1,8 +1,15 @@
-//! The queue of the embedded default: one bounded channel to the owner, one to each worker.
+//! The queue of the embedded default: one bounded channel to the owner, one to each worker. What is in
+//! it dies with the process, so there is nothing to acknowledge and nobody to be told apart by tickets.
 
-use crate::{SendError, ToOwner, ToWorker};
+use crate::{
+    Delivery, Incoming, Outbox, OwnerQueue, Publication, Receipt, SendError, ToOwner, ToWorker,
+    WorkerQueue,
+};
+use async_trait::async_trait;
 use pictor_tasks::message::{Input, StepKey, Try, WorkerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::{mpsc, oneshot};
 
 /// Reports that may wait for the owner, over all workers. A worker that finds it full waits.
@@ -15,6 +22,8 @@ const TO_WORKER: usize = 256;
 pub struct OwnerPort {
     reports: mpsc::Receiver<ToOwner>,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
+    /// Marks, each with the number of messages that are still before it (and behind the mark before).
+    marks: VecDeque<(usize, u64)>,
 }
 
 /// One worker's end.
@@ -42,56 +51,91 @@ pub fn in_process(workers: &[WorkerId]) -> (OwnerPort, Vec<WorkerPort>) {
         senders.insert(id, sender);
         ports.push(WorkerPort { id, inbox, reports: reports.clone() });
     }
-    (OwnerPort { reports: owner_inbox, workers: senders }, ports)
+    (OwnerPort { reports: owner_inbox, workers: senders, marks: VecDeque::new() }, ports)
 }
 
 impl OwnerPort {
-    /// Waits for at least one message, then takes what is there, up to `limit`. Nothing: every worker
-    /// is gone. Cancel safe.
-    pub async fn receive(&mut self, batch: &mut Vec<ToOwner>, limit: usize) -> usize {
-        self.reports.recv_many(batch, limit).await
+    /// The next message or mark. Nothing: every worker is gone.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<ToOwner>> {
+        if let Some((0, mark)) = self.marks.front().copied() {
+            self.marks.pop_front();
+            return Poll::Ready(Some(ToOwner::Barrier(mark)));
+        }
+        let message = ready!(self.reports.poll_recv(cx));
+        if let Some((before, _)) = self.marks.front_mut() {
+            *before = before.saturating_sub(1);
+        }
+        Poll::Ready(message)
+    }
+}
+
+#[async_trait]
+impl OwnerQueue for OwnerPort {
+    async fn elected(&mut self) {}
+
+    fn begin(&mut self, _epoch: u64, _ticket_key: [u8; 32]) {}
+
+    async fn receive(&mut self, batch: &mut Vec<Incoming>, limit: usize) -> usize {
+        let Some(first) = poll_fn(|cx| self.poll_next(cx)).await else { return 0 };
+        let before = batch.len();
+        batch.push(Incoming::Message(first));
+        self.try_receive(batch, before + limit);
+        batch.len() - before
     }
 
-    /// Takes what is there without waiting.
-    pub fn try_receive(&mut self, batch: &mut Vec<ToOwner>, limit: usize) {
+    fn try_receive(&mut self, batch: &mut Vec<Incoming>, limit: usize) {
+        let mut cx = Context::from_waker(Waker::noop());
         while batch.len() < limit {
-            match self.reports.try_recv() {
-                Ok(message) => batch.push(message),
-                Err(_) => break,
-            }
+            let Poll::Ready(Some(message)) = self.poll_next(&mut cx) else { return };
+            batch.push(Incoming::Message(message));
         }
     }
 
-    /// Sends to one worker. `Ok` is the publisher confirm: the message is in the worker's queue.
-    pub fn publish(&self, worker: WorkerId, message: ToWorker) -> Result<(), SendError> {
-        let sender = self.workers.get(&worker).ok_or(SendError::Gone)?;
-        sender.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SendError::Full,
-            mpsc::error::TrySendError::Closed(_) => SendError::Gone,
-        })
+    fn acknowledge(&mut self) {}
+
+    fn publish(&mut self, worker: WorkerId, message: ToWorker) -> Publication {
+        let Some(sender) = self.workers.get(&worker) else {
+            return Publication::Failed(SendError::Gone);
+        };
+        match sender.try_send(message) {
+            Ok(()) => Publication::Confirmed,
+            Err(mpsc::error::TrySendError::Full(_)) => Publication::Failed(SendError::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => Publication::Failed(SendError::Gone),
+        }
+    }
+
+    fn barrier(&mut self, mark: u64) {
+        let counted: usize = self.marks.iter().map(|(before, _)| before).sum();
+        self.marks.push_back((self.reports.len().saturating_sub(counted), mark));
+    }
+
+    fn is_drained(&self) -> bool {
+        true
     }
 }
 
 impl WorkerPort {
-    /// The next message. Nothing: the owner is gone. Cancel safe.
-    pub async fn receive(&mut self) -> Option<ToWorker> {
-        self.inbox.recv().await
-    }
-
     /// A sending half that tasks can keep.
     pub fn sender(&self) -> Sender {
         Sender { reports: self.reports.clone() }
     }
 }
 
-impl Sender {
-    /// Sends to the owner, waiting while its queue is full.
-    pub async fn send(&self, message: ToOwner) -> Result<(), SendError> {
+#[async_trait]
+impl WorkerQueue for WorkerPort {
+    async fn receive(&mut self) -> Option<Delivery> {
+        let message = self.inbox.recv().await?;
+        Some(Delivery { message, receipt: Receipt::default() })
+    }
+}
+
+#[async_trait]
+impl Outbox for Sender {
+    async fn send(&self, message: ToOwner) -> Result<(), SendError> {
         self.reports.send(message).await.map_err(|_| SendError::Gone)
     }
 
-    /// Asks the owner what a task reads. Nothing: the task is no longer this worker's.
-    pub async fn inputs(&self, key: StepKey, task: Try) -> Option<Vec<Input>> {
+    async fn inputs(&self, key: StepKey, task: Try) -> Option<Vec<Input>> {
         let (reply, answer) = oneshot::channel();
         self.send(ToOwner::Inputs { key, task, reply }).await.ok()?;
         answer.await.ok()

@@ -1,12 +1,12 @@
 //! What other commands may ask about runs and do to them. The same answers come from the process that
 //! owns the data folder (over its socket) and from a command that opened the folder itself.
 
-use crate::owner::{Error, OwnerHandle};
+use crate::handle::{Error, OwnerHandle};
 use pictor_engine::{
     Config, Effects, Engine, FoldError, Run, RunState, RunView, TaskState, TaskView,
 };
 use pictor_storage::Store;
-use pictor_storage::{RunRecord, RunRows};
+use pictor_storage::{RunFilter, RunRecord, RunRows};
 use pictor_tasks::history::{Control, Event, Fact, ResetTasks};
 use pictor_tasks::message::{Execution, Outcome, Output, RunId, Try};
 use serde::{Deserialize, Serialize};
@@ -90,6 +90,9 @@ pub struct RunLine {
     pub state: String,
     /// Whether a process is working on it now.
     pub active: bool,
+    /// The account that submitted it.
+    #[serde(default)]
+    pub owner: String,
     /// When it was submitted, milliseconds since 1970.
     pub created_ms: i64,
     /// When it ended.
@@ -142,7 +145,7 @@ pub struct AttemptView {
 }
 
 /// Answers a request, with the engine of the owner if there is one.
-pub async fn answer(store: &Store, owner: Option<&OwnerHandle>, request: Request) -> Answer {
+pub async fn answer(store: &dyn Store, owner: Option<&OwnerHandle>, request: Request) -> Answer {
     let answered = match request {
         Request::Runs => runs(store, owner).await,
         Request::Show { run } => show(store, owner, &run).await,
@@ -163,12 +166,12 @@ pub async fn answer(store: &Store, owner: Option<&OwnerHandle>, request: Request
 }
 
 /// A stored run by its id or an unambiguous beginning of it.
-pub async fn stored_run(store: &Store, name: &str) -> Result<RunRecord, Error> {
+pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Error> {
     store.run(name).await?.ok_or_else(|| Error::NoRun(name.to_owned()))
 }
 
 /// A run from its plan and history.
-pub async fn load_run(store: &Store, id: &RunId) -> Result<Run, Error> {
+pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
     let bad = |why: String| Error::Plan { run: id.clone(), why };
     let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;
     if stored.fold_version != pictor_engine::plan::FOLD_VERSION {
@@ -192,7 +195,7 @@ pub async fn load_run(store: &Store, id: &RunId) -> Result<Run, Error> {
 
 /// Asks the owner's engine about a run, or an engine made for the question.
 async fn ask<T: Send + 'static>(
-    store: &Store,
+    store: &dyn Store,
     owner: Option<&OwnerHandle>,
     id: &RunId,
     question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
@@ -222,6 +225,7 @@ fn line(record: RunRecord, active: bool) -> RunLine {
         name: record.name,
         state: record.state,
         active,
+        owner: record.owner,
         created_ms: record.created_ms,
         finished_ms: record.finished_ms,
         out_dir: record.out_dir,
@@ -234,9 +238,9 @@ async fn active(owner: Option<&OwnerHandle>) -> Result<Vec<RunId>, Error> {
     owner.ask(move |engine| engine.runs().filter(running).map(|r| r.id().clone()).collect()).await
 }
 
-async fn runs(store: &Store, owner: Option<&OwnerHandle>) -> Result<Answer, Error> {
+async fn runs(store: &dyn Store, owner: Option<&OwnerHandle>) -> Result<Answer, Error> {
     let active = active(owner).await?;
-    let records = store.runs(PAGE, None).await?;
+    let records = store.runs(&RunFilter::default(), PAGE, None).await?;
     let lines = records.into_iter().map(|record| {
         let active = active.contains(&record.id);
         line(record, active)
@@ -244,7 +248,7 @@ async fn runs(store: &Store, owner: Option<&OwnerHandle>) -> Result<Answer, Erro
     Ok(Answer::Runs(lines.collect()))
 }
 
-async fn show(store: &Store, owner: Option<&OwnerHandle>, run: &str) -> Result<Answer, Error> {
+async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Result<Answer, Error> {
     const FEW: usize = 10;
     let record = stored_run(store, run).await?;
     let active = active(owner).await?.contains(&record.id);
@@ -296,7 +300,7 @@ fn all_tasks<'a>(
 }
 
 async fn tasks(
-    store: &Store,
+    store: &dyn Store,
     owner: Option<&OwnerHandle>,
     run: &str,
     (state, step): (Option<TaskState>, Option<String>),
@@ -316,7 +320,7 @@ async fn tasks(
 }
 
 async fn one_task(
-    store: &Store,
+    store: &dyn Store,
     owner: Option<&OwnerHandle>,
     run: &str,
     task: &str,
@@ -371,7 +375,7 @@ fn outcome(outcome: &Outcome) -> (&'static str, String) {
 }
 
 /// Which tasks a retry is about.
-fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
+pub(crate) fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
     let mut chosen: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for name in names {
         if let Some((step, index)) = run.find_task(name) {
@@ -416,7 +420,7 @@ fn fits(run: &Run, event: &Event) -> Result<(), String> {
 
 /// Changes a run: through the owner if there is one, else in the store.
 async fn change(
-    store: &Store,
+    store: &dyn Store,
     owner: Option<&OwnerHandle>,
     run: &str,
     make: impl FnOnce(&Run) -> Result<(Control, u32), String> + Send + 'static,

@@ -76,7 +76,7 @@ fn items_of(
     outputs.iter().filter_map(item).collect()
 }
 
-fn resolve(template: &str, space: &Space, index: u32) -> Option<String> {
+pub(crate) fn resolve(template: &str, space: &Space, index: u32) -> Option<String> {
     let ends = |name: &str| {
         let axis = space.axes.iter().position(|a| a.name == name)?;
         space.axes[axis].values.ends(space.position(index, axis))
@@ -98,7 +98,7 @@ async fn copy(items: Vec<Item>, artifacts: &Artifacts) -> Delivered {
     let mut delivered = Delivered::default();
     for Item { key, digest, path } in items {
         let there = path.exists() && digest_file(&path).await.is_ok_and(|s| s.digest == digest);
-        let done = if there { Ok(()) } else { copy_one(&key, &path, artifacts).await };
+        let done = if there { Ok(()) } else { copy_one((&key, &digest), &path, artifacts).await };
         match done {
             Ok(()) => delivered.files.push(path),
             Err(why) => delivered.failures.push(format!("{}: {why}", path.display())),
@@ -107,9 +107,13 @@ async fn copy(items: Vec<Item>, artifacts: &Artifacts) -> Delivered {
     delivered
 }
 
-async fn copy_one(key: &str, path: &Path, artifacts: &Artifacts) -> Result<(), String> {
+async fn copy_one(
+    (key, digest): (&str, &str),
+    path: &Path,
+    artifacts: &Artifacts,
+) -> Result<(), String> {
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder).await.map_err(|error| error.to_string())?;
     }
-    artifacts.fetch(key, path).await.map(|_| ()).map_err(|error| error.to_string())
+    artifacts.fetch(key, path, digest).await.map(|_| ()).map_err(|error| error.to_string())
 }

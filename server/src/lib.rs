@@ -4,15 +4,25 @@
 mod access;
 mod clock;
 mod deliver;
+mod farm;
+mod handle;
+pub mod http;
 mod owner;
+pub mod prune;
+mod role;
+pub mod schedule;
 mod socket;
 mod submit;
+pub mod webhook;
 
 pub use access::{
     Answer, AttemptView, Request, RunLine, RunReport, TaskReport, answer, load_run, stored_run,
 };
 pub use clock::now_ms;
 pub use deliver::{Delivered, deliver_all, deliver_rows};
-pub use owner::{Committed, Error, Owner, OwnerHandle};
+pub use farm::{Farm, look_for_runs};
+pub use handle::{Committed, Error, OwnerHandle, Tally};
+pub use owner::Owner;
+pub use role::Role;
 pub use socket::{ask, listen, socket_path};
-pub use submit::{Job, SubmitError, read_job};
+pub use submit::{Files, Job, Mistake, Mistakes, SubmitError, compile_job, read_job};

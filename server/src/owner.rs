@@ -1,15 +1,14 @@
 //! The owner loop: take a batch of messages → fold → commit in one transaction → publish → answer.
 //! Messages are hints; the commit is the truth. Nothing is sent, shown or answered before it.
 
+use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Tally, lock};
 use pictor_engine::{Config, Effects, Engine, Run, RunState};
-use pictor_queue::{OwnerPort, ToOwner, ToWorker};
-use pictor_storage::RunRows;
-use pictor_storage::Store;
-use pictor_tasks::history::{Control, Row};
+use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
+use pictor_storage::{Rejected, RunRows, Store};
 use pictor_tasks::message::{RunId, WorkerId};
-use pictor_tasks::space::Space;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use pictor_tasks::worker::Inventory;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -23,110 +22,39 @@ const TICK: Duration = Duration::from_secs(1);
 const COMMIT_RETRY: Duration = Duration::from_secs(1);
 /// Batches that a listener may be behind before it has to look everything up again.
 const NEWS: usize = 1024;
-
-/// Why the owner stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Storage failed for good.
-    #[error("keep history: {0}")]
-    Store(#[from] pictor_storage::Error),
-    /// A stored history cannot be folded.
-    #[error("run {0}: {1}")]
-    Fold(RunId, pictor_engine::FoldError),
-    /// A stored plan cannot be read.
-    #[error("run {run}: {why}")]
-    Plan {
-        /// The run.
-        run: RunId,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The run does not exist.
-    #[error("there is no run `{0}`; `pictor runs` lists them")]
-    NoRun(String),
-    /// The owner is not there any more.
-    #[error("the engine has stopped")]
-    Stopped,
-}
-
-/// What one commit changed.
-#[derive(Debug)]
-pub struct Committed {
-    /// The new history, by run.
-    pub rows: BTreeMap<RunId, Vec<Row>>,
-    /// Runs that changed their state.
-    pub changed: BTreeMap<RunId, RunState>,
-    /// For each run with new history the spaces of its steps, as they stand now.
-    pub spaces: BTreeMap<RunId, Vec<Option<Arc<Space>>>>,
-}
-
-type Query = Box<dyn FnOnce(&Engine) + Send>;
-
-enum Command {
-    Add { run: Box<Run>, owner: String, submitted_ms: i64 },
-    Control { run: RunId, control: Control, reply: oneshot::Sender<bool> },
-    Ask(Query),
-    Stop,
-}
-
-/// How other parts of the process speak to the owner.
-#[derive(Clone)]
-pub struct OwnerHandle {
-    commands: mpsc::Sender<Command>,
-    news: broadcast::Sender<Arc<Committed>>,
-}
-
-impl OwnerHandle {
-    /// Hands a run over: a new one, or one whose history was folded.
-    pub async fn add(&self, run: Run, owner: String, submitted_ms: i64) -> Result<(), Error> {
-        let run = Box::new(run);
-        self.send(Command::Add { run, owner, submitted_ms }).await
-    }
-
-    /// Changes a run. Answers after the commit; `false`: this control was known, or there is no such
-    /// run here.
-    pub async fn control(&self, run: RunId, control: Control) -> Result<bool, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Control { run, control, reply }).await?;
-        answer.await.map_err(|_| Error::Stopped)
-    }
-
-    /// Asks the engine something.
-    pub async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Engine) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        // The one who asked may have gone meanwhile.
-        let ask = move |engine: &Engine| drop(reply.send(question(engine)));
-        self.send(Command::Ask(Box::new(ask))).await?;
-        answer.await.map_err(|_| Error::Stopped)
-    }
-
-    /// Everything that is committed from now on.
-    pub fn news(&self) -> broadcast::Receiver<Arc<Committed>> {
-        self.news.subscribe()
-    }
-
-    /// Lets the owner end after what it has received so far.
-    pub async fn stop(&self) {
-        // It may have ended already.
-        let _ = self.send(Command::Stop).await;
-    }
-
-    async fn send(&self, command: Command) -> Result<(), Error> {
-        self.commands.send(command).await.map_err(|_| Error::Stopped)
-    }
-}
+/// How long a run that is over stays in memory, so that questions about it are answered at once.
+const KEEP_ENDED: Duration = Duration::from_mins(1);
 
 /// The one who folds and commits.
 pub struct Owner {
     engine: Engine,
-    store: Arc<Store>,
-    port: OwnerPort,
+    store: Arc<dyn Store>,
+    queue: Box<dyn OwnerQueue>,
     commands: mpsc::Receiver<Command>,
     news: broadcast::Sender<Arc<Committed>>,
+    tally: Arc<Mutex<Tally>>,
     now_ms: fn() -> i64,
+    /// Every worker is gone for good: nothing more will come.
+    is_deserted: bool,
+    /// Why nothing is assigned yet.
+    hold: Hold,
+    /// When leases were last looked at; nothing: never.
+    ticked_ms: Option<i64>,
+    /// Workers that are known to be silent.
+    silent: BTreeSet<WorkerId>,
+    /// Runs that are over, in the order of their ends.
+    ended: VecDeque<(Instant, RunId)>,
+}
+
+/// A new owner first hears what workers have to say.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    /// Until its mark has come through the queue; then it listens for so long.
+    Mark(u64, Duration),
+    /// Until then.
+    Until(Instant),
+    /// It assigns.
+    Open,
 }
 
 /// What a turn of the loop has to do after its commit.
@@ -134,6 +62,8 @@ pub struct Owner {
 struct After {
     answers: Vec<(oneshot::Sender<bool>, bool)>,
     questions: Vec<Query>,
+    rejected: Vec<Rejected>,
+    received: bool,
     stop: bool,
 }
 
@@ -141,14 +71,34 @@ impl Owner {
     /// An owner over a store and a queue, and a handle to it. `now_ms` is the clock.
     pub fn new(
         config: Config,
-        store: Arc<Store>,
-        port: OwnerPort,
+        store: Arc<dyn Store>,
+        queue: Box<dyn OwnerQueue>,
         now_ms: fn() -> i64,
     ) -> (Self, OwnerHandle) {
         let (sender, commands) = mpsc::channel(BATCH);
         let (news, _) = broadcast::channel(NEWS);
-        let handle = OwnerHandle { commands: sender, news: news.clone() };
-        (Self { engine: Engine::new(config), store, port, commands, news, now_ms }, handle)
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let handle = OwnerHandle {
+            commands: sender,
+            news: news.clone(),
+            tally: tally.clone(),
+            sealer: None,
+        };
+        let owner = Self {
+            engine: Engine::new(config),
+            store,
+            queue,
+            commands,
+            news,
+            tally,
+            now_ms,
+            is_deserted: false,
+            hold: Hold::Open,
+            ticked_ms: None,
+            silent: BTreeSet::new(),
+            ended: VecDeque::new(),
+        };
+        (owner, handle)
     }
 
     /// A worker of an earlier process that is certainly gone: what it held is free at once.
@@ -163,6 +113,18 @@ impl Owner {
         self.engine.add_run(run, owner, submitted_ms, (self.now_ms)());
     }
 
+    /// Adds a worker that was last heard of at `seen_ms`, before the loop starts.
+    pub fn add_worker(&mut self, id: WorkerId, has: Inventory, seen_ms: i64, accepts: bool) {
+        self.engine.remember(id, has, seen_ms, accepts);
+    }
+
+    /// Assigns nothing before everything that is in the queue now is folded, and then not for this long:
+    /// an earlier owner's workers say first what they hold. `mark` is drawn at random.
+    pub fn listen_first(&mut self, mark: u64, listen: Duration) {
+        self.queue.barrier(mark);
+        self.hold = Hold::Mark(mark, listen);
+    }
+
     /// Runs until it is told to stop.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut batch = Vec::with_capacity(BATCH);
@@ -172,41 +134,75 @@ impl Owner {
             let wake = self.wake(tick);
             tokio::select! {
                 biased;
-                command = self.commands.recv() => commands.extend(command),
-                _ = self.port.receive(&mut batch, BATCH) => {}
+                // Without handles nobody can ask or stop it any more.
+                command = self.commands.recv() => commands.push(command.unwrap_or(Command::Stop)),
+                count = self.queue.receive(&mut batch, BATCH), if !self.is_deserted => {
+                    self.is_deserted = count == 0;
+                }
                 () = sleep_until(wake) => {}
             }
-            self.port.try_receive(&mut batch, BATCH);
+            self.queue.try_receive(&mut batch, BATCH);
             while let Ok(command) = self.commands.try_recv() {
                 commands.push(command);
             }
-            let drained = batch.len() < BATCH;
+            let drained = batch.len() < BATCH && self.queue.is_drained();
             let (mut fx, mut after) = (Effects::default(), After::default());
             let now_ms = (self.now_ms)();
-            for message in batch.drain(..) {
-                self.message(message, now_ms, &mut fx);
+            for incoming in batch.drain(..) {
+                self.incoming(incoming, now_ms, &mut fx, &mut after);
             }
             for command in commands {
                 self.command(command, now_ms, &mut fx, &mut after);
             }
-            if drained && Instant::now() >= tick {
-                self.engine.tick(now_ms, &mut fx);
+            let mut lost = Vec::new();
+            if Instant::now() >= tick {
+                if drained && matches!(self.hold, Hold::Open) {
+                    lost = self.tick(now_ms, &mut fx);
+                }
+                self.forget_ended();
                 tick = Instant::now() + TICK;
             }
-            self.engine.assign(now_ms, &mut fx);
+            if self.may_assign() {
+                self.engine.assign(now_ms, &mut fx);
+            }
             self.commit(&mut fx).await?;
+            self.tell(&mut fx, lost);
             self.publish(fx);
-            for (reply, new) in after.answers {
-                // The one who asked may have gone meanwhile.
-                let _ = reply.send(new);
-            }
-            for question in after.questions {
-                question(&self.engine);
-            }
-            if after.stop {
+            if self.finish(after).await? {
                 return Ok(());
             }
         }
+    }
+
+    /// What can be said and done only after the commit. `true`: the loop is to end.
+    async fn finish(&mut self, after: After) -> Result<bool, Error> {
+        for message in &after.rejected {
+            warn!(reason = message.reason, "a message was rejected");
+            self.keep(message).await?;
+        }
+        if after.received {
+            self.queue.acknowledge();
+        }
+        for (reply, new) in after.answers {
+            // The one who asked may have gone meanwhile.
+            let _ = reply.send(new);
+        }
+        for question in after.questions {
+            question(&self.engine);
+        }
+        Ok(after.stop)
+    }
+
+    /// Stores a rejected message, for as long as storage needs.
+    async fn keep(&mut self, message: &Rejected) -> Result<(), Error> {
+        lock(&self.tally).rejected += 1;
+        while let Err(failure) = self.store.reject(message).await {
+            if !failure.is_retryable() {
+                return Err(failure.into());
+            }
+            tokio::time::sleep(COMMIT_RETRY).await;
+        }
+        Ok(())
     }
 
     /// When the loop has to turn without a message.
@@ -214,6 +210,54 @@ impl Owner {
         let pause = self.engine.next_wake().map(|at| at.saturating_sub((self.now_ms)()).max(1));
         let pause = pause.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
         pause.map_or(tick, |pause| tick.min(Instant::now() + pause))
+    }
+
+    fn may_assign(&mut self) -> bool {
+        if let Hold::Until(then) = self.hold
+            && Instant::now() >= then
+        {
+            self.hold = Hold::Open;
+        }
+        matches!(self.hold, Hold::Open)
+    }
+
+    /// Ends leases that have run out, and says which workers have fallen silent. Whatever time we could
+    /// not listen or write is added to all of them.
+    fn tick(&mut self, now_ms: i64, fx: &mut Effects) -> Vec<WorkerId> {
+        let usual = i64::try_from(TICK.as_millis()).unwrap_or(i64::MAX);
+        let outage = self.ticked_ms.map_or(0, |last| now_ms - last - usual);
+        if outage > usual {
+            self.engine.extend_leases(outage, now_ms);
+        }
+        self.ticked_ms = Some(now_ms);
+        self.engine.tick(now_ms, fx);
+        let silent: BTreeSet<WorkerId> = self.engine.silent_workers(now_ms).collect();
+        let lost = silent.difference(&self.silent).copied().collect();
+        self.silent = silent;
+        lost
+    }
+
+    /// Lets go of runs that have been over for a while; history has them.
+    fn forget_ended(&mut self) {
+        while let Some((since, _)) = self.ended.front()
+            && since.elapsed() >= KEEP_ENDED
+            && let Some((_, id)) = self.ended.pop_front()
+        {
+            if self.engine.run(&id).is_some_and(|run| run.state().is_terminal()) {
+                self.engine.remove_run(&id);
+            }
+        }
+    }
+
+    fn incoming(&mut self, incoming: Incoming, now_ms: i64, fx: &mut Effects, after: &mut After) {
+        after.received = true;
+        match incoming {
+            Incoming::Message(message) => self.message(message, now_ms, fx),
+            Incoming::Published { id, confirmed } => self.engine.published(id, confirmed, fx),
+            Incoming::Rejected { reason, raw } => {
+                after.rejected.push(Rejected { time_ms: now_ms, reason, raw });
+            }
+        }
     }
 
     fn message(&mut self, message: ToOwner, now_ms: i64, fx: &mut Effects) {
@@ -230,18 +274,30 @@ impl Owner {
                     let _ = reply.send(inputs);
                 }
             }
+            ToOwner::Barrier(mark) => {
+                if let Hold::Mark(ours, listen) = self.hold
+                    && ours == mark
+                {
+                    self.hold = Hold::Until(Instant::now() + listen);
+                }
+            }
         }
     }
 
     fn command(&mut self, command: Command, now_ms: i64, fx: &mut Effects, after: &mut After) {
         match command {
             Command::Add { run, owner, submitted_ms } => {
-                self.engine.add_run(*run, owner, submitted_ms, now_ms);
+                // Whoever found it in the store may come after whoever submitted it.
+                if self.engine.run(run.id()).is_none() {
+                    self.engine.add_run(*run, owner, submitted_ms, now_ms);
+                }
             }
             Command::Control { run, control, reply } => {
                 let new = self.engine.control(&run, control, now_ms, fx);
                 after.answers.push((reply, new));
             }
+            Command::Accepts { worker, accepts } => self.engine.set_accepts(worker, accepts),
+            Command::Tell(message) => self.message(message, now_ms, fx),
             Command::Ask(question) => after.questions.push(question),
             Command::Stop => after.stop = true,
         }
@@ -253,6 +309,7 @@ impl Owner {
         if fx.rows.is_empty() {
             return Ok(());
         }
+        let started = Instant::now();
         let states: BTreeMap<&RunId, RunState> =
             fx.changed.iter().map(|(run, state)| (run, *state)).collect();
         let rows: Vec<RunRows<'_>> = fx
@@ -277,26 +334,41 @@ impl Owner {
             }
             tokio::time::sleep(COMMIT_RETRY).await;
         }
-        if self.news.receiver_count() > 0 {
-            let changed = fx.changed.clone();
-            let rows = std::mem::take(&mut fx.rows);
-            let spaces = rows
-                .keys()
-                .filter_map(|id| self.engine.run(id))
-                .map(|run| {
-                    let steps = (0u16..).take(run.plan().steps.len());
-                    (run.id().clone(), steps.map(|step| run.space(step).cloned()).collect())
-                })
-                .collect();
-            // Listeners may have gone meanwhile.
-            let _ = self.news.send(Arc::new(Committed { rows, changed, spaces }));
-        }
+        let count: usize = rows.iter().map(|run| run.rows.len()).sum();
+        let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        lock(&self.tally).committed(took, count as u64);
         Ok(())
     }
 
+    /// Tells listeners what was committed.
+    fn tell(&mut self, fx: &mut Effects, lost: Vec<WorkerId>) {
+        let over = fx.changed.iter().filter(|(_, state)| state.is_terminal());
+        self.ended.extend(over.map(|(run, _)| (Instant::now(), run.clone())));
+        let news = !(fx.rows.is_empty() && fx.changed.is_empty() && lost.is_empty());
+        if !news || self.news.receiver_count() == 0 {
+            return;
+        }
+        let changed = fx.changed.clone();
+        let rows = std::mem::take(&mut fx.rows);
+        let spaces = rows
+            .keys()
+            .filter_map(|id| self.engine.run(id))
+            .map(|run| {
+                let steps = (0u16..).take(run.plan().steps.len());
+                (run.id().clone(), steps.map(|step| run.space(step).cloned()).collect())
+            })
+            .collect();
+        // Listeners may have gone meanwhile.
+        let _ = self.news.send(Arc::new(Committed { rows, changed, spaces, lost }));
+    }
+
     fn publish(&mut self, fx: Effects) {
+        let mut tally = *lock(&self.tally);
+        tally.stale += fx.stale;
         for (worker, cancel) in fx.cancel {
-            if let Err(failure) = self.port.publish(worker, ToWorker::Cancel(cancel)) {
+            if let Publication::Failed(failure) =
+                self.queue.publish(worker, ToWorker::Cancel(cancel))
+            {
                 // Its next heartbeat lists the task, and it is told again.
                 debug!(worker = worker.0, error = %failure, "a cancel was not sent");
             }
@@ -304,12 +376,17 @@ impl Owner {
         let mut done = Effects::default();
         for (worker, assignment) in fx.assign {
             let id = assignment.id;
-            let sent = self.port.publish(worker, ToWorker::Assign(assignment));
-            if let Err(failure) = &sent {
-                warn!(worker = worker.0, error = %failure, "an assignment was not sent");
+            tally.assigned += assignment.tasks.len() as u64;
+            match self.queue.publish(worker, ToWorker::Assign(assignment)) {
+                Publication::Confirmed => self.engine.published(id, true, &mut done),
+                Publication::Pending => {}
+                Publication::Failed(failure) => {
+                    warn!(worker = worker.0, error = %failure, "an assignment was not sent");
+                    self.engine.published(id, false, &mut done);
+                }
             }
-            self.engine.published(id, sent.is_ok(), &mut done);
         }
+        *lock(&self.tally) = tally;
         debug_assert!(done.rows.is_empty(), "a publication is not history");
     }
 }

@@ -2,7 +2,7 @@
 //! line, so that `pictor show` and the others work from a second terminal.
 
 use crate::access::{Answer, Request, answer};
-use crate::owner::OwnerHandle;
+use crate::handle::OwnerHandle;
 use pictor_storage::Store;
 use std::fs::File;
 use std::io;
@@ -40,7 +40,7 @@ fn reachable(path: PathBuf) -> io::Result<(PathBuf, Option<File>)> {
 /// Listens in a data folder, whose lock the caller holds, until dropped.
 pub fn listen(
     data: &Path,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     owner: OwnerHandle,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let path = socket_path(data);
@@ -58,7 +58,7 @@ pub fn listen(
             // A thread of its own: folding a long history for an answer must not hold up the owner.
             let runtime = tokio::runtime::Handle::current();
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = runtime.block_on(serve(stream, &store, &owner)) {
+                if let Err(error) = runtime.block_on(serve(stream, &*store, &owner)) {
                     debug!(%error, "a client of the socket went away");
                 }
             });
@@ -66,7 +66,7 @@ pub fn listen(
     }))
 }
 
-async fn serve(stream: UnixStream, store: &Store, owner: &OwnerHandle) -> io::Result<()> {
+async fn serve(stream: UnixStream, store: &dyn Store, owner: &OwnerHandle) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = String::new();

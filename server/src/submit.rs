@@ -1,20 +1,53 @@
 //! From a job file to a run: read, compile, hash the files that it names.
 
 use pictor_engine::{Plan, compile};
-use pictor_storage::NewRun;
-use pictor_storage::artifacts::digest_file;
+use pictor_storage::artifacts::{asset_key, digest_file};
+use pictor_storage::{Artifacts, NewRun};
 use pictor_tasks::job::spec::JobSpec;
 use pictor_tasks::job::{Diagnostic, Source, parse};
 use pictor_tasks::message::{FileRef, RunId};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// One mistake in a job file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Its line and column, from 1; nothing if it does not stand in the file.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What is wrong with a job file: at least one mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes {
+    /// Each with the line that it is on, for a terminal.
+    pub text: String,
+    /// Each by itself.
+    pub list: Vec<Mistake>,
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// Why a job cannot be submitted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The job file has mistakes; the text shows each with its line.
+    /// The job file has mistakes.
     #[error("{0}")]
-    Invalid(String),
+    Invalid(Mistakes),
+    /// The job names files that were not uploaded.
+    #[error("{0}")]
+    NotUploaded(Mistakes),
+    /// What was uploaded with it cannot be looked up.
+    #[error(transparent)]
+    Store(#[from] pictor_storage::Error),
     /// The job file cannot be read.
     #[error("read the job file {}: {source}", path.display())]
     Unreadable {
@@ -36,6 +69,20 @@ pub struct Job {
     pub plan: Plan,
 }
 
+/// Where the files are that a job names.
+#[derive(Clone, Copy, Debug)]
+pub enum Files<'a> {
+    /// On this machine: names are paths from this folder. They must exist.
+    Folder {
+        /// The folder of the job file, absolute.
+        folder: &'a Path,
+        /// Whether they are hashed, so that a task sees exactly these bytes.
+        hash: bool,
+    },
+    /// In artifact storage: what was uploaded, by the name that the job uses.
+    Uploaded(&'a BTreeMap<String, FileRef>),
+}
+
 /// Reads and compiles a job file. With `hash` the files that it names must exist and are hashed.
 pub async fn read_job(
     path: &Path,
@@ -46,31 +93,88 @@ pub async fn read_job(
         .await
         .map_err(|source| SubmitError::Unreadable { path: path.into(), source })?;
     let source = Source { name: path.display().to_string(), text };
-    let parsed = parse(&source, overrides).map_err(|e| SubmitError::Invalid(e.render(&source)))?;
-    let invalid =
-        |problems: &[Diagnostic]| SubmitError::Invalid(parsed.source_map.render(&source, problems));
-    let mut plan = compile(&parsed.spec).map_err(|problems| invalid(&problems))?;
     let folder = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_path_buf));
     let folder = folder.unwrap_or_default();
-    plan.folder = folder.display().to_string();
+    compile_job(source, overrides, Files::Folder { folder: &folder, hash }).await
+}
+
+/// Compiles the text of a job file.
+pub async fn compile_job(
+    source: Source,
+    overrides: &[(String, String)],
+    files: Files<'_>,
+) -> Result<Job, SubmitError> {
+    let parsed = parse(&source, overrides).map_err(|invalid| {
+        let list = invalid.diagnostics().iter().zip(invalid.positions());
+        let list = list.map(|(diagnostic, position)| Mistake::new(diagnostic, position)).collect();
+        SubmitError::Invalid(Mistakes { text: invalid.render(&source), list })
+    })?;
+    let mistakes = |found: &[Diagnostic]| {
+        let place = |d: &Diagnostic| Mistake::new(d, parsed.source_map.position(&d.path));
+        let list = found.iter().map(place).collect();
+        Mistakes { text: parsed.source_map.render(&source, found), list }
+    };
+    let compiled = compile(&parsed.spec);
+    let mut plan = compiled.map_err(|found| SubmitError::Invalid(mistakes(&found)))?;
+    if let Files::Folder { folder, .. } = files {
+        plan.folder = folder.display().to_string();
+    }
     let mut problems = Vec::new();
     for (place, name) in scenes(&parsed.spec) {
         if plan.files.contains_key(&name) {
             continue;
         }
-        match file(&folder, &name, hash).await {
-            Ok(file) => drop(plan.files.insert(name, file)),
-            Err(message) => problems.push(
-                Diagnostic::new(place, message)
-                    .with_hint(Some("paths are relative to the folder of the job file".into())),
+        let (found, hint) = match files {
+            Files::Folder { folder, hash } => (
+                file(folder, &name, hash).await,
+                "paths are relative to the folder of the job file".to_owned(),
             ),
+            Files::Uploaded(files) => (
+                files.get(&name).cloned().ok_or_else(|| format!("`{name}` was not uploaded")),
+                format!("upload it and name it in `assets`: {{\"{name}\": its BLAKE3 digest}}"),
+            ),
+        };
+        match found {
+            Ok(file) => drop(plan.files.insert(name, file)),
+            Err(message) => {
+                problems.push(Diagnostic::new(place, message).with_hint(Some(hint)));
+            }
         }
     }
     if problems.is_empty() {
         let spec = parsed.spec;
-        Ok(Job { source, spec, plan })
-    } else {
-        Err(invalid(&problems))
+        return Ok(Job { source, spec, plan });
+    }
+    let mistakes = mistakes(&problems);
+    Err(match files {
+        Files::Folder { .. } => SubmitError::Invalid(mistakes),
+        Files::Uploaded(_) => SubmitError::NotUploaded(mistakes),
+    })
+}
+
+/// The uploaded files that are stored, by the name that a job uses, given their digests.
+pub(crate) async fn uploaded(
+    artifacts: &Artifacts,
+    digests: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, FileRef>, pictor_storage::Error> {
+    let mut files = BTreeMap::new();
+    for (name, digest) in digests {
+        match artifacts.size(&asset_key(digest)).await {
+            Ok(size_bytes) => {
+                let (path, digest) = (name.clone(), digest.clone());
+                files.insert(name.clone(), FileRef { path, digest, size_bytes });
+            }
+            Err(pictor_storage::Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+impl Mistake {
+    fn new(diagnostic: &Diagnostic, position: Option<(usize, usize)>) -> Self {
+        let Diagnostic { message, hint, .. } = diagnostic.clone();
+        Self { position, message, hint }
     }
 }
 
@@ -110,8 +214,15 @@ async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> 
 }
 
 impl Job {
-    /// The run to store. `salt` makes ids of runs differ that are submitted in one millisecond.
+    /// The run to store, of the user of this machine. `salt` makes ids of runs differ that are submitted
+    /// in one millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {
+        let owner = std::env::var("USER").unwrap_or_default();
+        self.run_of(&owner, out_dir, (now_ms, salt))
+    }
+
+    /// The run to store, of an account.
+    pub fn run_of(&self, owner: &str, out_dir: &Path, (now_ms, salt): (i64, u64)) -> NewRun {
         NewRun {
             id: run_id(&self.spec.name, now_ms, salt),
             name: self.spec.name.clone(),
@@ -119,7 +230,7 @@ impl Job {
             source_name: self.source.name.clone(),
             plan: serde_json::to_string(&self.plan).expect("a plan is plain data"),
             fold_version: self.plan.fold_version,
-            owner: std::env::var("USER").unwrap_or_default(),
+            owner: owner.to_owned(),
             priority: self.plan.priority,
             created_ms: now_ms,
             out_dir: out_dir.display().to_string(),

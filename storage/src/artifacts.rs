@@ -1,12 +1,18 @@
-//! Artifacts: immutable bytes under a key. A reader sees all of an artifact or nothing of it.
-//!
-//! Keys: `assets/<BLAKE3>` for inputs; for outputs
+//! Artifacts: immutable bytes under a key, in a folder or in a bucket of an S3 service. A reader sees
+//! all of an artifact or nothing of it. Keys: `assets/<BLAKE3>` for inputs; for outputs
 //! `runs/<run>/<step>/<generation>/<index>/<attempt>-<execution>/<file name>`, chosen by workers.
 
-use crate::{Error, folder};
-use opendal::{EntryMode, Operator, services};
+mod service;
+
+use crate::Error;
+use futures_util::TryStreamExt;
+use opendal::{EntryMode, Metadata, Operator};
+use service::Service;
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How much of a file is in memory while it is copied.
@@ -35,35 +41,62 @@ pub struct Listed {
     pub key: String,
     /// Its size.
     pub size_bytes: u64,
+    /// When it was stored, milliseconds since 1970 by the storage's clock, if that is known.
+    pub modified_ms: Option<i64>,
+}
+
+/// A request that anybody may make for a while: the service knows the signature in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where to.
+    pub url: String,
+    /// What it has to carry: names and values.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Artifact storage.
 #[derive(Debug)]
 pub struct Artifacts {
     operator: Operator,
+    /// Signs requests of others. It adds no checksums, because it does not see their bytes.
+    signer: Option<Operator>,
     /// Where it is, for people.
-    place: PathBuf,
+    place: String,
     /// The folder, when it is one.
     root: Option<PathBuf>,
+    /// How large the pieces are that go over the wire, and how many at once.
+    wire: (usize, usize),
     /// Held so that nobody sweeps this process's unfinished files away.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Artifacts {
+    /// Artifacts in a folder, given as a path or as `file:///path`, or in a bucket of an S3 service,
+    /// given as `s3://bucket/prefix?endpoint=https://host&region=name`. `keys` are the key id and the
+    /// secret of that service; without them the places are searched where AWS tools look. The service
+    /// is not spoken to yet: [`Self::check`] does.
+    pub fn open(place: &str, keys: Option<(&str, &str)>) -> Result<Self, Error> {
+        if place.starts_with("s3://") {
+            let service = service::s3(place, keys)?;
+            return Ok(Self::over(service));
+        }
+        Self::folder(Path::new(place.strip_prefix("file://").unwrap_or(place)))
+    }
+
     /// Artifacts in a folder, which is created if needed. Unfinished files of processes that have
     /// crashed are removed. Several processes may use one folder.
     pub fn folder(root: &Path) -> Result<Self, Error> {
-        let (lock, scratch) = folder::lock_scratch(&root.join(SCRATCH))?;
-        let root = root.canonicalize().map_err(|e| Error::io(root, e))?;
-        let text = |path: &Path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| {
-                Error::Invalid(format!("the path `{}` is not UTF-8", path.display()))
-            })
-        };
-        let service =
-            services::Fs::default().root(&text(&root)?).atomic_write_dir(&text(&scratch)?);
-        let operator = Operator::new(service).map_err(|e| Error::artifact(&root, "", e))?;
-        Ok(Self { operator, place: root.clone(), root: Some(root), _lock: lock })
+        service::folder(root).map(Self::over)
+    }
+
+    fn over(service: Service) -> Self {
+        let Service { operator, signer, place, root, lock, wire } = service;
+        Self { operator, signer, place, root, wire, _lock: lock }
+    }
+
+    /// Asks the service whether it is there and lets us in.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.operator.check().await.map_err(|e| self.failed("", e))
     }
 
     /// Stores a file under `key`. What was there before is replaced as a whole.
@@ -100,7 +133,9 @@ impl Artifacts {
     ) -> Result<Stored, Error> {
         check_key(key)?;
         let mut file = tokio::fs::File::open(path).await.map_err(|e| Error::io(path, e))?;
-        let mut writer = self.operator.writer(key).await.map_err(|e| self.failed(key, e))?;
+        let (chunk, at_once) = self.wire;
+        let writer = self.operator.writer_with(key).chunk(chunk).concurrent(at_once);
+        let mut writer = writer.await.map_err(|e| self.failed(key, e))?;
         let copied = async {
             let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
             while let Some(piece) = read_piece(&mut file, path).await? {
@@ -124,9 +159,9 @@ impl Artifacts {
         copied
     }
 
-    /// Copies an artifact to a file. The file appears when it is complete. The caller compares the
-    /// digest with the one that it expects.
-    pub async fn fetch(&self, key: &str, to: &Path) -> Result<Stored, Error> {
+    /// Copies an artifact to a file. The file appears when it is complete and has this digest;
+    /// otherwise the error is [`Error::Corrupt`].
+    pub async fn fetch(&self, key: &str, to: &Path, digest: &str) -> Result<Stored, Error> {
         check_key(key)?;
         let size = self.size(key).await?;
         let mut part = to.as_os_str().to_owned();
@@ -136,9 +171,10 @@ impl Artifacts {
             tokio::fs::create_dir_all(parent).await.map_err(|e| Error::io(parent, e))?;
         }
         let fetched = match self.download(key, size, &part).await {
-            Ok(stored) => {
+            Ok(stored) if stored.digest == digest => {
                 tokio::fs::rename(&part, to).await.map(|()| stored).map_err(|e| Error::io(to, e))
             }
+            Ok(_) => Err(Error::Corrupt(format!("the artifact `{key}` has another digest"))),
             Err(error) => Err(error),
         };
         if fetched.is_err() {
@@ -148,20 +184,24 @@ impl Artifacts {
     }
 
     async fn download(&self, key: &str, size: u64, part: &Path) -> Result<Stored, Error> {
-        let reader = self.operator.reader(key).await.map_err(|e| self.failed(key, e))?;
+        let failed = |e| self.failed(key, e);
+        let (chunk, at_once) = self.wire;
+        let reader = self.operator.reader_with(key).chunk(chunk).concurrent(at_once);
+        let reader = reader.await.map_err(failed)?;
+        let mut pieces = reader.into_stream(0..size).await.map_err(failed)?;
         let mut file = tokio::fs::File::create(part).await.map_err(|e| Error::io(part, e))?;
         let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < size {
-            let end = size.min(at + PIECE_BYTES as u64);
-            let piece = reader.read(at..end).await.map_err(|e| self.failed(key, e))?;
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
             for bytes in piece {
                 hasher.update(&bytes);
                 file.write_all(&bytes).await.map_err(|e| Error::io(part, e))?;
             }
-            at = end;
         }
         file.flush().await.map_err(|e| Error::io(part, e))?;
+        let written = file.metadata().await.map_err(|e| Error::io(part, e))?.len();
+        if written != size {
+            return Err(Error::Corrupt(format!("the artifact `{key}` ended before its end")));
+        }
         Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes: size })
     }
 
@@ -178,14 +218,51 @@ impl Artifacts {
         Ok(bytes.to_vec())
     }
 
+    /// The bytes of an artifact from `range.start` to before `range.end`, which it must have.
+    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, Error> {
+        check_key(key)?;
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = range.end - range.start;
+        let read = self.operator.read_with(key).range(range);
+        let bytes = read.await.map_err(|e| self.failed(key, e))?.to_vec();
+        if bytes.len() as u64 == wanted {
+            return Ok(bytes);
+        }
+        Err(Error::Invalid(format!("the artifact `{key}` has not that many bytes")))
+    }
+
+    /// A request that reads an artifact and is good for `expiry`; nothing if the storage cannot make
+    /// any. Whether there is such an artifact is not looked at.
+    pub async fn presign_get(&self, key: &str, expiry: Duration) -> Result<Option<Link>, Error> {
+        check_key(key)?;
+        let Some(signer) = &self.signer else { return Ok(None) };
+        let request = signer.presign_read(key, expiry).await.map_err(|e| self.failed(key, e))?;
+        Ok(Some(link(&request)))
+    }
+
+    /// A request that stores an artifact and is good for `expiry`, any number of times; nothing if the
+    /// storage cannot make any. Nobody has checked the bytes: their digest is what a worker says.
+    pub async fn presign_put(&self, key: &str, expiry: Duration) -> Result<Option<Link>, Error> {
+        check_key(key)?;
+        let Some(signer) = &self.signer else { return Ok(None) };
+        let request = signer.presign_write(key, expiry).await.map_err(|e| self.failed(key, e))?;
+        Ok(Some(link(&request)))
+    }
+
     /// The size of an artifact.
     pub async fn size(&self, key: &str) -> Result<u64, Error> {
+        Ok(self.look_up(key).await?.content_length())
+    }
+
+    async fn look_up(&self, key: &str) -> Result<Metadata, Error> {
         check_key(key)?;
         let metadata = self.operator.stat(key).await.map_err(|e| self.failed(key, e))?;
         if metadata.mode() != EntryMode::FILE {
             return Err(Error::NotFound(format!("the artifact `{key}`")));
         }
-        Ok(metadata.content_length())
+        Ok(metadata)
     }
 
     /// Whether there is such an artifact.
@@ -203,6 +280,27 @@ impl Artifacts {
         self.operator.delete(key).await.map_err(|e| self.failed(key, e))
     }
 
+    /// Removes every artifact below `folder`, a key without the last slash.
+    pub async fn remove_folder(&self, folder: &str) -> Result<(), Error> {
+        check_key(folder)?;
+        let removed = self.operator.delete_with(&format!("{folder}/")).recursive(true).await;
+        removed.map_err(|e| self.failed(folder, e))
+    }
+
+    /// The names of the folders in `folder`, a key without the last slash, in order.
+    pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        check_key(folder)?;
+        let start = format!("{folder}/");
+        let entries = self.operator.list(&start).await.map_err(|e| self.failed(folder, e))?;
+        let name = |entry: &opendal::Entry| {
+            let name = entry.path().strip_prefix(&start)?.strip_suffix('/')?;
+            Some(name.to_owned())
+        };
+        let mut names: Vec<String> = entries.iter().filter_map(name).collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Every artifact below `folder`, a key without the last slash, in order of key.
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error> {
         check_key(folder)?;
@@ -214,9 +312,14 @@ impl Artifacts {
             .map_err(|e| self.failed(folder, e))?;
         let mut listed = Vec::new();
         for entry in entries.into_iter().filter(|entry| !entry.path().ends_with('/')) {
+            let key = entry.path().to_owned();
+            if self.root.is_none() {
+                listed.push(Listed::new(key, entry.metadata()));
+                continue;
+            }
             // A folder's list has no sizes.
-            match self.size(entry.path()).await {
-                Ok(size_bytes) => listed.push(Listed { key: entry.path().to_owned(), size_bytes }),
+            match self.look_up(&key).await {
+                Ok(metadata) => listed.push(Listed::new(key, &metadata)),
                 Err(Error::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -227,6 +330,21 @@ impl Artifacts {
 
     fn failed(&self, key: &str, error: opendal::Error) -> Error {
         Error::artifact(&self.place, key, error)
+    }
+}
+
+fn link(signed: &opendal::raw::PresignedRequest) -> Link {
+    let headers = signed.header().iter().filter(|(name, _)| name.as_str() != "host");
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers = headers.map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    Link { url: signed.uri().to_string(), headers: headers.collect() }
+}
+
+impl Listed {
+    fn new(key: String, metadata: &Metadata) -> Self {
+        let modified = metadata.last_modified();
+        let modified_ms = modified.map(|time| time.into_inner().as_millisecond());
+        Self { key, size_bytes: metadata.content_length(), modified_ms }
     }
 }
 

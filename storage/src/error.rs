@@ -39,6 +39,9 @@ pub enum Error {
         /// That process, if it has said so already.
         pid: Option<u32>,
     },
+    /// Another process owns the runs now: this one may not write their history any more.
+    #[error("another server has taken over")]
+    Fenced,
     /// The caller asked for something that cannot be.
     #[error("{0}")]
     Invalid(String),
@@ -56,7 +59,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { retryable, .. } => *retryable,
-            Self::Corrupt(_) | Self::Locked { .. } | Self::Invalid(_) | Self::NotFound(_) => false,
+            Self::Corrupt(_)
+            | Self::Locked { .. }
+            | Self::Fenced
+            | Self::Invalid(_)
+            | Self::NotFound(_) => false,
         }
     }
 
@@ -80,7 +87,7 @@ impl Error {
     }
 
     /// An error of the database file at `path`.
-    pub(crate) fn sql(path: &Path, source: sqlx::Error) -> Self {
+    pub(crate) fn sqlite(path: &Path, source: sqlx::Error) -> Self {
         let place = path.display();
         let (message, retryable) = match &source {
             sqlx::Error::Database(e) if e.is_unique_violation() => {
@@ -109,19 +116,69 @@ impl Error {
         Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
     }
 
+    /// An error of the Postgres database at `place`.
+    pub(crate) fn postgres(place: &str, source: sqlx::Error) -> Self {
+        let (message, retryable) = match &source {
+            sqlx::Error::Database(e) => {
+                let code = e.code().unwrap_or_default().into_owned();
+                match (code.get(..2).unwrap_or_default(), &*code) {
+                    (_, "23505") => {
+                        return Self::Corrupt(format!("a row of {place} is there already: {e}"));
+                    }
+                    (_, "XX001" | "XX002") => {
+                        return Self::Corrupt(format!("the database {place}: {e}"));
+                    }
+                    ("22" | "23", _) => return Self::Invalid(format!("a rule is broken: {e}")),
+                    (_, "53100") => {
+                        (format!("the disk of the database {place} is full: free some space"), true)
+                    }
+                    // Connections, resources, locks, operators, the system under it, a standby.
+                    ("08" | "40" | "53" | "55" | "57" | "58" | "XX", _)
+                    | (_, "25006" | "25P03") => {
+                        (format!("the database {place} cannot answer now"), true)
+                    }
+                    ("28", _) => (format!("the database {place} does not let us in"), false),
+                    _ => (format!("the database {place} cannot be used"), false),
+                }
+            }
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                return Self::Corrupt(format!("the database {place}: {source}"));
+            }
+            sqlx::Error::PoolClosed => return Self::Invalid("the store is closed".to_owned()),
+            sqlx::Error::Encode(_) | sqlx::Error::Configuration(_) => {
+                (format!("the database {place} cannot be used"), false)
+            }
+            _ => (format!("the database {place} does not answer"), true),
+        };
+        Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
+    }
+
+    /// The Postgres database at `place` has not answered in time.
+    pub(crate) fn silent(place: &str) -> Self {
+        let message = format!("the database {place} does not answer");
+        Self::Unavailable { message, retryable: true, source: None }
+    }
+
     /// An error of artifact storage about `key`; `place` is where the storage is.
-    pub(crate) fn artifact(place: &Path, key: &str, source: opendal::Error) -> Self {
+    pub(crate) fn artifact(place: &str, key: &str, source: opendal::Error) -> Self {
         use opendal::ErrorKind;
         let full = std::error::Error::source(&source)
             .and_then(|cause| cause.downcast_ref::<io::Error>())
             .is_some_and(is_full);
         let (message, retryable) = match source.kind() {
-            _ if full => (disk_full(place), true),
+            _ if full => (disk_full(Path::new(place)), true),
+            ErrorKind::NotFound if key.is_empty() => (format!("there is no `{place}`"), false),
+            ErrorKind::PermissionDenied => {
+                (format!("`{place}` does not let us in: are the keys right?"), false)
+            }
             ErrorKind::NotFound => return Self::NotFound(format!("the artifact `{key}`")),
             ErrorKind::ConfigInvalid | ErrorKind::Unsupported => {
                 return Self::Invalid(format!("artifact storage cannot do this: {source}"));
             }
-            _ => (format!("the artifact `{key}` cannot be read or written"), source.is_temporary()),
+            _ => (
+                format!("the artifact `{key}` cannot be read or written in `{place}`"),
+                source.is_temporary(),
+            ),
         };
         Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
     }
@@ -164,7 +221,7 @@ mod tests {
     fn a_full_disk_under_artifact_storage_is_recognised() {
         let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
         let full = opendal::Error::new(opendal::ErrorKind::Unexpected, "write").set_source(full);
-        let error = Error::artifact(Path::new("/data"), "a/b", full);
+        let error = Error::artifact("/data", "a/b", full);
         assert!(error.is_retryable());
         assert!(error.to_string().contains("`/data` is full"), "{error}");
     }

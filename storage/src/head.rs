@@ -2,8 +2,6 @@
 
 use crate::Error;
 use pictor_tasks::history::Row;
-use pictor_tasks::message::RunId;
-use sqlx::sqlite::SqliteConnection;
 
 /// The last row of a run's history.
 #[derive(Clone, Copy, Debug)]
@@ -17,32 +15,6 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Where a run's history ends; nothing if there is no such run.
-    pub(crate) async fn load(
-        on: &mut SqliteConnection,
-        run: &RunId,
-    ) -> Result<Option<Self>, sqlx::Error> {
-        let number: Option<i64> = sqlx::query_scalar("SELECT number FROM run WHERE id = $1")
-            .bind(&*run.0)
-            .fetch_optional(&mut *on)
-            .await?;
-        let Some(run) = number else { return Ok(None) };
-        let last: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT seq, time_ms FROM ( \
-           SELECT * FROM (SELECT seq, time_ms FROM attempt WHERE run = $1 ORDER BY seq DESC LIMIT 1) \
-           UNION ALL \
-           SELECT * FROM (SELECT seq, time_ms FROM claim WHERE run = $1 ORDER BY seq DESC LIMIT 1) \
-           UNION ALL \
-           SELECT * FROM (SELECT seq, time_ms FROM event WHERE run = $1 ORDER BY seq DESC LIMIT 1)) \
-         ORDER BY seq DESC LIMIT 1",
-    )
-    .bind(run)
-    .fetch_optional(on)
-    .await?;
-        let (seq, time_ms) = last.unwrap_or((0, i64::MIN));
-        Ok(Some(Self { run, seq: seq.cast_unsigned(), time_ms }))
-    }
-
     /// Splits rows into those at or before this head and those that follow it, and checks that they
     /// go on without a gap and never back in time.
     pub(crate) fn split<'r>(&self, rows: &'r [Row]) -> Result<(&'r [Row], &'r [Row]), Error> {

@@ -1,18 +1,42 @@
 //! What did happen, and the pixels: the store of runs and their history, and the artifacts.
 //!
-//! **Invariant:** history is insert-only. A row that was committed is never changed or removed.
+//! **Invariant:** history is insert-only. A row that was committed is never changed, and removed only
+//! together with its whole run.
 
 pub mod artifacts;
-mod connect;
 mod error;
 mod folder;
 mod head;
-mod insert;
-mod read;
+mod outcome;
+mod people;
+mod postgres;
+mod registry;
 mod run;
+mod shared;
+mod sql;
 mod sqlite;
+mod store;
 
-pub use artifacts::Artifacts;
+pub use artifacts::{Artifacts, Link};
 pub use error::Error;
-pub use run::{NewRun, Rejected, RunRecord, RunRows, StoredPlan};
-pub use sqlite::Store;
+pub use postgres::PostgresStore;
+pub use registry::{AuditEntry, Delivery, Fire, Registry, Schedule, Token, WorkerRecord};
+pub use run::{
+    Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
+};
+pub use sqlite::SqliteStore;
+pub use store::Store;
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens a store: of a Postgres database if `place` begins with `postgres://`, else of the folder of
+/// that name, which is created if needed.
+pub async fn open(place: &str) -> Result<(Arc<dyn Store>, Arc<dyn Registry>), Error> {
+    if ["postgres://", "postgresql://"].iter().any(|scheme| place.starts_with(scheme)) {
+        let store = Arc::new(PostgresStore::open(place).await?);
+        return Ok((store.clone(), store));
+    }
+    let store = Arc::new(SqliteStore::open(Path::new(place)).await?);
+    Ok((store.clone(), store))
+}

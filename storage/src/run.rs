@@ -2,6 +2,7 @@
 
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
+use std::fmt;
 
 /// A run to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,58 @@ pub struct RunRecord {
     pub state: String,
     /// When it ended: a cache of the history.
     pub finished_ms: Option<i64>,
+}
+
+/// Makes a submission happen once, however often it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Who submits: everybody has keys of their own.
+    pub account: String,
+    /// The submitter's name for the submission.
+    pub key: String,
+    /// A digest of what is submitted: under one key it has to be the same every time.
+    pub request: [u8; 32],
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The run was stored.
+    New,
+    /// The same submission was made before; that is its run.
+    Again(RunId),
+    /// Another submission was made under the same key; that is its run.
+    Conflict(RunId),
+}
+
+/// Which runs to list. What is not given is not asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Only those in this state.
+    pub state: Option<String>,
+    /// Only those of this owner.
+    pub owner: Option<String>,
+    /// Only those with this in their name, in small or capital letters.
+    pub name: Option<String>,
+}
+
+/// Who folds and commits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// Rises with every change of owner, from 1.
+    pub epoch: u64,
+    /// What tickets are made with: a secret of the servers. It stays the same from owner to owner, so
+    /// that a new one can tell whether a report on an older assignment is genuine.
+    pub ticket_key: [u8; 32],
+    /// Where the owner is reached.
+    pub address: String,
+}
+
+impl fmt::Debug for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, address, .. } = self;
+        f.debug_struct("Ownership").field("epoch", epoch).field("address", address).finish()
+    }
 }
 
 /// What a run was compiled from and to.

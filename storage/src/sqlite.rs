@@ -1,155 +1,191 @@
 //! The embedded store: one `SQLite` file in a data folder that one process owns.
 
-use crate::connect::{DATABASE, migrate, options, reserve_log};
+mod connect;
+mod insert;
+mod read;
+
 use crate::head::Head;
-use crate::insert::Batch;
-use crate::read::{BLOCK_ROWS, Block};
-use crate::run::{NewRun, Rejected, RunRecord, RunRows, StoredPlan};
-use crate::{Error, folder};
+use crate::people::impl_registry;
+use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
+use crate::run::{
+    Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
+};
+use crate::shared::{
+    add_run, after_all, damaged, head, impl_store, json, on, printable, ticket_key,
+};
+use crate::{Error, folder, sql};
+use connect::{DATABASE, migrate, options, reserve_log};
+use insert::Batch;
 use pictor_tasks::history::Row;
-use pictor_tasks::message::RunId;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{ConnectOptions, Connection, FromRow, Row as _};
+use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::worker::Inventory;
+use read::{BLOCK_ROWS, Block};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{ConnectOptions, Connection};
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use tokio::sync::Mutex;
-
-/// The most of a rejected message that is kept.
-const REJECTED_BYTES_MAX: usize = 64 << 10;
-/// The most rows of a list.
-const PAGE_ROWS_MAX: u32 = 1000;
-
-const RUN_COLUMNS: &str = "id, name, source_name, fold_version, owner, priority, created_ms, \
-                           out_dir, state, finished_ms";
-
-impl FromRow<'_, SqliteRow> for RunRecord {
-    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: RunId(row.try_get::<String, _>("id")?.into()),
-            name: row.try_get("name")?,
-            source_name: row.try_get("source_name")?,
-            fold_version: row.try_get("fold_version")?,
-            owner: row.try_get("owner")?,
-            priority: row.try_get("priority")?,
-            created_ms: row.try_get("created_ms")?,
-            out_dir: row.try_get("out_dir")?,
-            state: row.try_get("state")?,
-            finished_ms: row.try_get("finished_ms")?,
-        })
-    }
-}
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 /// Runs and their history in a data folder.
 ///
-/// The folder is locked until the store is dropped or its process ends. Commits go through one
-/// connection, reads through another, so neither waits for the other.
-pub struct Store {
-    writer: Mutex<Writer>,
-    reader: Mutex<SqliteConnection>,
+/// The folder is locked until the store is closed or dropped, or its process ends. Commits go through
+/// one connection, reads through another, so neither waits for the other.
+pub struct SqliteStore {
+    reader: Mutex<Option<SqliteConnection>>,
+    // Holds the lock, which is released last.
+    writer: Mutex<Option<Writer>>,
     path: PathBuf,
-    // Released last.
-    _lock: File,
 }
 
 struct Writer {
     on: SqliteConnection,
     /// Where the history of runs ends. Nobody else writes, so this needs no query.
     heads: HashMap<RunId, Head>,
-    /// A commit failed or was dropped half-way: the connection may still be in its transaction.
+    /// Work failed or was dropped half-way: the connection may still be in its transaction.
     is_doubtful: bool,
+    _lock: File,
 }
 
-impl Store {
+/// The connection for reading, lent.
+struct Reading<'a>(MappedMutexGuard<'a, SqliteConnection>);
+
+impl Reading<'_> {
+    /// A connection that reads is always as it was.
+    #[expect(clippy::unused_self, reason = "written like the one for writing")]
+    fn give_back(self) {}
+}
+
+impl Deref for Reading<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Reading<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
+}
+
+/// The connection for writing, lent. It is doubtful until it is given back.
+struct Writing<'a>(MappedMutexGuard<'a, Writer>);
+
+impl Writing<'_> {
+    fn give_back(mut self) {
+        self.0.is_doubtful = false;
+    }
+}
+
+impl Deref for Writing<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.0.on
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0.on
+    }
+}
+
+impl_store!(SqliteStore, sqlite);
+impl_registry!(SqliteStore, sqlite);
+
+impl SqliteStore {
     /// Opens the store in the folder `dir` and creates both if needed.
     pub async fn open(dir: &Path) -> Result<Self, Error> {
         let lock = folder::lock(dir)?;
         let path = dir.join(DATABASE);
-        let failed = |e| Error::sql(&path, e);
+        let failed = |e| Error::sqlite(&path, e);
         let options = options(&path);
         let mut on = options.connect().await.map_err(failed)?;
         migrate(&mut on, &path).await?;
         reserve_log(&mut on, &path).await?;
         let reader = options.connect().await.map_err(failed)?;
-        let writer = Writer { on, heads: HashMap::new(), is_doubtful: false };
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), path, _lock: lock })
+        let writer = Writer { on, heads: HashMap::new(), is_doubtful: false, _lock: lock };
+        Ok(Self { reader: Mutex::new(Some(reader)), writer: Mutex::new(Some(writer)), path })
     }
 
-    /// Closes the store: its log is copied into the database, then the folder is unlocked.
-    pub async fn close(self) -> Result<(), Error> {
-        let failed = |e| Error::sql(&self.path, e);
-        self.reader.into_inner().close().await.map_err(failed)?;
-        self.writer.into_inner().on.close().await.map_err(failed)
-    }
-
-    /// Stores a run. The same run again changes nothing; another run under the same id is an error.
-    pub async fn create_run(&self, run: &NewRun) -> Result<(), Error> {
-        let failed = |e| Error::sql(&self.path, e);
-        let mut writer = self.writer.lock().await;
-        let done = sqlx::query(
-            "INSERT INTO run (id, name, spec, source_name, plan, fold_version, owner, priority, \
-                 created_ms, out_dir) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(&*run.id.0)
-        .bind(&run.name)
-        .bind(&run.spec)
-        .bind(&run.source_name)
-        .bind(&run.plan)
-        .bind(run.fold_version)
-        .bind(&run.owner)
-        .bind(run.priority)
-        .bind(run.created_ms)
-        .bind(&run.out_dir)
-        .execute(&mut writer.on)
-        .await
-        .map_err(failed)?;
-        drop(writer);
-        if done.rows_affected() == 0 && self.load_new_run(&run.id).await?.as_ref() != Some(run) {
-            return Err(Error::Invalid(format!("there is another run with the id `{}`", run.id)));
+    /// The log is copied into the database, then the folder is unlocked.
+    async fn shut(&self) -> Result<(), Error> {
+        if let Some(reader) = self.reader.lock().await.take() {
+            self.answer(reader.close()).await?;
+        }
+        if let Some(writer) = self.writer.lock().await.take() {
+            self.answer(writer.on.close()).await?;
         }
         Ok(())
     }
 
-    /// The run as it was created.
-    async fn load_new_run(&self, id: &RunId) -> Result<Option<NewRun>, Error> {
-        let Some(run) = self.exact_run(&id.0).await? else {
-            return Ok(None);
-        };
-        let Some(StoredPlan { spec, plan, fold_version }) = self.run_plan(id).await? else {
-            return Ok(None);
-        };
-        Ok(Some(NewRun {
-            id: run.id,
-            name: run.name,
-            spec,
-            source_name: run.source_name,
-            plan,
-            fold_version,
-            owner: run.owner,
-            priority: run.priority,
-            created_ms: run.created_ms,
-            out_dir: run.out_dir,
-        }))
+    async fn reader(&self) -> Result<Reading<'_>, Error> {
+        let reader = MutexGuard::try_map(self.reader.lock().await, Option::as_mut);
+        reader.map(Reading).map_err(|_| self.closed())
     }
 
-    /// Commits rows of several runs, each run at most once, in one transaction. When this returns,
-    /// they are on the disk.
-    ///
-    /// Rows that are there already change nothing if they are equal; otherwise nothing is written
-    /// and the error is [`Error::Corrupt`].
-    pub async fn commit(&self, batch: &[RunRows<'_>]) -> Result<(), Error> {
-        let failed = |e| Error::sql(&self.path, e);
-        let mut writer = self.writer.lock().await;
-        let Writer { on, heads, is_doubtful } = &mut *writer;
+    async fn writer(&self) -> Result<Writing<'_>, Error> {
+        let writer = MutexGuard::try_map(self.writer.lock().await, Option::as_mut);
+        let mut writer = writer.map_err(|_| self.closed())?;
+        let Writer { on, is_doubtful, .. } = &mut *writer;
         if std::mem::replace(is_doubtful, true) {
             // After SQLite has rolled back by itself (a full disk, for example), sqlx's own count of
             // transactions is off for good: only a new connection helps.
-            on.ping().await.map_err(failed)?;
+            self.answer(on.ping()).await?;
             if on.is_in_transaction() {
-                *on = options(&self.path).connect().await.map_err(failed)?;
+                *on = self.answer(options(&self.path).connect()).await?;
             }
         }
+        Ok(Writing(writer))
+    }
+
+    fn closed(&self) -> Error {
+        Error::Invalid(format!("the store in `{}` is closed", self.path.display()))
+    }
+
+    async fn answer<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        work.await.map_err(|e| Error::sqlite(&self.path, e))
+    }
+
+    async fn long_answer<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        self.answer(work).await
+    }
+
+    /// Nobody else has the folder: the epoch only tells assignments apart.
+    async fn own(&self, address: &str, now_ms: i64) -> Result<Ownership, Error> {
+        let key = ticket_key()?;
+        let row = on!(self.writer, |on| {
+            sqlx::query_as(sql::TAKE_OWNERSHIP)
+                .bind(sql::SHARD)
+                .bind(&key[..])
+                .bind(address)
+                .bind(now_ms)
+                .fetch_one(on)
+        });
+        sql::ownership(row).ok_or_else(|| damaged("ownership"))
+    }
+
+    /// A run was removed; its number may be used again.
+    async fn forget(&self, run: &RunId) {
+        if let Some(writer) = &mut *self.writer.lock().await {
+            writer.heads.remove(run);
+        }
+    }
+
+    async fn commit_rows(&self, batch: &[RunRows<'_>]) -> Result<(), Error> {
+        let failed = |e| Error::sqlite(&self.path, e);
+        let mut lent = self.writer().await?;
+        let Writer { on, heads, .. } = &mut *lent.0;
         let mut after = HashMap::with_capacity(batch.len());
         let mut inserts = Batch::default();
         for part in batch {
@@ -157,7 +193,7 @@ impl Store {
             let head = match heads.remove(part.run) {
                 Some(head) => head,
                 // Nobody else writes: what is read before the transaction is as it was.
-                None => Head::load(on, part.run).await.map_err(failed)?.ok_or_else(|| {
+                None => head!(on, part.run).await.map_err(failed)?.ok_or_else(|| {
                     Error::Invalid(format!("the run `{}` is not in the store", part.run))
                 })?,
             };
@@ -186,7 +222,7 @@ impl Store {
             batch.iter().any(|p| p.run == run && p.state.is_some_and(|(_, end)| end.is_some()))
         };
         heads.extend(after.into_iter().filter(|(run, _)| !ended(run)));
-        *is_doubtful = false;
+        lent.give_back();
         Ok(())
     }
 
@@ -202,7 +238,7 @@ impl Store {
             let count = BLOCK_ROWS.min(rest.len() as u64);
             let block = Block::read(on, head.run, first.seq, count)
                 .await
-                .map_err(|e| Error::sql(&self.path, e))?
+                .map_err(|e| Error::sqlite(&self.path, e))?
                 .decode(&self.path)?;
             let (now, later) = rest.split_at(block.len());
             if let Some((_, new)) = block.iter().zip(now).find(|(old, new)| old != new) {
@@ -216,18 +252,14 @@ impl Store {
         Ok(())
     }
 
-    /// Reads a run's history from `from_seq` to its end, in order, and returns the last `seq`.
-    pub async fn load_history(
+    async fn read_history(
         &self,
         run: &RunId,
         from_seq: u64,
         each: &mut (dyn FnMut(Row) + Send),
     ) -> Result<u64, Error> {
-        let failed = |e| Error::sql(&self.path, e);
-        let head = Head::load(&mut *self.reader.lock().await, run)
-            .await
-            .map_err(failed)?
-            .ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
+        let head: Option<Head> = on!(self.reader, |on| head!(on, run));
+        let head = head.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
         let (mut from, mut count) = (from_seq.max(1), BLOCK_ROWS);
         let mut block: Option<Block> = None;
         // While one block is taken apart, the database's thread prints the next.
@@ -237,8 +269,8 @@ impl Store {
                 if left == 0 {
                     return Ok(None);
                 }
-                let on = &mut *self.reader.lock().await;
-                Block::read(on, head.run, from, count.min(left)).await.map(Some)
+                let mut on = self.reader().await?;
+                self.answer(Block::read(&mut on, head.run, from, count.min(left))).await.map(Some)
             };
             let take_apart = async {
                 let rows = block.take().map(|block| block.decode(&self.path)).transpose()?;
@@ -247,111 +279,13 @@ impl Store {
             };
             let (next, done) = tokio::join!(read, take_apart);
             done?;
-            block = next.map_err(failed)?;
+            block = next?;
             if let Some(block) = &block {
                 from += block.count;
                 count = block.next_count();
             }
         }
         Ok(head.seq)
-    }
-
-    /// Up to `limit` runs, the newest first; with `after` those that were stored before that run.
-    pub async fn runs(&self, limit: u32, after: Option<&RunId>) -> Result<Vec<RunRecord>, Error> {
-        let statement = format!(
-            "SELECT {RUN_COLUMNS} FROM run \
-             WHERE $1 IS NULL OR number < (SELECT number FROM run WHERE id = $1) \
-             ORDER BY number DESC LIMIT $2"
-        );
-        sqlx::query_as(sqlx::AssertSqlSafe(statement))
-            .bind(after.map(|run| &*run.0))
-            .bind(limit.min(PAGE_ROWS_MAX))
-            .fetch_all(&mut *self.reader.lock().await)
-            .await
-            .map_err(|e| Error::sql(&self.path, e))
-    }
-
-    /// Every run that has not ended, the oldest first: what an owner goes on with.
-    pub async fn unfinished_runs(&self) -> Result<Vec<RunRecord>, Error> {
-        let statement =
-            format!("SELECT {RUN_COLUMNS} FROM run WHERE finished_ms IS NULL ORDER BY number");
-        sqlx::query_as(sqlx::AssertSqlSafe(statement))
-            .fetch_all(&mut *self.reader.lock().await)
-            .await
-            .map_err(|e| Error::sql(&self.path, e))
-    }
-
-    /// The run with this id, or the only one whose id begins so.
-    pub async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error> {
-        if let Some(run) = self.exact_run(id).await? {
-            return Ok(Some(run));
-        }
-        if id.is_empty() {
-            return Ok(None);
-        }
-        let statement = format!(
-            "SELECT {RUN_COLUMNS} FROM run \
-             WHERE id >= $1 AND id < $1 || char(0x10ffff) ORDER BY id LIMIT 3"
-        );
-        let mut found: Vec<RunRecord> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
-            .bind(id)
-            .fetch_all(&mut *self.reader.lock().await)
-            .await
-            .map_err(|e| Error::sql(&self.path, e))?;
-        if found.len() > 1 {
-            let ids: Vec<String> = found.iter().map(|run| format!("`{}`", run.id)).collect();
-            return Err(Error::Invalid(format!(
-                "`{id}` fits several runs, for example {}: write more of the id",
-                ids.join(" and ")
-            )));
-        }
-        Ok(found.pop())
-    }
-
-    async fn exact_run(&self, id: &str) -> Result<Option<RunRecord>, Error> {
-        let statement = format!("SELECT {RUN_COLUMNS} FROM run WHERE id = $1");
-        sqlx::query_as(sqlx::AssertSqlSafe(statement))
-            .bind(id)
-            .fetch_optional(&mut *self.reader.lock().await)
-            .await
-            .map_err(|e| Error::sql(&self.path, e))
-    }
-
-    /// What the run was compiled from and to.
-    pub async fn run_plan(&self, run: &RunId) -> Result<Option<StoredPlan>, Error> {
-        let found: Option<(String, String, u32)> =
-            sqlx::query_as("SELECT spec, plan, fold_version FROM run WHERE id = $1")
-                .bind(&*run.0)
-                .fetch_optional(&mut *self.reader.lock().await)
-                .await
-                .map_err(|e| Error::sql(&self.path, e))?;
-        Ok(found.map(|(spec, plan, fold_version)| StoredPlan { spec, plan, fold_version }))
-    }
-
-    /// Keeps a message that could not be decoded or folded.
-    pub async fn reject(&self, message: &Rejected) -> Result<(), Error> {
-        let raw = &message.raw[..message.raw.len().min(REJECTED_BYTES_MAX)];
-        sqlx::query("INSERT INTO rejected (time_ms, reason, raw) VALUES ($1, $2, $3)")
-            .bind(message.time_ms)
-            .bind(&message.reason)
-            .bind(raw)
-            .execute(&mut self.writer.lock().await.on)
-            .await
-            .map_err(|e| Error::sql(&self.path, e))?;
-        Ok(())
-    }
-
-    /// The newest `limit` rejected messages, the newest first.
-    pub async fn rejected(&self, limit: u32) -> Result<Vec<Rejected>, Error> {
-        let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
-            "SELECT time_ms, reason, raw FROM rejected ORDER BY number DESC LIMIT $1",
-        )
-        .bind(limit.min(PAGE_ROWS_MAX))
-        .fetch_all(&mut *self.reader.lock().await)
-        .await
-        .map_err(|e| Error::sql(&self.path, e))?;
-        let rows = rows.into_iter();
-        Ok(rows.map(|(time_ms, reason, raw)| Rejected { time_ms, reason, raw }).collect())
     }
 }
 
@@ -373,6 +307,7 @@ async fn set_state(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Store;
     use pictor_tasks::history::{Control, Event, Fact};
 
     fn new_run(id: &RunId) -> NewRun {
@@ -395,17 +330,17 @@ mod tests {
         (from..=to).map(|seq| Row { seq, time_ms: 0, fact: pause(seq) }).collect()
     }
 
-    async fn set_max_pages(store: &Store, count: u32) {
+    async fn set_max_pages(store: &SqliteStore, count: u32) {
         let pragma = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {count}"));
-        sqlx::query(pragma).execute(&mut store.writer.lock().await.on).await.unwrap();
+        sqlx::query(pragma).execute(&mut *store.writer().await.unwrap()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_full_disk_loses_nothing_and_the_commit_succeeds_when_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).await.unwrap();
+        let store = SqliteStore::open(dir.path()).await.unwrap();
         let id = RunId("full".into());
-        store.create_run(&new_run(&id)).await.unwrap();
+        store.create_run(&new_run(&id), None).await.unwrap();
         set_max_pages(&store, 30).await;
         let few = rows(1, 100);
         store.commit(&[RunRows { run: &id, rows: &few, state: None }]).await.unwrap();

@@ -6,6 +6,7 @@ pub mod body;
 pub mod history;
 pub mod job;
 pub mod message;
+pub mod pack;
 pub mod range;
 pub mod space;
 pub mod template;

@@ -45,6 +45,10 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pictor"));
         command.args(arguments).current_dir(self.0.path());
         command.env("PICTOR_DATA", self.path("data")).env_remove("PICTOR_LOG");
+        for variable in ["PICTOR_SERVER", "PICTOR_TOKEN", "PICTOR_TOKEN_FILE"] {
+            command.env_remove(variable);
+        }
+        command.env("XDG_CONFIG_HOME", self.path("config"));
         command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").env("USER", "tester");
         command
     }

@@ -1,6 +1,6 @@
 //! Which worker gets a task.
 
-use super::bench::{Bench, machine, with_gpu};
+use super::bench::{Bench, machine, success, with_gpu};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
 use pictor_tasks::message::{FailureKind, FileRef, RunId, WorkerId};
 use std::sync::Arc;
@@ -219,4 +219,28 @@ steps: [{{ name: r, over: [frame], blender: {{ scene: {{ scene: {scene} }} }} }}
     seen.sort();
     let by = |id, run: &str| (id, run.to_owned());
     assert_eq!(seen, [by(1, "first"), by(1, "first"), by(2, "second"), by(2, "second")]);
+}
+
+#[test]
+fn a_worker_out_of_service_gets_nothing_new_and_keeps_what_it_has() {
+    let job = "dims: { frame: 1-4 }\nsteps: [{ name: a, over: [frame], noop: { duration: 1h } }]";
+    let mut bench = Bench::without_workers(job, Config::default());
+    bench.took_ms = 60_000;
+    bench.join(1, machine(1));
+    bench.join(2, machine(1));
+    bench.turn();
+    assert_eq!(bench.given.len(), 2);
+    bench.engine.set_accepts(WorkerId(1), false);
+    for name in ["a[frame=1]", "a[frame=2]"] {
+        let given = bench.given(name);
+        assert_eq!(bench.end(&given, success()), 0);
+    }
+    bench.turn();
+    assert_eq!(bench.given.iter().map(|g| g.worker).collect::<Vec<_>>(), [WorkerId(2)]);
+    bench.join(1, machine(1));
+    bench.turn();
+    assert_eq!(bench.given.len(), 1, "joining again does not put it back into service");
+    bench.engine.set_accepts(WorkerId(1), true);
+    bench.turn();
+    assert_eq!(bench.given.len(), 2);
 }

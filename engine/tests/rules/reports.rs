@@ -250,3 +250,24 @@ fn after_a_takeover_a_heartbeat_keeps_what_was_not_claimed() {
     assert!(fx.cancel.is_empty() && fx.assign.is_empty(), "it is with the second worker");
     assert_eq!(bench.claim(TWO, &given), 0);
 }
+
+#[test]
+fn no_lease_expires_through_an_outage_of_ours() {
+    let mut bench = two_workers();
+    let given = bench.given("render");
+    bench.claim(ONE, &given);
+    bench.now += 3_600_000;
+    bench.engine.extend_leases(3_599_000, bench.now);
+    bench.engine.tick(bench.now, &mut Effects::default());
+    assert_eq!(bench.state("render"), TaskState::Running);
+    assert_eq!(bench.engine.silent_workers(bench.now).count(), 0);
+    bench.now += 61_000;
+    let silent: Vec<WorkerId> = bench.engine.silent_workers(bench.now).collect();
+    assert_eq!(silent, [ONE, TWO]);
+    bench.engine.extend_leases(10_000, bench.now);
+    let still: Vec<WorkerId> = bench.engine.silent_workers(bench.now).collect();
+    assert_eq!(still, [] as [WorkerId; 0], "they may have fallen silent only in the outage");
+    bench.now += 120_000;
+    bench.engine.extend_leases(10_000, bench.now);
+    assert_eq!(bench.engine.silent_workers(bench.now).count(), 2, "they were silent before it");
+}

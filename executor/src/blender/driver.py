@@ -2,7 +2,7 @@
 
 Started as
     blender -b --factory-startup -Y -noaudio --threads N -P driver.py -- '<options>'
-options: {"scene": "/abs/x.blend", "allow_missing": false, "device": null|"CPU"|"CUDA:0"|"OPTIX:0"|"HIP:0"}
+options: {"scene": "/abs/x.blend", "tree": null|"/abs/folder of a packed scene", "allow_missing": false, "device": null|"CPU"|"CUDA:0"|"OPTIX:0"|"HIP:0"}
 
 Every line from here starts with "@pictor " and holds one JSON object; all other output is Blender's log.
 First comes {"event":"loaded", ...inspection} or {"event":"failed","kind","message",...} (then exit 0).
@@ -38,6 +38,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from packed import relocate  # noqa: E402
 from scene import Fail, check, composites, denoises, failure, frame_size, inspection, load, nodes_within  # noqa: E402
 from settings import UNDO, apply, curves, put, restore  # noqa: E402
 
@@ -366,7 +367,8 @@ def main():
     try:
         options = json.loads(sys.argv[sys.argv.index("--") + 1])
         DEVICE = choose_device(options.get("device"))
-        load(options["scene"], options.get("allow_missing", False))
+        tree = options.get("tree")
+        load(options["scene"], options.get("allow_missing", False), lambda: relocate(tree) if tree else None)
         body = inspection(bpy.context.scene, DEVICE)
     except Exception as error:
         emit({"event": "failed", **failure(error)})

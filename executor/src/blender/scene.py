@@ -60,7 +60,8 @@ def header_version(path):
     return tuple(int(part) for part in found.groups() if part is not None)
 
 
-def load(path, allow_missing):
+def load(path, allow_missing, opened=lambda: None):
+    """Opens the scene. `opened` is called before its files are looked for."""
     if not os.path.isfile(path):
         raise Fail("scene_missing", f"There is no scene file at {path}. Check the path in the job file.")
     wrote = header_version(path)
@@ -81,6 +82,7 @@ def load(path, allow_missing):
                    "Is the file complete, and not from a newer Blender?")
     if tuple(bpy.data.version[:2]) > ours:
         raise newer(bpy.data.version)
+    opened()
     lacking = [item for item in missing_files() if item["kind"] != "sound"]  # a sound is not in the picture
     if lacking and not allow_missing:
         names = ", ".join(f"{item['kind']} {item['name']!r} ({item['path']})" for item in lacking[:5])

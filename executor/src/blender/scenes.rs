@@ -179,11 +179,6 @@ impl Bench {
         index: u32,
         inputs: Vec<Input>,
     ) -> Work {
-        let axis = |&(name, values): &(&str, &str)| Axis {
-            name: name.into(),
-            values: Values::Ints(values.parse().unwrap()),
-            bound: None,
-        };
         let name = body.scene().map_or(String::new(), |scene| scene.scene.clone());
         let path = scenes().join(&name);
         let digest = std::fs::read(&path).map(|bytes| blake3::hash(&bytes).to_hex().to_string());
@@ -192,6 +187,27 @@ impl Bench {
             digest: digest.unwrap_or_default(),
             size_bytes: 0,
         };
+        self.task(body, dims, index, (file, inputs))
+    }
+
+    /// The first task of a step whose scene is this file.
+    pub(super) fn work_with(&self, body: Body, dims: &[(&str, &str)], file: FileRef) -> Work {
+        self.task(body, dims, 0, (file, Vec::new()))
+    }
+
+    fn task(
+        &self,
+        body: Body,
+        dims: &[(&str, &str)],
+        index: u32,
+        (file, inputs): (FileRef, Vec<Input>),
+    ) -> Work {
+        let axis = |&(name, values): &(&str, &str)| Axis {
+            name: name.into(),
+            values: Values::Ints(values.parse().unwrap()),
+            bound: None,
+        };
+        let name = body.scene().map_or(String::new(), |scene| scene.scene.clone());
         let brief = Brief {
             step: "render".into(),
             space: Space { axes: dims.iter().map(axis).collect() },
@@ -216,7 +232,7 @@ impl Bench {
             inputs,
             scratch: scratch.path().to_owned(),
             artifacts: self.artifacts.clone(),
-            log: LogWriter::new(scratch.path().join("log"), progress.activity.clone()),
+            log: LogWriter::new(scratch.path().join("log"), progress.activity.clone(), None),
             progress,
             stop,
             config: self.config.clone(),
@@ -247,6 +263,11 @@ impl Bench {
         work.on(sessions).await.unwrap().outputs.remove(0)
     }
 
+    /// The worker's data folder.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(super) fn path(&self, output: &Output) -> PathBuf {
         self.folder.path().join("artifacts").join(&output.key)
     }
@@ -274,7 +295,12 @@ fn channels(path: &Path) -> BTreeMap<String, Vec<u32>> {
 }
 
 pub(super) fn assert_same_pixels(ours: &Path, plain: &str, what: &str) {
-    let (ours, plain) = (channels(ours), channels(&scenes().join(plain)));
+    assert_same_as(ours, &scenes().join(plain), what);
+}
+
+/// The same, for a picture that was made elsewhere.
+pub(super) fn assert_same_as(ours: &Path, plain: &Path, what: &str) {
+    let (ours, plain) = (channels(ours), channels(plain));
     let names = |image: &BTreeMap<String, Vec<u32>>| image.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&ours), names(&plain), "{what}");
     for (name, bits) in &ours {

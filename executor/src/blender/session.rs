@@ -40,6 +40,8 @@ pub(super) struct Start {
     pub driver: PathBuf,
     /// The .blend file.
     pub scene: PathBuf,
+    /// The folder of a packed scene.
+    pub tree: Option<PathBuf>,
     /// Whether missing textures and libraries are no failure.
     pub allow_missing: bool,
     /// Cycles' device: `CPU`, `OPTIX:0`.
@@ -287,6 +289,7 @@ impl Drop for Folder {
 fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
     let options = json!({
         "scene": text_of(&start.scene)?,
+        "tree": start.tree.as_deref().map(text_of).transpose()?,
         "allow_missing": start.allow_missing,
         "device": start.device,
     });

@@ -2,6 +2,7 @@
 //! recently used one goes first.
 
 use super::session::{Session, Start, memory_of};
+use crate::cache::Kept;
 use crate::task::{TaskContext, failure};
 use pictor_tasks::body::Scene;
 use pictor_tasks::message::{Failure, FailureKind, FileRef};
@@ -18,9 +19,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 const OPTIX: &str = "OPTIX";
 const CUDA: &str = "CUDA";
 /// The Python side.
-const DRIVER: [(&str, &str); 3] = [
+const DRIVER: [(&str, &str); 4] = [
     ("driver.py", include_str!("driver.py")),
     ("scene.py", include_str!("scene.py")),
+    ("packed.py", include_str!("packed.py")),
     ("settings.py", include_str!("settings.py")),
 ];
 
@@ -37,6 +39,8 @@ struct Live {
     /// The scene file's content.
     digest: String,
     session: Session,
+    /// Keeps the files that Blender may still read.
+    _scene: Option<Kept>,
 }
 
 impl Sessions {
@@ -72,19 +76,27 @@ impl Sessions {
         {
             self.live.remove(0);
         }
-        verify(ctx, file).await?;
+        let scene = ctx.artifacts.scene(file, &ctx.watch()).await?;
+        let mut place = start.clone();
+        match &scene {
+            Some(Kept { path, tree, .. }) => {
+                place.scene.clone_from(path);
+                place.tree.clone_from(tree);
+            }
+            None => verify(ctx, file).await?,
+        }
         write_driver(&start.driver)?;
-        let session = match Session::start(ctx, &start).await {
+        let session = match Session::start(ctx, &place).await {
             // A Blender built without OptiX, or an old driver: CUDA does the same, slower.
             Err(failure)
-                if failure.kind == FailureKind::Unsupported && start.device.contains(OPTIX) =>
+                if failure.kind == FailureKind::Unsupported && place.device.contains(OPTIX) =>
             {
-                let device = start.device.replace(OPTIX, CUDA);
-                Session::start(ctx, &Start { device, ..start.clone() }).await?
+                let device = place.device.replace(OPTIX, CUDA);
+                Session::start(ctx, &Start { device, ..place }).await?
             }
             session => session?,
         };
-        Ok(Live { start, digest: file.digest.clone(), session })
+        Ok(Live { start, digest: file.digest.clone(), session, _scene: scene })
     }
 
     fn memory(&self) -> u64 {
@@ -121,6 +133,7 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
         program,
         driver: folder.join(format!("driver-{version}")).join("driver.py"),
         scene: PathBuf::from(&file.path),
+        tree: None,
         allow_missing: scene.allow_missing,
         device,
         env,

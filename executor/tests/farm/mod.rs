@@ -1,8 +1,8 @@
 //! One worker and the owner's end of its queue, in a folder of their own.
 #![expect(dead_code, reason = "each test binary uses its part")]
 
-use pictor_executor::{Agent, Artifacts, Config, Handle};
-use pictor_queue::{OwnerPort, ToOwner, ToWorker, in_process};
+use pictor_executor::{Agent, Artifacts, Config, Handle, Intake};
+use pictor_queue::{Incoming, OwnerPort, OwnerQueue, Publication, ToOwner, ToWorker, in_process};
 use pictor_tasks::body::{Body, Command, Noop};
 use pictor_tasks::message::{
     Assignment, Brief, Cancel, Failure, Input, Outcome, Output, Products, Report, RunId, StepKey,
@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// No message takes longer, or the test has failed.
-const LIMIT: Duration = Duration::from_mins(1);
-const WORKER: WorkerId = WorkerId(7);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const WORKER: WorkerId = WorkerId(7);
 
 pub(crate) struct Farm {
     handle: Option<Handle>,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) inputs: Option<Vec<Input>>,
     owner: OwnerPort,
-    batch: Vec<ToOwner>,
+    batch: Vec<Incoming>,
     assignments: u64,
 }
 
@@ -80,7 +80,10 @@ impl Farm {
         let mut config = Config::new(folder.path().join("data"), Inventory::default());
         config.allow_commands = true;
         edit(&mut config);
-        let handle = Agent::start(ports.remove(0), config).unwrap();
+        let port = ports.remove(0);
+        let outbox = Arc::new(port.sender());
+        let artifacts = Artifacts::in_folder(&config.artifacts()).unwrap();
+        let handle = Agent::start(Box::new(port), outbox, WORKER, config, artifacts).unwrap();
         Self {
             handle: Some(handle),
             folder,
@@ -93,14 +96,12 @@ impl Farm {
 
     /// Lets the worker go, while its messages are still heard.
     pub(crate) fn leave(&mut self, now: bool) {
-        let handle = self.handle.take().unwrap();
-        tokio::spawn(async move {
-            if now {
-                handle.shutdown().await;
-            } else {
-                handle.drain().await;
-            }
-        });
+        let intake = if now { Intake::HandBack } else { Intake::Finish };
+        self.handle.as_ref().unwrap().leave(intake);
+    }
+
+    pub(crate) fn take(&self, intake: Intake) {
+        self.handle.as_ref().unwrap().take(intake);
     }
 
     pub(crate) fn lose_owner(mut self) -> (Handle, tempfile::TempDir) {
@@ -112,12 +113,14 @@ impl Farm {
         let tasks = tasks.into_iter().map(first_try).collect();
         let assignment =
             Assignment { key: key(), id: self.assignments, brief: Arc::new(brief), tasks };
-        self.owner.publish(WORKER, ToWorker::Assign(assignment)).unwrap();
+        let sent = self.owner.publish(WORKER, ToWorker::Assign(assignment));
+        assert_eq!(sent, Publication::Confirmed);
     }
 
     pub(crate) fn cancel(&mut self, tasks: impl IntoIterator<Item = u32>) {
         let tasks = tasks.into_iter().map(first_try).collect();
-        self.owner.publish(WORKER, ToWorker::Cancel(Cancel { key: key(), tasks })).unwrap();
+        let cancel = ToWorker::Cancel(Cancel { key: key(), tasks });
+        assert_eq!(self.owner.publish(WORKER, cancel), Publication::Confirmed);
     }
 
     /// The next message; questions for inputs are answered.
@@ -128,7 +131,10 @@ impl Farm {
                 let count = tokio::time::timeout(LIMIT, received).await.expect("a message in time");
                 assert!(count > 0, "the worker is gone");
             }
-            match self.batch.remove(0) {
+            let Incoming::Message(message) = self.batch.remove(0) else {
+                panic!("in-process there are only messages");
+            };
+            match message {
                 ToOwner::Inputs { reply, .. } => {
                     if let Some(inputs) = self.inputs.clone() {
                         reply.send(inputs).unwrap();
@@ -187,11 +193,13 @@ impl Farm {
     }
 
     /// Stores a file as the output of a task of the step `before`.
-    pub(crate) async fn input(&self, index: u32, label: &str, name: &str, path: &Path) -> Input {
-        let artifacts = Artifacts::in_folder(&self.folder.path().join("data/artifacts")).unwrap();
+    pub(crate) fn input(&self, index: u32, label: &str, name: &str, path: &Path) -> Input {
         let file = path.file_name().unwrap().to_str().unwrap();
         let key = format!("runs/run-1/before/0/{index}/1-00/{file}");
-        let (digest, size_bytes) = artifacts.put(&key, path).await.unwrap();
+        let stored = self.folder.path().join("data/artifacts").join(&key);
+        std::fs::create_dir_all(stored.parent().unwrap()).unwrap();
+        let size_bytes = std::fs::copy(path, &stored).unwrap();
+        let digest = blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string();
         let output = Output { name: name.into(), key, digest, size_bytes };
         Input { step: "before".into(), label: label.into(), index, output }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The database's file in a data folder.
 pub(crate) const DATABASE: &str = "pictor.sqlite";
 /// What turns version n of the schema into version n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema1.sql"), include_str!("schema2.sql")];
 const PAGE_BYTES: u32 = 4096;
 /// Pages in the write-ahead log after which it is copied into the database and used again.
 const WAL_PAGES: u32 = 1000;
@@ -33,7 +33,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Brings the schema to the newest version, each step in one transaction.
 pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
-    let failed = |e| Error::sql(path, e);
+    let failed = |e| Error::sqlite(path, e);
     let version: u32 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *on).await.map_err(failed)?;
     let done = version as usize;
@@ -56,7 +56,7 @@ pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<()
 /// Makes the log's file at least [`WAL_RESERVED_BYTES`] long. What lies behind the last commit in a
 /// log is no frame for `SQLite`, whatever it is. The transaction keeps every other writer away.
 pub(crate) async fn reserve_log(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
-    let failed = |e| Error::sql(path, e);
+    let failed = |e| Error::sqlite(path, e);
     let transaction = on.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

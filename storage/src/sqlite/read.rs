@@ -3,7 +3,7 @@
 
 use crate::Error;
 use crate::error::is_too_big;
-use crate::insert::outcome;
+use crate::outcome;
 use pictor_tasks::history::{Claim, Control, Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::{Execution, Outcome, Products, Try, WorkerId};
 use serde::de::DeserializeOwned;
@@ -133,7 +133,7 @@ fn parse_ended(line: &mut Line<'_>) -> Option<Fact> {
         return None;
     };
     let (started_ms, took_ms) = (line.next()?, line.next()?);
-    let outcome = match line.next::<i64>()? {
+    let outcome = match line.next::<i16>()? {
         outcome::SUCCEEDED if line.0.is_empty() => Outcome::Succeeded(Products::default()),
         outcome::SUCCEEDED => Outcome::Succeeded(line.json()?),
         outcome::FAILED => Outcome::Failed(line.json()?),

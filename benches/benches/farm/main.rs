@@ -1,0 +1,278 @@
+//! Whole runs over Postgres and RabbitMQ, with the real `pictor serve` and `pictor work` (2 slots) and full
+//! durability. `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`.
+
+mod floors;
+mod served;
+
+use floors::{Commits, Trips};
+use pictor_benches::table::{Series, head, line, verdict};
+use pictor_benches::{jobs, machine};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value as Json, json};
+use served::{Served, Services};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+const RUNS: usize = 11;
+
+fn main() {
+    if !machine::measures() {
+        return;
+    }
+    machine::introduce("The farm");
+    let services = Services::start();
+    pictor_benches::runtime().block_on(async {
+        if machine::wanted("fan") {
+            fan(&services).await;
+        }
+        if machine::wanted("frames") {
+            frames(&services).await;
+        }
+        if machine::wanted("chain") {
+            chain(&services).await;
+        }
+        if machine::wanted("million") {
+            submit(&services).await;
+            million(&services).await;
+        }
+        if machine::wanted("workers") {
+            workers(&services).await;
+        }
+    });
+}
+
+/// The floors of one table: a one-row commit, and the way of one message.
+async fn floors(services: &Services, rounds: usize) -> (Series, Series) {
+    let mut commits = Commits::open(&services.postgres.database()).await;
+    let mut trips = Trips::open(&services.rabbit.vhost().amqp_url).await;
+    let (mut commit, mut trip) = <(Series, Series)>::default();
+    for _ in 0..rounds {
+        commit.push(commits.commit().await * 1e3);
+        trip.push(trips.trip().await * 1e3);
+    }
+    (commit, trip)
+}
+
+fn show_floors(commit: &Series, trip: &Series) {
+    line("floor: one row, one commit to Postgres", commit, "ms", "");
+    line("floor: one message, publication to arrival", trip, "ms", "");
+}
+
+async fn fan(services: &Services) {
+    const TASKS: u32 = 10_000;
+    let mut farm = Served::start(services, "farm-fan").await;
+    farm.start_worker().await;
+    let (mut took, mut rate) = <(Series, Series)>::default();
+    for _ in 0..RUNS {
+        let (_, seconds) = farm.run(&jobs::fan(TASKS)).await;
+        took.push(seconds * 1e3);
+        rate.push(f64::from(TASKS + 1) / seconds);
+    }
+    let (commit, trip) = floors(services, 200).await;
+    head("Farm: fan-out of 10,000 tasks and fan-in");
+    line("run", &took, "ms", "");
+    line("tasks a second", &rate, "/s", &verdict(rate.median() >= 40_000.0, "≥ 40,000"));
+    show_floors(&commit, &trip);
+}
+
+async fn frames(services: &Services) {
+    let mut farm = Served::start(services, "farm-frames").await;
+    farm.start_worker().await;
+    let mut took = Series::default();
+    for _ in 0..RUNS {
+        took.push(farm.run(&jobs::frames()).await.1 * 1e3);
+    }
+    let (commit, trip) = floors(services, 200).await;
+    head("Farm: 500 frames × 8 tiles → merge → encode (4,501 tasks)");
+    line("run", &took, "ms", &verdict(took.median() < 200.0, "< 200 ms"));
+    show_floors(&commit, &trip);
+}
+
+async fn chain(services: &Services) {
+    const HOPS: u32 = 100;
+    let mut farm = Served::start(services, "farm-chain").await;
+    farm.start_worker().await;
+    let mut commits = Commits::open(&services.postgres.database()).await;
+    let mut trips = Trips::open(&services.rabbit.vhost().amqp_url).await;
+    let (mut hop, mut commit, mut trip) = <(Series, Series, Series)>::default();
+    let mut ratio = Series::default();
+    for round in 0..2 * RUNS {
+        let (mut hop_ms, mut commit_ms, mut trip_ms) = (0.0, 0.0, 0.0);
+        for turn in 0..3 {
+            // Who begins changes: the disk has other users.
+            match (turn + round) % 3 {
+                0 => {
+                    let (run, _) = farm.run(&jobs::chain(HOPS)).await;
+                    hop_ms = farm.pace_ms(&run).await;
+                }
+                1 => {
+                    for _ in 0..HOPS {
+                        commit_ms += commits.commit().await * 1e3 / f64::from(HOPS);
+                    }
+                }
+                _ => {
+                    for _ in 0..HOPS {
+                        trip_ms += trips.trip().await * 1e3 / f64::from(HOPS);
+                    }
+                }
+            }
+        }
+        hop.push(hop_ms);
+        commit.push(commit_ms);
+        trip.push(trip_ms);
+        ratio.push(hop_ms / (commit_ms + 2.0 * trip_ms));
+    }
+    head("Farm: a chain of 100 tasks: one hop");
+    line("hop", &hop, "ms", "");
+    show_floors(&commit, &trip);
+    let met = ratio.median() <= 1.3;
+    line("hop ÷ (one commit + two messages)", &ratio, "×", &verdict(met, "≤ 1.3"));
+}
+
+/// The answer to the submission of a million tasks. No worker is there that would begin with them.
+async fn submit(services: &Services) {
+    let farm = Served::start(services, "farm-submit").await;
+    let mut took = Series::default();
+    for _ in 0..RUNS {
+        let (run, seconds) = farm.submit(&jobs::million()).await;
+        took.push(seconds * 1e3);
+        let cancel = farm.request(Method::POST, &format!("/v1/runs/{run}/cancel"));
+        let answer = cancel.json(&json!({})).send().await.expect("the server answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    head("Farm: a million tasks");
+    line("submission at the API", &took, "ms", &verdict(took.median() < 50.0, "< 50 ms"));
+}
+
+async fn million(services: &Services) {
+    const TASKS: f64 = 1_000_000.0;
+    let (mut took, mut rate, mut memory) = <(Series, Series, Series)>::default();
+    for _ in 0..3 {
+        let mut farm = Served::start(services, "farm-million").await;
+        farm.start_worker().await;
+        let (run, seconds) = farm.run(&jobs::million()).await;
+        assert_eq!(farm.rows(&run).await, 1_000_000, "each task has ended once");
+        took.push(seconds);
+        rate.push(TASKS / seconds);
+        memory.push(farm.server_megabytes());
+    }
+    line("run", &took, "s", &verdict(took.median() < 30.0, "< 30 s"));
+    line("tasks a second", &rate, "/s", "");
+    line("peak memory of the server", &memory, "MB", &verdict(memory.max() < 250.0, "< 250 MB"));
+    questions(services).await;
+}
+
+/// How long the API takes to show a run of a million tasks, and a page of it, while it runs.
+async fn questions(services: &Services) {
+    let mut farm = Served::start(services, "farm-questions").await;
+    farm.start_worker().await;
+    let (run, _) = farm.submit(&jobs::million()).await;
+    let show = format!("/v1/runs/{run}");
+    // A step, a state and a value: what somebody asks for who looks for something.
+    let page = format!("{show}/tasks?step=render&state=succeeded&dim.tile=3&limit=100");
+    let (mut shown, mut pages) = <(Series, Series)>::default();
+    let mut tick = interval(Duration::from_millis(25));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (seconds, answer) = timed(&farm, &show).await;
+        if answer["state"] != "running" {
+            assert_eq!(answer["state"], "succeeded");
+            break;
+        }
+        shown.push(seconds * 1e3);
+        let (seconds, answer) = timed(&farm, &page).await;
+        assert!(answer["items"].is_array(), "{answer}");
+        pages.push(seconds * 1e3);
+    }
+    assert!(shown.len() > 100, "the run was over after {} questions", shown.len());
+    for (what, series) in [("GET of the run", &shown), ("GET of 100 of its tasks", &pages)] {
+        let p99 = series.percentile(99);
+        let remark = format!("p99 {p99:.1} ms, {}", verdict(p99 < 20.0, "< 20 ms"));
+        line(&format!("{what} while it runs"), series, "ms", &remark);
+    }
+}
+
+async fn timed(farm: &Served, path: &str) -> (f64, Json) {
+    let started = Instant::now();
+    let answer = farm.request(Method::GET, path).send().await.expect("the server answers");
+    let answer = answer.bytes().await.expect("the server answers");
+    let seconds = started.elapsed().as_secs_f64();
+    (seconds, serde_json::from_slice(&answer).expect("JSON"))
+}
+
+/// Workers that do nothing but say that they are alive. They have queues at the broker but do not listen.
+async fn workers(services: &Services) {
+    const COUNT: u32 = 1000;
+    const WATCHED: Duration = Duration::from_secs(30);
+    let farm = Arc::new(Served::start(services, "farm-workers").await);
+    let started = Instant::now();
+    let mut beats = Vec::new();
+    for number in 0..COUNT {
+        let worker = Worker::enrol(&farm, number).await;
+        beats.push(tokio::spawn(worker.live()));
+    }
+    let enrolled = started.elapsed().as_secs_f64() * 1e3 / f64::from(COUNT);
+    sleep(Duration::from_secs(5)).await;
+    let (from, before) = (Instant::now(), farm.server_seconds());
+    sleep(WATCHED).await;
+    let share = (farm.server_seconds() - before) / from.elapsed().as_secs_f64() * 100.0;
+    let memory = farm.server_megabytes();
+    assert!(beats.iter().all(|beat| !beat.is_finished()), "every heartbeat was heard");
+    beats.iter().for_each(tokio::task::JoinHandle::abort);
+    head("Farm: 1,000 workers, a heartbeat of each every 5 s");
+    let one = |value: f64| Series::from_iter([value]);
+    line("enrolment of one", &one(enrolled), "ms", "");
+    line("processor of the server", &one(share), "%", "of one core");
+    line("peak memory of the server", &one(memory), "MB", "");
+}
+
+/// A worker that has nothing to do.
+struct Worker {
+    client: reqwest::Client,
+    url: String,
+    token: String,
+    pause: Duration,
+}
+
+impl Worker {
+    async fn enrol(farm: &Served, number: u32) -> Self {
+        let inventory = pictor_benches::farm::two_slots();
+        let body = json!({ "name": format!("simulated-{number}"), "inventory": inventory });
+        let answer = loop {
+            let asked = farm.request(Method::POST, "/v1/workers").json(&body).send().await;
+            let answer = asked.expect("the server answers");
+            // One account may not ask this often.
+            if answer.status() != StatusCode::TOO_MANY_REQUESTS {
+                break answer;
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        let answer: Json = answer.json().await.expect("JSON");
+        let id = answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+        Self {
+            // A machine of its own has connections of its own.
+            client: reqwest::Client::new(),
+            url: farm.url(&format!("/v1/workers/{id}/heartbeat")),
+            token: answer["token"].as_str().unwrap_or_default().to_owned(),
+            pause: Duration::from_millis(answer["heartbeat_ms"].as_u64().unwrap_or(5000)),
+        }
+    }
+
+    /// Ends when it is not heard.
+    async fn live(self) {
+        let mut tick = interval(self.pause);
+        let body = json!({ "holding": [], "gpus": [], "accepts": true });
+        loop {
+            tick.tick().await;
+            let sent =
+                self.client.post(&self.url).bearer_auth(&self.token).json(&body).send().await;
+            match sent {
+                Ok(answer) if answer.status().is_success() => {}
+                Ok(answer) => panic!("a heartbeat was refused: {}", answer.status()),
+                Err(error) => panic!("a heartbeat was not heard: {error}"),
+            }
+        }
+    }
+}

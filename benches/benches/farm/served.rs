@@ -1,0 +1,217 @@
+//! A farm of processes: the real `pictor serve` and `pictor work` over a Postgres and a RabbitMQ.
+
+use pictor_benches::machine;
+use pictor_test_servers::{Postgres, RabbitMq};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value as Json, json};
+use sqlx::{Connection, PgConnection};
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How often it is looked whether something has happened.
+const LOOK: Duration = Duration::from_millis(2);
+/// What takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// The database server and the broker of all farms that are measured.
+pub(crate) struct Services {
+    pub(crate) postgres: Postgres,
+    pub(crate) rabbit: RabbitMq,
+    program: PathBuf,
+}
+
+impl Services {
+    /// Starts both, and builds `pictor` as it is now.
+    pub(crate) fn start() -> Self {
+        let build = ["build", "--release", "--locked", "--quiet", "-p", "pictor"];
+        let mut cargo = Command::new(env!("CARGO"));
+        let status = cargo.args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(status.is_ok_and(|status| status.success()), "pictor does not build");
+        let this = std::env::current_exe().expect("this program has a file");
+        let program = this.ancestors().nth(2).expect("cargo puts it there").join("pictor");
+        Self { postgres: Postgres::private(), rabbit: RabbitMq::private(""), program }
+    }
+}
+
+/// Ends with its value, and with the thread that started it.
+struct Process(Child);
+
+impl Process {
+    fn start(program: &Path, log: &Path, arguments: &[&str]) -> Self {
+        let log = File::create(log).expect("the disk has room");
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program).args(arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
+        Self(command.spawn().expect("pictor starts"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server with a database and a virtual host of its own, and perhaps a worker.
+pub(crate) struct Served {
+    // In the order in which they end.
+    worker: Option<Process>,
+    server: Process,
+    client: Client,
+    database: PgConnection,
+    url: String,
+    token: String,
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl Served {
+    pub(crate) async fn start(services: &Services, name: &str) -> Self {
+        // Another measurement may have chosen it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = machine::fresh_folder(name);
+        let (database, vhost) = (services.postgres.database(), services.rabbit.vhost());
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let listen = port.expect("there is a port").to_string();
+        let url = format!("http://{listen}");
+        let path = |name: &str| folder.join(name).display().to_string();
+        let server = Process::start(
+            &services.program,
+            &folder.join("server.log"),
+            &[
+                &["serve", "--no-worker", "--listen", &listen, "--public-url", &url][..],
+                &["--data", &path("server"), "--artifacts", &path("artifacts")],
+                &["--database", &database, "--broker", &vhost.amqp_url],
+                &["--broker-management", &vhost.management_url],
+            ]
+            .concat(),
+        );
+        let client = Client::builder().build().expect("TLS is there");
+        let database = PgConnection::connect(&database).await.expect("the database answers");
+        let program = services.program.clone();
+        let token = String::new();
+        let worker = None;
+        let mut farm = Self { worker, server, client, database, url, token, folder, program };
+        farm.wait_until_ready().await;
+        farm
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let (file, end) = (self.folder.join("server/admin-token"), Instant::now() + LIMIT);
+        loop {
+            assert!(Instant::now() < end, "the server is not ready: {}", self.folder.display());
+            sleep(LOOK).await;
+            let ready = self.client.get(format!("{}/readyz", self.url)).send().await;
+            let token = std::fs::read_to_string(&file).unwrap_or_default();
+            if !token.is_empty() && ready.is_ok_and(|answer| answer.status().is_success()) {
+                token.trim().clone_into(&mut self.token);
+                return;
+            }
+        }
+    }
+
+    /// Starts a worker with two slots, and waits until it is known.
+    pub(crate) async fn start_worker(&mut self) {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let (data, token) = (path("worker"), path("server/admin-token"));
+        let arguments = [
+            &["work", "--server", &self.url, "--name", "worker", "--slots", "2"][..],
+            &["--data", &data, "--token-file", &token],
+        ]
+        .concat();
+        let log = self.folder.join("worker.log");
+        self.worker = Some(Process::start(&self.program, &log, &arguments));
+        let end = Instant::now() + LIMIT;
+        // It has its work from the broker when it has done some.
+        let (run, _) = self.submit(&pictor_benches::jobs::chain(1)).await;
+        self.finished(&run, end).await;
+    }
+
+    /// A request that the farm's admin makes.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path)).bearer_auth(&self.token)
+    }
+
+    /// A path of the server.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Submits a job: the run's id, and how many seconds the answer took.
+    pub(crate) async fn submit(&self, text: &str) -> (String, f64) {
+        let body = json!({ "job": text });
+        let started = Instant::now();
+        let answer = self.request(Method::POST, "/v1/runs").json(&body).send().await;
+        let answer: Json = answer.expect("the server answers").json().await.expect("JSON");
+        let seconds = started.elapsed().as_secs_f64();
+        let id = answer["run"]["id"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        (id.to_owned(), seconds)
+    }
+
+    /// Waits until the run's success is committed.
+    async fn finished(&mut self, run: &str, end: Instant) {
+        loop {
+            let state = sqlx::query_scalar::<_, String>("SELECT state FROM run WHERE id = $1");
+            let state = state.bind(run).fetch_one(&mut self.database).await;
+            match &*state.expect("the run is stored") {
+                "succeeded" => return,
+                "running" if Instant::now() < end => sleep(LOOK).await,
+                other => panic!("{run} is {other}: {}", self.folder.display()),
+            }
+        }
+    }
+
+    /// Submits a job and waits for its end: the run's id, and the seconds from the request to the moment
+    /// at which the success is found in the database.
+    pub(crate) async fn run(&mut self, text: &str) -> (String, f64) {
+        let started = Instant::now();
+        let (run, _) = self.submit(text).await;
+        self.finished(&run, started + LIMIT).await;
+        (run, started.elapsed().as_secs_f64())
+    }
+
+    /// Milliseconds between the ends of one task and the next, on average.
+    pub(crate) async fn pace_ms(&mut self, run: &str) -> f64 {
+        let pace = "SELECT (max(time_ms) - min(time_ms))::float8 / (count(*) - 1) FROM attempt \
+                    WHERE run = (SELECT number FROM run WHERE id = $1)";
+        let pace = sqlx::query_scalar::<_, f64>(pace).bind(run).fetch_one(&mut self.database);
+        pace.await.expect("the database works")
+    }
+
+    /// How many rows of history a run has.
+    pub(crate) async fn rows(&mut self, run: &str) -> i64 {
+        let rows = "SELECT count(*) FROM attempt \
+                    WHERE run = (SELECT number FROM run WHERE id = $1)";
+        let rows = sqlx::query_scalar::<_, i64>(rows).bind(run).fetch_one(&mut self.database);
+        rows.await.expect("the database works")
+    }
+
+    /// The most memory that the server has had.
+    pub(crate) fn server_megabytes(&self) -> f64 {
+        machine_megabytes(self.server.0.id())
+    }
+
+    /// The processor time that the server has used so far, in seconds.
+    pub(crate) fn server_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.0.id()));
+        let stat = stat.expect("the server runs");
+        let after = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: f64 = after.skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum();
+        // Linux counts hundredths for everybody.
+        ticks / 100.0
+    }
+}
+
+fn machine_megabytes(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+    let status = status.expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux tells");
+    let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
+    kib.expect("a number of KiB") * 1024.0 / 1e6
+}

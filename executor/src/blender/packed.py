@@ -1,0 +1,94 @@
+"""A packed scene: what it names by an absolute path of the machine where it was packed lies in its tree below `_abs`."""
+import bpy
+import glob
+import os
+import posixpath
+import re
+
+ROUNDS = 16  # libraries that link libraries that link libraries
+
+
+def place(tree, path):
+    """Where the tree has what the scene knows by this absolute path; None for any other path."""
+    path = path.replace("\\", "/")
+    drive = re.match(r"([A-Za-z]):/", path)
+    if drive:
+        path = f"/{drive[1].upper()}/{path[3:]}"
+    elif not path.startswith("/") or path.startswith("//"):
+        return None
+    return os.path.join(tree, "_abs", posixpath.normpath(path).lstrip("/"))
+
+
+def there(path):
+    """Whether it is there: a file, a folder, or any of the tiles or frames that the name stands for."""
+    if os.path.exists(path):
+        return True
+    folder, name = os.path.split(path)
+    wild = re.sub(r"<UDIM>|<UVTILE>", "*", name) if "<" in name else re.sub(r"(\d+)(?!.*\d)", "\0", name)
+    wild = "*".join(glob.escape(part) for part in re.split(r"[*\0]", wild))
+    return wild != glob.escape(name) and any(glob.iglob(os.path.join(glob.escape(folder), wild)))
+
+
+def relocate(tree):
+    """Lets the scene find its files. What the tree has is taken, whatever else lies on this machine."""
+    for _ in range(ROUNDS):
+        moved = [library for library in bpy.data.libraries if move(tree, library, "filepath")]
+        for library in moved:
+            library.reload()
+        if not moved:
+            break
+    for owner in owners():
+        for prop in owner.bl_rna.properties:
+            if prop.type == "STRING" and prop.subtype in ("FILE_PATH", "DIR_PATH") and not prop.is_readonly:
+                move(tree, owner, prop.identifier)
+    for nodes in trees():
+        for node in nodes.nodes:
+            socket = node.inputs.get("Path") if node.bl_idname.startswith("GeometryNodeImport") else None
+            if socket:
+                move(tree, socket, "default_value")
+
+
+def move(tree, owner, name):
+    old = getattr(owner, name)
+    new = place(tree, old) if isinstance(old, str) and old and not old.startswith(tree) else None
+    if not new or not there(new):
+        return False
+    setattr(owner, name, new + "/" if old.endswith(("/", "\\")) else new)
+    return True
+
+
+def trees():
+    for items in (bpy.data.materials, bpy.data.worlds, bpy.data.lights, bpy.data.scenes, bpy.data.textures):
+        yield from (item.node_tree for item in items if getattr(item, "node_tree", None))
+    yield from bpy.data.node_groups
+
+
+def owners():
+    """Everything that may name a file."""
+    for items in (bpy.data.images, bpy.data.fonts, bpy.data.movieclips, bpy.data.sounds, bpy.data.cache_files,
+                  getattr(bpy.data, "volumes", ())):
+        for item in items:
+            if not getattr(item, "packed_file", None):
+                yield item
+            yield from getattr(item, "layers", ()) if isinstance(item, bpy.types.CacheFile) else ()
+    for nodes in trees():
+        yield from nodes.nodes
+    for item in bpy.data.objects:
+        for modifier in item.modifiers:
+            yield from parts(modifier)
+        yield from (system.point_cache for system in item.particle_systems)
+    for scene in bpy.data.scenes:
+        if scene.rigidbody_world and scene.rigidbody_world.point_cache:
+            yield scene.rigidbody_world.point_cache
+        editor = scene.sequence_editor
+        yield from getattr(editor, "strips_all", getattr(editor, "sequences_all", ())) if editor else ()
+
+
+def parts(modifier):
+    yield modifier
+    yield from getattr(modifier, "bakes", ())
+    for name in ("domain_settings", "point_cache"):
+        if getattr(modifier, name, None):
+            yield getattr(modifier, name)
+    canvas = getattr(modifier, "canvas_settings", None)
+    yield from (surface.point_cache for surface in canvas.canvas_surfaces) if canvas else ()

@@ -1,0 +1,86 @@
+//! A worker's settings.
+
+use crate::log::OpenLogs;
+use pictor_tasks::worker::Inventory;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::time::Duration;
+
+/// The programs that runners start: a path, or a name to look for in PATH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// Blender.
+    pub blender: PathBuf,
+    /// ffmpeg.
+    pub ffmpeg: PathBuf,
+    /// ffprobe.
+    pub ffprobe: PathBuf,
+    /// Python 3.
+    pub python: PathBuf,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self {
+            blender: "blender".into(),
+            ffmpeg: "ffmpeg".into(),
+            ffprobe: "ffprobe".into(),
+            python: "python3".into(),
+        }
+    }
+}
+
+/// A worker's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of artifacts, logs and scratch folders. It is made if needed.
+    pub data: PathBuf,
+    /// Tasks at a time. Slot `i` drives GPU `i`, if there is one.
+    pub slots: u32,
+    /// What the machine has.
+    pub inventory: Inventory,
+    /// Whether `command` steps may run here.
+    pub allow_commands: bool,
+    /// How often the worker says that it is alive.
+    pub heartbeat: Duration,
+    /// How long a bundle may be held before it is claimed.
+    pub claim_after: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Where the programs are.
+    pub programs: Programs,
+    /// Told of the logs that tasks write, if somebody sends them on.
+    pub logs: Option<Arc<OpenLogs>>,
+}
+
+impl Config {
+    /// One slot for each GPU, or one, and no commands.
+    pub fn new(data: PathBuf, inventory: Inventory) -> Self {
+        let slots = u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX).max(1);
+        Self {
+            data,
+            slots,
+            inventory,
+            allow_commands: false,
+            heartbeat: Duration::from_secs(5),
+            claim_after: Duration::from_secs(5),
+            grace: Duration::from_secs(1),
+            programs: Programs::default(),
+            logs: None,
+        }
+    }
+
+    /// What the worker has to offer: what the machine has, as far as its operator allows.
+    pub fn offer(&self) -> Inventory {
+        Inventory {
+            slots: self.slots,
+            allows_commands: self.allow_commands,
+            ..self.inventory.clone()
+        }
+    }
+
+    /// The folder of the artifacts.
+    pub fn artifacts(&self) -> PathBuf {
+        self.data.join("artifacts")
+    }
+}

@@ -1,0 +1,245 @@
+//! Requests to the farm's servers: any of them will do, the next one when one does not answer.
+
+use super::wire::{Link, Problem};
+use super::{Backoff, FarmError};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::time::Duration;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an ordinary answer may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest refusal that is read.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// No server answers, or none that could act. Later it may.
+    #[error("{0}")]
+    Away(String),
+    /// The server says no.
+    #[error("{detail} ({status} {code})")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// A stable word.
+        code: String,
+        /// Why, for people.
+        detail: String,
+    },
+}
+
+impl ApiError {
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+
+    /// The status of a refusal.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Away(_) => None,
+            Self::Refused { status, .. } => Some(*status),
+        }
+    }
+}
+
+/// The servers of a farm, and who asks them.
+#[derive(Debug)]
+pub(crate) struct Api {
+    client: Client,
+    servers: Vec<String>,
+    token: String,
+    /// The one that answered last.
+    current: AtomicUsize,
+    /// Nobody answers; it was said.
+    away: AtomicBool,
+}
+
+/// What requests are made with: TLS by rustls and ring. `ca`: certificates to trust beside the system's.
+pub(crate) fn client(ca: Option<&Path>) -> Result<Client, FarmError> {
+    // Another part of the program may have chosen the same one before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .tcp_keepalive(Duration::from_secs(20));
+    if let Some(path) = ca {
+        let unusable = |why: String| FarmError::Settings(format!("use {}: {why}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let certificates =
+            Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(unusable("it holds no certificate".into()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|error| FarmError::Settings(format!("prepare TLS: {error}")))
+}
+
+impl Api {
+    /// Servers, as in `https://farm.example`, of which there is at least one.
+    pub(crate) fn new(client: Client, servers: Vec<String>, token: String) -> Self {
+        let (current, away) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { client, servers, token, current, away }
+    }
+
+    /// The server that answered last.
+    pub(crate) fn server(&self) -> &str {
+        &self.servers[self.current.load(Ordering::Relaxed) % self.servers.len()]
+    }
+
+    /// Asks once, the servers one after another until one answers.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        limit: Option<Duration>,
+    ) -> Result<T, ApiError> {
+        let body = serde_json::to_vec(body).expect("messages are plain data");
+        let mut last = ApiError::Away("there is no server".into());
+        for _ in 0..self.servers.len() {
+            let request =
+                self.to_server(Method::POST, path).header(CONTENT_TYPE, "application/json");
+            let request = request.body(body.clone()).timeout(limit.unwrap_or(ANSWER));
+            let answer = match self.send(request, true).await {
+                Ok(response) => response.bytes().await.map_err(|error| self.lost(&error, true)),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(bytes) => {
+                    let bytes = if bytes.is_empty() { &b"null"[..] } else { &bytes };
+                    return serde_json::from_slice(bytes).map_err(|error| ApiError::Refused {
+                        status: 200,
+                        code: "garbled".into(),
+                        detail: format!("{} answered what makes no sense: {error}", self.server()),
+                    });
+                }
+                Err(error) if error.is_retryable() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks until somebody answers.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.post(path, body, None).await {
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, path, "trying again");
+                    backoff.wait().await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// A request to the present server.
+    pub(crate) fn to_server(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut token = HeaderValue::from_str(&format!("Bearer {}", self.token))
+            .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
+        token.set_sensitive(true);
+        let url = format!("{}{path}", self.server());
+        self.client.request(method, url).header(AUTHORIZATION, token)
+    }
+
+    /// A request to where a link leads. A path is one of this farm's servers. Nobody else is shown the
+    /// worker's token.
+    pub(crate) fn to_link(&self, method: Method, link: &Link) -> Result<RequestBuilder, ApiError> {
+        let mut request = if link.is_ours() {
+            self.to_server(method, &link.url)
+        } else {
+            self.client.request(method, &link.url)
+        };
+        for (name, value) in &link.headers {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
+                let detail = "a link has headers that are none".to_owned();
+                return Err(ApiError::Refused { status: 200, code: "garbled".into(), detail });
+            };
+            // Whoever sends a body says how long it is.
+            if name != reqwest::header::CONTENT_LENGTH && name != reqwest::header::HOST {
+                request = request.header(name, value);
+            }
+        }
+        Ok(request)
+    }
+
+    /// Sends a request once. `ours`: to a server of the farm, which is not the present one any more if it
+    /// does not answer.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        ours: bool,
+    ) -> Result<Response, ApiError> {
+        let response = request.send().await.map_err(|error| self.lost(&error, ours))?;
+        let status = response.status();
+        if ours && status != StatusCode::SERVICE_UNAVAILABLE {
+            self.found();
+        }
+        if status.is_success() {
+            return Ok(response);
+        }
+        let later = matches!(status.as_u16(), 408 | 425 | 429 | 500..=599);
+        let problem = read_problem(response).await;
+        if later {
+            let error = format!("{} {status}", problem.detail);
+            return Err(if ours { self.next(error) } else { ApiError::Away(error) });
+        }
+        let Problem { code, detail } = problem;
+        Err(ApiError::Refused { status: status.as_u16(), code, detail })
+    }
+
+    /// A line that broke.
+    pub(crate) fn lost(&self, error: &reqwest::Error, ours: bool) -> ApiError {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(next) = cause {
+            text = format!("{text}: {next}");
+            cause = next.source();
+        }
+        if ours { self.next(text) } else { ApiError::Away(text) }
+    }
+
+    fn next(&self, error: String) -> ApiError {
+        if !self.away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(server = self.server(), error, "a server does not answer");
+        }
+        self.current.fetch_add(1, Ordering::Relaxed);
+        ApiError::Away(error)
+    }
+
+    fn found(&self) {
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!(server = self.server(), "a server answers again");
+        }
+    }
+}
+
+/// What a refusal says. Servers of others say it in other words.
+async fn read_problem(mut response: Response) -> Problem {
+    let mut bytes = Vec::new();
+    while let Ok(Some(piece)) = response.chunk().await {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > REFUSAL_BYTES_MAX {
+            break;
+        }
+    }
+    serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(&bytes);
+        let detail = text.chars().take(300).collect::<String>().trim().to_owned();
+        Problem { code: "unknown".into(), detail }
+    })
+}

@@ -1,0 +1,267 @@
+//! Transfers over bad lines, to servers that come and go: a listener that answers as a test says, and
+//! hangs up in the middle where it says so.
+
+use super::Tickets;
+use super::api::{Api, client};
+use super::logs::LogPost;
+use super::store::FarmStore;
+use crate::artifacts::Place;
+use crate::cache::{Cache, Fetched, Watch};
+use crate::log::{LogWriter, OpenLogs};
+use crate::task::{Activity, Progress, Stopper};
+use pictor_tasks::message::{Execution, Output, RunId, StepKey, Try, WorkerId};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a server was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    /// `PUT /x`.
+    line: String,
+    headers: String,
+    body: Vec<u8>,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    status: u16,
+    headers: &'static str,
+    body: Vec<u8>,
+    /// It hangs up after so many bytes of the body.
+    cut: Option<usize>,
+}
+
+fn ok(body: impl Into<Vec<u8>>) -> Answer {
+    Answer { status: 200, body: body.into(), ..Answer::default() }
+}
+
+fn status(status: u16) -> Answer {
+    Answer { status, body: br#"{"code":"x","detail":"no"}"#.to_vec(), ..Answer::default() }
+}
+
+/// A server that gives these answers, one after another.
+struct Server {
+    address: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Server {
+    async fn start(answers: Vec<Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::<Mutex<Vec<Asked>>>::default();
+        let (log, mut answers) = (asked.clone(), VecDeque::from(answers));
+        tokio::spawn(async move {
+            while let Some(answer) = answers.pop_front() {
+                let (mut line, _) = listener.accept().await.unwrap();
+                let request = read(&mut line).await;
+                log.lock().unwrap().push(request);
+                let Answer { status, headers, body, cut } = answer;
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                line.write_all(head.as_bytes()).await.unwrap();
+                line.write_all(&body[..cut.unwrap_or(length)]).await.unwrap();
+                line.shutdown().await.unwrap();
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|asked| asked.line.clone()).collect()
+    }
+
+    fn asked(&self, number: usize) -> Asked {
+        self.asked.lock().unwrap()[number].clone()
+    }
+}
+
+async fn read(line: &mut TcpStream) -> Asked {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(at) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        assert!(line.read_buf(&mut bytes).await.unwrap() > 0, "a whole request");
+    };
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length: usize = length.map_or(0, |length| length.parse().unwrap());
+    while bytes.len() < end + length {
+        assert!(line.read_buf(&mut bytes).await.unwrap() > 0, "a whole body");
+    }
+    let (first, headers) = head.split_once("\r\n").unwrap();
+    let line = first.trim_end_matches(" http/1.1").to_owned();
+    Asked { line, headers: headers.to_owned(), body: bytes[end..].to_vec() }
+}
+
+struct Bench {
+    folder: TempDir,
+    store: FarmStore,
+    key: StepKey,
+    watch: Watch,
+}
+
+const TASK: Try = Try { index: 7, attempt: 1 };
+
+impl Bench {
+    fn new(servers: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let servers = servers.iter().map(|server| (*server).to_owned()).collect();
+        let api = Arc::new(Api::new(client(None).unwrap(), servers, "secret".into()));
+        let cache = Cache::open(&folder.path().join("cache"), 1 << 20).unwrap();
+        let tickets = Tickets(Arc::new(|_, _| None));
+        let key = StepKey { run: RunId("r".into()), step: 0, generation: 0 };
+        let watch = Watch { progress: Progress::new(Activity::new()).0, stop: Stopper::new().1 };
+        Self { folder, store: FarmStore::new(api, WorkerId(3), tickets, cache), key, watch }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { key: &self.key, step: "render", task: TASK, execution: Execution(255) }
+    }
+
+    async fn asset(&self, bytes: &[u8]) -> Result<Fetched, pictor_tasks::message::Failure> {
+        let digest = blake3::hash(bytes).to_hex().to_string();
+        self.store.asset(&digest, &self.folder.path().join("part"), &self.watch).await
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+#[tokio::test]
+async fn a_download_goes_on_where_the_line_was_cut() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let cut = Answer { cut: Some(60_000), ..ok(bytes.clone()) };
+    let rest = Answer {
+        headers: "content-range: bytes 60000-99999/100000\r\n",
+        status: 206,
+        ..ok(&bytes[60_000..])
+    };
+    let server = Server::start(vec![cut, rest]).await;
+    let bench = Bench::new(&[&server.address]);
+    let fetched = bench.asset(&bytes).await.unwrap();
+    assert_eq!(fetched, Fetched { digest: digest(&bytes), size_bytes: 100_000 });
+    assert_eq!(std::fs::read(bench.folder.path().join("part")).unwrap(), bytes);
+    let second = server.asked(1);
+    assert_eq!(second.line, format!("get /v1/workers/3/assets/{}", digest(&bytes)));
+    assert!(second.headers.contains("range: bytes=60000-"), "{}", second.headers);
+    assert!(second.headers.contains("authorization: bearer secret"), "{}", second.headers);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_go_on_starts_anew_and_one_that_is_away_is_waited_for() {
+    let bytes = b"0123456789".to_vec();
+    let cut = Answer { cut: Some(4), ..ok(bytes.clone()) };
+    let server = Server::start(vec![cut, status(503), ok(bytes.clone())]).await;
+    let bench = Bench::new(&["http://127.0.0.1:1", &server.address]);
+    let fetched = bench.asset(&bytes).await.unwrap();
+    assert_eq!(fetched.digest, digest(&bytes));
+    assert_eq!(server.lines().len(), 3);
+    assert_eq!(std::fs::read(bench.folder.path().join("part")).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_file_that_the_server_does_not_have_is_no_reason_to_wait() {
+    let server = Server::start(vec![status(404)]).await;
+    let failure = Bench::new(&[&server.address]).asset(b"x").await.unwrap_err();
+    assert!(failure.message.ends_with("no (404 x). Submit the job again."), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_token() {
+    let bytes = b"frame".to_vec();
+    let storage = Server::start(vec![status(403), ok(bytes.clone())]).await;
+    let link = |name: &str| {
+        let output = json!({"name": "image", "key": "runs/r/a.exr", "digest": digest(b"frame"),
+                            "size_bytes": 5});
+        let input = json!({"step": "s", "label": "", "index": 0, "output": output});
+        let url = format!("{}/{name}", storage.address);
+        let link = json!({"url": url, "headers": {"x-signed": name, "host": "y"}});
+        ok(json!({"inputs": [{"input": input, "link": link}]}).to_string())
+    };
+    let server = Server::start(vec![link("old"), link("new")]).await;
+    let bench = Bench::new(&[&server.address]);
+    let inputs = bench.store.inputs(&bench.key, TASK).await.unwrap();
+    let output: &Output = &inputs[0].input.output;
+    let part = bench.folder.path().join("part");
+    let fetched = bench.store.input(bench.place(), output, &part, &bench.watch).await.unwrap();
+    assert_eq!(fetched.digest, digest(b"frame"));
+    assert_eq!(storage.lines(), ["get /old", "get /new"]);
+    let headers = storage.asked(1).headers;
+    assert!(headers.contains("x-signed: new"), "{headers}");
+    assert!(!headers.contains("authorization") && !headers.contains("host: y"), "{headers}");
+}
+
+#[tokio::test]
+async fn an_upload_is_hashed_on_the_way_and_tried_again() {
+    let place = || {
+        let link = json!({"url": "/v1/workers/3/artifacts/k", "headers": {"pictor-link": "1"}});
+        ok(json!({"key": "k", "link": link}).to_string())
+    };
+    let server = Server::start(vec![place(), status(503), place(), status(201)]).await;
+    let bench = Bench::new(&[&server.address]);
+    let path = bench.folder.path().join("frame.exr");
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let stored = bench.store.put(bench.place(), "frame.exr", &path, &bench.watch).await.unwrap();
+    assert_eq!(stored, ("k".into(), Fetched { digest: digest(&bytes), size_bytes: 1_000_000 }));
+    let asked: serde_json::Value = serde_json::from_slice(&server.asked(0).body).unwrap();
+    let expected = json!({
+        "key": {"run": "r", "step": 0, "generation": 0}, "task": {"index": 7, "attempt": 1},
+        "execution": 255, "ticket": null, "step": "render", "file": "frame.exr",
+        "size_bytes": 1_000_000,
+    });
+    assert_eq!(asked, expected);
+    let sent = server.asked(3);
+    assert_eq!(sent.line, "put /v1/workers/3/artifacts/k");
+    assert_eq!(sent.body, bytes);
+    assert!(sent.headers.contains("pictor-link: 1"), "{}", sent.headers);
+    // A later task of this worker finds it here.
+    assert_eq!(bench.store.cache.size_bytes(), 1_000_000);
+}
+
+#[tokio::test]
+async fn logs_are_sent_piece_by_piece_and_what_cannot_be_sent_waits() {
+    let server =
+        Server::start(vec![status(204), status(503), status(204), status(409), status(204)]).await;
+    let bench = Bench::new(&[&server.address]);
+    let (data, open) = (bench.folder.path(), Arc::<OpenLogs>::default());
+    let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open.clone());
+    let path = data.join("logs/r/render/7/1-00000000000000ff.log");
+    let log = LogWriter::new(path.clone(), Activity::new(), Some(open.clone()));
+    post.send_all().await.unwrap();
+    log.line("one");
+    post.send_all().await.unwrap();
+    log.line("two");
+    assert!(post.send_all().await.unwrap_err().is_retryable());
+    post.send_all().await.unwrap();
+    let body = |number: usize| String::from_utf8(server.asked(number).body).unwrap();
+    assert_eq!([body(0), body(1), body(2)], ["one\n", "two\n", "two\n"]);
+    let line = "put /v1/workers/3/logs/r/render/7/1-00000000000000ff?offset=";
+    assert_eq!(server.lines(), [0, 4, 4].map(|offset| format!("{line}{offset}")));
+    assert!(path.exists());
+    // A server that lost what it had gets everything.
+    log.line("three");
+    drop(log);
+    post.send_all().await.unwrap();
+    assert_eq!([body(3), body(4)], ["three\n", "one\ntwo\nthree\n"]);
+    assert!(!path.exists() && !data.join("logs/r").exists());
+    // What an earlier process left is sent too.
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "left\n").unwrap();
+    let server = Server::start(vec![status(204)]).await;
+    let bench = Bench::new(&[&server.address]);
+    let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open);
+    post.send_all().await.unwrap();
+    assert_eq!(server.asked(0).body, b"left\n");
+    assert!(!path.exists());
+}

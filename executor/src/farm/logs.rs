@@ -1,0 +1,180 @@
+//! Logs of tasks on their way to the server: every second, or as soon as there is much. A log that could
+//! not be sent waits on the disk, also over a restart, but not without limit.
+
+use super::Backoff;
+use super::api::{Api, ApiError};
+use super::wire::Link;
+use crate::log::OpenLogs;
+use pictor_tasks::message::WorkerId;
+use reqwest::Method;
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::time::{Duration, timeout};
+
+/// How long a line may wait.
+const EVERY: Duration = Duration::from_secs(1);
+/// How much is sent at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+/// How long sending that may take.
+const SENDING: Duration = Duration::from_secs(30);
+/// What finished logs may take while they wait. The oldest go first.
+const WAITING_BYTES_MAX: u64 = 1 << 30;
+
+/// Sends logs.
+#[derive(Debug)]
+pub(crate) struct LogPost {
+    api: Arc<Api>,
+    worker: WorkerId,
+    /// The folder of all logs.
+    folder: PathBuf,
+    open: Arc<OpenLogs>,
+    logs: BTreeMap<PathBuf, Log>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Log {
+    sent: u64,
+    /// Nothing more is written to it.
+    whole: bool,
+}
+
+impl LogPost {
+    /// A post for the logs below `data`, with those that an earlier process left there.
+    pub(crate) fn new(api: Arc<Api>, worker: WorkerId, data: &Path, open: Arc<OpenLogs>) -> Self {
+        let folder = data.join("logs");
+        let logs = left_behind(&folder).into_iter();
+        let logs = logs.map(|path| (path, Log { sent: 0, whole: true })).collect();
+        Self { api, worker, folder, open, logs }
+    }
+
+    /// Sends until it is dropped.
+    pub(crate) async fn run(&mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            // Either way there is something to do.
+            let _ = timeout(EVERY, self.open.news()).await;
+            match self.send_all().await {
+                Ok(()) => backoff = Backoff::default(),
+                Err(error) => {
+                    tracing::debug!(%error, "logs wait");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Sends everything that is there.
+    pub(crate) async fn send_all(&mut self) -> Result<(), ApiError> {
+        for (path, whole) in self.open.take() {
+            self.logs.entry(path).or_default().whole |= whole;
+        }
+        self.bound();
+        let paths: Vec<PathBuf> = self.logs.keys().cloned().collect();
+        for path in paths {
+            self.send(&path).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, path: &Path) -> Result<(), ApiError> {
+        let Some(mut log) = self.logs.get(path).copied() else { return Ok(()) };
+        loop {
+            let Ok(piece) = read_piece(path, log.sent) else {
+                // Somebody removed it; nothing can be done about that.
+                self.logs.remove(path);
+                return Ok(());
+            };
+            if piece.is_empty() {
+                break;
+            }
+            let length = piece.len() as u64;
+            let link = Link::to(self.address(path, log.sent));
+            let request = self.api.to_link(Method::PUT, &link)?.body(piece).timeout(SENDING);
+            match self.api.send(request, true).await {
+                Ok(_) => log.sent += length,
+                Err(error) if error.is_retryable() => return Err(error),
+                // It has less than we thought, or more.
+                Err(error) if error.status() == Some(409) && log.sent > 0 => log.sent = 0,
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "a log is not wanted");
+                    log = Log { sent: u64::MAX, whole: log.whole };
+                    break;
+                }
+            }
+        }
+        if log.whole {
+            self.logs.remove(path);
+            remove(path, &self.folder);
+        } else {
+            self.logs.insert(path.to_owned(), log);
+        }
+        Ok(())
+    }
+
+    /// `…/logs/run/step/index/attempt-execution?offset=N`.
+    fn address(&self, path: &Path, offset: u64) -> String {
+        let name = path.with_extension("");
+        let name = name.strip_prefix(&self.folder).unwrap_or(&name).to_string_lossy().into_owned();
+        format!("/v1/workers/{}/logs/{name}?offset={offset}", self.worker.0)
+    }
+
+    /// Gives up the oldest finished logs if there are too many.
+    fn bound(&mut self) {
+        let waiting = self.logs.iter().filter(|(_, log)| log.whole);
+        let mut waiting: Vec<_> = waiting
+            .filter_map(|(path, _)| {
+                let meta = std::fs::metadata(path).ok()?;
+                Some((meta.modified().ok()?, meta.len(), path.clone()))
+            })
+            .collect();
+        waiting.sort();
+        let mut bytes: u64 = waiting.iter().map(|(_, size, _)| size).sum();
+        for (_, size, path) in waiting {
+            if bytes <= WAITING_BYTES_MAX {
+                return;
+            }
+            tracing::warn!(path = %path.display(), "a log is given up: too much waits for the server");
+            bytes -= size;
+            self.logs.remove(&path);
+            remove(&path, &self.folder);
+        }
+    }
+}
+
+fn read_piece(path: &Path, from: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    let mut piece = Vec::new();
+    if from < file.metadata()?.len() {
+        file.seek(SeekFrom::Start(from))?;
+        file.take(PIECE_BYTES).read_to_end(&mut piece)?;
+    }
+    Ok(piece)
+}
+
+/// Logs of an earlier process.
+fn left_behind(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(left_behind(&path));
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Removes a log and the folders that are empty then.
+fn remove(path: &Path, folder: &Path) {
+    // What stays is sent again at the next start.
+    let _ = std::fs::remove_file(path);
+    let parents = path.ancestors().skip(1).take_while(|parent| *parent != folder);
+    for parent in parents {
+        if std::fs::remove_dir(parent).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A worker of a farm, on a machine of its own: it enrols with a server, gets its work and reports by the
+//! broker, and says and gets everything else by HTTP.
+
+mod api;
+mod duty;
+#[cfg(test)]
+mod faults;
+mod hours;
+mod identity;
+mod idle;
+mod logs;
+mod outbox;
+mod store;
+mod wire;
+
+pub use hours::{Hours, HoursError};
+pub(crate) use store::FarmStore;
+
+use crate::agent::{Agent, Handle, Intake};
+use crate::artifacts::Artifacts;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::inventory::Telemetry;
+use crate::log::OpenLogs;
+use api::Api;
+use duty::{Duty, Standing};
+use identity::Identity;
+use logs::LogPost;
+use outbox::FarmOutbox;
+use pictor_queue::{Address, RabbitReports, RabbitWorker, Ticket};
+use pictor_tasks::message::{StepKey, Try, WorkerId};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fmt;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep, timeout};
+use wire::Service;
+
+/// How often working hours and idleness are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a farm that cannot be reached keeps a worker from ending that has nothing more to do.
+const GOODBYE: Duration = Duration::from_secs(30);
+/// The same if somebody is in a hurry.
+const SHORT_GOODBYE: Duration = Duration::from_secs(3);
+/// How long the last lines of logs may take.
+const LAST_LOGS: Duration = Duration::from_secs(5);
+
+/// Why a worker cannot work, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum FarmError {
+    /// Whoever starts it has to change something.
+    #[error("{0}")]
+    Settings(String),
+    /// The farm does not want it: its operator has to act.
+    #[error("the farm refuses this worker: {0}")]
+    Refused(String),
+    /// The farm knows it no longer.
+    #[error("the farm does not know this worker any more: {0}")]
+    Unknown(String),
+    /// Its data folder cannot be used.
+    #[error("use {}: {source}", path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl FarmError {
+    /// Whether the same may work later.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+/// What a worker is told when it is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The farm's servers, as in `https://farm.example`; at least one.
+    pub servers: Vec<String>,
+    /// The token to enrol with. Not needed once the worker is known.
+    pub enrolment: Option<String>,
+    /// The worker's name. The same name of the same account is the same worker.
+    pub name: String,
+    /// Certificates (PEM) to trust beside the system's.
+    pub ca: Option<PathBuf>,
+    /// The worker's folder: who it is. Nobody else may work in it at the same time.
+    pub data: PathBuf,
+    /// What the machine has, and where its other files are: a folder of the worker's own.
+    pub config: Config,
+    /// Room for scenes and artifacts.
+    pub cache_bytes: u64,
+    /// When it works; always otherwise.
+    pub hours: Option<Hours>,
+    /// It works only while nobody has used the machine for so long.
+    pub idle_for: Option<Duration>,
+    /// What was begun may be finished within this before it is handed back.
+    pub drain: Duration,
+}
+
+/// How a worker is asked to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leave {
+    /// It is not.
+    #[default]
+    No,
+    /// It finishes what it can in time, and hands back the rest.
+    Drain,
+    /// It hands everything back.
+    Now,
+}
+
+/// A worker that its farm knows.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    client: reqwest::Client,
+    identity: Identity,
+    /// Held as long as the worker lives.
+    lock: File,
+}
+
+/// Pauses between tries: longer and longer, and never the same for two workers.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LAST: Duration = Duration::from_secs(10);
+
+    pub(crate) async fn wait(&mut self) {
+        let pause = (Self::FIRST * 2_u32.pow(self.tries.min(10))).min(Self::LAST);
+        self.tries += 1;
+        let random = RandomState::new().hash_one(self.tries) % 512;
+        let share = 512 + u32::try_from(random).expect("less than 512");
+        sleep(pause * share / 1024).await;
+    }
+}
+
+/// Finds the ticket that came with a task.
+#[derive(Clone)]
+pub(crate) struct Tickets(Arc<FindTicket>);
+
+type FindTicket = dyn Fn(&StepKey, Try) -> Option<Ticket> + Send + Sync;
+
+impl Tickets {
+    pub(crate) fn of(&self, key: &StepKey, task: Try) -> Option<Ticket> {
+        (self.0)(key, task)
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tickets")
+    }
+}
+
+impl Worker {
+    /// Becomes a worker of the farm, or the one that it was before. Waits until a server answers.
+    pub async fn enrol(settings: Settings) -> Result<Self, FarmError> {
+        let client = api::client(settings.ca.as_deref())?;
+        let lock = lock(&settings.data)?;
+        let identity = Identity::take(&settings, &client, &settings.config.offer()).await?;
+        Ok(Self { settings, client, identity, lock })
+    }
+
+    /// Forgets who the worker was, so that it can enrol anew.
+    pub fn forget(settings: &Settings) -> Result<(), FarmError> {
+        Identity::forget(&settings.data)
+    }
+
+    /// The worker's id in its farm.
+    pub fn id(&self) -> WorkerId {
+        self.identity.id
+    }
+
+    /// Where the broker is, for people: without name and password.
+    pub fn broker(&self) -> String {
+        let url = &self.identity.amqp_url;
+        match url.split_once("://").zip(url.rsplit_once('@')) {
+            Some(((scheme, _), (_, host))) => format!("{scheme}://{host}"),
+            None => url.clone(),
+        }
+    }
+
+    /// Works until it is asked to leave, or the farm does not know it any more.
+    pub async fn work(self, mut leave: watch::Receiver<Leave>) -> Result<(), FarmError> {
+        let (mut shift, mut logs, _lock) = self.begin().await?;
+        let ended = tokio::select! {
+            ended = shift.run(&mut leave) => ended,
+            () = logs.run() => unreachable!("logs are sent for ever"),
+        };
+        // What is left is sent at the next start.
+        let _ = timeout(LAST_LOGS, logs.send_all()).await;
+        shift.reports.close().await;
+        ended
+    }
+
+    async fn begin(self) -> Result<(Shift, LogPost, File), FarmError> {
+        let Self { settings, client, identity, lock } = self;
+        let Settings { servers, enrolment, ca, mut config, cache_bytes, .. } = settings;
+        let (id, data) = (identity.id, config.data.clone());
+        let unusable = |path: PathBuf| move |source| FarmError::Data { path, source };
+        let certificates = match ca {
+            Some(ca) => Some(std::fs::read_to_string(&ca).map_err(unusable(ca))?),
+            None => None,
+        };
+        let broker = Address::new(&identity.amqp_url, certificates)
+            .map_err(|error| FarmError::Settings(error.to_string()))?;
+        let folder = data.join("cache");
+        let opened = tokio::task::spawn_blocking({
+            let folder = folder.clone();
+            move || Ok((Cache::open(&folder, cache_bytes)?, Arc::new(Telemetry::new())))
+        });
+        let opened = opened.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let (cache, telemetry) = opened.map_err(unusable(folder))?;
+        let mut duty = Duty::new(settings.hours, settings.idle_for, settings.drain);
+        let (standing, stands) = watch::channel(duty.look(Service::Enabled, false).await);
+        let (service, serves) = watch::channel(Service::Enabled);
+        let (unknown, why_unknown) = watch::channel(None);
+        let api = Arc::new(Api::new(client, servers, identity.token));
+        let (queue, reports) = RabbitWorker::connect(broker, id);
+        let tickets = reports.clone();
+        let tickets = Tickets(Arc::new(move |key, task| tickets.ticket(key, task)));
+        let store = Arc::new(FarmStore::new(api.clone(), id, tickets, cache));
+        let open = Arc::<OpenLogs>::default();
+        let logs = LogPost::new(api.clone(), id, &data, open.clone());
+        config.logs = Some(open);
+        config.heartbeat = Duration::from_millis(identity.heartbeat_ms.clamp(100, 60_000));
+        let outbox = FarmOutbox {
+            api,
+            worker: id,
+            reports: reports.clone(),
+            store: store.clone(),
+            telemetry,
+            data: data.clone(),
+            inventory: Mutex::default(),
+            standing: stands,
+            service,
+            unknown,
+        };
+        let artifacts = Artifacts::of_farm(store);
+        let handle = Agent::start(Box::new(queue), Arc::new(outbox), id, config, artifacts)
+            .map_err(unusable(data))?;
+        handle.take(standing.borrow().intake);
+        let can_enrol = enrolment.is_some();
+        let drain = settings.drain;
+        let shift =
+            Shift { handle, duty, standing, serves, why_unknown, reports, drain, can_enrol };
+        Ok((shift, logs, lock))
+    }
+}
+
+/// Locks a worker's folder for this process.
+fn lock(data: &Path) -> Result<File, FarmError> {
+    let path = data.join("worker.lock");
+    let unusable = |source| FarmError::Data { path: path.clone(), source };
+    std::fs::create_dir_all(data).map_err(unusable)?;
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(unusable)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(FarmError::Settings(format!(
+            "another worker works in {}; give this one a folder of its own with --data DIR",
+            data.display()
+        ))),
+        Err(error) => Err(unusable(error.into())),
+    }
+}
+
+/// A worker at work.
+struct Shift {
+    handle: Handle,
+    duty: Duty,
+    standing: watch::Sender<Standing>,
+    serves: watch::Receiver<Service>,
+    why_unknown: watch::Receiver<Option<String>>,
+    reports: RabbitReports,
+    drain: Duration,
+    can_enrol: bool,
+}
+
+impl Shift {
+    async fn run(&mut self, leave: &mut watch::Receiver<Leave>) -> Result<(), FarmError> {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let reports = self.reports.clone();
+        let why = loop {
+            let event = tokio::select! {
+                () = self.handle.ended() => Event::Ended,
+                why = unknown(&mut self.why_unknown) => Event::Unknown(why),
+                () = reports.refused(), if self.can_enrol => {
+                    Event::Unknown("the broker refuses its name or password".into())
+                }
+                () = asked(leave, Leave::Drain) => Event::Leave,
+                _ = look.tick() => Event::Look,
+                _ = self.serves.changed() => Event::Look,
+            };
+            match event {
+                Event::Ended => return Ok(()),
+                Event::Unknown(why) => break why,
+                Event::Leave => {
+                    self.leave(leave).await;
+                    return Ok(());
+                }
+                Event::Look => self.look().await,
+            }
+        };
+        self.handle.leave(Intake::HandBack);
+        let _ = timeout(SHORT_GOODBYE, self.handle.ended()).await;
+        Err(FarmError::Unknown(why))
+    }
+
+    /// Takes work, or stops taking it, as things stand.
+    async fn look(&mut self) {
+        let service = *self.serves.borrow_and_update();
+        let now = self.duty.look(service, self.handle.holds() > 0).await;
+        if *self.standing.borrow() == now {
+            return;
+        }
+        match now.intake {
+            Intake::Open => tracing::info!("this worker takes work"),
+            Intake::Finish => tracing::info!("this worker takes no more work: {}", now.reason),
+            Intake::HandBack => tracing::info!("this worker hands its work back: {}", now.reason),
+        }
+        let intake = now.intake;
+        self.standing.send_replace(now);
+        self.handle.take(intake);
+    }
+
+    /// Finishes what can be finished in time, hands back the rest, and says goodbye.
+    async fn leave(&mut self, leave: &mut watch::Receiver<Leave>) {
+        let hurry = *leave.borrow() == Leave::Now || self.drain.is_zero();
+        let begin = if hurry { Intake::HandBack } else { Intake::Finish };
+        self.standing.send_replace(Standing::closed(begin, "it is shutting down"));
+        self.handle.leave(begin);
+        let deadline = Instant::now() + self.drain;
+        if !hurry {
+            let count = self.handle.holds();
+            tracing::info!("shutting down: waiting for {count} bundles of tasks");
+            tokio::select! {
+                () = self.handle.ended() => return,
+                () = tokio::time::sleep_until(deadline) => {}
+                () = asked(leave, Leave::Now) => {}
+            }
+            self.handle.leave(Intake::HandBack);
+        }
+        let patience = async {
+            tokio::select! {
+                () = sleep(GOODBYE) => {}
+                () = asked(leave, Leave::Now) => sleep(SHORT_GOODBYE).await,
+            }
+        };
+        tokio::select! {
+            () = self.handle.ended() => {}
+            () = patience => tracing::warn!(
+                "the farm cannot be reached: what was not reported is done again by others"
+            ),
+        }
+    }
+}
+
+/// What a shift has to react to.
+enum Event {
+    Ended,
+    Unknown(String),
+    Leave,
+    Look,
+}
+
+/// Resolves when the worker is asked to leave as urgently as this, or more.
+async fn asked(leave: &mut watch::Receiver<Leave>, urgency: Leave) {
+    if leave.wait_for(|leave| *leave >= urgency).await.is_err() {
+        // Nobody is left who could ask.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when the farm does not know the worker any more, with the reason.
+async fn unknown(why: &mut watch::Receiver<Option<String>>) -> String {
+    match why.wait_for(Option::is_some).await {
+        Ok(why) => why.clone().unwrap_or_default(),
+        // Nobody speaks with the farm any more.
+        Err(_) => std::future::pending().await,
+    }
+}

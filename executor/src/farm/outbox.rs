@@ -1,0 +1,115 @@
+//! The worker's sending half: reports by the broker, everything else by HTTP.
+
+use super::api::{Api, ApiError};
+use super::duty::Standing;
+use super::store::FarmStore;
+use super::wire::{Heartbeat, Holding, Orders, Service};
+use crate::agent::Intake;
+use crate::inventory::Telemetry;
+use crate::task::lock;
+use async_trait::async_trait;
+use pictor_queue::{Outbox, RabbitReports, SendError, ToOwner};
+use pictor_tasks::message::{Input, StepKey, Try, WorkerId};
+use pictor_tasks::worker::Inventory;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio::time::Duration;
+
+/// The next heartbeat is about to come when this one is given up.
+const HEARTBEAT: Duration = Duration::from_secs(4);
+
+/// What a worker sends to its farm.
+#[derive(Debug)]
+pub(crate) struct FarmOutbox {
+    pub(crate) api: Arc<Api>,
+    pub(crate) worker: WorkerId,
+    /// Takes reports to the broker.
+    pub(crate) reports: RabbitReports,
+    pub(crate) store: Arc<FarmStore>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) data: PathBuf,
+    /// What the machine has, until a server has heard it.
+    pub(crate) inventory: Mutex<Option<Inventory>>,
+    pub(crate) standing: watch::Receiver<Standing>,
+    /// What the operator wants.
+    pub(crate) service: watch::Sender<Service>,
+    /// Why the farm does not know this worker any more.
+    pub(crate) unknown: watch::Sender<Option<String>>,
+}
+
+impl FarmOutbox {
+    /// Says once that we are alive. If nobody hears it, the next time is near.
+    async fn heartbeat(&self, held: Vec<(StepKey, Vec<Try>)>) {
+        let (telemetry, data) = (self.telemetry.clone(), self.data.clone());
+        let look = move || (telemetry.gpus(), telemetry.machine(&data));
+        let (gpus, machine) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
+        let Standing { intake, reason } = self.standing.borrow().clone();
+        let inventory = lock(&self.inventory).clone();
+        let heartbeat = Heartbeat {
+            holding,
+            gpus,
+            machine,
+            inventory: inventory.as_ref(),
+            accepts: intake == Intake::Open,
+            reason: &reason,
+        };
+        let path = format!("/v1/workers/{}/heartbeat", self.worker.0);
+        match self.api.post::<Orders>(&path, &heartbeat, Some(HEARTBEAT)).await {
+            Ok(orders) => {
+                if inventory.is_some() {
+                    *lock(&self.inventory) = None;
+                }
+                self.service
+                    .send_if_modified(|now| std::mem::replace(now, orders.state) != orders.state);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a heartbeat was not heard");
+                self.notice(&error);
+            }
+        }
+    }
+
+    /// A farm that does not know us gives us no more work.
+    fn notice(&self, error: &ApiError) {
+        if matches!(error.status(), Some(401 | 403 | 404)) {
+            self.unknown.send_replace(Some(error.to_string()));
+        }
+    }
+}
+
+#[async_trait]
+impl Outbox for FarmOutbox {
+    async fn send(&self, message: ToOwner) -> Result<(), SendError> {
+        match message {
+            ToOwner::Report(report) => return self.reports.send(report).await,
+            ToOwner::Joined(_, inventory) => {
+                *lock(&self.inventory) = Some(inventory);
+                self.heartbeat(Vec::new()).await;
+            }
+            ToOwner::Heartbeat(_, held) => self.heartbeat(held).await,
+            ToOwner::Left(id) => {
+                let path = format!("/v1/workers/{}/left", id.0);
+                let said = self.api.post_patiently::<serde_json::Value>(&path, &()).await;
+                if let Err(error) = said {
+                    tracing::warn!(%error, "the farm does not take our goodbye");
+                }
+            }
+            // Asked by HTTP; made by servers.
+            ToOwner::Inputs { .. } | ToOwner::Barrier(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn inputs(&self, key: StepKey, task: Try) -> Option<Vec<Input>> {
+        match self.store.inputs(&key, task).await {
+            Ok(inputs) => Some(inputs.into_iter().map(|linked| linked.input).collect()),
+            Err(error) => {
+                tracing::warn!(%error, run = %key.run, "a task is not ours any more");
+                self.reports.forget(&key, &[task]);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Artifact storage of a farm, as its workers see it: links that a server gives, bytes that are hashed on
+//! the way. An outage of ours costs time and nothing else: it is tried again until somebody answers.
+
+use super::api::{Api, ApiError};
+use super::wire::{Inputs, InputsOf, Link, LinkedInput, OutputOf, OutputPlace};
+use super::{Backoff, Tickets};
+use crate::artifacts::{Place, storage_failure};
+use crate::cache::{Cache, Fetched, Watch};
+use crate::task::{failure, lock};
+use pictor_tasks::message::{Failure, FailureKind, Output, StepKey, Try, WorkerId};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use reqwest::{Body, Method, StatusCode};
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio_util::io::{InspectReader, ReaderStream};
+
+/// A line on which nothing moves for so long is dead.
+const STALLED: Duration = Duration::from_mins(1);
+/// How much is read and sent at a time.
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// The links of one task's inputs, by the artifact's key.
+type Links = HashMap<String, Link>;
+
+/// A farm's artifacts.
+#[derive(Debug)]
+pub(crate) struct FarmStore {
+    pub(crate) api: Arc<Api>,
+    pub(crate) worker: WorkerId,
+    pub(crate) tickets: Tickets,
+    pub(crate) cache: Cache,
+    links: Mutex<HashMap<(StepKey, Try), Links>>,
+}
+
+/// Why a transfer did not come to its end.
+enum Broken {
+    /// It may be tried again.
+    Line(ApiError),
+    /// This machine cannot read or write.
+    Here(Failure),
+}
+
+/// What is wanted.
+enum Wanted<'a> {
+    Asset(&'a str),
+    Input(Place<'a>, &'a Output),
+}
+
+impl FarmStore {
+    pub(crate) fn new(api: Arc<Api>, worker: WorkerId, tickets: Tickets, cache: Cache) -> Self {
+        Self { api, worker, tickets, cache, links: Mutex::default() }
+    }
+
+    /// What a task reads. Nothing: the task is no longer this worker's.
+    pub(crate) async fn inputs(
+        &self,
+        key: &StepKey,
+        task: Try,
+    ) -> Result<Vec<LinkedInput>, ApiError> {
+        let ticket = self.tickets.of(key, task);
+        let path = format!("/v1/workers/{}/inputs", self.worker.0);
+        let asked = InputsOf { key, task, ticket };
+        let Inputs { inputs } = self.api.post_patiently(&path, &asked).await?;
+        let links = inputs.iter().map(|i| (i.input.output.key.clone(), i.link.clone())).collect();
+        lock(&self.links).insert((key.clone(), task), links);
+        Ok(inputs)
+    }
+
+    /// The task is over: its links are of no use any more.
+    pub(crate) fn forget(&self, key: &StepKey, task: Try) {
+        lock(&self.links).remove(&(key.clone(), task));
+    }
+
+    /// Stores a file, and says where.
+    pub(crate) async fn put(
+        &self,
+        place: Place<'_>,
+        file: &str,
+        path: &Path,
+        watch: &Watch,
+    ) -> Result<(String, Fetched), Failure> {
+        let unreadable = |error: io::Error| {
+            storage_failure(&format!("{} cannot be read", path.display()), &error)
+        };
+        let size_bytes = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+        let Place { key, step, task, execution } = place;
+        let (mut backoff, mut refused) = (Backoff::default(), false);
+        loop {
+            let ticket = self.tickets.of(key, task);
+            let asked = OutputOf { key, task, execution, ticket, step, file, size_bytes };
+            let path_of = format!("/v1/workers/{}/outputs", self.worker.0);
+            let answer = self.api.post_patiently(&path_of, &asked).await;
+            let place: OutputPlace = answer.map_err(|error| refusal(file, &error))?;
+            match self.upload(&place.link, path, size_bytes).await {
+                Ok(fetched) => {
+                    let (cache, made, path) =
+                        (self.cache.clone(), fetched.clone(), path.to_owned());
+                    // Later tasks of this machine may read it. If not, they fetch it.
+                    let _ = tokio::task::spawn_blocking(move || cache.adopt(&made, &path)).await;
+                    return Ok((place.key, fetched));
+                }
+                Err(Broken::Here(failure)) => return Err(failure),
+                // A link that was too old: the next one is not.
+                Err(Broken::Line(error)) if !error.is_retryable() && refused => {
+                    return Err(refusal(file, &error));
+                }
+                Err(Broken::Line(error)) => {
+                    refused = !error.is_retryable();
+                    tracing::debug!(%error, file, "an output cannot be stored; trying again");
+                    watch.progress.report(1.0, "waiting to store the result");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn upload(&self, link: &Link, path: &Path, size: u64) -> Result<Fetched, Broken> {
+        let unreadable = |error: io::Error| {
+            Broken::Here(storage_failure(&format!("{} cannot be read", path.display()), &error))
+        };
+        let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+        let sent = Arc::new(Mutex::new((blake3::Hasher::new(), 0_u64, Instant::now())));
+        let seen = sent.clone();
+        let reader = InspectReader::new(file, move |bytes: &[u8]| {
+            let mut seen = lock(&seen);
+            seen.0.update(bytes);
+            seen.1 += bytes.len() as u64;
+            seen.2 = Instant::now();
+        });
+        let body = Body::wrap_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES));
+        let request = self.api.to_link(Method::PUT, link).map_err(Broken::Line)?;
+        let request = request.header(CONTENT_LENGTH, size).body(body);
+        let ours = link.is_ours();
+        let mut sending = std::pin::pin!(self.api.send(request, ours));
+        loop {
+            let moved = lock(&sent).2;
+            tokio::select! {
+                answer = &mut sending => {
+                    answer.map_err(Broken::Line)?;
+                    break;
+                }
+                () = sleep(STALLED) => if moved == lock(&sent).2 {
+                    return Err(Broken::Line(ApiError::Away("the line is dead".into())));
+                }
+            }
+        }
+        let (hasher, size_bytes, _) = &*lock(&sent);
+        if *size_bytes != size {
+            let message = format!("{} changed while it was stored.", path.display());
+            return Err(Broken::Here(failure(FailureKind::BadOutput, message)));
+        }
+        Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
+    }
+
+    /// Brings an artifact in that a task reads.
+    pub(crate) async fn input(
+        &self,
+        place: Place<'_>,
+        output: &Output,
+        part: &Path,
+        watch: &Watch,
+    ) -> Result<Fetched, Failure> {
+        self.fetch(&Wanted::Input(place, output), part, watch).await
+    }
+
+    /// Brings a file in that a job was submitted with.
+    pub(crate) async fn asset(
+        &self,
+        digest: &str,
+        part: &Path,
+        watch: &Watch,
+    ) -> Result<Fetched, Failure> {
+        self.fetch(&Wanted::Asset(digest), part, watch).await
+    }
+
+    async fn fetch(
+        &self,
+        wanted: &Wanted<'_>,
+        part: &Path,
+        watch: &Watch,
+    ) -> Result<Fetched, Failure> {
+        let mut download = Download::new(part).await?;
+        let (mut backoff, mut refused) = (Backoff::default(), false);
+        loop {
+            let link = self.link(wanted, refused).await.map_err(|e| missing(wanted, &e))?;
+            match download.go_on(&self.api, &link, watch).await {
+                Ok(()) => return download.finish().await,
+                Err(Broken::Here(failure)) => return Err(failure),
+                Err(Broken::Line(error)) if !error.is_retryable() => {
+                    let is_asset = matches!(wanted, Wanted::Asset(_));
+                    if refused || is_asset {
+                        return Err(missing(wanted, &error));
+                    }
+                    // A link that was too old: the next one is not.
+                    refused = true;
+                }
+                Err(Broken::Line(error)) => {
+                    tracing::debug!(%error, "a file cannot be fetched; trying again");
+                    watch.progress.report(0.0, "waiting for the server");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    /// How to get it; with `anew` not as before.
+    async fn link(&self, wanted: &Wanted<'_>, anew: bool) -> Result<Link, ApiError> {
+        let (place, output) = match wanted {
+            Wanted::Asset(digest) => {
+                return Ok(Link::to(format!("/v1/workers/{}/assets/{digest}", self.worker.0)));
+            }
+            Wanted::Input(place, output) => (place, output),
+        };
+        let of_task = (place.key.clone(), place.task);
+        let known =
+            || lock(&self.links).get(&of_task).and_then(|links| links.get(&output.key).cloned());
+        if let Some(link) = known().filter(|_| !anew) {
+            return Ok(link);
+        }
+        self.inputs(place.key, place.task).await?;
+        known().ok_or_else(|| ApiError::Refused {
+            status: 404,
+            code: "not_found".into(),
+            detail: "the server gives no link to it".into(),
+        })
+    }
+}
+
+/// A file that comes in, perhaps in several goes.
+struct Download<'a> {
+    path: &'a Path,
+    file: tokio::fs::File,
+    hasher: blake3::Hasher,
+    size_bytes: u64,
+}
+
+impl<'a> Download<'a> {
+    async fn new(path: &'a Path) -> Result<Self, Failure> {
+        let file = tokio::fs::File::create(path).await.map_err(|error| unwritable(path, &error))?;
+        Ok(Self { path, file, hasher: blake3::Hasher::new(), size_bytes: 0 })
+    }
+
+    /// Goes on where it stopped, if the server can do that.
+    async fn go_on(&mut self, api: &Api, link: &Link, watch: &Watch) -> Result<(), Broken> {
+        let ours = link.is_ours();
+        let mut request = api.to_link(Method::GET, link).map_err(Broken::Line)?;
+        if self.size_bytes > 0 {
+            request = request.header(RANGE, format!("bytes={}-", self.size_bytes));
+        }
+        let dead = |_| Broken::Line(ApiError::Away("the line is dead".into()));
+        let answer = timeout(STALLED, api.send(request, ours)).await.map_err(dead)?;
+        let mut response = answer.map_err(Broken::Line)?;
+        let continued = response.status() == StatusCode::PARTIAL_CONTENT && {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+            range.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.size_bytes)))
+        };
+        if !continued {
+            self.restart().await.map_err(Broken::Here)?;
+        }
+        loop {
+            let piece = timeout(STALLED, response.chunk()).await.map_err(dead)?;
+            let piece = piece.map_err(|error| Broken::Line(api.lost(&error, ours)))?;
+            let Some(piece) = piece else { return Ok(()) };
+            self.hasher.update(&piece);
+            self.size_bytes += piece.len() as u64;
+            let written = self.file.write_all(&piece).await;
+            written.map_err(|error| Broken::Here(unwritable(self.path, &error)))?;
+            watch.progress.activity.touch();
+        }
+    }
+
+    async fn restart(&mut self) -> Result<(), Failure> {
+        (self.hasher, self.size_bytes) = (blake3::Hasher::new(), 0);
+        let emptied = async {
+            self.file.set_len(0).await?;
+            self.file.rewind().await.map(drop)
+        };
+        emptied.await.map_err(|error| unwritable(self.path, &error))
+    }
+
+    async fn finish(mut self) -> Result<Fetched, Failure> {
+        self.file.flush().await.map_err(|error| unwritable(self.path, &error))?;
+        let digest = self.hasher.finalize().to_hex().to_string();
+        Ok(Fetched { digest, size_bytes: self.size_bytes })
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    storage_failure(&format!("{} cannot be written", path.display()), error)
+}
+
+fn refusal(file: &str, error: &ApiError) -> Failure {
+    failure(FailureKind::Storage, format!("The server does not take {file}: {error}."))
+}
+
+fn missing(wanted: &Wanted<'_>, error: &ApiError) -> Failure {
+    let message = match wanted {
+        Wanted::Asset(digest) => {
+            format!("The server does not give the file {digest}: {error}. Submit the job again.")
+        }
+        Wanted::Input(_, output) => format!(
+            "The server does not give the artifact {}: {error}. If it is gone, reset the task that \
+             made it.",
+            output.key
+        ),
+    };
+    failure(FailureKind::Storage, message)
+}

@@ -1,0 +1,349 @@
+//! One connection to the broker, kept up for ever in the background: whatever ends it, a new one is made
+//! and everything is declared again. Each time that it is up is a *session*; delivery tags and confirms
+//! are of one session and mean nothing in the next.
+
+use super::{BrokerError, REPORTS, declare_reports, worker_queue};
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
+use lapin::tcp::OwnedTLSConfig;
+use lapin::types::FieldTable;
+use lapin::uri::AMQPUri;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Event,
+    message::Delivery,
+};
+use pictor_tasks::message::WorkerId;
+use std::fmt;
+use std::future::ready;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+/// Both sides notice within this (twice, at worst) that the other is gone.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// A connection that takes longer to be made is given up.
+const CONNECT: Duration = Duration::from_secs(15);
+/// The same with everything that is declared.
+const OPEN: Duration = Duration::from_secs(30);
+/// A broker that takes longer to say goodbye is left without.
+const CLOSE: Duration = Duration::from_secs(2);
+/// Pause before the second try to connect; it doubles up to the longest.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longer messages travel in several frames. lapin keeps room for 32 in each direction, and a machine
+/// may run many workers.
+const LARGE_FRAME_BYTES: u32 = 128 * 1024;
+pub(super) const SMALL_FRAME_BYTES: u32 = 8 * 1024;
+/// Messages that the owner takes before it acknowledges.
+const OWNER_PREFETCH: u16 = 4096;
+/// Messages that a worker may hold; the engine gives it far fewer, so cancels always get through.
+const WORKER_PREFETCH: u16 = 1024;
+/// AMQP's word for a message that is written to disk.
+const PERSISTENT: u8 = 2;
+/// AMQP's reply code for a name or a password that is not accepted.
+const ACCESS_REFUSED: u16 = 403;
+
+/// Where the broker is, and how to prove to each other who is who.
+#[derive(Clone)]
+pub struct Address {
+    pub(super) uri: AMQPUri,
+    /// Certificates in PEM, beside those of the system.
+    certificates: Option<String>,
+}
+
+impl Address {
+    /// Reads `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS. `certificates` (PEM) are
+    /// trusted beside those of the system.
+    pub fn new(url: &str, certificates: Option<String>) -> Result<Self, BrokerError> {
+        let mut uri: AMQPUri = url
+            .parse()
+            .map_err(|why| BrokerError::Invalid(format!("the broker's address: {why}")))?;
+        uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+        uri.query.connection_timeout.get_or_insert(10_000);
+        Ok(Self { uri, certificates })
+    }
+
+    pub(super) fn certificates(&self) -> Option<&str> {
+        self.certificates.as_deref()
+    }
+
+    /// Connects once.
+    pub(super) async fn connect(&self, name: &str, frame_bytes: u32) -> lapin::Result<Connection> {
+        let mut uri = self.uri.clone();
+        uri.query.frame_max = Some(frame_bytes);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let tls = OwnedTLSConfig { identity: None, cert_chain: self.certificates.clone() };
+        let runtime = lapin::runtime::default_runtime()?;
+        let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+        match timeout(CONNECT, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(timed_out()),
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (&self.uri.authority.host, self.uri.authority.port);
+        write!(f, "{}://{host}:{port}/{}", self.uri.scheme, self.uri.vhost)
+    }
+}
+
+fn timed_out() -> lapin::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Role {
+    Owner,
+    Worker(WorkerId),
+}
+
+/// One time that the connection is up.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) publisher: Arc<Channel>,
+    receiver: Arc<Channel>,
+    consumer: Consumer,
+    over: Arc<Notify>,
+}
+
+/// A publication on its way to its confirm.
+pub(super) type Publishing = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+
+impl Session {
+    /// What is received.
+    pub(super) fn deliveries(&self) -> Deliveries {
+        Deliveries(self.consumer.clone())
+    }
+
+    /// Publishes, in the order of the calls. The confirm need not be waited for. A message that no queue
+    /// takes comes back with its confirm.
+    pub(super) fn publish(
+        &self,
+        (exchange, key): (&'static str, &str),
+        payload: Vec<u8>,
+        id: Option<u64>,
+    ) -> Publishing {
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_content_type("application/json".into());
+        if let Some(id) = id {
+            properties = properties.with_message_id(id.to_string().into());
+        }
+        let (channel, key) = (self.publisher.clone(), key.into());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        started(async move {
+            channel.basic_publish(exchange.into(), key, options, &payload, properties).await?.await
+        })
+    }
+
+    /// Acknowledges a message (`multiple`: and all before it) without waiting. If the session is over
+    /// this does nothing: the message comes again.
+    pub(super) fn acknowledge(&self, tag: u64, multiple: bool) {
+        let receiver = self.receiver.clone();
+        let options = BasicAckOptions { multiple };
+        drop(started(async move { receiver.basic_ack(tag, options).await }));
+    }
+
+    /// Gives up this session; a new one will follow.
+    pub(super) fn end(&self) {
+        self.over.notify_one();
+    }
+}
+
+/// The messages of one session.
+#[derive(Debug)]
+pub(super) struct Deliveries(Consumer);
+
+impl Deliveries {
+    /// The next one. Nothing: the session is over. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Delivery> {
+        match self.0.next().await? {
+            Ok(delivery) => Some(delivery),
+            Err(error) => {
+                debug!(%error, "receiving from the broker");
+                None
+            }
+        }
+    }
+}
+
+/// A future that was polled once: what it has to say to the broker stands in line, behind everything
+/// that was said before.
+fn started<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = T> + Send>> {
+    let mut work = Box::pin(work);
+    match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Box::pin(ready(result)),
+        Poll::Pending => work,
+    }
+}
+
+/// How the connection is.
+#[derive(Debug)]
+pub(super) enum State {
+    Down,
+    /// The broker does not accept the name or the password.
+    Refused,
+    Up(Arc<Session>),
+}
+
+/// The connection, as its users see it. The last one to drop it closes it.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    state: watch::Receiver<State>,
+    keeper: Arc<Keeper>,
+}
+
+/// Lets the task end that keeps the connection up.
+#[derive(Debug)]
+struct Keeper(Arc<Notify>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Link {
+    /// Begins to connect.
+    pub(super) fn start(address: Address, role: Role) -> Self {
+        let (sender, state) = watch::channel(State::Down);
+        let closing = Arc::new(Notify::new());
+        tokio::spawn(keep_up(address, role, sender, closing.clone()));
+        Self { state, keeper: Arc::new(Keeper(closing)) }
+    }
+
+    /// Waits for a session after this one. Nothing: the link was closed. Cancel safe.
+    pub(super) async fn session_after(&mut self, number: u64) -> Option<Arc<Session>> {
+        let newer = |state: &State| matches!(state, State::Up(session) if session.number > number);
+        match &*self.state.wait_for(newer).await.ok()? {
+            State::Up(session) => Some(session.clone()),
+            State::Down | State::Refused => None,
+        }
+    }
+
+    /// Waits until the broker refuses the name or the password.
+    pub(super) async fn refused(&mut self) {
+        if self.state.wait_for(|state| matches!(state, State::Refused)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Closes the connection when everything that was said has been heard, or after 2 s.
+    pub(super) async fn close(&mut self) {
+        self.keeper.0.notify_one();
+        // An error: the keeper has ended.
+        let _ = self.state.wait_for(|_| false).await;
+    }
+}
+
+async fn keep_up(address: Address, role: Role, state: watch::Sender<State>, closing: Arc<Notify>) {
+    let (mut pause, mut number) = (PAUSE, 0);
+    loop {
+        number += 1;
+        let opened = tokio::select! {
+            opened = timeout(OPEN, open(&address, role, number)) => opened,
+            () = closing.notified() => return,
+        };
+        let tried = Instant::now();
+        match opened.unwrap_or_else(|_| Err(timed_out())) {
+            Ok((connection, session)) => {
+                info!(broker = ?address, "connected to the broker");
+                let over = session.over.clone();
+                state.send_replace(State::Up(Arc::new(session)));
+                let close = tokio::select! {
+                    () = until_over(&connection, &over) => false,
+                    () = closing.notified() => true,
+                };
+                state.send_replace(State::Down);
+                // It may be closed already, or the broker may not answer.
+                let _ = timeout(CLOSE, connection.close(200, "".into())).await;
+                if close {
+                    return;
+                }
+                warn!(broker = ?address, "the connection to the broker is lost");
+            }
+            Err(error) => {
+                let refused = matches!(error.kind(), lapin::ErrorKind::ProtocolError(error)
+                    if error.get_id() == ACCESS_REFUSED);
+                state.send_replace(if refused { State::Refused } else { State::Down });
+                if pause == PAUSE {
+                    warn!(broker = ?address, %error, "the broker cannot be reached; trying again");
+                }
+            }
+        }
+        // One that held for a while was a good one.
+        pause = if tried.elapsed() > LONGEST_PAUSE { PAUSE } else { pause };
+        tokio::select! {
+            () = sleep(jittered(pause)) => {}
+            () = closing.notified() => return,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// From half of a time to all of it, so that a farm does not come back all at once.
+pub(super) fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) % 512;
+    time * (512 + u32::try_from(random).expect("less than 512")) / 1024
+}
+
+/// Connects and declares what the role needs.
+async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Connection, Session)> {
+    let (connection, queue, prefetch) = match role {
+        Role::Owner => {
+            let connection = address.connect("pictor server", LARGE_FRAME_BYTES).await?;
+            (connection, REPORTS.to_owned(), OWNER_PREFETCH)
+        }
+        Role::Worker(id) => {
+            let name = format!("pictor worker {}", id.0);
+            let connection = address.connect(&name, SMALL_FRAME_BYTES).await?;
+            (connection, worker_queue(id), WORKER_PREFETCH)
+        }
+    };
+    // Two channels, because the broker works on one message of a channel at a time.
+    let (publisher, receiver) =
+        (connection.create_channel().await?, connection.create_channel().await?);
+    publisher.confirm_select(ConfirmSelectOptions::default()).await?;
+    if matches!(role, Role::Owner) {
+        declare_reports(&publisher).await?;
+    }
+    receiver.basic_qos(prefetch, BasicQosOptions::default()).await?;
+    let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+    let consumer =
+        receiver.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
+    let (publisher, receiver) = (Arc::new(publisher), Arc::new(receiver));
+    let over = Arc::new(Notify::new());
+    Ok((connection, Session { number, publisher, receiver, consumer, over }))
+}
+
+/// Waits until a user gives the session up, or lapin reports an error of the connection or a channel.
+async fn until_over(connection: &Connection, over: &Notify) {
+    let failed = async {
+        let mut events = connection.events_listener();
+        while connection.status().connected() {
+            match events.next().await {
+                Some(Event::Error(error)) => return debug!(%error, "the broker's connection"),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = failed => {}
+        () = over.notified() => {}
+    }
+}

@@ -1,0 +1,55 @@
+//! The queue over RabbitMQ. Reports of all workers meet in one queue with a single active consumer,
+//! the owner; each worker has a queue of its own. Everything is durable and confirmed.
+
+mod broker;
+mod connection;
+mod owner;
+mod tickets;
+mod worker;
+
+pub use broker::{Broker, BrokerError, Depth};
+pub use connection::Address;
+pub use owner::RabbitOwner;
+pub use worker::{RabbitReports, RabbitWorker};
+
+use crate::wire;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+use pictor_tasks::message::WorkerId;
+
+/// The exchange, the queue and the routing key of what workers report.
+const REPORTS: &str = "pictor.reports";
+/// The exchange of what workers are sent; the routing key is the worker's id.
+const WORKERS: &str = "pictor.workers";
+
+/// The queue of one worker.
+fn worker_queue(worker: WorkerId) -> String {
+    format!("pictor.worker.{}", worker.0)
+}
+
+/// Declares everything that the owner needs. What exists stays as it is.
+async fn declare_reports(channel: &Channel) -> lapin::Result<()> {
+    for exchange in [REPORTS, WORKERS] {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let arguments = FieldTable::default();
+        channel.exchange_declare(exchange.into(), ExchangeKind::Direct, options, arguments).await?;
+    }
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    channel.queue_declare(REPORTS.into(), QueueDeclareOptions::durable(), arguments).await?;
+    bind(channel, REPORTS, REPORTS, REPORTS).await
+}
+
+/// Declares a worker's queue. The exchange must exist.
+async fn declare_worker(channel: &Channel, worker: WorkerId) -> lapin::Result<()> {
+    let (queue, arguments) = (worker_queue(worker), FieldTable::default());
+    let name = ShortString::from(queue.as_str());
+    channel.queue_declare(name, QueueDeclareOptions::durable(), arguments).await?;
+    bind(channel, &queue, WORKERS, &worker.0.to_string()).await
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments).await
+}

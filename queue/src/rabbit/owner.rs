@@ -1,0 +1,289 @@
+//! The owner's end. It is a state machine beside the connection: `wait` moves it on, everything else
+//! takes from what has arrived or puts into lapin's line of frames, without waiting.
+
+use super::connection::{Address, Deliveries, Link, Publishing, Role, Session};
+use super::{REPORTS, WORKERS, declare_worker, wire};
+use crate::{Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use lapin::Confirmation;
+use lapin::message::{BasicReturnMessage, Delivery};
+use pictor_tasks::message::WorkerId;
+use std::collections::{HashSet, VecDeque};
+use std::future::pending;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+/// Publications that may wait for their confirm.
+const UNCONFIRMED: usize = 16_384;
+/// How often a server that is not the owner looks whether it has become it.
+const LOOK: Duration = Duration::from_secs(1);
+/// A mark that has not come back after this time is sent again.
+const LOST: Duration = Duration::from_secs(5);
+
+/// The owner's end of the queue.
+#[derive(Debug)]
+pub struct RabbitOwner {
+    link: Link,
+    session: Option<(Arc<Session>, Deliveries)>,
+    last_session: u64,
+    sealer: Option<Sealer>,
+    /// What has arrived and was not given out.
+    arrived: VecDeque<Delivery>,
+    /// The last delivery tag that was given out and is not acknowledged.
+    given_out: Option<u64>,
+    /// Publications, oldest first, with the id of those that are assignments.
+    unconfirmed: VecDeque<(Option<u64>, Confirming)>,
+    /// Assignments that came back from the broker before their confirm.
+    returned: HashSet<u64>,
+    /// Assignments that were not sent, or nobody knows whether they were. They fail when there is a
+    /// broker again: until then they would fail again and again.
+    failed: Vec<u64>,
+    /// Answers that were not given out.
+    answers: VecDeque<Incoming>,
+    /// Marks that have not come back.
+    marks: Vec<u64>,
+    /// The mark that, when it comes back, shows that everything before it has been received.
+    drained_by: Option<u64>,
+    /// When the marks were last sent. They are sent again, for a queue may be purged.
+    marked: Instant,
+}
+
+struct Confirming(Publishing);
+
+impl std::fmt::Debug for Confirming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Confirming")
+    }
+}
+
+impl RabbitOwner {
+    /// An owner's end. The connection is made in the background and kept for ever.
+    pub fn connect(address: Address) -> Self {
+        Self {
+            link: Link::start(address, Role::Owner),
+            session: None,
+            last_session: 0,
+            sealer: None,
+            arrived: VecDeque::new(),
+            given_out: None,
+            unconfirmed: VecDeque::new(),
+            returned: HashSet::new(),
+            failed: Vec::new(),
+            answers: VecDeque::new(),
+            marks: Vec::new(),
+            drained_by: None,
+            marked: Instant::now(),
+        }
+    }
+
+    /// Moves on by one step: a session begins or ends, a message arrives, or a confirm. Cancel safe.
+    async fn wait(&mut self) {
+        let Some((_, deliveries)) = &mut self.session else {
+            match self.link.session_after(self.last_session).await {
+                Some(session) => self.begin_session(session),
+                None => pending().await,
+            }
+            return;
+        };
+        tokio::select! {
+            biased;
+            (id, result) = first(&mut self.unconfirmed) => self.confirmed(id, result),
+            delivery = deliveries.next() => match delivery {
+                Some(delivery) => self.arrived.push_back(delivery),
+                None => self.end_session(),
+            },
+        }
+    }
+
+    fn begin_session(&mut self, session: Arc<Session>) {
+        self.last_session = session.number;
+        let deliveries = session.deliveries();
+        self.session = Some((session, deliveries));
+        let failed = self.failed.drain(..).map(|id| Incoming::Published { id, confirmed: false });
+        self.answers.extend(failed);
+        self.look();
+    }
+
+    /// Forgets everything that is of this session only.
+    fn end_session(&mut self) {
+        if let Some((session, _)) = self.session.take() {
+            session.end();
+        }
+        self.failed.extend(self.unconfirmed.drain(..).filter_map(|(id, _)| id));
+        self.arrived.clear();
+        self.returned.clear();
+        (self.given_out, self.drained_by) = (None, None);
+    }
+
+    /// Sends itself a mark, behind what is there now. It arrives when this server's connection is the
+    /// one that reports come to, and when everything before it has.
+    fn look(&mut self) {
+        self.drained_by = Some(RandomState::new().hash_one(self.last_session));
+        self.send_marks();
+    }
+
+    fn send_marks(&mut self) {
+        self.marked = Instant::now();
+        for mark in self.marks.clone().into_iter().chain(self.drained_by) {
+            self.send_mark(mark);
+        }
+    }
+
+    fn send_mark(&mut self, mark: u64) {
+        if let Some((session, _)) = &self.session {
+            let sent = session.publish((REPORTS, REPORTS), wire::barrier(mark), None);
+            self.unconfirmed.push_back((None, Confirming(sent)));
+        }
+    }
+
+    fn confirmed(&mut self, id: Option<u64>, result: lapin::Result<Confirmation>) {
+        let (mut confirmed, back) = match result {
+            Ok(Confirmation::Ack(back)) => (true, back),
+            Ok(Confirmation::Nack(back)) => (false, back),
+            Ok(Confirmation::NotRequested) => (false, None),
+            Err(_) => {
+                self.failed.extend(id);
+                return self.end_session();
+            }
+        };
+        if let Some(back) = back {
+            // lapin hands it to the next confirm, which may be another message's.
+            let whose = self.no_queue(&back);
+            if whose == id {
+                confirmed = false;
+            } else if let Some(other) = whose {
+                self.returned
+                    .extend(self.unconfirmed.iter().any(|u| u.0 == whose).then_some(other));
+            }
+        }
+        if let Some(id) = id {
+            let confirmed = confirmed && !self.returned.remove(&id);
+            self.answers.push_back(Incoming::Published { id, confirmed });
+        }
+    }
+
+    /// A worker's queue is not there: it is made again. Gives the id of the assignment that came back.
+    fn no_queue(&self, back: &BasicReturnMessage) -> Option<u64> {
+        let id = back.delivery.properties.message_id().as_ref()?.as_str().parse().ok();
+        let worker = back.delivery.routing_key.as_str().parse();
+        if let (Some((session, _)), Ok(worker)) = (&self.session, worker) {
+            let channel = session.publisher.clone();
+            tokio::spawn(async move {
+                // An error closes the channel, and that is noticed.
+                let declared = declare_worker(&channel, WorkerId(worker)).await;
+                warn!(worker, ok = declared.is_ok(), "the queue of a worker was gone");
+            });
+        }
+        id
+    }
+
+    fn give_out(&mut self, delivery: Delivery, sealer: &Sealer) -> Incoming {
+        self.given_out = Some(delivery.delivery_tag);
+        let incoming = wire::incoming(sealer, delivery.data);
+        if let Incoming::Message(ToOwner::Barrier(mark)) = incoming {
+            self.marks.retain(|waiting| *waiting != mark);
+            if self.drained_by == Some(mark) {
+                self.drained_by = None;
+            }
+        }
+        incoming
+    }
+}
+
+#[async_trait]
+impl OwnerQueue for RabbitOwner {
+    async fn elected(&mut self) {
+        self.sealer = None;
+        if self.given_out.is_some() {
+            self.end_session();
+        }
+        self.look();
+        while self.arrived.is_empty() {
+            if timeout_at(self.marked + LOOK, self.wait()).await.is_err() {
+                self.send_marks();
+            }
+        }
+    }
+
+    fn begin(&mut self, epoch: u64, ticket_key: [u8; 32]) {
+        self.sealer = Some(Sealer::new(epoch, ticket_key));
+        self.look();
+    }
+
+    async fn receive(&mut self, batch: &mut Vec<Incoming>, limit: usize) -> usize {
+        let before = batch.len();
+        loop {
+            self.try_receive(batch, before + limit);
+            if batch.len() > before {
+                return batch.len() - before;
+            }
+            if self.marks.is_empty() && self.drained_by.is_none() {
+                self.wait().await;
+            } else if timeout_at(self.marked + LOST, self.wait()).await.is_err() {
+                self.send_marks();
+            }
+        }
+    }
+
+    fn try_receive(&mut self, batch: &mut Vec<Incoming>, limit: usize) {
+        let Some(sealer) = self.sealer.clone() else { return };
+        while batch.len() < limit {
+            if let Some(answer) = self.answers.pop_front() {
+                batch.push(answer);
+            } else if let Some(delivery) = self.arrived.pop_front() {
+                let incoming = self.give_out(delivery, &sealer);
+                batch.push(incoming);
+            } else if self.wait().now_or_never().is_none() {
+                return;
+            }
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        if let (Some((session, _)), Some(tag)) = (&self.session, self.given_out.take()) {
+            session.acknowledge(tag, true);
+        }
+    }
+
+    fn publish(&mut self, worker: WorkerId, message: ToWorker) -> Publication {
+        let Some(sealer) = &self.sealer else { return Publication::Failed(SendError::Away) };
+        let id = match &message {
+            ToWorker::Assign(assignment) => Some(assignment.id),
+            ToWorker::Cancel(_) => None,
+        };
+        if self.unconfirmed.len() + self.failed.len() >= UNCONFIRMED {
+            return Publication::Failed(SendError::Full);
+        }
+        let Some((session, _)) = &self.session else {
+            self.failed.extend(id);
+            return id.map_or(Publication::Failed(SendError::Away), |_| Publication::Pending);
+        };
+        let payload = wire::to_worker(sealer, worker, &message);
+        let sent = session.publish((WORKERS, &worker.0.to_string()), payload, id);
+        self.unconfirmed.push_back((id, Confirming(sent)));
+        Publication::Pending
+    }
+
+    fn barrier(&mut self, mark: u64) {
+        self.marks.push(mark);
+        self.send_mark(mark);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.session.is_some() && self.drained_by.is_none()
+    }
+}
+
+/// The confirm of the oldest publication. Cancel safe.
+async fn first(
+    unconfirmed: &mut VecDeque<(Option<u64>, Confirming)>,
+) -> (Option<u64>, lapin::Result<Confirmation>) {
+    let Some((_, Confirming(confirming))) = unconfirmed.front_mut() else { return pending().await };
+    let result = confirming.await;
+    let (id, _) = unconfirmed.pop_front().expect("it was looked at");
+    (id, result)
+}

@@ -1,0 +1,199 @@
+//! A worker's two halves: what it receives, and what it reports. Reports wait through any outage until
+//! the broker has confirmed them.
+
+use super::connection::{Address, Deliveries, Link, Role, Session, jittered};
+use super::tickets::Tickets;
+use super::{REPORTS, wire};
+use crate::{Delivery, Receipt, SendError, Ticket, ToWorker, WorkerQueue};
+use async_trait::async_trait;
+use lapin::Confirmation;
+use pictor_tasks::message::{Report, StepKey, Try, What, WorkerId};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+/// Pause before a report is sent again for which there was no queue: the owner makes a new one.
+const NO_QUEUE: Duration = Duration::from_millis(200);
+/// Settled assignments that are remembered.
+const SETTLED: usize = 256;
+
+/// A worker's receiving end.
+#[derive(Debug)]
+pub struct RabbitWorker {
+    link: Link,
+    session: Option<(Arc<Session>, Deliveries)>,
+    last_session: u64,
+    /// The highest that was seen. Whoever is of a lower one is no longer the owner.
+    epoch: u64,
+    tickets: Arc<Mutex<Tickets>>,
+    settled: Arc<Mutex<Settled>>,
+}
+
+/// The assignments that were settled last. One whose acknowledgement got lost comes again, and must not
+/// be done again.
+#[derive(Debug, Default)]
+struct Settled(VecDeque<(u64, u64)>);
+
+/// A worker's sending half.
+#[derive(Clone, Debug)]
+pub struct RabbitReports {
+    link: Link,
+    tickets: Arc<Mutex<Tickets>>,
+}
+
+impl RabbitWorker {
+    /// A worker's ends of the queue. The connection is made in the background and kept for ever.
+    pub fn connect(address: Address, worker: WorkerId) -> (Self, RabbitReports) {
+        let link = Link::start(address, Role::Worker(worker));
+        let tickets = Arc::<Mutex<Tickets>>::default();
+        let reports = RabbitReports { link: link.clone(), tickets: tickets.clone() };
+        let settled = Arc::default();
+        let queue = Self { link, session: None, last_session: 0, epoch: 0, tickets, settled };
+        (queue, reports)
+    }
+
+    /// Reads a message. Nothing: it is not for the agent.
+    fn accept(
+        &mut self,
+        session: &Arc<Session>,
+        delivery: &lapin::message::Delivery,
+    ) -> Option<Delivery> {
+        let tag = delivery.delivery_tag;
+        let received = match wire::from_owner(&delivery.data) {
+            Ok(received) if received.epoch >= self.epoch => received,
+            Ok(received) => {
+                debug!(epoch = received.epoch, "a message of a former owner is dropped");
+                session.acknowledge(tag, false);
+                return None;
+            }
+            Err(error) => {
+                warn!(%error, "a message of the owner is dropped");
+                session.acknowledge(tag, false);
+                return None;
+            }
+        };
+        self.epoch = received.epoch;
+        let mut name = None;
+        if let ToWorker::Assign(assignment) = &received.message {
+            let this = (received.epoch, assignment.id);
+            if delivery.redelivered && lock(&self.settled).0.contains(&this) {
+                session.acknowledge(tag, false);
+                return None;
+            }
+            let tickets = assignment.tasks.iter().copied().zip(received.tickets);
+            lock(&self.tickets).keep(&assignment.key, tickets);
+            name = Some(this);
+        }
+        let (session, settled) = (session.clone(), self.settled.clone());
+        let receipt = Receipt::new(move || {
+            if let Some(name) = name {
+                let mut settled = lock(&settled);
+                if settled.0.len() == SETTLED {
+                    settled.0.pop_front();
+                }
+                settled.0.push_back(name);
+            }
+            session.acknowledge(tag, false);
+        });
+        Some(Delivery { message: received.message, receipt })
+    }
+}
+
+#[async_trait]
+impl WorkerQueue for RabbitWorker {
+    async fn receive(&mut self) -> Option<Delivery> {
+        loop {
+            let Some((session, deliveries)) = &mut self.session else {
+                let session = self.link.session_after(self.last_session).await?;
+                self.last_session = session.number;
+                let deliveries = session.deliveries();
+                self.session = Some((session, deliveries));
+                continue;
+            };
+            let session = session.clone();
+            let Some(delivery) = deliveries.next().await else {
+                session.end();
+                self.session = None;
+                continue;
+            };
+            if let Some(delivery) = self.accept(&session, &delivery) {
+                return Some(delivery);
+            }
+        }
+    }
+}
+
+impl RabbitReports {
+    /// Sends a report. `Ok`: the broker has it. Waits as long as that takes.
+    pub async fn send(&self, report: Report) -> Result<(), SendError> {
+        let tickets: Option<Vec<Ticket>> = {
+            let held = lock(&self.tickets);
+            wire::tries(&report.what).map(|task| held.get(&report.key, task)).collect()
+        };
+        let Some(tickets) = tickets else {
+            // Nobody would accept it.
+            warn!(run = %report.key.run, "a report about tasks of somebody else is not sent");
+            return Ok(());
+        };
+        if tickets.is_empty() {
+            return Ok(());
+        }
+        self.deliver(wire::report(&report, tickets)).await?;
+        if matches!(report.what, What::Ended(_) | What::Released(_)) {
+            let tasks: Vec<Try> = wire::tries(&report.what).collect();
+            self.forget(&report.key, &tasks);
+        }
+        Ok(())
+    }
+
+    /// The ticket of a task that this worker was given, as other servers ask for it.
+    pub fn ticket(&self, key: &StepKey, task: Try) -> Option<Ticket> {
+        lock(&self.tickets).get(key, task)
+    }
+
+    /// The worker has nothing more to say about these tasks.
+    pub fn forget(&self, key: &StepKey, tasks: &[Try]) {
+        lock(&self.tickets).forget(key, tasks);
+    }
+
+    /// Waits until the broker refuses the worker's name or password: it has to register again.
+    pub async fn refused(&self) {
+        self.link.clone().refused().await;
+    }
+
+    /// Ends the connection when the broker has heard everything, or after 2 s. Then the receiving end
+    /// gives nothing any more.
+    pub async fn close(&self) {
+        self.link.clone().close().await;
+    }
+
+    async fn deliver(&self, mut payload: Vec<u8>) -> Result<(), SendError> {
+        let (mut link, mut after) = (self.link.clone(), 0);
+        loop {
+            let session = link.session_after(after).await.ok_or(SendError::Gone)?;
+            match session.publish((REPORTS, REPORTS), payload.clone(), None).await {
+                Ok(Confirmation::Ack(None)) => return Ok(()),
+                // No queue took it. It may be another one than ours: lapin hands what comes back to the
+                // next confirm. Whoever gets it sends it again.
+                Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
+                    payload = returned.delivery.data;
+                    sleep(jittered(NO_QUEUE)).await;
+                }
+                Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => {
+                    sleep(jittered(NO_QUEUE)).await;
+                }
+                Err(error) => {
+                    debug!(%error, "sending to the broker");
+                    session.end();
+                    after = session.number;
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,123 @@
+//! Messages as the broker carries them: JSON, with the tickets beside the message that they are for.
+
+use crate::{BadTicket, Incoming, Sealer, Ticket, ToOwner, ToWorker};
+use pictor_tasks::message::{Assignment, Cancel, Report, Try, What, WorkerId};
+use serde::{Deserialize, Serialize};
+
+/// Why a message is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// It is no message of ours.
+    #[error("the message cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// The lists do not belong together.
+    #[error("{tries} tasks came with {tickets} tickets")]
+    Tickets { tries: usize, tickets: usize },
+    /// A report about nothing, which nothing could prove.
+    #[error("the report names no task")]
+    Empty,
+    /// Somebody else's task.
+    #[error("task {} (attempt {}): {why}", task.index, task.attempt)]
+    Ticket { task: Try, why: BadTicket },
+}
+
+/// What a worker receives.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Down<A, C> {
+    Assign { message: A, tickets: Vec<Ticket> },
+    Cancel { message: C, epoch: u64 },
+}
+
+/// What the owner receives.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Up<R> {
+    Report { message: R, tickets: Vec<Ticket> },
+    Barrier(u64),
+}
+
+/// A message for a worker, as it came.
+pub(crate) struct Received {
+    pub(crate) message: ToWorker,
+    /// The epoch of the owner that sent it.
+    pub(crate) epoch: u64,
+    /// One for each task of an assignment.
+    pub(crate) tickets: Vec<Ticket>,
+}
+
+pub(crate) fn to_worker(sealer: &Sealer, worker: WorkerId, message: &ToWorker) -> Vec<u8> {
+    encode(&match message {
+        ToWorker::Assign(assignment) => {
+            let seal = |task: &Try| sealer.seal(&assignment.key, *task, worker);
+            let tickets = assignment.tasks.iter().map(seal).collect();
+            Down::Assign { message: assignment, tickets }
+        }
+        ToWorker::Cancel(cancel) => Down::Cancel { message: cancel, epoch: sealer.epoch() },
+    })
+}
+
+pub(crate) fn from_owner(raw: &[u8]) -> Result<Received, Refusal> {
+    match serde_json::from_slice::<Down<Assignment, Cancel>>(raw)? {
+        Down::Assign { message, tickets } => {
+            let (tries, epoch) = (message.tasks.len(), tickets.first().map(|first| first.epoch));
+            match epoch.filter(|_| tries == tickets.len()) {
+                Some(epoch) => Ok(Received { message: ToWorker::Assign(message), epoch, tickets }),
+                None => Err(Refusal::Tickets { tries, tickets: tickets.len() }),
+            }
+        }
+        Down::Cancel { message, epoch } => {
+            Ok(Received { message: ToWorker::Cancel(message), epoch, tickets: Vec::new() })
+        }
+    }
+}
+
+/// A report with a ticket for each of its [`tries`].
+pub(crate) fn report(message: &Report, tickets: Vec<Ticket>) -> Vec<u8> {
+    encode(&Up::Report { message, tickets })
+}
+
+pub(crate) fn barrier(mark: u64) -> Vec<u8> {
+    encode(&Up::<Report>::Barrier(mark))
+}
+
+/// Reads and checks what came to the owner.
+pub(crate) fn incoming(sealer: &Sealer, raw: Vec<u8>) -> Incoming {
+    match to_owner(sealer, &raw) {
+        Ok(message) => Incoming::Message(message),
+        Err(refusal) => Incoming::Rejected { reason: refusal.to_string(), raw },
+    }
+}
+
+fn to_owner(sealer: &Sealer, raw: &[u8]) -> Result<ToOwner, Refusal> {
+    let (report, tickets) = match serde_json::from_slice(raw)? {
+        Up::Barrier(mark) => return Ok(ToOwner::Barrier(mark)),
+        Up::<Report>::Report { message, tickets } => (message, tickets),
+    };
+    let count = tries(&report.what).count();
+    if count != tickets.len() {
+        return Err(Refusal::Tickets { tries: count, tickets: tickets.len() });
+    }
+    if count == 0 {
+        return Err(Refusal::Empty);
+    }
+    for (task, ticket) in tries(&report.what).zip(&tickets) {
+        let checked = sealer.verify(ticket, &report.key, task, report.worker);
+        checked.map_err(|why| Refusal::Ticket { task, why })?;
+    }
+    Ok(ToOwner::Report(report))
+}
+
+/// The tries that a report is about.
+pub(crate) fn tries(what: &What) -> impl Iterator<Item = Try> {
+    let (plain, one, ended): (&[Try], _, &[_]) = match what {
+        What::Claimed(tasks) | What::Released(tasks) => (tasks, None, &[]),
+        What::Progress { task, .. } => (&[], Some(*task), &[]),
+        What::Ended(ends) => (&[], None, ends),
+    };
+    plain.iter().copied().chain(one).chain(ended.iter().map(|end| end.task))
+}
+
+fn encode(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages are plain data")
+}

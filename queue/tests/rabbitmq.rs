@@ -1,0 +1,500 @@
+//! What holds over RabbitMQ while it works: who gets what again, who is believed, who may do what.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+    QueueDeclareOptions, QueuePurgeOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use pictor_queue::{
+    Broker, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, Ticket, ToOwner, WorkerQueue,
+};
+use pictor_tasks::message::{Report, StepKey, Try, What, WorkerId};
+use pictor_test_servers::{RabbitMq, Vhost};
+use serde_json::json;
+use std::time::Duration;
+use support::{
+    KEY, Worker, address, assign, assignment, ended, give, key, next, next_report, own, owner,
+    report, tries, within, worker,
+};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+const ONE: WorkerId = WorkerId(1);
+const TWO: WorkerId = WorkerId(2);
+
+/// A virtual host with the queues of two workers, an owner, and the first worker.
+async fn farm() -> (String, Box<dyn OwnerQueue>, Worker) {
+    let url = RabbitMq::start().vhost().amqp_url;
+    let broker = Broker::new(address(&url), None, None).unwrap();
+    broker.add_worker(ONE, "").await.unwrap();
+    broker.add_worker(TWO, "").await.unwrap();
+    let mut owner = owner(&url);
+    own(&mut *owner, 1).await;
+    let worker = worker(&url, ONE);
+    (url, owner, worker)
+}
+
+/// A virtual host, and a broker with its management service.
+fn managed() -> (String, Broker) {
+    let Vhost { amqp_url, management_url, .. } = RabbitMq::start().vhost();
+    let broker = Broker::new(address(&amqp_url), Some(&management_url), None).unwrap();
+    (amqp_url, broker)
+}
+
+async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
+}
+
+/// Sends bytes, as somebody with the rights but without our program could.
+async fn send(channel: &Channel, (exchange, key): (&str, &str), bytes: &[u8]) -> lapin::Result<()> {
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent = channel.basic_publish(exchange.into(), key.into(), options, bytes, properties);
+    sent.await?.await.map(drop)
+}
+
+const REPORTS: (&str, &str) = ("pictor.reports", "pictor.reports");
+
+#[tokio::test]
+async fn what_was_not_settled_comes_again_when_the_worker_comes_again() {
+    let (url, mut owner, worker) = farm().await;
+    drop(worker);
+    let (mut queue, reports) = RabbitWorker::connect(address(&url), ONE);
+    let mut receipts = Vec::new();
+    for id in 1..=3 {
+        assert!(assign(&mut *owner, ONE, assignment(id, [0])).await);
+        receipts.push(within("a delivery", queue.receive()).await.unwrap().receipt);
+    }
+    receipts.remove(1).settle();
+    drop(receipts);
+    reports.close().await;
+    assert!(queue.receive().await.is_none(), "a closed queue gives nothing any more");
+    let mut again = support::worker(&url, ONE);
+    for id in [1, 3] {
+        assert_eq!(again.assigned().await.0.id, id);
+    }
+    assert!(assign(&mut *owner, ONE, assignment(4, [0])).await);
+    assert_eq!(again.assigned().await.0.id, 4);
+}
+
+#[tokio::test]
+async fn the_next_owner_gets_the_messages_when_the_first_is_gone_and_what_it_did_not_acknowledge() {
+    let (url, mut first, mut worker) = farm().await;
+    give(&mut *first, &mut worker, 1, 0..5).await.settle();
+    let mut second = owner(&url);
+    let mut standing_by = tokio::spawn(async move {
+        own(&mut *second, 2).await;
+        second
+    });
+    // The second one's mark comes to the first: it is connected, and not the owner.
+    let mut batch = Vec::new();
+    while !matches!(batch.as_slice(), [Incoming::Message(ToOwner::Barrier(_))]) {
+        batch.clear();
+        tokio::select! {
+            _ = first.receive(&mut batch, 1) => first.acknowledge(),
+            _ = &mut standing_by => panic!("there are two owners"),
+        }
+    }
+    for index in 0..3 {
+        worker.say(ended([index])).await;
+    }
+    assert_eq!(next_report(&mut *first).await.what, ended([0]));
+    first.acknowledge();
+    assert_eq!(next_report(&mut *first).await.what, ended([1]));
+    assert_eq!(next_report(&mut *first).await.what, ended([2]));
+    assert!(!standing_by.is_finished());
+    drop(first);
+    let mut second = standing_by.await.unwrap();
+    assert_eq!(next_report(&mut *second).await.what, ended([1]));
+    assert_eq!(next_report(&mut *second).await.what, ended([2]));
+    second.acknowledge();
+    // Tickets outlive a takeover.
+    worker.say(ended([4])).await;
+    assert_eq!(next_report(&mut *second).await.what, ended([4]));
+}
+
+#[tokio::test]
+async fn an_owner_that_stands_for_election_again_gets_again_what_it_did_not_acknowledge() {
+    let (_url, mut owner, mut worker) = farm().await;
+    give(&mut *owner, &mut worker, 1, 0..2).await.settle();
+    worker.say(ended([0])).await;
+    assert_eq!(next_report(&mut *owner).await.what, ended([0]));
+    own(&mut *owner, 2).await;
+    assert_eq!(next_report(&mut *owner).await.what, ended([0]));
+    owner.acknowledge();
+    worker.say(ended([1])).await;
+    own(&mut *owner, 3).await;
+    assert_eq!(next_report(&mut *owner).await.what, ended([1]));
+}
+
+#[tokio::test]
+async fn a_worker_drops_what_a_former_owner_sends() {
+    let (_url, mut owner, mut worker) = farm().await;
+    owner.begin(2, KEY);
+    assert!(assign(&mut *owner, ONE, assignment(1, [0])).await);
+    owner.begin(1, KEY);
+    assert!(assign(&mut *owner, ONE, assignment(2, [0])).await);
+    assert_eq!(owner.publish(ONE, support::cancel([0])), Publication::Pending);
+    owner.begin(2, KEY);
+    assert!(assign(&mut *owner, ONE, assignment(3, [0])).await);
+    assert_eq!(worker.assigned().await.0.id, 1);
+    assert_eq!(worker.assigned().await.0.id, 3);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_handed_over_as_it_is_and_does_not_come_again() {
+    let (url, mut first, mut worker) = farm().await;
+    let (_connection, channel) = connect(&url).await.unwrap();
+    let garbage: [&[u8]; 4] = [b"", b"\xff\xfe", b"{\"report\":7}", b"{\"baRRier\":7}"];
+    for bytes in garbage {
+        send(&channel, REPORTS, bytes).await.unwrap();
+        send(&channel, ("pictor.workers", "1"), bytes).await.unwrap();
+    }
+    for bytes in garbage {
+        match next(&mut *first).await {
+            Incoming::Rejected { raw, reason } => {
+                assert_eq!(raw, bytes);
+                assert!(reason.starts_with("the message cannot be read: "), "{reason}");
+            }
+            other => panic!("not rejected: {other:?}"),
+        }
+    }
+    give(&mut *first, &mut worker, 1, [0]).await.settle();
+    first.acknowledge();
+    drop(first);
+    worker.say(ended([0])).await;
+    let mut second = owner(&url);
+    own(&mut *second, 2).await;
+    assert_eq!(next_report(&mut *second).await.what, ended([0]));
+}
+
+/// A report as it lies in the broker.
+fn wire(report: &Report, tickets: &[Ticket]) -> Vec<u8> {
+    serde_json::to_vec(&json!({ "report": { "message": report, "tickets": tickets } })).unwrap()
+}
+
+#[tokio::test]
+async fn a_report_without_the_right_tickets_is_refused_whatever_it_says() {
+    let (url, mut owner, _worker) = farm().await;
+    let (_connection, channel) = connect(&url).await.unwrap();
+    let (old, now, next_epoch) = (Sealer::new(1, KEY), Sealer::new(2, KEY), Sealer::new(3, KEY));
+    own(&mut *owner, 2).await;
+    let task = Try { index: 1, attempt: 1 };
+    let all = [
+        What::Claimed(vec![task]),
+        What::Progress { task, fraction: 0.5, message: String::new() },
+        ended([1]),
+        What::Released(vec![task]),
+    ];
+    for what in all {
+        let said = report(ONE, what);
+        for sealer in [&old, &now] {
+            let ticket = sealer.seal(&key(), task, ONE);
+            send(&channel, REPORTS, &wire(&said, &[ticket])).await.unwrap();
+            assert_eq!(next_report(&mut *owner).await, said);
+        }
+        let other_run = StepKey { step: 1, ..key() };
+        let forged = "the ticket is not valid for this task and this worker";
+        let wrong = [
+            (now.seal(&key(), Try { index: 2, attempt: 1 }, ONE), forged),
+            (now.seal(&key(), Try { index: 1, attempt: 2 }, ONE), forged),
+            (now.seal(&other_run, task, ONE), forged),
+            (now.seal(&key(), task, TWO), forged),
+            (Sealer::new(2, [8; 32]).seal(&key(), task, ONE), forged),
+            (next_epoch.seal(&key(), task, ONE), "the ticket is from epoch 3, which has not begun"),
+        ];
+        for (ticket, why) in wrong {
+            let reason = format!("task 1 (attempt 1): {why}");
+            refused(&mut *owner, &channel, wire(&said, &[ticket]), &reason).await;
+        }
+        let right = now.seal(&key(), task, ONE);
+        let none = wire(&said, &[]);
+        refused(&mut *owner, &channel, none, "1 tasks came with 0 tickets").await;
+        let two = wire(&said, &[right, right]);
+        refused(&mut *owner, &channel, two, "1 tasks came with 2 tickets").await;
+        // The ticket is right, but for another worker than the one who speaks.
+        let stolen = wire(&Report { worker: TWO, ..said.clone() }, &[right]);
+        let reason = format!("task 1 (attempt 1): {forged}");
+        refused(&mut *owner, &channel, stolen, &reason).await;
+    }
+    let nothing = wire(&report(ONE, What::Claimed(Vec::new())), &[]);
+    refused(&mut *owner, &channel, nothing, "the report names no task").await;
+    let half = wire(&report(ONE, ended([1, 2])), &[now.seal(&key(), task, ONE); 2]);
+    let reason = "task 2 (attempt 1): the ticket is not valid for this task and this worker";
+    refused(&mut *owner, &channel, half, reason).await;
+}
+
+async fn refused(owner: &mut dyn OwnerQueue, channel: &Channel, bytes: Vec<u8>, why: &str) {
+    send(channel, REPORTS, &bytes).await.unwrap();
+    match next(owner).await {
+        Incoming::Rejected { raw, reason } => assert_eq!((raw, &*reason), (bytes, why)),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn tickets_come_with_the_tasks_and_go_with_the_last_report() {
+    let (url, mut owner, worker) = farm().await;
+    drop(worker);
+    let (mut queue, reports) = RabbitWorker::connect(address(&url), ONE);
+    assert!(assign(&mut *owner, ONE, assignment(1, [0, 1, 2])).await);
+    within("a delivery", queue.receive()).await.unwrap().receipt.settle();
+    let task = |index| Try { index, attempt: 1 };
+    let sealer = Sealer::new(1, KEY);
+    for index in 0..3 {
+        let ticket = reports.ticket(&key(), task(index)).unwrap();
+        assert_eq!(sealer.verify(&ticket, &key(), task(index), ONE), Ok(()));
+    }
+    reports.send(report(ONE, What::Claimed(tries(0..3)))).await.unwrap();
+    reports.send(report(ONE, ended([0]))).await.unwrap();
+    reports.send(report(ONE, What::Released(tries([1])))).await.unwrap();
+    // Without its ticket nobody would believe it: it is not sent at all.
+    reports.send(report(ONE, ended([0]))).await.unwrap();
+    reports.send(report(ONE, ended([2]))).await.unwrap();
+    for what in [What::Claimed(tries(0..3)), ended([0]), What::Released(tries([1])), ended([2])] {
+        assert_eq!(next_report(&mut *owner).await.what, what);
+    }
+    assert!((0..3).all(|index| reports.ticket(&key(), task(index)).is_none()));
+}
+
+/// The status with which the broker refuses something.
+fn code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+async fn forbidden<T: std::fmt::Debug>(
+    connection: &Connection,
+    attempt: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
+) {
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let error = attempt(channel).await.unwrap_err();
+    assert_eq!(code(&error), Some(403), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else() {
+    let (url, broker) = managed();
+    let one = broker.add_worker(ONE, "one's: p@ss/word").await.unwrap();
+    broker.add_worker(TWO, "two").await.unwrap();
+    let mut owner = owner(&url);
+    own(&mut *owner, 1).await;
+    let mut worker = worker(&one, ONE);
+    give(&mut *owner, &mut worker, 1, [0]).await.settle();
+    worker.say(ended([0])).await;
+    assert_eq!(next_report(&mut *owner).await.what, ended([0]));
+    let (connection, _) = connect(&one).await.unwrap();
+    let table = FieldTable::default;
+    for queue in ["pictor.worker.2", "pictor.reports"] {
+        forbidden(&connection, async |channel| {
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(queue.into(), "".into(), options, table()).await
+        })
+        .await;
+    }
+    for target in [("pictor.workers", "2"), ("", "pictor.worker.2"), ("amq.direct", "")] {
+        forbidden(&connection, async |channel| send(&channel, target, b"{}").await).await;
+    }
+    forbidden(&connection, async |channel| {
+        channel.queue_purge("pictor.worker.2".into(), QueuePurgeOptions::default()).await
+    })
+    .await;
+    forbidden(&connection, async |channel| {
+        channel.queue_declare("mine".into(), QueueDeclareOptions::durable(), table()).await
+    })
+    .await;
+    forbidden(&connection, async |channel| {
+        let (queue, exchange) = ("pictor.worker.1".into(), "pictor.workers".into());
+        let options = QueueBindOptions::default();
+        channel.queue_bind(queue, exchange, "2".into(), options, table()).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_removed_is_let_in_no_more() {
+    let (url, broker) = managed();
+    let with_password = broker.add_worker(ONE, "first").await.unwrap();
+    let (mut queue, reports) = RabbitWorker::connect(address(&with_password), ONE);
+    let mut owner = owner(&url);
+    own(&mut *owner, 1).await;
+    assert!(assign(&mut *owner, ONE, assignment(1, [0])).await);
+    within("a delivery", queue.receive()).await.unwrap().receipt.settle();
+    broker.remove_worker(ONE).await.unwrap();
+    within("the refusal", async {
+        tokio::select! {
+            () = reports.refused() => {}
+            _ = queue.receive() => panic!("nothing is received"),
+        }
+    })
+    .await;
+    assert_eq!(code(&connect(&with_password).await.unwrap_err()), Some(403));
+    // It may register again, and gets another password.
+    broker.remove_worker(ONE).await.unwrap();
+    let again = broker.add_worker(ONE, "second").await.unwrap();
+    assert_eq!(code(&connect(&with_password).await.unwrap_err()), Some(403));
+    let mut worker = worker(&again, ONE);
+    give(&mut *owner, &mut worker, 2, [0]).await.settle();
+}
+
+#[tokio::test]
+async fn lost_queues_are_made_again_and_nothing_waits_for_what_was_purged() {
+    let (url, broker) = managed();
+    let mut worker = worker(&broker.add_worker(ONE, "one").await.unwrap(), ONE);
+    let mut first = owner(&url);
+    own(&mut *first, 1).await;
+    give(&mut *first, &mut worker, 1, 0..4).await.settle();
+    drop(first);
+    worker.say(ended([0])).await;
+    let (_connection, channel) = connect(&url).await.unwrap();
+    channel.queue_purge("pictor.reports".into(), QueuePurgeOptions::default()).await.unwrap();
+    let mut owner = owner(&url);
+    own(&mut *owner, 2).await;
+    worker.say(ended([1])).await;
+    assert_eq!(next_report(&mut *owner).await.what, ended([1]));
+    owner.acknowledge();
+
+    for queue in ["pictor.reports", "pictor.worker.1"] {
+        channel
+            .queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default())
+            .await
+            .unwrap();
+    }
+    // Sent while there may be no queue: it is not lost.
+    let (outbox, said) = (worker.outbox.clone(), worker.report(ended([2])));
+    let said = tokio::spawn(async move { outbox.send(said).await });
+    let (mut id, mut reported, mut confirmed) = (10, false, false);
+    assert_eq!(owner.publish(ONE, assignment(id, [5])), Publication::Pending);
+    while !(reported && confirmed) {
+        match next(&mut *owner).await {
+            Incoming::Published { confirmed: false, .. } => {
+                id += 1;
+                owner.publish(ONE, assignment(id, [5]));
+            }
+            Incoming::Published { confirmed: true, .. } => confirmed = true,
+            Incoming::Message(ToOwner::Report(report)) => reported |= report.what == ended([2]),
+            other => panic!("what is this: {other:?}"),
+        }
+    }
+    said.await.unwrap().unwrap();
+    worker.assigned().await.1.settle();
+    owner.barrier(5);
+    let mut batch = Vec::new();
+    while !batch.drain(..).any(|i| matches!(i, Incoming::Message(ToOwner::Barrier(5)))) {
+        within("the mark", owner.receive(&mut batch, 10)).await;
+    }
+    assert!(owner.is_drained());
+}
+
+#[tokio::test]
+async fn the_broker_says_how_full_its_queues_are() {
+    let Vhost { amqp_url: url, management_url, .. } = RabbitMq::start().vhost();
+    for management in [None, Some(management_url)] {
+        let broker = Broker::new(address(&url), management.as_deref(), None).unwrap();
+        broker.add_worker(ONE, "one").await.unwrap();
+        let (_connection, channel) = connect(&url).await.unwrap();
+        send(&channel, REPORTS, b"{}").await.unwrap();
+        let reports = within("the depth", async {
+            loop {
+                // The service counts every few seconds.
+                let depths = broker.depths().await.unwrap();
+                let reports = depths.into_iter().find(|depth| depth.queue == "pictor.reports");
+                match reports {
+                    Some(depth) if depth.ready > 0 => return depth,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await;
+        assert_eq!((reports.ready, reports.unacknowledged), (1, 0));
+        channel.queue_purge("pictor.reports".into(), QueuePurgeOptions::default()).await.unwrap();
+    }
+}
+
+/// One after another, each message waits for the disk of the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_wait_for_their_confirms_together() {
+    const MESSAGES: u64 = 20_000;
+    let (_url, mut owner, mut worker) = farm().await;
+    let started = Instant::now();
+    for id in 1..=200 {
+        assert!(assign(&mut *owner, ONE, assignment(id, [0])).await);
+        worker.assigned().await.1.settle();
+    }
+    let alone = started.elapsed() / 200;
+    let outbox = worker.outbox.clone();
+    let started = Instant::now();
+    let arriving = tokio::spawn(async move {
+        for id in 1..=MESSAGES {
+            let (assignment, receipt) = worker.assigned().await;
+            receipt.settle();
+            assert_eq!(assignment.id, id);
+        }
+    });
+    let (mut sent, mut confirmed, mut batch) = (0, 0, Vec::new());
+    while confirmed < MESSAGES {
+        while sent < MESSAGES.min(confirmed + 4096) {
+            sent += 1;
+            let task = u32::try_from(sent).unwrap();
+            assert_eq!(owner.publish(ONE, assignment(sent, [task])), Publication::Pending);
+        }
+        within("a confirm", owner.receive(&mut batch, 256)).await;
+        confirmed += batch.drain(..).filter(is_confirm).count() as u64;
+    }
+    within("the assignments", arriving).await.unwrap();
+    let down = started.elapsed() / u32::try_from(MESSAGES).unwrap();
+    let started = Instant::now();
+    let senders: JoinSet<_> = (0..256)
+        .map(|sender| {
+            let outbox = outbox.clone();
+            async move {
+                for index in (sender + 1..=u32::try_from(MESSAGES).unwrap()).step_by(256) {
+                    outbox.send(ToOwner::Report(report(ONE, ended([index])))).await.unwrap();
+                }
+            }
+        })
+        .collect();
+    let mut arrived = 0;
+    while arrived < MESSAGES {
+        within("a report", owner.receive(&mut batch, 256)).await;
+        arrived += batch.drain(..).filter(is_report).count() as u64;
+        owner.acknowledge();
+    }
+    within("the confirms", senders.join_all()).await;
+    let up = started.elapsed() / u32::try_from(MESSAGES).unwrap();
+    let rate = |each: Duration| 1.0 / each.as_secs_f64();
+    let (alone, down, up) = (rate(alone), rate(down), rate(up));
+    eprintln!("one by one {alone:.0}/s, assignments {down:.0}/s, reports {up:.0}/s");
+    assert!(down > 3.0 * alone && up > 3.0 * alone, "{alone} {down} {up}");
+}
+
+fn is_confirm(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Published { confirmed: true, .. })
+}
+
+fn is_report(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Message(ToOwner::Report(_)))
+}
+
+#[test]
+fn wrong_addresses_are_named_without_their_passwords() {
+    let wrong = pictor_queue::Address::new("http://user:secret@host/x", None).unwrap_err();
+    assert!(!wrong.is_retryable() && !wrong.to_string().contains("secret"), "{wrong}");
+    let right = address("amqps://user:secret@host:5671/farm");
+    assert_eq!(format!("{right:?}"), "amqps://host:5671/farm");
+    for wrong in ["no address", "mailto:user:secret@host"] {
+        let error = Broker::new(right.clone(), Some(wrong), None).unwrap_err();
+        assert!(!error.is_retryable() && !error.to_string().contains("secret"), "{error}");
+    }
+    let broker = Broker::new(right, Some("http://admin:secret@host:15672"), None).unwrap();
+    assert!(!format!("{broker:?}").contains("secret"), "{broker:?}");
+}

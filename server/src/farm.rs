@@ -1,0 +1,234 @@
+//! Which of several servers owns the farm: standing by, taking over, giving way. The broker elects, the
+//! epoch in the database decides: whoever has been overtaken cannot commit any more.
+
+use crate::access::load_run;
+use crate::handle::{Error, OwnerHandle};
+use crate::owner::Owner;
+use crate::role::Role;
+use pictor_engine::{Config, Run};
+use pictor_queue::{OwnerQueue, Sealer};
+use pictor_storage::{Registry, Store};
+use pictor_tasks::message::RunId;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+/// How often the owner looks for runs that it was not told of, and whether it still is the owner; and
+/// how often one that stands by looks up who is.
+const SCAN: Duration = Duration::from_secs(2);
+/// Pause before the next try after the database or the broker failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is noted when workers were last heard of.
+const NOTE_WORKERS: Duration = Duration::from_secs(30);
+
+/// One server's share in deciding who owns the farm.
+pub struct Farm {
+    /// History.
+    pub store: Arc<dyn Store>,
+    /// The workers that are known.
+    pub registry: Arc<dyn Registry>,
+    /// Where other servers reach this one by HTTP, as in `http://10.0.0.1:7420`.
+    pub address: String,
+    /// What the engine may assume.
+    pub config: Config,
+    /// How long a new owner listens before it assigns anything: one heartbeat of the workers.
+    pub listen: Duration,
+    /// The clock.
+    pub now_ms: fn() -> i64,
+}
+
+/// How an ownership ended.
+enum Ended {
+    /// This server was told to stop.
+    Stopped,
+    /// Another server has taken over.
+    Overtaken,
+}
+
+impl Farm {
+    /// Stands by, owns, stands by again, until `stop` becomes true. `connect` makes a new end of the
+    /// queue; the role is told to the rest of the server.
+    pub async fn lead(
+        &self,
+        connect: impl Fn() -> Box<dyn OwnerQueue>,
+        role: &watch::Sender<Role>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        while !*stop.borrow() {
+            let mut queue = connect();
+            tokio::select! {
+                () = self.stand_by(&mut *queue, role) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            match self.own(queue, role, stop.clone()).await {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::Overtaken) => info!("another server has taken over; standing by"),
+                Err(failure) => {
+                    error!(error = %failure, "the farm cannot be taken over; trying again");
+                    sleep(RETRY).await;
+                }
+            }
+            role.send_replace(Role::Standby { owner: None });
+        }
+    }
+
+    /// Returns when this server is to own the farm.
+    async fn stand_by(&self, queue: &mut dyn OwnerQueue, role: &watch::Sender<Role>) {
+        let mut look = interval(SCAN);
+        let mut elected = std::pin::pin!(queue.elected());
+        loop {
+            tokio::select! {
+                () = &mut elected => return,
+                _ = look.tick() => match self.store.owner().await {
+                    Ok(owner) => {
+                        // Our own address is of an earlier life.
+                        let owner = owner.map(|o| o.address).filter(|a| *a != self.address);
+                        role.send_replace(Role::Standby { owner });
+                    }
+                    Err(failure) => warn!(error = %failure, "who owns the farm is not known"),
+                },
+            }
+        }
+    }
+
+    /// Takes the farm over and owns it until it is told to stop or is overtaken.
+    async fn own(
+        &self,
+        mut queue: Box<dyn OwnerQueue>,
+        role: &watch::Sender<Role>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<Ended, Error> {
+        let ownership = self.store.take_ownership(&self.address, (self.now_ms)()).await?;
+        queue.begin(ownership.epoch, ownership.ticket_key);
+        // Only what is read after the epoch was raised is certainly all there is.
+        let (mut owner, handle) =
+            Owner::new(self.config.clone(), self.store.clone(), queue, self.now_ms);
+        let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
+        for worker in self.registry.workers().await? {
+            let accepts = worker.state == "enabled";
+            owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
+        }
+        for record in self.store.unfinished_runs().await? {
+            if let Some(run) = load(&*self.store, &record.id).await? {
+                owner.add(run, record.owner, record.created_ms);
+            }
+        }
+        owner.listen_first(RandomState::new().hash_one("mark"), self.listen);
+        info!(epoch = ownership.epoch, "this server owns the farm");
+        let mut owner = tokio::spawn(owner.run());
+        role.send_replace(Role::Owner(handle.clone()));
+        let watch = self.watch(&handle, ownership.epoch);
+        let overtaken = tokio::select! {
+            ended = &mut owner => return finish(ended),
+            overtaken = watch => overtaken,
+            _ = stop.wait_for(|stop| *stop) => false,
+        };
+        role.send_replace(Role::Standby { owner: None });
+        handle.stop().await;
+        let ended = finish(owner.await)?;
+        Ok(if overtaken { Ended::Overtaken } else { ended })
+    }
+
+    /// Looks for runs that the engine was not told of (their submitter died after storing them) and
+    /// notes when workers were heard of. Returns `true` when another server has taken over.
+    async fn watch(&self, handle: &OwnerHandle, epoch: u64) -> bool {
+        let mut scan = interval(SCAN);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut note = interval(NOTE_WORKERS);
+        let mut unreadable = BTreeSet::new();
+        loop {
+            tokio::select! {
+                _ = scan.tick() => match self.scan(handle, epoch, &mut unreadable).await {
+                    Ok(true) => {}
+                    Ok(false) => return true,
+                    Err(failure) => warn!(error = %failure, "runs cannot be looked up"),
+                },
+                _ = note.tick() => {
+                    if let Err(failure) = self.note_workers(handle).await {
+                        warn!(error = %failure, "it cannot be noted when workers were heard of");
+                    }
+                }
+            }
+        }
+    }
+
+    /// `false`: another server owns the farm.
+    async fn scan(
+        &self,
+        handle: &OwnerHandle,
+        epoch: u64,
+        unreadable: &mut BTreeSet<RunId>,
+    ) -> Result<bool, Error> {
+        if self.store.owner().await?.is_some_and(|owner| owner.epoch != epoch) {
+            return Ok(false);
+        }
+        pick_up(&*self.store, handle, unreadable).await?;
+        Ok(true)
+    }
+
+    async fn note_workers(&self, handle: &OwnerHandle) -> Result<(), Error> {
+        let seen = handle.ask(|engine| engine.workers_seen().collect::<Vec<_>>()).await?;
+        Ok(self.registry.workers_seen(&seen).await?)
+    }
+}
+
+/// Gives the engine the runs that it was not told of, every few seconds, for ever: for an owner that has no
+/// rivals.
+pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
+    let mut scan = interval(SCAN);
+    scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unreadable = BTreeSet::new();
+    loop {
+        scan.tick().await;
+        match pick_up(&*store, &handle, &mut unreadable).await {
+            Ok(()) => {}
+            Err(Error::Stopped) => return,
+            Err(failure) => warn!(error = %failure, "runs cannot be looked up"),
+        }
+    }
+}
+
+/// Gives the engine the runs that it was not told of.
+async fn pick_up(
+    store: &dyn Store,
+    handle: &OwnerHandle,
+    unreadable: &mut BTreeSet<RunId>,
+) -> Result<(), Error> {
+    for record in store.unfinished_runs().await? {
+        let id = record.id.clone();
+        if unreadable.contains(&id) || handle.has_run(&id).await? {
+            continue;
+        }
+        match load(store, &id).await? {
+            Some(run) => handle.add(run, record.owner, record.created_ms).await?,
+            None => drop(unreadable.insert(id)),
+        }
+    }
+    Ok(())
+}
+
+/// A run from history. None: another version of pictor wrote it, which is to finish it.
+async fn load(store: &dyn Store, id: &RunId) -> Result<Option<Run>, Error> {
+    match load_run(store, id).await {
+        Ok(run) => Ok(Some(run)),
+        Err(failure @ (Error::Plan { .. } | Error::Fold(..))) => {
+            error!(error = %failure, run = %id, "a run cannot be read and is left alone");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn finish(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<Ended, Error> {
+    match ended {
+        Ok(Ok(())) => Ok(Ended::Stopped),
+        Ok(Err(Error::Store(pictor_storage::Error::Fenced))) => Ok(Ended::Overtaken),
+        Ok(Err(failure)) => Err(failure),
+        // The panic was printed where it happened.
+        Err(_) => Err(Error::Stopped),
+    }
+}

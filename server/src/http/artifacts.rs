@@ -1,0 +1,256 @@
+//! Results and assets: what a run has delivered, artifacts by key, files that jobs need.
+
+use super::Api;
+use super::auth::Caller;
+use super::blobs::{Binary, Wanted, serve};
+use super::delivered::{delivered, find};
+use super::extract::{Json, Path, Query};
+use super::limits::Paging;
+use super::problem::{Code, Problem};
+use super::runs::Page;
+use super::tasks::{cursor, place};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use pictor_engine::{Effort, Engine, Found, Run, TaskQuery, TaskState};
+use pictor_storage::artifacts::asset_key;
+use pictor_tasks::pack::is_digest;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The most digests in one question.
+const DIGESTS_MAX: usize = 10_000;
+/// Questions to storage at a time.
+const AT_ONCE: usize = 16;
+
+/// A delivered result.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RunFile {
+    /// Its path, as the job names it.
+    pub path: String,
+    /// BLAKE3 of its bytes, in hex.
+    pub digest: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The artifact that it is.
+    pub key: String,
+    /// The task that made it.
+    pub task: String,
+}
+
+/// Lists what a run has delivered so far.
+#[utoipa::path(
+    get, path = "/v1/runs/{run}/files", tag = "files",
+    params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging),
+    responses((status = 200, description = "Files", body = Page<RunFile>)),
+)]
+pub(super) async fn files(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(run): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<RunFile>>, Problem> {
+    let limit = api.limits.page(paging.limit)?;
+    let record = api.run(&caller, &run).await?;
+    let source = api.source(&record).await?;
+    let mut from = paging.after.as_deref().map_or(Ok((0, 0)), place)?;
+    let query = TaskQuery { state: Some(TaskState::Succeeded), ..TaskQuery::default() };
+    let mut items = Vec::new();
+    // A task may deliver several files or none: pages may be a little longer than asked for.
+    let next = loop {
+        let found = source.find(&query, (from, limit), look).await?;
+        items.extend(found.items.into_iter().flatten());
+        match found.next {
+            Some(next) if items.len() < limit => from = next,
+            next => break next,
+        }
+    };
+    Ok(Json(Page { items, next: next.map(cursor) }))
+}
+
+/// The files of the next tasks that deliver any.
+fn look(
+    _: &Engine,
+    run: &Run,
+    query: &TaskQuery,
+    from: (u16, u32),
+    effort: Effort,
+) -> Found<Vec<RunFile>> {
+    let (mut step, mut from) = (from.0, from);
+    // Whole steps that deliver nothing are passed over at once.
+    while run.plan().steps.get(step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
+        step += 1;
+        from = (step, 0);
+    }
+    if run.plan().steps.len() <= step as usize {
+        return Found { items: Vec::new(), next: None };
+    }
+    let query = TaskQuery { step: Some(step), ..query.clone() };
+    let found = run.find(&query, from, Effort { limit: effort.limit.min(1000), ..effort });
+    let items = found.items.iter().map(|at| {
+        let files = delivered(run, *at).into_iter();
+        let task = run.task_name(at.0, at.1);
+        files
+            .map(|(path, output)| RunFile {
+                path,
+                digest: output.digest.clone(),
+                size_bytes: output.size_bytes,
+                key: output.key.clone(),
+                task: task.clone(),
+            })
+            .collect()
+    });
+    Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) }
+}
+
+/// Downloads a delivered result, or a range of it.
+#[utoipa::path(
+    get, path = "/v1/runs/{run}/files/{*path}", tag = "files",
+    params(
+        ("run" = String, Path, description = "Its id, or enough of the beginning of it"),
+        ("path" = String, Path, description = "The file's path; it may hold slashes"),
+        ("Range" = Option<String>, Header, description = "`bytes=0-1023`"),
+        ("If-None-Match" = Option<String>, Header, description = "The file's digest, in quotes"),
+    ),
+    responses(
+        (status = 200, description = "The file", body = inline(Binary), content_type = "*/*"),
+        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
+        (status = 304, description = "It is the file that the caller has"),
+        (status = 307, description = "Where the file is"),
+    ),
+)]
+pub(super) async fn file(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((run, path)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let record = api.run(&caller, &run).await?;
+    let source = api.source(&record).await?;
+    let wanted = path.clone();
+    let found = source.ask(move |_, run| find(run, &wanted)).await?;
+    let output = found.ok_or_else(|| Problem::not_found(format_args!("file `{path}`")))?;
+    let wanted = Wanted { key: &output.key, tag: output.digest.clone(), redirect: true };
+    serve(&api, wanted, &headers).await
+}
+
+/// Downloads an artifact, or a range of it.
+#[utoipa::path(
+    get, path = "/v1/artifacts/{*key}", tag = "files",
+    params(
+        ("key" = String, Path, description = "Its key; it may hold slashes"),
+        ("Range" = Option<String>, Header, description = "`bytes=0-1023`"),
+        ("If-None-Match" = Option<String>, Header, description = "The artifact's `ETag`"),
+    ),
+    responses(
+        (status = 200, description = "The artifact", body = inline(Binary), content_type = "*/*"),
+        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
+        (status = 304, description = "It is the artifact that the caller has"),
+        (status = 307, description = "Where the artifact is"),
+    ),
+)]
+pub(super) async fn artifact(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let missing = || Problem::not_found(format_args!("artifact `{key}`"));
+    let mut parts = key.split('/');
+    match (parts.next(), parts.next()) {
+        // Who knows a digest had the file, or may see a run that uses it.
+        (Some("assets"), Some(_)) => {}
+        (Some("runs"), Some(run)) => {
+            let found = api.store.run(run).await.map_err(|_| missing())?;
+            let found = found.filter(|record| *record.id.0 == *run && caller.sees(&record.owner));
+            found.ok_or_else(missing)?;
+        }
+        _ => return Err(missing()),
+    }
+    serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: true }, &headers).await
+}
+
+/// What an artifact is known by: it never changes, so its key will do.
+pub(super) fn tag_of(key: &str) -> String {
+    match key.strip_prefix("assets/") {
+        Some(digest) => digest.to_owned(),
+        None => blake3::hash(key.as_bytes()).to_hex().to_string(),
+    }
+}
+
+/// Files that somebody has.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Digests {
+    /// Their BLAKE3 digests, in hex.
+    #[schema(max_items = 10_000)]
+    digests: Vec<String>,
+}
+
+/// Files that the farm lacks.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Missing {
+    /// Their digests, in the order of the question.
+    pub missing: Vec<String>,
+}
+
+/// Tells which of some files the farm lacks, so that only those are uploaded.
+#[utoipa::path(
+    post, path = "/v1/assets/missing", tag = "files", request_body = Digests,
+    responses((status = 200, description = "What is to be uploaded", body = Missing)),
+)]
+pub(super) async fn missing(
+    State(api): State<Arc<Api>>,
+    Json(Digests { digests }): Json<Digests>,
+) -> Result<Json<Missing>, Problem> {
+    if digests.len() > DIGESTS_MAX {
+        return Err(Problem::invalid(format!("`digests` may have at most {DIGESTS_MAX}")));
+    }
+    if let Some(bad) = digests.iter().find(|digest| !is_digest(digest)) {
+        let bad: String = bad.chars().take(80).collect();
+        return Err(Problem::invalid(format!("`{bad}` is not a digest: 64 hexadecimal digits")));
+    }
+    let lacks = |digest: String| {
+        let api = api.clone();
+        async move {
+            let there = api.artifacts.exists(&asset_key(&digest)).await?;
+            Ok::<_, Problem>((!there).then_some(digest))
+        }
+    };
+    let answers = stream::iter(digests).map(lacks).buffered(AT_ONCE);
+    let missing = answers.try_filter_map(async |digest| Ok(digest)).try_collect().await?;
+    Ok(Json(Missing { missing }))
+}
+
+/// Uploads a file that jobs need. The same file again changes nothing.
+#[utoipa::path(
+    put, path = "/v1/assets/{digest}", tag = "files",
+    params(("digest" = String, Path, description = "BLAKE3 of the file, in hex")),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "It is stored"),
+        (status = 204, description = "It was there already"),
+    ),
+)]
+pub(super) async fn upload(
+    State(api): State<Arc<Api>>,
+    Path(digest): Path<String>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    if !is_digest(&digest) {
+        return Err(Problem::invalid("a digest has 64 hexadecimal digits"));
+    }
+    let spooled = api.spool(request.into_body()).await?;
+    if spooled.digest != digest {
+        let detail = format!("the {} bytes have the digest {}", spooled.size_bytes, spooled.digest);
+        return Err(Problem::new(Code::DigestMismatch, detail));
+    }
+    let key = asset_key(&digest);
+    if api.artifacts.exists(&key).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    api.artifacts.put_file(&spooled.path, &key).await?;
+    Ok(StatusCode::CREATED)
+}

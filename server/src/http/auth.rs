@@ -1,0 +1,259 @@
+//! Tokens: how they are made, who shows one, and since when it is known. Only a digest of the secret is
+//! stored; a token is shown once, when it is made.
+
+use super::problem::{Code, Problem};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use pictor_storage::{Registry, Token};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// How long a token is believed to be as it was: a revocation by another process takes effect after it.
+const BELIEVED: Duration = Duration::from_millis(800);
+/// Tokens that are remembered at a time.
+const REMEMBERED: usize = 8192;
+/// What tokens begin with, so that scanners of leaked secrets recognise them.
+const PREFIX: &str = "pictor_";
+/// Letters of ids and secrets: none that look like another.
+const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Letters of an id (60 bits) and of a secret (260 bits).
+const ID_LETTERS: usize = 12;
+const SECRET_LETTERS: usize = 52;
+
+/// What a token may do.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRole {
+    /// Everything.
+    Admin,
+    /// Everything but tokens.
+    Operator,
+    /// Submits runs; sees and changes those of its own account.
+    Submitter,
+    /// Reads everything but tokens and the audit log.
+    Viewer,
+    /// Registers machines as workers.
+    Worker,
+    /// One registered machine. Made by its registration, never by people.
+    Machine,
+}
+
+impl TokenRole {
+    /// All roles.
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
+
+    /// The role's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Submitter => "submitter",
+            Self::Viewer => "viewer",
+            Self::Worker => "worker",
+            Self::Machine => "machine",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The token's id.
+    pub token: String,
+    /// What it may do.
+    pub role: TokenRole,
+    /// Whose it is.
+    pub account: String,
+    /// Where the request came from.
+    pub address: String,
+}
+
+impl Caller {
+    /// Whether the caller may see what belongs to an account.
+    pub fn sees(&self, account: &str) -> bool {
+        self.role != TokenRole::Submitter || self.account == account
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // Every route of the API is behind the check that puts it there.
+        parts.extensions.get().cloned().ok_or_else(|| unauthorized("a token is needed"))
+    }
+}
+
+/// A token that was just made.
+#[derive(Debug)]
+pub struct Minted {
+    /// What is stored.
+    pub record: Token,
+    /// What its holder shows. Nobody can find it out later.
+    pub text: String,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose<'a> {
+    /// For people.
+    pub name: &'a str,
+    /// What it may do.
+    pub role: TokenRole,
+    /// Whose it is.
+    pub account: &'a str,
+}
+
+/// Makes a token. Fails when the system gives no random numbers.
+pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Problem> {
+    let mut random = [0; ID_LETTERS + SECRET_LETTERS];
+    getrandom::fill(&mut random).map_err(|error| {
+        Problem::new(Code::Unavailable, format!("the system gives no random numbers: {error}"))
+    })?;
+    let letters: String =
+        random.iter().map(|byte| char::from(LETTERS[usize::from(byte & 31)])).collect();
+    let (id, secret) = letters.split_at(ID_LETTERS);
+    let record = Token {
+        id: id.to_owned(),
+        name: purpose.name.to_owned(),
+        role: purpose.role.name().to_owned(),
+        account: purpose.account.to_owned(),
+        secret_hash: *blake3::hash(secret.as_bytes()).as_bytes(),
+        created_ms: now_ms,
+        revoked_ms: None,
+    };
+    Ok(Minted { record, text: format!("{PREFIX}{id}_{secret}") })
+}
+
+/// The first token of a farm: an admin's, if there is no token yet.
+pub async fn first_token(
+    registry: &dyn Registry,
+    now_ms: i64,
+) -> Result<Option<String>, pictor_storage::Error> {
+    if !registry.tokens().await?.is_empty() {
+        return Ok(None);
+    }
+    let purpose = Purpose { name: "first token", role: TokenRole::Admin, account: "admin" };
+    let minted =
+        mint(&purpose, now_ms).map_err(|problem| pictor_storage::Error::Invalid(problem.detail))?;
+    registry.add_token(&minted.record).await?;
+    Ok(Some(minted.text))
+}
+
+/// A 401 that says how to do better.
+pub(super) fn unauthorized(detail: &str) -> Problem {
+    Problem::new(Code::Unauthorized, detail)
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// By id: what a token was, if there was one, and when.
+type Known = HashMap<String, (Instant, Option<Arc<Token>>)>;
+
+/// Tokens as they were lately.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    known: Mutex<Known>,
+}
+
+impl Tokens {
+    /// Who shows the token of these headers.
+    pub(super) async fn identify(
+        &self,
+        registry: &dyn Registry,
+        headers: &HeaderMap,
+        address: String,
+    ) -> Result<Caller, Problem> {
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = shown.ok_or_else(|| {
+            unauthorized("a token is needed: send the header `Authorization: Bearer pictor_…`")
+        })?;
+        let (id, secret) = take_apart(shown).ok_or_else(|| {
+            unauthorized("this is not a token: expected `Bearer pictor_<id>_<secret>`")
+        })?;
+        let wrong = || unauthorized("the token is not valid (any more)");
+        let token = self.look_up(registry, id).await?.ok_or_else(wrong)?;
+        // Digests compare in constant time.
+        let right = blake3::Hash::from_bytes(token.secret_hash) == blake3::hash(secret.as_bytes());
+        let role = TokenRole::named(&token.role).filter(|_| right && token.revoked_ms.is_none());
+        let role = role.ok_or_else(wrong)?;
+        Ok(Caller { token: token.id.clone(), role, account: token.account.clone(), address })
+    }
+
+    /// Forgets what is believed of a token: it was changed.
+    pub(super) fn forget(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    async fn look_up(
+        &self,
+        registry: &dyn Registry,
+        id: &str,
+    ) -> Result<Option<Arc<Token>>, Problem> {
+        if let Some((since, token)) = self.lock().get(id)
+            && since.elapsed() < BELIEVED
+        {
+            return Ok(token.clone());
+        }
+        let asked = Instant::now();
+        let token = registry.token(id).await?.map(Arc::new);
+        let mut known = self.lock();
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (since, _)| since.elapsed() < BELIEVED);
+        }
+        if known.len() < REMEMBERED {
+            known.insert(id.to_owned(), (asked, token.clone()));
+        }
+        Ok(token)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Id and secret of `Bearer pictor_<id>_<secret>`.
+fn take_apart(shown: &str) -> Option<(&str, &str)> {
+    let (scheme, token) = shown.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let (id, secret) = token.trim().strip_prefix(PREFIX)?.split_once('_')?;
+    let plain = |text: &str| text.bytes().all(|byte| LETTERS.contains(&byte));
+    let fits = id.len() == ID_LETTERS && secret.len() == SECRET_LETTERS;
+    (fits && plain(id) && plain(secret)).then_some((id, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_apart_as_it_was_made() {
+        let purpose = Purpose { name: "n", role: TokenRole::Viewer, account: "a" };
+        let Minted { record, text } = mint(&purpose, 7).unwrap();
+        let shown = format!("Bearer {text}");
+        let (id, secret) = take_apart(&shown).unwrap();
+        assert_eq!(id, record.id);
+        assert_eq!(blake3::hash(secret.as_bytes()), record.secret_hash);
+        assert_ne!(text, mint(&purpose, 7).unwrap().text);
+        let basic = format!("Basic {text}");
+        let short = &shown[..shown.len() - 1];
+        let capitals = shown.to_uppercase();
+        for wrong in ["", "Bearer", "Bearer x", &text, &basic, short, &capitals] {
+            assert_eq!(take_apart(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! `/v1/events`: what happens, as server-sent events. Whoever was cut off goes on from the last id; for
+//! one run that is exact for as long as the run exists.
+
+use super::Api;
+use super::auth::Caller;
+use super::extract::Query;
+use super::hub::{About, After, Happened};
+use super::problem::Problem;
+use super::tasks::AttemptState;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::stream::{self, Stream};
+use pictor_engine::{Run, RunState};
+use pictor_storage::RunRecord;
+use pictor_tasks::history::{Event as Change, Fact, Row};
+use pictor_tasks::message::{Outcome, RunId};
+use pictor_tasks::space::Space;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// A comment is sent when nothing was for so long, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Entries of the ring that are turned into events at a time.
+const AT_ONCE: usize = 32;
+/// Rows that one resume reads from history. Whoever missed more looks the run up again.
+const CATCH_UP_ROWS: u64 = 50_000;
+
+/// The data of an event. The event's name says which it is: `run`, `task`, `control`, `worker`, `reset`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum EventData {
+    /// `run`: a run is in this state now.
+    Run {
+        /// The run.
+        run: String,
+        /// Its state: `running`, `paused`, `succeeded`, `failed` or `cancelled`.
+        state: String,
+    },
+    /// `task`: an attempt began or ended.
+    Task {
+        /// The run.
+        run: String,
+        /// The place in its history.
+        seq: u64,
+        /// When, milliseconds since 1970.
+        time_ms: i64,
+        /// As in `render[frame=7,tile=3]`.
+        task: String,
+        /// The step.
+        step: String,
+        /// The task's index in the step.
+        index: u32,
+        /// Which attempt.
+        attempt: u32,
+        /// What became of it.
+        state: AttemptState,
+        /// The worker.
+        worker: u32,
+        /// Why it failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// `control`: somebody changed the run.
+    Control {
+        /// The run.
+        run: String,
+        /// The place in its history.
+        seq: u64,
+        /// When, milliseconds since 1970.
+        time_ms: i64,
+        /// `paused`, `resumed`, `cancelled`, `priority` or `reset`.
+        change: String,
+        /// The new priority.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        priority: Option<i32>,
+    },
+    /// `worker`: a worker is in this state now.
+    Worker {
+        /// The worker.
+        worker: u32,
+        /// `registered`, `left`, `lost`, `enabled`, `disabled` or `draining`.
+        state: String,
+    },
+    /// `reset`: what came in between is not known any more; look everything up again.
+    Reset {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl EventData {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Task { .. } => "task",
+            Self::Control { .. } => "control",
+            Self::Worker { .. } => "worker",
+            Self::Reset { .. } => "reset",
+        }
+    }
+
+    fn event(&self, id: Option<String>) -> Event {
+        let event = Event::default().event(self.name());
+        let event = id.into_iter().fold(event, Event::id);
+        event.data(serde_json::to_string(self).expect("an event is plain data"))
+    }
+
+    fn reset(reason: &str) -> Self {
+        Self::Reset { reason: reason.to_owned() }
+    }
+}
+
+/// What to listen to.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// Only this run: its id, or enough of the beginning of it.
+    run: Option<String>,
+    /// The same as the header `Last-Event-ID`, for clients that cannot send it.
+    last_event_id: Option<String>,
+}
+
+/// Tells what happens, as it happens.
+///
+/// Each event has a name and JSON data. After `Last-Event-ID` it goes on with the next one. Without it, it
+/// begins now. A comment every 15 s keeps the connection alive.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(
+        EventsQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen"),
+    ),
+    responses((status = 200, description = "Events", body = EventData,
+               content_type = "text/event-stream")),
+)]
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(query): Query<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last = header.map(str::to_owned).or(query.last_event_id).filter(|last| !last.is_empty());
+    let subject = match query.run {
+        Some(run) => {
+            let record = api.run(&caller, &run).await?;
+            Subject::Run(Box::new(RunListener::new(&api, &record, last.as_deref()).await?))
+        }
+        None => Subject::Farm(FarmListener::new(&api, last.as_deref())?),
+    };
+    let (news, stop) = (api.events.listen(), api.stop.clone());
+    let listener = Listener { api, caller, subject, news, stop, ready: VecDeque::new() };
+    let events = stream::unfold(listener, |mut listener| async move {
+        let event = listener.next().await?;
+        Some((Ok(event), listener))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+/// One who listens.
+struct Listener {
+    api: Arc<Api>,
+    caller: Caller,
+    subject: Subject,
+    news: watch::Receiver<u64>,
+    stop: watch::Receiver<bool>,
+    ready: VecDeque<Event>,
+}
+
+enum Subject {
+    Farm(FarmListener),
+    Run(Box<RunListener>),
+}
+
+impl Listener {
+    /// The next event; nothing when the server stops.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            self.news.borrow_and_update();
+            let more = match &mut self.subject {
+                Subject::Farm(farm) => farm.more(&self.api, &self.caller).await,
+                Subject::Run(run) => run.more(&self.api).await,
+            };
+            match more {
+                Ok(Some(events)) => self.ready.extend(events),
+                Ok(None) => tokio::select! {
+                    changed = self.news.changed() => changed.ok()?,
+                    _ = self.stop.wait_for(|stop| *stop) => return None,
+                },
+                // What cannot be told now: the client connects again and goes on from its last id.
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// Everything that happens. Ids: the ring's life, the entry, and the event within it.
+struct FarmListener {
+    life: i64,
+    /// The last entry of which everything was told.
+    entry: u64,
+    /// Events of the entry after it that were told already.
+    told: usize,
+}
+
+impl FarmListener {
+    fn new(api: &Api, last: Option<&str>) -> Result<Self, Problem> {
+        let Some(last) = last else {
+            let (life, entry) = api.events.place();
+            return Ok(Self { life, entry, told: 0 });
+        };
+        let mut parts = last.split('-').map(str::parse::<u64>);
+        let (Some(Ok(life)), Some(Ok(entry)), Some(Ok(told)), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Problem::invalid("`Last-Event-ID` is not the id of an event of the farm"));
+        };
+        let told = usize::try_from(told).unwrap_or(usize::MAX);
+        let life = i64::try_from(life).unwrap_or(0);
+        Ok(Self { life, entry: entry.saturating_sub(1), told })
+    }
+
+    async fn more(&mut self, api: &Api, caller: &Caller) -> Result<Option<Vec<Event>>, Problem> {
+        let (first, entries) = match api.events.after((self.life, self.entry), AT_ONCE) {
+            After::Nothing => return Ok(None),
+            After::Gone => {
+                (self.life, self.entry) = api.events.place();
+                self.told = 0;
+                let id = format!("{}-{}-0", self.life, self.entry + 1);
+                let reset = EventData::reset("events in between are not known any more");
+                return Ok(Some(vec![reset.event(Some(id))]));
+            }
+            After::Entries(first, entries) => (first, entries),
+        };
+        let mut events = Vec::new();
+        for (number, entry) in (first..).zip(entries) {
+            let data = self.data(api, caller, &entry).await?;
+            let skip = std::mem::take(&mut self.told);
+            let told = (1..).zip(&data).skip(skip);
+            events.extend(told.map(|(nth, data): (usize, _)| {
+                data.event(Some(format!("{}-{number}-{nth}", self.life)))
+            }));
+            self.entry = number;
+        }
+        Ok(Some(events))
+    }
+
+    /// What an entry says to the caller. Always the same for the same entry and caller.
+    async fn data(
+        &self,
+        api: &Api,
+        caller: &Caller,
+        entry: &Happened,
+    ) -> Result<Vec<EventData>, Problem> {
+        let commit = match entry {
+            Happened::Worker(worker, state) => {
+                return Ok(vec![EventData::Worker { worker: *worker, state: (*state).to_owned() }]);
+            }
+            Happened::Started(run, account) => {
+                let data = state_data(run, RunState::Running);
+                return Ok(caller.sees(account).then_some(data).into_iter().collect());
+            }
+            Happened::Commit(commit) => commit,
+        };
+        let mut data = Vec::new();
+        for (run, rows) in &commit.rows {
+            let Ok(about) = api.about(run).await else { continue };
+            if caller.sees(&about.account) {
+                let spaces = commit.spaces.get(run).map_or(&[] as &[_], Vec::as_slice);
+                data.extend(rows.iter().map(|row| row_data(run, row, (&about, spaces))));
+            }
+        }
+        for (run, state) in &commit.changed {
+            if api.about(run).await.is_ok_and(|about| caller.sees(&about.account)) {
+                data.push(state_data(run, *state));
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// One run. Ids are places in its history.
+struct RunListener {
+    run: RunId,
+    record: RunRecord,
+    about: About,
+    /// The last row that was told.
+    seq: u64,
+    /// The place in the ring up to which it was told; nothing: history has to be looked at first.
+    ring: Option<(i64, u64)>,
+}
+
+impl RunListener {
+    async fn new(api: &Api, record: &RunRecord, last: Option<&str>) -> Result<Self, Problem> {
+        let run = record.id.clone();
+        let about = api.about(&run).await?;
+        let seq = match last {
+            Some(last) => last.parse().map_err(|_| {
+                Problem::invalid("`Last-Event-ID` is not the id of an event of the run")
+            })?,
+            None => api.source(record).await?.ask(|_, run| run.seq()).await?,
+        };
+        Ok(Self { run, record: record.clone(), about, seq, ring: None })
+    }
+
+    async fn more(&mut self, api: &Api) -> Result<Option<Vec<Event>>, Problem> {
+        let Some((life, entry)) = self.ring else { return self.catch_up(api).await.map(Some) };
+        let (first, entries) = match api.events.after((life, entry), AT_ONCE) {
+            After::Nothing => return Ok(None),
+            After::Gone => return self.catch_up(api).await.map(Some),
+            After::Entries(first, entries) => (first, entries),
+        };
+        let last = first + entries.len() as u64 - 1;
+        let mut events = Vec::new();
+        for entry in &entries {
+            let Happened::Commit(commit) = entry else { continue };
+            let spaces = commit.spaces.get(&self.run).map_or(&[] as &[_], Vec::as_slice);
+            for row in commit.rows.get(&self.run).into_iter().flatten() {
+                if row.seq > self.seq + 1 {
+                    // Something is missing: history has it.
+                    return self.catch_up(api).await.map(Some);
+                }
+                if row.seq == self.seq + 1 {
+                    self.seq = row.seq;
+                    let data = row_data(&self.run, row, (&self.about, spaces));
+                    events.push(data.event(Some(row.seq.to_string())));
+                }
+            }
+            let state = commit.changed.get(&self.run);
+            events.extend(state.map(|state| state_data(&self.run, *state).event(None)));
+        }
+        self.ring = Some((life, last));
+        Ok(Some(events))
+    }
+
+    /// What history has after the last row that was told, then the run's state.
+    async fn catch_up(&mut self, api: &Api) -> Result<Vec<Event>, Problem> {
+        // First the place in the ring: what is committed from now on is there.
+        let ring = api.events.place();
+        let source = api.source(&self.record).await?;
+        let look = |_: &pictor_engine::Engine, run: &Run| {
+            let steps = (0u16..).take(run.plan().steps.len());
+            let spaces: Vec<_> = steps.map(|step| run.space(step).cloned()).collect();
+            (run.seq(), run.state(), spaces)
+        };
+        let (seq, state, spaces) = source.ask(look).await?;
+        let mut events = Vec::new();
+        if seq < self.seq || seq - self.seq > CATCH_UP_ROWS {
+            self.seq = seq;
+            let reset = EventData::reset("too much happened in between");
+            events.push(reset.event(Some(seq.to_string())));
+        } else if seq > self.seq {
+            let rows = history(api, &self.run, (self.seq + 1, seq)).await?;
+            self.seq = seq;
+            events.extend(rows.iter().map(|row| {
+                let data = row_data(&self.run, row, (&self.about, &spaces));
+                data.event(Some(row.seq.to_string()))
+            }));
+        }
+        events.push(state_data(&self.run, state).event(None));
+        self.ring = Some(ring);
+        Ok(events)
+    }
+}
+
+/// Rows of a run's history, read on a thread of its own.
+async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Problem> {
+    let (store, run) = (api.store.clone(), run.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut rows = Vec::new();
+        let mut collect = |row: Row| {
+            if row.seq <= to {
+                rows.push(row);
+            }
+        };
+        runtime.block_on(store.load_history(&run, from, &mut collect)).map(|_| rows)
+    });
+    let internal = |_| Problem::new(super::problem::Code::Internal, "the server's log says more");
+    Ok(read.await.map_err(internal)??)
+}
+
+fn state_data(run: &RunId, state: RunState) -> EventData {
+    EventData::Run { run: run.to_string(), state: state.name().to_owned() }
+}
+
+fn row_data(run: &RunId, row: &Row, (about, spaces): (&About, &[Option<Arc<Space>>])) -> EventData {
+    let (run, seq, time_ms) = (run.to_string(), row.seq, row.time_ms);
+    let (task, worker, state, message) = match &row.fact {
+        Fact::Claim(claim) => (claim.task, claim.worker, AttemptState::Running, None),
+        Fact::Ended(ended) => {
+            let message = match &ended.outcome {
+                Outcome::Failed(failure) => Some(failure.message.clone()),
+                _ => None,
+            };
+            (ended.task, ended.worker, AttemptState::of(&ended.outcome), message)
+        }
+        Fact::Event(control) => {
+            let (change, priority) = match &control.event {
+                Change::Paused => ("paused", None),
+                Change::Resumed => ("resumed", None),
+                Change::Cancelled => ("cancelled", None),
+                Change::Priority(priority) => ("priority", Some(*priority)),
+                Change::Reset(_) => ("reset", None),
+            };
+            return EventData::Control { run, seq, time_ms, change: change.to_owned(), priority };
+        }
+    };
+    let (number, index) = (task.step as usize, task.task.index);
+    let step = about.plan.steps.get(number).map_or_else(String::new, |step| step.name.clone());
+    let label = match spaces.get(number).and_then(Option::as_ref) {
+        Some(space) if !space.axes.is_empty() => format!("{step}[{}]", space.label(index)),
+        _ => step.clone(),
+    };
+    EventData::Task {
+        run,
+        seq,
+        time_ms,
+        task: label,
+        step,
+        index,
+        attempt: task.task.attempt,
+        state,
+        worker: worker.0,
+        message,
+    }
+}

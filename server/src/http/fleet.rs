@@ -1,0 +1,121 @@
+//! What workers say about themselves by HTTP: their latest heartbeat, in memory, and their record.
+
+use super::Api;
+use super::auth::{Caller, TokenRole};
+use super::problem::{Code, Problem};
+use pictor_storage::WorkerRecord;
+use pictor_tasks::message::WorkerId;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// How long a worker's record is believed to be as it was.
+const BELIEVED: Duration = Duration::from_millis(800);
+
+/// What one GPU is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GpuLoad {
+    /// The GPU's unique id.
+    pub uuid: String,
+    /// How busy it is.
+    #[serde(default)]
+    pub utilisation_percent: Option<u32>,
+    /// Its memory that is in use.
+    #[serde(default)]
+    pub memory_used_bytes: Option<u64>,
+    /// What it draws.
+    #[serde(default)]
+    pub power_watts: Option<f64>,
+    /// How hot it is.
+    #[serde(default)]
+    pub temperature_celsius: Option<u32>,
+}
+
+/// What a machine is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MachineLoad {
+    /// Processes that want a processor, averaged over a minute.
+    pub load: f64,
+    /// Memory that is left.
+    pub memory_available_bytes: u64,
+    /// Disk space that is left where the worker keeps its data.
+    pub disk_free_bytes: u64,
+}
+
+/// The latest heartbeat of a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Beat {
+    pub(super) gpus: Vec<GpuLoad>,
+    pub(super) machine: MachineLoad,
+    /// Whether the worker itself takes work now, and why not.
+    pub(super) accepts: bool,
+    pub(super) reason: String,
+}
+
+/// All workers.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    beats: Mutex<HashMap<u32, Beat>>,
+    records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fleet {
+    /// Notes a heartbeat. Gives the one before.
+    pub(super) fn note(&self, worker: u32, beat: Beat) -> Option<Beat> {
+        lock(&self.beats).insert(worker, beat)
+    }
+
+    /// What a worker said last.
+    pub(super) fn latest(&self, worker: u32) -> Option<Beat> {
+        lock(&self.beats).get(&worker).cloned()
+    }
+
+    /// What all workers said last.
+    pub(super) fn all(&self) -> Vec<(u32, Beat)> {
+        lock(&self.beats).iter().map(|(worker, beat)| (*worker, beat.clone())).collect()
+    }
+
+    /// The worker left.
+    pub(super) fn remove(&self, worker: u32) {
+        lock(&self.beats).remove(&worker);
+    }
+
+    /// The worker's record was changed.
+    pub(super) fn forget(&self, worker: u32) {
+        lock(&self.records).remove(&worker);
+    }
+}
+
+impl Api {
+    /// The record of a worker.
+    pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Problem> {
+        if let Some((since, record)) = lock(&self.fleet.records).get(&id)
+            && since.elapsed() < BELIEVED
+        {
+            return Ok(Some(record.clone()));
+        }
+        let asked = Instant::now();
+        let Some(record) = self.registry.worker(WorkerId(id)).await? else { return Ok(None) };
+        let record = Arc::new(record);
+        lock(&self.fleet.records).insert(id, (asked, record.clone()));
+        Ok(Some(record))
+    }
+
+    /// The worker that the caller is.
+    pub(super) async fn own(&self, caller: &Caller, id: u32) -> Result<Arc<WorkerRecord>, Problem> {
+        let record = self.worker(id).await?;
+        let record = record.ok_or_else(|| Problem::not_found(format_args!("worker {id}")))?;
+        if caller.role == TokenRole::Machine && record.token == caller.token {
+            return Ok(record);
+        }
+        let detail = format!("the token is not that of worker {id}");
+        Err(Problem::new(Code::Forbidden, detail))
+    }
+}

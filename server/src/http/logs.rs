@@ -1,0 +1,286 @@
+//! Logs of tasks: read, followed while they grow, and written by workers on other machines. They lie in
+//! files: `logs/<run>/<step>/<index>/<attempt>-<execution>.log`.
+
+use super::auth::Caller;
+use super::blobs::Binary;
+use super::extract::{Path, Query};
+use super::lookup::Source;
+use super::problem::{Code, Problem, ProblemBody};
+use super::{Api, tasks};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use pictor_engine::Run;
+use serde::Deserialize;
+use std::io::SeekFrom;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// How much of a log is in memory at a time.
+const PIECE_BYTES: usize = 256 << 10;
+/// How often a log that is followed is looked at, and how often its task.
+const LOOK: Duration = Duration::from_millis(200);
+const LOOK_AT_TASK: Duration = Duration::from_secs(1);
+/// After the end of its task the last lines of a log may still be on their way from the worker.
+const LAST_LINES: Duration = Duration::from_secs(3);
+/// The longest name of a part of a log's path.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Which part of a log.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogQuery {
+    /// Which attempt; the last one that has a log if left out.
+    attempt: Option<u32>,
+    /// From which byte on.
+    offset: Option<u64>,
+    /// Go on while the log grows, until the task is over.
+    follow: Option<bool>,
+}
+
+/// Reads the log of a task, also while it grows.
+#[utoipa::path(
+    get, path = "/v1/runs/{run}/tasks/{task}/log", tag = "tasks",
+    params(
+        ("run" = String, Path, description = "The run's id, or enough of the beginning of it"),
+        ("task" = String, Path, description = "As in `render[frame=7,tile=3]`, URL-encoded"),
+        LogQuery,
+    ),
+    responses((status = 200, description = "The log, from the offset on; empty if there is none",
+               body = String, content_type = "text/plain")),
+)]
+pub(super) async fn read(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((run, task)): Path<(String, String)>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Problem> {
+    let record = api.run(&caller, &run).await?;
+    let source = api.source(&record).await?;
+    let (step, index) = tasks::find(&source, &task).await?;
+    let name =
+        move |_: &pictor_engine::Engine, run: &Run| run.plan().steps[step as usize].name.clone();
+    let folder = api.logs().join(&*record.id.0).join(source.ask(name).await?);
+    let log = Log {
+        folder: folder.join(index.to_string()),
+        attempt: query.attempt,
+        offset: query.offset.unwrap_or(0),
+        file: None,
+    };
+    let follow = query.follow.unwrap_or(false);
+    let task = follow.then(|| Followed::new(source, (step, index), query.attempt));
+    let reading = Reading { log, task, stop: api.stop.clone() };
+    let pieces = stream::unfold(reading, |mut reading| async move {
+        let piece = reading.next().await.transpose()?;
+        Some((piece, reading))
+    });
+    let kind = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((kind, Body::from_stream(pieces)).into_response())
+}
+
+/// A log, which may not be there yet.
+struct Log {
+    folder: PathBuf,
+    attempt: Option<u32>,
+    offset: u64,
+    file: Option<File>,
+}
+
+impl Log {
+    /// The next bytes that are there now.
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        if self.file.is_none() {
+            let Some(path) = self.newest().await else { return Ok(None) };
+            let mut file = File::open(path).await?;
+            file.seek(SeekFrom::Start(self.offset)).await?;
+            self.file = Some(file);
+        }
+        let Some(file) = &mut self.file else { return Ok(None) };
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        file.take(PIECE_BYTES as u64).read_to_end(&mut piece).await?;
+        self.offset += piece.len() as u64;
+        Ok((!piece.is_empty()).then(|| piece.into()))
+    }
+
+    /// The log of the attempt, or of the last one; of several executions the one written to last.
+    async fn newest(&self) -> Option<PathBuf> {
+        let mut entries = tokio::fs::read_dir(&self.folder).await.ok()?;
+        let mut newest = None;
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".log")) else {
+                continue;
+            };
+            let attempt = name.split_once('-').and_then(|(attempt, _)| attempt.parse::<u32>().ok());
+            let Some(attempt) = attempt.filter(|a| self.attempt.is_none_or(|only| only == *a))
+            else {
+                continue;
+            };
+            let written = entry.metadata().await.and_then(|meta| meta.modified()).ok();
+            newest = newest.max(Some((attempt, written, entry.path())));
+        }
+        newest.map(|(_, _, path)| path)
+    }
+}
+
+/// The task whose log is followed.
+struct Followed {
+    source: Source,
+    at: (u16, u32),
+    attempt: Option<u32>,
+    looked: Instant,
+    over: Option<Instant>,
+}
+
+impl Followed {
+    fn new(source: Source, at: (u16, u32), attempt: Option<u32>) -> Self {
+        let looked = Instant::now();
+        Self { source, at, attempt, looked: looked - LOOK_AT_TASK, over: None }
+    }
+
+    /// Whether nothing more is written to the log.
+    async fn is_whole(&mut self) -> bool {
+        if let Some(since) = self.over {
+            return since.elapsed() > LAST_LINES;
+        }
+        if self.looked.elapsed() >= LOOK_AT_TASK {
+            self.looked = Instant::now();
+            let (at, attempt) = (self.at, self.attempt);
+            let look = move |_: &pictor_engine::Engine, run: &Run| {
+                let over =
+                    run.task_state(at.0, at.1).is_none_or(pictor_engine::TaskState::is_terminal);
+                let later = run.attempt(at.0, at.1) > attempt && attempt.is_some();
+                over || later
+            };
+            // A run that the engine has let go of is over.
+            if self.source.ask(look).await.unwrap_or(true) {
+                self.over = Some(Instant::now());
+            }
+            if matches!(self.source, Source::Folded(_)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Somebody reads a log.
+struct Reading {
+    log: Log,
+    task: Option<Followed>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        loop {
+            if let Some(piece) = self.log.next().await? {
+                return Ok(Some(piece));
+            }
+            let Some(task) = &mut self.task else { return Ok(None) };
+            if task.is_whole().await {
+                return Ok(None);
+            }
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Where a piece of a log belongs.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OffsetQuery {
+    /// The first byte of the piece. What the server has of it already is left as it is.
+    offset: u64,
+}
+
+/// Appends to the log of an attempt.
+#[utoipa::path(
+    put, path = "/v1/workers/{id}/logs/{run}/{step}/{index}/{execution}", tag = "machines",
+    params(
+        ("id" = u32, Path, description = "The worker"),
+        ("run" = String, Path, description = "The run"),
+        ("step" = String, Path, description = "The step's name"),
+        ("index" = u32, Path, description = "The task's index in the step"),
+        ("execution" = String, Path, description = "`ATTEMPT-EXECUTION`, the latter in hex"),
+        OffsetQuery,
+    ),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
+    responses(
+        (status = 204, description = "It is stored"),
+        (status = 409, description = "There is a gap before the piece, or the log is full",
+         body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn append(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((id, run, step, index, execution)): Path<(u32, String, String, u32, String)>,
+    Query(OffsetQuery { offset }): Query<OffsetQuery>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    api.own(&caller, id).await?;
+    let number = execution.split_once('-').and_then(|(attempt, execution)| {
+        Some((attempt.parse::<u32>().ok()?, u64::from_str_radix(execution, 16).ok()?))
+    });
+    let plain = |name: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        !name.starts_with('.')
+            && name.bytes().all(inner)
+            && (1..=NAME_BYTES_MAX).contains(&name.len())
+    };
+    let Some((attempt, number)) = number.filter(|_| plain(&run) && plain(&step)) else {
+        return Err(Problem::invalid("this cannot be the place of a log"));
+    };
+    let record = api.store.run(&run).await?.filter(|record| *record.id.0 == *run);
+    if record.is_none() {
+        return Err(Problem::not_found(format_args!("run `{run}`")));
+    }
+    let bytes = Bytes::from_request(request, &()).await;
+    let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
+    let folder = api.logs().join(run).join(step).join(index.to_string());
+    let path = folder.join(format!("{attempt}-{number:016x}.log"));
+    let stored = store(&folder, &path, (offset, &bytes), api.limits.log_bytes).await;
+    stored.map_err(|error| {
+        tracing::error!(%error, path = %path.display(), "a log cannot be written");
+        Problem::new(Code::Unavailable, "the log cannot be written").retry_after(5)
+    })?
+}
+
+async fn store(
+    folder: &std::path::Path,
+    path: &std::path::Path,
+    (offset, bytes): (u64, &[u8]),
+    limit: u64,
+) -> std::io::Result<Result<StatusCode, Problem>> {
+    tokio::fs::create_dir_all(folder).await?;
+    let mut file = File::options().create(true).append(true).open(path).await?;
+    let have = file.metadata().await?.len();
+    let Some(known) = have.checked_sub(offset) else {
+        let detail = format!("the log has {have} bytes: nothing can begin at {offset}");
+        return Ok(Err(Problem::new(Code::Conflict, detail)));
+    };
+    let new = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+    if have.saturating_add(new.len() as u64) > limit {
+        let detail = format!("a log may have {limit} bytes");
+        return Ok(Err(Problem::new(Code::BodyTooLarge, detail)));
+    }
+    file.write_all(new).await?;
+    file.flush().await?;
+    Ok(Ok(StatusCode::NO_CONTENT))
+}

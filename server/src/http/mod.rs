@@ -1,0 +1,274 @@
+//! The HTTP API: JSON over `/v1`, described at `/openapi.json`, with tokens, roles and an audit log.
+
+mod artifacts;
+pub mod auth;
+mod blobs;
+mod controls;
+mod delivered;
+mod events;
+mod extract;
+mod fleet;
+mod guard;
+mod health;
+mod hub;
+pub mod limits;
+mod logs;
+mod lookup;
+mod metrics;
+mod openapi;
+pub mod problem;
+mod proxy;
+pub mod rules;
+mod runs;
+mod schedules;
+mod submit;
+mod tasks;
+mod tokens;
+mod transfers;
+mod workers;
+
+pub use artifacts::{Digests, Missing, RunFile};
+pub use auth::{TokenRole, first_token};
+pub use controls::{Changed, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
+pub use events::EventData;
+pub use fleet::{GpuLoad, MachineLoad};
+pub use health::Health;
+pub use limits::{Limits, Rate};
+pub use problem::{Code, Mistake, Problem};
+pub use runs::{
+    Dimension, DimensionKind, Edge, Graph, Offset, Page, RunDetail, RunState, RunSummary, Step,
+    TaskCounts,
+};
+pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
+pub use tasks::{Attempt, AttemptState, Output, Task, TaskDetail, TaskState};
+pub use tokens::{AuditView, MadeToken, NewToken, TokenView};
+pub use transfers::{
+    Input, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest, StepRef, TryRef,
+};
+pub use workers::{
+    Amqp, Enrol, Enrolled, Gpu, Heartbeat, Holding, Inventory, Orders, Service, Worker, WorkerPatch,
+};
+
+use crate::role::Role;
+use crate::schedule::Schedules;
+use auth::Tokens;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use fleet::Fleet;
+use hub::Hub;
+use limits::Buckets;
+use lookup::Archive;
+use metrics::Metrics;
+use pictor_queue::Broker;
+use pictor_storage::{Artifacts, Registry, Store};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// What the API is made of.
+pub struct Setup {
+    /// Runs and their history.
+    pub store: Arc<dyn Store>,
+    /// People and machines.
+    pub registry: Arc<dyn Registry>,
+    /// Results and assets.
+    pub artifacts: Arc<Artifacts>,
+    /// Schedules.
+    pub schedules: Schedules,
+    /// The message broker, if workers of other machines can reach one.
+    pub broker: Option<Arc<Broker>>,
+    /// What this server is at the moment.
+    pub role: watch::Receiver<Role>,
+    /// Becomes true when the server stops: answers that would go on for ever end then.
+    pub stop: watch::Receiver<bool>,
+    /// The server's folder: logs of tasks, bodies on their way to storage.
+    pub data: PathBuf,
+    /// What callers may ask at most.
+    pub limits: Limits,
+    /// How often workers are to send heartbeats.
+    pub heartbeat: Duration,
+    /// How long a worker may be silent before its work is given to others.
+    pub lease: Duration,
+    /// The clock.
+    pub now_ms: fn() -> i64,
+}
+
+/// The API's own state.
+pub struct Api {
+    store: Arc<dyn Store>,
+    registry: Arc<dyn Registry>,
+    artifacts: Arc<Artifacts>,
+    schedules: Schedules,
+    broker: Option<Arc<Broker>>,
+    role: watch::Receiver<Role>,
+    stop: watch::Receiver<bool>,
+    data: PathBuf,
+    limits: Limits,
+    heartbeat: Duration,
+    lease: Duration,
+    now_ms: fn() -> i64,
+    tokens: Tokens,
+    buckets: Buckets,
+    archive: Archive,
+    events: Hub,
+    fleet: Fleet,
+    metrics: Metrics,
+    http: reqwest::Client,
+    link_key: [u8; 32],
+}
+
+impl Api {
+    /// Prepares the API. To be called in a runtime: it listens to the owner's news from now on.
+    pub fn new(setup: Setup) -> Result<Arc<Self>, Problem> {
+        let failed = |why: String| Problem::new(Code::Internal, why);
+        // Whoever has chosen another one has done so already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(3))
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut link_key = [0; 32];
+        getrandom::fill(&mut link_key).map_err(|error| failed(error.to_string()))?;
+        // Bodies of an earlier process that died on the way.
+        let _ = std::fs::remove_dir_all(setup.data.join("spool"));
+        let role = setup.role.clone();
+        let api = Arc::new(Self {
+            events: Hub::new((setup.now_ms)()),
+            store: setup.store,
+            registry: setup.registry,
+            artifacts: setup.artifacts,
+            schedules: setup.schedules,
+            broker: setup.broker,
+            role: setup.role,
+            stop: setup.stop,
+            data: setup.data,
+            limits: setup.limits,
+            heartbeat: setup.heartbeat,
+            lease: setup.lease,
+            now_ms: setup.now_ms,
+            tokens: Tokens::default(),
+            buckets: Buckets::default(),
+            archive: Archive::default(),
+            fleet: Fleet::default(),
+            metrics: Metrics::new(),
+            http,
+            link_key,
+        });
+        tokio::spawn(hub::feed(Arc::downgrade(&api), role));
+        Ok(api)
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.data.join("logs")
+    }
+}
+
+/// Serves the API on a listener until `stop` becomes true and every request that was begun is answered.
+pub async fn serve(listener: TcpListener, api: Arc<Api>) -> std::io::Result<()> {
+    let mut stop = api.stop.clone();
+    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+    let stopped = async move {
+        // One that cannot be told any more has stopped as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
+}
+
+/// The whole router. It wants to know the caller's address: see [`serve`].
+pub fn router(api: Arc<Api>) -> Router {
+    let (v1, _) = v1(&api.limits).split_for_parts();
+    let v1 = v1
+        .route_layer(from_fn_with_state(api.clone(), guard::guard))
+        .route_layer(from_fn_with_state(api.clone(), proxy::proxy));
+    let (open, _) = open().split_for_parts();
+    let json = [(CONTENT_TYPE, "application/json")];
+    let text: Arc<str> = description().into();
+    Router::new()
+        .merge(v1)
+        .merge(open)
+        .route("/openapi.json", get(move || async move { (json, text.to_string()) }))
+        .route("/docs", get(openapi::docs))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(api.clone(), metrics::measure))
+        .layer(DefaultBodyLimit::max(api.limits.body_bytes))
+        .with_state(api)
+}
+
+/// The description of the API, as `/openapi.json` has it.
+pub fn description() -> String {
+    let mut description = v1(&Limits::default()).into_openapi();
+    description.merge(open().into_openapi());
+    openapi::finish(&mut description);
+    description.to_pretty_json().expect("a description is plain data")
+}
+
+/// What needs no token.
+fn open() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::default()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+}
+
+fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
+    let jobs = DefaultBodyLimit::max(limits.job_bytes);
+    OpenApiRouter::with_openapi(openapi::begin())
+        .merge(
+            OpenApiRouter::default()
+                .routes(routes!(runs::list, submit::submit))
+                .routes(routes!(schedules::list, schedules::add))
+                .routes(routes!(schedules::show, schedules::replace, schedules::remove))
+                .layer(jobs),
+        )
+        .routes(routes!(runs::show, controls::patch))
+        .routes(routes!(runs::graph))
+        .routes(routes!(controls::pause))
+        .routes(routes!(controls::resume))
+        .routes(routes!(controls::cancel))
+        .routes(routes!(controls::retry))
+        .routes(routes!(controls::reset))
+        .routes(routes!(tasks::list))
+        .routes(routes!(tasks::show))
+        .routes(routes!(logs::read))
+        .routes(routes!(artifacts::files))
+        .routes(routes!(artifacts::file))
+        .routes(routes!(artifacts::artifact))
+        .routes(routes!(artifacts::missing))
+        .routes(routes!(artifacts::upload))
+        .routes(routes!(events::events))
+        .routes(routes!(workers::list, workers::enrol))
+        .routes(routes!(workers::show, workers::patch))
+        .routes(routes!(workers::heartbeat))
+        .routes(routes!(workers::left))
+        .routes(routes!(transfers::inputs))
+        .routes(routes!(transfers::outputs))
+        .routes(routes!(transfers::fetch, transfers::store))
+        .routes(routes!(transfers::asset))
+        .routes(routes!(logs::append))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::trigger))
+        .routes(routes!(tokens::list, tokens::add))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::audit))
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    Problem::new(Code::NotFound, format!("there is nothing at `{}`", uri.path()))
+}
+
+async fn no_such_method() -> Problem {
+    Problem::new(Code::MethodNotAllowed, "the path exists, but not for this method")
+}

@@ -1,0 +1,136 @@
+//! The description of the API, from the code, and a page that browses it.
+
+use super::problem::ProblemBody;
+use super::rules::rule;
+use axum::http::header;
+use axum::response::{Html, IntoResponse};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Schema, SchemaType, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, Info, License, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder,
+    Tag,
+};
+use utoipa::openapi::{path::Operation, security::SecurityRequirement};
+
+const DESCRIPTION: &str = "\
+Runs, tasks, workers and schedules of a pictor farm.
+
+Requests need the header `Authorization: Bearer pictor_…`. Errors are `application/problem+json` with a \
+stable `code`. Lists come in pages: give the `next` of a page as `after` to get the one that follows. \
+Times are milliseconds since 1970.";
+
+const TAGS: [(&str, &str); 9] = [
+    ("runs", "Submit, watch and control runs."),
+    ("tasks", "Tasks of a run, their attempts and logs."),
+    ("files", "Results, and the files that jobs need."),
+    ("events", "What happens, as it happens."),
+    ("workers", "The machines of the farm."),
+    ("schedules", "Jobs that are submitted at times."),
+    ("tokens", "Who may do what, and who did."),
+    ("machines", "What workers say to the server."),
+    ("server", "Whether the server is well."),
+];
+
+/// An empty description, to which routes add themselves.
+pub(super) fn begin() -> OpenApi {
+    let mut info = Info::new("pictor", env!("CARGO_PKG_VERSION"));
+    info.description = Some(DESCRIPTION.to_owned());
+    info.license = Some(License::new(env!("CARGO_PKG_LICENSE")));
+    let tag = |(name, text): (&str, &str)| {
+        let mut tag = Tag::new(name);
+        tag.description = Some(text.to_owned());
+        tag
+    };
+    OpenApiBuilder::new().info(info).tags(Some(TAGS.map(tag))).build()
+}
+
+/// Adds what is the same for all routes: errors, security, and who may call.
+pub(super) fn finish(api: &mut OpenApi) {
+    let components = api.components.get_or_insert_with(Default::default);
+    let mut schemas = Vec::new();
+    ProblemBody::schemas(&mut schemas);
+    let problem = <ProblemBody as utoipa::PartialSchema>::schema();
+    components.schemas.extend(schemas);
+    components.schemas.insert(ProblemBody::name().into_owned(), problem);
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("token", bearer);
+    let paths = std::mem::take(&mut api.paths.paths);
+    for (path, mut item) in paths {
+        // A star says to the router that a part may hold slashes; the description has no such thing.
+        let path = path.replace("{*", "{");
+        for (method, operation) in operations(&mut item) {
+            complete(operation, (method, &path));
+        }
+        api.paths.paths.insert(path, item);
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let all = [
+        ("GET", item.get.as_mut()),
+        ("PUT", item.put.as_mut()),
+        ("POST", item.post.as_mut()),
+        ("DELETE", item.delete.as_mut()),
+        ("PATCH", item.patch.as_mut()),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation?)))
+}
+
+fn complete(operation: &mut Operation, (method, path): (&str, &str)) {
+    // Functions have short names: those of two files may be the same.
+    if let (Some(name), Some([tag])) = (&mut operation.operation_id, operation.tags.as_deref()) {
+        *name = format!("{tag}_{name}");
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            parameter.schema.iter_mut().for_each(without_null);
+        }
+    }
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name())));
+    let problem = ResponseBuilder::new()
+        .description("What went wrong")
+        .content(super::problem::PROBLEM_JSON, content.build());
+    operation.responses.responses.insert("default".to_owned(), problem.build().into());
+    let Some(rule) = rule(method, path) else { return };
+    let roles: Vec<&str> = rule.roles.iter().map(|role| role.name()).collect();
+    let roles = format!("For tokens with the role: {}.", roles.join(", "));
+    let text = operation.description.get_or_insert_default();
+    if !text.is_empty() {
+        text.push_str("\n\n");
+    }
+    text.push_str(&roles);
+    operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+}
+
+/// A parameter can be left out; it cannot be null.
+fn without_null(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|kind| *kind != Type::Null);
+                if let [only] = types.as_slice() {
+                    object.schema_type = SchemaType::Type(only.clone());
+                }
+            }
+        }
+        RefOr::T(Schema::OneOf(choice)) => {
+            let null = |item: &RefOr<Schema>| {
+                matches!(item, RefOr::T(Schema::Object(object))
+                    if object.schema_type == SchemaType::Type(Type::Null))
+            };
+            choice.items.retain(|item| !null(item));
+            if let [only] = choice.items.as_slice() {
+                *schema = only.clone();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A page that browses the description. It loads nothing from anywhere else.
+pub(super) async fn docs() -> impl IntoResponse {
+    let policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; \
+                  script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(include_str!("docs.html")))
+}

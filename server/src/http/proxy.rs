@@ -1,0 +1,77 @@
+//! A server that stands by passes everything on to the owner, bodies and answers as they flow, so that
+//! clients and workers can speak to any server.
+
+use super::Api;
+use super::problem::Problem;
+use crate::role::Role;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Says for whom a server asks. A request that has it is not passed on again.
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-pictor-forwarded");
+
+/// Headers that are about one connection only.
+const OF_A_CONNECTION: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+];
+
+/// Answers if this server is the owner, else lets the owner answer.
+pub(super) async fn proxy(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let owner = match &*api.role.borrow() {
+        Role::Owner(_) => None,
+        Role::Standby { owner } => Some(owner.clone()),
+    };
+    match owner {
+        None => next.run(request).await,
+        Some(Some(owner)) if !request.headers().contains_key(FORWARDED) => {
+            pass_on(&api, &owner, request).await.unwrap_or_else(IntoResponse::into_response)
+        }
+        Some(_) => Problem::no_owner().into_response(),
+    }
+}
+
+async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let url = format!("{}{path}", owner.trim_end_matches('/'));
+    let mut headers = without_connection(&parts.headers);
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or_else(|| "?".to_owned(), |ConnectInfo(peer)| peer.ip().to_string());
+    let peer = HeaderValue::from_str(&peer).unwrap_or(HeaderValue::from_static("?"));
+    headers.insert(FORWARDED, peer);
+    let body = reqwest::Body::wrap_stream(body.into_data_stream());
+    let sent = api.http.request(parts.method, url).headers(headers).body(body).send().await;
+    let answer = sent.map_err(|error| {
+        tracing::warn!(%error, owner, "a request could not be passed on");
+        Problem::no_owner()
+    })?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = without_connection(answer.headers());
+    let mut stop = api.stop.clone();
+    // Answers without an end would keep this server from stopping.
+    let stopped = Box::pin(async move { stop.wait_for(|stop| *stop).await.is_ok() });
+    *response.body_mut() = Body::from_stream(answer.bytes_stream().take_until(stopped));
+    Ok(response)
+}
+
+fn without_connection(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in &OF_A_CONNECTION {
+        headers.remove(name);
+    }
+    headers
+}

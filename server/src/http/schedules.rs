@@ -1,0 +1,204 @@
+//! Schedules: who may do what with them. What they are is in `schedule/`.
+
+use super::Api;
+use super::auth::Caller;
+use super::extract::{Json, Path, Query};
+use super::guard::Target;
+use super::limits::Paging;
+use super::problem::{Code, Problem};
+use super::runs::Page;
+use super::submit::refused;
+use crate::schedule::{NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, Triggered};
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
+fn problem(error: ScheduleError, job: &str) -> Problem {
+    match error {
+        ScheduleError::Invalid(_) | ScheduleError::Timetable(_) => {
+            Problem::invalid(error.to_string())
+        }
+        ScheduleError::Job(error) => refused(job, error),
+        ScheduleError::NoSchedule(_) => Problem::new(Code::NotFound, error.to_string()),
+        ScheduleError::Taken(_) | ScheduleError::Going(_) | ScheduleError::Waits(_) => {
+            Problem::new(Code::Conflict, error.to_string())
+        }
+        ScheduleError::Store(error) => error.into(),
+        ScheduleError::Owner(error) => error.into(),
+    }
+}
+
+fn plain(error: ScheduleError) -> Problem {
+    problem(error, "")
+}
+
+/// The schedule, if the caller may see it.
+async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, Problem> {
+    let detail = api.schedules.show(name).await.map_err(plain)?;
+    if caller.sees(&detail.schedule.account) {
+        return Ok(detail);
+    }
+    Err(Problem::not_found(format_args!("schedule `{name}`")))
+}
+
+/// Only who runs the farm may say where on its machines results go.
+fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Problem> {
+    if new.out_dir.is_empty() || caller.sees("") {
+        return Ok(());
+    }
+    let detail = "`out_dir` is a folder of the server: only operators may name one";
+    Err(Problem::new(Code::Forbidden, detail))
+}
+
+/// Lists schedules, in order of name.
+#[utoipa::path(
+    get, path = "/v1/schedules", tag = "schedules", params(Paging),
+    responses((status = 200, description = "Schedules", body = Page<ScheduleView>)),
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<ScheduleView>>, Problem> {
+    let limit = api.limits.page(paging.limit)?;
+    let all = api.schedules.list().await.map_err(plain)?;
+    let after = paging.after.unwrap_or_default();
+    let mut items: Vec<ScheduleView> = all
+        .into_iter()
+        .filter(|schedule| caller.sees(&schedule.account) && schedule.name > after)
+        .take(limit + 1)
+        .collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|schedule| schedule.name.clone());
+    Ok(Json(Page { items, next }))
+}
+
+/// Adds a schedule.
+#[utoipa::path(
+    post, path = "/v1/schedules", tag = "schedules", request_body = NewSchedule,
+    responses((status = 201, description = "The schedule", body = ScheduleDetail)),
+)]
+pub(super) async fn add(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Json(new): Json<NewSchedule>,
+) -> Result<Response, Problem> {
+    check(&caller, &new)?;
+    let added = api.schedules.add(&new, &caller.account).await;
+    let detail = added.map_err(|error| problem(error, &new.job.text))?;
+    let place = format!("/v1/schedules/{}", new.name);
+    let target = Extension(Target(format!("schedules/{}", new.name)));
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], target, Json(detail)).into_response())
+}
+
+/// Shows a schedule: its job, its next due times, what became of the last ones.
+#[utoipa::path(
+    get, path = "/v1/schedules/{id}", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The schedule", body = ScheduleDetail)),
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ScheduleDetail>, Problem> {
+    Ok(Json(seen(&api, &caller, &id).await?))
+}
+
+/// Replaces a schedule, or adds it. Times that were due before are not made up for.
+#[utoipa::path(
+    put, path = "/v1/schedules/{id}", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    request_body = NewSchedule,
+    responses((status = 200, description = "The schedule", body = ScheduleDetail)),
+)]
+pub(super) async fn replace(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(new): Json<NewSchedule>,
+) -> Result<Json<ScheduleDetail>, Problem> {
+    check(&caller, &new)?;
+    if new.name != id {
+        return Err(Problem::invalid("`name` has to be the name in the path"));
+    }
+    match seen(&api, &caller, &id).await {
+        // Another account's: its name is taken, and nothing more is said about it.
+        Err(missing) if missing.code == Code::NotFound && exists(&api, &id).await? => {
+            return Err(Problem::new(Code::Conflict, format!("the name `{id}` is taken")));
+        }
+        Err(problem) if problem.code != Code::NotFound => return Err(problem),
+        _ => {}
+    }
+    let replaced = api.schedules.replace(&new, &caller.account).await;
+    Ok(Json(replaced.map_err(|error| problem(error, &new.job.text))?))
+}
+
+async fn exists(api: &Api, name: &str) -> Result<bool, Problem> {
+    Ok(api.registry.schedule(name).await?.is_some())
+}
+
+/// Removes a schedule. What it has started goes on.
+#[utoipa::path(
+    delete, path = "/v1/schedules/{id}", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    responses((status = 204, description = "It is gone")),
+)]
+pub(super) async fn remove(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    seen(&api, &caller, &id).await?;
+    api.schedules.remove(&id).await.map_err(plain)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Stops a schedule for a while. What it has started goes on.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/pause", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The schedule", body = ScheduleDetail)),
+)]
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ScheduleDetail>, Problem> {
+    seen(&api, &caller, &id).await?;
+    Ok(Json(api.schedules.pause(&id).await.map_err(plain)?))
+}
+
+/// Lets a schedule go on. What was due while it was paused is passed over.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/resume", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The schedule", body = ScheduleDetail)),
+)]
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ScheduleDetail>, Problem> {
+    seen(&api, &caller, &id).await?;
+    Ok(Json(api.schedules.resume(&id).await.map_err(plain)?))
+}
+
+/// Starts a run of a schedule now, as if it were due.
+#[utoipa::path(
+    post, path = "/v1/schedules/{id}/trigger", tag = "schedules",
+    params(("id" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The run", body = Triggered)),
+)]
+pub(super) async fn trigger(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Triggered>, Problem> {
+    let detail = seen(&api, &caller, &id).await?;
+    let triggered = api.schedules.trigger(&id).await;
+    Ok(Json(triggered.map_err(|error| problem(error, &detail.job.text))?))
+}

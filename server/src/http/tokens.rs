@@ -1,0 +1,205 @@
+//! Tokens and the audit log.
+
+use super::Api;
+use super::auth::{Caller, Purpose, TokenRole, mint};
+use super::extract::{Json, Path, Query};
+use super::guard::Target;
+use super::limits::Paging;
+use super::problem::{Code, Problem};
+use super::runs::Page;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use pictor_storage::{AuditEntry, Token};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The longest name of a token or account.
+const NAME_CHARS_MAX: usize = 64;
+
+/// A token, without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Its public part.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub role: TokenRole,
+    /// Whose it is.
+    pub account: String,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: i64,
+    /// Since when it is not valid any more.
+    pub revoked_ms: Option<i64>,
+}
+
+impl From<Token> for TokenView {
+    fn from(token: Token) -> Self {
+        let Token { id, name, role, account, created_ms, revoked_ms, .. } = token;
+        // A role of a later pictor allows nothing here.
+        let role = TokenRole::named(&role).unwrap_or(TokenRole::Viewer);
+        Self { id, name, role, account, created_ms, revoked_ms }
+    }
+}
+
+/// A token to be made.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for, for people.
+    #[schema(min_length = 1, max_length = 64)]
+    name: String,
+    /// What it may do: `admin`, `operator`, `submitter`, `viewer` or `worker`.
+    role: TokenRole,
+    /// Whose it is: 1 to 64 letters, digits, `.`, `_`, `@` and `-`.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._@-]+$")]
+    account: String,
+}
+
+/// A token that was just made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MadeToken {
+    /// What to show from now on: `Authorization: Bearer …`. Nobody can find it out later.
+    pub token: String,
+    /// Its public part.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub role: TokenRole,
+    /// Whose it is.
+    pub account: String,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// Lists tokens, the oldest first, those that were revoked as well.
+#[utoipa::path(
+    get, path = "/v1/tokens", tag = "tokens", params(Paging),
+    responses((status = 200, description = "Tokens", body = Page<TokenView>)),
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<TokenView>>, Problem> {
+    let limit = api.limits.page(paging.limit)?;
+    let tokens = api.registry.tokens().await?;
+    let from = match &paging.after {
+        None => 0,
+        Some(after) => {
+            let found = tokens.iter().position(|token| token.id == *after);
+            found.ok_or_else(|| Problem::invalid("`after` is not the `next` of a page"))? + 1
+        }
+    };
+    let more = tokens.len() > from + limit;
+    let page: Vec<TokenView> =
+        tokens.into_iter().skip(from).take(limit).map(TokenView::from).collect();
+    let next = page.last().filter(|_| more).map(|token| token.id.clone());
+    Ok(Json(Page { items: page, next }))
+}
+
+/// Makes a token. It is shown once.
+#[utoipa::path(
+    post, path = "/v1/tokens", tag = "tokens", request_body = NewToken,
+    responses((status = 201, description = "The token", body = MadeToken)),
+)]
+pub(super) async fn add(
+    State(api): State<Arc<Api>>,
+    Json(new): Json<NewToken>,
+) -> Result<Response, Problem> {
+    let name = new.name.trim();
+    let length = |text: &str| (1..=NAME_CHARS_MAX).contains(&text.chars().count());
+    if !length(&new.name) || name.is_empty() || new.name.chars().any(char::is_control) {
+        return Err(Problem::invalid("`name` has to be 1 to 64 printable characters"));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'@' | b'-');
+    if !length(&new.account) || !new.account.bytes().all(plain) {
+        return Err(Problem::invalid(
+            "`account` has to be 1 to 64 letters, digits, `.`, `_`, `@` and `-`",
+        ));
+    }
+    if new.role == TokenRole::Machine {
+        return Err(Problem::invalid("a machine gets its token when it is registered as a worker"));
+    }
+    let purpose = Purpose { name, role: new.role, account: &new.account };
+    let minted = mint(&purpose, (api.now_ms)())?;
+    api.registry.add_token(&minted.record).await?;
+    let Token { id, name, account, created_ms, .. } = minted.record;
+    let target = Extension(Target(format!("tokens/{id}")));
+    let made = MadeToken { token: minted.text, id, name, role: new.role, account, created_ms };
+    Ok((StatusCode::CREATED, target, Json(made)).into_response())
+}
+
+/// Revokes a token. It is refused from then on.
+#[utoipa::path(
+    delete, path = "/v1/tokens/{id}", tag = "tokens",
+    params(("id" = String, Path, description = "Its public part")),
+    responses((status = 204, description = "It is not valid any more")),
+)]
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let missing = || Problem::not_found(format_args!("token `{id}`"));
+    let token = api.registry.token(&id).await?.ok_or_else(missing)?;
+    if token.id == caller.token {
+        let detail = "a token cannot revoke itself: the last one would lock everybody out";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    api.registry.revoke_token(&id, (api.now_ms)()).await?;
+    api.tokens.forget(&id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct AuditView {
+    /// Its place in the log.
+    pub number: i64,
+    /// When, milliseconds since 1970.
+    pub time_ms: i64,
+    /// Whose token it was.
+    pub account: String,
+    /// The token's public part.
+    pub token: String,
+    /// What was done: `run.submit`, `token.add` and so on.
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// More about it: outcome (`done` or `refused`), HTTP status, code of the problem.
+    #[schema(value_type = Object)]
+    pub detail: serde_json::Value,
+    /// Where the call came from.
+    pub address: String,
+}
+
+impl From<AuditEntry> for AuditView {
+    fn from(entry: AuditEntry) -> Self {
+        let AuditEntry { number, time_ms, account, token, action, target, detail, address } = entry;
+        let detail = serde_json::from_str(&detail).unwrap_or_default();
+        Self { number, time_ms, account, token, action, target, detail, address }
+    }
+}
+
+/// Lists who changed what, the latest first.
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "tokens", params(Paging),
+    responses((status = 200, description = "Entries of the audit log", body = Page<AuditView>)),
+)]
+pub(super) async fn audit(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<AuditView>>, Problem> {
+    let limit = api.limits.page(paging.limit)?;
+    let before = paging.after.map(|after| after.parse()).transpose();
+    let before = before.map_err(|_| Problem::invalid("`after` is not the `next` of a page"))?;
+    let count = u32::try_from(limit).unwrap_or(u32::MAX);
+    let entries = api.registry.audit_page(count, before).await?;
+    let next = entries.last().filter(|_| entries.len() == limit);
+    let next = next.map(|entry| entry.number.to_string());
+    Ok(Json(Page { items: entries.into_iter().map(AuditView::from).collect(), next }))
+}

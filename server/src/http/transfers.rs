@@ -1,0 +1,360 @@
+//! Files of tasks, from and to workers. A worker shows the ticket that came with a task and gets links:
+//! to storage itself where that can sign them, else to this server.
+
+use super::Api;
+use super::artifacts::tag_of;
+use super::auth::Caller;
+use super::blobs::{Binary, LINK, Wanted, serve};
+use super::extract::{Json, Path};
+use super::problem::{Code, Problem};
+use super::tasks::Output;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use pictor_queue::Ticket;
+use pictor_storage::artifacts::asset_key;
+use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::pack::is_digest;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The header that makes a link to this server valid.
+const LINK_HEADER: &str = "pictor-link";
+/// What is written in another way in an address.
+const IN_PATHS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The longest name of a file or step.
+const NAME_BYTES_MAX: usize = 150;
+
+/// A step of a run, as messages name it.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct StepRef {
+    /// The run.
+    run: String,
+    /// The step's place in the plan.
+    step: u16,
+    /// The generation of its late-bound dimensions.
+    generation: u32,
+}
+
+impl From<StepRef> for StepKey {
+    fn from(StepRef { run, step, generation }: StepRef) -> Self {
+        Self { run: RunId(run.into()), step, generation }
+    }
+}
+
+/// One numbered try at one task.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+pub struct TryRef {
+    /// The task's index in the step.
+    index: u32,
+    /// The attempt, from 1.
+    attempt: u32,
+}
+
+impl From<TryRef> for Try {
+    fn from(TryRef { index, attempt }: TryRef) -> Self {
+        Self { index, attempt }
+    }
+}
+
+/// How to get or put an artifact.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Link {
+    /// An absolute address, or a path of this server.
+    pub url: String,
+    /// Headers that belong to the request.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A worker is about to start a task.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct InputsRequest {
+    /// The step.
+    key: StepRef,
+    /// The try.
+    task: TryRef,
+    /// The ticket that came with it.
+    #[schema(value_type = Option<String>)]
+    ticket: Option<Ticket>,
+}
+
+/// An artifact that a task reads.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Input {
+    /// The step that made it.
+    pub step: String,
+    /// The task of that step that made it, as in `frame=7,tile=3`.
+    pub label: String,
+    /// That task's index.
+    pub index: u32,
+    /// The artifact.
+    pub output: Output,
+}
+
+/// An artifact that a task reads, and how to get it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LinkedInput {
+    /// The artifact.
+    pub input: Input,
+    /// How to get it.
+    pub link: Link,
+}
+
+/// What a task reads.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Inputs {
+    /// The artifacts, in the order of the step's needs and of the tasks that made them.
+    pub inputs: Vec<LinkedInput>,
+}
+
+/// Tells what a task reads and how to get it.
+#[utoipa::path(
+    post, path = "/v1/workers/{id}/inputs", tag = "machines",
+    params(("id" = u32, Path, description = "The worker")),
+    request_body = InputsRequest,
+    responses((status = 200, description = "What the task reads", body = Inputs)),
+)]
+pub(super) async fn inputs(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<u32>,
+    Json(InputsRequest { key, task, ticket }): Json<InputsRequest>,
+) -> Result<Json<Inputs>, Problem> {
+    let worker = api.own(&caller, id).await?.id;
+    let (key, task) = (StepKey::from(key), Try::from(task));
+    check(&api, ticket.as_ref(), (&key, task, worker))?;
+    let found = api.owner()?.ask(move |engine| engine.inputs(&key, task)).await?;
+    let found = found.ok_or_else(|| {
+        Problem::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
+    })?;
+    let mut inputs = Vec::with_capacity(found.len());
+    for input in found {
+        let link = match api.artifacts.presign_get(&input.output.key, LINK).await? {
+            Some(link) => Link { url: link.url, headers: link.headers },
+            None => api.link(worker, "GET", &input.output.key),
+        };
+        let message::Input { step, label, index, output } = input;
+        let input = Input { step, label, index, output: output.into() };
+        inputs.push(LinkedInput { input, link });
+    }
+    Ok(Json(Inputs { inputs }))
+}
+
+/// A worker has made a file.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct OutputRequest {
+    /// The step.
+    key: StepRef,
+    /// The try.
+    task: TryRef,
+    /// Which carrying-out of it.
+    execution: u64,
+    /// The ticket that came with it.
+    #[schema(value_type = Option<String>)]
+    ticket: Option<Ticket>,
+    /// The step's name.
+    #[schema(min_length = 1, max_length = 150)]
+    step: String,
+    /// The file's name.
+    #[schema(min_length = 1, max_length = 150)]
+    file: String,
+    /// Its size.
+    size_bytes: u64,
+}
+
+/// Where a file belongs.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OutputPlace {
+    /// The artifact's key.
+    pub key: String,
+    /// How to store it.
+    pub link: Link,
+}
+
+/// Tells where a file that a task made belongs.
+#[utoipa::path(
+    post, path = "/v1/workers/{id}/outputs", tag = "machines",
+    params(("id" = u32, Path, description = "The worker")),
+    request_body = OutputRequest,
+    responses((status = 200, description = "Where it belongs", body = OutputPlace)),
+)]
+pub(super) async fn outputs(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<u32>,
+    Json(asked): Json<OutputRequest>,
+) -> Result<Json<OutputPlace>, Problem> {
+    let worker = api.own(&caller, id).await?.id;
+    let (key, task) = (StepKey::from(asked.key), Try::from(asked.task));
+    check(&api, asked.ticket.as_ref(), (&key, task, worker))?;
+    let plain = |name: &str| {
+        let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
+        !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(bad)
+    };
+    if !plain(&asked.step) || !plain(&asked.file) || !plain(&key.run.0) {
+        return Err(Problem::invalid("`step` and `file` have to be plain names"));
+    }
+    if asked.size_bytes > api.limits.asset_bytes {
+        let detail = format!("a file may have {} bytes", api.limits.asset_bytes);
+        return Err(Problem::new(Code::BodyTooLarge, detail));
+    }
+    let (StepKey { run, generation, .. }, Try { index, attempt }) = (key, task);
+    let (step, file, execution) = (asked.step, asked.file, asked.execution);
+    let key = format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}");
+    let link = match api.artifacts.presign_put(&key, LINK).await? {
+        Some(link) => Link { url: link.url, headers: link.headers },
+        None => api.link(worker, "PUT", &key),
+    };
+    Ok(Json(OutputPlace { key, link }))
+}
+
+/// Checks that a try was given to a worker.
+fn check(
+    api: &Api,
+    ticket: Option<&Ticket>,
+    (key, task, worker): (&StepKey, Try, WorkerId),
+) -> Result<(), Problem> {
+    let owner = api.owner()?;
+    let bad = |detail: String| {
+        api.metrics.bad_tickets.inc();
+        Problem::new(Code::BadTicket, detail)
+    };
+    let ticket =
+        ticket.ok_or_else(|| bad("the ticket that came with the task is missing".into()))?;
+    let sealer = owner.sealer().ok_or_else(Problem::no_owner)?;
+    sealer.verify(ticket, key, task, worker).map_err(|error| bad(error.to_string()))
+}
+
+impl Api {
+    /// A link to this server that is good for one worker, method and artifact, for a while.
+    fn link(&self, worker: WorkerId, method: &str, key: &str) -> Link {
+        let span = i64::try_from(LINK.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = (self.now_ms)().saturating_add(span);
+        let proof = format!("{until_ms}.{}", self.proof(worker, (method, key), until_ms).to_hex());
+        let path = utf8_percent_encode(key, IN_PATHS);
+        Link {
+            url: format!("/v1/workers/{}/artifacts/{path}", worker.0),
+            headers: BTreeMap::from([(LINK_HEADER.to_owned(), proof)]),
+        }
+    }
+
+    fn proof(&self, worker: WorkerId, (method, key): (&str, &str), until_ms: i64) -> blake3::Hash {
+        let content = format!("{} {until_ms} {method} {key}", worker.0);
+        blake3::keyed_hash(&self.link_key, content.as_bytes())
+    }
+
+    fn check_link(
+        &self,
+        headers: &HeaderMap,
+        worker: WorkerId,
+        what: (&str, &str),
+    ) -> Result<(), Problem> {
+        let shown = headers.get(LINK_HEADER).and_then(|value| value.to_str().ok());
+        let parts = shown.and_then(|shown| shown.split_once('.'));
+        let good = parts.is_some_and(|(until, proof)| {
+            let until_ms = until.parse().unwrap_or(i64::MIN);
+            let proof = blake3::Hash::from_hex(proof);
+            let right = self.proof(worker, what, until_ms);
+            until_ms >= (self.now_ms)() && proof.is_ok_and(|proof| proof == right)
+        });
+        if good {
+            return Ok(());
+        }
+        self.metrics.bad_tickets.inc();
+        let detail = "the link is not valid (any more): ask for another one";
+        Err(Problem::new(Code::BadTicket, detail))
+    }
+}
+
+/// Gives a worker an artifact that its task reads.
+#[utoipa::path(
+    get, path = "/v1/workers/{id}/artifacts/{*key}", tag = "machines",
+    params(
+        ("id" = u32, Path, description = "The worker"),
+        ("key" = String, Path, description = "The artifact's key; it may hold slashes"),
+        ("pictor-link" = Option<String>, Header, description = "What came with the link"),
+    ),
+    responses(
+        (status = 200, description = "The artifact", body = inline(Binary), content_type = "*/*"),
+        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
+        (status = 304, description = "It is the artifact that the worker has"),
+    ),
+)]
+pub(super) async fn fetch(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((id, key)): Path<(u32, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let worker = api.own(&caller, id).await?.id;
+    api.check_link(&headers, worker, ("GET", &key))?;
+    serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: false }, &headers).await
+}
+
+/// Takes a file that a worker's task made. What is stored already is not changed.
+#[utoipa::path(
+    put, path = "/v1/workers/{id}/artifacts/{*key}", tag = "machines",
+    params(
+        ("id" = u32, Path, description = "The worker"),
+        ("key" = String, Path, description = "The artifact's key; it may hold slashes"),
+        ("pictor-link" = Option<String>, Header, description = "What came with the link"),
+    ),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "It is stored"),
+        (status = 204, description = "It was there already"),
+    ),
+)]
+pub(super) async fn store(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((id, key)): Path<(u32, String)>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let worker = api.own(&caller, id).await?.id;
+    api.check_link(request.headers(), worker, ("PUT", &key))?;
+    let spooled = api.spool(request.into_body()).await?;
+    match api.artifacts.size(&key).await {
+        Ok(size) if size == spooled.size_bytes => return Ok(StatusCode::NO_CONTENT),
+        Ok(_) => {
+            let detail = "another file is stored there already: artifacts never change";
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+        Err(pictor_storage::Error::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    api.artifacts.put_file(&spooled.path, &key).await?;
+    Ok(StatusCode::CREATED)
+}
+
+/// Gives a worker a file that a job needs.
+#[utoipa::path(
+    get, path = "/v1/workers/{id}/assets/{digest}", tag = "machines",
+    params(
+        ("id" = u32, Path, description = "The worker"),
+        ("digest" = String, Path, description = "BLAKE3 of the file, in hex"),
+    ),
+    responses(
+        (status = 200, description = "The file", body = inline(Binary), content_type = "*/*"),
+        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
+        (status = 304, description = "It is the file that the worker has"),
+        (status = 307, description = "Where the file is"),
+    ),
+)]
+pub(super) async fn asset(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path((id, digest)): Path<(u32, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    api.own(&caller, id).await?;
+    if !is_digest(&digest) {
+        return Err(Problem::invalid("a digest has 64 hexadecimal digits"));
+    }
+    let key = asset_key(&digest);
+    serve(&api, Wanted { key: &key, tag: digest, redirect: true }, &headers).await
+}

@@ -1,0 +1,473 @@
+//! Workers: what people see of them and do with them, and how machines become workers.
+
+use super::Api;
+use super::auth::{Caller, Purpose, TokenRole, mint};
+use super::extract::{Json, Path, Query};
+use super::fleet::{Beat, GpuLoad, MachineLoad};
+use super::guard::Target;
+use super::limits::Paging;
+use super::problem::{Code, Problem};
+use super::runs::Page;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use pictor_engine::WorkerView;
+use pictor_queue::{Broker, BrokerError, ToOwner};
+use pictor_storage::WorkerRecord;
+use pictor_tasks::message::WorkerId;
+use pictor_tasks::worker;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// The longest name of a worker.
+const NAME_BYTES_MAX: usize = 64;
+
+/// One GPU.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gpu {
+    /// The product name.
+    pub name: String,
+    /// The vendor's unique id.
+    pub uuid: String,
+    /// Its memory.
+    pub vram_bytes: u64,
+    /// The driver's version.
+    pub driver: String,
+}
+
+/// What a machine has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    /// The machine's name.
+    pub name: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Main memory.
+    pub memory_bytes: u64,
+    /// Free disk space where the worker keeps its data.
+    pub disk_bytes: u64,
+    /// GPUs, in the order of the slots that own them.
+    pub gpus: Vec<Gpu>,
+    /// Programs found: name to version.
+    pub software: BTreeMap<String, String>,
+    /// Words that its operator gave to the machine.
+    pub labels: BTreeSet<String>,
+    /// Tasks that it does at a time.
+    pub slots: u32,
+    /// Whether it runs `command` steps.
+    pub allows_commands: bool,
+}
+
+impl From<worker::Inventory> for Inventory {
+    fn from(has: worker::Inventory) -> Self {
+        let gpu =
+            |worker::Gpu { name, uuid, vram_bytes, driver }| Gpu { name, uuid, vram_bytes, driver };
+        Self {
+            name: has.name,
+            cpus: has.cpus,
+            memory_bytes: has.memory_bytes,
+            disk_bytes: has.disk_bytes,
+            gpus: has.gpus.into_iter().map(gpu).collect(),
+            software: has.software,
+            labels: has.labels,
+            slots: has.slots,
+            allows_commands: has.allows_commands,
+        }
+    }
+}
+
+impl From<Inventory> for worker::Inventory {
+    fn from(has: Inventory) -> Self {
+        let gpu =
+            |Gpu { name, uuid, vram_bytes, driver }| worker::Gpu { name, uuid, vram_bytes, driver };
+        Self {
+            name: has.name,
+            cpus: has.cpus,
+            memory_bytes: has.memory_bytes,
+            disk_bytes: has.disk_bytes,
+            gpus: has.gpus.into_iter().map(gpu).collect(),
+            software: has.software,
+            labels: has.labels,
+            slots: has.slots,
+            allows_commands: has.allows_commands,
+        }
+    }
+}
+
+/// Whether a worker is in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// It works.
+    Enabled,
+    /// It hands back what it has and takes nothing.
+    Disabled,
+    /// It finishes what it is doing and takes nothing more.
+    Draining,
+}
+
+impl Service {
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Draining => "draining",
+        }
+    }
+
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "disabled" => Self::Disabled,
+            "draining" => Self::Draining,
+            _ => Self::Enabled,
+        }
+    }
+}
+
+/// A worker.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// Its number.
+    pub id: u32,
+    /// Its name, unique within the account.
+    pub name: String,
+    /// Whose it is.
+    pub account: String,
+    /// Whether it is in service.
+    pub state: Service,
+    /// Whether it was heard of lately.
+    pub online: bool,
+    /// Whether the worker itself takes work now (working hours, idleness).
+    pub accepts: bool,
+    /// Why it takes none, for people.
+    pub reason: String,
+    /// When it was heard of last, milliseconds since 1970.
+    pub seen_ms: i64,
+    /// When it was registered, milliseconds since 1970.
+    pub registered_ms: i64,
+    /// Tasks that it does at a time.
+    pub slots: u32,
+    /// Tasks that it has now, running or waiting in it.
+    pub tasks: u32,
+    /// What the machine has.
+    pub inventory: Inventory,
+    /// What its GPUs are doing.
+    pub gpus: Vec<GpuLoad>,
+    /// What the machine is doing.
+    pub machine: Option<MachineLoad>,
+}
+
+impl Worker {
+    fn new(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Self {
+        let beat = api.fleet.latest(record.id.0);
+        let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
+        let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            id: record.id.0,
+            name: record.name,
+            account: record.account,
+            state: Service::named(&record.state),
+            online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
+            accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
+            reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
+            seen_ms,
+            registered_ms: record.registered_ms,
+            slots: record.inventory.slots,
+            tasks: view.map_or(0, |view| view.tasks),
+            inventory: record.inventory.into(),
+            machine: beat.as_ref().map(|beat| beat.machine),
+            gpus: beat.map(|beat| beat.gpus).unwrap_or_default(),
+        }
+    }
+}
+
+/// Lists workers, in order of number.
+#[utoipa::path(
+    get, path = "/v1/workers", tag = "workers", params(Paging),
+    responses((status = 200, description = "Workers", body = Page<Worker>)),
+)]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Worker>>, Problem> {
+    let limit = api.limits.page(paging.limit)?;
+    let after = paging.after.map_or(Ok(0), |after| after.parse());
+    let after: u32 = after.map_err(|_| Problem::invalid("`after` is not the `next` of a page"))?;
+    let views = views(&api).await?;
+    let records = api.registry.workers().await?.into_iter();
+    let mut records: Vec<_> =
+        records.filter(|record| record.id.0 > after).take(limit + 1).collect();
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next = records.last().filter(|_| more).map(|record| record.id.0.to_string());
+    let items = records.into_iter().map(|record| {
+        let view = views.get(&record.id);
+        Worker::new(&api, record, view)
+    });
+    Ok(Json(Page { items: items.collect(), next }))
+}
+
+async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Problem> {
+    let now_ms = (api.now_ms)();
+    let views = api.owner()?.ask(move |engine| engine.workers(now_ms)).await?;
+    Ok(views.into_iter().map(|view| (view.id, view)).collect())
+}
+
+/// Shows a worker.
+#[utoipa::path(
+    get, path = "/v1/workers/{id}", tag = "workers",
+    params(("id" = u32, Path, description = "Its number")),
+    responses((status = 200, description = "The worker", body = Worker)),
+)]
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<u32>,
+) -> Result<Json<Worker>, Problem> {
+    let record = api.registry.worker(WorkerId(id)).await?;
+    let record = record.ok_or_else(|| Problem::not_found(format_args!("worker {id}")))?;
+    let views = views(&api).await?;
+    let view = views.get(&record.id);
+    Ok(Json(Worker::new(&api, record, view)))
+}
+
+/// What to change about a worker.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerPatch {
+    /// Whether it is in service from now on.
+    state: Service,
+}
+
+/// Takes a worker out of service, or back into it.
+#[utoipa::path(
+    patch, path = "/v1/workers/{id}", tag = "workers",
+    params(("id" = u32, Path, description = "Its number")),
+    request_body = WorkerPatch,
+    responses((status = 200, description = "The worker", body = Worker)),
+)]
+pub(super) async fn patch(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<u32>,
+    Json(WorkerPatch { state }): Json<WorkerPatch>,
+) -> Result<Json<Worker>, Problem> {
+    if !api.registry.set_worker_state(WorkerId(id), state.name()).await? {
+        return Err(Problem::not_found(format_args!("worker {id}")));
+    }
+    api.fleet.forget(id);
+    let willing = api.fleet.latest(id).is_none_or(|beat| beat.accepts);
+    let accepts = willing && state == Service::Enabled;
+    api.owner()?.set_accepts(WorkerId(id), accepts).await?;
+    api.events.worker(id, state.name());
+    show(State(api), Path(id)).await
+}
+
+/// A machine that wants to be a worker.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Enrol {
+    /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`. The same name of the same account is the
+    /// same worker.
+    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
+    name: String,
+    /// What it has.
+    inventory: Inventory,
+}
+
+/// How to reach the broker.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Amqp {
+    /// The address, with the worker's own name and password.
+    pub url: String,
+}
+
+/// A machine that is a worker now.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Enrolled {
+    /// Its number.
+    pub id: u32,
+    /// What it shows from now on, instead of the token that it enrolled with.
+    pub token: String,
+    /// Where its work comes from.
+    pub amqp: Amqp,
+    /// How often it is to send a heartbeat, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long it may be silent before its work is given to others, in milliseconds.
+    pub lease_ms: u64,
+}
+
+/// Registers a machine as a worker. What it was told before under that name is not valid any more.
+#[utoipa::path(
+    post, path = "/v1/workers", tag = "machines", request_body = Enrol,
+    responses((status = 201, description = "It is a worker", body = Enrolled)),
+)]
+pub(super) async fn enrol(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Json(Enrol { name, inventory }): Json<Enrol>,
+) -> Result<Response, Problem> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(Problem::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
+    }
+    let broker = api.broker.clone().ok_or_else(|| {
+        let detail = "this server works alone: it has no message broker (start it with `--amqp`)";
+        Problem::new(Code::NoBroker, detail)
+    })?;
+    let records = api.registry.workers().await?.into_iter();
+    let known = { records }.find(|r| r.name == name && r.account == caller.account);
+    if caller.role == TokenRole::Machine && known.as_ref().is_none_or(|r| r.token != caller.token) {
+        let detail = "a machine's token registers that machine only";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    let label = format!("worker {name}");
+    let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
+    let now_ms = (api.now_ms)();
+    let (minted, password) = (mint(&purpose, now_ms)?, password()?);
+    // A worker that is known keeps what it has until the broker has its new queue and user.
+    let early = match &known {
+        Some(known) => Some(add(&broker, known.id, &password).await?),
+        None => None,
+    };
+    api.registry.add_token(&minted.record).await?;
+    let (who, has) = ((&*name, &*caller.account), inventory.into());
+    let id = api.registry.register_worker(who, &minted.record.id, &has, now_ms).await?;
+    let url = match early {
+        Some(url) => url,
+        None => add(&broker, id, &password).await?,
+    };
+    if let Some(old) = known {
+        api.registry.revoke_token(&old.token, now_ms).await?;
+        api.tokens.forget(&old.token);
+    }
+    api.fleet.forget(id.0);
+    api.owner()?.tell(ToOwner::Joined(id, has)).await?;
+    api.events.worker(id.0, "registered");
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (heartbeat_ms, lease_ms) = (millis(api.heartbeat), millis(api.lease));
+    let amqp = Amqp { url };
+    let enrolled = Enrolled { id: id.0, token: minted.text, amqp, heartbeat_ms, lease_ms };
+    let target = Extension(Target(format!("workers/{id}", id = id.0)));
+    Ok((StatusCode::CREATED, target, Json(enrolled)).into_response())
+}
+
+async fn add(broker: &Broker, id: WorkerId, password: &str) -> Result<String, Problem> {
+    broker.add_worker(id, password).await.map_err(|error| match error {
+        BrokerError::Unavailable(_) => {
+            Problem::new(Code::Unavailable, error.to_string()).retry_after(5)
+        }
+        BrokerError::Invalid(_) | BrokerError::Refused(_) => {
+            tracing::error!(%error, "a worker cannot be added to the broker");
+            Problem::new(Code::Internal, "the server's log says more")
+        }
+    })
+}
+
+fn password() -> Result<String, Problem> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random)
+        .map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
+    Ok(blake3::hash(&random).to_hex()[..48].to_owned())
+}
+
+/// Tries of one step that a worker has.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct Holding {
+    /// The step.
+    key: super::transfers::StepRef,
+    /// The tries.
+    tasks: Vec<super::transfers::TryRef>,
+}
+
+/// A worker is alive.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct Heartbeat {
+    /// What it has.
+    holding: Vec<Holding>,
+    /// What its GPUs are doing.
+    #[serde(default)]
+    gpus: Vec<GpuLoad>,
+    /// What the machine is doing.
+    #[serde(default)]
+    machine: MachineLoad,
+    /// What the machine has, when it begins or that has changed.
+    #[serde(default)]
+    inventory: Option<Inventory>,
+    /// Whether it takes work now.
+    #[serde(default = "yes")]
+    accepts: bool,
+    /// Why not, for people.
+    #[serde(default)]
+    reason: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What the operator wants of a worker.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Orders {
+    /// Whether it is in service.
+    pub state: Service,
+}
+
+/// Says that a worker is alive, and what it has. Extends its leases.
+#[utoipa::path(
+    post, path = "/v1/workers/{id}/heartbeat", tag = "machines",
+    params(("id" = u32, Path, description = "The worker")),
+    request_body = Heartbeat,
+    responses((status = 200, description = "What the operator wants of it", body = Orders)),
+)]
+pub(super) async fn heartbeat(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<u32>,
+    Json(said): Json<Heartbeat>,
+) -> Result<Json<Orders>, Problem> {
+    let record = api.own(&caller, id).await?;
+    let (owner, worker) = (api.owner()?, record.id);
+    let state = Service::named(&record.state);
+    let Heartbeat { holding, gpus, machine, inventory, accepts, reason } = said;
+    let begins = inventory.is_some();
+    let has = inventory.map_or_else(|| record.inventory.clone(), worker::Inventory::from);
+    if has != record.inventory {
+        let who = (&*record.name, &*record.account);
+        api.registry.register_worker(who, &record.token, &has, (api.now_ms)()).await?;
+        api.fleet.forget(id);
+    }
+    let before = api.fleet.note(id, Beat { gpus, machine, accepts, reason });
+    if begins || before.is_none() {
+        owner.tell(ToOwner::Joined(worker, has)).await?;
+    }
+    if begins || before.is_none_or(|before| before.accepts != accepts) {
+        owner.set_accepts(worker, accepts && state == Service::Enabled).await?;
+    }
+    let tasks = |held: Holding| (held.key.into(), held.tasks.into_iter().map(Into::into).collect());
+    let holding = holding.into_iter().map(tasks).collect();
+    owner.tell(ToOwner::Heartbeat(worker, holding)).await?;
+    Ok(Json(Orders { state }))
+}
+
+/// Says that a worker goes away and holds nothing any more.
+#[utoipa::path(
+    post, path = "/v1/workers/{id}/left", tag = "machines",
+    params(("id" = u32, Path, description = "The worker")),
+    responses((status = 204, description = "It is gone")),
+)]
+pub(super) async fn left(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(id): Path<u32>,
+) -> Result<StatusCode, Problem> {
+    let record = api.own(&caller, id).await?;
+    api.owner()?.tell(ToOwner::Left(record.id)).await?;
+    api.fleet.remove(id);
+    api.events.worker(id, "left");
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,318 @@
+//! Removes what is old: runs that have ended, with their artifacts and logs, and bytes that nothing
+//! refers to any more.
+//!
+//! **Invariant:** history never points to bytes that a prune has removed. The archive is on the disk
+//! before the rows go, and the rows are gone before the bytes go; what a crash leaves in between are
+//! bytes without a run, which every prune looks for.
+
+mod archive;
+mod assets;
+
+use crate::{Error, Role};
+use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
+use pictor_tasks::units::Millis;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Bytes without a run, and assets that no run uses, are left alone for so long: they may be on their
+/// way into one.
+const GRACE_MS: i64 = 86_400_000;
+/// Fires of schedules and messages to webhooks are kept at least so long.
+const RECORDS_MIN_MS: i64 = 30 * 86_400_000;
+/// A run that ended less long ago is not removed: somebody may be about to do it again.
+const AGE_MIN_MS: i64 = 3_600_000;
+/// How many runs are read at a time.
+const PAGE: u32 = 1000;
+/// How often a server prunes.
+const EVERY: Duration = Duration::from_hours(24);
+/// Failures that are told one by one.
+const FAILURES_MAX: usize = 100;
+
+/// What is removed and what is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Runs that ended longer ago go; at least an hour.
+    pub older_than: Millis,
+    /// Those that failed go only when they ended longer ago than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_failed: Option<Millis>,
+    /// A folder in which each run is kept as one file of JSON lines: what it was, its job file, its
+    /// plan and its history. Not its artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+}
+
+/// A number of files and their size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Files {
+    /// How many.
+    pub files: u64,
+    /// Their size.
+    pub size_bytes: u64,
+}
+
+/// What was removed, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Runs with their history.
+    pub runs: u64,
+    /// Their artifacts.
+    pub artifacts: Files,
+    /// Their logs.
+    pub logs: Files,
+    /// Artifacts and logs of runs that are not in the database.
+    pub orphans: Files,
+    /// Uploaded files that no run and no schedule uses.
+    pub assets: Files,
+    /// Fires of schedules and messages to webhooks. Not counted in advance.
+    pub records: u64,
+    /// What could not be removed, and why; the next prune tries again.
+    pub failures: Vec<String>,
+}
+
+impl Files {
+    fn add(&mut self, more: Self) {
+        self.files += more.files;
+        self.size_bytes += more.size_bytes;
+    }
+}
+
+impl Pruned {
+    fn failed(&mut self, what: impl std::fmt::Display, why: impl std::fmt::Display) {
+        let text = format!("{what}: {why}");
+        warn!("not pruned: {text}");
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(text);
+        }
+    }
+}
+
+/// Where everything is that a run leaves.
+#[derive(Clone)]
+pub struct Pruner {
+    /// Runs and their history.
+    pub store: Arc<dyn Store>,
+    /// Schedules, and what happened by itself.
+    pub registry: Arc<dyn Registry>,
+    /// The pixels.
+    pub artifacts: Arc<Artifacts>,
+    /// The folder with a folder of logs for each run.
+    pub logs: PathBuf,
+}
+
+impl Pruner {
+    /// Prunes once a day while this server owns the farm, until the role is told no more.
+    pub async fn run(&self, policy: &Policy, now_ms: fn() -> i64, mut role: watch::Receiver<Role>) {
+        loop {
+            let is_owner = role.borrow_and_update().owner().is_some();
+            let work = async {
+                if !is_owner {
+                    std::future::pending::<()>().await;
+                }
+                match self.prune(policy, false, now_ms()).await {
+                    Ok(pruned) => info!(?pruned, "old runs were removed"),
+                    Err(failure) => warn!(error = %failure, "old runs could not be removed"),
+                }
+                sleep(EVERY).await;
+            };
+            tokio::select! {
+                () = work => {}
+                changed = role.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Removes what is old at `now_ms`. With `dry_run` it is only counted. An error means that nothing
+    /// more could be done; what cannot be removed by itself is among the failures.
+    pub async fn prune(
+        &self,
+        policy: &Policy,
+        dry_run: bool,
+        now_ms: i64,
+    ) -> Result<Pruned, Error> {
+        let mut pruned = Pruned::default();
+        let old = self.old_runs(policy, now_ms).await?;
+        for record in &old {
+            match self.one_run(record, policy, dry_run).await {
+                Ok(None) => {}
+                Ok(Some((artifacts, logs))) => {
+                    pruned.runs += 1;
+                    pruned.artifacts.add(artifacts);
+                    pruned.logs.add(logs);
+                }
+                Err(why) => pruned.failed(format!("run {}", record.id), why),
+            }
+        }
+        self.orphans(&mut pruned, dry_run, now_ms).await?;
+        // In a dry run the runs are still there, and use what they will not use.
+        let gone: Vec<&str> = old.iter().map(|record| &*record.id.0).collect();
+        self.assets(&gone, &mut pruned, dry_run, now_ms).await?;
+        if !dry_run {
+            let keep_ms = age(policy.older_than).max(RECORDS_MIN_MS);
+            pruned.records = self.registry.forget_before(now_ms - keep_ms).await?;
+        }
+        Ok(pruned)
+    }
+
+    /// The runs that are to go.
+    async fn old_runs(&self, policy: &Policy, now_ms: i64) -> Result<Vec<RunRecord>, Error> {
+        let older_than = age(policy.older_than).max(AGE_MIN_MS);
+        let failed = policy.keep_failed.map_or(older_than, |keep| age(keep).max(older_than));
+        let is_old = |record: &RunRecord| {
+            let keep_ms = if record.state == "failed" { failed } else { older_than };
+            record.finished_ms.is_some_and(|end| end < now_ms - keep_ms)
+        };
+        let (mut old, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.runs(&RunFilter::default(), PAGE, after.as_ref()).await?;
+            after = page.last().map(|record| record.id.clone());
+            let is_last = page.len() < PAGE as usize;
+            old.extend(page.into_iter().filter(|record| is_old(record)));
+            if is_last {
+                // The oldest first: what is interrupted goes on where it was.
+                old.reverse();
+                return Ok(old);
+            }
+        }
+    }
+
+    /// Removes one run. Nothing: it has gone by itself, or is going again.
+    async fn one_run(
+        &self,
+        record: &RunRecord,
+        policy: &Policy,
+        dry_run: bool,
+    ) -> Result<Option<(Files, Files)>, Error> {
+        let id = &record.id;
+        if dry_run {
+            let artifacts = self.count(&artifacts_of(id.0.as_ref())).await?.0;
+            return Ok(Some((artifacts, count_folder(&self.logs.join(&*id.0)).0)));
+        }
+        if let Some(folder) = &policy.archive {
+            archive::write(&*self.store, record, folder).await?;
+        }
+        match self.store.remove_run(id).await {
+            Ok(true) => {}
+            Ok(false) | Err(pictor_storage::Error::Invalid(_)) => return Ok(None),
+            Err(failure) => return Err(failure.into()),
+        }
+        let artifacts = self.remove(&artifacts_of(&id.0)).await?;
+        let logs = remove_folder(&self.logs.join(&*id.0)).map_err(pictor_storage_io)?;
+        Ok(Some((artifacts, logs)))
+    }
+
+    /// Removes artifacts and logs of runs that are not in the database.
+    async fn orphans(&self, pruned: &mut Pruned, dry_run: bool, now_ms: i64) -> Result<(), Error> {
+        for run in self.artifacts.folders("runs").await? {
+            if self.is_stored(&run).await? {
+                continue;
+            }
+            let folder = artifacts_of(&run);
+            let (files, newest_ms) = self.count(&folder).await?;
+            if newest_ms.is_some_and(|newest| newest > now_ms - GRACE_MS) {
+                continue;
+            }
+            let removed = if dry_run { Ok(files) } else { self.remove(&folder).await };
+            match removed {
+                Ok(files) => pruned.orphans.add(files),
+                Err(why) => pruned.failed(folder, why),
+            }
+        }
+        for run in folders_in(&self.logs) {
+            let folder = self.logs.join(&run);
+            let (files, newest_ms) = count_folder(&folder);
+            let is_new = newest_ms.is_some_and(|newest| newest > now_ms - GRACE_MS);
+            if is_new || self.is_stored(&run).await? {
+                continue;
+            }
+            let removed = if dry_run { Ok(files) } else { remove_folder(&folder) };
+            match removed {
+                Ok(files) => pruned.orphans.add(files),
+                Err(why) => pruned.failed(folder.display(), why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is a run with exactly this id.
+    async fn is_stored(&self, id: &str) -> Result<bool, Error> {
+        match self.store.run(id).await {
+            Ok(found) => Ok(found.is_some_and(|record| &*record.id.0 == id)),
+            // The beginning of several ids is none of them.
+            Err(pictor_storage::Error::Invalid(_)) => Ok(false),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The artifacts below a folder, and when the newest of them was written, if that is known.
+    async fn count(&self, folder: &str) -> Result<(Files, Option<i64>), Error> {
+        let listed = self.artifacts.list(folder).await?;
+        let size_bytes = listed.iter().map(|artifact| artifact.size_bytes).sum();
+        let newest = listed.iter().filter_map(|artifact| artifact.modified_ms).max();
+        Ok((Files { files: listed.len() as u64, size_bytes }, newest))
+    }
+
+    async fn remove(&self, folder: &str) -> Result<Files, Error> {
+        let (files, _) = self.count(folder).await?;
+        self.artifacts.remove_folder(folder).await?;
+        Ok(files)
+    }
+}
+
+fn age(age: Millis) -> i64 {
+    i64::try_from(age.0).unwrap_or(i64::MAX)
+}
+
+fn artifacts_of(run: &str) -> String {
+    format!("runs/{run}")
+}
+
+fn pictor_storage_io(error: std::io::Error) -> Error {
+    Error::Store(pictor_storage::Error::Unavailable {
+        message: "logs cannot be removed".to_owned(),
+        retryable: false,
+        source: Some(Box::new(error)),
+    })
+}
+
+/// The names of the folders in a folder; none if it does not exist.
+fn folders_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The files below a folder, and when the newest of them was written.
+fn count_folder(folder: &Path) -> (Files, Option<i64>) {
+    let (mut files, mut newest) = (Files::default(), None);
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            files.add(Files { files: 1, size_bytes: metadata.len() });
+            let written = metadata.modified().ok();
+            let since = written.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            newest = newest.max(since.and_then(|since| i64::try_from(since.as_millis()).ok()));
+        }
+    }
+    (files, newest)
+}
+
+fn remove_folder(folder: &Path) -> std::io::Result<Files> {
+    let (files, _) = count_folder(folder);
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(files),
+    }
+}

@@ -1,0 +1,401 @@
+//! What people do with schedules: add, list, pause, resume, remove, start by hand. Works on every
+//! server; the one that owns the farm then deals with due times.
+
+use super::decide::{Act, CATCH_UP_MAX, CatchUp, Overlap, Rules, decide};
+use super::name::{due_of, run_id};
+use super::timetable::Timetable;
+use super::view::{
+    FireView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
+};
+use crate::submit::{Files, Job, compile_job, uploaded};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pictor_engine::Run;
+use pictor_storage::{Artifacts, Fire, Registry, Schedule, Store};
+use pictor_tasks::job::Source;
+use pictor_tasks::message::RunId;
+use pictor_tasks::pack::is_digest;
+use pictor_tasks::units::Millis;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as WordError, StrDeserializer};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// The most schedules of a farm.
+const SCHEDULES_MAX: usize = 10_000;
+/// The longest name.
+const NAME_MAX: usize = 64;
+/// How many due times are shown.
+const NEXT: usize = 5;
+/// How many fires are shown.
+const FIRES: u32 = 50;
+/// Runs start at most this much later.
+const JITTER_MAX_MS: u64 = 86_400_000;
+/// How many due times are looked at to see whether the jitter fits between them.
+const LOOKED_AT: usize = 50;
+const SECOND: i64 = 1_000;
+
+/// The schedules of a farm. Clones are the same book.
+#[derive(Clone)]
+pub struct Schedules {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) artifacts: Arc<Artifacts>,
+    pub(super) changed: Arc<Notify>,
+    pub(super) now_ms: fn() -> i64,
+}
+
+impl Schedules {
+    /// The schedules in a database, whose jobs use what is uploaded. `now_ms` is the clock.
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<dyn Registry>,
+        artifacts: Arc<Artifacts>,
+        now_ms: fn() -> i64,
+    ) -> Self {
+        Self { store, registry, artifacts, changed: Arc::default(), now_ms }
+    }
+
+    /// Adds a schedule of an account.
+    pub async fn add(
+        &self,
+        new: &NewSchedule,
+        account: &str,
+    ) -> Result<ScheduleDetail, ScheduleError> {
+        let known = self.registry.schedules().await?;
+        if known.iter().any(|schedule| schedule.id == new.name) {
+            return Err(ScheduleError::Taken(new.name.clone()));
+        }
+        if known.len() >= SCHEDULES_MAX {
+            let text = format!("there are {SCHEDULES_MAX} schedules, and no more are possible");
+            return Err(ScheduleError::Invalid(text));
+        }
+        self.put(new, account).await
+    }
+
+    /// Replaces a schedule, or adds it for an account. Whose it is stays as it was. Times that were
+    /// due before are not made up for.
+    pub async fn replace(
+        &self,
+        new: &NewSchedule,
+        account: &str,
+    ) -> Result<ScheduleDetail, ScheduleError> {
+        match self.registry.schedule(&new.name).await? {
+            Some(known) => self.put(new, &known.account).await,
+            None => self.add(new, account).await,
+        }
+    }
+
+    async fn put(&self, new: &NewSchedule, account: &str) -> Result<ScheduleDetail, ScheduleError> {
+        let now_ms = (self.now_ms)();
+        let jitter_ms = check(new, now_ms)?;
+        self.compile(&new.job).await?;
+        let schedule = Schedule {
+            id: new.name.clone(),
+            account: account.to_owned(),
+            cron: new.cron.clone(),
+            zone: new.zone.clone(),
+            overlap: word(new.overlap),
+            catch_up: word(new.catch_up),
+            jitter_ms,
+            job: serde_json::to_string(&new.job).expect("a job is plain data"),
+            source_name: new.job.source_name.clone(),
+            out_dir: new.out_dir.clone(),
+            paused: new.paused,
+            created_ms: now_ms,
+            planned_ms: now_ms,
+        };
+        if !self.registry.put_schedule(&schedule).await? {
+            return Err(ScheduleError::Taken(schedule.id));
+        }
+        self.changed.notify_one();
+        self.show(&new.name).await
+    }
+
+    /// Every schedule, in order of name.
+    pub async fn list(&self) -> Result<Vec<ScheduleView>, ScheduleError> {
+        let mut views = Vec::new();
+        for schedule in self.registry.schedules().await? {
+            let last = self.registry.fires(&schedule.id, 1).await?.pop();
+            views.push(self.view(schedule, last.map(FireView::from)));
+        }
+        Ok(views)
+    }
+
+    /// One schedule with its job and its last fires.
+    pub async fn show(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
+        let schedule = self.stored(name).await?;
+        let fires = self.registry.fires(name, FIRES).await?.into_iter().map(FireView::from);
+        let fires: Vec<FireView> = fires.collect();
+        let job = job_of(&schedule);
+        Ok(ScheduleDetail { schedule: self.view(schedule, fires.first().cloned()), job, fires })
+    }
+
+    /// Stops a schedule for a while. What it has started goes on.
+    pub async fn pause(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
+        if !self.registry.pause_schedule(name, true).await? {
+            return Err(ScheduleError::NoSchedule(name.to_owned()));
+        }
+        self.changed.notify_one();
+        self.show(name).await
+    }
+
+    /// Lets a schedule go on. What was due while it was paused is passed over, whatever its rule for
+    /// missed times is: somebody wanted it so.
+    pub async fn resume(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
+        let schedule = self.stored(name).await?;
+        if schedule.paused {
+            let passed = timetable(&schedule)?.latest(schedule.planned_ms, (self.now_ms)(), 1);
+            for due_ms in passed {
+                self.note(&schedule, due_ms, "skipped").await?;
+            }
+            self.registry.pause_schedule(name, false).await?;
+            self.changed.notify_one();
+        }
+        self.show(name).await
+    }
+
+    /// Removes a schedule. What it has started goes on.
+    pub async fn remove(&self, name: &str) -> Result<(), ScheduleError> {
+        if !self.registry.remove_schedule(name).await? {
+            return Err(ScheduleError::NoSchedule(name.to_owned()));
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Starts a run of a schedule now, as if it were due, paused or not. Its rule for overlaps holds.
+    /// Within one second it happens once.
+    pub async fn trigger(&self, name: &str) -> Result<Triggered, ScheduleError> {
+        let schedule = self.stored(name).await?;
+        let now_ms = (self.now_ms)();
+        // A due time that waits for its delay starts now; it would be taken for done otherwise.
+        let pending = timetable(&schedule)?.latest(schedule.planned_ms, now_ms, 1).pop();
+        let due_ms = pending.unwrap_or(now_ms - now_ms.rem_euclid(SECOND));
+        let going = self.going(&schedule).await?;
+        let waiting = self.waiting(name).await?;
+        let rules = Rules { catch_up: CatchUp::None, ..rules(&schedule) };
+        let situation = (!going.is_empty(), &waiting[..]);
+        let outcome = match decide(rules, &[due_ms], (now_ms, now_ms), situation).last() {
+            Some(Act::Start(_)) => {
+                self.start(&schedule, due_ms, "started").await?.map(|_| "started")
+            }
+            Some(Act::Replace(_)) => {
+                self.start(&schedule, due_ms, "replaced").await?.map(|_| "replaced")
+            }
+            Some(Act::Queue(_)) => {
+                self.note(&schedule, due_ms, "queued").await?.then_some("queued")
+            }
+            Some(Act::Skip(_)) | None => return Err(in_the_way(rules, &going, &waiting, name)),
+        };
+        self.changed.notify_one();
+        let outcome = match outcome {
+            Some(outcome) => outcome.to_owned(),
+            // Somebody was faster.
+            None => self.fire_at(name, due_ms).await?,
+        };
+        Ok(Triggered { due_ms, outcome, run: run_id(name, due_ms).to_string() })
+    }
+
+    /// What became of a due time.
+    async fn fire_at(&self, name: &str, due_ms: i64) -> Result<String, ScheduleError> {
+        let fires = self.registry.fires(name, FIRES).await?;
+        let fire = fires.into_iter().find(|fire| fire.due_ms == due_ms);
+        fire.map(|fire| fire.outcome).ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
+    }
+
+    async fn stored(&self, name: &str) -> Result<Schedule, ScheduleError> {
+        let found = self.registry.schedule(name).await?;
+        found.ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
+    }
+
+    /// The due times of a schedule whose runs wait, in order.
+    async fn waiting(&self, name: &str) -> Result<Vec<i64>, ScheduleError> {
+        let fires = self.registry.waiting_fires().await?.into_iter();
+        Ok(fires.filter(|fire| fire.schedule == name).map(|fire| fire.due_ms).collect())
+    }
+
+    /// The runs of a schedule that have not ended, with their due times, in order of them.
+    async fn going(&self, schedule: &Schedule) -> Result<Vec<(i64, RunId)>, ScheduleError> {
+        let unfinished = self.store.unfinished_runs().await?;
+        let ids: Vec<RunId> = unfinished.into_iter().map(|record| record.id).collect();
+        Ok(runs_of(&schedule.id, &ids))
+    }
+
+    /// Notes what became of a due time that starts no run. `false`: somebody did so before.
+    pub(super) async fn note(
+        &self,
+        schedule: &Schedule,
+        due_ms: i64,
+        outcome: &str,
+    ) -> Result<bool, ScheduleError> {
+        Ok(self.registry.fire(&fire(schedule, due_ms, outcome), None).await?)
+    }
+
+    /// Stores the run of a due time, together with the note that the time was dealt with. Nothing:
+    /// somebody did so before.
+    pub(super) async fn start(
+        &self,
+        schedule: &Schedule,
+        due_ms: i64,
+        outcome: &str,
+    ) -> Result<Option<Run>, ScheduleError> {
+        let job = self.compile(&job_of(schedule)).await?;
+        let id = run_id(&schedule.id, due_ms);
+        let out = match schedule.out_dir.as_str() {
+            "" => String::new(),
+            folder => Path::new(folder).join(&*id.0).display().to_string(),
+        };
+        let mut new = job.run_of(&schedule.account, Path::new(&out), ((self.now_ms)(), 0));
+        new.id = id.clone();
+        let fired = self.registry.fire(&fire(schedule, due_ms, outcome), Some(&new)).await?;
+        Ok(fired.then(|| Run::new(id, Arc::new(job.plan))))
+    }
+
+    /// Compiles a job in the way in which a submission does.
+    async fn compile(&self, job: &ScheduledJob) -> Result<Job, ScheduleError> {
+        if let Some((name, _)) = job.assets.iter().find(|(_, digest)| !is_digest(digest)) {
+            let text = format!("the digest of `{name}` has to be 64 hexadecimal digits");
+            return Err(ScheduleError::Invalid(text));
+        }
+        let files = uploaded(&self.artifacts, &job.assets).await?;
+        let name = if job.source_name.is_empty() { "job" } else { &job.source_name };
+        let source = Source { name: name.to_owned(), text: job.text.clone() };
+        let set: Vec<(String, String)> = job.set.clone().into_iter().collect();
+        Ok(compile_job(source, &set, Files::Uploaded(&files)).await?)
+    }
+
+    fn view(&self, schedule: Schedule, last: Option<FireView>) -> ScheduleView {
+        let Rules { overlap, catch_up } = rules(&schedule);
+        let next_ms: Vec<i64> = match timetable(&schedule) {
+            Ok(table) if !schedule.paused => table.after((self.now_ms)()).take(NEXT).collect(),
+            _ => Vec::new(),
+        };
+        let zone = TimeZone::get(&schedule.zone).unwrap_or(TimeZone::UTC);
+        let text = |due: &i64| {
+            let due = Timestamp::from_millisecond(*due).unwrap_or_default();
+            due.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+        };
+        ScheduleView {
+            next: next_ms.iter().map(text).collect(),
+            next_ms,
+            name: schedule.id,
+            account: schedule.account,
+            cron: schedule.cron,
+            zone: schedule.zone,
+            overlap,
+            catch_up,
+            jitter_ms: schedule.jitter_ms,
+            out_dir: schedule.out_dir,
+            paused: schedule.paused,
+            created_ms: schedule.created_ms,
+            last,
+        }
+    }
+}
+
+fn fire(schedule: &Schedule, due_ms: i64, outcome: &str) -> Fire {
+    Fire { schedule: schedule.id.clone(), due_ms, outcome: outcome.to_owned(), run: None }
+}
+
+/// Checks what can be checked without the job. Gives the jitter.
+fn check(new: &NewSchedule, now_ms: i64) -> Result<i64, ScheduleError> {
+    let invalid = |text: String| Err(ScheduleError::Invalid(text));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name = &new.name;
+    if name.len() > NAME_MAX || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return invalid(format!(
+            "`{}` cannot be a schedule's name: expected 1 to {NAME_MAX} characters, a letter or digit \
+             first",
+            name.chars().take(NAME_MAX).collect::<String>().escape_debug()
+        ));
+    }
+    if let Some(bad) = name.chars().find(|c| !plain(*c)) {
+        return invalid(format!(
+            "a schedule's name may have letters, digits, `.`, `_` and `-`, not `{}`",
+            bad.escape_debug()
+        ));
+    }
+    let table = Timetable::parse(&new.cron, &new.zone)?;
+    let due: Vec<i64> = table.after(now_ms).take(LOOKED_AT).collect();
+    if due.is_empty() {
+        return invalid(format!("`{}` is never due: there is no such date", new.cron));
+    }
+    let jitter = new.jitter.parse::<Millis>();
+    let jitter = jitter.map_err(|e| ScheduleError::Invalid(format!("the jitter: {e}")))?;
+    let jitter_ms = i64::try_from(jitter.0.min(JITTER_MAX_MS + 1)).expect("bounded");
+    let gap = due.windows(2).map(|pair| pair[1] - pair[0]).min();
+    if jitter.0 > JITTER_MAX_MS || gap.is_some_and(|gap| gap <= jitter_ms) {
+        return invalid(format!(
+            "a jitter of {jitter} is too long: expected less than the time between two due times{}, \
+             and at most a day",
+            gap.map_or_else(String::new, |gap| format!(" ({})", Millis(gap.unsigned_abs())))
+        ));
+    }
+    Ok(jitter_ms)
+}
+
+/// Why a run does not start now.
+fn in_the_way(rules: Rules, going: &[(i64, RunId)], waiting: &[i64], name: &str) -> ScheduleError {
+    let waiting = || waiting.first().map(|due| run_id(name, *due));
+    let run = going.last().map(|(_, run)| run.clone()).or_else(waiting);
+    let run = run.unwrap_or_else(|| RunId(name.into()));
+    if rules.overlap == Overlap::Queue {
+        ScheduleError::Waits(run)
+    } else {
+        ScheduleError::Going(run)
+    }
+}
+
+/// Those of the runs that a schedule started, with their due times, in order of them.
+pub(super) fn runs_of(schedule: &str, runs: &[RunId]) -> Vec<(i64, RunId)> {
+    let due = |run: &RunId| due_of(schedule, run).map(|due| (due, run.clone()));
+    let mut found: Vec<_> = runs.iter().filter_map(due).collect();
+    found.sort();
+    found
+}
+
+/// The due times that were not dealt with and whose delay is over, in order; when the last of them was
+/// to start.
+pub(super) fn ready(
+    (schedule, table): (&Schedule, &Timetable),
+    after_ms: i64,
+    now_ms: i64,
+) -> (Vec<i64>, i64) {
+    let start = |due: &i64| due + super::name::delay_ms(&schedule.id, *due, schedule.jitter_ms);
+    let mut due = table.latest(after_ms, now_ms, CATCH_UP_MAX);
+    let count = due.iter().take_while(|due| start(due) <= now_ms).count();
+    due.truncate(count);
+    let start_ms = due.last().map_or(now_ms, start);
+    (due, start_ms)
+}
+
+pub(super) fn timetable(schedule: &Schedule) -> Result<Timetable, ScheduleError> {
+    Ok(Timetable::parse(&schedule.cron, &schedule.zone)?)
+}
+
+/// The rules of a stored schedule; a word that is not known means the default.
+pub(super) fn rules(schedule: &Schedule) -> Rules {
+    Rules { overlap: read(&schedule.overlap), catch_up: read(&schedule.catch_up) }
+}
+
+fn read<'a, T: Deserialize<'a> + Default>(word: &'a str) -> T {
+    let word: StrDeserializer<'_, WordError> = word.into_deserializer();
+    T::deserialize(word).unwrap_or_default()
+}
+
+/// The word with which a rule is stored.
+fn word(rule: impl serde::Serialize) -> String {
+    let word = serde_json::to_value(rule).expect("a word");
+    word.as_str().expect("a word").to_owned()
+}
+
+fn job_of(schedule: &Schedule) -> ScheduledJob {
+    serde_json::from_str(&schedule.job).unwrap_or_else(|_| ScheduledJob {
+        text: schedule.job.clone(),
+        source_name: schedule.source_name.clone(),
+        ..ScheduledJob::default()
+    })
+}

@@ -1,0 +1,298 @@
+//! Deals with due times, on the server that owns the farm. It sleeps until the next one.
+
+use super::book::{Schedules, ready, rules, runs_of, timetable};
+use super::decide::{Act, Overlap, decide};
+use super::name::{control_id, delay_ms};
+use super::timetable::Timetable;
+use super::view::ScheduleError;
+use crate::{Committed, OwnerHandle, Role};
+use pictor_storage::{Rejected, Schedule};
+use pictor_tasks::history::{Control, Event};
+use pictor_tasks::message::RunId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+/// Schedules that were changed through another server are noticed after so long, and so is a clock
+/// that was set.
+const LOOK_MS: i64 = 10_000;
+/// Pause after a failure of the database.
+const RETRY_MS: i64 = 1_000;
+
+/// What a step leaves to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// When the next run is to start, milliseconds since 1970; nothing: never, as things stand.
+    pub wake_ms: Option<i64>,
+    /// Whether a run waits for another one to end.
+    pub waits: bool,
+}
+
+/// A schedule as it was seen last.
+#[derive(Default)]
+struct Known {
+    cron: String,
+    zone: String,
+    table: Option<Arc<Timetable>>,
+    /// Everything that was due up to here was dealt with.
+    cursor_ms: Option<i64>,
+}
+
+/// Deals with due times while this server owns the farm.
+pub struct Runner {
+    schedules: Schedules,
+    owner: OwnerHandle,
+    known: BTreeMap<String, Known>,
+    /// Whether something is left to be done: a run may be going that was to be replaced.
+    unsettled: bool,
+}
+
+/// One schedule that has something to be done.
+struct Open {
+    schedule: Schedule,
+    ready: Vec<i64>,
+    start_ms: i64,
+    waiting: Vec<i64>,
+}
+
+impl Schedules {
+    /// Deals with due times whenever this server owns the farm, until the role is told no more.
+    pub async fn run(&self, mut role: watch::Receiver<Role>) {
+        loop {
+            let owner = role.borrow_and_update().owner().cloned();
+            let changed = match owner {
+                Some(owner) => tokio::select! {
+                    () = Runner::new(self.clone(), owner).run() => role.changed().await,
+                    changed = role.changed() => changed,
+                },
+                None => role.changed().await,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Runner {
+    /// A runner that hands runs to an owner.
+    pub fn new(schedules: Schedules, owner: OwnerHandle) -> Self {
+        Self { schedules, owner, known: BTreeMap::new(), unsettled: true }
+    }
+
+    /// Deals with due times until the owner is gone.
+    pub async fn run(mut self) {
+        let mut news = self.owner.news();
+        loop {
+            let now_ms = (self.schedules.now_ms)();
+            let Next { wake_ms, waits } = self.step(now_ms).await.unwrap_or_else(|failure| {
+                warn!(error = %failure, "schedules cannot be looked after; trying again");
+                Next { wake_ms: Some(now_ms + RETRY_MS), waits: false }
+            });
+            let pause = wake_ms.map_or(LOOK_MS, |wake| (wake - now_ms).clamp(1, LOOK_MS));
+            tokio::select! {
+                () = sleep(Duration::from_millis(pause.unsigned_abs())) => {}
+                () = self.schedules.changed.notified() => {}
+                there = ended(&mut news), if waits => if !there { return },
+            }
+        }
+    }
+
+    /// Deals with everything that is due at `now_ms`. What fails for one schedule does not hold up the
+    /// others; an error means that the database does not answer, and the same step can be made again.
+    pub async fn step(&mut self, now_ms: i64) -> Result<Next, ScheduleError> {
+        let schedules = self.schedules.registry.schedules().await?;
+        let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        for fire in self.schedules.registry.waiting_fires().await? {
+            waiting.entry(fire.schedule).or_default().push(fire.due_ms);
+        }
+        let names: BTreeSet<&str> = schedules.iter().map(|schedule| schedule.id.as_str()).collect();
+        self.known.retain(|name, _| names.contains(name.as_str()));
+        let mut next = Next { wake_ms: None, waits: !waiting.is_empty() };
+        let mut open = Vec::new();
+        for schedule in schedules {
+            let waiting = waiting.remove(&schedule.id).unwrap_or_default();
+            open.extend(self.look(schedule, waiting, now_ms, &mut next));
+        }
+        if !open.is_empty() {
+            next.waits |= self.tend_all(open, now_ms).await?;
+            if self.unsettled {
+                let retry = now_ms + RETRY_MS;
+                next.wake_ms = Some(next.wake_ms.map_or(retry, |wake| wake.min(retry)));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Looks whether a schedule has something to be done, and when it will.
+    fn look(
+        &mut self,
+        schedule: Schedule,
+        mut waiting: Vec<i64>,
+        now_ms: i64,
+        next: &mut Next,
+    ) -> Option<Open> {
+        let (table, cursor_ms) = self.know(&schedule, now_ms)?;
+        let (mut due, mut start_ms) = (Vec::new(), now_ms);
+        if schedule.paused {
+            waiting.clear();
+        } else {
+            (due, start_ms) = ready((&schedule, &table), cursor_ms, now_ms);
+            let upcoming = table.next_after(due.last().copied().unwrap_or(cursor_ms));
+            let upcoming = upcoming.map(|d| d + delay_ms(&schedule.id, d, schedule.jitter_ms));
+            next.wake_ms = [next.wake_ms, upcoming].into_iter().flatten().min();
+        }
+        let settle = self.unsettled && rules(&schedule).overlap == Overlap::Replace;
+        let is_open = !due.is_empty() || !waiting.is_empty() || settle;
+        is_open.then_some(Open { schedule, ready: due, start_ms, waiting })
+    }
+
+    /// The timetable of a schedule, and up to where it was dealt with.
+    fn know(&mut self, schedule: &Schedule, now_ms: i64) -> Option<(Arc<Timetable>, i64)> {
+        let Schedule { id, cron, zone, planned_ms, .. } = schedule;
+        let known = self.known.entry(id.clone()).or_default();
+        if (&known.cron, &known.zone) != (cron, zone) {
+            let table = timetable(schedule)
+                .inspect_err(|e| error!(schedule = id, error = %e, "a schedule is never due"));
+            let table = table.ok().map(Arc::new);
+            *known = Known { cron: cron.clone(), zone: zone.clone(), table, cursor_ms: None };
+        }
+        // A clock that was set back does not stop a schedule until it is where it was. What comes
+        // again is found to be done.
+        let cursor_ms = if *planned_ms > now_ms {
+            known.cursor_ms.map_or(now_ms, |cursor| cursor.min(now_ms))
+        } else {
+            *planned_ms
+        };
+        known.cursor_ms = Some(cursor_ms);
+        Some((known.table.clone()?, cursor_ms))
+    }
+
+    /// Deals with several schedules. Says whether a run waits for another one to end.
+    async fn tend_all(&mut self, open: Vec<Open>, now_ms: i64) -> Result<bool, ScheduleError> {
+        let unfinished = self.unfinished().await?;
+        self.unsettled = false;
+        let mut waits = false;
+        for open in open {
+            let going = runs_of(&open.schedule.id, &unfinished);
+            match self.tend(&open, &going, now_ms).await {
+                Ok(queued) => waits |= queued,
+                Err(failure) => {
+                    self.unsettled = true;
+                    if failure.is_retryable() {
+                        return Err(failure);
+                    }
+                    let schedule = open.schedule.id;
+                    error!(schedule, error = %failure, "a due time was not dealt with");
+                }
+            }
+        }
+        Ok(waits)
+    }
+
+    async fn unfinished(&self) -> Result<Vec<RunId>, ScheduleError> {
+        let unfinished = self.schedules.store.unfinished_runs().await?;
+        Ok(unfinished.into_iter().map(|record| record.id).collect())
+    }
+
+    /// Deals with one schedule, given its runs that are going. Says whether one was put to wait.
+    async fn tend(
+        &mut self,
+        open: &Open,
+        going: &[(i64, RunId)],
+        now_ms: i64,
+    ) -> Result<bool, ScheduleError> {
+        let Open { schedule, ready, start_ms, waiting } = open;
+        let rules = rules(schedule);
+        let mut queued = false;
+        let situation = (!going.is_empty(), &waiting[..]);
+        for act in decide(rules, ready, (*start_ms, now_ms), situation) {
+            let due_ms = match act {
+                Act::Start(due_ms) => self.start(schedule, due_ms, "started").await?,
+                Act::Replace(due_ms) => self.start(schedule, due_ms, "replaced").await?,
+                Act::Queue(due_ms) => {
+                    queued |= self.schedules.note(schedule, due_ms, "queued").await?;
+                    due_ms
+                }
+                Act::Skip(due_ms) => {
+                    self.schedules.note(schedule, due_ms, "skipped").await?;
+                    due_ms
+                }
+            };
+            if let Some(known) = self.known.get_mut(&schedule.id) {
+                known.cursor_ms = known.cursor_ms.max(Some(due_ms));
+            }
+        }
+        if rules.overlap == Overlap::Replace {
+            self.settle(&schedule.id).await?;
+        }
+        Ok(queued)
+    }
+
+    /// Starts the run of a due time. If its job cannot be submitted, that is noted.
+    async fn start(
+        &mut self,
+        schedule: &Schedule,
+        due_ms: i64,
+        outcome: &str,
+    ) -> Result<i64, ScheduleError> {
+        match self.schedules.start(schedule, due_ms, outcome).await {
+            Ok(Some(run)) => {
+                info!(schedule = schedule.id, run = %run.id(), outcome, "a schedule starts a run");
+                let (account, now_ms) = (schedule.account.clone(), (self.schedules.now_ms)());
+                // An owner that has just ended leaves it to the next one, who reads what is stored.
+                let _ = self.owner.add(run, account, now_ms).await;
+            }
+            Ok(None) => {}
+            Err(failure) if failure.is_retryable() => return Err(failure),
+            Err(failure) => {
+                error!(schedule = schedule.id, error = %failure, "a schedule cannot start its run");
+                self.schedules.note(schedule, due_ms, "failed").await?;
+                let reason = format!("schedule `{}`: {failure}", schedule.id);
+                let raw = schedule.job.clone().into_bytes();
+                let time_ms = (self.schedules.now_ms)();
+                self.schedules.store.reject(&Rejected { time_ms, reason, raw }).await?;
+                // What waits need not wait for this one.
+                self.unsettled = true;
+            }
+        }
+        Ok(due_ms)
+    }
+
+    /// Cancels every run of a schedule that is going except the last. What was left over by a crash
+    /// is found here, too.
+    async fn settle(&mut self, schedule: &str) -> Result<(), ScheduleError> {
+        let going = runs_of(schedule, &self.unfinished().await?);
+        let Some((_, replaced)) = going.split_last() else { return Ok(()) };
+        for (_, run) in replaced {
+            // It is stored, so the owner hears of it, if it has not yet.
+            if !self.owner.has_run(run).await? {
+                self.unsettled = true;
+                continue;
+            }
+            let control = Control { id: control_id("replaced", run), event: Event::Cancelled };
+            if self.owner.control(run.clone(), control).await? {
+                info!(schedule, run = %run, "a run was cancelled: the next one takes its place");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a run has ended. `false`: the owner is gone.
+async fn ended(news: &mut Receiver<Arc<Committed>>) -> bool {
+    loop {
+        match news.recv().await {
+            Ok(committed) if committed.changed.values().any(|state| state.is_terminal()) => {
+                return true;
+            }
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return true,
+            Err(RecvError::Closed) => return false,
+        }
+    }
+}

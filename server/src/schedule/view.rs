@@ -1,0 +1,188 @@
+//! What people say about schedules and are told about them.
+
+use super::decide::{CatchUp, Overlap};
+use super::timetable::TimetableError;
+use crate::SubmitError;
+use pictor_storage::Fire;
+use pictor_tasks::message::RunId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// A schedule as somebody wants it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSchedule {
+    /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`.
+    #[schema(example = "nightly", max_length = 64)]
+    pub name: String,
+    /// When: five cron fields (minute, hour, day of the month, month, weekday), six with a second
+    /// before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    #[schema(example = "30 2 * * mon-fri", max_length = 256)]
+    pub cron: String,
+    /// The time zone of the clock that `cron` means, a name of the IANA database.
+    #[serde(default = "utc")]
+    #[schema(default = "UTC", example = "Europe/Berlin")]
+    pub zone: String,
+    /// What happens when an earlier run of the schedule is still going.
+    #[serde(default)]
+    pub overlap: Overlap,
+    /// What happens to times that were missed while no server ran.
+    #[serde(default)]
+    pub catch_up: CatchUp,
+    /// Runs start up to this much later, as in `90s` or `10m`, so that not everything starts at the
+    /// full hour. Less than the time between two due times.
+    #[serde(default = "none")]
+    #[schema(default = "0s", example = "10m")]
+    pub jitter: String,
+    /// The job.
+    pub job: ScheduledJob,
+    /// The folder that results are copied to, each run's in a folder of its own; empty: nowhere.
+    #[serde(default)]
+    pub out_dir: String,
+    /// Whether nothing is to happen for now.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+fn none() -> String {
+    "0s".to_owned()
+}
+
+/// The job of a schedule. It is compiled anew for each run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduledJob {
+    /// The job file's text.
+    pub text: String,
+    /// The job file's name, for error messages.
+    #[serde(default)]
+    pub source_name: String,
+    /// Changes of values of the job file, as in `render.samples: 16`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// The digests of the uploaded files (or packed scenes) that the job names, by the name it uses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub assets: BTreeMap<String, String>,
+}
+
+/// A schedule as it stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleView {
+    /// Its name.
+    pub name: String,
+    /// Whose it is; also the owner of its runs.
+    pub account: String,
+    /// When, as it was written.
+    pub cron: String,
+    /// The time zone.
+    pub zone: String,
+    /// What happens when an earlier run is still going.
+    pub overlap: Overlap,
+    /// What happens to times that were missed.
+    pub catch_up: CatchUp,
+    /// Runs start up to this much later.
+    pub jitter_ms: i64,
+    /// The folder that results are copied to.
+    pub out_dir: String,
+    /// Whether nothing happens for now.
+    pub paused: bool,
+    /// When it was made or replaced, milliseconds since 1970.
+    pub created_ms: i64,
+    /// The next five due times, milliseconds since 1970, without jitter; none while it is paused.
+    pub next_ms: Vec<i64>,
+    /// The same as people write them, in the schedule's zone.
+    pub next: Vec<String>,
+    /// What became of the last due time.
+    pub last: Option<FireView>,
+}
+
+/// A schedule with all that is known about it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ScheduleDetail {
+    /// The schedule.
+    #[serde(flatten)]
+    pub schedule: ScheduleView,
+    /// Its job.
+    pub job: ScheduledJob,
+    /// What became of the last due times, the latest first; up to 50.
+    pub fires: Vec<FireView>,
+}
+
+/// What became of one due time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FireView {
+    /// The due time, milliseconds since 1970.
+    pub due_ms: i64,
+    /// `started`; `replaced`: started, and what was going was cancelled; `queued`: it waits until
+    /// what is going has ended; `skipped`: passed over; `failed`: its job could not be submitted.
+    pub outcome: String,
+    /// The run that it started.
+    pub run: Option<String>,
+}
+
+impl From<Fire> for FireView {
+    fn from(fire: Fire) -> Self {
+        let run = fire.run.map(|run| run.to_string());
+        Self { due_ms: fire.due_ms, outcome: fire.outcome, run }
+    }
+}
+
+/// What came of starting a schedule by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Triggered {
+    /// The time that it counts for, milliseconds since 1970.
+    pub due_ms: i64,
+    /// `started`, `replaced` or `queued`.
+    pub outcome: String,
+    /// The run; one that is queued will have this id.
+    pub run: String,
+}
+
+/// Why something cannot be done with a schedule.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    /// The schedule as it is wanted cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// Its fields or its zone cannot be read.
+    #[error(transparent)]
+    Timetable(#[from] TimetableError),
+    /// Its job cannot be submitted.
+    #[error(transparent)]
+    Job(#[from] SubmitError),
+    /// There is no such schedule.
+    #[error("there is no schedule `{0}`")]
+    NoSchedule(String),
+    /// There is one of this name already.
+    #[error("there is a schedule `{0}` already; replace it, or choose another name")]
+    Taken(String),
+    /// An earlier run is still going, and the schedule says that then nothing starts.
+    #[error("run `{0}` of the schedule is still going, and its rule is `overlap: skip`")]
+    Going(RunId),
+    /// A run of the schedule waits already.
+    #[error("a run of the schedule waits for `{0}` to end already, and only one may wait")]
+    Waits(RunId),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] pictor_storage::Error),
+    /// The owner failed.
+    #[error(transparent)]
+    Owner(#[from] crate::Error),
+}
+
+impl ScheduleError {
+    /// Whether the same call may succeed when it is made again after a while.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error)
+            | Self::Owner(crate::Error::Store(error))
+            | Self::Job(SubmitError::Store(error)) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What webhooks tell: made from what is committed, and from nothing else.
+
+use pictor_engine::RunState;
+use pictor_storage::{RunRecord, WorkerRecord};
+use pictor_tasks::message::{RunId, WorkerId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a hook can be told.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+pub enum EventKind {
+    /// Every task of a run that had to succeed did.
+    #[serde(rename = "run.succeeded")]
+    RunSucceeded,
+    /// A run is over and has failed.
+    #[serde(rename = "run.failed")]
+    RunFailed,
+    /// A run was given up.
+    #[serde(rename = "run.cancelled")]
+    RunCancelled,
+    /// A worker was not heard of for the length of a lease.
+    #[serde(rename = "worker.lost")]
+    WorkerLost,
+}
+
+impl EventKind {
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        vec![Self::RunSucceeded, Self::RunFailed, Self::RunCancelled, Self::WorkerLost]
+    }
+
+    /// The event of a run that is over.
+    fn of(state: RunState) -> Option<Self> {
+        match state {
+            RunState::Succeeded => Some(Self::RunSucceeded),
+            RunState::Failed => Some(Self::RunFailed),
+            RunState::Cancelled => Some(Self::RunCancelled),
+            RunState::Running | RunState::Paused => None,
+        }
+    }
+}
+
+/// Something that hooks are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Happened {
+    pub(super) kind: EventKind,
+    pub(super) id: String,
+    pub(super) time_ms: i64,
+    pub(super) body: String,
+}
+
+/// A message's body.
+#[derive(Serialize)]
+struct Body<'a> {
+    id: &'a str,
+    event: EventKind,
+    time_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<RunBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<WorkerBody<'a>>,
+}
+
+#[derive(Serialize)]
+struct RunBody<'a> {
+    id: &'a RunId,
+    name: &'a str,
+    state: &'a str,
+    owner: &'a str,
+    priority: i32,
+    created_ms: i64,
+    finished_ms: i64,
+}
+
+#[derive(Serialize)]
+struct WorkerBody<'a> {
+    id: WorkerId,
+    name: &'a str,
+    account: &'a str,
+    seen_ms: i64,
+}
+
+/// The end of a stored run; nothing if it has not ended.
+pub(super) fn of_record(record: &RunRecord) -> Option<Happened> {
+    let states = [RunState::Succeeded, RunState::Failed, RunState::Cancelled];
+    let state = states.into_iter().find(|state| state.name() == record.state)?;
+    of_end(record, state, record.finished_ms?)
+}
+
+/// The end of a run at `time_ms`, whatever has become of it since. A run that is done again and ends
+/// again is another event, since it ends at another time.
+pub(super) fn of_end(record: &RunRecord, state: RunState, time_ms: i64) -> Option<Happened> {
+    let kind = EventKind::of(state)?;
+    let id = id(&format!("{}\n{}\n{time_ms}", state.name(), record.id));
+    let run = RunBody {
+        id: &record.id,
+        name: &record.name,
+        state: state.name(),
+        owner: &record.owner,
+        priority: record.priority,
+        created_ms: record.created_ms,
+        finished_ms: time_ms,
+    };
+    let body = Body { id: &id, event: kind, time_ms, run: Some(run), worker: None };
+    let body = serde_json::to_string(&body).expect("a body is plain data");
+    Some(Happened { kind, id, time_ms, body })
+}
+
+/// The loss of a worker, noticed at `now_ms`. The event is the same for as long as it is not seen.
+pub(super) fn of_loss(record: &WorkerRecord, now_ms: i64) -> Happened {
+    let kind = EventKind::WorkerLost;
+    let id = id(&format!("lost\n{}\n{}", record.id.0, record.seen_ms));
+    let WorkerRecord { id: worker, name, account, seen_ms, .. } = record;
+    let worker = WorkerBody { id: *worker, name, account, seen_ms: *seen_ms };
+    let body = Body { id: &id, event: kind, time_ms: now_ms, run: None, worker: Some(worker) };
+    let body = serde_json::to_string(&body).expect("a body is plain data");
+    Happened { kind, id, time_ms: now_ms, body }
+}
+
+/// When the event of a stored body happened.
+pub(super) fn time_of(body: &str) -> Option<i64> {
+    let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    body["time_ms"].as_i64()
+}
+
+/// An id that follows from what happened. It has no `.`, as the specification asks.
+fn id(what: &str) -> String {
+    let hash = blake3::hash(what.as_bytes());
+    format!("evt_{}", &hash.to_hex()[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(state: &str, finished_ms: Option<i64>) -> RunRecord {
+        RunRecord {
+            id: RunId("still-1".into()),
+            name: "still".into(),
+            source_name: String::new(),
+            fold_version: 1,
+            owner: "ada".into(),
+            priority: 0,
+            created_ms: 1,
+            out_dir: String::new(),
+            state: state.into(),
+            finished_ms,
+        }
+    }
+
+    #[test]
+    fn an_end_is_the_same_event_whether_it_is_heard_of_or_looked_up() {
+        let heard = of_end(&record("running", None), RunState::Failed, 7).unwrap();
+        let found = of_record(&record("failed", Some(7))).unwrap();
+        assert_eq!(heard, found);
+        let body: serde_json::Value = serde_json::from_str(&found.body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "id": found.id, "event": "run.failed", "time_ms": 7,
+                "run": {
+                    "id": "still-1", "name": "still", "state": "failed", "owner": "ada",
+                    "priority": 0, "created_ms": 1, "finished_ms": 7,
+                }
+            })
+        );
+        assert_eq!(time_of(&found.body), Some(7));
+        let again = of_record(&record("failed", Some(8))).unwrap();
+        assert_ne!(again.id, found.id);
+        assert_eq!(of_record(&record("paused", None)), None);
+    }
+}

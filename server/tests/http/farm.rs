@@ -1,0 +1,310 @@
+//! A farm in one process behind a real port, and a client that checks every error on the way.
+
+use pictor_engine::{Config, Run};
+use pictor_executor::Agent;
+use pictor_queue::{Broker, OwnerQueue, Sealer, in_process};
+use pictor_server::http::auth::{Purpose, mint};
+use pictor_server::http::{Api, Limits, Setup, TokenRole, serve};
+use pictor_server::schedule::Schedules;
+use pictor_server::{Error, Owner, OwnerHandle, Role, now_ms};
+use pictor_storage::{Artifacts, Registry, Store};
+use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::worker::Inventory;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode};
+use serde_json::Value as Json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The worker in the farm's own process.
+const HERE: WorkerId = WorkerId(1);
+/// Nothing that these tests wait for takes longer, or it never comes.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What the tickets of these farms are made with.
+pub(crate) const TICKET_KEY: [u8; 32] = [7; 32];
+
+/// Five tasks that write a file and a log, then one that needs them all.
+pub(crate) const FILMS: &str = r#"pictor: v1
+name: films
+dims:
+  frame: { range: 1-5 }
+steps:
+  - name: make
+    over: [frame]
+    command:
+      run: [sh, -c, 'echo "frame $1"; printf "picture %s" "$1" > "$2"', sh, "{frame}", "{output.text}"]
+      outputs: { text: a.txt }
+    deliver: { text: "frames/{frame:04}.txt" }
+  - name: join
+    needs: [make]
+    command:
+      run: [sh, -c, 'cat "$1"/* > "$2"', sh, "{inputs.make}", "{output.film}"]
+      outputs: { film: film.txt }
+    deliver: { film: film.txt }
+"#;
+
+/// A million tasks that no worker of these farms can do.
+pub(crate) const MILLION: &str = r"pictor: v1
+name: million
+dims:
+  frame: { count: 1000 }
+  tile: { count: 1000 }
+requires: { labels: [nowhere] }
+steps:
+  - name: render
+    over: [frame, tile]
+    noop: {}
+  - name: join
+    over: [frame]
+    needs: [render]
+    noop: {}
+";
+
+/// How a farm is made.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Whether there is a worker in the farm's process.
+    pub(crate) idle: bool,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) broker: Option<Broker>,
+}
+
+pub(crate) struct Farm {
+    pub(crate) url: String,
+    pub(crate) folder: TempDir,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) owner: OwnerHandle,
+    pub(crate) be: watch::Sender<Role>,
+    pub(crate) admin: String,
+    client: reqwest::Client,
+    stop: watch::Sender<bool>,
+    loops: JoinHandle<Result<(), Error>>,
+    server: JoinHandle<std::io::Result<()>>,
+    agent: Option<pictor_executor::Handle>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Farm {
+    /// A farm with one worker of two slots.
+    pub(crate) async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// A farm whose tasks nobody does.
+    pub(crate) async fn idle() -> Self {
+        Self::with(Options { idle: true, ..Options::default() }).await
+    }
+
+    pub(crate) async fn with(options: Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("pictor-http-").tempdir().unwrap();
+        let data = folder.path().to_path_buf();
+        let (store, registry) = pictor_storage::open(data.to_str().unwrap()).await.unwrap();
+        let artifacts = Arc::new(Artifacts::folder(&data.join("artifacts")).unwrap());
+        let (mut port, mut ports) = in_process(&[HERE]);
+        port.begin(1, TICKET_KEY);
+        let config = Config { lease_ms: 5_000, ..Config::default() };
+        let (owner, handle) = Owner::new(config, store.clone(), Box::new(port), now_ms);
+        let handle = handle.with_sealer(Sealer::new(1, TICKET_KEY));
+        let loops = tokio::spawn(owner.run());
+        let agent = (!options.idle).then(|| {
+            let has = Inventory { slots: 2, allows_commands: true, ..Inventory::default() };
+            let mut config = pictor_executor::Config::new(data.clone(), has);
+            (config.slots, config.allow_commands) = (2, true);
+            let store = pictor_executor::Artifacts::in_folder(&config.artifacts()).unwrap();
+            let port = ports.remove(0);
+            let outbox = Arc::new(port.sender());
+            Agent::start(Box::new(port), outbox, HERE, config, store).unwrap()
+        });
+        let (be, role) = watch::channel(Role::Owner(handle.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let setup = Setup {
+            schedules: Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms),
+            store: store.clone(),
+            registry: registry.clone(),
+            artifacts,
+            broker: options.broker.map(Arc::new),
+            role,
+            stop: stopped,
+            data,
+            limits: options.limits.unwrap_or_default(),
+            heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(5),
+            now_ms,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(serve(listener, Api::new(setup).unwrap()));
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let mut farm = Self {
+            url,
+            folder,
+            store,
+            registry,
+            owner: handle,
+            be,
+            admin: String::new(),
+            client: client.timeout(LIMIT).build().unwrap(),
+            stop,
+            loops,
+            server,
+            agent,
+        };
+        farm.admin = farm.token(TokenRole::Admin, "root").await;
+        farm
+    }
+
+    /// A token, as an admin would make it.
+    pub(crate) async fn token(&self, role: TokenRole, account: &str) -> String {
+        let minted = mint(&Purpose { name: "a test", role, account }, now_ms()).unwrap();
+        self.registry.add_token(&minted.record).await.unwrap();
+        minted.text
+    }
+
+    /// A machine that is registered without a broker: its id and token.
+    pub(crate) async fn machine(&self, name: &str) -> (u32, String) {
+        let purpose = Purpose { name, role: TokenRole::Machine, account: "lab" };
+        let minted = mint(&purpose, now_ms()).unwrap();
+        self.registry.add_token(&minted.record).await.unwrap();
+        let has = Inventory { name: name.to_owned(), slots: 1, ..Inventory::default() };
+        let token = &minted.record.id;
+        let id = self.registry.register_worker((name, "lab"), token, &has, now_ms()).await.unwrap();
+        (id.0, minted.text)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A request; nothing is sent yet.
+    pub(crate) fn request(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.url));
+        if token.is_empty() { request } else { request.bearer_auth(token) }
+    }
+
+    /// Sends a request. Whatever is refused has to be a proper problem.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap().to_vec();
+        let answer = Answer { status, headers, bytes };
+        if status.is_client_error() || status.is_server_error() {
+            answer.check_problem();
+        }
+        answer
+    }
+
+    pub(crate) async fn call(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Json>,
+    ) -> Answer {
+        let request = self.request(token, method, path);
+        self.send(body.into_iter().fold(request, reqwest::RequestBuilder::json)).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(&self.admin, Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Json) -> Answer {
+        self.call(&self.admin, Method::POST, path, Some(body)).await
+    }
+
+    /// Submits the text of a job. The run's id.
+    pub(crate) async fn submit(&self, token: &str, job: &str) -> String {
+        let body = serde_json::json!({ "job": job });
+        let answer = self.call(token, Method::POST, "/v1/runs", Some(&body)).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        answer.json()["run"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a run is over.
+    pub(crate) async fn until_over(&self, run: &str) {
+        let id = RunId(run.into());
+        let mut news = self.owner.news();
+        let over = async {
+            loop {
+                let asked = id.clone();
+                let state = self.owner.ask(move |engine| engine.run(&asked).map(Run::state)).await;
+                if state.unwrap().is_some_and(pictor_engine::RunState::is_terminal) {
+                    return;
+                }
+                // One that lagged looks again.
+                let _ = news.recv().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, over).await.unwrap();
+    }
+
+    /// Ends everything in good order.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(LIMIT, self.server).await.unwrap().unwrap().unwrap();
+        if let Some(agent) = self.agent {
+            agent.shutdown().await;
+        }
+        self.owner.stop().await;
+        self.loops.await.unwrap().unwrap();
+    }
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The answer, which has to have this status.
+    pub(crate) fn is(&self, status: u16) -> Json {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        if self.bytes.is_empty() { Json::Null } else { self.json() }
+    }
+
+    /// The refusal, which has to have this status and code.
+    pub(crate) fn refused(&self, status: u16, code: &str) -> Json {
+        let problem = self.is(status);
+        assert_eq!(problem["code"], code, "{}", self.text());
+        problem
+    }
+
+    fn check_problem(&self) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
+        let code = problem["code"].as_str().unwrap();
+        assert_eq!(problem["type"], format!("urn:pictor:problem:{code}"));
+        for field in ["title", "detail"] {
+            assert!(!problem[field].as_str().unwrap().is_empty(), "{problem}");
+        }
+        assert_ne!(self.status.as_u16(), 500, "{problem}");
+        let later = matches!(self.status.as_u16(), 429 | 503);
+        assert_eq!(later, self.headers.contains_key("retry-after"), "{problem}");
+    }
+}

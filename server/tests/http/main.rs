@@ -1,0 +1,16 @@
+//! The HTTP API over a real port: an embedded farm that does real tasks, asked as clients ask.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod controls;
+mod events;
+mod farm;
+mod files;
+mod limits;
+mod machines;
+mod page;
+mod roles;
+mod runs;
+mod schedules;
+mod standby;
+mod submit;
+mod tokens;

@@ -1,0 +1,115 @@
+//! What needs no token: the description, the page that browses it, health, metrics; and what does not
+//! exist.
+
+use crate::farm::{FILMS, Farm};
+use reqwest::Method;
+use serde_json::Value as Json;
+use std::collections::BTreeSet;
+
+#[tokio::test]
+async fn the_description_is_whole() {
+    let farm = Farm::idle().await;
+    let answer = farm.call("", Method::GET, "/openapi.json", None).await;
+    assert_eq!(answer.header("content-type"), "application/json");
+    let description = answer.is(200);
+    assert_eq!(description["openapi"], "3.1.0");
+    let printed: Json = pictor_server::http::description().parse().unwrap();
+    assert!(printed == description, "what is printed is not what is served");
+    let mut ids = BTreeSet::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = format!("{method} {path}");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{name}");
+            assert!(!operation["summary"].as_str().unwrap().is_empty(), "{name}");
+            let default = &operation["responses"]["default"]["content"];
+            let problem = &default["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/Problem", "{name}");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert!(parameter["description"].is_string(), "{name}: {parameter}");
+            }
+        }
+    }
+    // Every schema that is named is there, and every field says what it means.
+    let schemas = description["components"]["schemas"].as_object().unwrap();
+    let text = description.to_string();
+    for part in text.split("\"#/components/schemas/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name}");
+    }
+    for (name, schema) in schemas {
+        for (field, part) in schema["properties"].as_object().into_iter().flatten() {
+            let mut forms = part["oneOf"].as_array().into_iter().flatten();
+            let described = part["description"].is_string()
+                || forms.any(|form| form["description"].is_string());
+            assert!(described || name.starts_with("Page_"), "{name}.{field}: {part}");
+        }
+    }
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let farm = Farm::idle().await;
+    let page = farm.call("", Method::GET, "/docs", None).await;
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").starts_with("text/html"));
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+    let text = page.text();
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!text.contains(outside), "{outside}");
+    }
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_metrics_tell_how_the_server_is() {
+    let farm = Farm::start().await;
+    for path in ["/healthz", "/readyz"] {
+        let health = farm.call("", Method::GET, path, None).await.is(200);
+        assert_eq!(health, serde_json::json!({ "role": "owner", "owner": null }));
+    }
+    let id = farm.submit(&farm.admin, FILMS).await;
+    farm.until_over(&id).await;
+    let metrics = farm.call("", Method::GET, "/metrics", None).await;
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    let metrics = metrics.text();
+    for line in [
+        "pictor_owner 1.0",
+        "pictor_runs{state=\"succeeded\"} 1.0",
+        "pictor_tasks{state=\"succeeded\"} 6.0",
+        "pictor_tasks{state=\"running\"} 0.0",
+        "pictor_assigned_tasks_total 6",
+        "pictor_stale_messages_total 0",
+        "pictor_commit_seconds_bucket{le=\"+Inf\"}",
+        "pictor_http_request_seconds_count{method=\"POST\",path=\"/v1/runs\",status=\"201\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    assert_eq!(metrics.matches("# EOF").count(), 1);
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_a_problem_too() {
+    let farm = Farm::idle().await;
+    for path in ["/", "/v1", "/v1/", "/v1/nothing", "/v2/runs", "/v1/runs/x/y/z", "/v1/runs/"] {
+        farm.get(path).await.refused(404, "not_found");
+    }
+    for (method, path, allow) in [
+        (Method::DELETE, "/v1/runs", "GET,HEAD,POST"),
+        (Method::OPTIONS, "/v1/runs", "GET,HEAD,POST"),
+        (Method::PUT, "/v1/runs/x", "GET,HEAD,PATCH"),
+        (Method::GET, "/v1/runs/x/pause", "POST"),
+    ] {
+        let answer = farm.call(&farm.admin, method, path, None).await;
+        answer.refused(405, "method_not_allowed");
+        assert_eq!(answer.header("allow"), allow, "{path}");
+    }
+    for path in ["/healthz", "/openapi.json", "/docs"] {
+        let answer = farm.call("", Method::POST, path, None).await;
+        answer.refused(405, "method_not_allowed");
+        assert!(answer.header("allow").contains("GET"), "{path}: {:?}", answer.headers);
+    }
+    farm.stop().await;
+}

@@ -1,0 +1,394 @@
+//! Requests to a pictor server: addresses, tokens, errors as sentences, and trying again where that is
+//! safe.
+
+use crate::client::settings::Target;
+use crate::terminal::explain;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long an ordinary answer may take.
+const ANSWER: Duration = Duration::from_mins(1);
+/// How often something is tried, and the pauses between: doubled from the first to the last.
+const TRIES: u32 = 7;
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The try after which people are told.
+const PATIENT: u32 = 3;
+/// The most items in a page.
+pub(crate) const PAGE: usize = 1000;
+/// The longest answer to an ordinary question.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// Nobody answers, or the line was cut.
+    #[error("reach {server}: {}", cause(error))]
+    Unreachable {
+        /// The address.
+        server: String,
+        /// Why.
+        error: reqwest::Error,
+    },
+    /// The server says no, and why.
+    #[error("{0}")]
+    Refused(Box<Problem>),
+    /// An answer that makes no sense: not a pictor server, or another version of it.
+    #[error("{server} answered what this pictor does not understand: {why}")]
+    Garbled {
+        /// The address.
+        server: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a server says when it refuses: `application/problem+json`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Problem {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// A stable word for programs.
+    pub(crate) code: String,
+    title: String,
+    detail: String,
+    errors: Vec<Json>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// What is wrong with a job, each mistake with its line.
+    pub(crate) fn rendered(&self) -> &str {
+        self.detail.trim_end()
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sentence = if self.detail.is_empty() { &self.title } else { &self.detail };
+        let code = if self.code.is_empty() { "no code" } else { &self.code };
+        write!(f, "{} ({code})", sentence.trim_end())?;
+        // Mistakes of a job are in the sentence already, each with its line.
+        let mut more =
+            self.errors.iter().map(mistake).filter(|text| !sentence.contains(text.as_str()));
+        more.try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+/// One of several mistakes.
+fn mistake(error: &Json) -> String {
+    let message = error.get("message").and_then(Json::as_str);
+    message.map_or_else(|| error.to_string(), str::to_owned)
+}
+
+impl Trouble {
+    /// Whether the same request may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { error, .. } => !error.is_builder(),
+            Self::Refused(problem) => matches!(problem.status, 408 | 425 | 429 | 500 | 502..=504),
+            Self::Garbled { .. } => false,
+        }
+    }
+
+    /// Whether the request surely had no effect.
+    fn is_harmless(&self) -> bool {
+        match self {
+            Self::Unreachable { error, .. } => error.is_connect(),
+            Self::Refused(problem) => problem.status == 429 || problem.code == "no_owner",
+            Self::Garbled { .. } => false,
+        }
+    }
+}
+
+/// The innermost cause: what is around it says only that a request was sent.
+fn cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it does not answer in time".into();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    /// The method.
+    pub(crate) method: Method,
+    /// The path after `/v1`, in words that need no escaping here.
+    pub(crate) path: &'a [&'a str],
+    /// What follows the question mark.
+    pub(crate) query: &'a [(&'a str, String)],
+    /// The body, as JSON.
+    pub(crate) body: Option<&'a Json>,
+    /// More headers.
+    pub(crate) headers: &'a [(HeaderName, String)],
+    /// Whether asking twice does no more than asking once.
+    pub(crate) repeatable: bool,
+}
+
+impl<'a> Call<'a> {
+    /// A question.
+    pub(crate) fn get(path: &'a [&'a str]) -> Self {
+        let method = Method::GET;
+        Self { method, path, query: &[], body: None, headers: &[], repeatable: true }
+    }
+}
+
+/// A server and how to speak to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    http: Client,
+    base: Url,
+}
+
+impl Connection {
+    /// Prepares to speak to a server. Nothing is sent yet.
+    pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
+        // Another part of the program may have chosen the same one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &target.token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| anyhow::anyhow!("the token has characters that no token has"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = Client::builder()
+            .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(CONNECT)
+            .tcp_keepalive(Duration::from_secs(20))
+            .build()?;
+        Ok(Self { http, base: target.url.clone() })
+    }
+
+    /// The server's address, for people.
+    pub(crate) fn server(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// A request to a path after `/v1`.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> reqwest::RequestBuilder {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("checked: http or https")
+            .pop_if_empty()
+            .push("v1")
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.http.request(method, url)
+    }
+
+    /// Sends a request once.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Trouble> {
+        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refused(response).await)
+    }
+
+    /// An error of the line.
+    pub(crate) fn unreachable(&self, error: reqwest::Error) -> Trouble {
+        Trouble::Unreachable { server: self.server().into(), error: error.without_url() }
+    }
+
+    async fn refused(&self, response: Response) -> Trouble {
+        let status = response.status();
+        let seconds =
+            response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+        let bytes = response.bytes().await.unwrap_or_default();
+        let mut problem = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim().to_owned();
+            Problem {
+                detail: format!("{} answered {status} {text}", self.server()),
+                ..Problem::default()
+            }
+        });
+        problem.status = status.as_u16();
+        problem.retry_after = seconds.map(Duration::from_secs);
+        if status == StatusCode::UNAUTHORIZED {
+            problem.detail +=
+                "; give a token with --token-file FILE, PICTOR_TOKEN or the configuration";
+        }
+        Trouble::Refused(Box::new(problem))
+    }
+
+    /// Sends a request, again if it may help and is safe. The answer has begun when this returns.
+    pub(crate) async fn start(&self, call: &Call<'_>) -> Result<Response, Trouble> {
+        self.start_within(call, None).await
+    }
+
+    async fn start_within(
+        &self,
+        call: &Call<'_>,
+        limit: Option<Duration>,
+    ) -> Result<Response, Trouble> {
+        let mut patience = Patience::default();
+        loop {
+            let mut request = self.request(call.method.clone(), call.path, call.query);
+            for (name, value) in call.headers {
+                request = request.header(name, value);
+            }
+            request = call.body.into_iter().fold(request, reqwest::RequestBuilder::json);
+            request = limit.into_iter().fold(request, reqwest::RequestBuilder::timeout);
+            let error = match self.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let may = error.is_retryable() && (call.repeatable || error.is_harmless());
+            if !may || !patience.wait(&error).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Sends a request and reads the JSON of its answer.
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Trouble> {
+        let mut patience = Patience::default();
+        loop {
+            let response = self.start_within(call, Some(ANSWER)).await?;
+            match self.read(response).await {
+                Ok(bytes) => return self.parse(&bytes),
+                Err(error) if call.repeatable && error.is_retryable() => {
+                    if !patience.wait(&error).await {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Everything that an answer holds, within limits.
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Trouble> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(self.garbled(format!("more than {ANSWER_BYTES_MAX} bytes")));
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Trouble> {
+        let bytes = if bytes.is_empty() { b"null" } else { bytes };
+        serde_json::from_slice(bytes).map_err(|error| self.garbled(error.to_string()))
+    }
+
+    pub(crate) fn garbled(&self, why: String) -> Trouble {
+        Trouble::Garbled { server: self.server().into(), why }
+    }
+
+    /// The answer to a question.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, Trouble> {
+        self.ask(&Call { query, ..Call::get(path) }).await
+    }
+
+    /// An order that does no more when it is given twice.
+    pub(crate) async fn order<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Json>,
+    ) -> Result<T, Trouble> {
+        self.ask(&Call { method, body, ..Call::get(path) }).await
+    }
+
+    /// An order that is given once: what was perhaps heard is not said again.
+    pub(crate) async fn order_once<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: Option<&Json>,
+    ) -> Result<T, Trouble> {
+        let method = Method::POST;
+        self.ask(&Call { method, body, repeatable: false, ..Call::get(path) }).await
+    }
+
+    /// The items of a list, page by page, at most `limit`.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        limit: usize,
+    ) -> Result<Vec<T>, Trouble> {
+        let (mut items, mut after) = (VecDeque::new(), None::<String>);
+        loop {
+            let mut query = query.to_vec();
+            query.push(("limit", PAGE.min(limit - items.len()).to_string()));
+            query.extend(after.take().map(|cursor| ("after", cursor)));
+            let page: Page<T> = self.get(path, &query).await?;
+            items.extend(page.items);
+            after = page.next;
+            if after.is_none() || items.len() >= limit {
+                return Ok(items.into());
+            }
+        }
+    }
+}
+
+/// A part of a list.
+#[derive(serde::Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+/// How often and how long to wait for a server.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    tries: u32,
+}
+
+impl Patience {
+    /// Waits before the next try. `false`: it was tried often enough.
+    pub(crate) async fn wait(&mut self, error: &Trouble) -> bool {
+        self.tries += 1;
+        if self.tries >= TRIES {
+            return false;
+        }
+        let asked = match error {
+            Trouble::Refused(problem) => problem.retry_after,
+            _ => None,
+        };
+        let pause = (PAUSE * 2u32.pow(self.tries - 1)).min(PAUSE_MAX);
+        if self.tries == PATIENT {
+            explain(&format!("{error}; trying again"));
+        }
+        // Many clients of one server must not come back in the same moment.
+        let more = crate::session::random_id() % 100;
+        let pause = asked.unwrap_or(pause).min(Duration::from_mins(1));
+        tracing::info!(%error, "trying again");
+        tokio::time::sleep(pause + pause * u32::try_from(more).unwrap_or(0) / 200).await;
+        true
+    }
+
+    /// Something went well: the count starts anew.
+    pub(crate) fn reset(&mut self) {
+        self.tries = 0;
+    }
+}

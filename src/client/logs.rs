@@ -1,0 +1,38 @@
+//! The log of a task, from a server, also while it grows.
+
+use crate::client::connection::{Call, Connection, Patience};
+use crate::terminal::pass_on;
+
+/// Prints the log of an attempt, with `follow` until the attempt is over. How many bytes there were.
+pub(crate) async fn follow_log(
+    server: &Connection,
+    (run, task, attempt): (&str, &str, u32),
+    follow: bool,
+) -> anyhow::Result<u64> {
+    let path = ["runs", run, "tasks", task, "log"];
+    let (mut printed, mut patience) = (0, Patience::default());
+    loop {
+        let query = [
+            ("attempt", attempt.to_string()),
+            ("offset", printed.to_string()),
+            ("follow", follow.to_string()),
+        ];
+        let call = Call { query: &query, ..Call::get(&path) };
+        let mut response = server.start(&call).await?;
+        let cut = loop {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
+                    patience.reset();
+                    printed += piece.len() as u64;
+                    pass_on(&piece);
+                }
+                Ok(None) => return Ok(printed),
+                Err(error) => break server.unreachable(error),
+            }
+        };
+        // The line was cut: on from where it was.
+        if !patience.wait(&cut).await {
+            return Err(cut.into());
+        }
+    }
+}

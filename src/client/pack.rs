@@ -1,0 +1,234 @@
+//! What a scene needs, as Blender tells it, and where each file lies in the packed scene: relative ones
+//! as they lie around the scene, absolute ones below `_abs/`.
+
+use crate::client::digests::Digest;
+use anyhow::Context;
+use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
+
+/// Asks Blender.
+const SCRIPT: &str = include_str!("pack.py");
+/// How many lines of a Blender that failed are shown.
+const LAST_LINES: usize = 5;
+
+/// What `pack.py` answers.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Answer {
+    /// Why the scene cannot be read.
+    problem: Option<String>,
+    /// What the scene and its libraries refer to.
+    references: Vec<Reference>,
+}
+
+/// Something outside of a .blend file that a data block in it uses.
+#[derive(Debug, Default, Deserialize)]
+struct Reference {
+    /// `image`, `library`, …
+    kind: String,
+    /// For people: ``image `wood` of material `Oak` ``.
+    user: String,
+    /// Whether the path is relative to the .blend file that holds it.
+    relative: bool,
+    /// Those that are there, absolute.
+    files: Vec<String>,
+    /// Those that are not.
+    missing: Vec<String>,
+    /// A sentence for the user.
+    note: String,
+    /// The .blend files that hold the path; empty for the scene itself.
+    owners: Vec<String>,
+    /// Whether the picture is wrong without it.
+    needed: bool,
+}
+
+/// Which paths lead to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Zone {
+    /// It keeps its place relative to the scene.
+    Beside,
+    /// It lies below [`ABSOLUTE`], under its whole path.
+    Absolute,
+}
+
+/// Where the files of a packed scene go.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The scene's path in the packed scene.
+    scene: String,
+    /// Paths in the packed scene, and the files that belong there.
+    files: BTreeMap<String, PathBuf>,
+    /// Sentences about files that are not there and that the picture needs.
+    pub(crate) missing: Vec<String>,
+    /// Other sentences for the user.
+    pub(crate) notes: Vec<String>,
+}
+
+/// A packed scene: what is sent.
+#[derive(Debug)]
+pub(crate) struct Pack {
+    /// The list of files, as bytes.
+    pub(crate) manifest: Vec<u8>,
+    /// The digest of that list: the scene's name on the server.
+    pub(crate) digest: String,
+    /// The files by their digests.
+    pub(crate) files: BTreeMap<String, (PathBuf, u64)>,
+}
+
+/// Asks Blender what a scene needs, and lays it out.
+pub(crate) async fn lay_out(scene: &Path, blender: &Path) -> anyhow::Result<Layout> {
+    let answer = ask(scene, blender).await?;
+    if let Some(problem) = &answer.problem {
+        anyhow::bail!("{}: {problem}", scene.display());
+    }
+    layout(scene, &answer).with_context(|| format!("pack {}", scene.display()))
+}
+
+/// A scene without anything else.
+pub(crate) fn alone(scene: &Path) -> anyhow::Result<Layout> {
+    layout(scene, &Answer::default())
+}
+
+async fn ask(scene: &Path, blender: &Path) -> anyhow::Result<Answer> {
+    let folder = tempfile::tempdir().context("make a folder for temporary files")?;
+    let (script, answer) = (folder.path().join("pack.py"), folder.path().join("answer.json"));
+    tokio::fs::write(&script, SCRIPT).await.context("write a script for Blender")?;
+    let mut command = Command::new(blender);
+    command.args(["-b", "--factory-startup", "-Y", "-noaudio", "--python-exit-code", "1", "-P"]);
+    command.arg(&script).arg("--").arg(scene).arg(&answer);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let said = command.output().await.with_context(|| format!("start {}", blender.display()))?;
+    let Ok(text) = tokio::fs::read(&answer).await else {
+        let lines = [said.stdout, said.stderr].concat();
+        let lines = String::from_utf8_lossy(&lines).into_owned();
+        let lines: Vec<&str> = lines.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
+        anyhow::bail!("Blender did not tell what {} needs:\n  {last}", scene.display());
+    };
+    serde_json::from_slice(&text).context("read what Blender answered")
+}
+
+/// The rules. Pure.
+fn layout(scene: &Path, answer: &Answer) -> anyhow::Result<Layout> {
+    let scene = plain(&std::path::absolute(scene)?);
+    let zones = zones(&scene, &answer.references);
+    let nothing = BTreeSet::new();
+    let mut placed = BTreeSet::from([(Zone::Beside, scene.clone())]);
+    let mut layout = Layout::default();
+    for reference in &answer.references {
+        for owner in &reference.owners {
+            for zone in zones.get(&blend(&scene, owner)).unwrap_or(&nothing) {
+                let zone = if reference.relative { *zone } else { Zone::Absolute };
+                placed.extend(reference.files.iter().map(|file| (zone, plain(Path::new(file)))));
+            }
+        }
+        let user = &reference.user;
+        let lines = if reference.needed { &mut layout.missing } else { &mut layout.notes };
+        lines.extend(reference.missing.iter().map(|path| format!("{user}: {path} is not there")));
+        if !reference.note.is_empty() {
+            layout.notes.push(format!("{user}: {}", reference.note));
+        }
+    }
+    let beside = placed.iter().filter(|(zone, _)| *zone == Zone::Beside).map(|(_, path)| path);
+    let root = root(&scene, &beside);
+    for (zone, path) in placed {
+        let name = match zone {
+            Zone::Beside => text(path.strip_prefix(&root)?)?,
+            Zone::Absolute => format!("{ABSOLUTE}{}", text(&path)?),
+        };
+        if zone == Zone::Beside && path == scene {
+            layout.scene.clone_from(&name);
+        }
+        layout.files.insert(name, path);
+    }
+    for lines in [&mut layout.missing, &mut layout.notes] {
+        lines.sort();
+        lines.dedup();
+    }
+    Ok(layout)
+}
+
+/// For every .blend file the zones in which it lies. A library that is linked by a relative path lies
+/// beside whoever links it, and what it refers to lies beside it in turn.
+fn zones(scene: &Path, references: &[Reference]) -> BTreeMap<PathBuf, BTreeSet<Zone>> {
+    let mut zones = BTreeMap::from([(scene.to_path_buf(), BTreeSet::from([Zone::Beside]))]);
+    let libraries: Vec<_> = references.iter().filter(|r| r.kind == "library").collect();
+    loop {
+        let before: usize = zones.values().map(BTreeSet::len).sum();
+        for library in &libraries {
+            for owner in &library.owners {
+                let of_owner = zones.get(&blend(scene, owner)).cloned().unwrap_or_default();
+                for file in &library.files {
+                    let zones = zones.entry(plain(Path::new(file))).or_default();
+                    let of_file = |zone| if library.relative { zone } else { Zone::Absolute };
+                    zones.extend(of_owner.iter().copied().map(of_file));
+                }
+            }
+        }
+        if zones.values().map(BTreeSet::len).sum::<usize>() == before {
+            return zones;
+        }
+    }
+}
+
+fn blend(scene: &Path, owner: &str) -> PathBuf {
+    if owner.is_empty() { scene.to_path_buf() } else { plain(Path::new(owner)) }
+}
+
+/// The folder that holds the scene and everything that lies beside it.
+fn root<'a>(scene: &Path, beside: &(impl Iterator<Item = &'a PathBuf> + Clone)) -> PathBuf {
+    let mut root = scene.parent().unwrap_or(scene).to_path_buf();
+    let fits = |root: &Path| {
+        let reserved = root.join(ABSOLUTE);
+        beside.clone().all(|path| path.starts_with(root) && !path.starts_with(&reserved))
+    };
+    while !fits(&root) && root.pop() {}
+    root
+}
+
+/// A path without `.` and `..`, by its words alone: as Blender reads it.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().map(str::to_owned);
+    text.with_context(|| format!("the name {} is not UTF-8", path.display()))
+}
+
+impl Layout {
+    /// The files to read, each once.
+    pub(crate) fn sources(&self) -> BTreeSet<PathBuf> {
+        self.files.values().cloned().collect()
+    }
+
+    /// The packed scene, once every file has a digest.
+    pub(crate) fn pack(&self, digests: &BTreeMap<PathBuf, Digest>) -> anyhow::Result<Pack> {
+        let mut sources = BTreeMap::new();
+        let mut packed = Vec::with_capacity(self.files.len());
+        for (path, source) in &self.files {
+            let found = digests.get(source);
+            let Digest { digest, size_bytes } =
+                found.with_context(|| format!("{} has no digest", source.display()))?.clone();
+            sources.insert(digest.clone(), (source.clone(), size_bytes));
+            packed.push(PackedFile { path: path.clone(), digest, size_bytes });
+        }
+        let manifest = PackManifest::new(self.scene.clone(), packed)?.to_json();
+        let digest = blake3::hash(&manifest).to_hex().to_string();
+        Ok(Pack { manifest, digest, files: sources })
+    }
+}
+
+#[cfg(test)]
+mod tests;

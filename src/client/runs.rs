@@ -1,0 +1,156 @@
+//! Questions and orders about runs, put to a server: its answers in the words that this machine's own
+//! runs are told in, so that both are shown by the same code.
+
+use crate::client::connection::Connection;
+use pictor_engine::{RunView, StepView, TaskState, TaskView};
+use pictor_server::http::{
+    Attempt, ResetAnswer, RunDetail, RunSummary, Step, Task, TaskCounts, TaskDetail,
+};
+use pictor_server::{Answer, AttemptView, Request, RunLine, RunReport, TaskReport};
+use pictor_tasks::history::{Control, Event};
+use pictor_tasks::message::{Execution, Output, RunId, WorkerId};
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+/// The most runs or tasks that are listed.
+const LISTED: usize = 1000;
+
+/// Asks a server.
+pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
+    Ok(match request {
+        Request::Runs => {
+            let runs: Vec<RunSummary> = server.list(&["runs"], &[], LISTED).await?;
+            Answer::Runs(runs.into_iter().map(line).collect())
+        }
+        Request::Show { run } => {
+            let run: RunDetail = server.get(&["runs", &run], &[]).await?;
+            Answer::Run(Box::new(report(run)))
+        }
+        Request::Tasks { run, state, step } => {
+            let mut query = Vec::new();
+            query.extend(state.map(|state| ("state", state.name().to_owned())));
+            query.extend(step.map(|step| ("step", step)));
+            let tasks: Vec<Task> = server.list(&["runs", &run, "tasks"], &query, LISTED).await?;
+            Answer::Tasks(tasks.into_iter().map(view).collect())
+        }
+        Request::Task { run, task } => {
+            let task: TaskDetail = server.get(&["runs", &run, "tasks", &task], &[]).await?;
+            let TaskDetail { task, attempts, outputs } = task;
+            Answer::Task(Box::new(TaskReport {
+                task: view(task),
+                attempts: attempts.into_iter().map(attempt).collect(),
+                outputs: outputs
+                    .into_iter()
+                    .map(|o| Output {
+                        name: o.name,
+                        key: o.key,
+                        digest: o.digest,
+                        size_bytes: o.size_bytes,
+                    })
+                    .collect(),
+            }))
+        }
+        Request::Control { run, control } => control_run(server, &run, control).await?,
+        Request::Retry { run, tasks, .. } => {
+            let body = json!({ "tasks": tasks });
+            let said: ResetAnswer =
+                server.order_once(&["runs", &run, "retry"], Some(&body)).await?;
+            Answer::Done(u32::try_from(said.count).unwrap_or(u32::MAX))
+        }
+    })
+}
+
+/// Each of these does no more when it is said twice.
+async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow::Result<Answer> {
+    let verb = match control.event {
+        Event::Paused => "pause",
+        Event::Resumed => "resume",
+        Event::Cancelled => "cancel",
+        Event::Priority(priority) => {
+            let body = json!({ "priority": priority });
+            let _: Json = server.order(Method::PATCH, &["runs", run], Some(&body)).await?;
+            return Ok(Answer::Done(0));
+        }
+        Event::Reset(_) => anyhow::bail!("tasks are reset by name on a server"),
+    };
+    let _: Json = server.order(Method::POST, &["runs", run, verb], None).await?;
+    Ok(Answer::Done(0))
+}
+
+fn line(run: RunSummary) -> RunLine {
+    let state = run.state.name();
+    RunLine {
+        id: RunId(run.id.into()),
+        name: run.name,
+        state: state.to_owned(),
+        active: matches!(state, "running" | "paused"),
+        owner: run.owner,
+        created_ms: run.created_ms,
+        finished_ms: run.finished_ms,
+        out_dir: String::new(),
+    }
+}
+
+fn report(run: RunDetail) -> RunReport {
+    let state = pictor_engine::RunState::ALL.into_iter().find(|s| s.name() == run.state.name());
+    let state = state.expect("both sides name the states alike");
+    RunReport {
+        view: RunView {
+            state,
+            priority: run.priority,
+            steps: run.steps.into_iter().map(step).collect(),
+            eta_ms: run.eta_ms,
+        },
+        line: RunLine {
+            id: RunId(run.id.into()),
+            name: run.name,
+            state: state.name().to_owned(),
+            active: !state.is_terminal(),
+            owner: run.owner,
+            created_ms: run.created_ms,
+            finished_ms: run.finished_ms,
+            out_dir: String::new(),
+        },
+        failures: run.failures.into_iter().map(view).collect(),
+        waiting: run.waiting.into_iter().map(view).collect(),
+        notes: Vec::new(),
+    }
+}
+
+fn step(step: Step) -> StepView {
+    let Step { name, kind, over, size: tasks, tasks: counts, mean_ms } = step;
+    let counts = TaskState::ALL.map(|state| count(&counts, state));
+    StepView { name, kind, over, tasks, counts, mean_ms }
+}
+
+fn count(counts: &TaskCounts, state: TaskState) -> u32 {
+    let count = match state {
+        TaskState::Pending => counts.pending,
+        TaskState::Ready => counts.ready,
+        TaskState::Queued => counts.queued,
+        TaskState::Running => counts.running,
+        TaskState::Succeeded => counts.succeeded,
+        TaskState::Failed => counts.failed,
+        TaskState::Skipped => counts.skipped,
+        TaskState::Cancelled => counts.cancelled,
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn view(task: Task) -> TaskView {
+    let Task { name, step, index, state, attempt, reason, worker, progress } = task;
+    let worker = worker.map(WorkerId);
+    TaskView { name, step, index, state: state.engine(), attempt, reason, worker, progress }
+}
+
+fn attempt(attempt: Attempt) -> AttemptView {
+    let outcome = serde_json::to_value(attempt.state).ok();
+    AttemptView {
+        attempt: attempt.attempt,
+        execution: Execution(u64::from_str_radix(&attempt.execution, 16).unwrap_or_default()),
+        started_ms: attempt.started_ms,
+        took_ms: attempt.took_ms.unwrap_or_default(),
+        outcome: outcome.and_then(|o| o.as_str().map(str::to_owned)).unwrap_or_default(),
+        message: attempt.message.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,239 @@
+//! `pictor submit`: checks the job here, packs what its scenes need, sends what the server lacks, and
+//! hands the job in.
+
+use crate::client::connection::{Call, Connection, Trouble};
+use crate::client::digests::Digests;
+use crate::client::pack::{self, Layout};
+use crate::client::upload::{self, Assets, Sent, Source};
+use crate::client::{SubmitArgs, bar, wait};
+use crate::session::random_id;
+use crate::terminal::{complain, explain, say, table};
+use crate::{INVALID, SUCCEEDED};
+use anyhow::Context;
+use indicatif::ProgressBar;
+use pictor_executor::Programs;
+use pictor_server::http::{PlanSummary, Submitted};
+use pictor_server::{Job, SubmitError, read_job};
+use pictor_tasks::message::RunId;
+use reqwest::Method;
+use reqwest::header::HeaderName;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// How many missing files are named.
+const NAMED: usize = 20;
+
+/// A job that can be handed in.
+pub(crate) struct Prepared {
+    /// The job.
+    pub(crate) job: Job,
+    /// For each scene, by the name that the job has for it, the digest of its list of files.
+    pub(crate) names: BTreeMap<String, String>,
+    /// Everything that the server must have.
+    pub(crate) assets: Assets,
+}
+
+/// Reads a job, asks Blender what its scenes need, and takes digests. Nothing: there are mistakes,
+/// which were told.
+pub(crate) async fn prepare(
+    data: &Path,
+    (path, set, allow_missing): (&Path, &[(String, String)], bool),
+) -> anyhow::Result<Option<Prepared>> {
+    let job = match read_job(path, set, false).await {
+        Ok(job) => job,
+        Err(SubmitError::Invalid(mistakes)) => {
+            explain(mistakes.text.trim_end());
+            return Ok(None);
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            return Ok(None);
+        }
+    };
+    let layouts = lay_out(&job).await?;
+    if !tell_missing(&job, &layouts, allow_missing) {
+        return Ok(None);
+    }
+    let (names, assets) = take_digests(&layouts, data)?;
+    Ok(Some(Prepared { job, names, assets }))
+}
+
+/// `pictor submit`.
+pub(crate) async fn submit(
+    server: &Connection,
+    data: &Path,
+    mut args: SubmitArgs,
+    json: bool,
+) -> anyhow::Result<u8> {
+    args.set.extend(args.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
+    let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
+    let Some(prepared) = prepare(data, wanted).await? else { return Ok(INVALID) };
+    if !args.dry_run {
+        send(server, &prepared.assets, json).await?;
+    }
+    let answer = match hand_in(server, &prepared, &args).await {
+        Err(Trouble::Refused(problem)) if problem.code == "invalid_job" => {
+            explain(problem.rendered());
+            return Ok(INVALID);
+        }
+        answer => answer?,
+    };
+    if let Some(plan) = answer.plan {
+        let text = if json { serde_json::to_string(&plan)? } else { dry_run(&prepared, &plan) };
+        say(&text);
+        return Ok(SUCCEEDED);
+    }
+    let run = answer.run.ok_or_else(|| server.garbled("an answer without the run".into()))?;
+    let id = RunId(run.id.as_str().into());
+    if args.wait {
+        return wait::wait(server, &id, (args.out.as_deref(), data), json).await;
+    }
+    if json {
+        say(&serde_json::to_string(&run)?);
+    } else {
+        say(&format!("{id}: submitted to {}", server.server()));
+        say(&format!("how it goes: pictor show {id} --watch   results: pictor download {id}"));
+    }
+    Ok(SUCCEEDED)
+}
+
+/// What each scene of a job needs, by the name that the job has for it.
+async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
+    let mut layouts = BTreeMap::new();
+    for (name, file) in &job.plan.files {
+        let bar = bar::spinner(format!("asking Blender what {name} needs"));
+        let scene = Path::new(&file.path);
+        let layout = match pack::lay_out(scene, &Programs::default().blender).await {
+            Err(error) if is_absent(&error) => {
+                let mut alone = pack::alone(scene)?;
+                alone.missing.push(format!(
+                    "{name}: Blender is not in PATH, so nobody can tell which files it needs"
+                ));
+                alone
+            }
+            layout => layout?,
+        };
+        bar.finish_and_clear();
+        layouts.insert(name.clone(), layout);
+    }
+    Ok(layouts)
+}
+
+/// Whether there is no Blender on this machine.
+fn is_absent(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Tells what is not there. `false`: the job must not be submitted like this.
+fn tell_missing(job: &Job, layouts: &BTreeMap<String, Layout>, allowed: bool) -> bool {
+    let mut stops = false;
+    for (name, layout) in layouts {
+        layout.notes.iter().take(NAMED).for_each(|note| explain(&format!("note: {note}")));
+        let tolerated = allowed || tolerates(job, name);
+        stops |= !tolerated && !layout.missing.is_empty();
+        let word = if tolerated { "warning" } else { "error" };
+        for line in layout.missing.iter().take(NAMED) {
+            explain(&format!("{word}: {line}"));
+        }
+        let more = layout.missing.len().saturating_sub(NAMED);
+        if more > 0 {
+            explain(&format!("{word}: and {more} more files are not there"));
+        }
+    }
+    if stops {
+        complain(
+            "the pictures would lack what is missing; make the paths right in Blender, or submit \
+             all the same with --allow-missing",
+        );
+    }
+    !stops
+}
+
+/// Whether the job itself says that a scene may lack files.
+fn tolerates(job: &Job, name: &str) -> bool {
+    let bodies = job.plan.steps.iter().filter_map(|step| step.body.scene());
+    let mut scenes = bodies.filter(|scene| scene.scene == name).peekable();
+    scenes.peek().is_some() && scenes.all(|scene| scene.allow_missing)
+}
+
+/// The digest of each scene's list of files, and everything that the server must have.
+fn take_digests(
+    layouts: &BTreeMap<String, Layout>,
+    data: &Path,
+) -> anyhow::Result<(BTreeMap<String, String>, Assets)> {
+    let paths: BTreeSet<_> = layouts.values().flat_map(Layout::sources).collect();
+    let size = |path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let bar = bar::bytes("reading", paths.iter().map(size).sum());
+    bar.set_message(format!("{} files", paths.len()));
+    let mut known = Digests::open(data);
+    let digests = tokio::task::block_in_place(|| known.of(&paths, &|bytes| bar.inc(bytes)))?;
+    known.save();
+    bar.finish_and_clear();
+    let (mut names, mut assets) = (BTreeMap::new(), Assets::new());
+    for (name, layout) in layouts {
+        let pack = layout.pack(&digests).with_context(|| format!("pack {name}"))?;
+        let size = pack.manifest.len() as u64;
+        assets.insert(pack.digest.clone(), (Source::Bytes(pack.manifest.into()), size));
+        let files = pack.files.into_iter();
+        assets.extend(files.map(|(digest, (path, size))| (digest, (Source::File(path), size))));
+        names.insert(name.clone(), pack.digest);
+    }
+    Ok((names, assets))
+}
+
+/// Sends what the server lacks, and tells how much that was.
+pub(crate) async fn send(server: &Connection, assets: &Assets, json: bool) -> anyhow::Result<()> {
+    let bar = if json { ProgressBar::hidden() } else { bar::bytes("sending", 0) };
+    let sent = upload::send(server, assets, &bar).await;
+    bar.finish_and_clear();
+    let Sent { files, size_bytes, there } = sent?;
+    if files > 0 && !json {
+        let size = indicatif::HumanBytes(size_bytes);
+        explain(&format!("sent {files} files, {size}; {there} were there already"));
+    }
+    Ok(())
+}
+
+/// Hands the job in: once, however often it is tried.
+async fn hand_in(
+    server: &Connection,
+    prepared: &Prepared,
+    args: &SubmitArgs,
+) -> Result<Submitted, Trouble> {
+    let source = &prepared.job.source;
+    let body = json!({
+        "job": source.text,
+        "source_name": source.name,
+        "set": args.set.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "dry_run": args.dry_run,
+        "assets": prepared.names,
+    });
+    let key = format!("{:016x}{:016x}", random_id(), random_id());
+    let headers = [(HeaderName::from_static("idempotency-key"), key)];
+    let (method, path) = (Method::POST, ["runs"]);
+    let call = Call { method, body: Some(&body), headers: &headers, ..Call::get(&path) };
+    server.ask(&call).await
+}
+
+/// What would happen, for people.
+fn dry_run(prepared: &Prepared, plan: &PlanSummary) -> String {
+    let size: u64 = prepared.assets.values().map(|(_, size)| size).sum();
+    let rows: Vec<Vec<String>> = plan
+        .steps
+        .iter()
+        .map(|step| {
+            let size = step.size.map_or_else(|| "?".into(), |size| size.to_string());
+            vec![step.name.clone(), step.kind.clone(), step.over.join(" x "), size]
+        })
+        .collect();
+    format!(
+        "{}\n\n{}: {} tasks; {} files, {}; nothing was sent or started",
+        table(&["STEP", "KIND", "OVER", "TASKS"], &rows),
+        plan.name,
+        plan.tasks,
+        prepared.assets.len(),
+        indicatif::HumanBytes(size)
+    )
+}

@@ -1,0 +1,141 @@
+//! Waiting for a run of a server: shown as a run of this machine is, with the results fetched as they
+//! come. Whoever stops waiting does not stop the run.
+
+use crate::client::connection::Connection;
+use crate::client::digests::Digests;
+use crate::client::download::{Wanted, download};
+use crate::client::{Changes, request_of};
+use crate::progress::{Progress, Views};
+use crate::terminal::{complain, say};
+use crate::{FAILED, INTERRUPTED, SUCCEEDED};
+use anyhow::Context;
+use indicatif::ProgressBar;
+use pictor_engine::{RunState, TaskState};
+use pictor_server::{Answer, Request, RunReport};
+use pictor_tasks::message::RunId;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How often results are looked for while the run goes on.
+const FETCH: Duration = Duration::from_secs(5);
+
+/// Waits for the end of a run, with its results in a folder if there is one.
+pub(crate) async fn wait(
+    server: &Connection,
+    id: &RunId,
+    (out, data): (Option<&Path>, &Path),
+    json: bool,
+) -> anyhow::Result<u8> {
+    let out = out.map(std::path::absolute).transpose().context("the output folder")?;
+    let first = look(server, id).await?;
+    let (tell, latest) = watch::channel(Some(first.view.clone()));
+    let shown = out.as_ref().map_or_else(String::new, |out| out.display().to_string());
+    let progress = Progress::of((id, &shown), Views::Server(latest), json);
+    let followed = tokio::select! {
+        followed = follow(server, first, &tell, (out.as_deref(), data)) => followed,
+        interrupted = crate::session::interrupted() => {
+            interrupted?;
+            progress.finish().await;
+            if !json {
+                say(&format!("not waiting any more; {id} goes on: pictor show {id} --watch"));
+            }
+            return Ok(INTERRUPTED);
+        }
+    };
+    progress.finish().await;
+    conclude(server, &followed?, (out, data), json).await
+}
+
+async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunReport> {
+    match request_of(server, Request::Show { run: id.to_string() }).await? {
+        Answer::Run(report) => Ok(*report),
+        _ => anyhow::bail!("the answer does not fit the question"),
+    }
+}
+
+async fn follow(
+    server: &Connection,
+    mut report: RunReport,
+    tell: &watch::Sender<Option<pictor_engine::RunView>>,
+    (out, data): (Option<&Path>, &Path),
+) -> anyhow::Result<RunReport> {
+    let id = report.line.id.clone();
+    let changes = Changes::of(server.clone(), id.to_string());
+    let mut known = Digests::open(data);
+    let (mut fetched, mut fetched_at) = (0, Instant::now());
+    while !report.view.state.is_terminal() {
+        let done = succeeded(&report);
+        if let Some(out) = out.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
+            let wanted = Wanted { run: &id.0, out, pattern: None };
+            // What cannot be fetched now is tried again at the end, and told there.
+            let _ = download(server, &wanted, &mut known, &ProgressBar::hidden()).await;
+            (fetched, fetched_at) = (done, Instant::now());
+        }
+        changes.next().await;
+        report = look(server, &id).await?;
+        tell.send_replace(Some(report.view.clone()));
+    }
+    known.save();
+    Ok(report)
+}
+
+fn succeeded(report: &RunReport) -> u32 {
+    report.view.steps.iter().map(|step| step.count(TaskState::Succeeded)).sum()
+}
+
+/// The end: the last results are fetched, and people are told.
+async fn conclude(
+    server: &Connection,
+    report: &RunReport,
+    (out, data): (Option<PathBuf>, &Path),
+    json: bool,
+) -> anyhow::Result<u8> {
+    let (id, state) = (&report.line.id, report.view.state);
+    let mut files = Vec::new();
+    let mut failures = Vec::new();
+    if let Some(out) = &out {
+        let mut known = Digests::open(data);
+        let wanted = Wanted { run: &id.0, out, pattern: None };
+        let bar = if json { ProgressBar::hidden() } else { super::bar::bytes("fetching", 0) };
+        let fetched = download(server, &wanted, &mut known, &bar).await;
+        bar.finish_and_clear();
+        known.save();
+        let fetched = fetched.context("fetch the results")?;
+        files = fetched.files;
+        failures = fetched.failures;
+    }
+    if json {
+        let end = serde_json::json!({
+            "event": "end", "run": id, "state": state, "files": files, "undelivered": failures,
+        });
+        say(&end.to_string());
+    } else {
+        say(&sentence(report));
+        for task in &report.failures {
+            say(&format!("  {}: {}", task.name, task.reason));
+            say(&format!("    pictor logs {id} '{}'", task.name));
+        }
+        if let Some(out) = out.filter(|_| !files.is_empty()) {
+            say(&format!("{} files in {}", files.len(), out.display()));
+        }
+    }
+    failures.iter().take(5).for_each(|failure| complain(&format!("fetch {failure}")));
+    let whole = failures.is_empty() && state == RunState::Succeeded;
+    Ok(if whole { SUCCEEDED } else { FAILED })
+}
+
+fn sentence(report: &RunReport) -> String {
+    let steps = &report.view.steps;
+    let count = |state| steps.iter().map(|step| step.count(state)).sum::<u32>();
+    format!(
+        "{} {}: {} tasks succeeded, {} failed, {} skipped, {} cancelled",
+        report.line.id,
+        report.view.state.name(),
+        count(TaskState::Succeeded),
+        count(TaskState::Failed),
+        count(TaskState::Skipped),
+        count(TaskState::Cancelled)
+    )
+}

@@ -1,0 +1,248 @@
+//! `pictor serve`: the owner loop, the HTTP API, schedules and webhooks. Alone it is a farm on one
+//! machine; with a Postgres and a broker it is one of several servers of a farm.
+
+use crate::SUCCEEDED;
+use crate::session::interrupted;
+use crate::settings::{Configured, ServeArgs};
+use crate::terminal::say;
+use anyhow::Context;
+use pictor_engine::Config;
+use pictor_executor::Agent;
+use pictor_queue::{Address, Broker, OwnerQueue, RabbitOwner, in_process};
+use pictor_server::http::{Api, Limits, Setup, first_token};
+use pictor_server::prune::Pruner;
+use pictor_server::schedule::Schedules;
+use pictor_server::webhook::Webhooks;
+use pictor_server::{Farm, Owner, Role, listen, load_run, look_for_runs, now_ms, socket_path};
+use pictor_storage::{Artifacts, Registry, Store};
+use pictor_tasks::message::WorkerId;
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The worker of `pictor run` in the same data folder, which may have died with tasks in its hands.
+const RUN_WORKER: WorkerId = WorkerId(1);
+/// How often workers say that they are alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// What does not stop by then ends with the process.
+const STOP: Duration = Duration::from_secs(8);
+
+/// What all parts of a server share.
+struct Base {
+    store: Arc<dyn Store>,
+    registry: Arc<dyn Registry>,
+    artifacts: Arc<Artifacts>,
+    engine: Config,
+    stop: watch::Receiver<bool>,
+}
+
+/// `pictor serve`.
+pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
+    let configured = args.configured()?;
+    configured.check()?;
+    let settings = &configured.settings;
+    std::fs::create_dir_all(data).with_context(|| format!("make the folder {}", data.display()))?;
+    let folder = data.display().to_string();
+    let place = settings.database.as_deref().unwrap_or(&folder);
+    let (store, registry) = pictor_storage::open(place).await.context("open the database")?;
+    let artifacts = Arc::new(open_artifacts(data, &configured)?);
+    let listener = TcpListener::bind(&configured.listen)
+        .await
+        .with_context(|| format!("listen on {}", configured.listen))?;
+    let address = match &settings.public_url {
+        Some(url) => url.trim_end_matches('/').to_owned(),
+        None => format!("http://{}", listener.local_addr()?),
+    };
+    let (tell_stop, stop) = watch::channel(false);
+    let base =
+        Base { store: store.clone(), registry, artifacts, engine: engine(&configured), stop };
+    let mut parts = JoinSet::new();
+    start(&mut parts, base, (data, args, &configured), (listener, address.clone())).await?;
+    say(&format!("listening on {address}"));
+    let failed = tokio::select! {
+        stopped = interrupted() => stopped.err(),
+        Some(ended) = parts.join_next() => ended.context("a part of the server").flatten().err(),
+    };
+    tell_stop.send_replace(true);
+    let rest = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP, rest).await.is_err() {
+        tracing::warn!("not everything stops; it ends with this process");
+    }
+    store.close().await.context("close the database")?;
+    failed.map_or(Ok(SUCCEEDED), Err)
+}
+
+/// Starts the API, schedules, webhooks, pruning and the owner loop.
+async fn start(
+    parts: &mut JoinSet<anyhow::Result<()>>,
+    base: Base,
+    (data, args, configured): (&Path, &ServeArgs, &Configured),
+    (listener, address): (TcpListener, String),
+) -> anyhow::Result<()> {
+    let Base { store, registry, artifacts, engine, stop } = &base;
+    let (be, role) = watch::channel(Role::Standby { owner: None });
+    let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms);
+    let webhooks = Webhooks::new(&configured.webhooks, store.clone(), registry.clone(), now_ms)?;
+    let broker = broker(configured)?;
+    let api = Api::new(Setup {
+        store: store.clone(),
+        registry: registry.clone(),
+        artifacts: artifacts.clone(),
+        schedules: schedules.clone(),
+        broker: broker.as_ref().map(|(_, broker)| broker.clone()),
+        role: role.clone(),
+        stop: stop.clone(),
+        data: data.to_path_buf(),
+        limits: Limits::default(),
+        heartbeat: HEARTBEAT,
+        lease: Duration::from_millis(engine.lease_ms.unsigned_abs()),
+        now_ms,
+    })
+    .map_err(|problem| anyhow::anyhow!("start the API: {}", problem.detail))?;
+    hand_out_first_token(data, &**registry).await?;
+    parts.spawn(async move { pictor_server::http::serve(listener, api).await.context("the API") });
+    if let Some(policy) = configured.prune.clone() {
+        let (logs, role) = (data.join("logs"), role.clone());
+        let (store, registry) = (store.clone(), registry.clone());
+        let pruner = Pruner { store, registry, artifacts: artifacts.clone(), logs };
+        tokio::spawn(async move { pruner.run(&policy, now_ms, role).await });
+    }
+    let for_schedules = role.clone();
+    tokio::spawn(async move { schedules.run(for_schedules).await });
+    tokio::spawn(async move { webhooks.run(role).await });
+    if let Some((queue, _)) = broker {
+        parts.spawn(lead(base, address, queue, be));
+    } else {
+        let (data, args) = (data.to_path_buf(), args.clone());
+        parts.spawn(async move { alone(base, &data, &args, be).await });
+    }
+    Ok(())
+}
+
+fn engine(configured: &Configured) -> Config {
+    let mut engine = Config { limits: configured.limits.clone(), ..Config::default() };
+    if let Some(lease) = configured.settings.lease {
+        engine.lease_ms = i64::try_from(lease.0).unwrap_or(i64::MAX).max(1_000);
+    }
+    engine
+}
+
+pub(crate) fn open_artifacts(data: &Path, configured: &Configured) -> anyhow::Result<Artifacts> {
+    let settings = &configured.settings;
+    let Some(place) = &settings.artifacts else {
+        return Artifacts::folder(&data.join("artifacts")).context("open the artifacts");
+    };
+    let key = settings.s3_key_id.as_deref().zip(settings.s3_secret.as_deref());
+    Artifacts::open(place, key).with_context(|| format!("open the artifacts in {place}"))
+}
+
+/// The broker's address, and what registers workers there.
+fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker>)>> {
+    let settings = &configured.settings;
+    let Some(url) = &settings.broker else { return Ok(None) };
+    let certificates = settings.broker_ca.as_ref().map(|path| {
+        std::fs::read_to_string(path)
+            .with_context(|| format!("read the certificates in {}", path.display()))
+    });
+    let address = Address::new(url, certificates.transpose()?)?;
+    let management = settings.broker_management.as_deref();
+    let workers = settings.broker_for_workers.as_deref();
+    let broker = Broker::new(address.clone(), management, workers)?;
+    Ok(Some((address, Arc::new(broker))))
+}
+
+/// Makes an admin's token at the first start, into a file that only the operator can read.
+async fn hand_out_first_token(data: &Path, registry: &dyn Registry) -> anyhow::Result<()> {
+    let Some(token) = first_token(registry, now_ms()).await.context("make the first token")? else {
+        return Ok(());
+    };
+    let path = data.join("admin-token");
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| writeln!(file, "{token}"))
+        .with_context(|| format!("write {}", path.display()))?;
+    say(&format!("the admin's token is in {}", path.display()));
+    Ok(())
+}
+
+/// One of several servers: owns the farm when it is elected.
+async fn lead(
+    base: Base,
+    address: String,
+    queue: Address,
+    role: watch::Sender<Role>,
+) -> anyhow::Result<()> {
+    let Base { store, registry, engine, stop, .. } = base;
+    let farm = Farm { store, registry, address, config: engine, listen: HEARTBEAT, now_ms };
+    let connect = || -> Box<dyn OwnerQueue> { Box::new(RabbitOwner::connect(queue.clone())) };
+    farm.lead(connect, &role, stop).await;
+    Ok(())
+}
+
+/// The only server, which does the tasks itself. It goes on with every run of its data folder.
+async fn alone(
+    base: Base,
+    data: &Path,
+    args: &ServeArgs,
+    role: watch::Sender<Role>,
+) -> anyhow::Result<()> {
+    let Base { store, registry, engine, mut stop, .. } = base;
+    let programs = pictor_executor::Programs::default();
+    let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
+    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted).await;
+    inventory.slots = args.slots.unwrap_or(inventory.slots);
+    inventory.allows_commands = true;
+    let here =
+        registry.register_worker(("this machine", "admin"), "", &inventory, now_ms()).await?;
+    let workers: &[WorkerId] = if args.no_worker { &[] } else { &[here] };
+    let (port, mut ports) = in_process(workers);
+    let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
+    for record in store.unfinished_runs().await? {
+        match load_run(&*store, &record.id).await {
+            Ok(run) => owner.add(run, record.owner, record.created_ms),
+            Err(error) => tracing::error!(%error, "a run cannot be read and is left alone"),
+        }
+    }
+    // Whatever an earlier process held died with it: this one has the folder's lock.
+    for worker in BTreeSet::from([RUN_WORKER, here]) {
+        owner.forget_worker(worker).await?;
+    }
+    let socket = listen(data, store.clone(), handle.clone());
+    let mut owner = tokio::spawn(owner.run());
+    // Schedules store their runs and die, at worst, before they say so.
+    let look = tokio::spawn(look_for_runs(store, handle.clone()));
+    role.send_replace(Role::Owner(handle.clone()));
+    let agent = ports.pop().map(|port| {
+        let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
+        (config.slots, config.allow_commands) = (inventory.slots, true);
+        let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
+            .map_err(|failure| anyhow::anyhow!(failure.message))?;
+        let outbox = Arc::new(port.sender());
+        Agent::start(Box::new(port), outbox, here, config, artifacts).context("start the worker")
+    });
+    let agent = agent.transpose()?;
+    tokio::select! {
+        ended = &mut owner => ended.context("the engine")??,
+        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+            if let Some(agent) = agent {
+                agent.shutdown().await;
+            }
+            handle.stop().await;
+            owner.await.context("the engine")??;
+        }
+    }
+    look.abort();
+    if let Ok(socket) = socket {
+        socket.abort();
+    }
+    // The socket would lead others to nobody.
+    let _ = std::fs::remove_file(socket_path(data));
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Settings of `pictor serve`: the command line first, then the environment, then one TOML file.
+
+use anyhow::Context;
+use clap::Args;
+use pictor_server::prune::Policy;
+use pictor_server::webhook::HookConfig;
+use pictor_tasks::units::Millis;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where the API listens unless told otherwise: this machine only.
+const LISTEN: &str = "127.0.0.1:7420";
+
+/// What a server needs to know. All of it can be left out: then it is a farm on one machine.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// A TOML file with the same settings, limits and webhooks.
+    #[arg(long, value_name = "FILE", env = "PICTOR_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    /// Tasks at a time on this machine, if it is a farm by itself [default: one for each GPU, or one].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) slots: Option<u32>,
+    /// Do no tasks on this machine.
+    #[arg(long)]
+    pub(crate) no_worker: bool,
+    /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
+    #[arg(long = "limit", value_name = "NAME=N", value_parser = crate::limit)]
+    limits: Vec<(String, u32)>,
+}
+
+/// `[server]` of the file, and the options of the same names.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// Where the API listens [default: 127.0.0.1:7420]. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "PICTOR_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// Where other servers and workers reach this one [default: http:// and where it listens].
+    #[arg(long, value_name = "URL", env = "PICTOR_PUBLIC_URL")]
+    pub(crate) public_url: Option<String>,
+    /// The database, `postgres://…` [default: a file in the data folder].
+    #[arg(long, value_name = "URL", env = "PICTOR_DATABASE", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// A file with the database's URL, which may hold a password.
+    #[arg(long, value_name = "FILE", env = "PICTOR_DATABASE_FILE")]
+    database_file: Option<PathBuf>,
+    /// The message broker, `amqp://…` or `amqps://…` [default: none, this machine does the tasks].
+    #[arg(long, value_name = "URL", env = "PICTOR_BROKER", hide_env_values = true)]
+    pub(crate) broker: Option<String>,
+    /// A file with the broker's URL.
+    #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_FILE")]
+    broker_file: Option<PathBuf>,
+    /// Certificates (PEM) that the broker is trusted by, beside those of the system.
+    #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_CA")]
+    pub(crate) broker_ca: Option<PathBuf>,
+    /// The broker's management service, `http://user:password@host:15672`: with it each worker gets a
+    /// user of its own with only the rights it needs.
+    #[arg(long, value_name = "URL", env = "PICTOR_BROKER_MANAGEMENT", hide_env_values = true)]
+    pub(crate) broker_management: Option<String>,
+    /// A file with the management service's URL.
+    #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_MANAGEMENT_FILE")]
+    broker_management_file: Option<PathBuf>,
+    /// The broker as workers reach it, if that is another address.
+    #[arg(long, value_name = "URL", env = "PICTOR_BROKER_FOR_WORKERS", hide_env_values = true)]
+    pub(crate) broker_for_workers: Option<String>,
+    /// Where results and assets are kept: a folder, or `s3://bucket/prefix?endpoint=…&region=…`
+    /// [default: a folder in the data folder].
+    #[arg(long, value_name = "URL", env = "PICTOR_ARTIFACTS")]
+    pub(crate) artifacts: Option<String>,
+    /// The id of the key to the object storage.
+    #[arg(long, value_name = "ID", env = "PICTOR_S3_KEY_ID")]
+    pub(crate) s3_key_id: Option<String>,
+    /// The key to the object storage. Better: a file.
+    #[arg(long, value_name = "KEY", env = "PICTOR_S3_SECRET", hide_env_values = true)]
+    pub(crate) s3_secret: Option<String>,
+    /// A file with the key to the object storage.
+    #[arg(long, value_name = "FILE", env = "PICTOR_S3_SECRET_FILE")]
+    s3_secret_file: Option<PathBuf>,
+    /// How long a worker may be silent before its work is given to others [default: 60s].
+    #[arg(long, value_name = "TIME", env = "PICTOR_LEASE")]
+    pub(crate) lease: Option<Millis>,
+}
+
+/// The file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    server: Settings,
+    limits: BTreeMap<String, u32>,
+    webhook: Vec<HookConfig>,
+    prune: Option<Policy>,
+    /// Of `pictor work`.
+    #[serde(rename = "work")]
+    _work: toml::Table,
+}
+
+/// Everything that is set.
+pub(crate) struct Configured {
+    pub(crate) settings: Settings,
+    pub(crate) listen: String,
+    pub(crate) limits: BTreeMap<String, u32>,
+    pub(crate) webhooks: Vec<HookConfig>,
+    pub(crate) prune: Option<Policy>,
+}
+
+impl ServeArgs {
+    /// Reads the file and the secrets, and puts everything together.
+    pub(crate) fn configured(&self) -> anyhow::Result<Configured> {
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mut settings = self.settings.clone().or(file.server);
+        secret(&mut settings.database, settings.database_file.as_deref())?;
+        secret(&mut settings.broker, settings.broker_file.as_deref())?;
+        let management = settings.broker_management_file.clone();
+        secret(&mut settings.broker_management, management.as_deref())?;
+        secret(&mut settings.s3_secret, settings.s3_secret_file.as_deref())?;
+        let mut limits = file.limits;
+        limits.extend(self.limits.iter().cloned());
+        let listen = settings.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
+        let (webhooks, prune) = (file.webhook, file.prune);
+        Ok(Configured { settings, listen, limits, webhooks, prune })
+    }
+}
+
+impl Configured {
+    /// What a server cannot work with.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let s = &self.settings;
+        let shared = s.database.as_deref().is_some_and(|url| url.starts_with("postgres"));
+        anyhow::ensure!(
+            shared || s.database.is_none(),
+            "the database has to be `postgres://…`; leave it out for a file in the data folder"
+        );
+        anyhow::ensure!(
+            s.broker.is_none() || shared,
+            "a farm with a broker needs a Postgres that its servers share: set `database`"
+        );
+        anyhow::ensure!(
+            !shared || s.broker.is_some(),
+            "servers that share a Postgres need a broker to agree on who owns the farm: set `broker`"
+        );
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// What is said here, else what is said there.
+    fn or(self, other: Self) -> Self {
+        // A secret that is said here must not meet a file that is named there, and the other way round.
+        let pair = |said: (Option<String>, Option<PathBuf>),
+                    other: (Option<String>, Option<PathBuf>)| {
+            if said.0.is_some() || said.1.is_some() { said } else { other }
+        };
+        let (database, database_file) =
+            pair((self.database, self.database_file), (other.database, other.database_file));
+        let (broker, broker_file) =
+            pair((self.broker, self.broker_file), (other.broker, other.broker_file));
+        let (broker_management, broker_management_file) = pair(
+            (self.broker_management, self.broker_management_file),
+            (other.broker_management, other.broker_management_file),
+        );
+        let (s3_secret, s3_secret_file) =
+            pair((self.s3_secret, self.s3_secret_file), (other.s3_secret, other.s3_secret_file));
+        Self {
+            listen: self.listen.or(other.listen),
+            public_url: self.public_url.or(other.public_url),
+            database,
+            database_file,
+            broker,
+            broker_file,
+            broker_ca: self.broker_ca.or(other.broker_ca),
+            broker_management,
+            broker_management_file,
+            broker_for_workers: self.broker_for_workers.or(other.broker_for_workers),
+            artifacts: self.artifacts.or(other.artifacts),
+            s3_key_id: self.s3_key_id.or(other.s3_key_id),
+            s3_secret,
+            s3_secret_file,
+            lease: self.lease.or(other.lease),
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("read the configuration {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("the configuration {}", path.display()))
+}
+
+/// Reads a secret from its file, if it is in one.
+fn secret(said: &mut Option<String>, file: Option<&Path>) -> anyhow::Result<()> {
+    if let (None, Some(file)) = (&said, file) {
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("read the secret in {}", file.display()))?;
+        *said = Some(text.trim().to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pictor.toml");
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "amqp://secret\n").unwrap();
+        let text = format!(
+            "[server]\nlisten = \"0.0.0.0:1\"\ndatabase = \"postgres://file\"\n\
+             broker_file = {secret:?}\n[limits]\nhoudini = 2\n[work]\nname = \"a\"\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let said = Settings { database: Some("postgres://said".into()), ..Settings::default() };
+        let limits = vec![("nuke".to_owned(), 3)];
+        let args = ServeArgs { config: Some(path), settings: said, limits, ..ServeArgs::default() };
+        let configured = args.configured().unwrap();
+        assert_eq!(configured.settings.database.as_deref(), Some("postgres://said"));
+        assert_eq!(configured.settings.broker.as_deref(), Some("amqp://secret"));
+        assert_eq!(configured.listen, "0.0.0.0:1");
+        assert_eq!(configured.limits.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_work_together_is_told() {
+        for (database, broker, word) in [
+            (Some("mysql://x"), None, "postgres"),
+            (None, Some("amqp://x"), "needs a Postgres"),
+            (Some("postgres://x"), None, "need a broker"),
+        ] {
+            let own = |text: Option<&str>| text.map(str::to_owned);
+            let settings =
+                Settings { database: own(database), broker: own(broker), ..Settings::default() };
+            let args = ServeArgs { settings, ..ServeArgs::default() };
+            let text = args.configured().unwrap().check().err().unwrap().to_string();
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What every store must do with people, machines, schedules and messages to them.
+
+use super::new_run;
+use pictor_storage::{AuditEntry, Delivery, Error, Fire, Registry, Schedule, Store, Token};
+use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::worker::{Gpu, Inventory};
+
+fn token(id: &str, created_ms: i64) -> Token {
+    Token {
+        id: id.to_owned(),
+        name: "größe".to_owned(),
+        role: "operator".to_owned(),
+        account: "ann".to_owned(),
+        secret_hash: [7; 32],
+        created_ms,
+        revoked_ms: None,
+    }
+}
+
+pub(crate) async fn a_token_is_kept_until_it_is_revoked(registry: &dyn Registry) {
+    let (a, b) = (token("a", 2), token("b", 1));
+    for token in [&a, &b, &a] {
+        registry.add_token(token).await.unwrap();
+    }
+    let other = Token { role: "admin".to_owned(), ..a.clone() };
+    assert!(matches!(registry.add_token(&other).await, Err(Error::Corrupt(_))));
+    assert_eq!(registry.tokens().await.unwrap(), [b.clone(), a.clone()]);
+    assert_eq!(registry.token("c").await.unwrap(), None);
+    assert!(registry.revoke_token("a", 9).await.unwrap());
+    assert!(!registry.revoke_token("a", 10).await.unwrap());
+    assert!(!registry.revoke_token("c", 10).await.unwrap());
+    let revoked = Token { revoked_ms: Some(9), ..a };
+    assert_eq!(registry.token("a").await.unwrap(), Some(revoked));
+    assert_eq!(registry.token("b").await.unwrap(), Some(b));
+}
+
+pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &dyn Registry) {
+    let gpu = Gpu {
+        name: "NVIDIA \"H100\"".to_owned(),
+        uuid: "GPU-1".to_owned(),
+        vram_bytes: u64::MAX,
+        driver: "550".to_owned(),
+    };
+    let inventory = Inventory { gpus: vec![gpu], slots: 1, ..Inventory::default() };
+    let register =
+        |name, account, now| registry.register_worker((name, account), "t", &inventory, now);
+    let one = register("box", "ann", 1).await.unwrap();
+    let two = register("box", "ben", 2).await.unwrap();
+    assert!(registry.set_worker_state(one, "draining").await.unwrap());
+    assert!(!registry.set_worker_state(WorkerId(99), "enabled").await.unwrap());
+    let bad = registry.set_worker_state(one, "asleep").await;
+    assert!(matches!(bad, Err(Error::Invalid(_))), "{bad:?}");
+    let bigger = Inventory { slots: 2, ..inventory.clone() };
+    let again = registry.register_worker(("box", "ann"), "t2", &bigger, 5).await.unwrap();
+    assert_eq!(again, one);
+    let workers = registry.workers().await.unwrap();
+    assert_eq!(workers.iter().map(|w| w.id).collect::<Vec<_>>(), [one, two]);
+    assert_eq!((one.0, two.0), (1, 2));
+    let worker = registry.worker(one).await.unwrap().unwrap();
+    assert_eq!(worker, workers[0]);
+    assert_eq!((&worker.inventory, worker.token.as_str()), (&bigger, "t2"));
+    assert_eq!((worker.state.as_str(), worker.registered_ms, worker.seen_ms), ("draining", 1, 5));
+    assert_eq!(registry.worker(WorkerId(99)).await.unwrap(), None);
+
+    registry.workers_seen(&[]).await.unwrap();
+    registry.workers_seen(&[(one, 4), (two, 8), (WorkerId(99), 9)]).await.unwrap();
+    let seen: Vec<_> = registry.workers().await.unwrap().iter().map(|w| w.seen_ms).collect();
+    assert_eq!(seen, [5, 8], "never back");
+    let three = register("box 3", "ann", 9).await.unwrap();
+    assert_eq!(three.0, 3, "to register again uses up no number");
+}
+
+pub(crate) async fn the_audit_log_is_read_backwards_in_pages(registry: &dyn Registry) {
+    let entry = |n: i64| AuditEntry {
+        number: 0,
+        time_ms: n,
+        account: "ann".to_owned(),
+        token: "t".to_owned(),
+        action: "cancel".to_owned(),
+        target: format!("run {n}\0"),
+        detail: "{\"a\":  1}".to_owned(),
+        address: "127.0.0.1".to_owned(),
+    };
+    for n in 1..=5 {
+        registry.audit(&entry(n)).await.unwrap();
+    }
+    let newest = registry.audit_page(2, None).await.unwrap();
+    let times = |page: &[AuditEntry]| page.iter().map(|e| e.time_ms).collect::<Vec<_>>();
+    assert_eq!(times(&newest), [5, 4]);
+    let older = registry.audit_page(10, Some(newest[1].number)).await.unwrap();
+    assert_eq!(times(&older), [3, 2, 1]);
+    let target = "run 1\u{fffd}".to_owned();
+    assert_eq!(older[2], AuditEntry { number: older[2].number, target, ..entry(1) });
+}
+
+fn schedule(id: &str, account: &str) -> Schedule {
+    Schedule {
+        id: id.to_owned(),
+        account: account.to_owned(),
+        cron: "0 3 * * *".to_owned(),
+        zone: "Europe/Berlin".to_owned(),
+        overlap: "skip".to_owned(),
+        catch_up: "one".to_owned(),
+        jitter_ms: 5,
+        job: "pictor: v1\n".to_owned(),
+        source_name: "nightly.yaml".to_owned(),
+        out_dir: String::new(),
+        paused: false,
+        created_ms: 10,
+        planned_ms: 20,
+    }
+}
+
+pub(crate) async fn a_schedule_belongs_to_its_account(registry: &dyn Registry) {
+    let nightly = schedule("nightly", "ann");
+    assert!(registry.put_schedule(&nightly).await.unwrap());
+    assert!(registry.put_schedule(&schedule("a", "ann")).await.unwrap());
+    assert!(!registry.put_schedule(&schedule("nightly", "ben")).await.unwrap());
+    assert_eq!(registry.schedule("nightly").await.unwrap(), Some(nightly.clone()));
+    let later = Schedule { cron: "0 4 * * *".to_owned(), planned_ms: 30, ..nightly };
+    assert!(registry.put_schedule(&later).await.unwrap());
+    assert!(registry.pause_schedule("nightly", true).await.unwrap());
+    assert!(!registry.pause_schedule("none", true).await.unwrap());
+    let paused = Schedule { paused: true, ..later };
+    assert_eq!(registry.schedules().await.unwrap(), [schedule("a", "ann"), paused]);
+    assert!(registry.remove_schedule("a").await.unwrap());
+    assert!(!registry.remove_schedule("a").await.unwrap());
+    assert_eq!(registry.schedule("a").await.unwrap(), None);
+}
+
+fn fire(due_ms: i64, outcome: &str) -> Fire {
+    Fire { schedule: "nightly".to_owned(), due_ms, outcome: outcome.to_owned(), run: None }
+}
+
+pub(crate) async fn a_due_time_starts_one_run((store, registry): (&dyn Store, &dyn Registry)) {
+    registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
+    let (one, two) = (new_run("fire-1"), new_run("fire-2"));
+    assert!(registry.fire(&fire(100, "started"), Some(&one)).await.unwrap());
+    assert!(!registry.fire(&fire(100, "started"), Some(&two)).await.unwrap());
+    assert!(!registry.fire(&fire(100, "skipped"), None).await.unwrap());
+    assert_eq!(store.run("fire-2").await.unwrap(), None);
+    assert_eq!(store.run("fire-1").await.unwrap().unwrap().state, "running");
+    let planned = || async { registry.schedule("nightly").await.unwrap().unwrap().planned_ms };
+    assert_eq!(planned().await, 100);
+    let taken = registry.fire(&fire(200, "started"), Some(&one)).await;
+    assert!(matches!(taken, Err(Error::Invalid(_))), "{taken:?}");
+    assert_eq!(planned().await, 100, "nothing of it was kept");
+    assert!(registry.fire(&fire(50, "skipped"), None).await.unwrap());
+    assert_eq!(planned().await, 100, "never back");
+
+    assert!(registry.fire(&fire(300, "queued"), None).await.unwrap());
+    assert!(!registry.fire(&fire(300, "queued"), None).await.unwrap());
+    assert!(registry.fire(&fire(300, "started"), Some(&two)).await.unwrap());
+    assert!(!registry.fire(&fire(300, "started"), Some(&new_run("fire-3"))).await.unwrap());
+    let run = |id: &str| Some(RunId(id.into()));
+    let started = |due, id| Fire { run: run(id), ..fire(due, "started") };
+    let all = [started(300, "fire-2"), started(100, "fire-1"), fire(50, "skipped")];
+    assert_eq!(registry.fires("nightly", 10).await.unwrap(), all);
+    assert_eq!(registry.fires("nightly", 1).await.unwrap(), all[..1]);
+    let none =
+        registry.fire(&Fire { schedule: "none".to_owned(), ..fire(1, "skipped") }, None).await;
+    assert!(matches!(none, Err(Error::Invalid(_))), "{none:?}");
+    assert!(registry.remove_schedule("nightly").await.unwrap());
+    assert_eq!(registry.fires("nightly", 10).await.unwrap(), []);
+}
+
+fn message(hook: &str, event: &str, next_ms: i64) -> Delivery {
+    Delivery {
+        hook: hook.to_owned(),
+        event_id: event.to_owned(),
+        body: "{}".to_owned(),
+        next_ms,
+        ..Delivery::default()
+    }
+}
+
+fn names(due: &[Delivery]) -> Vec<String> {
+    due.iter().map(|d| format!("{}{}", d.hook, d.event_id)).collect()
+}
+
+pub(crate) async fn a_message_is_due_until_it_is_delivered(registry: &dyn Registry) {
+    let all = [message("h", "1", 30), message("h", "2", 10), message("h", "3", 20)];
+    registry.add_deliveries(&all).await.unwrap();
+    registry.add_deliveries(&all[1..]).await.unwrap();
+    registry.add_deliveries(&[message("g", "1", 5)]).await.unwrap();
+    registry.add_deliveries(&[]).await.unwrap();
+    let due = registry.due_deliveries("h", 20, 10).await.unwrap();
+    assert_eq!(names(&due), ["h2", "h3"]);
+    assert_eq!(names(&registry.due_deliveries("h", 40, 1).await.unwrap()), ["h2"]);
+    registry.delivery_failed(due[0].number, "refused\0", 35).await.unwrap();
+    registry.delivery_done(due[1].number, 21).await.unwrap();
+    registry.delivery_done(due[1].number, 22).await.unwrap();
+    registry.delivery_failed(due[1].number, "late", 0).await.unwrap();
+    let due = registry.due_deliveries("h", 40, 10).await.unwrap();
+    assert_eq!(names(&due), ["h1", "h2"]);
+    assert_eq!((due[1].attempts, due[1].next_ms), (1, 35));
+    assert_eq!(due[1].error, "refused\u{fffd}");
+    let last = registry.deliveries("h", 2).await.unwrap();
+    assert_eq!(names(&last), ["h3", "h2"]);
+    assert_eq!(last[0].done_ms, Some(21));
+}
+
+pub(crate) async fn what_is_long_over_is_forgotten((_, registry): (&dyn Store, &dyn Registry)) {
+    registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
+    for (due, outcome) in [(10, "queued"), (20, "skipped"), (30, "started"), (40, "queued")] {
+        assert!(registry.fire(&fire(due, outcome), None).await.unwrap());
+    }
+    let waiting = [fire(10, "queued"), fire(40, "queued")];
+    assert_eq!(registry.waiting_fires().await.unwrap(), waiting);
+    let messages = [message("h", "1", 1), message("h", "2", 100), message("h", "3", 20)];
+    registry.add_deliveries(&messages).await.unwrap();
+    let first = registry.deliveries("h", 1000).await.unwrap()[2].number;
+    registry.delivery_done(first, 90).await.unwrap();
+    assert_eq!(registry.forget_before(30).await.unwrap(), 2);
+    assert_eq!(registry.forget_before(30).await.unwrap(), 0);
+    let fires = [fire(40, "queued"), fire(30, "started"), fire(10, "queued")];
+    assert_eq!(registry.fires("nightly", 10).await.unwrap(), fires);
+    assert_eq!(names(&registry.deliveries("h", 10).await.unwrap()), ["h2", "h1"]);
+}

@@ -1,0 +1,88 @@
+//! The job of the chaos test: 2,000 tasks of mixed length whose results are known beforehand.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+pub(crate) const TASKS: usize = 2_000;
+const WRITES: u32 = 600;
+const GROUP: u32 = 20;
+const SLOW: u32 = 12;
+
+/// The job file. Every execution of a program adds a line to the file `executed`.
+pub(crate) fn text(executed: &Path, soak: bool) -> String {
+    let executed = executed.display();
+    // Enough for the whole storm. A worker claims after 5 s.
+    let (count, long) = if soak { (160, "6s") } else { (60, "1500ms") };
+    let ticks = TASKS - (WRITES + WRITES / GROUP + count + SLOW + 1) as usize;
+    format!(
+        "pictor: v1
+name: chaos
+dims:
+  t: {{ count: {ticks} }}
+  l: {{ count: {count} }}
+  s: {{ count: {SLOW} }}
+  i: {{ count: {WRITES} }}
+  g: {{ of: i, size: {GROUP} }}
+steps:
+- {{ name: tick, over: [t], noop: {{ duration: 20ms }} }}
+- {{ name: long, over: [l], noop: {{ duration: {long} }} }}
+- name: slow
+  over: [s]
+  command:
+    run: [sh, -c, 'echo slow >> {executed}; sleep 6; echo {{s}} > \"$0\"', \"{{output.n}}\"]
+    outputs: {{ n: n.txt }}
+  deliver: {{ n: \"slow/{{s}}.txt\" }}
+- name: write
+  over: [i]
+  command:
+    run: [sh, -c, 'echo write >> {executed}; sleep 0.1; seq 0 {{i}} > \"$0\"', \"{{output.n}}\"]
+    outputs: {{ n: n.txt }}
+  deliver: {{ n: \"write/{{i}}.txt\" }}
+- name: fold
+  over: [g]
+  needs: [write]
+  command:
+    run: [sh, -c, 'echo fold >> {executed}; cat \"$1\"/* | sort -n > \"$0\"',
+      \"{{output.n}}\", \"{{inputs.write}}\"]
+    outputs: {{ n: n.txt }}
+  deliver: {{ n: \"fold/{{g}}.txt\" }}
+- name: all
+  needs: [fold, tick, long, slow]
+  command:
+    run: [sh, -c, 'echo all >> {executed}; cat \"$1\"/* | sort -n > \"$0\"',
+      \"{{output.n}}\", \"{{inputs.fold}}\"]
+    outputs: {{ n: n.txt }}
+  deliver: {{ n: all.txt }}
+"
+    )
+}
+
+/// Every file that the job delivers, as an undisturbed run makes it.
+pub(crate) fn results() -> BTreeMap<String, String> {
+    let lines = |numbers: &[u32]| {
+        numbers.iter().fold(String::new(), |mut text, number| {
+            writeln!(text, "{number}").expect("a text has room");
+            text
+        })
+    };
+    let folded = |writes: std::ops::Range<u32>| {
+        let mut numbers: Vec<u32> = writes.flat_map(|i| 0..=i).collect();
+        numbers.sort_unstable();
+        lines(&numbers)
+    };
+    let mut files = BTreeMap::from([("all.txt".to_owned(), folded(0..WRITES))]);
+    files.extend((0..SLOW).map(|s| (format!("slow/{s}.txt"), lines(&[s]))));
+    files.extend((0..WRITES).map(|i| {
+        let all: Vec<u32> = (0..=i).collect();
+        (format!("write/{i}.txt"), lines(&all))
+    }));
+    let fold = |g| (format!("fold/{g}.txt"), folded(g * GROUP..(g + 1) * GROUP));
+    files.extend((0..WRITES / GROUP).map(fold));
+    files
+}
+
+/// How many executions of programs an undisturbed run has.
+pub(crate) fn programs() -> usize {
+    (WRITES + WRITES / GROUP + SLOW + 1) as usize
+}

@@ -1,0 +1,208 @@
+//! A storm: every few seconds something is killed, frozen or cut off, in an order that a seed decides.
+
+use crate::hosts::Farm;
+use crate::hosts::network::Host;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::thread::{Scope, sleep};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A part of the farm, by its place among those of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Server(usize),
+    Worker(usize),
+    Broker,
+    Database,
+    Objects,
+}
+
+/// What is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    /// `kill -9`; later it is started again.
+    Kill(Part),
+    /// SIGSTOP; later SIGCONT.
+    Freeze(Part),
+    /// Nothing that one sends reaches the other.
+    Cut(Part, Part),
+}
+
+/// One fault of the sequence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    at: Duration,
+    harm: Harm,
+    lasts: Duration,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, harm, lasts } = self;
+        write!(f, "{:5.1} s: {harm:?} for {:.1} s", at.as_secs_f64(), lasts.as_secs_f64())
+    }
+}
+
+/// Numbers that look random (splitmix64). The seed is printed; `PICTOR_SEED` sets it.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let given = std::env::var("PICTOR_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(1));
+        eprintln!("PICTOR_SEED={seed}");
+        Self(seed)
+    }
+
+    /// From 0 to one less than `end`.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(end).unwrap()).unwrap()
+    }
+
+    fn millis(&mut self, from: usize, to: usize) -> Duration {
+        Duration::from_millis((from + self.below(to - from)).try_into().unwrap())
+    }
+}
+
+/// The faults of so long a time.
+pub(crate) fn sequence(time: Duration) -> Vec<Fault> {
+    let mut dice = Dice::new();
+    let mut busy: BTreeMap<Part, Duration> = BTreeMap::new();
+    let (mut faults, mut at) = (Vec::new(), dice.millis(500, 1500));
+    while at < time {
+        let harm = harm(&mut dice);
+        let lasts = match harm {
+            Harm::Kill(_) => dice.millis(0, 3_000),
+            Harm::Freeze(_) | Harm::Cut(..) => dice.millis(2_000, 15_000),
+        };
+        // What is harmed already, or has only just been started again, is left alone.
+        let (hurt, rest) = match harm {
+            Harm::Kill(part) => (vec![part], 3),
+            Harm::Freeze(part) => (vec![part], 1),
+            Harm::Cut(one, other) => (vec![one, other], 0),
+        };
+        if hurt.iter().any(|part| busy.get(part).is_some_and(|until| *until > at)) {
+            continue;
+        }
+        let until = at + lasts + Duration::from_secs(rest);
+        busy.extend(hurt.into_iter().map(|part| (part, until)));
+        faults.push(Fault { at, harm, lasts });
+        at += dice.millis(1_000, 3_000);
+    }
+    faults
+}
+
+fn harm(dice: &mut Dice) -> Harm {
+    let part = |dice: &mut Dice| match dice.below(10) {
+        0..4 => Part::Worker(dice.below(3)),
+        4..7 => Part::Server(dice.below(2)),
+        7..9 => Part::Database,
+        _ => Part::Broker,
+    };
+    match dice.below(3) {
+        0 => Harm::Kill(part(dice)),
+        1 => Harm::Freeze(part(dice)),
+        _ => {
+            let server = Part::Server(dice.below(2));
+            let worker = Part::Worker(dice.below(3));
+            let pairs = [
+                (server, Part::Database),
+                (server, Part::Broker),
+                (worker, Part::Broker),
+                (worker, server),
+                (worker, Part::Objects),
+                (Part::Server(0), Part::Server(1)),
+            ];
+            let (one, other) = pairs[dice.below(pairs.len())];
+            Harm::Cut(one, other)
+        }
+    }
+}
+
+/// Does all that to the farm, and puts it right again. `progress` says how far the work is.
+pub(crate) fn rage(farm: &mut Farm, faults: &[Fault], progress: impl Fn() -> usize) {
+    let start = Instant::now();
+    // What is to be put right, and when.
+    let mut open: Vec<(Duration, Harm)> = Vec::new();
+    std::thread::scope(|scope| {
+        for fault in faults {
+            settle(farm, scope, &mut open, (start, fault.at));
+            wait(start, fault.at);
+            eprintln!("{fault}; {} programs were executed", progress());
+            begin(farm, fault.harm);
+            open.push((fault.at + fault.lasts, fault.harm));
+        }
+        settle(farm, scope, &mut open, (start, Duration::MAX));
+    });
+}
+
+fn wait(start: Instant, at: Duration) {
+    sleep(at.saturating_sub(start.elapsed()));
+}
+
+/// Puts right what is due by then, in its order.
+fn settle<'s>(
+    farm: &mut Farm,
+    scope: &'s Scope<'s, '_>,
+    open: &mut Vec<(Duration, Harm)>,
+    (start, by): (Instant, Duration),
+) {
+    open.sort_by_key(|(at, _)| *at);
+    let due = open.partition_point(|(at, _)| *at <= by);
+    for (at, harm) in open.drain(..due) {
+        wait(start, at);
+        end(farm, scope, harm);
+    }
+}
+
+fn begin(farm: &mut Farm, harm: Harm) {
+    match harm {
+        Harm::Kill(Part::Server(i)) => farm.servers[i].kill9(),
+        Harm::Kill(Part::Worker(i)) => farm.workers[i].kill9(),
+        Harm::Kill(Part::Broker) => farm.services.rabbit.kill9(),
+        Harm::Kill(_) => farm.services.postgres.kill9(),
+        Harm::Freeze(Part::Server(i)) => farm.servers[i].signal(Signal::STOP),
+        Harm::Freeze(Part::Worker(i)) => farm.workers[i].signal(Signal::STOP),
+        Harm::Freeze(Part::Broker) => farm.services.rabbit.freeze(),
+        Harm::Freeze(_) => farm.services.postgres.freeze(),
+        Harm::Cut(one, other) => farm.network.cut(&host(farm, one), &host(farm, other)),
+    }
+}
+
+fn end<'s>(farm: &mut Farm, scope: &'s Scope<'s, '_>, harm: Harm) {
+    match harm {
+        Harm::Kill(Part::Server(i)) => farm.servers[i].start(),
+        Harm::Kill(Part::Worker(i)) => farm.workers[i].start(),
+        // A broker needs up to ten seconds to start; the storm goes on meanwhile.
+        Harm::Kill(Part::Broker) => {
+            let (host, rabbit) = (farm.services.broker.clone(), farm.services.rabbit.clone());
+            scope.spawn(move || host.inside(|| rabbit.start_again()));
+        }
+        Harm::Kill(_) => {
+            let (host, postgres) = (farm.services.database.clone(), farm.services.postgres.clone());
+            scope.spawn(move || host.inside(|| postgres.start_again()));
+        }
+        Harm::Freeze(Part::Server(i)) => farm.servers[i].signal(Signal::CONT),
+        Harm::Freeze(Part::Worker(i)) => farm.workers[i].signal(Signal::CONT),
+        Harm::Freeze(Part::Broker) => farm.services.rabbit.thaw(),
+        Harm::Freeze(_) => farm.services.postgres.thaw(),
+        Harm::Cut(one, other) => farm.network.heal(&host(farm, one), &host(farm, other)),
+    }
+}
+
+fn host(farm: &Farm, part: Part) -> Arc<Host> {
+    match part {
+        Part::Server(i) => farm.servers[i].host.clone(),
+        Part::Worker(i) => farm.workers[i].host.clone(),
+        Part::Broker => farm.services.broker.clone(),
+        Part::Database => farm.services.database.clone(),
+        Part::Objects => farm.services.objects.clone(),
+    }
+}

@@ -1,0 +1,365 @@
+//! The command line against a server: `pictor serve` on this machine, with its own worker, and every verb
+//! that speaks to it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+use std::path::PathBuf;
+use std::process::Command;
+use support::{Place, Running, Said, blender, files, pictures, until};
+
+/// A server with a worker of its own, and people who speak to it from another folder.
+struct Farm {
+    place: Place,
+    address: String,
+    _server: Running,
+}
+
+impl Farm {
+    fn start() -> Self {
+        let place = Place::new();
+        let data = place.path("server").display().to_string();
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
+        let mut server = place.start(&serve);
+        let line = server.wait_for("http://127.0.0.1:");
+        let at = line.find("http://").unwrap();
+        let address = line[at..].split_whitespace().next().unwrap();
+        let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
+        until("the server has made a token", || place.path("server/admin-token").exists());
+        Self { place, address, _server: server }
+    }
+
+    /// `pictor` with the server and a token in its environment.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(arguments);
+        command.env("PICTOR_SERVER", &self.address);
+        command.env("PICTOR_TOKEN_FILE", self.place.path("server/admin-token"));
+        command
+    }
+
+    fn pictor(&self, arguments: &[&str]) -> Said {
+        Running::start(&mut self.command(arguments)).finish()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> Said {
+        let said = self.pictor(arguments);
+        assert_eq!(said.code, Some(0), "pictor {arguments:?}\n{said}");
+        said
+    }
+
+    fn json(&self, arguments: &[&str]) -> Json {
+        let said = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}\n{said}"))
+    }
+
+    /// Submits a job; the run's id.
+    fn submit(&self, job: &str) -> String {
+        self.place.write("job.yaml", job);
+        self.json(&["submit", "job.yaml"])["id"].as_str().unwrap().to_owned()
+    }
+
+    fn state(&self, run: &str) -> Json {
+        self.json(&["show", run])["line"]["state"].take()
+    }
+}
+
+const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
+const LONG: &str = "pictor: v1\nname: long\nsteps: [{ name: a, noop: { duration: 100s } }]\n";
+
+#[test]
+fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
+    let farm = Farm::start();
+    let long = farm.submit(LONG);
+    farm.ok(&["runs"]).expect(0, &[&long, "running", "admin"]);
+    farm.ok(&["show", &long]).expect(0, &[&long, "running", "STEP", "a"]);
+    farm.ok(&["tasks", &long]).expect(0, &["TASK", "ATTEMPT"]);
+    assert_eq!(farm.json(&["tasks", &long, "--step", "a"])["name"], "a");
+    farm.ok(&["pause", &long]).expect(0, &["is paused"]);
+    assert_eq!(farm.state(&long), "paused");
+    farm.ok(&["resume", &long]).expect(0, &["goes on"]);
+    farm.ok(&["priority", &long, "-7"]);
+    assert_eq!(farm.json(&["show", &long])["view"]["priority"], -7);
+    farm.ok(&["cancel", &long]).expect(0, &["is cancelled"]);
+    farm.ok(&["show", &long, "--watch"]).expect(0, &["cancelled"]);
+    farm.pictor(&["pause", &long]).expect(1, &["is over", "run_is_over"]);
+    farm.ok(&["retry", &long]).expect(0, &["1 tasks of"]);
+    assert_eq!(farm.state(&long), "running");
+    farm.ok(&["cancel", &long]);
+    // The same words about runs of this machine still mean this machine.
+    farm.place.write("job.yaml", NOOP);
+    let here = farm.place.run(&[]).expect(0, &[]).run_id();
+    farm.place.ok(&["show", &here]).expect(0, &["succeeded"]);
+    farm.pictor(&["show", &here]).expect(1, &["there is no run", "not_found"]);
+}
+
+#[test]
+fn what_goes_wrong_is_told_in_a_sentence() {
+    let farm = Farm::start();
+    farm.place.write("job.yaml", "pictor: v1\nname: x\nstpes: []\n");
+    farm.pictor(&["submit", "job.yaml"]).expect(2, &["stpes", "job.yaml:3"]);
+    farm.pictor(&["show", "x"]).expect(1, &["there is no run `x`", "(not_found)"]);
+    let mut nobody = farm.place.command(&["runs", "--server", "http://127.0.0.1:9"]);
+    Running::start(&mut nobody).finish().expect(1, &["reach http://127.0.0.1:9", "refused"]);
+    let mut stranger = farm.command(&["runs", "--token", "pictor_x_y"]);
+    stranger.env_remove("PICTOR_TOKEN_FILE");
+    Running::start(&mut stranger).finish().expect(1, &["(unauthorized)", "--token-file"]);
+    farm.place.pictor(&["submit", "job.yaml"]).expect(1, &["which server?", "--server"]);
+}
+
+#[test]
+fn the_server_and_the_token_may_stand_in_the_configuration() {
+    let farm = Farm::start();
+    let text = format!("server = {:?}\ntoken_file = {:?}\n", farm.address, "the-token");
+    farm.place.write("config/pictor/config.toml", &text);
+    let token = farm.place.path("server/admin-token");
+    std::fs::copy(token, farm.place.path("config/pictor/the-token")).unwrap();
+    let run = farm.submit(NOOP);
+    farm.place.ok(&["runs"]).expect(0, &[&run]);
+    // Whoever names a data folder or no server means this machine.
+    let here = ["there are no runs in"];
+    farm.place.pictor(&["runs", "--data", "elsewhere"]).expect(1, &here);
+    farm.place.pictor(&["runs", "--server", ""]).expect(1, &here);
+}
+
+#[test]
+fn a_log_is_followed_until_its_task_is_over() {
+    let farm = Farm::start();
+    let go = farm.place.path("go").display().to_string();
+    let script = format!("echo first; while [ ! -e '{go}' ]; do sleep 0.05; done; echo last");
+    let run = farm.submit(&format!(
+        "pictor: v1\nname: talk\nsteps:\n- name: a\n  command: {{ run: [sh, -c, \"{script}\"] }}\n"
+    ));
+    let mut follow = Running::start(&mut farm.command(&["logs", &run, "a", "--follow"]));
+    follow.wait_for("first");
+    std::fs::write(&go, "").unwrap();
+    follow.wait_for("last");
+    follow.finish().expect(0, &[]);
+    farm.ok(&["logs", &run, "a"]).expect(0, &["a attempt 1", "first\nlast"]);
+}
+
+#[test]
+fn whoever_stops_waiting_does_not_stop_the_run() {
+    let farm = Farm::start();
+    farm.place.write("job.yaml", LONG);
+    let mut waiting = Running::start(&mut farm.command(&["submit", "job.yaml", "--wait"]));
+    let line = waiting.wait_for("get its results with");
+    let run = line.split(':').next().unwrap().to_owned();
+    waiting.signal(Signal::INT);
+    waiting.finish().expect(130, &["goes on", "pictor show"]);
+    assert_eq!(farm.state(&run), "running");
+    farm.ok(&["cancel", &run]);
+    farm.place.write("bad.yaml", "pictor: v1\nname: bad\nretry: { attempts: 1 }\nsteps: [{ name: a, command: { run: [\"false\"] } }]\n");
+    farm.pictor(&["submit", "bad.yaml", "--wait"]).expect(1, &["failed", "1 failed"]);
+}
+
+/// A scene in `shots/` with a texture beside it, one elsewhere and a library that has one itself.
+const SCENE: &str = r#"
+import bpy, os, sys
+out = sys.argv[sys.argv.index("--") + 1]
+
+def picture(name, colour):
+    path = os.path.join(out, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    image = bpy.data.images.new("made", 2, 2)
+    image.pixels = colour * 4
+    image.filepath_raw, image.file_format = path, "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    return path
+
+def paint(item, path, stored):
+    image = bpy.data.images.load(path)
+    image.filepath = stored
+    material = bpy.data.materials.new("painted")
+    material.use_nodes = True
+    tree = material.node_tree
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = image
+    glow = tree.nodes.new("ShaderNodeEmission")
+    tree.links.new(node.outputs["Color"], glow.inputs["Color"])
+    tree.links.new(glow.outputs[0], tree.nodes["Material Output"].inputs["Surface"])
+    item.data.materials.clear()
+    item.data.materials.append(material)
+
+def save(name):
+    path = os.path.join(out, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=False)
+    return path
+
+red, green = picture("textures/red.png", [1, 0, 0, 1]), picture("library/green.png", [0, 1, 0, 1])
+far = picture("far/blue.png", [0, 0, 1, 1])
+bpy.ops.wm.read_factory_settings()
+bpy.data.objects["Cube"].name = "Green"
+paint(bpy.data.objects["Green"], green, "//green.png")
+library = save("library/green.blend")
+bpy.ops.wm.read_factory_settings()
+scene = bpy.context.scene
+scene.render.engine, scene.cycles.samples = "CYCLES", 1
+scene.cycles.use_adaptive_sampling = scene.cycles.use_denoising = False
+scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = 48, 32, 100
+save("shots/scene.blend")
+paint(bpy.data.objects["Cube"], red, "//../textures/red.png")
+with bpy.data.libraries.load(library, link=True) as (_, to):
+    to.objects = ["Green"]
+bpy.data.libraries["green.blend"].filepath = "//../library/green.blend"
+scene.collection.objects.link(to.objects[0])
+bpy.ops.mesh.primitive_cube_add(location=(0, 3, 0))
+paint(bpy.context.object, far, far)
+save("shots/scene.blend")
+"#;
+
+const RENDER: &str = "pictor: v1\nname: painted\nrender:\n  scene: project/shots/scene.blend\n  \
+                      frames: 1-2\n  seed: 3\n  output: { preview: png }\n";
+
+fn project(farm: &Farm) -> PathBuf {
+    let script = farm.place.write("scene.py", SCENE);
+    let project = farm.place.path("project");
+    std::fs::create_dir_all(&project).unwrap();
+    blender(&script, &project);
+    farm.place.write("job.yaml", RENDER);
+    project
+}
+
+#[test]
+fn a_scene_is_rendered_with_everything_that_it_needs_and_its_results_come_back() {
+    let farm = Farm::start();
+    let project = project(&farm);
+    let here = farm.place.run(&[]);
+    here.expect(0, &["4 files in"]);
+    let expected = farm.place.results();
+    let tried = farm.ok(&["submit", "job.yaml", "--dry-run"]);
+    tried.expect(0, &["6 files", "nothing was sent or started"]);
+    let said = farm.pictor(&["submit", "job.yaml", "--wait", "--out", "fetched"]);
+    said.expect(0, &["sent 6 files", "0 were there already", "succeeded", "4 files in"]);
+    let fetched = files(&farm.place.path("fetched"));
+    assert!(fetched.keys().eq(expected.keys()), "{:?}", fetched.keys());
+    for frame in ["frames/0001.exr", "frames/0002.exr"] {
+        let (far, near) =
+            (farm.place.path("fetched").join(frame), farm.place.path("out").join(frame));
+        // The farm sees the same textures and the same library.
+        pictures::assert_same(&far, &near);
+    }
+    // Nothing is sent twice, and a changed file alone is sent again.
+    let run = farm.json(&["submit", "job.yaml", "--priority", "5"]);
+    assert_eq!(run["priority"], 5);
+    std::fs::copy(project.join("far/blue.png"), project.join("textures/red.png")).unwrap();
+    farm.ok(&["submit", "job.yaml"]).expect(0, &["sent 1 files", "4 were there already"]);
+    // A texture that is not there stops the submission, unless somebody wants it like this.
+    std::fs::remove_file(project.join("far/blue.png")).unwrap();
+    let lacks = ["image `blue.png` of material `painted", "blue.png is not there"];
+    farm.pictor(&["submit", "job.yaml"]).expect(2, &lacks).expect(2, &["--allow-missing"]);
+    farm.ok(&["submit", "job.yaml", "--allow-missing"]).expect(0, &["warning: image"]);
+}
+
+#[test]
+fn only_results_that_are_missing_or_differ_are_fetched() {
+    let farm = Farm::start();
+    let run = farm.submit(
+        "pictor: v1\nname: write\ndims: { i: { count: 20 } }\nsteps:\n- name: a\n  over: [i]\n  \
+         command:\n    run: [sh, -c, \"echo {i} > {output.x}; head -c 100000 /dev/zero >> {output.x}\"]\n    \
+         outputs: { x: x.txt }\n  deliver: { x: \"all/{i:03}.txt\" }\n",
+    );
+    farm.ok(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
+    let download =
+        |more: &[&str]| farm.json(&[&["download", &run, "--out", "fetched"], more].concat());
+    assert_eq!(download(&["00?.txt"])["fetched"], 10);
+    let said = download(&[]);
+    assert_eq!((&said["fetched"], said["files"].as_array().unwrap().len()), (&10.into(), 20));
+    assert_eq!(download(&[])["fetched"], 0);
+    let whole = files(&farm.place.path("fetched"));
+    // One is gone, one is broken but as long, one is too short.
+    let path = |n: u32| farm.place.path(&format!("fetched/all/{n:03}.txt"));
+    std::fs::remove_file(path(1)).unwrap();
+    std::fs::write(path(2), vec![b'x'; 100_002]).unwrap();
+    std::fs::write(path(3), "short").unwrap();
+    assert_eq!(download(&[])["fetched"], 3);
+    assert_eq!(files(&farm.place.path("fetched")), whole);
+}
+
+#[test]
+fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
+    const FILES: usize = 3_000;
+    let farm = Farm::start();
+    project(&farm);
+    for number in 1..=FILES {
+        farm.place.write(&format!("project/frames/f_{number:05}.png"), &number.to_string());
+    }
+    let script = farm.place.write(
+        "more.py",
+        "import bpy, sys, os\n\
+         folder = sys.argv[sys.argv.index('--') + 1]\n\
+         bpy.ops.wm.open_mainfile(filepath=os.path.join(folder, 'shots/scene.blend'))\n\
+         image = bpy.data.images.load(os.path.join(folder, 'frames/f_00001.png'))\n\
+         image.source, image.use_fake_user = 'SEQUENCE', True\n\
+         image.filepath = '//../frames/f_00001.png'\n\
+         bpy.ops.wm.save_mainfile()\n",
+    );
+    blender(&script, &farm.place.path("project"));
+    let sent = format!("sent {} files", FILES + 6);
+    farm.ok(&["submit", "job.yaml"]).expect(0, &[&sent, "0 were there already"]);
+    let again = farm.ok(&["submit", "job.yaml"]);
+    assert!(!again.err.contains("sent"), "{again}");
+}
+
+#[test]
+fn schedules_are_made_listed_triggered_and_removed() {
+    let farm = Farm::start();
+    farm.place.write("job.yaml", NOOP);
+    let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 2 * * *"];
+    let said = farm.ok(&[&add[..], &["--zone", "Europe/Berlin", "--jitter", "5m"]].concat());
+    let times: Vec<&str> = said.out.lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(times.len(), 5, "{said}");
+    assert!(times.iter().all(|time| time.contains("02:00")), "{said}");
+    farm.pictor(&add).expect(1, &["nightly", "already", "(conflict)"]);
+    farm.ok(&["schedule", "list"]).expect(0, &["nightly", "0 2 * * *", "Europe/Berlin"]);
+    let run = farm.json(&["schedule", "trigger", "nightly"])["run"].as_str().unwrap().to_owned();
+    farm.ok(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
+    farm.ok(&["schedule", "show", "nightly"]).expect(0, &["started", &run, "overlap: skip"]);
+    farm.ok(&["schedule", "pause", "nightly"]);
+    farm.ok(&["schedule", "list"]).expect(0, &["paused"]);
+    farm.ok(&["schedule", "resume", "nightly"]).expect(0, &["starts runs again"]);
+    farm.ok(&["schedule", "remove", "nightly"]);
+    farm.pictor(&["schedule", "show", "nightly"]).expect(1, &["there is no schedule `nightly`"]);
+    let bad = ["schedule", "add", "x", "job.yaml", "--cron", "61 2 * * *"];
+    farm.pictor(&bad).expect(1, &["invalid_request"]);
+    farm.pictor(&[&add[..], &["--overlap", "never"]].concat()).expect(2, &["skip", "replace"]);
+}
+
+#[test]
+fn tokens_are_made_for_a_role_and_worthless_once_revoked() {
+    let farm = Farm::start();
+    let run = farm.submit(NOOP);
+    let made = farm.ok(&["token", "add", "ann", "--role", "viewer"]);
+    let token = made.out.trim().to_owned();
+    assert!(token.starts_with("pictor_") && token.lines().count() == 1, "{made}");
+    let ann = |arguments: &[&str]| {
+        let mut command = farm.command(arguments);
+        command.env_remove("PICTOR_TOKEN_FILE").env("PICTOR_TOKEN", &token);
+        Running::start(&mut command).finish()
+    };
+    ann(&["runs"]).expect(0, &[&run]);
+    ann(&["cancel", &run]).expect(1, &["(forbidden)"]);
+    farm.ok(&["token", "list"]).expect(0, &["ann", "viewer", "valid"]);
+    let id = token.split('_').nth(1).unwrap();
+    farm.ok(&["token", "revoke", id]);
+    farm.ok(&["token", "list"]).expect(0, &["revoked"]);
+    ann(&["runs"]).expect(1, &["(unauthorized)"]);
+}
+
+#[test]
+fn workers_are_listed_and_taken_out_of_service() {
+    let farm = Farm::start();
+    let worker = farm.json(&["workers"]);
+    let id = worker["id"].to_string();
+    farm.ok(&["workers"]).expect(0, &["WORKER", "enabled"]);
+    farm.ok(&["workers", &id]).expect(0, &["processors", "of memory"]);
+    farm.ok(&["workers", &id, "--set", "disabled"]).expect(0, &["disabled"]);
+    let run = farm.submit(NOOP);
+    assert_eq!(farm.state(&run), "running");
+    farm.ok(&["workers", &id, "--set", "enabled"]);
+    farm.ok(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
+    farm.pictor(&["workers", &id, "--set", "asleep"]).expect(2, &["enabled", "draining"]);
+}

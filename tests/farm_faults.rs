@@ -1,0 +1,276 @@
+//! One fault at a time: what dies, what is lost and what is forged changes nothing about what was done.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
+
+mod hosts;
+mod support;
+
+use hosts::Farm;
+use hosts::daemon::Daemon;
+use hosts::history::{attempts, count, created_ms, one_success_each, rejected};
+use pictor_tasks::message::{Execution, Outcome, Products, Report, RunId, StepKey, TaskEnd};
+use pictor_tasks::message::{Try, What, WorkerId};
+use reqwest::Method;
+use rustix::process::Signal;
+use serde_json::{Value as Json, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{render_job, soak, until};
+
+/// How many lines a file has that every execution of a task adds one to.
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+/// Programs of a step over `i` that each add a line to the file `executed` and go on when `gate` is there.
+fn gated(farm: &Farm, count: u32) -> String {
+    let path = |name| farm.place.path(name).display().to_string();
+    format!(
+        "pictor: v1\nname: gated\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: wait\n  \
+         over: [i]\n  command: {{ run: [sh, -c, 'echo >> {}; while [ ! -e {} ]; do sleep 0.05; \
+         done'] }}\n",
+        path("executed"),
+        path("gate"),
+    )
+}
+
+fn open_gate(farm: &Farm) {
+    farm.place.write("gate", "");
+}
+
+/// Programs that take this long each.
+fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
+    let executed = farm.place.path("executed").display().to_string();
+    format!(
+        "pictor: v1\nname: sleepers\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: sleep\n  \
+         over: [i]\n  command: {{ run: [sh, -c, 'echo >> {executed}; exec sleep {seconds}'] }}\n"
+    )
+}
+
+/// The broker's management API, in the virtual host of the farm.
+fn manage(farm: &Farm, method: &str, path: &str, body: &str) -> String {
+    let rabbit = &farm.services.rabbit;
+    farm.services.broker.inside(|| rabbit.manage(method, &format!("/api/{path}"), body))
+}
+
+/// Puts a message into the reports queue, as somebody could who has got at the broker.
+fn smuggle(farm: &Farm, payload: &str) {
+    let body = json!({
+        "properties": {}, "routing_key": "pictor.reports", "payload": payload,
+        "payload_encoding": "string",
+    });
+    let answer = manage(farm, "POST", "exchanges/%2f/pictor.reports/publish", &body.to_string());
+    assert!(answer.contains("\"routed\":true"), "{answer}");
+}
+
+/// Waits until a queue holds messages that nobody has taken, and throws them away.
+fn purge(farm: &Farm, queue: &str) {
+    until("messages wait", || {
+        let told = manage(farm, "GET", &format!("queues/%2f/{queue}"), "");
+        let told: Json = serde_json::from_str(&told).unwrap();
+        told["messages_ready"].as_u64().unwrap_or(0) > 0
+    });
+    manage(farm, "DELETE", &format!("queues/%2f/{queue}/contents"), "");
+}
+
+#[test]
+fn a_broker_that_is_purged_loses_nothing() {
+    let mut farm = Farm::start(&[2, 2]);
+    let run = farm.api.submit(&sleepers(&farm, 80, "0.2"));
+    let executed = farm.place.path("executed");
+    until("work has begun", || lines(&executed) >= 8);
+    // Assignments that a worker did not come to.
+    farm.workers[0].kill9();
+    purge(&farm, "pictor.worker.1");
+    farm.workers[0].start();
+    // Reports that workers believe to be heard.
+    farm.servers.iter_mut().for_each(Daemon::kill9);
+    purge(&farm, "pictor.reports");
+    farm.servers.iter_mut().for_each(Daemon::start);
+    farm.api.until_succeeded(&run);
+    assert_eq!(one_success_each(&attempts(&farm, &run)).len(), 80);
+}
+
+#[test]
+fn a_database_that_is_away_costs_no_task_and_no_lease() {
+    let farm = Farm::start(&[2, 2]);
+    let away = Duration::from_secs(if soak() { 60 } else { 15 });
+    // Some are claimed and outlast the lease; some end while nobody can write that down.
+    let run = farm.api.submit(&sleepers(&farm, 8, "9"));
+    let short = farm.api.submit(&sleepers(&farm, 40, "0.2"));
+    let executed = farm.place.path("executed");
+    until("work has begun", || lines(&executed) > 8);
+    let postgres = &farm.services.postgres;
+    postgres.kill9();
+    std::thread::sleep(away);
+    farm.services.database.inside(|| postgres.start_again());
+    for (run, tasks) in [(run, 8), (short, 40)] {
+        farm.api.until_succeeded(&run);
+        let ended = attempts(&farm, &run);
+        assert_eq!(one_success_each(&ended).len(), tasks);
+        assert_eq!(ended.len(), tasks, "no attempt was lost: {ended:?}");
+    }
+    assert_eq!(lines(&executed), 48, "nothing was executed twice");
+}
+
+#[test]
+fn a_broker_that_is_away_costs_no_task_and_no_lease() {
+    let farm = Farm::start(&[2, 2]);
+    let run = farm.api.submit(&sleepers(&farm, 12, "7"));
+    let executed = farm.place.path("executed");
+    until("work has begun", || lines(&executed) >= 4);
+    let rabbit = &farm.services.rabbit;
+    rabbit.kill9();
+    std::thread::sleep(Duration::from_secs(if soak() { 60 } else { 12 }));
+    farm.services.broker.inside(|| rabbit.start_again());
+    farm.api.until_succeeded(&run);
+    let ended = attempts(&farm, &run);
+    assert_eq!(one_success_each(&ended).len(), 12);
+    assert_eq!(ended.len(), 12, "no attempt was lost: {ended:?}");
+}
+
+#[test]
+fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
+    let farm = Farm::start(&[1, 1]);
+    let run = farm.api.submit(&gated(&farm, 2));
+    let executed = farm.place.path("executed");
+    until("both run", || lines(&executed) == 2);
+    let end = |index| TaskEnd {
+        task: Try { index, attempt: 1 },
+        started_ms: 1,
+        took_ms: 1,
+        outcome: Outcome::Succeeded(Products::default()),
+    };
+    let report = |worker, index| {
+        let key = StepKey { run: RunId(run.as_str().into()), step: 0, generation: 0 };
+        let what = What::Ended(vec![end(index)]);
+        json!(Report { worker: WorkerId(worker), key, execution: Execution(7), what })
+    };
+    let forged = format!("1-{}", "0".repeat(32));
+    let said = |message: Json, tickets: Json| {
+        json!({ "report": { "message": message, "tickets": tickets } }).to_string()
+    };
+    let before = farm.api.metric("pictor_rejected_messages_total");
+    smuggle(&farm, "{ this is no message");
+    // Whoever of the two has the task: one of these is in its name, one in another's.
+    smuggle(&farm, &said(report(1, 0), json!([forged])));
+    smuggle(&farm, &said(report(2, 0), json!([forged])));
+    smuggle(&farm, &said(report(1, 0), json!([])));
+    until("all four are kept", || rejected(&farm).len() == 4);
+    let reasons = rejected(&farm);
+    assert_eq!(reasons[0].1, b"{ this is no message");
+    assert!(reasons[0].0.contains("cannot be read"), "{}", reasons[0].0);
+    assert!(reasons[1].0.contains("ticket is not valid"), "{}", reasons[1].0);
+    assert!(reasons[2].0.contains("ticket is not valid"), "{}", reasons[2].0);
+    assert!(reasons[3].0.contains("0 tickets"), "{}", reasons[3].0);
+    assert!((farm.api.metric("pictor_rejected_messages_total") - before - 4.0).abs() < 0.5);
+    assert!(attempts(&farm, &run).is_empty());
+    // What came after them is not held up.
+    open_gate(&farm);
+    farm.api.until_succeeded(&run);
+    assert_eq!(attempts(&farm, &run).len(), 2);
+    assert_eq!(rejected(&farm).len(), 4);
+}
+
+#[test]
+fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wakes() {
+    let mut farm = Farm::start(&[1]);
+    let run = farm.api.submit(&gated(&farm, 1));
+    let executed = farm.place.path("executed");
+    until("it is claimed", || farm.api.run(&run)["tasks"]["running"] == 1);
+    farm.workers[0].signal(Signal::STOP);
+    farm.add_worker(1);
+    until("its lease ends and the other one has the task", || lines(&executed) == 2);
+    open_gate(&farm);
+    farm.api.until_succeeded(&run);
+    let before = format!("{:?}", attempts(&farm, &run));
+    farm.workers[0].signal(Signal::CONT);
+    // It has given its execution up, or reported it and was not believed, when it gets new work.
+    let next = farm.api.submit(&sleepers(&farm, 2, "3"));
+    farm.api.until_succeeded(&next);
+    let workers = attempts(&farm, &next).iter().map(|a| a.worker).collect::<Vec<_>>();
+    assert!(workers.contains(&1) && workers.contains(&2), "{workers:?}");
+    let ended = attempts(&farm, &run);
+    assert_eq!(format!("{ended:?}"), before);
+    assert_eq!((count(&ended, 4), count(&ended, 1), ended.len()), (1, 1, 2));
+}
+
+#[test]
+fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
+    let farm = Farm::start(&[2]);
+    let run = farm.api.submit(&sleepers(&farm, 60, "0.5"));
+    let executed = farm.place.path("executed");
+    until("work has begun", || lines(&executed) > 4);
+    let (first, epoch) = farm.owner().unwrap();
+    farm.servers[first].signal(Signal::STOP);
+    until("the other server takes over", || farm.owner() == Some((1 - first, epoch + 1)));
+    let known = lines(&executed);
+    until("work goes on", || lines(&executed) > known + 4);
+    farm.servers[first].signal(Signal::CONT);
+    farm.api.until_succeeded(&run);
+    let ended = attempts(&farm, &run);
+    assert_eq!(one_success_each(&ended).len(), 60);
+    assert_eq!(farm.owner(), Some((1 - first, epoch + 1)), "it did not come back as the owner");
+    // It has noticed, stands by, and answers by asking the owner.
+    until("it stands by", || {
+        let asked = farm.api.ask(first, Method::GET, &format!("/v1/runs/{run}"), None);
+        asked.is_some_and(|(status, text)| status.is_success() && text.contains("succeeded"))
+    });
+}
+
+/// Programs of tasks that run now: they are in the folders of workers.
+fn running(farm: &Farm, program: &str) -> usize {
+    farm.processes().iter().filter(|line| line.contains(program)).count()
+}
+
+#[test]
+fn cancel_reaches_another_host_in_less_than_two_seconds() {
+    let farm = Farm::start(&[1]);
+    let command = farm.api.submit(&sleepers(&farm, 1, "600"));
+    until("the command runs", || running(&farm, "sleep 600") > 0);
+    cancel(&farm, &command, "sleep 600");
+
+    let job = farm.place.write("job.yaml", &render_job("plain.blend", "  samples: 900000\n"));
+    let job = job.display().to_string();
+    let said = farm.pictor(&["submit", &job, "--json"]);
+    said.expect(0, &[]);
+    let line: Json = serde_json::from_str(said.out.lines().last().unwrap()).unwrap();
+    let run = line["run"].as_str().or(line["id"].as_str()).unwrap();
+    let rendering = |task: &Json| task["step"] == "render" && task["progress"].as_f64().is_some();
+    until("samples are rendered", || {
+        farm.api.all(&format!("/v1/runs/{run}/tasks")).iter().any(rendering)
+    });
+    assert!(running(&farm, "blender") > 0);
+    cancel(&farm, run, "blender");
+}
+
+fn cancel(farm: &Farm, run: &str, program: &str) {
+    let started = Instant::now();
+    farm.api.post(&format!("/v1/runs/{run}/cancel"), &json!({}));
+    until("it is gone", || running(farm, program) == 0);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_run_of_higher_priority_goes_before_a_hundred_thousand_waiting_tasks() {
+    const SLOTS: u32 = 2;
+    let farm = Farm::start(&[SLOTS]);
+    let crowd = farm.api.submit(&sleepers(&farm, 100_000, "2"));
+    let executed = farm.place.path("executed");
+    until("the crowd is at work", || lines(&executed) >= 5);
+    let urgent = sleepers(&farm, 1, "0").replace("steps:", "priority: 100\nsteps:");
+    let urgent = farm.api.submit(&urgent);
+    farm.api.until_succeeded(&urgent);
+    let submitted = created_ms(&farm, &urgent);
+    let started = attempts(&farm, &urgent)[0].started_ms;
+    // Those that began before it have ended or will soon: all starts are known then.
+    let known = lines(&executed);
+    until("the next ones have begun", || lines(&executed) > known + 2);
+    farm.api.post(&format!("/v1/runs/{crowd}/cancel"), &json!({}));
+    until("the crowd is cancelled", || farm.api.run(&crowd)["state"] == "cancelled");
+    let between = attempts(&farm, &crowd)
+        .iter()
+        .filter(|attempt| (submitted..started).contains(&attempt.started_ms))
+        .count();
+    assert!(between <= SLOTS as usize, "{between} tasks went before it");
+}

@@ -1,0 +1,209 @@
+//! A farm on several hosts of this machine: the real binary, and a Postgres, a RabbitMQ and an S3 service of
+//! its own. Everything ends with the test, also if the test is killed.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod api;
+pub(crate) mod daemon;
+mod forwarder;
+pub(crate) mod history;
+pub(crate) mod network;
+
+use crate::support::{Place, until};
+use api::Api;
+use daemon::Daemon;
+use network::{Host, Network};
+use pictor_test_servers::{Postgres, RabbitMq, S3};
+use std::sync::Arc;
+
+/// So that a test that kills workers does not wait for the minute after which they are given up.
+const SETTINGS: &str = "[server]\nlease = \"12s\"\n";
+/// The broker gives up a silent connection after two of these, not after two times 10 s.
+const BROKER: &str = "heartbeat = 3\n";
+
+/// The services that a farm stands on, each on a host of its own.
+pub(crate) struct Services {
+    pub(crate) postgres: Postgres,
+    pub(crate) rabbit: RabbitMq,
+    s3: S3,
+    pub(crate) database: Arc<Host>,
+    pub(crate) broker: Arc<Host>,
+    pub(crate) objects: Arc<Host>,
+    bucket: String,
+}
+
+impl Services {
+    fn start(network: &Network) -> Self {
+        let hosts = [network.host(), network.host(), network.host()];
+        let [database, broker, objects] = hosts;
+        let (postgres, rabbit) = std::thread::scope(|scope| {
+            let rabbit = scope.spawn(|| broker.inside(|| RabbitMq::private(BROKER)));
+            let postgres = database.inside(Postgres::private);
+            (postgres, rabbit.join().unwrap())
+        });
+        let s3 = objects.inside(S3::start);
+        let bucket = s3.bucket();
+        database.publish(postgres.port());
+        broker.publish(rabbit.port());
+        broker.publish(port_of(&rabbit.management_url()));
+        objects.publish(port_of(s3.endpoint()));
+        Self { postgres, rabbit, s3, database, broker, objects, bucket }
+    }
+}
+
+/// The port of an address such as `http://user:password@127.0.0.1:4711/x`.
+fn port_of(url: &str) -> u16 {
+    let after = url.rsplit_once("127.0.0.1:").unwrap_or_else(|| panic!("{url}")).1;
+    after.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Servers and workers.
+pub(crate) struct Farm {
+    // In the order in which they end.
+    pub(crate) workers: Vec<Daemon>,
+    pub(crate) servers: Vec<Daemon>,
+    pub(crate) api: Api,
+    pub(crate) services: Services,
+    pub(crate) network: Network,
+    pub(crate) place: Place,
+    token: String,
+    urls: Vec<String>,
+}
+
+impl Farm {
+    /// Two servers and as many workers as `slots` has numbers, each with that many slots.
+    pub(crate) fn start(slots: &[u32]) -> Self {
+        let (place, network) = (Place::new(), Network::new());
+        let services = Services::start(&network);
+        let settings = place.write("pictor.toml", SETTINGS).display().to_string();
+        let (mut servers, mut urls): (Vec<Daemon>, Vec<String>) = Default::default();
+        for name in ["server-1", "server-2"] {
+            let (server, url) = new_server(&place, &network, &services, (name, &settings));
+            servers.push(server);
+            urls.push(url);
+        }
+        let token = place.path("server-1/admin-token");
+        servers[0].start();
+        until("the first server has made a token", || token.exists());
+        servers[1].start();
+        let token = std::fs::read_to_string(token).unwrap().trim().to_owned();
+        let api = Api::new(urls.clone(), token.clone());
+        let workers = Vec::new();
+        let mut farm = Self { workers, servers, api, services, network, place, token, urls };
+        for slots in slots {
+            farm.add_worker(*slots);
+        }
+        farm
+    }
+
+    /// A further worker on a host of its own. Returns when the farm knows it.
+    pub(crate) fn add_worker(&mut self, slots: u32) {
+        let name = format!("worker-{}", self.workers.len() + 1);
+        let data = self.place.path(&name).display().to_string();
+        let token = self.place.write("token", &self.token).display().to_string();
+        let slots = slots.to_string();
+        let mut arguments = vec!["work", "--data", &data, "--name", &name, "--slots", &slots];
+        arguments.extend(["--token-file", &token, "--allow-commands"]);
+        let urls = self.urls.join(",");
+        arguments.extend(["--server", &urls]);
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let log = self.place.path(&format!("{name}.log"));
+        let mut worker = Daemon::new(self.network.host(), arguments, log);
+        worker.start();
+        self.workers.push(worker);
+        let count = self.workers.len();
+        until("the worker is known", || self.api.all("/v1/workers").len() == count);
+    }
+
+    /// `pictor` as a user of this farm.
+    pub(crate) fn pictor(&self, arguments: &[&str]) -> crate::support::Said {
+        let token = self.place.write("token", &self.token);
+        let mut command = self.place.command(arguments);
+        command.env("PICTOR_SERVER", &self.urls[0]).env("PICTOR_TOKEN_FILE", token);
+        crate::support::Running::start(command.env_remove("PICTOR_DATA")).finish()
+    }
+
+    /// Which server owns the farm, and its epoch.
+    pub(crate) fn owner(&self) -> Option<(usize, i64)> {
+        let (epoch, address) = history::owner(self)?;
+        let place = self.urls.iter().position(|url| *url == address)?;
+        Some((place, epoch))
+    }
+
+    /// The database as the test sees it.
+    pub(crate) fn database_url(&self) -> String {
+        let here = format!("127.0.0.1:{}", self.services.postgres.port());
+        let there = (self.services.database.address(), self.services.postgres.port());
+        self.services.postgres.url().replace(&here, &format!("{}:{}", there.0, there.1))
+    }
+
+    /// Ends workers, then servers, in good order.
+    pub(crate) fn stop(&mut self) {
+        self.workers.iter_mut().chain(&mut self.servers).for_each(Daemon::stop);
+    }
+
+    /// Processes that were started for tasks of this farm: they name its folder, or are in it.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let folder = self.place.path("").display().to_string();
+        let ours: Vec<i32> =
+            self.servers.iter().chain(&self.workers).filter_map(Daemon::pid).collect();
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            else {
+                continue;
+            };
+            let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+            let work = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let named = line.contains(&folder)
+                || environment.contains(&folder)
+                || work.starts_with(&folder);
+            if named && !ours.contains(&id) {
+                found.push(format!("{id}: {line}"));
+            }
+        }
+        found
+    }
+}
+
+/// A server that is not started yet, and where it will be.
+fn new_server(
+    place: &Place,
+    network: &Network,
+    services: &Services,
+    (name, settings): (&str, &str),
+) -> (Daemon, String) {
+    let host = network.host();
+    let way = |to: &Host, url: &str| {
+        let port = port_of(url);
+        let there = network.way(&host, to, port).to_string();
+        url.replace(&format!("127.0.0.1:{port}"), &there)
+    };
+    let Services { postgres, rabbit, s3, database, broker, objects, bucket } = services;
+    let listen = format!("{}:{}", host.address(), host.port());
+    let url = format!("http://{listen}");
+    let artifacts = format!(
+        "s3://{bucket}/farm?endpoint={}&region={}",
+        way(objects, s3.endpoint()),
+        s3.region()
+    );
+    let arguments = [
+        ("--listen", listen),
+        ("--data", place.path(name).display().to_string()),
+        ("--database", way(database, &postgres.url())),
+        ("--broker", way(broker, &rabbit.amqp_url())),
+        ("--broker-management", way(broker, &rabbit.management_url())),
+        ("--artifacts", artifacts),
+        ("--public-url", url.clone()),
+        ("--config", settings.to_owned()),
+    ];
+    let arguments = arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let arguments = ["serve".to_owned(), "--no-worker".to_owned()].into_iter().chain(arguments);
+    let log = place.path(&format!("{name}.log"));
+    let server = Daemon::new(host.clone(), arguments.collect(), log)
+        .env("PICTOR_S3_KEY_ID", s3.access_key())
+        .env("PICTOR_S3_SECRET", s3.secret_key());
+    (server, url)
+}
