@@ -40,7 +40,7 @@ build: ## builds the command, target/debug/pictor
 test: setup scenes ## runs every test of the workspace
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
-		$(CARGO) nextest run --locked --workspace --no-fail-fast; \
+		$(CARGO) nextest run --locked --workspace --no-fail-fast $(if $(PICTOR_SOAK),--run-ignored all); \
 	else \
 		$(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast; \
 	fi

@@ -135,8 +135,8 @@ fn what_the_containers_name_exists() {
     let example = read("env.example");
     let text = read("compose.yaml");
     for used in text.split("${").skip(1) {
-        let variable: String =
-            used.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();
+        let is_named = |c: &char| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_';
+        let variable: String = used.chars().take_while(is_named).collect();
         let given = example.lines().any(|line| line.starts_with(&format!("{variable}=")));
         assert!(given, "{variable} is not in env.example");
     }
@@ -194,7 +194,9 @@ fn every_option_in_the_document_about_farms_is_one_of_the_command() {
     for found in text.split("--").skip(1).filter(|rest| rest.starts_with(char::is_alphabetic)) {
         let option: String = found.chars().take_while(|c| is_option(*c)).collect();
         let foreign = ["role", "no-worker"].contains(&&*option);
-        assert!(foreign || known.contains(&format!("--{option} ")), "--{option}");
+        // A value that may be left out stands in brackets.
+        let told = [format!("--{option} "), format!("--{option}[=")];
+        assert!(foreign || told.iter().any(|told| known.contains(told)), "--{option}");
     }
     for variable in text.split(|c: char| !(c.is_ascii_uppercase() || c == '_' || c.is_numeric())) {
         let variable = variable.trim_end_matches('_');

@@ -282,7 +282,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
         }
     }
     // What Blender said is with the farm, and not with the workers any more.
-    let log = "render[frame=1,render.tile=0]";
+    let log = "inspect";
     until("the log is there", || farm.pictor(&["logs", &run, log]).out.contains("has loaded"));
     for name in ["one", "two"] {
         until("logs were sent", || {
@@ -391,7 +391,7 @@ fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
     let worker = farm.worker("one", &[]);
     let job = "pictor: v1\nname: kept\nsteps:\n- name: make\n  command:\n    run: [sh, -c, 'echo $$ >> \
                EXECUTED; while [ ! -e GATE ]; do sleep 0.05; done; echo made > {output.text}']\n    \
-               outputs: { text: made.txt }\n  deliver: [{ output: text, to: made.txt }]\n";
+               outputs: { text: made.txt }\n  deliver: { text: made.txt }\n";
     let path = |name| farm.place.path(name).display().to_string();
     let job = job.replace("EXECUTED", &path("executed")).replace("GATE", &path("gate"));
     let run = farm.submit(&job);

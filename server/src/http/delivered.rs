@@ -163,7 +163,8 @@ mod tests {
             if resolve(template, &space, index)? != path {
                 return None;
             }
-            result = Some(dims.to_vec());
+            let value = |axis: &Axis| space.value(index, &axis.name).unwrap().to_string();
+            result = Some(space.axes.iter().map(|a| (a.name.clone(), value(a))).collect());
             let (name, key, digest) = (String::new(), String::new(), String::new());
             Some(Output { name, key, digest, size_bytes: 0 })
         };
