@@ -50,7 +50,7 @@ soak: export PICTOR_SIM_SEEDS ?= 100000
 soak: test ## runs the long forms of the tests: many more seeds and moments
 
 bench: setup scenes ## runs the measurements of benches/
-	$(CARGO) bench --locked -p pictor-benches
+	$(CARGO) bench --locked -p pictor -p pictor-benches --benches
 
 lint: ## formatting, clippy and documentation, each warning an error
 	$(CARGO) fmt --all --check

@@ -2,18 +2,19 @@
 
 use crate::farm::new_run;
 use crate::{jobs, machine};
-use pictor_storage::{RunRows, SqliteStore, Store};
+use pictor_storage::{RunRows, Store};
 use pictor_tasks::history::{Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::{Execution, Outcome, Products, RunId, Try, WorkerId};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Commits through [`Store`], with nothing else around.
 pub struct Commits {
-    store: SqliteStore,
+    store: Arc<dyn Store>,
     run: RunId,
     seq: u64,
 }
@@ -24,8 +25,16 @@ impl Commits {
     /// # Panics
     /// If the disk cannot be used.
     pub async fn open(name: &str) -> Self {
-        let store =
-            SqliteStore::open(&machine::fresh_folder(name)).await.expect("the folder is ours");
+        Self::open_at(&machine::fresh_folder(name).display().to_string()).await
+    }
+
+    /// The store of an empty folder, or in an empty database (`postgres://…`).
+    ///
+    /// # Panics
+    /// If it cannot be used.
+    pub async fn open_at(place: &str) -> Self {
+        let (store, _) = pictor_storage::open(place).await.expect("the store is ours");
+        store.take_ownership("", 1).await.expect("the store works");
         let run = RunId("floor".into());
         let text = jobs::chain(1);
         store

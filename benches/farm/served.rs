@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often it is looked whether something has happened.
+/// How often it is looked whether something has happened, at most. What takes long is looked at less often: a
+/// question takes time from what is measured.
 const LOOK: Duration = Duration::from_millis(2);
 /// What takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -25,14 +26,9 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Starts both, and builds `pictor` as it is now.
+    /// Starts both.
     pub(crate) fn start() -> Self {
-        let build = ["build", "--release", "--locked", "--quiet", "-p", "pictor"];
-        let mut cargo = Command::new(env!("CARGO"));
-        let status = cargo.args(build).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-        assert!(status.is_ok_and(|status| status.success()), "pictor does not build");
-        let this = std::env::current_exe().expect("this program has a file");
-        let program = this.ancestors().nth(2).expect("cargo puts it there").join("pictor");
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_pictor"));
         Self { postgres: Postgres::private(), rabbit: RabbitMq::private(""), program }
     }
 }
@@ -156,12 +152,15 @@ impl Served {
 
     /// Waits until the run's success is committed.
     async fn finished(&mut self, run: &str, end: Instant) {
+        let started = Instant::now();
         loop {
             let state = sqlx::query_scalar::<_, String>("SELECT state FROM run WHERE id = $1");
             let state = state.bind(run).fetch_one(&mut self.database).await;
             match &*state.expect("the run is stored") {
                 "succeeded" => return,
-                "running" if Instant::now() < end => sleep(LOOK).await,
+                "running" if Instant::now() < end => {
+                    sleep(LOOK.max(started.elapsed() / 32)).await;
+                }
                 other => panic!("{run} is {other}: {}", self.folder.display()),
             }
         }
