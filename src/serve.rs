@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 const RUN_WORKER: WorkerId = WorkerId(1);
 /// How often workers say that they are alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Pause before the next try to open a database that does not answer.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// What does not stop by then ends with the process.
 const STOP: Duration = Duration::from_secs(8);
 
@@ -51,7 +53,7 @@ pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
     std::fs::create_dir_all(data).with_context(|| format!("make the folder {}", data.display()))?;
     let folder = data.display().to_string();
     let place = settings.database.as_deref().unwrap_or(&folder);
-    let (store, registry) = pictor_storage::open(place).await.context("open the database")?;
+    let (store, registry) = open_store(place, settings.database.is_some()).await?;
     let artifacts = Arc::new(open_artifacts(data, &configured)?);
     let listener = TcpListener::bind(&configured.listen)
         .await
@@ -77,6 +79,25 @@ pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
     }
     store.close().await.context("close the database")?;
     failed.map_or(Ok(SUCCEEDED), Err)
+}
+
+/// Opens the database. A server that does not answer is waited for: it may be starting, like this one.
+async fn open_store(
+    place: &str,
+    is_server: bool,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Registry>)> {
+    let mut told = false;
+    loop {
+        match pictor_storage::open(place).await {
+            Err(error) if is_server && error.is_retryable() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "the database cannot be opened; trying again");
+                }
+                tokio::time::sleep(OPEN_AGAIN).await;
+            }
+            opened => return opened.context("open the database"),
+        }
+    }
 }
 
 /// Starts the API, schedules, webhooks, pruning and the owner loop.

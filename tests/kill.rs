@@ -155,7 +155,8 @@ fn after_kill_9_at_ten_moments_a_render_is_what_it_would_have_been() {
         let before = place.attempts();
         let known = assert_one_success_each(&before);
         assert!(known >= moment, "{known} tasks are stored, and {moment} were told to be finished");
-        assert!(before.iter().all(|a| a.outcome == 1 || a.outcome == 4), "{before:?}");
+        // Succeeded, given back when its worker was gone, or lost.
+        assert!(before.iter().all(|a| matches!(a.outcome, 1 | 3 | 4)), "{before:?}");
         until("no program is left", || {
             place.processes("blender").is_empty() && place.processes("sleep").is_empty()
         });

@@ -103,6 +103,7 @@ fn mark() -> &'static str {
 /// Ends the groups that are still listed when its standard input closes, and whatever is marked. A
 /// program that is just being started has its mark a moment later, hence the second look.
 const WATCHDOG: &str = r#"
+mark=${1:?}
 groups=' '
 while read -r change id; do
   case "$change" in
@@ -112,7 +113,7 @@ while read -r change id; do
 done
 for id in $groups; do kill -s KILL -- "-$id" 2>/dev/null; done
 for look in 1 2; do
-  for file in $(grep -lzsx "$1" /proc/[0-9]*/environ); do
+  for file in $(grep -lzsxF -- "$mark" /proc/[0-9]*/environ); do
     id=${file#/proc/}
     kill -s KILL "${id%/environ}" 2>/dev/null
   done
@@ -329,7 +330,13 @@ mod tests {
             || std::process::Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
         let (mut kept, mut ended) = (sleeper(), sleeper());
         let mut shell = std::process::Command::new("/bin/sh");
-        let mut shell = shell.args(["-c", WATCHDOG]).stdin(Stdio::piped()).spawn().unwrap();
+        let mark = format!("{MARK}=the-watchdog-test-{}", std::process::id());
+        // Without a mark it would take for marked whoever has an empty word in its environment.
+        let refused =
+            std::process::Command::new("/bin/sh").args(["-c", WATCHDOG]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let shell = shell.args(["-c", WATCHDOG, "watchdog", &mark]);
+        let mut shell = shell.stdin(Stdio::piped()).spawn().unwrap();
         let mut pipe = shell.stdin.take().unwrap();
         write!(pipe, "+ {}\n+ {}\n- {}\n", kept.id(), ended.id(), kept.id()).unwrap();
         drop(pipe);

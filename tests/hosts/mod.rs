@@ -51,6 +51,14 @@ impl Services {
     }
 }
 
+impl Drop for Services {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the database:\n{}", self.postgres.said());
+        }
+    }
+}
+
 /// The port of an address such as `http://user:password@127.0.0.1:4711/x`.
 fn port_of(url: &str) -> u16 {
     let after = url.rsplit_once("127.0.0.1:").unwrap_or_else(|| panic!("{url}")).1;

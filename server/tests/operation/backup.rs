@@ -2,6 +2,7 @@
 //! elsewhere: the database first, then the artifacts.
 
 use crate::farm::{Base, set, until, work};
+use pictor_engine::{Engine, TaskState};
 use pictor_server::{OwnerHandle, load_run};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_test_servers::Postgres;
@@ -96,6 +97,13 @@ pub(crate) async fn a_backup_of_a_farm_at_work_is_restored_and_finishes_with_the
     // One worker does a third and is gone; then the backup begins while another one goes on.
     let third = work(workers.remove(0), base, TASKS / 3).await.unwrap();
     assert_eq!(third, TASKS / 3);
+    let asked = run.clone();
+    let is_stored = move |engine: &Engine| {
+        let steps = engine.view(engine.run(&asked).expect("it is there")).steps;
+        let done: u32 = steps.iter().map(|step| step.count(TaskState::Succeeded)).sum();
+        done as usize >= third
+    };
+    until(&owner, is_stored).await;
     let going_on = work(workers.remove(0), base, TASKS);
     let copy = Arc::new(TempDir::new().unwrap());
     let place = back_up_database(base, copy.path()).await;

@@ -11,7 +11,13 @@ pub(crate) async fn a_year_in_four_zones_has_one_run_for_each_day(base: &Base) {
         ("howe", "Australia/Lord_Howe"),
         ("utc", "UTC"),
     ];
-    let (start, end) = (ms("2026-01-01T12:00:00Z"), ms("2027-01-01T12:00:00Z"));
+    // On Postgres the whole year takes a minute: without `make soak` the two months in which clocks change.
+    let whole = !base.is_postgres() || std::env::var_os("PICTOR_SOAK").is_some();
+    let (start, end) = if whole {
+        (ms("2026-01-01T12:00:00Z"), ms("2027-01-01T12:00:00Z"))
+    } else {
+        (ms("2026-02-20T12:00:00Z"), ms("2026-04-20T12:00:00Z"))
+    };
     set(start);
     let (mut runner, owner) = base.runner().await;
     let schedules = base.schedules();
@@ -26,7 +32,8 @@ pub(crate) async fn a_year_in_four_zones_has_one_run_for_each_day(base: &Base) {
         now_ms = next.wake_ms.unwrap();
     }
     let runs = base.runs().await;
-    assert_eq!(runs.len(), 4 * 365);
+    let days = usize::try_from((end - start) / 86_400_000).unwrap();
+    assert_eq!(runs.len(), 4 * days);
     for (name, zone) in zones {
         let table = Timetable::parse("15 2 * * *", zone).unwrap();
         let due: Vec<i64> = table.after(start).take_while(|due| *due < end).collect();

@@ -62,6 +62,11 @@ impl Postgres {
         self.0.instance.processes().iter().map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
+    /// The last lines that the server wrote.
+    pub fn said(&self) -> String {
+        self.0.instance.written()
+    }
+
     /// `kill -9` of all processes of a private server at once; returns when they are gone.
     pub fn kill9(&self) {
         sure("Postgres is not killed", self.0.kill9());

@@ -156,7 +156,7 @@ impl Instance {
     }
 
     /// The end of what the server wrote.
-    fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         let bytes = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<_> = text.lines().collect();
