@@ -201,10 +201,11 @@ fn task_state(text: &str) -> Result<TaskState, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A worker's changes of state are news to whoever started it.
+    // A worker's changes of state are news to whoever started it. What lapin has to say about a lost
+    // connection the queue says in its own words.
     let level = match cli.command {
-        Command::Work(_) => "warn,pictor_executor=info,pictor_queue=info",
-        _ => "warn",
+        Command::Work(_) => "warn,lapin=off,pictor_executor=info,pictor_queue=info",
+        _ => "warn,lapin=off",
     };
     tracing_subscriber::fmt()
         .with_env_filter(

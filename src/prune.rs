@@ -2,7 +2,7 @@
 //! nothing refers to any more.
 
 use crate::serve::open_artifacts;
-use crate::settings::ServeArgs;
+use crate::settings::{Settings, StorageArgs};
 use crate::terminal::{complain, say};
 use crate::{FAILED, SUCCEEDED};
 use anyhow::Context;
@@ -29,12 +29,12 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    farm: ServeArgs,
+    farm: StorageArgs,
 }
 
 /// `pictor prune`.
 pub(crate) async fn prune(data: &Path, args: &PruneArgs, json: bool) -> anyhow::Result<u8> {
-    let configured = args.farm.configured()?;
+    let configured = args.farm.configured(Settings::default())?;
     let folder = data.display().to_string();
     let place = configured.settings.database.as_deref().unwrap_or(&folder);
     let (store, registry) = match pictor_storage::open(place).await {

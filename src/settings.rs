@@ -12,12 +12,38 @@ use std::path::{Path, PathBuf};
 /// Where the API listens unless told otherwise: this machine only.
 const LISTEN: &str = "127.0.0.1:7420";
 
+/// Where a farm keeps what it knows and what it makes.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct StorageArgs {
+    /// The TOML file of the servers, with the same settings, limits and webhooks.
+    #[arg(long, value_name = "FILE", env = "PICTOR_CONFIG")]
+    config: Option<PathBuf>,
+    /// The database, `postgres://…` [default: a file in the data folder].
+    #[arg(long, value_name = "URL", env = "PICTOR_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// A file with the database's URL, which may hold a password.
+    #[arg(long, value_name = "FILE", env = "PICTOR_DATABASE_FILE")]
+    database_file: Option<PathBuf>,
+    /// Where results and assets are kept: a folder, or `s3://bucket/prefix?endpoint=…&region=…`
+    /// [default: a folder in the data folder].
+    #[arg(long, value_name = "URL", env = "PICTOR_ARTIFACTS")]
+    artifacts: Option<String>,
+    /// The id of the key to the object storage.
+    #[arg(long, value_name = "ID", env = "PICTOR_S3_KEY_ID")]
+    s3_key_id: Option<String>,
+    /// The key to the object storage. Better: a file.
+    #[arg(long, value_name = "KEY", env = "PICTOR_S3_SECRET", hide_env_values = true)]
+    s3_secret: Option<String>,
+    /// A file with the key to the object storage.
+    #[arg(long, value_name = "FILE", env = "PICTOR_S3_SECRET_FILE")]
+    s3_secret_file: Option<PathBuf>,
+}
+
 /// What a server needs to know. All of it can be left out: then it is a farm on one machine.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
-    /// A TOML file with the same settings, limits and webhooks.
-    #[arg(long, value_name = "FILE", env = "PICTOR_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    storage: StorageArgs,
     #[command(flatten)]
     settings: Settings,
     /// Tasks at a time on this machine, if it is a farm by itself [default: one for each GPU, or one].
@@ -41,11 +67,10 @@ pub(crate) struct Settings {
     /// Where other servers and workers reach this one [default: http:// and where it listens].
     #[arg(long, value_name = "URL", env = "PICTOR_PUBLIC_URL")]
     pub(crate) public_url: Option<String>,
-    /// The database, `postgres://…` [default: a file in the data folder].
-    #[arg(long, value_name = "URL", env = "PICTOR_DATABASE", hide_env_values = true)]
+    /// As in [`StorageArgs`].
+    #[arg(skip)]
     pub(crate) database: Option<String>,
-    /// A file with the database's URL, which may hold a password.
-    #[arg(long, value_name = "FILE", env = "PICTOR_DATABASE_FILE")]
+    #[arg(skip)]
     database_file: Option<PathBuf>,
     /// The message broker, `amqp://…` or `amqps://…` [default: none, this machine does the tasks].
     #[arg(long, value_name = "URL", env = "PICTOR_BROKER", hide_env_values = true)]
@@ -66,18 +91,14 @@ pub(crate) struct Settings {
     /// The broker as workers reach it, if that is another address.
     #[arg(long, value_name = "URL", env = "PICTOR_BROKER_FOR_WORKERS", hide_env_values = true)]
     pub(crate) broker_for_workers: Option<String>,
-    /// Where results and assets are kept: a folder, or `s3://bucket/prefix?endpoint=…&region=…`
-    /// [default: a folder in the data folder].
-    #[arg(long, value_name = "URL", env = "PICTOR_ARTIFACTS")]
+    /// As in [`StorageArgs`].
+    #[arg(skip)]
     pub(crate) artifacts: Option<String>,
-    /// The id of the key to the object storage.
-    #[arg(long, value_name = "ID", env = "PICTOR_S3_KEY_ID")]
+    #[arg(skip)]
     pub(crate) s3_key_id: Option<String>,
-    /// The key to the object storage. Better: a file.
-    #[arg(long, value_name = "KEY", env = "PICTOR_S3_SECRET", hide_env_values = true)]
+    #[arg(skip)]
     pub(crate) s3_secret: Option<String>,
-    /// A file with the key to the object storage.
-    #[arg(long, value_name = "FILE", env = "PICTOR_S3_SECRET_FILE")]
+    #[arg(skip)]
     s3_secret_file: Option<PathBuf>,
     /// How long a worker may be silent before its work is given to others [default: 60s].
     #[arg(long, value_name = "TIME", env = "PICTOR_LEASE")]
@@ -109,17 +130,34 @@ pub(crate) struct Configured {
 impl ServeArgs {
     /// Reads the file and the secrets, and puts everything together.
     pub(crate) fn configured(&self) -> anyhow::Result<Configured> {
+        let mut configured = self.storage.configured(self.settings.clone())?;
+        configured.limits.extend(self.limits.iter().cloned());
+        Ok(configured)
+    }
+}
+
+impl StorageArgs {
+    /// The same with what else is said.
+    pub(crate) fn configured(&self, other: Settings) -> anyhow::Result<Configured> {
+        let said = self.clone();
+        let said = Settings {
+            database: said.database,
+            database_file: said.database_file,
+            artifacts: said.artifacts,
+            s3_key_id: said.s3_key_id,
+            s3_secret: said.s3_secret,
+            s3_secret_file: said.s3_secret_file,
+            ..other
+        };
         let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let mut settings = self.settings.clone().or(file.server);
+        let mut settings = said.or(file.server);
         secret(&mut settings.database, settings.database_file.as_deref())?;
         secret(&mut settings.broker, settings.broker_file.as_deref())?;
         let management = settings.broker_management_file.clone();
         secret(&mut settings.broker_management, management.as_deref())?;
         secret(&mut settings.s3_secret, settings.s3_secret_file.as_deref())?;
-        let mut limits = file.limits;
-        limits.extend(self.limits.iter().cloned());
         let listen = settings.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
-        let (webhooks, prune) = (file.webhook, file.prune);
+        let File { limits, webhook: webhooks, prune, .. } = file;
         Ok(Configured { settings, listen, limits, webhooks, prune })
     }
 }
@@ -214,9 +252,10 @@ mod tests {
              broker_file = {secret:?}\n[limits]\nhoudini = 2\n[work]\nname = \"a\"\n"
         );
         std::fs::write(&path, text).unwrap();
-        let said = Settings { database: Some("postgres://said".into()), ..Settings::default() };
+        let database = Some("postgres://said".into());
+        let storage = StorageArgs { config: Some(path), database, ..StorageArgs::default() };
         let limits = vec![("nuke".to_owned(), 3)];
-        let args = ServeArgs { config: Some(path), settings: said, limits, ..ServeArgs::default() };
+        let args = ServeArgs { storage, limits, ..ServeArgs::default() };
         let configured = args.configured().unwrap();
         assert_eq!(configured.settings.database.as_deref(), Some("postgres://said"));
         assert_eq!(configured.settings.broker.as_deref(), Some("amqp://secret"));
@@ -232,9 +271,9 @@ mod tests {
             (Some("postgres://x"), None, "need a broker"),
         ] {
             let own = |text: Option<&str>| text.map(str::to_owned);
-            let settings =
-                Settings { database: own(database), broker: own(broker), ..Settings::default() };
-            let args = ServeArgs { settings, ..ServeArgs::default() };
+            let settings = Settings { broker: own(broker), ..Settings::default() };
+            let storage = StorageArgs { database: own(database), ..StorageArgs::default() };
+            let args = ServeArgs { storage, settings, ..ServeArgs::default() };
             let text = args.configured().unwrap().check().err().unwrap().to_string();
             assert!(text.contains(word), "{text}");
         }

@@ -10,20 +10,43 @@ use support::{Place, Running, build_scenes, render_job, root, scenes, workflows}
 
 const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
 
+/// The commands that a help lists.
+fn listed(help: &str) -> Vec<&str> {
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let list = list.take_while(|line| !line.is_empty());
+    list.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|w| !w.is_empty()))
+        .collect()
+}
+
 /// Each command is in the help, with a sentence about it.
 #[test]
 fn help_tells_every_command() {
     let place = Place::new();
     let said = place.ok(&["--help"]);
     let commands = [
-        "run", "resume", "retry", "runs", "show", "tasks", "logs", "pause", "cancel", "priority",
-        "plan", "schema", "doctor",
+        "run", "resume", "retry", "serve", "work", "submit", "runs", "show", "tasks", "logs",
+        "pause", "cancel", "priority", "download", "prune", "workers", "schedule", "token", "plan",
+        "schema", "doctor",
     ];
+    assert_eq!(listed(&said.out), [&commands[..], &["help"]].concat());
     for command in commands {
         let line = said.out.lines().find(|line| line.starts_with(&format!("  {command} ")));
         assert!(line.is_some_and(|line| line.len() > 20), "{command} in\n{said}");
         place.ok(&[command, "--help"]).expect(0, &["Usage: pictor", command, "--data <DIR>"]);
     }
+    for (command, verbs) in [
+        ("schedule", &["add", "list", "show", "pause", "resume", "remove", "trigger"][..]),
+        ("token", &["add", "list", "revoke"]),
+    ] {
+        let said = place.ok(&[command, "--help"]);
+        assert_eq!(listed(&said.out), [verbs, &["help"]].concat(), "{command}");
+    }
+    // Nothing is offered that would do nothing.
+    let prune = place.ok(&["prune", "--help"]);
+    for other in ["--slots", "--no-worker", "--limit", "--listen", "--broker", "--lease"] {
+        assert!(!prune.out.contains(other), "{other} in\n{prune}");
+    }
+    prune.expect(0, &["--config <FILE>", "--database <URL>", "--artifacts <URL>", "--dry-run"]);
     place.pictor(&[]).expect(2, &["Usage: pictor"]);
     place.pictor(&["rnu"]).expect(2, &["unrecognized subcommand", "run"]);
     place.ok(&["--version"]).expect(0, &["pictor 0."]);
