@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, what Rust needs
-# for linking; with the argument `servers` also what the tests start: Postgres, RabbitMQ, network namespaces.
-# Knows Debian and its relatives; elsewhere it says what is missing.
+# for linking; with the argument `servers` also what the tests start: Postgres, RabbitMQ, network namespaces,
+# and into target/schemathesis what fuzzes the API. Knows Debian and its relatives; elsewhere it says what is
+# missing.
 set -euo pipefail
 
 # A program, by name or by path, and its package.
@@ -12,6 +13,7 @@ if [ "${1-}" = servers ]; then
         /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
         ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
 fi
+fuzzer=schemathesis==4.32.5
 
 # The packages of the programs that are not there.
 look() {
@@ -26,12 +28,30 @@ look() {
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u | grep .)
 }
 
+# Into an environment of its own, in a folder that git ignores.
+install_fuzzer() {
+    local place
+    place=$(dirname "$0")/../target/schemathesis
+    if [ "${1-}" != servers ] || [ "$(cat "$place/installed" 2> /dev/null)" = "$fuzzer" ]; then
+        return
+    fi
+    echo "Installing with pip, into target/schemathesis: $fuzzer"
+    rm -rf "$place"
+    if ! python3 -m venv "$place"; then
+        echo "error: python3 cannot make environments: please install python3-venv" >&2
+        exit 1
+    fi
+    "$place/bin/pip" install --quiet --disable-pip-version-check "$fuzzer"
+    echo "$fuzzer" > "$place/installed"
+}
+
 if ! command -v cargo > /dev/null; then
     echo "error: Rust is not installed (https://rustup.rs)" >&2
     exit 1
 fi
 look
 if [ ${#missing[@]} -eq 0 ]; then
+    install_fuzzer "$@"
     exit 0
 fi
 if ! command -v apt-get > /dev/null; then
@@ -65,3 +85,4 @@ case " $installed " in *' postgresql '* | *' rabbitmq-server '*)
     echo "alone: its tests start servers of their own."
     ;;
 esac
+install_fuzzer "$@"

@@ -17,9 +17,6 @@ use pictor_server::{Farm, Owner, Role, listen, load_run, look_for_runs, now_ms, 
 use pictor_storage::{Artifacts, Registry, Store};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +114,7 @@ async fn start(
         registry: registry.clone(),
         artifacts: artifacts.clone(),
         schedules: schedules.clone(),
+        webhooks: webhooks.clone(),
         broker: broker.as_ref().map(|(_, broker)| broker.clone()),
         role: role.clone(),
         stop: stop.clone(),
@@ -127,7 +125,10 @@ async fn start(
         now_ms,
     })
     .map_err(|problem| anyhow::anyhow!("start the API: {}", problem.detail))?;
-    hand_out_first_token(data, &**registry).await?;
+    let token = data.join("admin-token");
+    if first_token(&**registry, &token, now_ms()).await? {
+        say(&format!("the admin's token is in {}", token.display()));
+    }
     parts.spawn(async move { pictor_server::http::serve(listener, api).await.context("the API") });
     if let Some(policy) = configured.prune.clone() {
         let (logs, role) = (data.join("logs"), role.clone());
@@ -177,20 +178,6 @@ fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker
     let workers = settings.broker_for_workers.as_deref();
     let broker = Broker::new(address.clone(), management, workers)?;
     Ok(Some((address, Arc::new(broker))))
-}
-
-/// Makes an admin's token at the first start, into a file that only the operator can read.
-async fn hand_out_first_token(data: &Path, registry: &dyn Registry) -> anyhow::Result<()> {
-    let Some(token) = first_token(registry, now_ms()).await.context("make the first token")? else {
-        return Ok(());
-    };
-    let path = data.join("admin-token");
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    file.and_then(|mut file| writeln!(file, "{token}"))
-        .with_context(|| format!("write {}", path.display()))?;
-    say(&format!("the admin's token is in {}", path.display()));
-    Ok(())
 }
 
 /// One of several servers: owns the farm when it is elected.

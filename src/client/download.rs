@@ -64,7 +64,7 @@ pub(crate) async fn fetch_all(
     args: DownloadArgs,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let run: RunDetail = server.get(&["runs", &args.run], &[]).await?;
+    let RunDetail { run, .. } = server.get(&["runs", &args.run], &[]).await?;
     let pattern = args.pattern.as_deref().map(Pattern::new).transpose().context("the pattern")?;
     let out = args.out.unwrap_or_else(|| Path::new("out").join(&run.id));
     let out = std::path::absolute(&out).context("the output folder")?;

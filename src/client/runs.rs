@@ -91,28 +91,16 @@ fn line(run: RunSummary) -> RunLine {
     }
 }
 
-fn report(run: RunDetail) -> RunReport {
+fn report(detail: RunDetail) -> RunReport {
+    let RunDetail { run, steps, eta_ms, failures, waiting, .. } = detail;
     let state = pictor_engine::RunState::ALL.into_iter().find(|s| s.name() == run.state.name());
     let state = state.expect("both sides name the states alike");
+    let steps = steps.into_iter().map(step).collect();
     RunReport {
-        view: RunView {
-            state,
-            priority: run.priority,
-            steps: run.steps.into_iter().map(step).collect(),
-            eta_ms: run.eta_ms,
-        },
-        line: RunLine {
-            id: RunId(run.id.into()),
-            name: run.name,
-            state: state.name().to_owned(),
-            active: !state.is_terminal(),
-            owner: run.owner,
-            created_ms: run.created_ms,
-            finished_ms: run.finished_ms,
-            out_dir: String::new(),
-        },
-        failures: run.failures.into_iter().map(view).collect(),
-        waiting: run.waiting.into_iter().map(view).collect(),
+        view: RunView { state, priority: run.priority, steps, eta_ms },
+        line: line(run),
+        failures: failures.into_iter().map(view).collect(),
+        waiting: waiting.into_iter().map(view).collect(),
         notes: Vec::new(),
     }
 }

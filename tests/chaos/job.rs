@@ -12,8 +12,8 @@ const SLOW: u32 = 12;
 /// The job file. Every execution of a program adds a line to the file `executed`.
 pub(crate) fn text(executed: &Path, soak: bool) -> String {
     let executed = executed.display();
-    // Enough for the whole storm. A worker claims after 5 s.
-    let (count, long) = if soak { (160, "6s") } else { (60, "1500ms") };
+    // Enough for the whole storm, which meets tasks of every kind. A worker claims after 5 s.
+    let (count, long, short) = if soak { (30, "6s", "1.2") } else { (20, "1500ms", "0.1") };
     let ticks = TASKS - (WRITES + WRITES / GROUP + count + SLOW + 1) as usize;
     format!(
         "pictor: v1
@@ -36,7 +36,7 @@ steps:
 - name: write
   over: [i]
   command:
-    run: [sh, -c, 'echo write >> {executed}; sleep 0.1; seq 0 {{i}} > \"$0\"', \"{{output.n}}\"]
+    run: [sh, -c, 'echo write >> {executed}; sleep {short}; seq 0 {{i}} > \"$0\"', \"{{output.n}}\"]
     outputs: {{ n: n.txt }}
   deliver: {{ n: \"write/{{i}}.txt\" }}
 - name: fold

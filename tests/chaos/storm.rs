@@ -89,6 +89,8 @@ pub(crate) fn sequence(time: Duration) -> Vec<Fault> {
             Harm::Cut(one, other) => (vec![one, other], 0),
         };
         if hurt.iter().any(|part| busy.get(part).is_some_and(|until| *until > at)) {
+            // It may be so with every part.
+            at += Duration::from_millis(50);
             continue;
         }
         let until = at + lasts + Duration::from_secs(rest);

@@ -291,7 +291,7 @@ impl Drop for Running {
 /// Waits until it is so. For what tells nobody: files, processes.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + if soak() { 4 * LIMIT } else { LIMIT };
     while !is_so() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));

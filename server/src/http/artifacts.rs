@@ -2,13 +2,12 @@
 
 use super::Api;
 use super::auth::Caller;
-use super::blobs::{Binary, Wanted, serve};
+use super::blobs::{Binary, Digest, Download, Wanted, serve};
 use super::delivered::{delivered, find};
 use super::extract::{Json, Path, Query};
-use super::limits::Paging;
+use super::lookup::{from, next};
+use super::paging::{Page, Paging, Place};
 use super::problem::{Code, Problem};
-use super::runs::Page;
-use super::tasks::{cursor, place};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -43,66 +42,52 @@ pub struct RunFile {
 /// Lists what a run has delivered so far.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/files", tag = "files",
-    params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging),
+    params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging<Place>),
     responses((status = 200, description = "Files", body = Page<RunFile>)),
 )]
 pub(super) async fn files(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(run): Path<String>,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<Paging<Place>>,
 ) -> Result<Json<Page<RunFile>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
-    let mut from = paging.after.as_deref().map_or(Ok((0, 0)), place)?;
-    let query = TaskQuery { state: Some(TaskState::Succeeded), ..TaskQuery::default() };
-    let mut items = Vec::new();
-    // A task may deliver several files or none: pages may be a little longer than asked for.
-    let next = loop {
-        let found = source.find(&query, (from, limit), look).await?;
-        items.extend(found.items.into_iter().flatten());
-        match found.next {
-            Some(next) if items.len() < limit => from = next,
-            next => break next,
-        }
-    };
-    Ok(Json(Page { items, next: next.map(cursor) }))
+    // A task may deliver several files: pages may be a little longer than asked for.
+    let found = api.find(&record, (from(paging.after), limit), look).await?;
+    let next = next(&found);
+    Ok(Json(Page { items: found.items, next }))
 }
 
 /// The files of the next tasks that deliver any.
 fn look(
     _: &Engine,
     run: &Run,
-    query: &TaskQuery,
-    from: (u16, u32),
+    (mut step, mut index): (u16, u32),
     effort: Effort,
-) -> Found<Vec<RunFile>> {
-    let (mut step, mut from) = (from.0, from);
+) -> Result<Found<RunFile>, Problem> {
     // Whole steps that deliver nothing are passed over at once.
     while run.plan().steps.get(step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
-        step += 1;
-        from = (step, 0);
+        (step, index) = (step + 1, 0);
     }
     if run.plan().steps.len() <= step as usize {
-        return Found { items: Vec::new(), next: None };
+        return Ok(Found { items: Vec::new(), next: None });
     }
-    let query = TaskQuery { step: Some(step), ..query.clone() };
-    let found = run.find(&query, from, Effort { limit: effort.limit.min(1000), ..effort });
-    let items = found.items.iter().map(|at| {
+    let state = Some(TaskState::Succeeded);
+    let query = TaskQuery { step: Some(step), state, ..TaskQuery::default() };
+    let found = run.find(&query, (step, index), effort);
+    let items = found.items.iter().flat_map(|at| {
         let files = delivered(run, *at).into_iter();
         let task = run.task_name(at.0, at.1);
-        files
-            .map(|(path, output)| RunFile {
-                path,
-                digest: output.digest.clone(),
-                size_bytes: output.size_bytes,
-                key: output.key.clone(),
-                task: task.clone(),
-            })
-            .collect()
+        files.map(move |(path, output)| RunFile {
+            path,
+            digest: output.digest.clone(),
+            size_bytes: output.size_bytes,
+            key: output.key.clone(),
+            task: task.clone(),
+        })
     });
-    Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) }
+    Ok(Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) })
 }
 
 /// Downloads a delivered result, or a range of it.
@@ -114,12 +99,7 @@ fn look(
         ("Range" = Option<String>, Header, description = "`bytes=0-1023`"),
         ("If-None-Match" = Option<String>, Header, description = "The file's digest, in quotes"),
     ),
-    responses(
-        (status = 200, description = "The file", body = inline(Binary), content_type = "*/*"),
-        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
-        (status = 304, description = "It is the file that the caller has"),
-        (status = 307, description = "Where the file is"),
-    ),
+    responses(Download),
 )]
 pub(super) async fn file(
     State(api): State<Arc<Api>>,
@@ -128,9 +108,8 @@ pub(super) async fn file(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
     let wanted = path.clone();
-    let found = source.ask(move |_, run| find(run, &wanted)).await?;
+    let found = api.ask(&record, move |_, run| find(run, &wanted)).await?;
     let output = found.ok_or_else(|| Problem::not_found(format_args!("file `{path}`")))?;
     let wanted = Wanted { key: &output.key, tag: output.digest.clone(), redirect: true };
     serve(&api, wanted, &headers).await
@@ -144,12 +123,7 @@ pub(super) async fn file(
         ("Range" = Option<String>, Header, description = "`bytes=0-1023`"),
         ("If-None-Match" = Option<String>, Header, description = "The artifact's `ETag`"),
     ),
-    responses(
-        (status = 200, description = "The artifact", body = inline(Binary), content_type = "*/*"),
-        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
-        (status = 304, description = "It is the artifact that the caller has"),
-        (status = 307, description = "Where the artifact is"),
-    ),
+    responses(Download),
 )]
 pub(super) async fn artifact(
     State(api): State<Arc<Api>>,
@@ -185,7 +159,7 @@ pub(super) fn tag_of(key: &str) -> String {
 #[serde(deny_unknown_fields)]
 pub struct Digests {
     /// Their BLAKE3 digests, in hex.
-    #[schema(max_items = 10_000)]
+    #[schema(max_items = 10_000, value_type = Vec<Digest>)]
     digests: Vec<String>,
 }
 
@@ -227,7 +201,7 @@ pub(super) async fn missing(
 /// Uploads a file that jobs need. The same file again changes nothing.
 #[utoipa::path(
     put, path = "/v1/assets/{digest}", tag = "files",
-    params(("digest" = String, Path, description = "BLAKE3 of the file, in hex")),
+    params(("digest" = inline(Digest), Path, description = "BLAKE3 of the file, in hex")),
     request_body(content = inline(Binary), content_type = "application/octet-stream"),
     responses(
         (status = 201, description = "It is stored"),

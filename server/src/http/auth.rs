@@ -138,19 +138,9 @@ pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Problem> {
     Ok(Minted { record, text: format!("{PREFIX}{id}_{secret}") })
 }
 
-/// The first token of a farm: an admin's, if there is no token yet.
-pub async fn first_token(
-    registry: &dyn Registry,
-    now_ms: i64,
-) -> Result<Option<String>, pictor_storage::Error> {
-    if !registry.tokens().await?.is_empty() {
-        return Ok(None);
-    }
-    let purpose = Purpose { name: "first token", role: TokenRole::Admin, account: "admin" };
-    let minted =
-        mint(&purpose, now_ms).map_err(|problem| pictor_storage::Error::Invalid(problem.detail))?;
-    registry.add_token(&minted.record).await?;
-    Ok(Some(minted.text))
+/// The id of a token as it is shown.
+pub(super) fn token_id(text: &str) -> Option<&str> {
+    take_apart(text).map(|(id, _)| id)
 }
 
 /// A 401 that says how to do better.
@@ -180,7 +170,7 @@ impl Tokens {
         let shown = shown.ok_or_else(|| {
             unauthorized("a token is needed: send the header `Authorization: Bearer pictor_…`")
         })?;
-        let (id, secret) = take_apart(shown).ok_or_else(|| {
+        let (id, secret) = bearer(shown).and_then(take_apart).ok_or_else(|| {
             unauthorized("this is not a token: expected `Bearer pictor_<id>_<secret>`")
         })?;
         let wrong = || unauthorized("the token is not valid (any more)");
@@ -224,12 +214,14 @@ impl Tokens {
     }
 }
 
-/// Id and secret of `Bearer pictor_<id>_<secret>`.
-fn take_apart(shown: &str) -> Option<(&str, &str)> {
+/// The token of `Bearer <token>`.
+fn bearer(shown: &str) -> Option<&str> {
     let (scheme, token) = shown.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// Id and secret of `pictor_<id>_<secret>`.
+fn take_apart(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.trim().strip_prefix(PREFIX)?.split_once('_')?;
     let plain = |text: &str| text.bytes().all(|byte| LETTERS.contains(&byte));
     let fits = id.len() == ID_LETTERS && secret.len() == SECRET_LETTERS;
@@ -245,7 +237,7 @@ mod tests {
         let purpose = Purpose { name: "n", role: TokenRole::Viewer, account: "a" };
         let Minted { record, text } = mint(&purpose, 7).unwrap();
         let shown = format!("Bearer {text}");
-        let (id, secret) = take_apart(&shown).unwrap();
+        let (id, secret) = bearer(&shown).and_then(take_apart).unwrap();
         assert_eq!(id, record.id);
         assert_eq!(blake3::hash(secret.as_bytes()), record.secret_hash);
         assert_ne!(text, mint(&purpose, 7).unwrap().text);
@@ -253,7 +245,7 @@ mod tests {
         let short = &shown[..shown.len() - 1];
         let capitals = shown.to_uppercase();
         for wrong in ["", "Bearer", "Bearer x", &text, &basic, short, &capitals] {
-            assert_eq!(take_apart(wrong), None, "{wrong}");
+            assert_eq!(bearer(wrong).and_then(take_apart), None, "{wrong}");
         }
     }
 }

@@ -7,14 +7,15 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::openapi::{self, ContentBuilder, RefOr, ResponseBuilder, ResponsesBuilder};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 /// How much of an artifact is in memory at a time.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -32,6 +33,28 @@ impl PartialSchema for Binary {
 }
 
 impl ToSchema for Binary {}
+
+/// BLAKE3 of a file's bytes, in hex: 64 digits in small letters.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9a-f]{64}$")]
+pub struct Digest(#[expect(dead_code, reason = "only a schema")] String);
+
+/// The answers of a download, as the description of the API has them.
+pub(super) struct Download;
+
+impl IntoResponses for Download {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let bytes = || ContentBuilder::new().schema(Some(Binary::schema())).build();
+        let answer = |description: &str| ResponseBuilder::new().description(description);
+        ResponsesBuilder::new()
+            .response("200", answer("The file").content("*/*", bytes()))
+            .response("206", answer("The range that was asked for").content("*/*", bytes()))
+            .response("304", answer("It is the file that the caller has"))
+            .response("307", answer("Where the file is"))
+            .build()
+            .into()
+    }
+}
 
 /// What is asked for.
 pub(super) struct Wanted<'a> {

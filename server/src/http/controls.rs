@@ -166,7 +166,7 @@ async fn change(
     event: Event,
 ) -> Result<Json<Changed>, Problem> {
     let record = api.run(caller, run).await?;
-    let state = api.source(&record).await?.ask(|_, run| run.state()).await?;
+    let state = api.ask(&record, |_, run| run.state()).await?;
     if state.is_terminal() {
         let detail = format!(
             "run `{}` is over ({}); tasks of it can be done again with `retry` or `reset`",
@@ -195,7 +195,7 @@ async fn again(
         let count = run.reset_closure(&reset).len() as u64;
         Ok((reset, count))
     };
-    let asked = api.source(&record).await?.ask(ask).await?;
+    let asked = api.ask(&record, ask).await?;
     let code = if chosen { Code::InvalidRequest } else { Code::Conflict };
     let (reset, count) = asked.map_err(|why| Problem::new(code, why))?;
     if dry_run {
@@ -209,9 +209,9 @@ async fn again(
 async fn commit(api: &Api, record: RunRecord, event: Event) -> Result<RunSummary, Problem> {
     let id =
         getrandom::u64().map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
-    // The engine lets go of runs that are over: it can happen between looking and changing.
+    let owner = api.owner()?;
+    // The engine lets go of runs that are over: it can happen between any two of these.
     for _ in 0..3 {
-        let owner = api.revive(&record).await?;
         let control = Control { id, event: event.clone() };
         if owner.control(record.id.clone(), control).await? {
             let asked = record.id.clone();
@@ -220,6 +220,7 @@ async fn commit(api: &Api, record: RunRecord, event: Event) -> Result<RunSummary
             let record = api.store.run(&record.id.0).await?.unwrap_or(record);
             return Ok(RunSummary::new(record, view.as_ref()));
         }
+        api.revive(&record).await?;
     }
     Err(Problem::new(Code::Unavailable, "the run is being put away").retry_after(1))
 }

@@ -1,12 +1,12 @@
 //! `/v1/events`: what happens, as server-sent events. Whoever was cut off goes on from the last id; for
 //! one run that is exact for as long as the run exists.
 
-use super::Api;
 use super::auth::Caller;
 use super::extract::Query;
 use super::hub::{About, After, Happened};
 use super::problem::Problem;
 use super::tasks::AttemptState;
+use super::{Api, aside};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -308,7 +308,7 @@ impl RunListener {
             Some(last) => last.parse().map_err(|_| {
                 Problem::invalid("`Last-Event-ID` is not the id of an event of the run")
             })?,
-            None => api.source(record).await?.ask(|_, run| run.seq()).await?,
+            None => api.ask(record, |_, run| run.seq()).await?,
         };
         Ok(Self { run, record: record.clone(), about, seq, ring: None })
     }
@@ -347,13 +347,12 @@ impl RunListener {
     async fn catch_up(&mut self, api: &Api) -> Result<Vec<Event>, Problem> {
         // First the place in the ring: what is committed from now on is there.
         let ring = api.events.place();
-        let source = api.source(&self.record).await?;
         let look = |_: &pictor_engine::Engine, run: &Run| {
             let steps = (0u16..).take(run.plan().steps.len());
             let spaces: Vec<_> = steps.map(|step| run.space(step).cloned()).collect();
             (run.seq(), run.state(), spaces)
         };
-        let (seq, state, spaces) = source.ask(look).await?;
+        let (seq, state, spaces) = api.ask(&self.record, look).await?;
         let mut events = Vec::new();
         if seq < self.seq || seq - self.seq > CATCH_UP_ROWS {
             self.seq = seq;
@@ -377,7 +376,7 @@ impl RunListener {
 async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Problem> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = aside(move || {
         let mut rows = Vec::new();
         let mut collect = |row: Row| {
             if row.seq <= to {
@@ -386,8 +385,7 @@ async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<R
         };
         runtime.block_on(store.load_history(&run, from, &mut collect)).map(|_| rows)
     });
-    let internal = |_| Problem::new(super::problem::Code::Internal, "the server's log says more");
-    Ok(read.await.map_err(internal)??)
+    Ok(read.await??)
 }
 
 fn state_data(run: &RunId, state: RunState) -> EventData {

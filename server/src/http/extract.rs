@@ -1,6 +1,7 @@
 //! What handlers take out of requests. As in axum, but what cannot be read is answered with a problem.
 
 use super::problem::Problem;
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
@@ -8,6 +9,10 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Up to here every whole number is one that a float can be.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A JSON body, in requests and answers.
 #[derive(Clone, Debug)]
@@ -25,15 +30,40 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(bad_json(&rejection)),
-        }
+        let (parts, body) = request.into_parts();
+        let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
+        let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
+        let request = Request::from_parts(parts, bytes.clone().into());
+        let rejection = match axum::Json::from_request(request, state).await {
+            Ok(axum::Json(body)) => return Ok(Self(body)),
+            Err(rejection) => rejection,
+        };
+        // To JSON `1.0` is a whole number, and some clients write them so.
+        let whole = matches!(rejection, JsonRejection::JsonDataError(_))
+            .then(|| serde_json::from_slice(&bytes).ok().map(with_whole_numbers))
+            .flatten()
+            .and_then(|value| serde_json::from_value(value).ok());
+        let mistake = || Problem::rejected(rejection.status(), rejection.body_text());
+        whole.map(Self).ok_or_else(mistake)
     }
 }
 
-fn bad_json(rejection: &JsonRejection) -> Problem {
-    Problem::rejected(rejection.status(), rejection.body_text())
+/// The same with `1.0` written as `1`.
+fn with_whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|_| number.is_f64());
+            let whole = whole.filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
+            // Text is the way between the two without a cast.
+            let whole = whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
+            whole.map_or(Value::Number(number), Value::from)
+        }
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, with_whole_numbers(value))).collect()
+        }
+        other => other,
+    }
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -81,5 +111,18 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeJson
         }
         let body: Option<T> = Json::from_request(request, state).await?.0;
         Ok(Self(body.unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn whole_numbers_may_be_written_as_fractions() {
+        let written = json!({ "a": [1.0, -2.0, 0.5, 1e300], "b": { "c": 3 }, "d": "1.0" });
+        let read = json!({ "a": [1, -2, 0.5, 1e300], "b": { "c": 3 }, "d": "1.0" });
+        assert_eq!(with_whole_numbers(written), read);
     }
 }

@@ -199,7 +199,7 @@ impl Api {
         }
         let record = self.store.run(&run.0).await?.filter(|record| record.id == *run);
         let record = record.ok_or_else(|| Problem::not_found(format_args!("run `{run}`")))?;
-        let plan = self.plan(&record).await?;
+        let plan = self.ask(&record, |_, run| run.plan().clone()).await?;
         let about = About { plan, account: record.owner.into() };
         let mut known = known();
         if known.len() >= KNOWN_RUNS {

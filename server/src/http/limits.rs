@@ -1,12 +1,10 @@
 //! Limits on what callers may ask: sizes of bodies and pages, and how often.
 
 use super::problem::{Code, Problem};
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use utoipa::IntoParams;
 
 /// Tokens whose rate is counted at a time.
 const COUNTED: usize = 16_384;
@@ -54,19 +52,6 @@ impl Default for Limits {
             machine_rate: Rate { per_second: 1000.0, burst: 5000.0 },
         }
     }
-}
-
-/// A part of a list.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Paging {
-    /// How many items at most: 1 to 1000, 100 if left out.
-    #[param(minimum = 1, maximum = 1000)]
-    pub limit: Option<usize>,
-    /// Where to go on: the `next` of the page before.
-    #[param(min_length = 1)]
-    pub after: Option<String>,
 }
 
 impl Limits {

@@ -4,7 +4,6 @@
 use super::auth::Caller;
 use super::blobs::Binary;
 use super::extract::{Path, Query};
-use super::lookup::Source;
 use super::problem::{Code, Problem, ProblemBody};
 use super::{Api, tasks};
 use axum::body::{Body, Bytes};
@@ -12,7 +11,8 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use pictor_engine::Run;
+use pictor_engine::{Engine, Run};
+use pictor_storage::RunRecord;
 use serde::Deserialize;
 use std::io::SeekFrom;
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use utoipa::ToSchema;
 
 /// How much of a log is in memory at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -43,7 +44,19 @@ pub(super) struct LogQuery {
     /// From which byte on.
     offset: Option<u64>,
     /// Go on while the log grows, until the task is over.
-    follow: Option<bool>,
+    #[serde(default, deserialize_with = "truth")]
+    #[param(value_type = Option<bool>)]
+    follow: bool,
+}
+
+/// A truth value in a URL, as clients in several languages write it: `true`, `True`.
+fn truth<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(from)?;
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is not a truth value: expected `true` or `false`"
+        ))
+    })
 }
 
 /// Reads the log of a task, also while it grows.
@@ -64,20 +77,23 @@ pub(super) async fn read(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Problem> {
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
-    let (step, index) = tasks::find(&source, &task).await?;
-    let name =
-        move |_: &pictor_engine::Engine, run: &Run| run.plan().steps[step as usize].name.clone();
-    let folder = api.logs().join(&*record.id.0).join(source.ask(name).await?);
+    let name = task.clone();
+    let find = move |_: &Engine, run: &Run| {
+        let at = run.find_task(&name)?;
+        Some((at, run.plan().steps[at.0 as usize].name.clone()))
+    };
+    let found = api.ask(&record, find).await?;
+    let (at, step) = found.ok_or_else(|| tasks::no_task(&task))?;
     let log = Log {
-        folder: folder.join(index.to_string()),
+        folder: api.logs().join(&*record.id.0).join(step).join(at.1.to_string()),
         attempt: query.attempt,
         offset: query.offset.unwrap_or(0),
         file: None,
     };
-    let follow = query.follow.unwrap_or(false);
-    let task = follow.then(|| Followed::new(source, (step, index), query.attempt));
-    let reading = Reading { log, task, stop: api.stop.clone() };
+    let follow = query.follow;
+    let stop = api.stop.clone();
+    let task = follow.then(|| Followed::new(api, record, (at, query.attempt)));
+    let reading = Reading { log, task, stop };
     let pieces = stream::unfold(reading, |mut reading| async move {
         let piece = reading.next().await.transpose()?;
         Some((piece, reading))
@@ -136,7 +152,8 @@ impl Log {
 
 /// The task whose log is followed.
 struct Followed {
-    source: Source,
+    api: Arc<Api>,
+    record: RunRecord,
     at: (u16, u32),
     attempt: Option<u32>,
     looked: Instant,
@@ -144,9 +161,9 @@ struct Followed {
 }
 
 impl Followed {
-    fn new(source: Source, at: (u16, u32), attempt: Option<u32>) -> Self {
+    fn new(api: Arc<Api>, record: RunRecord, (at, attempt): ((u16, u32), Option<u32>)) -> Self {
         let looked = Instant::now();
-        Self { source, at, attempt, looked: looked - LOOK_AT_TASK, over: None }
+        Self { api, record, at, attempt, looked: looked - LOOK_AT_TASK, over: None }
     }
 
     /// Whether nothing more is written to the log.
@@ -154,21 +171,22 @@ impl Followed {
         if let Some(since) = self.over {
             return since.elapsed() > LAST_LINES;
         }
+        let last_ms = i64::try_from(LAST_LINES.as_millis()).unwrap_or(i64::MAX);
+        if self.record.finished_ms.is_some_and(|end| (self.api.now_ms)() - end > last_ms) {
+            return true;
+        }
         if self.looked.elapsed() >= LOOK_AT_TASK {
             self.looked = Instant::now();
             let (at, attempt) = (self.at, self.attempt);
-            let look = move |_: &pictor_engine::Engine, run: &Run| {
+            let look = move |_: &Engine, run: &Run| {
                 let over =
                     run.task_state(at.0, at.1).is_none_or(pictor_engine::TaskState::is_terminal);
                 let later = run.attempt(at.0, at.1) > attempt && attempt.is_some();
                 over || later
             };
-            // A run that the engine has let go of is over.
-            if self.source.ask(look).await.unwrap_or(true) {
+            // What cannot be told now is not waited for.
+            if self.api.ask(&self.record, look).await.unwrap_or(true) {
                 self.over = Some(Instant::now());
-            }
-            if matches!(self.source, Source::Folded(_)) {
-                return true;
             }
         }
         false
@@ -209,15 +227,26 @@ pub(super) struct OffsetQuery {
     offset: u64,
 }
 
+/// A name that is a part of a log's path.
+#[derive(ToSchema)]
+#[schema(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
+pub(super) struct LogName(#[expect(dead_code, reason = "only a schema")] String);
+
+fn is_plain(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !name.starts_with('.') && name.bytes().all(inner) && (1..=NAME_BYTES_MAX).contains(&name.len())
+}
+
 /// Appends to the log of an attempt.
 #[utoipa::path(
     put, path = "/v1/workers/{id}/logs/{run}/{step}/{index}/{execution}", tag = "machines",
     params(
         ("id" = u32, Path, description = "The worker"),
-        ("run" = String, Path, description = "The run"),
-        ("step" = String, Path, description = "The step's name"),
+        ("run" = inline(LogName), Path, description = "The run"),
+        ("step" = inline(LogName), Path, description = "The step's name"),
         ("index" = u32, Path, description = "The task's index in the step"),
-        ("execution" = String, Path, description = "`ATTEMPT-EXECUTION`, the latter in hex"),
+        ("execution" = String, Path, description = "`ATTEMPT-EXECUTION`, the latter in hex",
+         pattern = "^[0-9]{1,9}-[0-9a-f]{1,16}$"),
         OffsetQuery,
     ),
     request_body(content = inline(Binary), content_type = "application/octet-stream"),
@@ -236,15 +265,13 @@ pub(super) async fn append(
 ) -> Result<StatusCode, Problem> {
     api.own(&caller, id).await?;
     let number = execution.split_once('-').and_then(|(attempt, execution)| {
-        Some((attempt.parse::<u32>().ok()?, u64::from_str_radix(execution, 16).ok()?))
+        // Parsing alone would take signs and capital letters.
+        let digits = attempt.len() <= 9 && attempt.bytes().all(|b| b.is_ascii_digit());
+        let hex = execution.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let number = u64::from_str_radix(execution, 16).ok().filter(|_| digits && hex)?;
+        Some((attempt.parse::<u32>().ok()?, number))
     });
-    let plain = |name: &str| {
-        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        !name.starts_with('.')
-            && name.bytes().all(inner)
-            && (1..=NAME_BYTES_MAX).contains(&name.len())
-    };
-    let Some((attempt, number)) = number.filter(|_| plain(&run) && plain(&step)) else {
+    let Some((attempt, number)) = number.filter(|_| is_plain(&run) && is_plain(&step)) else {
         return Err(Problem::invalid("this cannot be the place of a log"));
     };
     let record = api.store.run(&run).await?.filter(|record| *record.id.0 == *run);

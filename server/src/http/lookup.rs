@@ -1,12 +1,13 @@
 //! Where answers about runs come from: the owner's engine, or, for a run that has been over for a while,
 //! its history, folded once and kept for a while.
 
-use super::Api;
 use super::auth::Caller;
+use super::paging::Place;
 use super::problem::{Code, Problem};
+use super::{Api, aside};
 use crate::access::load_run;
 use crate::handle::OwnerHandle;
-use pictor_engine::{Config, Effort, Engine, Found, Plan, Run, TaskQuery};
+use pictor_engine::{Config, Effort, Engine, Found, Run};
 use pictor_storage::RunRecord;
 use pictor_tasks::message::RunId;
 use std::collections::VecDeque;
@@ -57,59 +58,6 @@ impl Archive {
     }
 }
 
-/// Who answers about a run.
-#[derive(Clone)]
-pub(super) enum Source {
-    /// The owner's engine.
-    Live(OwnerHandle, RunId),
-    /// Its folded history.
-    Folded(Arc<Run>),
-}
-
-impl Source {
-    /// Asks something that is answered quickly.
-    pub(super) async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
-    ) -> Result<T, Problem> {
-        match self {
-            Self::Live(owner, id) => {
-                let asked = id.clone();
-                let ask =
-                    move |engine: &Engine| engine.run(&asked).map(|run| question(engine, run));
-                // Let go of between two questions: the next request finds it in history.
-                let gone = || Problem::new(Code::Unavailable, "the run is being put away");
-                owner.ask(ask).await?.ok_or_else(|| gone().retry_after(1))
-            }
-            Self::Folded(run) => Ok(question(&Engine::new(Config::default()), run)),
-        }
-    }
-
-    /// Looks for tasks in bounded pieces, so that the owner does other things in between.
-    pub(super) async fn find<T: Send + 'static>(
-        &self,
-        query: &TaskQuery,
-        (mut from, limit): ((u16, u32), usize),
-        look: impl Fn(&Engine, &Run, &TaskQuery, (u16, u32), Effort) -> Found<T>
-        + Clone
-        + Send
-        + 'static,
-    ) -> Result<Found<T>, Problem> {
-        let mut items = Vec::new();
-        loop {
-            let (query, look) = (query.clone(), look.clone());
-            let effort = Effort { limit: limit - items.len(), places: LOOK };
-            let asked =
-                self.ask(move |engine, run| look(engine, run, &query, from, effort)).await?;
-            items.extend(asked.items);
-            match asked.next {
-                Some(next) if items.len() < limit => from = next,
-                next => return Ok(Found { items, next }),
-            }
-        }
-    }
-}
-
 impl Api {
     /// The owner, which is this server.
     pub(super) fn owner(&self) -> Result<OwnerHandle, Problem> {
@@ -126,48 +74,94 @@ impl Api {
         found.ok_or_else(|| Problem::not_found(format_args!("run `{name}`")))
     }
 
-    /// Who answers about a run.
-    pub(super) async fn source(&self, record: &RunRecord) -> Result<Source, Problem> {
-        let owner = self.owner()?;
-        if owner.has_run(&record.id).await? {
-            return Ok(Source::Live(owner, record.id.clone()));
+    /// Asks about a run, in one turn of the owner's loop: whatever belongs into one answer is to be one
+    /// question, which is answered quickly.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        record: &RunRecord,
+        question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let id = record.id.clone();
+        // An engine that has let go of the run gives the question back.
+        let ask = move |engine: &Engine| match engine.run(&id) {
+            Some(run) => Ok(question(engine, run)),
+            None => Err(question),
+        };
+        match self.owner()?.ask(ask).await? {
+            Ok(answer) => Ok(answer),
+            Err(question) => {
+                let run = self.folded(record).await?;
+                Ok(question(&Engine::new(Config::default()), &run))
+            }
         }
+    }
+
+    /// Goes on looking for tasks until so many are found, in bounded pieces, so that the owner does other
+    /// things in between.
+    pub(super) async fn find<T: Send + 'static>(
+        &self,
+        record: &RunRecord,
+        (mut found, limit): (Found<T>, usize),
+        look: impl Fn(&Engine, &Run, (u16, u32), Effort) -> Result<Found<T>, Problem>
+        + Clone
+        + Send
+        + 'static,
+    ) -> Result<Found<T>, Problem> {
+        while let Some(from) = found.next
+            && found.items.len() < limit
+        {
+            let (look, effort) = (look.clone(), effort(limit - found.items.len()));
+            let more =
+                self.ask(record, move |engine, run| look(engine, run, from, effort)).await??;
+            found.items.extend(more.items);
+            found.next = more.next;
+        }
+        Ok(found)
+    }
+
+    /// A run that the engine does not have.
+    async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Problem> {
         if let Some(run) = self.archive.get(record) {
-            return Ok(Source::Folded(run));
+            return Ok(run);
         }
         let _turn = self.archive.folding.lock().await;
         if let Some(run) = self.archive.get(record) {
-            return Ok(Source::Folded(run));
+            return Ok(run);
         }
         let run = Arc::new(self.fold(&record.id).await?);
         if record.finished_ms.is_some() {
             self.archive.put(record, &run);
         }
-        Ok(Source::Folded(run))
+        Ok(run)
     }
 
     /// A run from its history, on a thread of its own: it can take a while.
     pub(super) async fn fold(&self, id: &RunId) -> Result<Run, Problem> {
         let (store, id) = (self.store.clone(), id.clone());
         let runtime = tokio::runtime::Handle::current();
-        let folded = tokio::task::spawn_blocking(move || runtime.block_on(load_run(&*store, &id)));
-        Ok(folded
-            .await
-            .map_err(|_| Problem::new(Code::Internal, "the server's log says more"))??)
+        Ok(aside(move || runtime.block_on(load_run(&*store, &id))).await??)
     }
 
-    /// The run in the owner's engine, to be changed there. One that is over is put back into it.
-    pub(super) async fn revive(&self, record: &RunRecord) -> Result<OwnerHandle, Problem> {
-        let owner = self.owner()?;
-        if !owner.has_run(&record.id).await? {
-            let run = self.fold(&record.id).await?;
-            owner.add(run, record.owner.clone(), record.created_ms).await?;
-        }
-        Ok(owner)
+    /// Puts a run back that the engine has let go of, so that it can be changed there.
+    pub(super) async fn revive(&self, record: &RunRecord) -> Result<(), Problem> {
+        let run = self.fold(&record.id).await?;
+        let (owner, created_ms) = (record.owner.clone(), record.created_ms);
+        Ok(self.owner()?.add(run, owner, created_ms).await?)
     }
+}
 
-    /// The plan of a run.
-    pub(super) async fn plan(&self, record: &RunRecord) -> Result<Arc<Plan>, Problem> {
-        self.source(record).await?.ask(|_, run| run.plan().clone()).await
-    }
+/// What one look may do that is to find so many tasks.
+pub(super) fn effort(limit: usize) -> Effort {
+    Effort { limit, places: LOOK }
+}
+
+/// The beginning of a search, after a page or at the first task.
+pub(super) fn from<T>(after: Option<Place>) -> Found<T> {
+    let Place(step, index) = after.unwrap_or_default();
+    Found { items: Vec::new(), next: Some((step, index)) }
+}
+
+/// Where the page after the one with these tasks begins.
+pub(super) fn next<T>(found: &Found<T>) -> Option<String> {
+    found.next.map(|(step, index)| Place(step, index).to_string())
 }

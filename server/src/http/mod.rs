@@ -7,6 +7,7 @@ mod controls;
 mod delivered;
 mod events;
 mod extract;
+mod first_token;
 mod fleet;
 mod guard;
 mod health;
@@ -16,6 +17,7 @@ mod logs;
 mod lookup;
 mod metrics;
 mod openapi;
+mod paging;
 pub mod problem;
 mod proxy;
 pub mod rules;
@@ -25,18 +27,22 @@ mod submit;
 mod tasks;
 mod tokens;
 mod transfers;
+mod webhooks;
 mod workers;
 
 pub use artifacts::{Digests, Missing, RunFile};
-pub use auth::{TokenRole, first_token};
+pub use auth::TokenRole;
+pub use blobs::Digest;
 pub use controls::{Changed, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
 pub use events::EventData;
+pub use first_token::{FirstTokenError, first_token};
 pub use fleet::{GpuLoad, MachineLoad};
 pub use health::Health;
 pub use limits::{Limits, Rate};
+pub use paging::Page;
 pub use problem::{Code, Mistake, Problem};
 pub use runs::{
-    Dimension, DimensionKind, Edge, Graph, Offset, Page, RunDetail, RunState, RunSummary, Step,
+    Dimension, DimensionKind, Edge, Graph, Offset, RunDetail, RunState, RunSummary, Step,
     TaskCounts,
 };
 pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
@@ -51,6 +57,7 @@ pub use workers::{
 
 use crate::role::Role;
 use crate::schedule::Schedules;
+use crate::webhook::Webhooks;
 use auth::Tokens;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -84,6 +91,8 @@ pub struct Setup {
     pub artifacts: Arc<Artifacts>,
     /// Schedules.
     pub schedules: Schedules,
+    /// The hooks of the configuration.
+    pub webhooks: Webhooks,
     /// The message broker, if workers of other machines can reach one.
     pub broker: Option<Arc<Broker>>,
     /// What this server is at the moment.
@@ -108,6 +117,7 @@ pub struct Api {
     registry: Arc<dyn Registry>,
     artifacts: Arc<Artifacts>,
     schedules: Schedules,
+    webhooks: Webhooks,
     broker: Option<Arc<Broker>>,
     role: watch::Receiver<Role>,
     stop: watch::Receiver<bool>,
@@ -149,6 +159,7 @@ impl Api {
             registry: setup.registry,
             artifacts: setup.artifacts,
             schedules: setup.schedules,
+            webhooks: setup.webhooks,
             broker: setup.broker,
             role: setup.role,
             stop: setup.stop,
@@ -211,7 +222,8 @@ pub fn description() -> String {
     let mut description = v1(&Limits::default()).into_openapi();
     description.merge(open().into_openapi());
     openapi::finish(&mut description);
-    description.to_pretty_json().expect("a description is plain data")
+    let description = serde_json::to_value(description).expect("a description is plain data");
+    format!("{:#}", openapi::with_ranges(description))
 }
 
 /// What needs no token.
@@ -260,9 +272,17 @@ fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::trigger))
+        .routes(routes!(webhooks::list))
         .routes(routes!(tokens::list, tokens::add))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::audit))
+}
+
+/// Does what can take a while on a thread of its own, so that everybody else goes on.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    // The panic was printed where it happened.
+    let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
+    tokio::task::spawn_blocking(work).await.map_err(panicked)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

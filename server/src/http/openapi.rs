@@ -4,6 +4,7 @@ use super::problem::ProblemBody;
 use super::rules::rule;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Schema, SchemaType, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -20,13 +21,14 @@ Requests need the header `Authorization: Bearer pictor_…`. Errors are `applica
 stable `code`. Lists come in pages: give the `next` of a page as `after` to get the one that follows. \
 Times are milliseconds since 1970.";
 
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("runs", "Submit, watch and control runs."),
     ("tasks", "Tasks of a run, their attempts and logs."),
     ("files", "Results, and the files that jobs need."),
     ("events", "What happens, as it happens."),
     ("workers", "The machines of the farm."),
     ("schedules", "Jobs that are submitted at times."),
+    ("webhooks", "Who is told what happens."),
     ("tokens", "Who may do what, and who did."),
     ("machines", "What workers say to the server."),
     ("server", "Whether the server is well."),
@@ -125,6 +127,36 @@ fn without_null(schema: &mut RefOr<Schema>) {
             }
         }
         _ => {}
+    }
+}
+
+/// What the numbers can hold that are written as a format: the format as it is registered, least and most.
+fn range(format: &str, least: Option<&Value>) -> Option<(&'static str, Value, Value)> {
+    let natural = least.is_some_and(|least| least == 0);
+    Some(match (format, natural) {
+        ("int32", true) => ("uint32", 0.into(), u32::MAX.into()),
+        ("int64", true) => ("uint64", 0.into(), u64::MAX.into()),
+        ("int32", false) => ("int32", i32::MIN.into(), i32::MAX.into()),
+        ("int64", false) => ("int64", i64::MIN.into(), i64::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// Says of every whole number between what it has to be.
+pub(super) fn with_ranges(description: Value) -> Value {
+    match description {
+        Value::Object(mut fields) => {
+            let format = fields.get("format").and_then(Value::as_str);
+            let range = format.and_then(|format| range(format, fields.get("minimum")));
+            if let Some((format, least, most)) = range {
+                fields.insert("format".to_owned(), format.into());
+                fields.entry("minimum").or_insert(least);
+                fields.entry("maximum").or_insert(most);
+            }
+            fields.into_iter().map(|(name, value)| (name, with_ranges(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(with_ranges).collect(),
+        other => other,
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Code {
     InvalidJob,
     /// The job names files that were not uploaded; `errors` lists them.
     MissingAssets,
+    /// The schedule cannot be: its times, its zone, its jitter.
+    InvalidSchedule,
     /// There is no token, or it is not valid (any more).
     Unauthorized,
     /// The token may not do this.
@@ -63,6 +65,7 @@ impl Code {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidJob => "invalid_job",
             Self::MissingAssets => "missing_assets",
+            Self::InvalidSchedule => "invalid_schedule",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
             Self::BadTicket => "bad_ticket",
@@ -90,6 +93,7 @@ impl Code {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::InvalidJob
             | Self::MissingAssets
+            | Self::InvalidSchedule
             | Self::IdempotencyConflict
             | Self::DigestMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -113,6 +117,7 @@ impl Code {
             Self::InvalidRequest => "The request is not valid",
             Self::InvalidJob => "The job has mistakes",
             Self::MissingAssets => "Files of the job are missing",
+            Self::InvalidSchedule => "The schedule has a mistake",
             Self::Unauthorized => "A valid token is needed",
             Self::Forbidden => "The token may not do this",
             Self::BadTicket => "The ticket is not valid",

@@ -84,6 +84,7 @@ pub const RULES: &[Rule] = &[
     change("POST", "/v1/schedules/{id}/pause", SUBMITTERS, "schedule.pause"),
     change("POST", "/v1/schedules/{id}/resume", SUBMITTERS, "schedule.resume"),
     change("POST", "/v1/schedules/{id}/trigger", SUBMITTERS, "schedule.trigger"),
+    quiet("GET", "/v1/webhooks", OPERATORS),
     quiet("GET", "/v1/tokens", ADMINS),
     change("POST", "/v1/tokens", ADMINS, "token.add"),
     change("DELETE", "/v1/tokens/{id}", ADMINS, "token.revoke"),

@@ -3,12 +3,15 @@
 use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
-use super::lookup::Source;
+use super::lookup::effort;
+use super::paging::{Name, Page};
 use super::problem::Problem;
 use super::tasks::Task;
 use axum::extract::State;
 use pictor_engine::plan::{DimBound, DimValues};
-use pictor_engine::{Engine, Plan, Run, RunView, StepView, TaskQuery, TaskState};
+use pictor_engine::{
+    Effort, Engine, Found, Plan, Run, RunView, StepView, TaskQuery, TaskState, TaskView,
+};
 use pictor_storage::{RunFilter, RunRecord};
 use pictor_tasks::message::RunId;
 use serde::{Deserialize, Serialize};
@@ -18,15 +21,6 @@ use utoipa::ToSchema;
 
 /// How many failed and waiting tasks one run shows.
 const FEW: usize = 10;
-
-/// A part of a list.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Page<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// Where the next part begins: give it as `after`. Null at the end.
-    pub next: Option<String>,
-}
 
 /// How many tasks are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -119,13 +113,13 @@ pub struct RunSummary {
     pub state: RunState,
     /// The account that submitted it.
     pub owner: String,
-    /// Its priority when it was submitted.
+    /// Its priority: now if `tasks` are known, else when it was submitted.
     pub priority: i32,
     /// When it was submitted, milliseconds since 1970.
     pub created_ms: i64,
     /// When it ended, milliseconds since 1970.
     pub finished_ms: Option<i64>,
-    /// Its tasks, while the run is not over or has been over for a moment only.
+    /// Its tasks by state. A list has them while a run is not over, and for a moment after.
     pub tasks: Option<TaskCounts>,
 }
 
@@ -172,24 +166,11 @@ impl From<StepView> for Step {
 /// One run in detail.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RunDetail {
-    /// Its id.
-    pub id: String,
-    /// The job's name.
-    pub name: String,
-    /// Its state.
-    pub state: RunState,
-    /// The account that submitted it.
-    pub owner: String,
-    /// Its priority now.
-    pub priority: i32,
-    /// When it was submitted, milliseconds since 1970.
-    pub created_ms: i64,
-    /// When it ended, milliseconds since 1970.
-    pub finished_ms: Option<i64>,
+    /// What lists of runs say about it.
+    #[serde(flatten)]
+    pub run: RunSummary,
     /// The job file's name.
     pub source_name: String,
-    /// Its tasks by state.
-    pub tasks: TaskCounts,
     /// Its steps, in the order of the job.
     pub steps: Vec<Step>,
     /// The estimated time to the end, in milliseconds; null while too little is known.
@@ -216,7 +197,8 @@ pub(super) struct RunsQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Where to go on: the `next` of the page before.
-    after: Option<String>,
+    #[param(value_type = Option<String>, min_length = 1)]
+    after: Option<Name>,
 }
 
 /// Lists runs, the newest first.
@@ -239,11 +221,11 @@ pub(super) async fn list(
         owner: own.or(query.owner),
         name: query.name.filter(|name| !name.is_empty()),
     };
-    let after = query.after.map(|after| RunId(after.into()));
+    let after = query.after.map(|Name(after)| RunId(after.into()));
     if let Some(after) = &after
         && api.store.run(&after.0).await?.is_none_or(|run| run.id != *after)
     {
-        return Err(Problem::invalid("`after` is not the `next` of a page"));
+        return Err(Problem::not_found(format_args!("run `{after}` to go on after")));
     }
     let count = u32::try_from(limit).unwrap_or(u32::MAX);
     let records = api.store.runs(&filter, count, after.as_ref()).await?;
@@ -274,35 +256,39 @@ pub(super) async fn show(
     Path(run): Path<String>,
 ) -> Result<Json<RunDetail>, Problem> {
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
-    let view = source.ask(Engine::view).await?;
     let now_ms = (api.now_ms)();
-    let failures = few(&source, TaskState::Failed, now_ms).await?;
-    let waiting = few(&source, TaskState::Ready, now_ms).await?;
+    let (failed, ready) = (in_state(TaskState::Failed, now_ms), in_state(TaskState::Ready, now_ms));
+    let look = move |engine: &Engine, run: &Run| {
+        let (failures, waiting) =
+            (failed(engine, run, (0, 0), effort(FEW))?, ready(engine, run, (0, 0), effort(FEW))?);
+        Ok::<_, Problem>((engine.view(run), failures, waiting))
+    };
+    let (view, failures, waiting) = api.ask(&record, look).await??;
+    let tasks =
+        |found: Found<TaskView>| -> Vec<Task> { found.items.into_iter().map(Task::from).collect() };
+    let failures = api.find(&record, (failures, FEW), failed).await.map(tasks)?;
+    let waiting = api.find(&record, (waiting, FEW), ready).await.map(tasks)?;
     Ok(Json(RunDetail {
-        state: view.state.into(),
-        priority: view.priority,
-        tasks: TaskCounts::of(&view.steps),
+        source_name: record.source_name.clone(),
+        run: RunSummary::new(record, Some(&view)),
         steps: view.steps.into_iter().map(Step::from).collect(),
         eta_ms: view.eta_ms,
-        id: record.id.to_string(),
-        name: record.name,
-        owner: record.owner,
-        created_ms: record.created_ms,
-        finished_ms: record.finished_ms,
-        source_name: record.source_name,
         failures,
         waiting,
     }))
 }
 
-async fn few(source: &Source, state: TaskState, now_ms: i64) -> Result<Vec<Task>, Problem> {
-    let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
-    let look = move |engine: &Engine, run: &Run, query: &TaskQuery, from, effort| {
-        engine.find(run, query, (from, effort), now_ms)
-    };
-    let found = source.find(&query, ((0, 0), FEW), look).await?;
-    Ok(found.items.into_iter().map(Task::from).collect())
+type Looked = Result<Found<TaskView>, Problem>;
+
+/// A look for tasks in a state.
+fn in_state(
+    state: TaskState,
+    now_ms: i64,
+) -> impl Fn(&Engine, &Run, (u16, u32), Effort) -> Looked + Copy + Send + 'static {
+    move |engine, run, from, effort| {
+        let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
+        Ok(engine.find(run, &query, (from, effort), now_ms))
+    }
 }
 
 /// Where the values of a dimension come from.
@@ -377,9 +363,8 @@ pub(super) async fn graph(
     Path(run): Path<String>,
 ) -> Result<Json<Graph>, Problem> {
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
     let ask = |engine: &Engine, run: &Run| (run.plan().clone(), engine.view(run).steps);
-    let (plan, steps) = source.ask(ask).await?;
+    let (plan, steps) = api.ask(&record, ask).await?;
     let steps = steps.into_iter().map(Step::from).collect();
     Ok(Json(Graph { dimensions: dimensions(&plan), steps, needs: edges(&plan) }))
 }

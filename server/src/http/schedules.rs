@@ -4,9 +4,8 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
-use super::limits::Paging;
+use super::paging::{Name, Page, Paging};
 use super::problem::{Code, Problem};
-use super::runs::Page;
 use super::submit::refused;
 use crate::schedule::{NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, Triggered};
 use axum::Extension;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 fn problem(error: ScheduleError, job: &str) -> Problem {
     match error {
         ScheduleError::Invalid(_) | ScheduleError::Timetable(_) => {
-            Problem::invalid(error.to_string())
+            Problem::new(Code::InvalidSchedule, error.to_string())
         }
         ScheduleError::Job(error) => refused(job, error),
         ScheduleError::NoSchedule(_) => Problem::new(Code::NotFound, error.to_string()),
@@ -54,26 +53,20 @@ fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Problem> {
 
 /// Lists schedules, in order of name.
 #[utoipa::path(
-    get, path = "/v1/schedules", tag = "schedules", params(Paging),
+    get, path = "/v1/schedules", tag = "schedules", params(Paging<Name>),
     responses((status = 200, description = "Schedules", body = Page<ScheduleView>)),
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<Paging<Name>>,
 ) -> Result<Json<Page<ScheduleView>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
     let all = api.schedules.list().await.map_err(plain)?;
-    let after = paging.after.unwrap_or_default();
-    let mut items: Vec<ScheduleView> = all
-        .into_iter()
-        .filter(|schedule| caller.sees(&schedule.account) && schedule.name > after)
-        .take(limit + 1)
-        .collect();
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|schedule| schedule.name.clone());
-    Ok(Json(Page { items, next }))
+    let after = paging.after.map_or_else(String::new, |Name(after)| after);
+    let seen = |schedule: &ScheduleView| caller.sees(&schedule.account) && schedule.name > after;
+    let found = all.into_iter().filter(seen);
+    Ok(Json(Page::of(found, limit, |schedule| schedule.name.clone())))
 }
 
 /// Adds a schedule.
@@ -123,7 +116,8 @@ pub(super) async fn replace(
 ) -> Result<Json<ScheduleDetail>, Problem> {
     check(&caller, &new)?;
     if new.name != id {
-        return Err(Problem::invalid("`name` has to be the name in the path"));
+        let detail = "`name` has to be the name in the path";
+        return Err(Problem::new(Code::InvalidSchedule, detail));
     }
     match seen(&api, &caller, &id).await {
         // Another account's: its name is taken, and nothing more is said about it.

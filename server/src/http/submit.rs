@@ -1,31 +1,35 @@
 //! Submission: a job as JSON or YAML, once for each idempotency key, or only tried.
 
-use super::Api;
 use super::auth::Caller;
+use super::blobs::Digest;
 use super::extract::{Json, Query};
 use super::guard::Target;
 use super::problem::{self, Code, Problem};
 use super::runs::{RunState, RunSummary};
+use super::{Api, aside};
 use crate::submit::{Files, Job, Mistakes, SubmitError, compile_job, uploaded};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pictor_engine::Run;
+use pictor_engine::{Plan, Run};
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
-use pictor_tasks::message::FileRef;
+use pictor_tasks::message::{FileRef, RunId};
 use pictor_tasks::pack::is_digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 255;
+/// How long a submitter waits for its run to be handed to the owner. A large one is unfolded for longer.
+const HAND_OVER: Duration = Duration::from_millis(20);
 /// The longest line of a job file that is shown with a mistake.
 const LINE_CHARS: usize = 200;
 
@@ -44,6 +48,10 @@ pub enum JobBody {
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// The job.
+    #[schema(example = json!({
+        "pictor": "v1", "name": "nothing", "dims": { "frame": { "range": "1-3" } },
+        "steps": [{ "name": "wait", "over": ["frame"], "noop": {} }],
+    }))]
     job: JobBody,
     /// The job file's name, for error messages.
     #[serde(default)]
@@ -57,17 +65,18 @@ pub struct Submission {
     /// The uploaded files that the job names: the name that it uses, to the BLAKE3 digest of the file,
     /// or of the list of files of a packed scene.
     #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Digest>)]
     assets: BTreeMap<String, String>,
 }
 
-/// What a submission as YAML says beside the job.
+/// What a submission says beside its body.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SubmitQuery {
-    /// With a body as YAML: only say what would be done.
+    /// Only say what would be done. A body as JSON can say so as well.
     dry_run: Option<bool>,
-    /// With a body as YAML: the job file's name, for error messages.
+    /// The job file's name, for error messages, unless a body as JSON has it.
     source_name: Option<String>,
 }
 
@@ -142,6 +151,7 @@ pub(super) async fn submit(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(request.headers())?;
     let submission = read(query, request).await?;
+    let text = submission.text();
     let (assets, missing) = stored(&api, &submission.assets).await?;
     if !submission.dry_run && !missing.is_empty() {
         return Err(not_stored(&missing));
@@ -149,18 +159,20 @@ pub(super) async fn submit(
     let once = key.map(|key| Idempotency {
         account: caller.account.clone(),
         key,
-        request: submission.digest(),
+        request: submission.digest(&text),
     });
-    let job = compile(&submission, assets).await?;
-    if submission.dry_run {
-        let plan = Some(summary(&job, missing));
+    let dry_run = submission.dry_run;
+    let job = compile(submission, text, assets).await?;
+    if dry_run {
+        // Which unfolds every task to count it.
+        let plan = Some(aside(move || summary(&job, missing)).await?);
         return Ok(Json(Submitted { run: None, plan }).into_response());
     }
     let salt =
         getrandom::u64().map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
     let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), salt));
     match api.store.create_run(&new, once.as_ref()).await? {
-        Created::New => start(&api, job, new).await,
+        Created::New => Ok(start(&api, job, new).await),
         Created::Again(run) => {
             let record = api.run(&caller, &run.0).await?;
             let target = Extension(Target(format!("runs/{run}")));
@@ -174,19 +186,14 @@ pub(super) async fn submit(
     }
 }
 
-/// Hands a stored run to the owner.
-async fn start(api: &Api, job: Job, new: NewRun) -> Result<Response, Problem> {
-    let (id, plan) = (new.id.clone(), Arc::new(job.plan));
-    let run = tokio::task::spawn_blocking(move || Run::new(id, plan)).await;
-    let run = run.map_err(|_| Problem::new(Code::Internal, "the server's log says more"))?;
+/// Begins a stored run.
+async fn start(api: &Arc<Api>, job: Job, new: NewRun) -> Response {
     // Told first, so that nobody hears of its tasks before.
     api.events.started(&new.id, &new.owner);
-    if let Ok(owner) = api.owner()
-        && let Err(error) = owner.add(run, new.owner.clone(), new.created_ms).await
-    {
-        // It is stored: the next owner finds it.
-        tracing::warn!(%error, run = %new.id, "a new run was not handed over");
-    }
+    let run = (new.id.clone(), new.owner.clone(), new.created_ms);
+    let handed = tokio::spawn(hand_over(api.clone(), job.plan, run));
+    // It is stored: what takes longer goes on behind the answer.
+    let _ = tokio::time::timeout(HAND_OVER, handed).await;
     let record = RunRecord {
         id: new.id,
         name: new.name,
@@ -203,7 +210,19 @@ async fn start(api: &Api, job: Job, new: NewRun) -> Result<Response, Problem> {
     let target = Extension(Target(format!("runs/{}", record.id)));
     let run = Some(RunSummary::new(record, None));
     let body = Json(Submitted { run, plan: None });
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], target, body).into_response())
+    (StatusCode::CREATED, [(header::LOCATION, place)], target, body).into_response()
+}
+
+/// Unfolds a run and hands it to the owner. Where that fails, the owner finds it in the store.
+async fn hand_over(api: Arc<Api>, plan: Plan, (id, owner, created_ms): (RunId, String, i64)) {
+    let new = id.clone();
+    let handed = async {
+        let run = aside(move || Run::new(new, plan.into())).await?;
+        Ok::<_, Problem>(api.owner()?.add(run, owner, created_ms).await?)
+    };
+    if let Err(problem) = handed.await {
+        tracing::warn!(problem = problem.detail, run = %id, "a new run was not handed over");
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -224,11 +243,10 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Proble
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let kind = kind.to_ascii_lowercase();
     if !matches!(&*kind, "application/yaml" | "application/x-yaml" | "text/yaml") {
-        if query.dry_run.is_some() || query.source_name.is_some() {
-            let detail = "with a body as JSON, `dry_run` and `source_name` belong into it";
-            return Err(Problem::invalid(detail));
-        }
-        return Json::from_request(request, &()).await.map(|Json(submission)| submission);
+        let Json(mut submission): Json<Submission> = Json::from_request(request, &()).await?;
+        submission.dry_run |= query.dry_run.unwrap_or(false);
+        submission.source_name = submission.source_name.or(query.source_name);
+        return Ok(submission);
     }
     let bytes = Bytes::from_request(request, &()).await;
     let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
@@ -253,9 +271,9 @@ impl Submission {
         }
     }
 
-    /// What makes it the same submission.
-    fn digest(&self) -> [u8; 32] {
-        let content = (self.text(), &self.source_name, &self.set, &self.assets);
+    /// What makes it the same submission; `text` is its own.
+    fn digest(&self, text: &str) -> [u8; 32] {
+        let content = (text, &self.source_name, &self.set, &self.assets);
         let bytes = serde_json::to_vec(&content).expect("texts");
         *blake3::hash(&bytes).as_bytes()
     }
@@ -295,21 +313,21 @@ fn not_stored(missing: &[String]) -> Problem {
 
 /// Compiles on a thread of its own: a job file may be long.
 async fn compile(
-    submission: &Submission,
+    submission: Submission,
+    text: String,
     assets: BTreeMap<String, FileRef>,
 ) -> Result<Job, Problem> {
-    let name = submission.source_name.clone().unwrap_or_else(|| "job".to_owned());
-    let source = Source { name, text: submission.text() };
-    let overrides: Vec<(String, String)> = submission.set.clone().into_iter().collect();
+    let name = submission.source_name.unwrap_or_else(|| "job".to_owned());
+    let overrides: Vec<(String, String)> = submission.set.into_iter().collect();
     let runtime = tokio::runtime::Handle::current();
-    let compiled = tokio::task::spawn_blocking(move || {
-        let text = source.text.clone();
+    let compiled = aside(move || {
+        let source = Source { name, text: text.clone() };
         let files = Files::Uploaded(&assets);
         runtime
             .block_on(compile_job(source, &overrides, files))
             .map_err(|error| refused(&text, error))
     });
-    compiled.await.map_err(|_| Problem::new(Code::Internal, "the server's log says more"))?
+    compiled.await?
 }
 
 /// A problem that says what is wrong with a job.

@@ -1,11 +1,11 @@
 //! Tasks of a run: filtered pages, and one with its attempts.
 
-use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
-use super::lookup::Source;
+use super::lookup::{from, next};
+use super::paging::{Page, Place};
 use super::problem::Problem;
-use super::runs::Page;
+use super::{Api, aside};
 use axum::extract::State;
 use pictor_engine::{Engine, Run, TaskQuery, TaskView};
 use pictor_tasks::history::{Fact, Row};
@@ -173,7 +173,7 @@ pub struct TaskDetail {
 
 /// Which tasks to list. Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) take only tasks
 /// with that value of that dimension.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TasksQuery {
     /// Only those of this step.
@@ -185,7 +185,8 @@ pub(super) struct TasksQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Where to go on: the `next` of the page before.
-    after: Option<String>,
+    #[param(inline, value_type = Option<Place>)]
+    after: Option<Place>,
     #[serde(flatten)]
     #[param(ignore)]
     others: BTreeMap<String, String>,
@@ -210,30 +211,16 @@ pub(super) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Page<Task>>, Problem> {
     let asked = TasksQuery::read(pairs)?;
-    let limit = api.limits.page(asked.limit)?;
+    let (limit, first) = (api.limits.page(asked.limit)?, asked.after);
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
-    let from = asked.after.as_deref().map_or(Ok((0, 0)), place)?;
-    let query = source.ask(move |_, run| asked.resolve(run)).await??;
     let now_ms = (api.now_ms)();
-    let look = move |engine: &Engine, run: &Run, query: &TaskQuery, from, effort| {
-        engine.find(run, query, (from, effort), now_ms)
+    let look = move |engine: &Engine, run: &Run, place, effort| {
+        Ok(engine.find(run, &asked.resolve(run)?, (place, effort), now_ms))
     };
-    let found = source.find(&query, (from, limit), look).await?;
-    let next = found.next.map(cursor);
-    Ok(Json(Page { items: found.items.into_iter().map(Task::from).collect(), next }))
-}
-
-/// A place as a cursor.
-pub(super) fn cursor((step, index): (u16, u32)) -> String {
-    format!("{step}.{index}")
-}
-
-/// The place that a cursor stands for.
-pub(super) fn place(cursor: &str) -> Result<(u16, u32), Problem> {
-    let parts = cursor.split_once('.');
-    let place = parts.and_then(|(step, index)| Some((step.parse().ok()?, index.parse().ok()?)));
-    place.ok_or_else(|| Problem::invalid("`after` is not the `next` of a page"))
+    let found = api.find(&record, (from(first), limit), look).await?;
+    let next = next(&found);
+    let items = found.items.into_iter().map(Task::from).collect();
+    Ok(Json(Page { items, next }))
 }
 
 impl TasksQuery {
@@ -250,7 +237,7 @@ impl TasksQuery {
                     query.state = Some(state.ok_or_else(|| bad("the state of a task"))?.into());
                 }
                 "limit" => query.limit = Some(value.parse().map_err(|_| bad("a number"))?),
-                "after" => query.after = Some(value),
+                "after" => query.after = Some(value.parse().map_err(Problem::invalid)?),
                 _ => {
                     let dim = name.strip_prefix("dim.").filter(|dim| !dim.is_empty());
                     let dim = dim.ok_or_else(|| {
@@ -267,9 +254,9 @@ impl TasksQuery {
     }
 
     /// Names that the run does not have are mistakes; values that a dimension does not have are not.
-    fn resolve(self, run: &Run) -> Result<TaskQuery, Problem> {
-        let step = self.step.map(|name| {
-            run.plan().step(&name).ok_or_else(|| {
+    fn resolve(&self, run: &Run) -> Result<TaskQuery, Problem> {
+        let step = self.step.as_ref().map(|name| {
+            run.plan().step(name).ok_or_else(|| {
                 let steps: Vec<&str> = run.plan().steps.iter().map(|s| &*s.name).collect();
                 let steps = steps.join(", ");
                 Problem::invalid(format!("the run has no step `{name}`; it has {steps}"))
@@ -279,7 +266,11 @@ impl TasksQuery {
             return Err(Problem::invalid(format!("the run has no dimension `{dim}`")));
         }
         let state = self.state.map(TaskState::engine);
-        Ok(TaskQuery { step: step.transpose()?, state, dims: self.others.into_iter().collect() })
+        Ok(TaskQuery {
+            step: step.transpose()?,
+            state,
+            dims: self.others.clone().into_iter().collect(),
+        })
     }
 }
 
@@ -298,31 +289,29 @@ pub(super) async fn show(
     Path((run, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Problem> {
     let record = api.run(&caller, &run).await?;
-    let source = api.source(&record).await?;
-    let (now_ms, at) = ((api.now_ms)(), find(&source, &task).await?);
+    let (now_ms, name) = ((api.now_ms)(), task.clone());
     let ask = move |engine: &Engine, run: &Run| {
+        let at = run.find_task(&name)?;
         let outputs = run.outputs(at.0, at.1).map_or_else(Vec::new, |(_, o)| o.to_vec());
-        Some((engine.task(run, at.0, at.1, now_ms)?, outputs))
+        Some((at, engine.task(run, at.0, at.1, now_ms)?, outputs))
     };
-    let (view, outputs) =
-        source.ask(ask).await?.ok_or_else(|| Problem::not_found(format_args!("task `{task}`")))?;
+    let found = api.ask(&record, ask).await?;
+    let (at, view, outputs) = found.ok_or_else(|| no_task(&task))?;
     let attempts = attempts(&api, &record.id, at).await?;
     let outputs = outputs.into_iter().map(Output::from).collect();
     Ok(Json(TaskDetail { task: view.into(), attempts, outputs }))
 }
 
-/// The place of a task by its name.
-pub(super) async fn find(source: &Source, task: &str) -> Result<(u16, u32), Problem> {
-    let name = task.to_owned();
-    let found = source.ask(move |_, run| run.find_task(&name)).await?;
-    found.ok_or_else(|| Problem::not_found(format_args!("task `{task}`")))
+/// The run has no task of that name.
+pub(super) fn no_task(name: &str) -> Problem {
+    Problem::not_found(format_args!("task `{name}`"))
 }
 
 /// What history says about a task, read on a thread of its own: it can be long.
 async fn attempts(api: &Api, run: &RunId, at: (u16, u32)) -> Result<Vec<Attempt>, Problem> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = aside(move || {
         let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
         let mut collect = |row: Row| {
             if let Some((key, attempt)) = attempt(&row, at) {
@@ -332,8 +321,7 @@ async fn attempts(api: &Api, run: &RunId, at: (u16, u32)) -> Result<Vec<Attempt>
         runtime.block_on(store.load_history(&run, 1, &mut collect))?;
         Ok::<_, pictor_storage::Error>(attempts.into_values().collect())
     });
-    let internal = |_| Problem::new(super::problem::Code::Internal, "the server's log says more");
-    Ok(read.await.map_err(internal)??)
+    Ok(read.await??)
 }
 
 /// The attempt that a row is about, if it is one of this task.

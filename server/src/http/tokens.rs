@@ -4,9 +4,8 @@ use super::Api;
 use super::auth::{Caller, Purpose, TokenRole, mint};
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
-use super::limits::Paging;
+use super::paging::{Name, Page, Paging};
 use super::problem::{Code, Problem};
-use super::runs::Page;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,6 +14,7 @@ use pictor_storage::{AuditEntry, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 /// The longest name of a token or account.
 const NAME_CHARS_MAX: usize = 64;
@@ -49,14 +49,27 @@ impl From<Token> for TokenView {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// What it is for, for people.
-    #[schema(min_length = 1, max_length = 64)]
+    /// What it is for, for people: 1 to 64 characters, the first not a space and none a control.
+    #[schema(
+        min_length = 1,
+        max_length = 64,
+        pattern = r"^[^\u0000-\u0020\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    )]
     name: String,
-    /// What it may do: `admin`, `operator`, `submitter`, `viewer` or `worker`.
+    /// What it may do.
+    #[schema(schema_with = given_role)]
     role: TokenRole,
     /// Whose it is: 1 to 64 letters, digits, `.`, `_`, `@` and `-`.
     #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._@-]+$")]
     account: String,
+}
+
+/// What people may give: a machine gets its role with its registration.
+fn given_role() -> Object {
+    let given = TokenRole::ALL.into_iter().filter(|role| *role != TokenRole::Machine);
+    let role = ObjectBuilder::new().schema_type(Type::String);
+    let role = role.enum_values(Some(given.map(TokenRole::name)));
+    role.description(Some("What it may do.")).build()
 }
 
 /// A token that was just made.
@@ -78,27 +91,25 @@ pub struct MadeToken {
 
 /// Lists tokens, the oldest first, those that were revoked as well.
 #[utoipa::path(
-    get, path = "/v1/tokens", tag = "tokens", params(Paging),
+    get, path = "/v1/tokens", tag = "tokens", params(Paging<Name>),
     responses((status = 200, description = "Tokens", body = Page<TokenView>)),
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<Paging<Name>>,
 ) -> Result<Json<Page<TokenView>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
     let tokens = api.registry.tokens().await?;
     let from = match &paging.after {
         None => 0,
-        Some(after) => {
+        Some(Name(after)) => {
             let found = tokens.iter().position(|token| token.id == *after);
-            found.ok_or_else(|| Problem::invalid("`after` is not the `next` of a page"))? + 1
+            let gone = || Problem::not_found(format_args!("token `{after}` to go on after"));
+            found.ok_or_else(gone)? + 1
         }
     };
-    let more = tokens.len() > from + limit;
-    let page: Vec<TokenView> =
-        tokens.into_iter().skip(from).take(limit).map(TokenView::from).collect();
-    let next = page.last().filter(|_| more).map(|token| token.id.clone());
-    Ok(Json(Page { items: page, next }))
+    let views = tokens.into_iter().skip(from).map(TokenView::from);
+    Ok(Json(Page::of(views, limit, |token| token.id.clone())))
 }
 
 /// Makes a token. It is shown once.
@@ -110,10 +121,10 @@ pub(super) async fn add(
     State(api): State<Arc<Api>>,
     Json(new): Json<NewToken>,
 ) -> Result<Response, Problem> {
-    let name = new.name.trim();
     let length = |text: &str| (1..=NAME_CHARS_MAX).contains(&text.chars().count());
-    if !length(&new.name) || name.is_empty() || new.name.chars().any(char::is_control) {
-        return Err(Problem::invalid("`name` has to be 1 to 64 printable characters"));
+    if !length(&new.name) || new.name.starts_with(' ') || new.name.chars().any(char::is_control) {
+        let detail = "`name` has to be 1 to 64 printable characters, the first not a space";
+        return Err(Problem::invalid(detail));
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'@' | b'-');
     if !length(&new.account) || !new.account.bytes().all(plain) {
@@ -124,7 +135,7 @@ pub(super) async fn add(
     if new.role == TokenRole::Machine {
         return Err(Problem::invalid("a machine gets its token when it is registered as a worker"));
     }
-    let purpose = Purpose { name, role: new.role, account: &new.account };
+    let purpose = Purpose { name: &new.name, role: new.role, account: &new.account };
     let minted = mint(&purpose, (api.now_ms)())?;
     api.registry.add_token(&minted.record).await?;
     let Token { id, name, account, created_ms, .. } = minted.record;
@@ -187,16 +198,15 @@ impl From<AuditEntry> for AuditView {
 
 /// Lists who changed what, the latest first.
 #[utoipa::path(
-    get, path = "/v1/audit", tag = "tokens", params(Paging),
+    get, path = "/v1/audit", tag = "tokens", params(Paging<u64>),
     responses((status = 200, description = "Entries of the audit log", body = Page<AuditView>)),
 )]
 pub(super) async fn audit(
     State(api): State<Arc<Api>>,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<Paging<u64>>,
 ) -> Result<Json<Page<AuditView>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
-    let before = paging.after.map(|after| after.parse()).transpose();
-    let before = before.map_err(|_| Problem::invalid("`after` is not the `next` of a page"))?;
+    let before = paging.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX));
     let count = u32::try_from(limit).unwrap_or(u32::MAX);
     let entries = api.registry.audit_page(count, before).await?;
     let next = entries.last().filter(|_| entries.len() == limit);

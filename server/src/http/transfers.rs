@@ -4,7 +4,7 @@
 use super::Api;
 use super::artifacts::tag_of;
 use super::auth::Caller;
-use super::blobs::{Binary, LINK, Wanted, serve};
+use super::blobs::{Binary, Digest, Download, LINK, Wanted, serve};
 use super::extract::{Json, Path};
 use super::problem::{Code, Problem};
 use super::tasks::Output;
@@ -35,6 +35,7 @@ pub struct StepRef {
     /// The run.
     run: String,
     /// The step's place in the plan.
+    #[schema(maximum = 65_535)]
     step: u16,
     /// The generation of its late-bound dimensions.
     generation: u32,
@@ -78,7 +79,7 @@ pub struct InputsRequest {
     /// The try.
     task: TryRef,
     /// The ticket that came with it.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$")]
     ticket: Option<Ticket>,
 }
 
@@ -154,7 +155,7 @@ pub struct OutputRequest {
     /// Which carrying-out of it.
     execution: u64,
     /// The ticket that came with it.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$")]
     ticket: Option<Ticket>,
     /// The step's name.
     #[schema(min_length = 1, max_length = 150)]
@@ -278,11 +279,7 @@ impl Api {
         ("key" = String, Path, description = "The artifact's key; it may hold slashes"),
         ("pictor-link" = Option<String>, Header, description = "What came with the link"),
     ),
-    responses(
-        (status = 200, description = "The artifact", body = inline(Binary), content_type = "*/*"),
-        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
-        (status = 304, description = "It is the artifact that the worker has"),
-    ),
+    responses(Download),
 )]
 pub(super) async fn fetch(
     State(api): State<Arc<Api>>,
@@ -336,14 +333,9 @@ pub(super) async fn store(
     get, path = "/v1/workers/{id}/assets/{digest}", tag = "machines",
     params(
         ("id" = u32, Path, description = "The worker"),
-        ("digest" = String, Path, description = "BLAKE3 of the file, in hex"),
+        ("digest" = inline(Digest), Path, description = "BLAKE3 of the file, in hex"),
     ),
-    responses(
-        (status = 200, description = "The file", body = inline(Binary), content_type = "*/*"),
-        (status = 206, description = "The range", body = inline(Binary), content_type = "*/*"),
-        (status = 304, description = "It is the file that the worker has"),
-        (status = 307, description = "Where the file is"),
-    ),
+    responses(Download),
 )]
 pub(super) async fn asset(
     State(api): State<Arc<Api>>,

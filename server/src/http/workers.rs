@@ -5,9 +5,8 @@ use super::auth::{Caller, Purpose, TokenRole, mint};
 use super::extract::{Json, Path, Query};
 use super::fleet::{Beat, GpuLoad, MachineLoad};
 use super::guard::Target;
-use super::limits::Paging;
+use super::paging::{Page, Paging};
 use super::problem::{Code, Problem};
-use super::runs::Page;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -189,28 +188,22 @@ impl Worker {
 
 /// Lists workers, in order of number.
 #[utoipa::path(
-    get, path = "/v1/workers", tag = "workers", params(Paging),
+    get, path = "/v1/workers", tag = "workers", params(Paging<u32>),
     responses((status = 200, description = "Workers", body = Page<Worker>)),
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<Paging<u32>>,
 ) -> Result<Json<Page<Worker>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
-    let after = paging.after.map_or(Ok(0), |after| after.parse());
-    let after: u32 = after.map_err(|_| Problem::invalid("`after` is not the `next` of a page"))?;
+    let after = paging.after.unwrap_or(0);
     let views = views(&api).await?;
     let records = api.registry.workers().await?.into_iter();
-    let mut records: Vec<_> =
-        records.filter(|record| record.id.0 > after).take(limit + 1).collect();
-    let more = records.len() > limit;
-    records.truncate(limit);
-    let next = records.last().filter(|_| more).map(|record| record.id.0.to_string());
-    let items = records.into_iter().map(|record| {
+    let workers = records.filter(|record| record.id.0 > after).map(|record| {
         let view = views.get(&record.id);
         Worker::new(&api, record, view)
     });
-    Ok(Json(Page { items: items.collect(), next }))
+    Ok(Json(Page::of(workers, limit, |worker| worker.id.to_string())))
 }
 
 async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Problem> {

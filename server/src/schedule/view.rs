@@ -3,6 +3,7 @@
 use super::decide::{CatchUp, Overlap};
 use super::timetable::TimetableError;
 use crate::SubmitError;
+use crate::http::Digest;
 use pictor_storage::Fire;
 use pictor_tasks::message::RunId;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub struct NewSchedule {
     /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`.
-    #[schema(example = "nightly", max_length = 64)]
+    #[schema(example = "nightly", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
     pub name: String,
     /// When: five cron fields (minute, hour, day of the month, month, weekday), six with a second
     /// before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
@@ -58,6 +59,7 @@ fn none() -> String {
 #[serde(deny_unknown_fields)]
 pub struct ScheduledJob {
     /// The job file's text.
+    #[schema(example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
     pub text: String,
     /// The job file's name, for error messages.
     #[serde(default)]
@@ -67,6 +69,7 @@ pub struct ScheduledJob {
     pub set: BTreeMap<String, String>,
     /// The digests of the uploaded files (or packed scenes) that the job names, by the name it uses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, Digest>)]
     pub assets: BTreeMap<String, String>,
 }
 

@@ -6,6 +6,7 @@ use pictor_queue::{Broker, OwnerQueue, Sealer, in_process};
 use pictor_server::http::auth::{Purpose, mint};
 use pictor_server::http::{Api, Limits, Setup, TokenRole, serve};
 use pictor_server::schedule::Schedules;
+use pictor_server::webhook::{HookConfig, Webhooks};
 use pictor_server::{Error, Owner, OwnerHandle, Role, now_ms};
 use pictor_storage::{Artifacts, Registry, Store};
 use pictor_tasks::message::{RunId, WorkerId};
@@ -72,6 +73,9 @@ pub(crate) struct Options {
     pub(crate) idle: bool,
     pub(crate) limits: Option<Limits>,
     pub(crate) broker: Option<Broker>,
+    pub(crate) hooks: Vec<HookConfig>,
+    /// The database, if it is not to be a file.
+    pub(crate) database: Option<String>,
 }
 
 pub(crate) struct Farm {
@@ -111,7 +115,9 @@ impl Farm {
     pub(crate) async fn with(options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("pictor-http-").tempdir().unwrap();
         let data = folder.path().to_path_buf();
-        let (store, registry) = pictor_storage::open(data.to_str().unwrap()).await.unwrap();
+        let place = options.database.as_deref().unwrap_or(data.to_str().unwrap());
+        let (store, registry) = pictor_storage::open(place).await.unwrap();
+        store.take_ownership("here", now_ms()).await.unwrap();
         let artifacts = Arc::new(Artifacts::folder(&data.join("artifacts")).unwrap());
         let (mut port, mut ports) = in_process(&[HERE]);
         port.begin(1, TICKET_KEY);
@@ -132,6 +138,8 @@ impl Farm {
         let (stop, stopped) = watch::channel(false);
         let setup = Setup {
             schedules: Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms),
+            webhooks: Webhooks::new(&options.hooks, store.clone(), registry.clone(), now_ms)
+                .unwrap(),
             store: store.clone(),
             registry: registry.clone(),
             artifacts,

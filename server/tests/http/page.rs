@@ -113,3 +113,28 @@ async fn what_does_not_exist_is_a_problem_too() {
     }
     farm.stop().await;
 }
+
+#[tokio::test]
+async fn every_whole_number_has_its_range_in_the_description() {
+    let farm = Farm::idle().await;
+    let description = farm.get("/openapi.json").await.is(200);
+    let schemas = &description["components"]["schemas"];
+    let range = |schema: &str, field: &str| {
+        let part = &schemas[schema]["properties"][field];
+        (part["minimum"].clone(), part["maximum"].clone())
+    };
+    assert_eq!(range("RunPatch", "priority"), (i32::MIN.into(), i32::MAX.into()));
+    assert_eq!(range("TryRef", "index"), (0.into(), u32::MAX.into()));
+    assert_eq!(range("StepRef", "step"), (0.into(), u16::MAX.into()));
+    assert_eq!(range("Inventory", "memory_bytes"), (0.into(), u64::MAX.into()));
+    // And JSON may write one as a fraction.
+    let id = farm.submit(&farm.admin, FILMS).await;
+    let request = farm.request(&farm.admin, Method::PATCH, &format!("/v1/runs/{id}"));
+    let request = request.header("content-type", "application/json");
+    let patched = farm.send(request.body(r#"{"priority":3.0}"#)).await.is(200);
+    assert_eq!(patched["run"]["priority"], 3);
+    let request = farm.request(&farm.admin, Method::PATCH, &format!("/v1/runs/{id}"));
+    let request = request.header("content-type", "application/json");
+    farm.send(request.body(r#"{"priority":3.5}"#)).await.refused(400, "invalid_request");
+    farm.stop().await;
+}

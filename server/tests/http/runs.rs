@@ -111,10 +111,10 @@ async fn runs_are_filtered_and_paged() {
     let next = format!("?limit=3&after={}", first["next"].as_str().unwrap());
     assert_eq!(names(&next).await, ["alpha"]);
     assert_eq!(farm.get(&format!("/v1/runs{next}")).await.is(200)["next"], Json::Null);
-    for bad in ["?limit=0", "?limit=1001", "?limit=x", "?state=fine", "?after=nobody", "?colour=1"]
-    {
+    for bad in ["?limit=0", "?limit=1001", "?limit=x", "?state=fine", "?after=", "?colour=1"] {
         farm.get(&format!("/v1/runs{bad}")).await.refused(400, "invalid_request");
     }
+    farm.get("/v1/runs?after=nobody").await.refused(404, "not_found");
     farm.stop().await;
 }
 

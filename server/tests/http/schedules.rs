@@ -41,13 +41,13 @@ async fn a_schedule_is_added_shown_paused_triggered_and_removed() {
     let mut hourly = nightly("nightly");
     hourly["cron"] = "@hourly".into();
     assert_eq!(put("nightly", hourly.clone()).await.is(200)["cron"], "@hourly");
-    put("other", hourly).await.refused(400, "invalid_request");
+    put("other", hourly).await.refused(422, "invalid_schedule");
     farm.call(&farm.admin, Method::DELETE, "/v1/schedules/nightly", None).await.is(204);
     farm.get("/v1/schedules/nightly").await.refused(404, "not_found");
     post("trigger").await.refused(404, "not_found");
     let mut bad = nightly("bad");
     bad["cron"] = "never".into();
-    farm.post("/v1/schedules", &bad).await.refused(400, "invalid_request");
+    farm.post("/v1/schedules", &bad).await.refused(422, "invalid_schedule");
     bad = nightly("bad");
     bad["job"]["text"] = "pictor: v1".into();
     farm.post("/v1/schedules", &bad).await.refused(422, "invalid_job");

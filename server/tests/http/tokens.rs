@@ -1,20 +1,9 @@
 //! Tokens: made, shown once, checked, revoked; and the audit log.
 
 use crate::farm::{FILMS, Farm};
-use pictor_server::http::{TokenRole, first_token};
-use pictor_server::now_ms;
+use pictor_server::http::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
-
-#[tokio::test]
-async fn the_first_token_is_made_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_store, registry) = pictor_storage::open(folder.path().to_str().unwrap()).await.unwrap();
-    let token = first_token(&*registry, now_ms()).await.unwrap().unwrap();
-    assert!(token.starts_with("pictor_"), "{token}");
-    assert_eq!(first_token(&*registry, now_ms()).await.unwrap(), None);
-    assert_eq!(registry.tokens().await.unwrap()[0].role, "admin");
-}
 
 #[tokio::test]
 async fn a_token_works_until_it_is_revoked() {

@@ -137,6 +137,7 @@ fn a_private_postgres_survives_what_is_done_to_it_and_ends_with_its_value() {
 }
 
 #[test]
+#[ignore = "long, and about the tests' own servers: `make soak` runs it"]
 fn a_private_rabbitmq_survives_what_is_done_to_it_and_ends_with_its_value() {
     let rabbit = RabbitMq::private("consumer_timeout = 12345");
     let vhost = rabbit.vhost();
@@ -202,6 +203,7 @@ impl Drop for Target {
 }
 
 #[test]
+#[ignore = "long, and about the tests' own servers: `make soak` runs it"]
 fn shared_servers_outlive_one_killed_user_and_end_after_the_last() {
     let target = Target::new("users");
     let (mut first, mut second) = (target.user(), target.user());
@@ -225,6 +227,7 @@ fn shared_servers_outlive_one_killed_user_and_end_after_the_last() {
 }
 
 #[test]
+#[ignore = "long, and about the tests' own servers: `make soak` runs it"]
 fn servers_end_when_their_keepers_are_killed() {
     let target = Target::new("keepers");
     let mut user = target.user();

@@ -1,0 +1,149 @@
+//! Lists in parts: what callers ask for, what they get, and the cursors that lead from one part to the
+//! next.
+
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{RefOr, Required};
+use utoipa::{IntoParams, ToSchema};
+
+/// A part of a list.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next part begins: give it as `after`. Null at the end.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// The next `limit` of what there is, and where to go on if there is more.
+    pub(super) fn of(
+        items: impl Iterator<Item = T>,
+        limit: usize,
+        cursor: impl Fn(&T) -> String,
+    ) -> Self {
+        let mut items: Vec<T> = items.take(limit + 1).collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(cursor);
+        Self { items, next }
+    }
+}
+
+/// Which part of a list, whose cursors are of the type `C`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Paging<C> {
+    /// How many items at most.
+    pub(super) limit: Option<usize>,
+    /// Where to go on.
+    pub(super) after: Option<C>,
+}
+
+impl<C: utoipa::PartialSchema> IntoParams for Paging<C> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let parameter = |name: &str, text: &str, schema: RefOr<Schema>| {
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query);
+            parameter.required(Required::False).description(Some(text)).schema(Some(schema)).build()
+        };
+        let limit = ObjectBuilder::new().schema_type(Type::Integer);
+        let limit = limit.minimum(Some(1)).maximum(Some(1000)).into();
+        vec![
+            parameter("limit", "How many items at most: 1 to 1000, 100 if left out.", limit),
+            parameter("after", "Where to go on: the `next` of the page before.", C::schema()),
+        ]
+    }
+}
+
+/// The name of the last item that was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Name(pub(super) String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name.is_empty() {
+            return Err(D::Error::custom("`after` is not the `next` of a page: it is empty"));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl utoipa::PartialSchema for Name {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).into()
+    }
+}
+
+/// A place among the tasks of a run: step and index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place(pub(super) u16, pub(super) u32);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    /// Whatever looks like a place is one; most are beyond the end.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |text: &str, digits: usize| {
+            let fits = (1..=digits).contains(&text.len());
+            let number = fits && text.bytes().all(|byte| byte.is_ascii_digit());
+            number.then(|| text.parse::<u64>().ok()).flatten()
+        };
+        let place = text.split_once('.').and_then(|(step, index)| {
+            let (step, index) = (number(step, 5)?, number(index, 10)?);
+            let step = u16::try_from(step).unwrap_or(u16::MAX);
+            Some(Self(step, u32::try_from(index).unwrap_or(u32::MAX)))
+        });
+        place.ok_or("`after` is not the `next` of a page")
+    }
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl utoipa::PartialSchema for Place {
+    fn schema() -> RefOr<Schema> {
+        let place = ObjectBuilder::new().schema_type(Type::String);
+        place.pattern(Some(r"^[0-9]{1,5}\.[0-9]{1,10}$")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        for place in [Place(0, 0), Place(7, 12), Place(u16::MAX, u32::MAX)] {
+            let read: Place = place.to_string().parse().unwrap();
+            assert_eq!((read.0, read.1), (place.0, place.1));
+        }
+        let beyond: Place = "99999.9999999999".parse().unwrap();
+        assert_eq!((beyond.0, beyond.1), (u16::MAX, u32::MAX));
+        for wrong in
+            ["", ".", "1", "1.", ".1", "+1.1", "1.-1", "1.2.3", "123456.1", "1.12345678901"]
+        {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_tells_where_to_go_on_only_if_there_is_more() {
+        let page = |limit| Page::of(1..=3, limit, i32::to_string);
+        assert_eq!((page(2).items, page(2).next), (vec![1, 2], Some("2".to_owned())));
+        assert_eq!((page(3).items, page(3).next), (vec![1, 2, 3], None));
+    }
+}
