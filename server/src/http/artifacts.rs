@@ -54,24 +54,20 @@ pub(super) async fn files(
     let limit = api.limits.page(paging.limit)?;
     let record = api.run(&caller, &run).await?;
     // A task may deliver several files: pages may be a little longer than asked for.
+    let look = |_: &Engine, run: &Run, from, effort| Ok(look(run, from, effort));
     let found = api.find(&record, (from(paging.after), limit), look).await?;
     let next = next(&found);
     Ok(Json(Page { items: found.items, next }))
 }
 
 /// The files of the next tasks that deliver any.
-fn look(
-    _: &Engine,
-    run: &Run,
-    (mut step, mut index): (u16, u32),
-    effort: Effort,
-) -> Result<Found<RunFile>, Problem> {
+fn look(run: &Run, (mut step, mut index): (u16, u32), effort: Effort) -> Found<RunFile> {
     // Whole steps that deliver nothing are passed over at once.
     while run.plan().steps.get(step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
         (step, index) = (step + 1, 0);
     }
     if run.plan().steps.len() <= step as usize {
-        return Ok(Found { items: Vec::new(), next: None });
+        return Found { items: Vec::new(), next: None };
     }
     let state = Some(TaskState::Succeeded);
     let query = TaskQuery { step: Some(step), state, ..TaskQuery::default() };
@@ -87,7 +83,7 @@ fn look(
             task: task.clone(),
         })
     });
-    Ok(Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) })
+    Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) }
 }
 
 /// Downloads a delivered result, or a range of it.

@@ -83,9 +83,9 @@ pub(super) async fn read(
         Some((at, run.plan().steps[at.0 as usize].name.clone()))
     };
     let found = api.ask(&record, find).await?;
-    let (at, step) = found.ok_or_else(|| tasks::no_task(&task))?;
+    let (at, step_name) = found.ok_or_else(|| tasks::no_task(&task))?;
     let log = Log {
-        folder: api.logs().join(&*record.id.0).join(step).join(at.1.to_string()),
+        folder: api.logs().join(&*record.id.0).join(step_name).join(at.1.to_string()),
         attempt: query.attempt,
         offset: query.offset.unwrap_or(0),
         file: None,

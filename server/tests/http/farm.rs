@@ -2,7 +2,7 @@
 
 use pictor_engine::{Config, Run};
 use pictor_executor::Agent;
-use pictor_queue::{Broker, OwnerQueue, Sealer, in_process};
+use pictor_queue::{Broker, OwnerQueue, Sealer, WorkerPort, in_process};
 use pictor_server::http::auth::{Purpose, mint};
 use pictor_server::http::{Api, Limits, Setup, TokenRole, serve};
 use pictor_server::schedule::Schedules;
@@ -14,7 +14,7 @@ use pictor_tasks::worker::Inventory;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use serde_json::Value as Json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -101,6 +101,16 @@ pub(crate) struct Answer {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// A worker with two slots that runs programs.
+fn start_agent(port: WorkerPort, data: &Path) -> pictor_executor::Handle {
+    let has = Inventory { slots: 2, allows_commands: true, ..Inventory::default() };
+    let mut config = pictor_executor::Config::new(data.to_path_buf(), has);
+    (config.slots, config.allow_commands) = (2, true);
+    let store = pictor_executor::Artifacts::in_folder(&config.artifacts()).unwrap();
+    let outbox = Arc::new(port.sender());
+    Agent::start(Box::new(port), outbox, HERE, config, store).unwrap()
+}
+
 impl Farm {
     /// A farm with one worker of two slots.
     pub(crate) async fn start() -> Self {
@@ -125,21 +135,13 @@ impl Farm {
         let (owner, handle) = Owner::new(config, store.clone(), Box::new(port), now_ms);
         let handle = handle.with_sealer(Sealer::new(1, TICKET_KEY));
         let loops = tokio::spawn(owner.run());
-        let agent = (!options.idle).then(|| {
-            let has = Inventory { slots: 2, allows_commands: true, ..Inventory::default() };
-            let mut config = pictor_executor::Config::new(data.clone(), has);
-            (config.slots, config.allow_commands) = (2, true);
-            let store = pictor_executor::Artifacts::in_folder(&config.artifacts()).unwrap();
-            let port = ports.remove(0);
-            let outbox = Arc::new(port.sender());
-            Agent::start(Box::new(port), outbox, HERE, config, store).unwrap()
-        });
+        let agent = (!options.idle).then(|| start_agent(ports.remove(0), &data));
         let (be, role) = watch::channel(Role::Owner(handle.clone()));
         let (stop, stopped) = watch::channel(false);
+        let webhooks = Webhooks::new(&options.hooks, store.clone(), registry.clone(), now_ms);
         let setup = Setup {
             schedules: Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms),
-            webhooks: Webhooks::new(&options.hooks, store.clone(), registry.clone(), now_ms)
-                .unwrap(),
+            webhooks: webhooks.unwrap(),
             store: store.clone(),
             registry: registry.clone(),
             artifacts,
