@@ -324,7 +324,7 @@ fn schedules_are_made_listed_triggered_and_removed() {
     farm.ok(&["schedule", "remove", "nightly"]);
     farm.pictor(&["schedule", "show", "nightly"]).expect(1, &["there is no schedule `nightly`"]);
     let bad = ["schedule", "add", "x", "job.yaml", "--cron", "61 2 * * *"];
-    farm.pictor(&bad).expect(1, &["invalid_request"]);
+    farm.pictor(&bad).expect(1, &["`61`", "minute", "invalid_schedule"]);
     farm.pictor(&[&add[..], &["--overlap", "never"]].concat()).expect(2, &["skip", "replace"]);
 }
 

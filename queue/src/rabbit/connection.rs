@@ -156,6 +156,15 @@ impl Session {
         drop(started(async move { receiver.basic_ack(tag, options).await }));
     }
 
+    /// Waits until the broker has heard everything that was said on both channels: it works on each in
+    /// order, but lapin sends the end of a connection before what still stands in line.
+    async fn heard(&self) -> lapin::Result<()> {
+        for channel in [&self.publisher, &self.receiver] {
+            channel.basic_qos(OWNER_PREFETCH, BasicQosOptions::default()).await?;
+        }
+        Ok(())
+    }
+
     /// Gives up this session; a new one will follow.
     pub(super) fn end(&self) {
         self.over.notify_one();
@@ -262,15 +271,22 @@ async fn keep_up(address: Address, role: Role, state: watch::Sender<State>, clos
         match opened.unwrap_or_else(|_| Err(timed_out())) {
             Ok((connection, session)) => {
                 info!(broker = ?address, "connected to the broker");
+                let session = Arc::new(session);
                 let over = session.over.clone();
-                state.send_replace(State::Up(Arc::new(session)));
+                state.send_replace(State::Up(session.clone()));
                 let close = tokio::select! {
                     () = until_over(&connection, &over) => false,
                     () = closing.notified() => true,
                 };
                 state.send_replace(State::Down);
                 // It may be closed already, or the broker may not answer.
-                let _ = timeout(CLOSE, connection.close(200, "".into())).await;
+                let _ = timeout(CLOSE, async {
+                    if close {
+                        session.heard().await?;
+                    }
+                    connection.close(200, "".into()).await
+                })
+                .await;
                 if close {
                     return;
                 }
