@@ -196,7 +196,7 @@ async fn again(
         Ok((reset, count))
     };
     let asked = api.ask(&record, ask).await?;
-    let code = if chosen { Code::InvalidRequest } else { Code::Conflict };
+    let code = if chosen { Code::NotFound } else { Code::Conflict };
     let (reset, count) = asked.map_err(|why| Problem::new(code, why))?;
     if dry_run {
         return Ok(Json(ResetAnswer { count, run: None }));

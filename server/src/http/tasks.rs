@@ -253,17 +253,17 @@ impl TasksQuery {
         Ok(query)
     }
 
-    /// Names that the run does not have are mistakes; values that a dimension does not have are not.
+    /// Names that the run does not have are refused; values that a dimension does not have are not.
     fn resolve(&self, run: &Run) -> Result<TaskQuery, Problem> {
         let step = self.step.as_ref().map(|name| {
             run.plan().step(name).ok_or_else(|| {
                 let steps: Vec<&str> = run.plan().steps.iter().map(|s| &*s.name).collect();
                 let steps = steps.join(", ");
-                Problem::invalid(format!("the run has no step `{name}`; it has {steps}"))
+                Problem::not_found(format_args!("step `{name}` in the run; it has {steps}"))
             })
         });
         if let Some(dim) = self.others.keys().find(|dim| !run.has_dimension(dim)) {
-            return Err(Problem::invalid(format!("the run has no dimension `{dim}`")));
+            return Err(Problem::not_found(format_args!("dimension `{dim}` in the run")));
         }
         let state = self.state.map(TaskState::engine);
         Ok(TaskQuery {

@@ -66,7 +66,7 @@ async fn what_failed_is_done_again_after_it_was_counted() {
     let dry = retry(json!({ "dry_run": true })).await.is(200);
     assert_eq!((&dry["count"], &dry["run"]), (&2.into(), &Json::Null));
     assert_eq!(farm.get(&format!("/v1/runs/{id}")).await.is(200)["state"], "failed");
-    retry(json!({ "tasks": ["nothing"] })).await.refused(400, "invalid_request");
+    retry(json!({ "tasks": ["nothing"] })).await.refused(404, "not_found");
     retry(json!({ "task": "work" })).await.refused(400, "invalid_request");
     std::fs::write(open, "").unwrap();
     // A body may be left out.

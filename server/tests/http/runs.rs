@@ -152,9 +152,12 @@ async fn tasks_are_filtered_by_step_state_and_dimension_and_paged() {
         let page = tasks(none).await;
         assert_eq!((names(&page).len(), &page["next"]), (0, &Json::Null), "{none}");
     }
-    for bad in ["?step=paint", "?dim.colour=1", "?dim.=1", "?state=done", "?after=1", "?sort=1"] {
-        let answer = farm.get(&format!("/v1/runs/{id}/tasks{bad}")).await;
-        answer.refused(400, "invalid_request");
+    let get = async |query: &str| farm.get(&format!("/v1/runs/{id}/tasks{query}")).await;
+    for unknown in ["?step=paint", "?dim.colour=1"] {
+        get(unknown).await.refused(404, "not_found");
+    }
+    for bad in ["?dim.=1", "?state=done", "?after=1", "?after=", "?limit=0", "?sort=1"] {
+        get(bad).await.refused(400, "invalid_request");
     }
     farm.stop().await;
 }
