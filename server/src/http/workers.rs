@@ -54,7 +54,8 @@ pub struct Inventory {
     pub gpus: Vec<Gpu>,
     /// Programs found: name to version.
     pub software: BTreeMap<String, String>,
-    /// Words that its operator gave to the machine.
+    /// Words that its operator gave to the machine. One that is there twice counts once.
+    #[schema(value_type = Vec<String>)]
     pub labels: BTreeSet<String>,
     /// Tasks that it does at a time.
     pub slots: u32,
