@@ -2,7 +2,7 @@
 //! machine; with a Postgres and a broker it is one of several servers of a farm.
 
 use crate::SUCCEEDED;
-use crate::session::interrupted;
+use crate::session::interruption;
 use crate::settings::{Configured, ServeArgs};
 use crate::terminal::say;
 use anyhow::Context;
@@ -64,9 +64,10 @@ pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
         Base { store: store.clone(), registry, artifacts, engine: engine(&configured), stop };
     let mut parts = JoinSet::new();
     start(&mut parts, base, (data, args, &configured), (listener, address.clone())).await?;
+    let interrupted = interruption()?;
     say(&format!("listening on {address}"));
     let failed = tokio::select! {
-        stopped = interrupted() => stopped.err(),
+        () = interrupted => None,
         Some(ended) = parts.join_next() => ended.context("a part of the server").flatten().err(),
     };
     tell_stop.send_replace(true);

@@ -196,6 +196,7 @@ async fn work(
         tracing::warn!(%error, "other commands cannot reach this run: no socket in the data folder");
     }
     let news = handle.news();
+    let interrupted = interruption()?;
     let progress = Progress::start(&record, handle.clone(), json);
     let mut owner = tokio::spawn(owner.run());
     let worker = workers.remove(0);
@@ -212,7 +213,7 @@ async fn work(
             stopped.context("the engine")??;
             anyhow::bail!("the engine stopped");
         }
-        interrupted = interrupted() => interrupted.map(|()| None)?,
+        () = interrupted => None,
     };
     if !stop(agent, progress, &handle, owner).await? {
         complain(&format!(
@@ -263,23 +264,25 @@ fn say_unless(json: bool, line: &str) {
     }
 }
 
-/// Waits until the user, or the system, wants this process to end.
-pub(crate) async fn interrupted() -> anyhow::Result<()> {
+/// Notices from now on when the user, or the system, wants this process to end; what it returns waits for
+/// that. To be called before anything is said that somebody may answer with an interruption.
+pub(crate) fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    tokio::spawn(async {
-        // The second time is meant.
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(i32::from(INTERRUPTED));
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
-    });
-    Ok(())
+        tokio::spawn(async move {
+            // The second time is meant.
+            interrupt.recv().await;
+            std::process::exit(i32::from(INTERRUPTED));
+        });
+    })
 }
 
 /// Waits until nothing more happens by itself.

@@ -32,11 +32,11 @@ pub(crate) async fn wait(
     let first = look(server, id).await?;
     let (tell, latest) = watch::channel(Some(first.view.clone()));
     let shown = out.as_ref().map_or_else(String::new, |out| out.display().to_string());
+    let interrupted = crate::session::interruption()?;
     let progress = Progress::of((id, &shown), Views::Server(latest), json);
     let followed = tokio::select! {
         followed = follow(server, first, &tell, (out.as_deref(), data)) => followed,
-        interrupted = crate::session::interrupted() => {
-            interrupted?;
+        () = interrupted => {
             progress.finish().await;
             if !json {
                 say(&format!("not waiting any more; {id} goes on: pictor show {id} --watch"));
