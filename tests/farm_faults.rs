@@ -47,30 +47,24 @@ fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
     )
 }
 
-/// The broker's management API, in the virtual host of the farm.
-fn manage(farm: &Farm, method: &str, path: &str, body: &str) -> String {
-    let rabbit = &farm.services.rabbit;
-    farm.services.broker.inside(|| rabbit.manage(method, &format!("/api/{path}"), body))
-}
-
 /// Puts a message into the reports queue, as somebody could who has got at the broker.
 fn smuggle(farm: &Farm, payload: &str) {
     let body = json!({
         "properties": {}, "routing_key": "pictor.reports", "payload": payload,
         "payload_encoding": "string",
     });
-    let answer = manage(farm, "POST", "exchanges/%2f/pictor.reports/publish", &body.to_string());
+    let answer = farm.manage("POST", "exchanges/VHOST/pictor.reports/publish", &body.to_string());
     assert!(answer.contains("\"routed\":true"), "{answer}");
 }
 
 /// Waits until a queue holds messages that nobody has taken, and throws them away.
 fn purge(farm: &Farm, queue: &str) {
     until("messages wait", || {
-        let told = manage(farm, "GET", &format!("queues/%2f/{queue}"), "");
+        let told = farm.manage("GET", &format!("queues/VHOST/{queue}"), "");
         let told: Json = serde_json::from_str(&told).unwrap();
         told["messages_ready"].as_u64().unwrap_or(0) > 0
     });
-    manage(farm, "DELETE", &format!("queues/%2f/{queue}/contents"), "");
+    farm.manage("DELETE", &format!("queues/VHOST/{queue}/contents"), "");
 }
 
 #[test]
@@ -93,7 +87,7 @@ fn a_broker_that_is_purged_loses_nothing() {
 
 #[test]
 fn a_database_that_is_away_costs_no_task_and_no_lease() {
-    let mut farm = Farm::start(&[2, 2]);
+    let mut farm = Farm::start_with_services(&[2, 2]);
     let away = Duration::from_secs(if soak() { 60 } else { 15 });
     // Some are claimed and outlast the lease; some end while nobody can write that down.
     let run = farm.api.submit(&sleepers(&farm, 8, "9"));
@@ -122,7 +116,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
 
 #[test]
 fn a_broker_that_is_away_costs_no_task_and_no_lease() {
-    let farm = Farm::start(&[2, 2]);
+    let farm = Farm::start_with_services(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 12, "7"));
     let executed = farm.place.path("executed");
     until("work has begun", || lines(&executed) >= 4);

@@ -16,6 +16,8 @@ use tracing::{debug, error, warn};
 
 /// Messages that are folded before a commit, at most.
 const BATCH: usize = 256;
+/// Rows after which a batch is large enough. Whoever asks waits for the commit of two batches at worst.
+const ROWS: usize = 1024;
 /// How often leases and deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause before a commit is tried again that storage could not do.
@@ -127,7 +129,7 @@ impl Owner {
 
     /// Runs until it is told to stop.
     pub async fn run(mut self) -> Result<(), Error> {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::new();
         let mut tick = Instant::now() + TICK;
         loop {
             let mut commands = Vec::new();
@@ -136,21 +138,17 @@ impl Owner {
                 biased;
                 // Without handles nobody can ask or stop it any more.
                 command = self.commands.recv() => commands.push(command.unwrap_or(Command::Stop)),
-                count = self.queue.receive(&mut batch, BATCH), if !self.is_deserted => {
+                count = self.queue.receive(&mut batch, 1), if !self.is_deserted => {
                     self.is_deserted = count == 0;
                 }
                 () = sleep_until(wake) => {}
             }
-            self.queue.try_receive(&mut batch, BATCH);
             while let Ok(command) = self.commands.try_recv() {
                 commands.push(command);
             }
-            let drained = batch.len() < BATCH && self.queue.is_drained();
             let (mut fx, mut after) = (Effects::default(), After::default());
             let now_ms = (self.now_ms)();
-            for incoming in batch.drain(..) {
-                self.incoming(incoming, now_ms, &mut fx, &mut after);
-            }
+            let drained = self.fold(&mut batch, now_ms, &mut fx, &mut after);
             for command in commands {
                 self.command(command, now_ms, &mut fx, &mut after);
             }
@@ -247,6 +245,25 @@ impl Owner {
                 self.engine.remove_run(&id);
             }
         }
+    }
+
+    /// Folds what has been received and what is there, up to a batch. `true`: nothing more is there.
+    fn fold(
+        &mut self,
+        batch: &mut Vec<Incoming>,
+        now_ms: i64,
+        fx: &mut Effects,
+        after: &mut After,
+    ) -> bool {
+        for _ in 0..BATCH {
+            self.queue.try_receive(batch, 1);
+            let Some(incoming) = batch.pop() else { return self.queue.is_drained() };
+            self.incoming(incoming, now_ms, fx, after);
+            if fx.rows.values().map(Vec::len).sum::<usize>() >= ROWS {
+                break;
+            }
+        }
+        false
     }
 
     fn incoming(&mut self, incoming: Incoming, now_ms: i64, fx: &mut Effects, after: &mut After) {

@@ -8,7 +8,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -18,6 +18,8 @@ const ANSWER: Duration = Duration::from_mins(1);
 const TRIES: u32 = 7;
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a server is asked again that itself says to come later: another one takes over meanwhile.
+const LATER: Duration = Duration::from_mins(1);
 /// The try after which people are told.
 const PATIENT: u32 = 3;
 /// The most items in a page.
@@ -359,29 +361,36 @@ struct Page<T> {
 }
 
 /// How often and how long to wait for a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Patience {
     tries: u32,
+    since: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { tries: 0, since: Instant::now() }
+    }
 }
 
 impl Patience {
     /// Waits before the next try. `false`: it was tried often enough.
     pub(crate) async fn wait(&mut self, error: &Trouble) -> bool {
         self.tries += 1;
-        if self.tries >= TRIES {
-            return false;
-        }
         let asked = match error {
             Trouble::Refused(problem) => problem.retry_after,
             _ => None,
         };
-        let pause = (PAUSE * 2u32.pow(self.tries - 1)).min(PAUSE_MAX);
+        if self.tries >= TRIES && (asked.is_none() || self.since.elapsed() >= LATER) {
+            return false;
+        }
+        let pause = (PAUSE * 2u32.pow(self.tries.min(TRIES) - 1)).min(PAUSE_MAX);
         if self.tries == PATIENT {
             explain(&format!("{error}; trying again"));
         }
         // Many clients of one server must not come back in the same moment.
         let more = crate::session::random_id() % 100;
-        let pause = asked.unwrap_or(pause).min(Duration::from_mins(1));
+        let pause = asked.unwrap_or(pause).min(LATER);
         tracing::info!(%error, "trying again");
         tokio::time::sleep(pause + pause * u32::try_from(more).unwrap_or(0) / 200).await;
         true
@@ -389,6 +398,6 @@ impl Patience {
 
     /// Something went well: the count starts anew.
     pub(crate) fn reset(&mut self) {
-        self.tries = 0;
+        *self = Self::default();
     }
 }

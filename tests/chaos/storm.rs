@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::thread::{Scope, sleep};
+use std::thread::{Scope, ScopedJoinHandle, sleep};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -134,15 +134,35 @@ pub(crate) fn rage(farm: &mut Farm, faults: &[Fault], progress: impl Fn() -> usi
     // What is to be put right, and when.
     let mut open: Vec<(Duration, Harm)> = Vec::new();
     std::thread::scope(|scope| {
+        let mut starts = Starts { scope, running: BTreeMap::new() };
         for fault in faults {
-            settle(farm, scope, &mut open, (start, fault.at));
+            settle(farm, &mut starts, &mut open, (start, fault.at));
             wait(start, fault.at);
             eprintln!("{fault}; {} programs were executed", progress());
-            begin(farm, fault.harm);
+            begin(farm, &mut starts, fault.harm);
             open.push((fault.at + fault.lasts, fault.harm));
         }
-        settle(farm, scope, &mut open, (start, Duration::MAX));
+        settle(farm, &mut starts, &mut open, (start, Duration::MAX));
     });
+}
+
+/// Services that are being started again. A broker needs up to ten seconds; the storm goes on meanwhile.
+struct Starts<'s, 'e> {
+    scope: &'s Scope<'s, 'e>,
+    running: BTreeMap<Part, ScopedJoinHandle<'s, ()>>,
+}
+
+impl<'s> Starts<'s, '_> {
+    fn begin(&mut self, part: Part, start: impl FnOnce() + Send + 's) {
+        self.running.insert(part, self.scope.spawn(start));
+    }
+
+    /// Waits until nothing of this part is being started.
+    fn wait(&mut self, part: Part) {
+        if let Some(start) = self.running.remove(&part) {
+            start.join().unwrap();
+        }
+    }
 }
 
 fn wait(start: Instant, at: Duration) {
@@ -150,9 +170,9 @@ fn wait(start: Instant, at: Duration) {
 }
 
 /// Puts right what is due by then, in its order.
-fn settle<'s>(
+fn settle(
     farm: &mut Farm,
-    scope: &'s Scope<'s, '_>,
+    starts: &mut Starts<'_, '_>,
     open: &mut Vec<(Duration, Harm)>,
     (start, by): (Instant, Duration),
 ) {
@@ -160,11 +180,14 @@ fn settle<'s>(
     let due = open.partition_point(|(at, _)| *at <= by);
     for (at, harm) in open.drain(..due) {
         wait(start, at);
-        end(farm, scope, harm);
+        end(farm, starts, harm);
     }
 }
 
-fn begin(farm: &mut Farm, harm: Harm) {
+fn begin(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
+    if let Harm::Kill(part) | Harm::Freeze(part) = harm {
+        starts.wait(part);
+    }
     match harm {
         Harm::Kill(Part::Server(i)) => farm.servers[i].kill9(),
         Harm::Kill(Part::Worker(i)) => farm.workers[i].kill9(),
@@ -178,18 +201,17 @@ fn begin(farm: &mut Farm, harm: Harm) {
     }
 }
 
-fn end<'s>(farm: &mut Farm, scope: &'s Scope<'s, '_>, harm: Harm) {
+fn end(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
     match harm {
         Harm::Kill(Part::Server(i)) => farm.servers[i].start(),
         Harm::Kill(Part::Worker(i)) => farm.workers[i].start(),
-        // A broker needs up to ten seconds to start; the storm goes on meanwhile.
         Harm::Kill(Part::Broker) => {
             let (host, rabbit) = (farm.services.broker.clone(), farm.services.rabbit.clone());
-            scope.spawn(move || host.inside(|| rabbit.start_again()));
+            starts.begin(Part::Broker, move || host.inside(|| rabbit.start_again()));
         }
-        Harm::Kill(_) => {
+        Harm::Kill(part) => {
             let (host, postgres) = (farm.services.database.clone(), farm.services.postgres.clone());
-            scope.spawn(move || host.inside(|| postgres.start_again()));
+            starts.begin(part, move || host.inside(|| postgres.start_again()));
         }
         Harm::Freeze(Part::Server(i)) => farm.servers[i].signal(Signal::CONT),
         Harm::Freeze(Part::Worker(i)) => farm.workers[i].signal(Signal::CONT),

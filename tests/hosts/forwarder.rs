@@ -26,7 +26,11 @@ impl Gate {
 
 impl Forwarder {
     pub(crate) fn start(from: SocketAddr, to: SocketAddr) -> Self {
-        let listener = TcpListener::bind(from).unwrap();
+        Self::of(TcpListener::bind(from).unwrap(), to)
+    }
+
+    /// `to` is reached from where the calling thread is, which need not be where the listener is.
+    pub(crate) fn of(listener: TcpListener, to: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(Gate { open: Mutex::new(true), changed: Condvar::new() });
         let opened = gate.clone();

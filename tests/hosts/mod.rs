@@ -1,5 +1,5 @@
-//! A farm on several hosts of this machine: the real binary, and a Postgres, a RabbitMQ and an S3 service of
-//! its own. Everything ends with the test, also if the test is killed.
+//! A farm on several hosts of this machine: the real binary, a Postgres, a RabbitMQ and an S3 service.
+//! Everything ends with the test, also if the test is killed.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(dead_code, reason = "each test binary uses its part")]
 
@@ -13,7 +13,7 @@ use crate::support::{Place, until};
 use api::Api;
 use daemon::Daemon;
 use network::{Host, Network};
-use pictor_test_servers::{Postgres, RabbitMq, S3};
+use pictor_test_servers::{Postgres, RabbitMq, S3, Vhost};
 use std::sync::Arc;
 
 /// So that a test that kills workers does not wait for the minute after which they are given up.
@@ -21,33 +21,62 @@ const SETTINGS: &str = "[server]\nlease = \"12s\"\n";
 /// The broker gives up a silent connection after two of these, not after two times 10 s.
 const BROKER: &str = "heartbeat = 3\n";
 
+/// Whose the database server and the broker are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    /// The test's, which may kill them. A broker takes ten seconds of a processor to start.
+    Privately,
+    /// Those of all tests. The farm has a database and a virtual host of its own.
+    Together,
+}
+
 /// The services that a farm stands on, each on a host of its own.
 pub(crate) struct Services {
     pub(crate) postgres: Postgres,
     pub(crate) rabbit: RabbitMq,
+    /// As reached from where the server is.
+    database_url: String,
+    /// As reached from where the broker is.
+    vhost: Vhost,
     s3: S3,
     pub(crate) database: Arc<Host>,
     pub(crate) broker: Arc<Host>,
     pub(crate) objects: Arc<Host>,
     bucket: String,
+    owned: Owned,
 }
 
 impl Services {
-    fn start(network: &Network) -> Self {
+    fn start(network: &Network, owned: Owned) -> Self {
         let hosts = [network.host(), network.host(), network.host()];
         let [database, broker, objects] = hosts;
-        let (postgres, rabbit) = std::thread::scope(|scope| {
-            let rabbit = scope.spawn(|| broker.inside(|| RabbitMq::private(BROKER)));
-            let postgres = database.inside(Postgres::private);
-            (postgres, rabbit.join().unwrap())
+        let (postgres, rabbit) = std::thread::scope(|scope| match owned {
+            Owned::Privately => {
+                let rabbit = scope.spawn(|| broker.inside(|| RabbitMq::private(BROKER)));
+                (database.inside(Postgres::private), rabbit.join().unwrap())
+            }
+            Owned::Together => {
+                let rabbit = scope.spawn(|| network.outside(RabbitMq::start));
+                (network.outside(Postgres::start), rabbit.join().unwrap())
+            }
         });
+        let (database_url, vhost) = match owned {
+            Owned::Privately => (postgres.url(), broker.inside(|| rabbit.vhost())),
+            Owned::Together => network.outside(|| (postgres.database(), rabbit.vhost())),
+        };
         let s3 = objects.inside(S3::start);
         let bucket = s3.bucket();
-        database.publish(postgres.port());
-        broker.publish(rabbit.port());
-        broker.publish(port_of(&rabbit.management_url()));
+        let management = port_of(&rabbit.management_url());
+        for (host, port) in
+            [(&database, postgres.port()), (&broker, rabbit.port()), (&broker, management)]
+        {
+            match owned {
+                Owned::Privately => host.publish(port),
+                Owned::Together => host.publish_from_outside(network, port),
+            }
+        }
         objects.publish(port_of(s3.endpoint()));
-        Self { postgres, rabbit, s3, database, broker, objects, bucket }
+        Self { postgres, rabbit, database_url, vhost, s3, database, broker, objects, bucket, owned }
     }
 }
 
@@ -81,8 +110,17 @@ pub(crate) struct Farm {
 impl Farm {
     /// Two servers and as many workers as `slots` has numbers, each with that many slots.
     pub(crate) fn start(slots: &[u32]) -> Self {
+        Self::start_with(Owned::Together, slots)
+    }
+
+    /// As [`Self::start`], with a database server and a broker that the test may kill, freeze and cut off.
+    pub(crate) fn start_with_services(slots: &[u32]) -> Self {
+        Self::start_with(Owned::Privately, slots)
+    }
+
+    fn start_with(owned: Owned, slots: &[u32]) -> Self {
         let (place, network) = (Place::new(), Network::new());
-        let services = Services::start(&network);
+        let services = Services::start(&network, owned);
         let settings = place.write("pictor.toml", SETTINGS).display().to_string();
         let (mut servers, mut urls): (Vec<Daemon>, Vec<String>) = Default::default();
         for name in ["server-1", "server-2"] {
@@ -142,7 +180,18 @@ impl Farm {
     pub(crate) fn database_url(&self) -> String {
         let here = format!("127.0.0.1:{}", self.services.postgres.port());
         let there = (self.services.database.address(), self.services.postgres.port());
-        self.services.postgres.url().replace(&here, &format!("{}:{}", there.0, there.1))
+        self.services.database_url.replace(&here, &format!("{}:{}", there.0, there.1))
+    }
+
+    /// The broker's management API in the virtual host of the farm; `path` such as `queues/VHOST/name`.
+    pub(crate) fn manage(&self, method: &str, path: &str, body: &str) -> String {
+        let Services { rabbit, vhost, broker, owned, .. } = &self.services;
+        let path = format!("/api/{}", path.replace("VHOST", &vhost.name));
+        let ask = || rabbit.manage(method, &path, body);
+        match owned {
+            Owned::Privately => broker.inside(ask),
+            Owned::Together => self.network.outside(ask),
+        }
     }
 
     /// Ends workers, then servers, in good order.
@@ -189,7 +238,7 @@ fn new_server(
         let there = network.way(&host, to, port).to_string();
         url.replace(&format!("127.0.0.1:{port}"), &there)
     };
-    let Services { postgres, rabbit, s3, database, broker, objects, bucket } = services;
+    let Services { database_url, vhost, s3, database, broker, objects, bucket, .. } = services;
     let listen = format!("{}:{}", host.address(), host.port());
     let url = format!("http://{listen}");
     let artifacts = format!(
@@ -200,9 +249,9 @@ fn new_server(
     let arguments = [
         ("--listen", listen),
         ("--data", place.path(name).display().to_string()),
-        ("--database", way(database, &postgres.url())),
-        ("--broker", way(broker, &rabbit.amqp_url())),
-        ("--broker-management", way(broker, &rabbit.management_url())),
+        ("--database", way(database, database_url)),
+        ("--broker", way(broker, &vhost.amqp_url)),
+        ("--broker-management", way(broker, &vhost.management_url)),
         ("--artifacts", artifacts),
         ("--public-url", url.clone()),
         ("--config", settings.to_owned()),

@@ -40,8 +40,7 @@ impl Namespace {
 
     /// Moves the calling thread there, and what it starts from now on.
     fn enter(&self) {
-        let file = File::open(self.path()).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        enter(&File::open(self.path()).unwrap());
     }
 
     /// Runs `ip` there.
@@ -51,6 +50,20 @@ impl Namespace {
         let said = command.output().unwrap();
         assert!(said.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&said.stderr));
     }
+}
+
+fn enter(namespace: &File) {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+/// Does something on a thread of its own, after that has entered where it is to be done.
+fn apart<T: Send>(enter: impl FnOnce() + Send, work: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        enter();
+        work()
+    };
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 impl Drop for Namespace {
@@ -87,14 +100,7 @@ impl Host {
 
     /// Does something on this host, on a thread of its own.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let work = || {
-            if let Some(namespace) = &self.namespace {
-                namespace.enter();
-            }
-            work()
-        };
-        let done = std::thread::scope(|scope| scope.spawn(work).join());
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        apart(|| self.namespace.iter().for_each(Namespace::enter), work)
     }
 
     /// Lets other hosts reach what listens on a loopback port of this one.
@@ -102,6 +108,15 @@ impl Host {
         if self.namespace.is_some() {
             let (outside, inside) = (self.address(), Ipv4Addr::LOCALHOST);
             self.inside(|| Forwarder::start((outside, port).into(), (inside, port).into()));
+        }
+    }
+
+    /// Lets other hosts reach, as if it were on this one, what listens on a loopback port outside of
+    /// the network.
+    pub(crate) fn publish_from_outside(&self, network: &Network, port: u16) {
+        if self.namespace.is_some() {
+            let listener = self.inside(|| TcpListener::bind((self.address(), port)).unwrap());
+            network.outside(|| Forwarder::of(listener, (Ipv4Addr::LOCALHOST, port).into()));
         }
     }
 
@@ -115,6 +130,8 @@ impl Host {
 /// What joins the hosts.
 pub(crate) struct Network {
     switch: Option<Namespace>,
+    /// Where the thread was that made this.
+    outside: File,
     hosts: Mutex<u8>,
     /// Without namespaces: the way from one host to a port of another.
     ways: Mutex<Vec<(u8, u8, SocketAddr, Forwarder)>>,
@@ -123,6 +140,7 @@ pub(crate) struct Network {
 impl Network {
     /// The calling thread is at the switch from now on: it reaches every host.
     pub(crate) fn new() -> Self {
+        let outside = File::open("/proc/thread-self/ns/net").unwrap();
         let is_root = rustix::process::geteuid().is_root();
         let switch = is_root.then(|| {
             let switch = Namespace::new();
@@ -137,7 +155,7 @@ impl Network {
         if !is_root {
             eprintln!("not root: no network namespaces, so connections are cut by forwarders");
         }
-        Self { switch, hosts: Mutex::new(1), ways: Mutex::default() }
+        Self { switch, outside, hosts: Mutex::new(1), ways: Mutex::default() }
     }
 
     /// A host of its own.
@@ -157,6 +175,11 @@ impl Network {
             namespace
         });
         Arc::new(Host { number, namespace })
+    }
+
+    /// Does something outside of all hosts, on a thread of its own.
+    pub(crate) fn outside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        apart(|| self.switch.iter().for_each(|_| enter(&self.outside)), work)
     }
 
     /// Where one host reaches a port of another.

@@ -292,9 +292,16 @@ impl Drop for Running {
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + if soak() { 4 * LIMIT } else { LIMIT };
-    while !is_so() {
+    loop {
+        let looked = Instant::now();
+        if is_so() {
+            return;
+        }
         assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        // Looking takes processor time from what is waited for.
+        let pause =
+            (4 * looked.elapsed()).clamp(Duration::from_millis(5), Duration::from_millis(200));
+        std::thread::sleep(pause);
     }
 }
 
