@@ -21,7 +21,8 @@ impl Run {
                 accepted.sort_by_key(|(index, _)| *index);
                 let attempts = step.space.as_ref().map(|_| (step.attempts.clone(), step.took));
                 let counters = (step.closed.clone(), step.broken.clone(), attempts);
-                (states, counters, step.generation, step.given_up, accepted)
+                let kept = (accepted, step.retention.clone());
+                (states, counters, step.generation, step.given_up, kept)
             })
             .collect();
         let mut trouble: Vec<_> = self.trouble.clone().into_iter().collect();
@@ -47,6 +48,12 @@ impl Run {
                 return Err(format!("join {number} has wrong counters"));
             }
         }
+        again.recount_readings(&(0u16..).take(self.steps.len()).collect::<Vec<_>>());
+        for (ours, theirs) in self.readings.all.iter().zip(&again.readings.all) {
+            if ours.open != theirs.open {
+                return Err(format!("{ours:?} has wrong counters"));
+            }
+        }
         for (number, step) in (0u16..).zip(&self.steps) {
             let name = &self.plan.steps[number as usize].name;
             let mut counts = [0; 8];
@@ -55,6 +62,9 @@ impl Run {
                 counts[task as usize] += 1;
                 self.check_task((number, index), task)
                     .map_err(|why| format!("{name}[{index}] is {}: {why}", task.name()))?;
+            }
+            if step.retention != again.steps[number as usize].retention {
+                return Err(format!("{name}: kept {:?}", step.retention));
             }
             if counts != step.counts {
                 return Err(format!("{name}: counted {counts:?}, kept {:?}", step.counts));
@@ -73,6 +83,10 @@ impl Run {
             }
         }
         let live = self.live.get(&at);
+        let removed = step.is_removed(at.1);
+        if removed && (task != TaskState::Succeeded || step.accepted.contains_key(&at.1)) {
+            return Err("its outputs were removed".into());
+        }
         if task.is_derived() && task != self.derived(at) {
             return Err("its needs say otherwise".into());
         }

@@ -21,14 +21,18 @@ impl Run {
                 .iter()
                 .find(|b| b.dim == dim.name)
                 .ok_or_else(|| format!("it reported no values for dimension `{}`", dim.name))?;
-            let bound = if matches!(dim.values, DimValues::Late { .. }) {
+            let late = matches!(dim.values, DimValues::Late { .. });
+            let bound = if dim.bound.is_some() {
+                let counts = vet_counts(dim, &bound.values)?;
+                if late {
+                    dims[number].values = Some(Arc::new(most(&counts)));
+                }
+                dims[number].counts = Some(counts.clone());
+                Bound::Counts(counts)
+            } else {
                 let values = vet_values(dim, &bound.values)?;
                 dims[number].values = Some(Arc::new(values.clone()));
                 Bound::Values(values)
-            } else {
-                let counts = vet_counts(dim, &bound.values)?;
-                dims[number].counts = Some(counts.clone());
-                Bound::Counts(counts)
             };
             kept.push(Binding { dim: dim.name.clone(), values: bound });
         }
@@ -78,6 +82,11 @@ fn vet_values(dim: &Dim, bound: &Bound) -> Result<Values, String> {
     Ok(values.clone())
 }
 
+/// The values of a bounded dimension that has no limit of its own: as many as the largest count.
+pub(crate) fn most(counts: &[u32]) -> Values {
+    Values::count(counts.iter().copied().max().unwrap_or(0))
+}
+
 /// Counts come as such, or as a plain list of whole numbers.
 fn vet_counts(dim: &Dim, bound: &Bound) -> Result<Arc<[u32]>, String> {
     debug_assert!(dim.bound.as_ref().is_some_and(|b| matches!(b.counts, DimCounts::Late { .. })));
@@ -85,9 +94,7 @@ fn vet_counts(dim: &Dim, bound: &Bound) -> Result<Arc<[u32]>, String> {
     let Bound::Counts(counts) = bound else {
         return Err(format!("it reported values for dimension `{name}`, which takes counts"));
     };
-    let DimValues::Fixed(values) = &dim.values else {
-        unreachable!("the compiler gives a bounded dimension fixed values");
-    };
+    let DimValues::Fixed(values) = &dim.values else { return Ok(counts.clone()) };
     match counts.iter().find(|count| **count > values.len()) {
         Some(count) => Err(format!(
             "it reported {count} positions of dimension `{name}`, whose upper limit is {}",

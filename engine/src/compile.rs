@@ -1,14 +1,12 @@
 //! The compiler: from a job spec to a plan, with every mistake reported at once.
 
-use crate::cycles;
-use crate::expand::expand;
-use crate::plan::{
-    Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step, box_size,
-};
-use crate::templates;
+use crate::expand::{Expanded, expand};
+use crate::plan::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
+use crate::{check, cycles, templates};
 use pictor_tasks::body::Body;
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, NeedOn, StepSpec};
+use pictor_tasks::media::Media;
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use pictor_tasks::template::RESERVED_NAMES;
@@ -18,12 +16,10 @@ use std::collections::BTreeMap;
 /// Compiles a job. The plan's `files` and `folder` are left for the one who submits it.
 pub fn compile(spec: &JobSpec) -> Result<Plan, Vec<Diagnostic>> {
     let mut problems = Vec::new();
-    let job = expand(spec, &mut problems);
+    let Expanded { job, made_by } = expand(spec, &mut problems);
     let mut compiler = Compiler {
         dims: (0..).zip(job.dims.keys()).map(|(i, name)| (name.as_str(), i)).collect(),
         steps: (0..).zip(&job.steps).map(|(i, step)| (step.name.as_str(), i)).collect(),
-        // The steps of a macro come after the user's own and have no place in the file.
-        written: spec.steps.len(),
         job: &job,
         unresolved: false,
         problems,
@@ -43,22 +39,24 @@ pub fn compile(spec: &JobSpec) -> Result<Plan, Vec<Diagnostic>> {
         folder: String::new(),
     };
     if resolved {
-        check_spaces(&plan, &mut problems);
-        check_bodies(&plan, &mut problems);
+        check::spaces(&plan, &mut problems);
+        check::bodies(&plan, &mut problems);
+        check::retention(&plan, &mut problems);
         templates::check(&plan, &mut problems);
         cycles::check_and_rank(&mut plan, &mut problems);
     }
     for problem in &mut problems {
-        place_macro_steps(problem, spec.steps.len());
+        place_macro_steps(problem, &made_by);
     }
     if problems.is_empty() { Ok(plan) } else { Err(problems) }
 }
 
 /// A problem in a step that a macro made stands at the macro.
-fn place_macro_steps(problem: &mut Diagnostic, written: usize) {
+fn place_macro_steps(problem: &mut Diagnostic, made_by: &[Option<&str>]) {
     let number = problem.path.strip_prefix("steps[").and_then(|rest| rest.split(']').next());
-    if number.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= written) {
-        problem.path = "render".into();
+    let number: Option<usize> = number.and_then(|n| n.parse().ok());
+    if let Some(maker) = number.and_then(|number| made_by.get(number).copied().flatten()) {
+        problem.path = maker.into();
     }
 }
 
@@ -66,7 +64,6 @@ struct Compiler<'a> {
     job: &'a JobSpec,
     dims: BTreeMap<&'a str, usize>,
     steps: BTreeMap<&'a str, u16>,
-    written: usize,
     /// Some name or value could not be found out: what refers to it cannot be judged.
     unresolved: bool,
     problems: Vec<Diagnostic>,
@@ -120,6 +117,7 @@ impl Compiler<'_> {
             spec.grid.is_some(),
             spec.of.is_some(),
             spec.from.is_some() && spec.bounded_by.is_none(),
+            spec.count.is_none() && spec.bounded_by.is_some(),
         ];
         if sources.iter().filter(|s| **s).count() != 1 {
             self.unresolved = true;
@@ -143,6 +141,8 @@ impl Compiler<'_> {
         } else if let Some(of) = &spec.of {
             let of = self.dim_number(&format!("{path}.of"), of).unwrap_or(0);
             DimValues::Blocks { of, size: spec.size.unwrap_or(1) }
+        } else if let Some(counts) = &spec.counts {
+            fixed(Values::count(counts.iter().copied().max().unwrap_or(0)))
         } else if let Some(binder) = &spec.from {
             let binder = self.step_number(&format!("{path}.from"), binder).unwrap_or(0);
             DimValues::Late { binder }
@@ -183,10 +183,6 @@ impl Compiler<'_> {
             return None;
         };
         let by = self.dim_number(&format!("{path}.bounded_by"), by)?;
-        if spec.count.is_none() {
-            let hint = "add `count`, the most positions that can exist";
-            self.problem(path, "a bounded dimension needs an upper limit".into(), Some(hint));
-        }
         let counts = match (&spec.counts, &spec.from) {
             (Some(counts), None) => {
                 let limit = spec.count.unwrap_or(u32::MAX);
@@ -244,7 +240,10 @@ impl Compiler<'_> {
                 needs.push(Need { step: binder, offsets: Vec::new(), soft: false });
             }
         }
-        let body = self.body(&path, number, spec)?;
+        let keep = spec.keep.as_ref();
+        let keep_until =
+            keep.and_then(|keep| self.step_number(&format!("{path}.keep.until"), &keep.until));
+        let body = self.body(&path, spec)?;
         Some(Step {
             name: spec.name.clone(),
             over,
@@ -257,11 +256,12 @@ impl Compiler<'_> {
             order: spec.order.or(self.job.order).unwrap_or_default(),
             limits: spec.limits.clone(),
             deliver: spec.deliver.clone(),
+            keep_until,
             to_sink: 0,
         })
     }
 
-    fn body(&mut self, path: &str, number: usize, spec: &StepSpec) -> Option<Body> {
+    fn body(&mut self, path: &str, spec: &StepSpec) -> Option<Body> {
         let mut bodies = [
             spec.noop.clone().map(Body::Noop),
             spec.command.clone().map(Body::Command),
@@ -271,14 +271,17 @@ impl Compiler<'_> {
             spec.finish.clone().map(Body::Finish),
             spec.develop.clone().map(Body::Develop),
             spec.encode.clone().map(Body::Encode),
+            spec.probe.clone().map(Body::Probe),
+            spec.extract.clone().map(Body::Extract),
+            spec.upscale.clone().map(Body::Upscale),
+            spec.stitch.clone().map(Body::Stitch),
         ]
         .into_iter()
         .flatten();
         let body = bodies.next();
         if body.is_none() || bodies.next().is_some() {
             self.unresolved = true;
-            let place = if number < self.written { path } else { "render" };
-            self.problem(place, "a step must have exactly one kind of work".into(), None);
+            self.problem(path, "a step must have exactly one kind of work".into(), None);
         }
         body
     }
@@ -317,161 +320,23 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
     }
     let program = match body {
         Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => Some("blender"),
-        Body::Encode(_) => Some("ffmpeg"),
-        Body::Noop(_) | Body::Command(_) | Body::Merge(_) => None,
+        Body::Encode(_) | Body::Extract(_) => Some("ffmpeg"),
+        Body::Probe(probe) if Media::of(&probe.source) == Some(Media::Video) => Some("ffmpeg"),
+        Body::Noop(_)
+        | Body::Command(_)
+        | Body::Merge(_)
+        | Body::Probe(_)
+        | Body::Upscale(_)
+        | Body::Stitch(_) => None,
     };
     if let Some(program) = program {
         all.software.entry(program.into()).or_insert_with(|| "*".into());
     }
-    if !matches!(body, Body::Blender(_) | Body::Command(_)) {
-        // Of pictor's own kinds only rendering is done by a GPU; what a command does, only its author knows.
+    if !matches!(body, Body::Blender(_) | Body::Upscale(_) | Body::Command(_)) {
+        // Of pictor's own kinds only these use a GPU; what a command does, only its author knows.
         all.gpu = step.and_then(|s| s.gpu.clone());
     }
     all
-}
-
-fn check_spaces(plan: &Plan, problems: &mut Vec<Diagnostic>) {
-    for dim in &plan.dims {
-        let (mut root, mut hops) = (dim, 0);
-        while let DimValues::Blocks { of, .. } = root.values {
-            (root, hops) = (&plan.dims[of], hops + 1);
-            if hops > plan.dims.len() {
-                let message = format!("dimension `{}` is derived from itself", dim.name);
-                problems.push(Diagnostic::new(format!("dims.{}.of", dim.name), message));
-                return;
-            }
-        }
-        if hops > 0 && root.bound.is_some() {
-            let message = "a bounded dimension cannot be cut into blocks";
-            problems.push(Diagnostic::new(format!("dims.{}.of", dim.name), message));
-        }
-        if let Some(bound) = &dim.bound {
-            check_bound(plan, dim, bound, problems);
-        }
-        for binder in dim.binders() {
-            if !plan.steps[binder as usize].over.is_empty() {
-                let message = format!(
-                    "step `{}` runs over dimensions, but values are reported by a single task",
-                    plan.steps[binder as usize].name
-                );
-                problems.push(Diagnostic::new(format!("dims.{}.from", dim.name), message));
-            }
-        }
-    }
-    for (number, step) in plan.steps.iter().enumerate() {
-        check_space(plan, (number, step), problems);
-    }
-}
-
-fn check_bound(plan: &Plan, dim: &Dim, bound: &DimBound, problems: &mut Vec<Diagnostic>) {
-    let (name, by) = (&dim.name, &plan.dims[bound.by]);
-    if by.name == *name {
-        let message = format!("dimension `{name}` cannot be bounded by itself");
-        problems.push(Diagnostic::new(format!("dims.{name}.bounded_by"), message));
-    } else if let (DimCounts::Fixed(counts), DimValues::Fixed(values)) = (&bound.counts, &by.values)
-        && counts.len() != values.len() as usize
-    {
-        let message = format!(
-            "there are {} counts for the {} values of dimension `{}`",
-            counts.len(),
-            values.len(),
-            by.name
-        );
-        problems.push(Diagnostic::new(format!("dims.{name}.counts"), message));
-    }
-}
-
-fn check_space(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
-    let mut problem = |message: String| {
-        problems.push(Diagnostic::new(format!("steps[{number}].over"), message));
-    };
-    let mut lens = Vec::new();
-    for (i, &dim) in step.over.iter().enumerate() {
-        let name = &plan.dims[dim].name;
-        if let Some(other) = step.over[..i].iter().find(|d| plan.root(**d).0 == plan.root(dim).0) {
-            let other = &plan.dims[*other].name;
-            problem(format!("`{other}` and `{name}` are the same dimension, cut differently"));
-        }
-        if let Some(bound) = &plan.dims[dim].bound
-            && !step.over.contains(&bound.by)
-        {
-            let by = &plan.dims[bound.by].name;
-            problem(format!("`{name}` is bounded by `{by}`, so the step must run over both"));
-        }
-        if let DimValues::Fixed(values) = &plan.dims[dim].values {
-            lens.push(values.len());
-        }
-    }
-    let size = box_size(lens.into_iter());
-    if size > u64::from(MAX_TASKS) {
-        problem(format!("the step would have {size} tasks; the limit is {MAX_TASKS}"));
-    }
-    for need in &step.needs {
-        for &ours in &step.over {
-            for &theirs in &plan.steps[need.step as usize].over {
-                let ((root, a), (other, b)) = (plan.root(ours), plan.root(theirs));
-                if root == other && a % b != 0 && b % a != 0 {
-                    problem(format!(
-                        "blocks of {a} (`{}`) and of {b} (`{}` of step `{}`) do not fit into each other",
-                        plan.dims[ours].name,
-                        plan.dims[theirs].name,
-                        plan.steps[need.step as usize].name
-                    ));
-                }
-            }
-        }
-    }
-}
-
-fn check_bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
-    for (number, step) in (0u16..).zip(&plan.steps) {
-        let kind = step.body.kind();
-        let path = format!("steps[{number}]");
-        let makers: Vec<&Step> = step
-            .needs
-            .iter()
-            .map(|need| &plan.steps[need.step as usize])
-            .filter(|s| s.body.has_outputs())
-            .collect();
-        let wants_one = matches!(
-            step.body,
-            Body::Merge(_) | Body::Finish(_) | Body::Develop(_) | Body::Encode(_)
-        );
-        if wants_one && makers.len() != 1 {
-            let message = format!(
-                "`{kind}` works on the pictures of one step, but `{}` needs {}",
-                step.name,
-                if makers.is_empty() {
-                    "none that makes any".into()
-                } else {
-                    format!("{}", makers.len())
-                }
-            );
-            problems.push(Diagnostic::new(format!("{path}.needs"), message));
-        }
-        let tiles = match &step.body {
-            Body::Blender(render) => render.tiles.as_ref().map(|t| (t, step)),
-            Body::Merge(merge) => makers.first().map(|maker| (&merge.tiles, *maker)),
-            _ => None,
-        };
-        if let Some((tiles, over)) = tiles {
-            let dim = plan.dims.iter().position(|d| d.name == tiles.dim);
-            if !dim.is_some_and(|dim| over.over.contains(&dim)) {
-                let message = format!(
-                    "step `{}` does not run over the tiles' dimension `{}`",
-                    over.name, tiles.dim
-                );
-                problems.push(Diagnostic::new(format!("{path}.{kind}.tiles"), message));
-            }
-        }
-        if plan.bound_by(number).next().is_some()
-            && !matches!(step.body, Body::Inspect(_) | Body::Command(_))
-        {
-            let message = format!("`{kind}` cannot report values for a dimension");
-            let hint = Some("an `inspect` or `command` step can".into());
-            problems.push(Diagnostic::new(path, message).with_hint(hint));
-        }
-    }
 }
 
 /// The known word that is nearest to what was written.

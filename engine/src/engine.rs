@@ -5,7 +5,7 @@ use crate::assign::BundleSize;
 use crate::fold::FoldError;
 use crate::run::{At, Run};
 use crate::state::{RunState, TaskState};
-use pictor_tasks::history::{Control, Ended, Fact, Row, TaskRef};
+use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
 use pictor_tasks::message::{Assignment, Brief, Cancel, Execution, Outcome, RunId, Try, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,7 +38,7 @@ impl Default for Config {
 }
 
 /// What has to be done after a batch of messages, in this order: commit `rows`, publish `cancel` and
-/// `assign`, tell people about `finished`.
+/// `assign`, delete what is in `remove`, tell people about `changed`.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// New history, by run, in order.
@@ -47,6 +47,9 @@ pub struct Effects {
     pub assign: Vec<(WorkerId, Assignment)>,
     /// Work that workers are to stop.
     pub cancel: Vec<(WorkerId, Cancel)>,
+    /// Keys of artifacts to delete, by run. After a takeover some come again: that one is not there
+    /// (any more) is no error.
+    pub remove: BTreeMap<RunId, Vec<String>>,
     /// Runs that changed their state, with the new one.
     pub changed: BTreeMap<RunId, RunState>,
     /// Messages that changed nothing because they came late, twice or from the wrong worker.
@@ -234,7 +237,8 @@ impl Engine {
         }
     }
 
-    /// A control message. The same id twice changes nothing; the answer says whether it was new.
+    /// A control message. The same id twice changes nothing; the answer says whether it was new. That
+    /// outputs are removed is decided here and never asked for.
     pub fn control(
         &mut self,
         run: &RunId,
@@ -243,7 +247,8 @@ impl Engine {
         fx: &mut Effects,
     ) -> bool {
         let Some(entry) = self.runs.get_mut(run) else { return false };
-        if entry.run.controls.contains(&control.id) {
+        let own = matches!(control.event, Event::Removed(_));
+        if own || entry.run.controls.contains(&control.id) {
             fx.stale += 1;
             return false;
         }
@@ -273,6 +278,9 @@ impl Engine {
         let state = entry.run.state();
         if state != entry.state {
             entry.state = state;
+            if state.is_terminal() {
+                entry.remove_unread(entry.run.time_ms, fx);
+            }
             fx.changed.insert(run.clone(), state);
         }
     }

@@ -1,5 +1,6 @@
-//! The `render:` macro as dimensions and steps: whatever it can do a user can write by hand.
+//! Macros as dimensions and steps: whatever they can do a user can write by hand. `render:` is here.
 
+use crate::upscale;
 use pictor_tasks::body::{Develop, Encode, Merge, PictureFormat, Render, Scene, Tiles};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{
@@ -10,22 +11,68 @@ use pictor_tasks::units::Grid;
 use std::collections::BTreeMap;
 
 /// The dimension of a render's frames: public, so that a job's own steps can join it.
-const FRAME: &str = "frame";
+pub(crate) const FRAME: &str = "frame";
 /// The private dimension of a render's tiles.
 const TILE: &str = "render.tile";
 /// Pixels along each side of a tile that `tiles: auto` aims at.
 const AUTO_TILE: u32 = 512;
 
-/// A job in its general form, and for each step how many of the steps the user wrote come before.
-pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> JobSpec {
-    let mut job = spec.clone();
-    if let Some(render) = job.render.take() {
-        expand_render(&render, &mut job, problems);
-    }
-    job
+/// A job in its general form.
+pub(crate) struct Expanded {
+    pub(crate) job: JobSpec,
+    /// For each step the macro that made it. Those of the user come first.
+    pub(crate) made_by: Vec<Option<&'static str>>,
 }
 
-fn expand_render(render: &RenderJob, job: &mut JobSpec, problems: &mut Vec<Diagnostic>) {
+/// Replaces the macros of a job by what they stand for.
+pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> Expanded {
+    let mut job = spec.clone();
+    let mut made_by = vec![None; job.steps.len()];
+    if let Some(render) = job.render.take() {
+        let steps = expand_render(&render, &mut job, problems);
+        add_steps(steps, "render", (&mut job, &mut made_by), problems);
+    }
+    if let Some(upscale) = job.upscale.take() {
+        let steps = upscale::expand(&upscale, &mut job, problems);
+        add_steps(steps, "upscale", (&mut job, &mut made_by), problems);
+    }
+    Expanded { job, made_by }
+}
+
+/// Adds the steps that a macro made, if their names are free.
+fn add_steps(
+    steps: Vec<StepSpec>,
+    maker: &'static str,
+    (job, made_by): (&mut JobSpec, &mut Vec<Option<&'static str>>),
+    problems: &mut Vec<Diagnostic>,
+) {
+    for step in &steps {
+        let Some(at) = job.steps.iter().position(|s| s.name == step.name) else { continue };
+        let path = match made_by[at] {
+            None => format!("steps[{at}].name"),
+            Some(_) => maker.to_owned(),
+        };
+        let message = match made_by[at] {
+            None => format!("`{maker}` already makes a step called `{}`", step.name),
+            Some(other) => {
+                format!("`{other}` and `{maker}` both make a step called `{}`", step.name)
+            }
+        };
+        let hint = match made_by[at] {
+            None => "choose another name",
+            Some(_) => "make two jobs of it",
+        };
+        problems.push(Diagnostic::new(path, message).with_hint(Some(hint.into())));
+    }
+    made_by.extend(vec![Some(maker); steps.len()]);
+    job.steps.extend(steps);
+}
+
+fn expand_render(
+    render: &RenderJob,
+    job: &mut JobSpec,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<StepSpec> {
     match (&render.frames, job.dims.contains_key(FRAME)) {
         (Frames::Ranges(ranges), false) => {
             let dim = DimSpec { range: Some(ranges.clone()), ..DimSpec::default() };
@@ -49,19 +96,7 @@ fn expand_render(render: &RenderJob, job: &mut JobSpec, problems: &mut Vec<Diagn
         job.dims.insert(TILE.into(), dim);
         Tiles { grid, dim: TILE.into() }
     });
-    let mut steps = steps(render, tiles);
-    for step in &steps {
-        if let Some(at) = job.steps.iter().position(|s| s.name == step.name) {
-            problems.push(
-                Diagnostic::new(
-                    format!("steps[{at}].name"),
-                    format!("`render` already makes a step called `{}`", step.name),
-                )
-                .with_hint(Some("choose another name".into())),
-            );
-        }
-    }
-    job.steps.append(&mut steps);
+    steps(render, tiles)
 }
 
 fn tiles(render: &RenderJob, problems: &mut Vec<Diagnostic>) -> Option<Grid> {
@@ -131,9 +166,12 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     if let Some(file) = &render.output.video {
         let encode = Encode {
             file: file.clone(),
-            fps: render.output.fps,
+            fps: Some(render.output.fps),
             codec: render.output.codec,
             quality: render.output.quality,
+            source: None,
+            keep_audio: None,
+            allow_gaps: false,
         };
         let encode = StepSpec {
             encode: Some(encode),
@@ -164,7 +202,8 @@ fn scene(render: &RenderJob) -> Scene {
     }
 }
 
-fn step(name: &str, over: &[&str], needs: &[&str]) -> StepSpec {
+/// A step of a macro, without a body.
+pub(crate) fn step(name: &str, over: &[&str], needs: &[&str]) -> StepSpec {
     let need = |step: &&str| NeedSpec {
         step: (*step).into(),
         offset: BTreeMap::new(),

@@ -1,6 +1,8 @@
 //! The fold: how each row of history changes a run. Live operation, recovery, the simulation and the
 //! oracle of the stores' tests all go through [`Run::apply`]; it uses nothing but the run and the row.
 
+use crate::binding::most;
+use crate::plan::DimValues;
 use crate::run::{At, Dropped, Run};
 use crate::state::{Accepted, Live, TaskState, Trouble};
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
@@ -100,8 +102,12 @@ impl Run {
                 Accepted { execution: ended.execution, outputs: products.outputs.clone() };
             step.accepted.insert(at.1, accepted);
         }
+        let attempt = ended.task.task.attempt;
         self.bind(products);
-        self.set(at, TaskState::Succeeded);
+        // New values may need what was removed, and what makes it again may come before this task.
+        if self.steps[at.0 as usize].attempts[at.1 as usize] == attempt {
+            self.set(at, TaskState::Succeeded);
+        }
         self.revise_given_up();
     }
 
@@ -123,7 +129,12 @@ impl Run {
             }
             match &binding.values {
                 Bound::Values(values) => state.values = Some(Arc::new(values.clone())),
-                Bound::Counts(counts) => state.counts = Some(counts.clone()),
+                Bound::Counts(counts) => {
+                    state.counts = Some(counts.clone());
+                    if matches!(self.plan.dims[dim].values, DimValues::Late { .. }) {
+                        state.values = Some(Arc::new(most(counts)));
+                    }
+                }
             }
             state.generation += 1;
             changed.insert(dim);
@@ -220,6 +231,7 @@ impl Run {
                 self.cancel_the_rest();
             }
             Event::Reset(tasks) => self.reset(tasks),
+            Event::Removed(outputs) => self.remove_outputs(outputs),
         }
     }
 
@@ -252,7 +264,11 @@ impl Run {
         for (at, was) in tasks {
             self.drop_live(at);
             self.trouble.remove(&at);
-            self.steps[at.0 as usize].accepted.remove(&at.1);
+            let step = &mut self.steps[at.0 as usize];
+            step.accepted.remove(&at.1);
+            if let Some(retention) = &mut step.retention {
+                retention.removed.remove(at.1);
+            }
             if !matches!(was, TaskState::Pending | TaskState::Skipped) {
                 self.steps[at.0 as usize].attempts[at.1 as usize] += 1;
             }
@@ -262,8 +278,9 @@ impl Run {
         }
     }
 
-    /// The chosen tasks and every task after them that has or may have used their results. A task that
-    /// waits has used nothing, and nothing after it has.
+    /// The chosen tasks, every task after them that has or may have used their results, and for all of
+    /// these whatever made inputs that are removed by now, with what comes after that. A task that waits
+    /// has used nothing, and nothing after it has.
     pub fn reset_closure(&self, chosen: &[ResetTasks]) -> Vec<(u16, u32)> {
         let waits = |at: At| self.task_state(at.0, at.1) == Some(TaskState::Pending);
         self.closure(self.chosen(chosen), |at| !waits(at)).into_iter().collect()
@@ -285,13 +302,15 @@ impl Run {
         found
     }
 
-    /// The tasks and everything after them, as far as it `went` ahead.
+    /// The tasks and everything after them, as far as it `went` ahead, with the makers of all inputs
+    /// that were removed.
     pub(crate) fn closure(&self, mut work: Vec<At>, went: impl Fn(At) -> bool) -> BTreeSet<At> {
-        let mut closure: BTreeSet<At> = BTreeSet::new();
+        let (mut closure, mut seen) = (BTreeSet::new(), BTreeSet::new());
         while let Some(at) = work.pop() {
             if !closure.insert(at) {
                 continue;
             }
+            self.removed_inputs(at, &mut seen, &mut work);
             for &number in &self.out[at.0 as usize] {
                 let join = &self.joins[number].join;
                 let consumer = &self.steps[join.consumer as usize];

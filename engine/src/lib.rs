@@ -4,6 +4,7 @@
 mod assign;
 mod audit;
 mod binding;
+mod check;
 mod compile;
 mod cycles;
 mod engine;
@@ -12,12 +13,14 @@ mod fold;
 mod join;
 mod page;
 pub mod plan;
-mod ready;
 mod rebuild;
 mod report;
+mod retention;
 mod run;
 mod state;
+mod task_set;
 mod templates;
+mod upscale;
 mod view;
 
 pub use compile::compile;

@@ -9,11 +9,14 @@ use pictor_tasks::units::Millis;
 use pictor_tasks::worker::Requires;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// The version of the fold: which state a plan and a history mean. A server that does not know a run's
-/// version leaves the run alone.
-pub const FOLD_VERSION: u32 = 1;
+/// version leaves the run alone. Version 2 can remove outputs before the end of the run.
+pub const FOLD_VERSION: u32 = 2;
+/// The versions whose plans and histories mean the same under this fold.
+pub const FOLDS: RangeInclusive<u32> = 1..=FOLD_VERSION;
 
 /// The most tasks that a step may have, holes included.
 pub const MAX_TASKS: u32 = 16_777_216;
@@ -73,7 +76,10 @@ impl Dim {
             DimValues::Fixed(_) | DimValues::Blocks { .. } => None,
         };
         let counts = match self.bound {
-            Some(DimBound { counts: DimCounts::Late { binder }, .. }) => Some(binder),
+            // Late values of a bounded dimension come with its counts.
+            Some(DimBound { counts: DimCounts::Late { binder }, .. }) => {
+                Some(binder).filter(|_| values.is_none())
+            }
             _ => None,
         };
         values.into_iter().chain(counts)
@@ -86,7 +92,8 @@ impl Dim {
 pub enum DimValues {
     /// The job file.
     Fixed(Values),
-    /// A step's report.
+    /// A step's report. With late-bound counts (see [`Dim::bound`]) there are as many as the largest
+    /// of the counts.
     Late {
         /// The step.
         binder: u16,
@@ -152,6 +159,10 @@ pub struct Step {
     /// Where its outputs land for people: output name to templated path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deliver: BTreeMap<String, String>,
+    /// Its outputs are removed when everything that needs them, and this step (its place in
+    /// [`Plan::steps`]), has succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<u16>,
     /// Steps between it and the end of the graph: lower goes first, so that frames finish early.
     pub to_sink: u16,
 }

@@ -1,26 +1,44 @@
 //! New tasks for steps whose dimensions were bound, and all counters that touch them counted again.
 
 use crate::join::Join;
+use crate::retention::Retention;
 use crate::run::{At, JoinState, Run, imaginary};
 use crate::state::{StepState, TaskState, space_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The states of tasks before some steps got fresh tasks.
+struct Before {
+    /// The steps whose tasks are fresh, or may have other states now.
+    steps: BTreeSet<u16>,
+    /// Of those that are not fresh, the states of the tasks that did not wait.
+    went: BTreeMap<At, TaskState>,
+}
+
+impl Before {
+    /// A task's state before; fresh tasks count as pending.
+    fn state(&self, run: &Run, at: At) -> TaskState {
+        let now = || run.task_state(at.0, at.1).filter(|_| !self.steps.contains(&at.0));
+        self.went.get(&at).copied().or_else(now).unwrap_or(TaskState::Pending)
+    }
+}
+
 impl Run {
     /// Gives the steps fresh tasks over their dimensions as they stand now, and counts everything that
     /// touches them again.
     pub(crate) fn rebuild(&mut self, rebuilt: &[u16]) {
-        let went = self.went_after(rebuilt);
+        let before = self.states_before(rebuilt);
         for &step in rebuilt {
             self.drop_all_live(step);
             self.trouble.retain(|at, _| at.0 != step);
             self.picky.retain(|at| at.0 != step);
             if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
                 let needs = !self.into[step as usize].is_empty();
-                let order = self.plan.steps[step as usize].order;
-                self.steps[step as usize] =
-                    StepState::new(Arc::new(space), generation, order, needs);
+                let plan = &self.plan.steps[step as usize];
+                let retention = plan.keep_until.map(|_| Retention::new(space.len()));
+                let fresh = StepState::new(Arc::new(space), generation, plan.order, needs);
+                self.steps[step as usize] = StepState { retention, ..fresh };
             }
         }
         let mut consumers: BTreeSet<u16> = rebuilt.iter().copied().collect();
@@ -34,6 +52,7 @@ impl Run {
                 consumers.insert(consumer);
             }
         }
+        self.recount_readings(rebuilt);
         // Every counter first: deriving a state moves the counters of what comes after it.
         for &step in &consumers {
             self.recount_tasks(step);
@@ -41,29 +60,42 @@ impl Run {
         for &step in &consumers {
             self.derive_tasks(step);
         }
-        // What went ahead although, with the new tasks, it should have waited, is done again.
-        let early = went.iter().filter(|(at, was)| {
+        // What went ahead although, with the new tasks, it should have waited, is done again; and what
+        // the new tasks read and is not there any more.
+        let early = before.went.iter().filter(|(at, was)| {
             !matches!(was, TaskState::Skipped | TaskState::Cancelled)
                 && self.derived(**at) != TaskState::Ready
         });
-        let early: Vec<At> = early.map(|(at, _)| *at).collect();
-        let closure = self.closure(early, |at| went.contains_key(&at));
-        self.redo(closure.into_iter().map(|at| (at, went[&at])).collect());
+        let mut redo: Vec<At> = early.map(|(at, _)| *at).collect();
+        let mut seen = BTreeSet::new();
+        for &step in rebuilt {
+            for index in self.indices(step).filter(|i| self.task_state(step, *i).is_some()) {
+                self.removed_inputs((step, index), &mut seen, &mut redo);
+            }
+        }
+        if redo.is_empty() {
+            return;
+        }
+        let closure = self.closure(redo, |at| before.state(self, at) != TaskState::Pending);
+        let states = closure.into_iter().map(|at| (at, before.state(self, at))).collect();
+        self.redo(states);
     }
 
-    /// Tasks of other steps that come after these steps and did not wait, with their states.
-    fn went_after(&self, rebuilt: &[u16]) -> BTreeMap<At, TaskState> {
-        let (mut after, mut work) = (BTreeSet::new(), rebuilt.to_vec());
+    /// The states of what comes after these steps, before they get fresh tasks.
+    fn states_before(&self, rebuilt: &[u16]) -> Before {
+        let (mut after, mut work): (BTreeSet<u16>, _) = (BTreeSet::new(), rebuilt.to_vec());
         while let Some(step) = work.pop() {
             let joins = self.out[step as usize].iter().map(|number| &self.joins[*number].join);
             work.extend(joins.map(|join| join.consumer).filter(|consumer| after.insert(*consumer)));
         }
-        let others = after.into_iter().filter(|step| !rebuilt.contains(step));
-        let tasks = others.flat_map(|step| {
+        after.retain(|step| !rebuilt.contains(step));
+        let tasks = after.iter().flat_map(|&step| {
             let tasks = (0u32..).zip(&self.steps[step as usize].tasks);
             tasks.filter_map(move |(index, task)| Some(((step, index), (*task)?)))
         });
-        tasks.filter(|(_, state)| *state != TaskState::Pending).collect()
+        let went = tasks.filter(|(_, state)| *state != TaskState::Pending).collect();
+        after.extend(rebuilt);
+        Before { steps: after, went }
     }
 
     pub(crate) fn recount_join(&mut self, number: usize) {

@@ -250,13 +250,16 @@ impl Engine {
         }
     }
 
-    /// Ends leases and deadlines that have passed. To be called only while reports are drained and
-    /// history can be written, so that an outage of ours never declares a worker lost.
+    /// Ends leases and deadlines that have passed, and removes outputs that nobody reads any more. To
+    /// be called only while reports are drained and history can be written, so that an outage of ours
+    /// never declares a worker lost.
     pub fn tick(&mut self, now_ms: i64, fx: &mut Effects) {
         let runs: Vec<RunId> = self.runs.keys().cloned().collect();
         let turn = &mut Turn { now_ms, fx };
         for run in runs {
             self.give_back(&run, |live| live.until_ms < now_ms, &Outcome::Lost, turn);
+            let entry = self.runs.get_mut(&run).expect("runs do not go meanwhile");
+            entry.remove_unread(now_ms, turn.fx);
         }
     }
 

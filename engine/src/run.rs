@@ -6,6 +6,7 @@
 
 use crate::join::Join;
 use crate::plan::Plan;
+use crate::retention::Readings;
 use crate::state::{DimState, Live, RunState, StepState, TaskState, Trouble};
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{Cancel, RunId, StepKey, Try, WorkerId};
@@ -76,6 +77,7 @@ pub struct Run {
     /// Joins by consumer and by producer.
     pub(crate) into: Vec<Vec<usize>>,
     pub(crate) out: Vec<Vec<usize>>,
+    pub(crate) readings: Readings,
     pub(crate) trouble: HashMap<At, Trouble>,
     /// Ready tasks that had trouble or whose bundle was lost: assigned one by one, with care.
     pub(crate) picky: BTreeSet<At>,
@@ -92,6 +94,8 @@ pub struct Run {
     pub(crate) dropped: Dropped,
     /// Bundles of assignments that are no more, one entry for each task.
     pub(crate) freed: Vec<u64>,
+    /// Keys of artifacts that were removed in history and may still be there.
+    pub(crate) doomed: Vec<String>,
     work: Vec<At>,
 }
 
@@ -116,6 +120,7 @@ impl Run {
             joins,
             into,
             out,
+            readings: Readings::new(&plan),
             trouble: HashMap::new(),
             picky: BTreeSet::new(),
             live: HashMap::new(),
@@ -128,6 +133,7 @@ impl Run {
             time_ms: 0,
             dropped: Vec::new(),
             freed: Vec::new(),
+            doomed: Vec::new(),
             work: Vec::new(),
             plan,
         };
@@ -221,6 +227,7 @@ impl Run {
             let number = self.out[step as usize][i];
             self.shift(number, index, (old, new));
         }
+        self.shift_readings(at, (old, new));
     }
 
     /// A producer of a join went from one state to another: moves the join's counters, and if that

@@ -1,7 +1,8 @@
 //! The states of tasks and runs, and the arrays that hold one step's tasks.
 
 use crate::plan::{DimBound, DimCounts, DimValues, Plan};
-use crate::ready::ReadySet;
+use crate::retention::Retention;
+use crate::task_set::TaskSet;
 use pictor_tasks::job::spec::Order;
 use pictor_tasks::message::{Execution, Output, WorkerId};
 use pictor_tasks::space::{Axis, Bound, Space, Values};
@@ -167,8 +168,10 @@ pub(crate) struct StepState {
     pub(crate) broken: Vec<u16>,
     pub(crate) attempts: Vec<u32>,
     pub(crate) accepted: HashMap<u32, Accepted>,
+    /// Only if the outputs are not kept as long as the run.
+    pub(crate) retention: Option<Retention>,
     /// Ready tasks without trouble, by rank.
-    pub(crate) ready: ReadySet,
+    pub(crate) ready: TaskSet,
     /// Index by rank and rank by index, when the order is not by index.
     pub(crate) order: Option<(Vec<u32>, Vec<u32>)>,
     pub(crate) counts: [u32; 8],
@@ -194,7 +197,7 @@ impl StepState {
             closed: vec![0; per_need],
             broken: vec![0; per_need],
             attempts: vec![1; size as usize],
-            ready: ReadySet::new(size),
+            ready: TaskSet::new(size),
             order: (order == Order::Preview).then(|| preview_order(&space)),
             tasks,
             counts,

@@ -112,10 +112,14 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
         let known = match &step.body {
             Body::Command(command) => command.outputs.contains_key(name),
             Body::Encode(_) => name == "video",
-            Body::Noop(_) | Body::Inspect(_) => false,
-            Body::Blender(_) | Body::Merge(_) | Body::Finish(_) | Body::Develop(_) => {
-                name == "image"
-            }
+            Body::Probe(_) => name == "info",
+            Body::Noop(_) | Body::Inspect(_) | Body::Extract(_) => false,
+            Body::Blender(_)
+            | Body::Merge(_)
+            | Body::Finish(_)
+            | Body::Develop(_)
+            | Body::Upscale(_)
+            | Body::Stitch(_) => name == "image",
         };
         if !known {
             let message = format!("`{name}` is not an output of step `{}`", step.name);

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "compile/upscale.rs"]
+mod upscale;
+
 use pictor_engine::{Plan, Run, TaskState, compile};
 use pictor_tasks::job::{Diagnostic, Source, parse};
 use pictor_tasks::message::RunId;
@@ -43,9 +46,10 @@ fn outline(plan: &Plan) -> String {
             })
             .collect();
         let deliver = step.deliver.iter().map(|(name, path)| format!(" {name}->{path}"));
+        let until = step.keep_until.map(|until| &plan.steps[until as usize].name);
         writeln!(
             text,
-            "{} = {} over [{}] needs [{}] to sink {} requires {}{}",
+            "{} = {} over [{}] needs [{}] to sink {} requires {}{}{}",
             step.name,
             step.body.kind(),
             over.join(", "),
@@ -53,6 +57,7 @@ fn outline(plan: &Plan) -> String {
             step.to_sink,
             serde_json::to_string(&step.requires).unwrap(),
             deliver.collect::<String>(),
+            until.map_or_else(String::new, |until| format!(" until {until}")),
         )
         .unwrap();
     }

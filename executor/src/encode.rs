@@ -37,6 +37,10 @@ struct Probed {
 
 /// Makes the video.
 pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Failure> {
+    if body.source.is_some() || body.allow_gaps {
+        let message = "This worker cannot encode with the time stamps of a `source` or with gaps.";
+        return Err(failure(FailureKind::Unsupported, message));
+    }
     let plan = plan(body, &ctx.resolve(&body.file).await?)
         .map_err(|message| failure(FailureKind::Invalid, message))?;
     let pictures = pictures(&ctx.inputs)?;
@@ -123,10 +127,11 @@ fn plan(body: &Encode, file: &str) -> Result<Plan, String> {
     if quality > most {
         return Err(format!("The quality {quality} is out of range: expected 0 to {most}."));
     }
-    if !(body.fps > 0.0 && body.fps <= 1000.0) {
-        return Err(format!("{} frames a second: expected more than 0, at most 1000.", body.fps));
+    let fps = body.fps.unwrap_or(24.0);
+    if !(fps > 0.0 && fps <= 1000.0) {
+        return Err(format!("{fps} frames a second: expected more than 0, at most 1000."));
     }
-    Ok(Plan { file: name.to_owned(), codec, quality, rate: rate(body.fps) })
+    Ok(Plan { file: name.to_owned(), codec, quality, rate: rate(fps) })
 }
 
 /// 23.976 and its like are meant as 24000/1001.
@@ -334,7 +339,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_encoded_is_refused_with_a_hint() {
-        let body = |codec, quality, fps| Encode { file: String::new(), fps, codec, quality };
+        let body = |codec, quality, fps| Encode {
+            file: String::new(),
+            fps: Some(fps),
+            codec,
+            quality,
+            source: None,
+            keep_audio: None,
+            allow_gaps: false,
+        };
         let refused = |body, file| plan(&body, file).err().unwrap();
         let prores = Some(Codec::Prores);
         assert!(refused(body(prores, None, 24.0), "a.mp4").contains("`.mov`"));

@@ -84,6 +84,10 @@ impl TaskContext {
             Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => {
                 Box::pin(blender::run(self, sessions)).await?
             }
+            Body::Probe(_) | Body::Extract(_) | Body::Upscale(_) | Body::Stitch(_) => {
+                let message = format!("This worker has no `{}`.", self.brief.body.kind());
+                return Err(failure(FailureKind::Unsupported, message));
+            }
         };
         products.notes.append(&mut lock(&self.notes));
         Ok(products)

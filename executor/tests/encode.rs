@@ -11,7 +11,15 @@ use std::process::Command;
 const FRAMES: u32 = 5;
 
 fn encode(file: &str, codec: Option<Codec>) -> pictor_tasks::message::Brief {
-    let body = Encode { file: file.into(), fps: 23.976, codec, quality: None };
+    let body = Encode {
+        file: file.into(),
+        fps: Some(23.976),
+        codec,
+        quality: None,
+        source: None,
+        keep_audio: None,
+        allow_gaps: false,
+    };
     let mut brief = brief(Body::Encode(body), 1);
     brief.has_inputs = true;
     brief

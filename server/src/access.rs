@@ -174,7 +174,7 @@ pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Erro
 pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
     let bad = |why: String| Error::Plan { run: id.clone(), why };
     let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;
-    if stored.fold_version != pictor_engine::plan::FOLD_VERSION {
+    if !pictor_engine::plan::FOLDS.contains(&stored.fold_version) {
         return Err(bad(format!(
             "it was written by another version of pictor (fold {}, this one knows {})",
             stored.fold_version,
@@ -409,6 +409,7 @@ fn fits(run: &Run, event: &Event) -> Result<(), String> {
         Event::Resumed => "resumed",
         Event::Cancelled => "cancelled",
         Event::Priority(_) | Event::Reset(_) => return Ok(()),
+        Event::Removed(_) => return Err("only the engine removes what nobody reads".into()),
     };
     let (id, state) = (run.id(), run.state());
     if state.is_terminal() {

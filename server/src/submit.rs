@@ -120,7 +120,7 @@ pub async fn compile_job(
         plan.folder = folder.display().to_string();
     }
     let mut problems = Vec::new();
-    for (place, name) in scenes(&parsed.spec) {
+    for (place, name) in names(&parsed.spec) {
         if plan.files.contains_key(&name) {
             continue;
         }
@@ -179,9 +179,10 @@ impl Mistake {
 }
 
 /// The files that a job names, each with its place in the job.
-fn scenes(spec: &JobSpec) -> Vec<(String, String)> {
-    let mut scenes = Vec::new();
-    scenes.extend(spec.render.as_ref().map(|r| ("render.scene".to_owned(), r.scene.clone())));
+fn names(spec: &JobSpec) -> Vec<(String, String)> {
+    let mut names = Vec::new();
+    names.extend(spec.render.as_ref().map(|r| ("render.scene".to_owned(), r.scene.clone())));
+    names.extend(spec.upscale.as_ref().map(|u| ("upscale.input".to_owned(), u.input.clone())));
     for (i, step) in spec.steps.iter().enumerate() {
         let kinds = [
             ("inspect.scene", step.inspect.as_ref()),
@@ -190,10 +191,20 @@ fn scenes(spec: &JobSpec) -> Vec<(String, String)> {
             ("develop.scene.scene", step.develop.as_ref().map(|d| &d.scene)),
         ];
         for (field, scene) in kinds {
-            scenes.extend(scene.map(|s| (format!("steps[{i}].{field}"), s.scene.clone())));
+            names.extend(scene.map(|s| (format!("steps[{i}].{field}"), s.scene.clone())));
+        }
+        let kinds = [
+            ("probe.source", step.probe.as_ref().map(|b| &b.source)),
+            ("extract.source", step.extract.as_ref().map(|b| &b.source)),
+            ("upscale.source", step.upscale.as_ref().and_then(|b| b.source.as_ref())),
+            ("stitch.source", step.stitch.as_ref().and_then(|b| b.source.as_ref())),
+            ("encode.source", step.encode.as_ref().and_then(|b| b.source.as_ref())),
+        ];
+        for (field, source) in kinds {
+            names.extend(source.map(|s| (format!("steps[{i}].{field}"), s.clone())));
         }
     }
-    scenes
+    names
 }
 
 async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> {

@@ -72,6 +72,7 @@ async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow
             return Ok(Answer::Done(0));
         }
         Event::Reset(_) => anyhow::bail!("tasks are reset by name on a server"),
+        Event::Removed(_) => anyhow::bail!("only the engine removes what nobody reads any more"),
     };
     let _: Json = server.order(Method::POST, &["runs", run, verb], None).await?;
     Ok(Answer::Done(0))

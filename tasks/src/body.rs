@@ -2,7 +2,14 @@
 //! the plan and sent to workers. Strings marked *templated* may hold `{frame}`-style placeholders
 //! (see [`crate::template`]), filled in by the worker for each task.
 
-use crate::job::formats::{DimensionName, EngineName, FileName, Property, TemplateText};
+mod upscale;
+
+pub use upscale::{
+    Extract, ImageFormat, OVERLAP_MAX, OnError, Probe, Stitch, TILE_PIXELS, TILE_PIXELS_MAX,
+    TILE_PIXELS_MIN, Tiling, Upscale,
+};
+
+use crate::job::formats::{DimensionName, EngineName, FileName, MediaPath, Property, TemplateText};
 use crate::units::{Grid, Millis, Resolution};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +39,14 @@ pub enum Body {
     Develop(Develop),
     /// Makes a video of pictures.
     Encode(Encode),
+    /// Looks at pictures or at a video.
+    Probe(Probe),
+    /// Takes a video apart.
+    Extract(Extract),
+    /// Puts one tile of a picture through a network.
+    Upscale(Upscale),
+    /// Makes a picture of upscaled tiles.
+    Stitch(Stitch),
 }
 
 impl Body {
@@ -46,6 +61,10 @@ impl Body {
             Self::Finish(_) => "finish",
             Self::Develop(_) => "develop",
             Self::Encode(_) => "encode",
+            Self::Probe(_) => "probe",
+            Self::Extract(_) => "extract",
+            Self::Upscale(_) => "upscale",
+            Self::Stitch(_) => "stitch",
         }
     }
 
@@ -55,26 +74,59 @@ impl Body {
             Self::Inspect(scene) | Self::Finish(scene) => Some(scene),
             Self::Blender(render) => Some(&render.scene),
             Self::Develop(develop) => Some(&develop.scene),
-            Self::Noop(_) | Self::Command(_) | Self::Merge(_) | Self::Encode(_) => None,
+            Self::Noop(_)
+            | Self::Command(_)
+            | Self::Merge(_)
+            | Self::Encode(_)
+            | Self::Probe(_)
+            | Self::Extract(_)
+            | Self::Upscale(_)
+            | Self::Stitch(_) => None,
+        }
+    }
+
+    /// The picture, sequence or video of the job that the task reads, if any.
+    pub fn source(&self) -> Option<&str> {
+        match self {
+            Self::Probe(probe) => Some(&probe.source),
+            Self::Extract(extract) => Some(&extract.source),
+            Self::Upscale(upscale) => upscale.source.as_deref(),
+            Self::Stitch(stitch) => stitch.source.as_deref(),
+            Self::Encode(encode) => encode.source.as_deref(),
+            Self::Noop(_)
+            | Self::Command(_)
+            | Self::Inspect(_)
+            | Self::Blender(_)
+            | Self::Merge(_)
+            | Self::Finish(_)
+            | Self::Develop(_) => None,
         }
     }
 
     /// Whether the kind reads artifacts of the steps that it needs.
     pub fn reads_inputs(&self) -> bool {
         match self {
-            Self::Noop(_) | Self::Inspect(_) => false,
+            Self::Noop(_) | Self::Inspect(_) | Self::Probe(_) => false,
             Self::Blender(render) => render.scene.state.is_some(),
             Self::Command(_)
             | Self::Merge(_)
             | Self::Finish(_)
             | Self::Develop(_)
-            | Self::Encode(_) => true,
+            | Self::Encode(_)
+            | Self::Extract(_)
+            | Self::Upscale(_)
+            | Self::Stitch(_) => true,
         }
     }
 
     /// Whether the kind leaves artifacts behind that later steps read.
     pub fn has_outputs(&self) -> bool {
         !matches!(self, Self::Noop(_) | Self::Inspect(_))
+    }
+
+    /// Whether the kind leaves pictures, or may: a program may leave anything.
+    pub fn makes_pictures(&self) -> bool {
+        self.has_outputs() && !matches!(self, Self::Probe(_))
     }
 }
 
@@ -232,18 +284,18 @@ impl PictureFormat {
     }
 }
 
-/// Pictures to a video, with ffmpeg. Its inputs are the `image` outputs of the one step it needs, in
-/// the order of that step's tasks.
+/// Pictures to a video, with ffmpeg. Its inputs are the `image` outputs of the one step it needs that
+/// makes pictures, in the order of that step's tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Encode {
     /// The video's file name; the extension picks the container (`.mp4`, `.mov`, `.mkv`).
     #[schemars(with = "FileName")]
     pub file: String,
-    /// Frames a second, more than 0 and at most 1000.
-    #[serde(default = "twenty_four")]
+    /// Frames a second, more than 0 and at most 1000. Otherwise the time stamps of `source`, or 24.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1000.0))]
-    pub fps: f64,
+    pub fps: Option<f64>,
     /// The codec; by the file's extension otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<Codec>,
@@ -251,10 +303,18 @@ pub struct Encode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 51))]
     pub quality: Option<u8>,
-}
-
-fn twenty_four() -> f64 {
-    24.0
+    /// The video that the pictures were taken from, for its time stamps, sound, subtitles and
+    /// metadata. Needs a `probe` step of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<MediaPath>")]
+    pub source: Option<String>,
+    /// Whether sound and subtitles of `source` are copied; `true` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_audio: Option<bool>,
+    /// Takes the pictures that there are; a task of the needed step without a picture is an error
+    /// otherwise. With the time stamps of `source` the picture before stands for longer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_gaps: bool,
 }
 
 /// Video codecs.

@@ -2,6 +2,7 @@
 //! `seq`; nothing else is kept.
 
 use crate::message::{Execution, Outcome, Try, WorkerId};
+use crate::range::Ranges;
 use serde::{Deserialize, Serialize};
 
 /// One line of a run's history.
@@ -80,6 +81,18 @@ pub enum Event {
     Priority(i32),
     /// These tasks, and everything that was built on them, are done again.
     Reset(Vec<ResetTasks>),
+    /// What these tasks left is not kept any longer: nobody reads it. Decided by the engine, before
+    /// the bytes go.
+    Removed(Vec<RemovedOutputs>),
+}
+
+/// Tasks of one step whose outputs are removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedOutputs {
+    /// The step's place in the plan.
+    pub step: u16,
+    /// The tasks' indices under the step's present generation.
+    pub tasks: Ranges,
 }
 
 /// Tasks of one step that are reset.

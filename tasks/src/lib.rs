@@ -5,6 +5,7 @@
 pub mod body;
 pub mod history;
 pub mod job;
+pub mod media;
 pub mod message;
 pub mod pack;
 pub mod range;

@@ -52,6 +52,26 @@ steps:
       tiles: { grid: 2x2 }
 ";
 
+const UPSCALE: &str = "
+pictor: v1
+name: larger
+upscale:
+  input: frames/*.png
+  model: realesr-animevideov3-x2
+  scale: 3
+  tile: 512
+  overlap: auto
+  format: webp
+  quality: 80
+  video: { codec: h264, crf: 20, keep_audio: false, fps: 23.976 }
+  frames: 1-100x5
+  on_error: skip
+  output: { file: larger.mp4, frames: false }
+steps:
+  - { name: look, probe: { source: a.mp4, frame: shot, tiles: { dim: piece } }, keep: { until: film } }
+  - { name: film, needs: [look], encode: { file: a.mp4, source: b.mp4, allow_gaps: true } }
+";
+
 fn source(text: &str) -> Source {
     Source { name: "job.yaml".to_owned(), text: text.to_owned() }
 }
@@ -79,6 +99,37 @@ fn steps_are_read_with_every_short_form() {
 }
 
 #[test]
+fn an_upscale_is_read() {
+    let spec = parse(&source(UPSCALE), &[]).unwrap().spec;
+    insta::assert_snapshot!(serde_json::to_string_pretty(&spec).unwrap());
+}
+
+#[test]
+fn mistakes_in_an_upscale_are_shown() {
+    insta::assert_snapshot!(mistakes(
+        "pictor: v1
+name: larger
+upscale:
+  input: notes.txt
+  scale: 17
+  tile: large
+  overlap: 513
+  format: gif
+  quality: 0
+  video: { crf: 52, fps: 0, codecs: h264 }
+  frames: 3-1
+  on_error: ignore
+  output: { file: a/b.mp4, frames: 1 }
+steps:
+  - name: look
+    probe: { sorce: a.mp4, tiles: { pixels: 63 } }
+    stitch: { tiles: {}, format: gif }
+    keep: { untill: look }
+"
+    ));
+}
+
+#[test]
 fn a_job_has_a_render_or_steps_or_both_but_not_neither() {
     let both = format!("{TURNTABLE}steps: [{{ name: after, needs: [encode], noop: {{}} }}]\n");
     assert_eq!(parse(&source(&both), &[]).unwrap().spec.steps.len(), 1);
@@ -87,7 +138,7 @@ fn a_job_has_a_render_or_steps_or_both_but_not_neither() {
 
 #[test]
 fn what_was_read_survives_json() {
-    for text in [TURNTABLE, STEPS] {
+    for text in [TURNTABLE, STEPS, UPSCALE] {
         let spec = parse(&source(text), &[]).unwrap().spec;
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<pictor_tasks::job::spec::JobSpec>(&json).unwrap(), spec);
@@ -265,7 +316,8 @@ fn a_flood_of_mistakes_ends_after_a_hundred() {
 
 /// Texts that look like job files, broken in places.
 fn job_like() -> impl Strategy<Value = String> {
-    let lines: Vec<String> = [TURNTABLE, STEPS].concat().lines().map(str::to_owned).collect();
+    let lines: Vec<String> =
+        [TURNTABLE, STEPS, UPSCALE].concat().lines().map(str::to_owned).collect();
     let line = prop::sample::select(lines);
     let broken = (line.clone(), 0..60_usize, "[-a-z0-9:{}\\[\\]\"'&*!|>#%@, \t\n]{0,6}");
     let broken = broken.prop_map(|(line, at, insert)| {
@@ -286,7 +338,7 @@ fn nearly_good() -> impl Strategy<Value = String> {
         "[-0-9x.,]{1,9}",
         "[a-zA-Z0-9{}]{1,9}",
     ];
-    let text = prop::sample::select(vec![TURNTABLE, STEPS]);
+    let text = prop::sample::select(vec![TURNTABLE, STEPS, UPSCALE]);
     (text, 0..60_usize, value).prop_map(|(text, at, value)| {
         let places: Vec<usize> = text.match_indices(": ").map(|(i, _)| i + 2).collect();
         let start = places[at % places.len()];

@@ -66,7 +66,7 @@ pub enum EventData {
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// `control`: somebody changed the run.
+    /// `control`: somebody changed the run, or results that nobody reads any more were removed.
     Control {
         /// The run.
         run: String,
@@ -74,7 +74,7 @@ pub enum EventData {
         seq: u64,
         /// When, milliseconds since 1970.
         time_ms: i64,
-        /// `paused`, `resumed`, `cancelled`, `priority` or `reset`.
+        /// `paused`, `resumed`, `cancelled`, `priority`, `reset` or `removed`.
         change: String,
         /// The new priority.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -410,6 +410,7 @@ fn row_data(run: &RunId, row: &Row, (about, spaces): (&About, &[Option<Arc<Space
                 Change::Cancelled => ("cancelled", None),
                 Change::Priority(priority) => ("priority", Some(*priority)),
                 Change::Reset(_) => ("reset", None),
+                Change::Removed(_) => ("removed", None),
             };
             return EventData::Control { run, seq, time_ms, change: change.to_owned(), priority };
         }

@@ -2,7 +2,9 @@
 
 use super::{commit, done, dones, history, with_run};
 use pictor_storage::{Error, RunRows, Store};
-use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row, TaskRef};
+use pictor_tasks::history::{
+    Claim, Control, Ended, Event, Fact, RemovedOutputs, ResetTasks, Row, TaskRef,
+};
 use pictor_tasks::message::{
     Binding, Bound, Execution, Failure, FailureKind, Outcome, Output, Products, RunId, Try,
     WorkerId,
@@ -70,6 +72,10 @@ fn events() -> Vec<Event> {
             ResetTasks { step: u16::MAX, tasks: vec![0, u32::MAX] },
             ResetTasks { step: 0, tasks: vec![] },
         ]),
+        Event::Removed(vec![RemovedOutputs {
+            step: u16::MAX,
+            tasks: "0-99,4294967295".parse().unwrap(),
+        }]),
     ]
 }
 
@@ -85,7 +91,8 @@ fn is_listed(fact: &Fact) {
             | Event::Resumed
             | Event::Cancelled
             | Event::Priority(_)
-            | Event::Reset(_) => {}
+            | Event::Reset(_)
+            | Event::Removed(_) => {}
         },
     }
 }

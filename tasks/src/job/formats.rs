@@ -1,11 +1,13 @@
 //! Texts of the job file that have a grammar of their own. In the JSON Schema each is a `format`; the
 //! parser that belongs to it says what is wrong with a text.
 
+use crate::body::{OVERLAP_MAX, TILE_PIXELS_MAX, TILE_PIXELS_MIN};
+use crate::media::Media;
 use crate::range::Ranges;
 use crate::template::{RESERVED_NAMES, Template};
 use crate::units::{Bytes, Grid, Millis, Resolution};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, ops::RangeInclusive, str::FromStr};
 
 /// The longest name of a step, dimension or output.
 const NAME_MAX: usize = 64;
@@ -23,7 +25,7 @@ pub(super) struct Format {
 }
 
 /// All formats of the schema.
-static FORMATS: [Format; 15] = [
+static FORMATS: [Format; 18] = [
     format("pictor-duration", "a duration such as `5s` or `1.5h`", parsed::<Millis>),
     format("pictor-bytes", "a size such as `8GiB`", parsed::<Bytes>),
     format("pictor-resolution", "a picture size such as `1280x720`", parsed::<Resolution>),
@@ -37,6 +39,9 @@ static FORMATS: [Format; 15] = [
     format("pictor-variable", "the name of an environment variable", variable),
     format("pictor-word", "a word", check_word),
     format("pictor-file-name", "a file name", file_name),
+    format("pictor-media", "a picture, a sequence such as `frames/*.png`, or a video", media),
+    format("pictor-tile-pixels", "a number of pixels, or `auto`", tile_pixels),
+    format("pictor-overlap", "a number of pixels, or `auto`", overlap),
     format("pictor-template", "a text", template),
     format("pictor-deliver", "a path such as `frames/{frame:04}.exr`", deliver),
 ];
@@ -117,6 +122,29 @@ fn file_name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn media(text: &str) -> Result<(), String> {
+    Media::of(text).map(drop).ok_or_else(|| {
+        "expected a picture (.png, .jpg, .webp, .tif, .exr), a pattern such as `frames/*.png` or \
+         `frames/%04d.png`, a folder, or a video (.mp4, .mov, .mkv, .webm, .avi, ...)"
+            .to_owned()
+    })
+}
+
+fn tile_pixels(text: &str) -> Result<(), String> {
+    pixels(text, TILE_PIXELS_MIN..=TILE_PIXELS_MAX)
+}
+
+fn overlap(text: &str) -> Result<(), String> {
+    pixels(text, 0..=OVERLAP_MAX)
+}
+
+fn pixels(text: &str, allowed: RangeInclusive<u32>) -> Result<(), String> {
+    if text == "auto" || text.parse().is_ok_and(|pixels| allowed.contains(&pixels)) {
+        return Ok(());
+    }
+    Err(format!("expected `auto`, or {} to {} pixels", allowed.start(), allowed.end()))
+}
+
 fn template(text: &str) -> Result<(), String> {
     Template::parse(text).map(drop).map_err(|error| error.to_string())
 }
@@ -137,6 +165,47 @@ fn deliver(text: &str) -> Result<(), String> {
 pub(crate) struct EngineName;
 /// A number, truth value, templated text, or a list of them.
 pub(crate) struct Property;
+
+/// The size of tiles, or `auto`.
+pub(crate) struct TilePixels;
+/// The overlap of tiles, or `auto`.
+pub(crate) struct OverlapPixels;
+
+impl JsonSchema for TilePixels {
+    fn schema_name() -> Cow<'static, str> {
+        "TilePixels".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "format": "pictor-tile-pixels",
+            "examples": ["auto", 512],
+        })
+    }
+}
+
+impl JsonSchema for OverlapPixels {
+    fn schema_name() -> Cow<'static, str> {
+        "OverlapPixels".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["string", "integer"],
+            "format": "pictor-overlap",
+            "examples": ["auto", 20],
+        })
+    }
+}
 
 impl JsonSchema for EngineName {
     fn schema_name() -> Cow<'static, str> {
@@ -263,6 +332,8 @@ texts! {
     Word = "pictor-word";
     /// The name of a file, without a folder.
     FileName = "pictor-file-name";
+    /// The path of a picture, a sequence or a video.
+    MediaPath = "pictor-media";
     /// A text with placeholders.
     TemplateText = "pictor-template";
     /// A path with placeholders inside the output folder.

@@ -6,16 +6,22 @@ use super::tree::{Data, Node};
 use std::collections::HashMap;
 
 /// The kinds of steps, as written in a job file.
-const KINDS: [&str; 8] =
-    ["noop", "command", "inspect", "blender", "merge", "finish", "develop", "encode"];
+const KINDS: [&str; 12] = [
+    "noop", "command", "inspect", "blender", "merge", "finish", "develop", "encode", "probe",
+    "extract", "upscale", "stitch",
+];
+/// The parts of a job that make steps.
+const MAKERS: [&str; 3] = ["render", "upscale", "steps"];
 
 /// Checks the rules that can be checked however broken the rest is.
 pub(super) fn check(root: &Node, problems: &mut Problems) {
     if !matches!(root.data, Data::Map(_)) {
         return;
     }
-    if root.entry("render").or(root.entry("steps")).is_none() {
-        let hint = "give `render` to render a scene, or `dims` and `steps`".to_owned();
+    if MAKERS.iter().all(|maker| root.entry(maker).is_none()) {
+        let hint = "give `render` to render a scene, `upscale` to enlarge pictures or a video, or \
+                    `dims` and `steps`"
+            .to_owned();
         let message = "the job has nothing to do".to_owned();
         problems.push("", message, Some(hint), Some(&root.place));
     }
@@ -76,7 +82,7 @@ mod tests {
         let fields = schema["$defs"]["StepSpec"]["properties"].as_object().unwrap();
         let common = [
             "name", "over", "needs", "requires", "retry", "timeout", "stalled", "order", "limits",
-            "deliver",
+            "deliver", "keep",
         ];
         let mut kinds: Vec<&str> = KINDS.into_iter().chain(common).collect();
         kinds.sort_unstable();

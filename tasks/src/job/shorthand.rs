@@ -1,7 +1,7 @@
 //! The short ways of writing some parts of a job file, which serde cannot derive.
 
 use super::formats::{StepName, Word};
-use super::spec::{DimSpec, Frames, NeedOn, NeedSpec, Preview, TilesSpec};
+use super::spec::{DimSpec, Frames, NeedOn, NeedSpec, Pixels, Preview, TilesSpec};
 use crate::body::PictureFormat;
 use crate::range::{NUMBER_MAX, Ranges};
 use crate::units::{Grid, Text};
@@ -240,5 +240,24 @@ impl JsonSchema for Preview {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "enum": [false, "png", "jpeg", "tiff"] })
+    }
+}
+
+impl Serialize for Pixels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Exactly(pixels) => serializer.serialize_u32(*pixels),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pixels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Text(text) = Text::deserialize(deserializer)?;
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            pixels => pixels.parse().map(Self::Exactly).map_err(Error::custom),
+        }
     }
 }

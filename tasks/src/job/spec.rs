@@ -1,12 +1,17 @@
 //! The job file's types: what a user may write. Their doc comments become the descriptions in the JSON
 //! Schema, so they speak to the user.
 
+mod upscale;
+
+pub use upscale::{Pixels, UpscaleJob, UpscaleOutput, VideoSpec};
+
 use super::formats::{
     DeliverPath, DimensionName, EngineName, FileName, Property, StepName, TemplateText, Word,
 };
 use super::shorthand;
 use crate::body::{
-    Command, Develop, Encode, Merge, Noop, PictureFormat, PropertyValue, Render, Scene,
+    Command, Develop, Encode, Extract, Merge, Noop, PictureFormat, Probe, PropertyValue, Render,
+    Scene, Stitch, Upscale,
 };
 use crate::range::Ranges;
 use crate::units::{Grid, Millis, Resolution};
@@ -16,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// A pictor job: either a macro (`render`) or `dims` and `steps`, or both.
+/// A pictor job: either a macro (`render`, `upscale`) or `dims` and `steps`, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
@@ -28,6 +33,10 @@ pub struct JobSpec {
     /// Renders a Blender scene: expands into inspect, render, merge, finish, develop and encode steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub render: Option<RenderJob>,
+    /// Makes pictures or a video larger with a network: expands into probe, extract, upscale, stitch
+    /// and encode steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscale: Option<UpscaleJob>,
     /// The dimensions that steps run over, by name.
     #[serde(default, deserialize_with = "shorthand::dims")]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -157,7 +166,7 @@ pub struct DimSpec {
     #[serde(default)]
     pub allow_empty: bool,
     /// Bounded: how many positions exist depends on the position of this other dimension. Needs
-    /// `counts` or `from`, and `count` as the upper limit.
+    /// `counts` or `from`. `count` is the upper limit; the largest of the counts unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub bounded_by: Option<String>,
@@ -167,7 +176,8 @@ pub struct DimSpec {
 }
 
 /// One step: the same work for every point of its dimensions. Exactly one of the kinds (`noop`,
-/// `command`, `inspect`, `blender`, `merge`, `finish`, `develop`, `encode`) says what the work is.
+/// `command`, `inspect`, `blender`, `merge`, `finish`, `develop`, `encode`, `probe`, `extract`,
+/// `upscale`, `stitch`) says what the work is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpec {
@@ -207,6 +217,9 @@ pub struct StepSpec {
     #[schemars(with = "BTreeMap<String, DeliverPath>")]
     #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
     pub deliver: BTreeMap<String, String>,
+    /// How long the results are kept; as long as the run otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Does nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noop: Option<Noop>,
@@ -231,6 +244,29 @@ pub struct StepSpec {
     /// Makes a video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encode: Option<Encode>,
+    /// Looks at pictures or at a video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// Takes a video apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extract: Option<Extract>,
+    /// Puts tiles of pictures through a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscale: Option<Upscale>,
+    /// Makes pictures of upscaled tiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stitch: Option<Stitch>,
+}
+
+/// How long results are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// The results of a task are removed when everything that needs the task, and every task of this
+    /// step that agrees with it on the dimensions they share, has succeeded. A reset that needs them
+    /// again makes them again.
+    #[schemars(with = "StepName")]
+    pub until: String,
 }
 
 /// One need of a step: the name of another step, or `{step, offset, on}`.

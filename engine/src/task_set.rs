@@ -1,15 +1,15 @@
-//! The tasks of a step that may be assigned now: a set of small numbers whose smallest is found in a
-//! few word operations. A million tasks take 128 KiB.
+//! Some tasks of a step, for example those that may be assigned now: a set of small numbers whose
+//! smallest is found in a few word operations. A million tasks take 128 KiB.
 
 /// A set of numbers below a fixed size. Level 0 has one bit a number; each level above has one bit for
 /// every word of the level below that is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReadySet {
+pub(crate) struct TaskSet {
     levels: Vec<Vec<u64>>,
     len: u32,
 }
 
-impl ReadySet {
+impl TaskSet {
     /// An empty set of numbers below `size`.
     pub(crate) fn new(size: u32) -> Self {
         let mut levels = Vec::new();
@@ -92,7 +92,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_sorted_set(ops in prop::collection::vec((0u32..9000, 0u8..3), 0..300)) {
-            let mut set = ReadySet::new(9000);
+            let mut set = TaskSet::new(9000);
             let mut model = BTreeSet::new();
             for (number, op) in ops {
                 match op {
