@@ -17,3 +17,5 @@ mod failure;
 mod joins;
 #[path = "rules/reports.rs"]
 mod reports;
+#[path = "rules/retention.rs"]
+mod retention;

@@ -4,8 +4,8 @@ use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState, compile};
 use pictor_tasks::history::{Control, Event, ResetTasks, Row};
 use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::{
-    Assignment, Binding, Bound, Cancel, Execution, Failure, FailureKind, Outcome, Products, Report,
-    RunId, TaskEnd, Try, What, WorkerId,
+    Assignment, Binding, Bound, Cancel, Execution, Failure, FailureKind, Outcome, Output, Products,
+    Report, RunId, TaskEnd, Try, What, WorkerId,
 };
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
@@ -31,6 +31,8 @@ pub(crate) struct Bench {
     /// Tasks that were assigned, oldest first; those that ended are taken out.
     pub(crate) given: Vec<Given>,
     pub(crate) cancelled: Vec<(WorkerId, Cancel)>,
+    /// Keys of artifacts that are to be deleted.
+    pub(crate) removed: Vec<String>,
     /// What the next assignments are answered with.
     pub(crate) confirms: bool,
     /// How long tasks take.
@@ -75,6 +77,7 @@ impl Bench {
             rows: Vec::new(),
             given: Vec::new(),
             cancelled: Vec::new(),
+            removed: Vec::new(),
             confirms: true,
             took_ms: 10,
             controls: 0,
@@ -96,6 +99,7 @@ impl Bench {
     pub(crate) fn take(&mut self, fx: Effects) {
         self.rows.extend(fx.rows.into_values().flatten());
         self.cancelled.extend(fx.cancel);
+        self.removed.extend(fx.remove.into_values().flatten());
         for (worker, assignment) in fx.assign {
             self.engine.published(assignment.id, self.confirms, &mut Effects::default());
             for task in assignment.tasks.clone() {
@@ -177,6 +181,23 @@ impl Bench {
 
     pub(crate) fn claim(&mut self, worker: WorkerId, given: &Given) -> u64 {
         self.report(worker, given, What::Claimed(vec![given.task]))
+    }
+
+    /// Lets what is due to be removed be removed, without time passing.
+    pub(crate) fn tick(&mut self) {
+        let mut fx = Effects::default();
+        self.engine.tick(self.now, &mut fx);
+        self.take(fx);
+    }
+
+    /// A task succeeds and leaves an artifact whose key is its name and attempt, as in `cut[part=1]#2`.
+    pub(crate) fn leave(&mut self, name: &str) {
+        let given = self.given(name);
+        let (name, key) = ("image".to_owned(), format!("{name}#{}", given.task.attempt));
+        let output = Output { name, key, digest: String::new(), size_bytes: 1 };
+        let products = Products { outputs: vec![output], ..Products::default() };
+        assert_eq!(self.end(&given, Outcome::Succeeded(products)), 0);
+        self.turn();
     }
 
     /// A task succeeds, and what can be assigned then is.

@@ -68,6 +68,7 @@ fn job(rng: &mut Rng) -> Value {
         steps.push(step);
     }
     add_cycle(rng, &mut steps, &overs);
+    add_retention(rng, &mut steps);
     rng.shuffle(&mut steps);
     let mut job = json!({ "pictor": "v1", "name": "sim", "dims": specs, "steps": steps });
     job["retry"] = json!({
@@ -137,12 +138,17 @@ fn dim(
             let by = *rng.pick(&uncut);
             let count = 1 + rng.below(3);
             let dim = Dim { by: Some(by.name.clone()), ..plain(count) };
-            let mut spec = json!({ "count": count, "bounded_by": by.name });
+            let mut spec = json!({ "bounded_by": by.name });
             if rng.percent(60) {
                 spec["from"] = bind(rng).into();
             } else {
                 let counts: Vec<u32> = (0..by.most).map(|_| rng.below(count + 1)).collect();
                 spec["counts"] = counts.into();
+            }
+            let limited = rng.percent(60);
+            let dim = if limited { dim } else { Dim { most: 3, ..dim } };
+            if limited {
+                spec["count"] = count.into();
             }
             (dim, spec)
         }
@@ -227,6 +233,36 @@ fn add_cycle(rng: &mut Rng, steps: &mut [Value], overs: &BTreeMap<String, Vec<St
         steps[first]["needs"].as_array_mut().unwrap().push(back);
         let there = json!({ "step": a });
         steps[last]["needs"].as_array_mut().unwrap().push(there);
+    }
+}
+
+/// Some results are removed when a step after them is done.
+fn add_retention(rng: &mut Rng, steps: &mut [Value]) {
+    let needs: BTreeMap<String, Vec<String>> = steps
+        .iter()
+        .map(|step| {
+            let needs = step["needs"].as_array().unwrap().iter();
+            let needs = needs.map(|need| need["step"].as_str().unwrap().to_owned());
+            (step["name"].as_str().unwrap().to_owned(), needs.collect())
+        })
+        .collect();
+    for step in steps {
+        if rng.percent(50) {
+            continue;
+        }
+        let mut after = vec![step["name"].as_str().unwrap().to_owned()];
+        for _ in 0..=rng.below(3) {
+            let last = after.last().unwrap();
+            let next: Vec<&String> =
+                needs.iter().filter(|(_, on)| on.contains(last)).map(|(name, _)| name).collect();
+            if !next.is_empty() {
+                let next = (*rng.pick(&next)).clone();
+                after.push(next);
+            }
+        }
+        if after.len() > 1 {
+            step["keep"] = json!({ "until": after.last() });
+        }
     }
 }
 

@@ -15,7 +15,7 @@ struct Example {
     absorbed: &'static [&'static str],
 }
 
-const EXAMPLES: [Example; 5] = [
+const EXAMPLES: [Example; 7] = [
     Example {
         name: "render",
         job: "
@@ -83,6 +83,36 @@ steps:
     command: { run: [tell] }
 ",
         absorbed: &["fetch", "split", "check"],
+    },
+    Example {
+        name: "upscale of a video",
+        job: "
+pictor: v1
+name: clip
+retry: { attempts: 2, backoff: 1s }
+upscale: { input: clip.mp4, model: net }
+",
+        absorbed: &[],
+    },
+    Example {
+        name: "results that go when they were read",
+        job: "
+pictor: v1
+name: lean
+dims: { frame: 1-4, half: { of: frame, size: 2 }, part: { from: split, allow_empty: true } }
+steps:
+  - { name: split, command: { run: [split, '{bind.part}'] }, keep: { until: show } }
+  - { name: cut, over: [half], needs: [split], command: { run: [cut] }, keep: { until: draw } }
+  - name: simulate
+    over: [frame]
+    needs: [cut, { step: simulate, offset: { frame: -1 } }]
+    command: { run: [step] }
+    keep: { until: draw }
+  - { name: draw, over: [frame, part], needs: [cut, simulate], command: { run: [draw] }, keep: { until: show } }
+  - { name: sheet, over: [frame], needs: [draw], command: { run: [sheet] } }
+  - { name: show, needs: [sheet, split], command: { run: [show] } }
+",
+        absorbed: &[],
     },
 ];
 
@@ -167,6 +197,16 @@ fn each_task_of_a_sweep_may_fail() {
 #[test]
 fn each_task_of_a_pipeline_may_fail() {
     each_task_fails(&EXAMPLES[4]);
+}
+
+#[test]
+fn each_task_of_an_upscale_may_fail() {
+    each_task_fails(&EXAMPLES[5]);
+}
+
+#[test]
+fn each_task_of_a_job_that_removes_results_may_fail() {
+    each_task_fails(&EXAMPLES[6]);
 }
 
 #[test]

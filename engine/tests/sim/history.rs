@@ -1,10 +1,12 @@
 //! How the oracle reads history: each row must be allowed, and changes as little as it says.
 
 use super::model::{At, Model, Said, States};
+use pictor_engine::plan::DimValues;
 use pictor_engine::{MAX_LOSSES, TaskState};
 use pictor_tasks::history::{Ended, Event, Fact, ResetTasks, Row, TaskRef};
 use pictor_tasks::job::spec::OnFailure;
 use pictor_tasks::message::{Bound, FailureKind, Outcome, Products};
+use pictor_tasks::space::Values;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Model {
@@ -17,6 +19,9 @@ impl Model {
                 if state != TaskState::Ready {
                     return Err(format!("claimed while {}: {claim:?}", state.name()));
                 }
+                if !self.has_inputs(at) {
+                    return Err(format!("claimed without its inputs: {claim:?}"));
+                }
                 self.task_mut(at).said = Said::Claimed(claim.worker, claim.execution);
             }
             Fact::Ended(ended) => {
@@ -28,7 +33,7 @@ impl Model {
                     }
                     (_, state) => state == TaskState::Ready && ended.outcome != Outcome::Lost,
                 };
-                if !allowed {
+                if !allowed || !self.has_inputs(at) {
                     return Err(format!("ended while {}: {ended:?}", state.name()));
                 }
                 self.end(at, ended);
@@ -47,6 +52,7 @@ impl Model {
                         self.cancel();
                     }
                     Event::Reset(tasks) => self.reset(tasks),
+                    Event::Removed(outputs) => self.remove(outputs)?,
                 }
             }
         }
@@ -80,9 +86,14 @@ impl Model {
         let last = match &ended.outcome {
             Outcome::Succeeded(products) => {
                 (task.failures, task.losses) = (0, 0);
+                task.outputs = !products.outputs.is_empty();
+                let attempt = task.attempt;
                 // What needs the task itself still waits while the values change.
                 self.bind(products);
-                self.task_mut(at).said = Said::Succeeded;
+                // They may need what was removed, and what makes it again may come before this task.
+                if self.task(at).attempt == attempt {
+                    self.task_mut(at).said = Said::Succeeded;
+                }
                 return;
             }
             Outcome::Failed(failure) => {
@@ -116,7 +127,13 @@ impl Model {
             let before = (late.values.clone(), late.counts.clone());
             match &binding.values {
                 Bound::Values(values) => late.values = Some(values.clone()),
-                Bound::Counts(counts) => late.counts = Some(counts.to_vec()),
+                Bound::Counts(counts) => {
+                    late.counts = Some(counts.to_vec());
+                    if matches!(self.plan.dims[dim].values, DimValues::Late { .. }) {
+                        let most = counts.iter().max().copied().unwrap_or(0);
+                        late.values = Some(Values::count(most));
+                    }
+                }
             }
             if before != (late.values.clone(), late.counts.clone()) {
                 late.generation += 1;
@@ -141,7 +158,9 @@ impl Model {
             !matches!(state, Pending | Skipped | Cancelled)
                 && self.derive(**at, &mut after) != TaskState::Ready
         });
-        let early: BTreeSet<At> = early.map(|(at, _)| *at).collect();
+        let mut early: BTreeSet<At> = early.map(|(at, _)| *at).collect();
+        let fresh = self.all().into_iter().filter(|at| touched.contains(&at.0));
+        early.extend(fresh.flat_map(|at| self.missing(at).collect::<Vec<_>>()));
         self.redo(early, &before);
     }
 
@@ -163,11 +182,14 @@ impl Model {
         }
     }
 
-    /// Opens the tasks and all that has used them, directly or not.
+    /// Opens the tasks and all that has used them, directly or not, and what made inputs of theirs that
+    /// are removed.
     fn redo(&mut self, mut tasks: BTreeSet<At>, before: &States) {
         let mut unborn: BTreeSet<usize> = BTreeSet::new();
         loop {
             let known = (tasks.len(), unborn.len());
+            let missing: Vec<At> = tasks.iter().flat_map(|at| self.missing(*at)).collect();
+            tasks.extend(missing);
             for (at, state) in &before.tasks {
                 let used = self.waits[at].iter().any(|wait| match &wait.on {
                     Ok(on) => on.iter().any(|p| tasks.contains(p)),
@@ -196,6 +218,7 @@ impl Model {
             let task = self.task_mut(at);
             task.attempt += u32::from(!waited);
             (task.said, task.failures, task.losses) = (Said::Nothing, 0, 0);
+            (task.outputs, task.removed) = (false, false);
         }
     }
 

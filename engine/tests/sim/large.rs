@@ -6,8 +6,8 @@ use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState, compile};
 use pictor_tasks::history::{Control, Event, ResetTasks, Row};
 use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::{
-    Assignment, Execution, Failure, FailureKind, Outcome, Products, Report, RunId, TaskEnd, What,
-    WorkerId,
+    Assignment, Execution, Failure, FailureKind, Outcome, Output, Products, Report, RunId, TaskEnd,
+    What, WorkerId,
 };
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ dims: { frame: 1-1000, tile: { grid: 10x10 }, act: { of: frame, size: 100 } }
 steps:
   - { name: prepare, noop: {} }
   - { name: render, over: [frame, tile], needs: [prepare], noop: {} }
-  - { name: merge, over: [frame], needs: [render, { step: merge, offset: { frame: -1 } }], noop: {} }
+  - { name: merge, over: [frame], needs: [render, { step: merge, offset: { frame: -1 } }], command: { run: [merge] }, keep: { until: encode } }
   - { name: encode, over: [act], needs: [merge], noop: {} }
   - { name: tell, needs: [{ step: encode, on: finished }], noop: {} }
 ";
@@ -93,7 +93,10 @@ impl Farm {
             let outcome = if self.rng.below(200) == 0 {
                 Outcome::Failed(Failure { kind, message: String::new() })
             } else {
-                Outcome::Succeeded(Products::default())
+                let (name, key) =
+                    ("image".into(), format!("{}/{}", assignment.key.step, task.index));
+                let output = Output { name, key, digest: String::new(), size_bytes: 1 };
+                Outcome::Succeeded(Products { outputs: vec![output], ..Products::default() })
             };
             TaskEnd { task, started_ms: 0, took_ms: 1, outcome }
         });
@@ -135,13 +138,15 @@ fn a_hundred_thousand_tasks_survive_losses_failures_a_crash_and_a_reset() {
     farm.finish();
     assert_eq!(farm.run().state(), RunState::Succeeded);
     farm.run().check().unwrap();
+    assert!((0..1_000).all(|frame| farm.run().is_removed(2, frame)));
     let tasks = (5_000..15_000).collect();
     let event = Event::Reset(vec![ResetTasks { step: 1, tasks }]);
     let mut fx = Effects::default();
     assert!(farm.engine.control(&farm.id, Control { id: 1, event }, farm.now, &mut fx));
     farm.take(fx);
     assert_eq!(farm.run().tasks_in(1, TaskState::Ready).count(), 10_000);
-    assert_eq!(farm.run().tasks_in(2, TaskState::Pending).count(), 950, "and all frames after");
+    let all = farm.run().tasks_in(2, TaskState::Pending).count();
+    assert_eq!(all, 999, "all after, and those before, which were removed; the first one is ready");
     farm.finish();
     assert_eq!(farm.run().state(), RunState::Succeeded);
     farm.recover();

@@ -4,6 +4,7 @@ pub(crate) mod chaos;
 pub(crate) mod draft;
 pub(crate) mod exhaustive;
 pub(crate) mod history;
+pub(crate) mod keep;
 pub(crate) mod large;
 pub(crate) mod model;
 pub(crate) mod outcome;

@@ -28,6 +28,10 @@ pub(super) struct Task {
     pub(super) said: Said,
     pub(super) failures: u32,
     pub(super) losses: u32,
+    /// Whether it left anything that is still there.
+    pub(super) outputs: bool,
+    /// Whether what it left was removed.
+    pub(super) removed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,6 +147,8 @@ impl Model {
                     said: Said::Nothing,
                     failures: 0,
                     losses: 0,
+                    outputs: false,
+                    removed: false,
                 };
                 self.tasks[step] = Some(points.into_iter().map(task).collect());
             }
@@ -186,7 +192,7 @@ impl Model {
     }
 
     /// Whether the consumer waits for the producer: they agree on every dimension that they share.
-    fn meet(&self, consumer: At, producer: usize, theirs: &Task, need: &Need) -> bool {
+    pub(super) fn meet(&self, consumer: At, producer: usize, theirs: &Task, need: &Need) -> bool {
         let ours = self.task(consumer);
         let (our_over, their_over) =
             (&self.plan.steps[consumer.0].over, &self.plan.steps[producer].over);
@@ -338,6 +344,16 @@ impl Model {
                         "{}: expected {ours:?} attempt {}, found {state:?} attempt {attempt:?}",
                         run.task_name(number, at),
                         task.attempt,
+                    ));
+                }
+                if task.removed != run.is_removed(number, at)
+                    || task.outputs != run.outputs(number, at).is_some()
+                {
+                    return Err(format!(
+                        "{}: left something {}, removed {}, found otherwise",
+                        run.task_name(number, at),
+                        task.outputs,
+                        task.removed
                     ));
                 }
             }

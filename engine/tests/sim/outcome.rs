@@ -75,15 +75,17 @@ impl Doing<'_> {
         // The same values as ever, most of the time.
         let usual = mix(number as u64);
         let chosen = if rng.percent(chances.binds_otherwise) { rng.next() } else { usual };
-        let values = if matches!(dim.values, DimValues::Late { .. }) {
+        let values = if dim.bound.is_none() {
             let least = u64::from(!dim.allow_empty || rng.percent(50));
             let len = i64::try_from((chosen % 5).max(least).min(4)).unwrap();
             let first = i64::try_from(chosen % 3).unwrap();
             let list: Vec<i64> = (first..first + len).collect();
             Bound::Values(Values::Ints(Ranges::from_values(&list).unwrap()))
         } else {
-            let DimValues::Fixed(values) = &dim.values else { unreachable!("bounded means fixed") };
-            let most = u64::from(values.len()) + 1;
+            let most = match &dim.values {
+                DimValues::Fixed(values) => u64::from(values.len()) + 1,
+                DimValues::Late { .. } | DimValues::Blocks { .. } => 4,
+            };
             let count = |i: u64| u32::try_from(mix(chosen + i) % most).unwrap();
             Bound::Counts((0..chosen % 5).map(count).collect())
         };

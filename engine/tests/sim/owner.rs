@@ -3,9 +3,9 @@
 
 use super::rules::Rules;
 use super::worker::ToOwner;
-use super::world::{Event, ToWorker, World};
+use super::world::{Event as Happening, ToWorker, World};
 use pictor_engine::{Effects, Engine, Run};
-use pictor_tasks::history::Row;
+use pictor_tasks::history::{Event, Fact, RemovedOutputs, Row};
 use std::sync::Arc;
 
 /// Messages in one batch, at most.
@@ -49,7 +49,7 @@ impl World {
         self.check();
         if let Some(wake) = self.engine.next_wake() {
             assert!(wake > self.now, "it would wake at once, again and again");
-            self.schedule(wake - self.now, Event::Turn);
+            self.schedule(wake - self.now, Happening::Turn);
         }
     }
 
@@ -84,8 +84,11 @@ impl World {
                 assert_eq!(row.seq, run.rows.len() as u64 + 1, "history has no gaps");
                 let last = run.rows.last().map_or(0, |row| row.time_ms);
                 assert!(row.time_ms >= last, "time does not go backwards");
-                if let pictor_tasks::history::Fact::Event(control) = &row.fact {
+                if let Fact::Event(control) = &row.fact {
                     run.controls.insert(control.id);
+                    if let Event::Removed(removed) = &control.event {
+                        run.removed.extend(keys(&run.shadow, removed));
+                    }
                 }
                 run.model.apply(row).unwrap_or_else(|why| panic!("{id} row {}: {why}", row.seq));
                 run.shadow.apply(row).unwrap();
@@ -122,6 +125,14 @@ impl World {
                 self.send_worker(worker, &ToWorker::Assign(assignment));
             }
             self.engine.published(id, confirmed, &mut done);
+        }
+        for key in fx.remove.values().flatten() {
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            assert!(self.runs.iter().any(|run| run.removed.contains(key)), "{key} is not removed");
+            self.stored.remove(key);
         }
         assert!(done.rows.is_empty() && done.assign.is_empty(), "a publication is not history");
         true
@@ -164,8 +175,17 @@ impl World {
         for worker in 0..self.workers.len() {
             self.announce(worker, pause);
         }
-        self.schedule(pause, Event::Turn);
+        self.schedule(pause, Happening::Turn);
     }
+}
+
+/// The keys of what tasks left.
+fn keys(run: &Run, removed: &[RemovedOutputs]) -> Vec<String> {
+    let outputs = removed.iter().flat_map(|RemovedOutputs { step, tasks }| {
+        let indices = tasks.iter().map(|index| u32::try_from(index).unwrap());
+        indices.flat_map(|index| run.outputs(*step, index).unwrap().1)
+    });
+    outputs.map(|output| output.key.clone()).collect()
 }
 
 /// What storage gives back.

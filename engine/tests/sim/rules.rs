@@ -39,6 +39,12 @@ impl<'a> Rules<'a> {
                     self.is_held(*id, &assignment.key, *task),
                     "it sends what it does not hold"
                 );
+                let at = (assignment.key.step as usize, task.index as usize);
+                assert!(run.model.has_inputs(at), "it sends what lacks an input: {assignment:?}");
+                let live = world.engine.run(&run.id).unwrap();
+                for input in live.inputs(assignment.key.step, task.index) {
+                    assert!(world.stored.contains(&input.output.key), "{input:?} is gone");
+                }
             }
         }
     }

@@ -62,6 +62,8 @@ pub(crate) struct SimRun {
     /// The store.
     pub(crate) rows: Vec<Row>,
     pub(crate) controls: BTreeSet<u64>,
+    /// Keys of artifacts that history says were removed.
+    pub(crate) removed: BTreeSet<String>,
     pub(crate) model: Model,
     /// A run that only ever sees rows.
     pub(crate) shadow: Run,
@@ -80,6 +82,8 @@ pub(crate) struct World {
     pub(crate) inbox: Vec<ToOwner>,
     /// What was assigned and may still be held.
     pub(crate) sent: Vec<(WorkerId, StepKey, Vec<Try>)>,
+    /// Keys in artifact storage.
+    pub(crate) stored: BTreeSet<String>,
     pub(crate) faults: Faults,
     pub(crate) chances: Chances,
     pub(crate) script: Script,
@@ -106,7 +110,8 @@ impl World {
             let owner = format!("owner{}", number % 2);
             engine.add_run(new.clone(), owner.clone(), 0, 0);
             let (model, rows) = (Model::new(plan.clone()), Vec::new());
-            SimRun { id, owner, plan, rows, controls: BTreeSet::new(), model, shadow: new }
+            let (controls, removed) = (BTreeSet::new(), BTreeSet::new());
+            SimRun { id, owner, plan, rows, controls, removed, model, shadow: new }
         };
         let runs = plans.into_iter().enumerate().map(run).collect();
         let mut world = Self {
@@ -120,6 +125,7 @@ impl World {
             workers: (1..).zip(machines).map(|(id, machine)| Worker::new(id, machine)).collect(),
             inbox: Vec::new(),
             sent: Vec::new(),
+            stored: BTreeSet::new(),
             faults: Faults::default(),
             chances: Chances::default(),
             script: Script::default(),
@@ -183,6 +189,8 @@ impl World {
             self.now = self.now.max(at);
             self.happen(event);
             if self.calm && self.inbox.is_empty() && self.is_over() {
+                // What a crash left undone is done in the next turn.
+                self.turn();
                 return self.check_end();
             }
         }
@@ -223,6 +231,8 @@ impl World {
             live.check().unwrap();
             run.model.compare(live).unwrap();
             assert!(live.durable() == run.shadow.durable());
+            assert!(run.model.overdue().is_empty(), "{}: {:?}", run.id, run.model.overdue());
+            self.check_stored(run, live);
             if live.state().is_terminal() {
                 for step in 0..u16::try_from(run.plan.steps.len()).unwrap() {
                     for state in TaskState::ALL.iter().filter(|state| !state.is_terminal()) {
@@ -231,6 +241,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What tasks left is there unless it was removed, and then it is not.
+    fn check_stored(&self, sim: &SimRun, live: &Run) {
+        let mut left = BTreeSet::new();
+        for step in 0..u16::try_from(sim.plan.steps.len()).unwrap() {
+            for index in live.tasks_in(step, TaskState::Succeeded) {
+                let outputs = live.outputs(step, index).map_or(&[] as &[_], |(_, outputs)| outputs);
+                left.extend(outputs.iter().map(|output| &output.key));
+            }
+        }
+        assert!(left.iter().all(|key| self.stored.contains(*key)), "{}: {left:?}", sim.id);
+        let gone = sim.removed.iter().filter(|key| self.stored.contains(*key));
+        assert_eq!(gone.count(), 0, "{}: removed and still there", sim.id);
     }
 
     fn happen(&mut self, event: Event) {
@@ -371,6 +395,9 @@ impl World {
             Some(_) => failed(FailureKind::Failed),
             None => doing.outcome(self.chances, &mut self.rng),
         };
+        if let Outcome::Succeeded(products) = &outcome {
+            self.stored.extend(products.outputs.iter().map(|output| output.key.clone()));
+        }
         self.with_worker(number, |worker, wishes| {
             worker.done((execution, task), outcome, wishes);
         });
