@@ -16,3 +16,6 @@ echo
 echo "frames    $out/frames/    24 linear EXR pictures"
 echo "previews  $out/previews/  24 PNG pictures"
 echo "video     $out/turntable.mp4"
+echo
+echo "Next, four times as large (fetches 100 MB of networks once):"
+echo "  $pictor models pull --data $data && $pictor run workflows/upscale-image.yaml --data $data"

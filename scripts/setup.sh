@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, what Rust needs
-# for linking; with the argument `servers` also what the tests start: Postgres, RabbitMQ, network namespaces,
-# and into target/schemathesis what fuzzes the API. Knows Debian and its relatives; elsewhere it says what is
-# missing.
+# Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, pip (it fetches
+# networks), what Rust needs for linking; with the argument `servers` also what the tests start: Postgres,
+# RabbitMQ, network namespaces, and into target/schemathesis what fuzzes the API.
+# Knows Debian and its relatives; elsewhere it says what is missing.
 set -euo pipefail
 
 # A program, by name or by path, and its package.
-wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 cc:build-essential)
+wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 pip3:python3-pip cc:build-essential)
 if [ "${1-}" = servers ]; then
     # Debian keeps these out of the PATH.
     wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'

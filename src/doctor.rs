@@ -5,12 +5,13 @@ use crate::{FAILED, SUCCEEDED};
 use pictor_executor::Programs;
 use pictor_executor::inventory::{doctor as look, find};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Looks at this machine.
-pub(crate) async fn doctor(json: bool) -> anyhow::Result<u8> {
+pub(crate) async fn doctor(models: &Path, json: bool) -> anyhow::Result<u8> {
     let programs = Programs::default();
     let findings = look(&programs).await;
-    let inventory = find(&std::env::current_dir()?, &programs, &BTreeSet::new()).await;
+    let inventory = find(&std::env::current_dir()?, &programs, &BTreeSet::new(), models).await;
     let missing = findings.iter().any(|finding| finding.version.is_err());
     if json {
         let programs: Vec<_> = findings
@@ -40,6 +41,13 @@ pub(crate) async fn doctor(json: bool) -> anyhow::Result<u8> {
     for gpu in &inventory.gpus {
         say(&format!("GPU {}: {}, driver {}", gpu.name, gib(gpu.vram_bytes), gpu.driver));
     }
+    let names: Vec<&str> = inventory.models.iter().map(String::as_str).collect();
+    say(&match names.as_slice() {
+        [] => {
+            "no networks for `upscale`: `pictor models pull` fetches them and what runs them".into()
+        }
+        names => format!("networks for `upscale`: {}", names.join(", ")),
+    });
     let rows: Vec<Vec<String>> = findings
         .into_iter()
         .map(|f| {

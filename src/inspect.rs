@@ -8,7 +8,9 @@ use crate::terminal::{duration, pass_on, say, table};
 use anyhow::Context;
 use pictor_engine::{Run, TaskState, TaskView};
 use pictor_executor::log_path;
-use pictor_server::{Answer, Request, RunLine, RunReport, TaskReport, answer, ask, now_ms};
+use pictor_server::{
+    Answer, Request, ResetSize, RunLine, RunReport, TaskReport, answer, ask, now_ms,
+};
 use pictor_storage::SqliteStore;
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, Try};
@@ -65,8 +67,7 @@ async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
 /// Says that something was done, or why not.
 pub(crate) fn done(said: Answer, line: &str) -> anyhow::Result<u8> {
     match said {
-        Answer::Done(0) => say(line),
-        Answer::Done(count) => say(&format!("{count} {line}")),
+        Answer::Done => say(line),
         Answer::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
@@ -327,8 +328,39 @@ pub(crate) async fn resume(farm: &Farm, run: &str) -> anyhow::Result<u8> {
 
 /// `pictor retry` on a server.
 pub(crate) async fn retry(farm: &Farm, run: &str, tasks: Vec<String>) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id() };
-    done(farm.ask(order).await?, &format!("tasks of {run} are done again"))
+    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id(), dry_run: false };
+    say(&retried(&farm.ask(order).await?, run)?);
+    Ok(SUCCEEDED)
+}
+
+/// How much of a run is done again, for people.
+pub(crate) fn retried(said: &Answer, run: &str) -> anyhow::Result<String> {
+    let ResetSize { tasks, remade } = match said {
+        Answer::Reset(size) => *size,
+        other => return wrong(other.clone()),
+    };
+    let more = match remade {
+        0 => String::new(),
+        _ => format!(", {remade} of them because what they had left was read and removed"),
+    };
+    Ok(format!("{tasks} tasks of {run} are done again{more}"))
+}
+
+/// Asks whoever sits at the terminal whether a retry is meant that does more again than they see: tasks
+/// that had succeeded, and whose results were removed.
+pub(crate) async fn is_meant(farm: &Farm, run: &str, tasks: &[String]) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    let (run, tasks) = (run.to_owned(), tasks.to_vec());
+    let question = Request::Retry { run: run.clone(), tasks, id: 0, dry_run: true };
+    let said = farm.ask(question).await?;
+    if matches!(said, Answer::Reset(ResetSize { remade: 0, .. })) {
+        return Ok(true);
+    }
+    let would = retried(&said, &run)?;
+    let answer = tokio::task::spawn_blocking(move || crate::terminal::confirm(&would)).await?;
+    Ok(answer)
 }
 
 /// `pictor pause`.

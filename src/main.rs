@@ -3,6 +3,7 @@
 mod client;
 mod doctor;
 mod inspect;
+mod models;
 mod plan;
 mod progress;
 mod prune;
@@ -18,6 +19,7 @@ use client::{
     Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
 };
 use inspect::Farm;
+use models::ModelsCommand;
 use pictor_engine::TaskState;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -80,6 +82,9 @@ enum Command {
         run: String,
         /// Tasks such as `render[frame=7,tile=3]`, or whole steps such as `render`.
         tasks: Vec<String>,
+        /// Does not ask, also where results were removed and much has to be made again.
+        #[arg(long, short)]
+        yes: bool,
         #[command(flatten)]
         machine: Machine,
     },
@@ -164,6 +169,9 @@ enum Command {
         #[arg(long)]
         dot: bool,
     },
+    /// The networks of this machine, for `upscale`.
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Prints the JSON Schema of the job file.
     Schema,
     /// Tells what is installed, what is missing and how to get it.
@@ -259,10 +267,16 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             Farm::Folder(data) => session::resume(&data, &run, (&machine, json)).await,
             server @ Farm::Server(_) => inspect::resume(&server, &run).await,
         },
-        Command::Retry { run, tasks, machine } => match farm()? {
-            Farm::Folder(data) => session::retry(&data, &run, tasks, (&machine, json)).await,
-            server @ Farm::Server(_) => inspect::retry(&server, &run, tasks).await,
-        },
+        Command::Retry { run, tasks, yes, machine } => {
+            let farm = farm()?;
+            if !yes && !inspect::is_meant(&farm, &run, &tasks).await? {
+                return Ok(INTERRUPTED);
+            }
+            match farm {
+                Farm::Folder(data) => session::retry(&data, &run, tasks, (&machine, json)).await,
+                server @ Farm::Server(_) => inspect::retry(&server, &run, tasks).await,
+            }
+        }
         Command::Serve(args) => serve::serve(&data()?, &args).await,
         Command::Work(args) => {
             let default = data().map(|data| data.join("work"));
@@ -287,8 +301,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Schedule(command) => client::schedule(&remote()?, &data()?, command, json).await,
         Command::Token(command) => client::token(&remote()?, command, json).await,
         Command::Plan { job, set, dot } => plan::plan(&job, &set, dot, json).await,
+        Command::Models(command) => models::models(&data()?, command, json).await,
         Command::Schema => plan::schema(),
-        Command::Doctor => doctor::doctor(json).await,
+        Command::Doctor => doctor::doctor(&models::folder(&data()?), json).await,
     }
 }
 

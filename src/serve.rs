@@ -188,8 +188,9 @@ async fn lead(
     queue: Address,
     role: watch::Sender<Role>,
 ) -> anyhow::Result<()> {
-    let Base { store, registry, engine, stop, .. } = base;
-    let farm = Farm { store, registry, address, config: engine, listen: HEARTBEAT, now_ms };
+    let Base { store, registry, artifacts, engine, stop } = base;
+    let (config, listen) = (engine, HEARTBEAT);
+    let farm = Farm { store, registry, artifacts, address, config, listen, now_ms };
     let connect = || -> Box<dyn OwnerQueue> { Box::new(RabbitOwner::connect(queue.clone())) };
     farm.lead(connect, &role, stop).await;
     Ok(())
@@ -202,10 +203,11 @@ async fn alone(
     args: &ServeArgs,
     role: watch::Sender<Role>,
 ) -> anyhow::Result<()> {
-    let Base { store, registry, engine, mut stop, .. } = base;
+    let Base { store, registry, artifacts, engine, mut stop } = base;
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
-    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted).await;
+    let models = crate::models::folder(data);
+    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, &models).await;
     inventory.slots = args.slots.unwrap_or(inventory.slots);
     inventory.allows_commands = true;
     let here =
@@ -213,6 +215,7 @@ async fn alone(
     let workers: &[WorkerId] = if args.no_worker { &[] } else { &[here] };
     let (port, mut ports) = in_process(workers);
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
+    owner.sweeps(artifacts);
     for record in store.unfinished_runs().await? {
         match load_run(&*store, &record.id).await {
             Ok(run) => owner.add(run, record.owner, record.created_ms),
@@ -231,6 +234,7 @@ async fn alone(
     let agent = ports.pop().map(|port| {
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
         (config.slots, config.allow_commands) = (inventory.slots, true);
+        config.models.clone_from(&models);
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
             .map_err(|failure| anyhow::anyhow!(failure.message))?;
         let outbox = Arc::new(port.sender());

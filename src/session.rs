@@ -10,7 +10,7 @@ use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
     Answer, Committed, Owner, OwnerHandle, Request, SubmitError, answer, ask, deliver_all,
-    deliver_rows, listen, load_run, now_ms, read_job, stored_run,
+    deliver_rows, listen, load_run, now_ms, read_job, stored_run, sweep_again,
 };
 use pictor_storage::{Artifacts, SqliteStore, Store};
 use pictor_storage::{RunRecord, RunRows};
@@ -92,15 +92,17 @@ pub(crate) async fn retry(
     tasks: Vec<String>,
     how: (&Machine, bool),
 ) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id() };
+    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id(), dry_run: false };
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
-        return crate::inspect::done(said, "tasks are done again, in the process that runs it");
+        say(&format!("{}, in the process that runs it", crate::inspect::retried(&said, run)?));
+        return Ok(SUCCEEDED);
     }
     let store = open(data).await?;
-    let count = done(&answer(&*store, None, order).await)?;
+    let said = answer(&*store, None, order).await;
     let record = stored_run(&*store, run).await?;
+    let line = crate::inspect::retried(&said, &record.id.0)?;
     let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
         let control = Control { id: random_id(), event: Event::Resumed };
@@ -108,14 +110,14 @@ pub(crate) async fn retry(
         loaded = load_run(&*store, &record.id).await?;
     }
     if !how.1 {
-        say(&format!("{count} tasks of {} are done again", record.id));
+        say(&line);
     }
     work(data, store, (loaded, record), how).await
 }
 
-fn done(said: &Answer) -> anyhow::Result<u32> {
+fn done(said: &Answer) -> anyhow::Result<()> {
     match said {
-        Answer::Done(count) => Ok(*count),
+        Answer::Done => Ok(()),
         Answer::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
@@ -152,13 +154,16 @@ async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::
         .iter()
         .flat_map(|step| step.requires.software.keys().map(String::as_str))
         .collect();
-    let mut inventory: Inventory = pictor_executor::inventory::find(data, &programs, &wanted).await;
+    let models = crate::models::folder(data);
+    let mut inventory: Inventory =
+        pictor_executor::inventory::find(data, &programs, &wanted, &models).await;
     // The job and the machine are the same person's.
     inventory.allows_commands = true;
     inventory.slots = machine.slots.unwrap_or(inventory.slots);
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
     config.slots = inventory.slots;
     config.allow_commands = true;
+    config.models = models;
     config
 }
 
@@ -172,6 +177,7 @@ async fn work(
 ) -> anyhow::Result<u8> {
     let (id, out) = (record.id.clone(), PathBuf::from(&record.out_dir));
     let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
+    let artifacts = Arc::new(artifacts);
     if run.state().is_terminal() {
         if record.finished_ms.is_none() {
             // A run without any task is over before it begins.
@@ -188,6 +194,7 @@ async fn work(
         ..Config::default()
     };
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
+    owner.sweeps(artifacts.clone());
     owner.add(run, record.owner.clone(), record.created_ms);
     // Whatever an earlier process held died with it: this one has the folder's lock.
     owner.forget_worker(HERE).await?;
@@ -343,6 +350,7 @@ async fn conclude(
     (data, json): (&Path, bool),
 ) -> anyhow::Result<u8> {
     let delivered = deliver_all(run, artifacts, out).await;
+    sweep_again(run, artifacts).await;
     let state = run.state();
     let count = |state: TaskState| -> usize {
         (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()

@@ -28,6 +28,16 @@ pub(crate) fn explain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Tells what is about to happen and waits for a yes.
+pub(crate) fn confirm(what: &str) -> bool {
+    // Who cannot be asked has not said yes.
+    let mut error = std::io::stderr().lock();
+    let asked = write!(error, "{what}; go on? [y/N] ").and_then(|()| error.flush());
+    let mut answer = String::new();
+    let read = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
+    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
 /// Rows as aligned columns, two spaces between.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

@@ -122,11 +122,19 @@ pub(crate) async fn work(
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
     let said = args.settings.clone().or(file.work);
     let (servers, enrolment) = farm(server, &said)?;
-    let data = match data.0.or_else(|| said.data.clone()) {
-        Some(data) => std::path::absolute(data).context("the data folder")?,
-        None => data.1?,
+    let (data, models) = match data.0.or_else(|| said.data.clone()) {
+        Some(data) => {
+            let data = std::path::absolute(data).context("the data folder")?;
+            (data.clone(), data)
+        }
+        // Networks are shared with the other commands of this user.
+        None => {
+            let data = data.1?;
+            (data.clone(), data.parent().map_or(data.clone(), Path::to_path_buf))
+        }
     };
-    let settings = settings(said, servers, enrolment, data).await?;
+    let place = (data, crate::models::folder(&models));
+    let settings = settings(said, servers, enrolment, place).await?;
     let mut leave = listen_for_signals()?;
     loop {
         let enrolled = tokio::select! {
@@ -188,17 +196,18 @@ fn farm(server: &ServerArgs, said: &WorkSettings) -> anyhow::Result<(Vec<String>
     Ok((servers, enrolment))
 }
 
-/// Looks at the machine and puts everything together.
+/// Looks at the machine and puts everything together; the folders are those of the data and of the
+/// networks.
 async fn settings(
     said: WorkSettings,
     servers: Vec<String>,
     enrolment: Option<String>,
-    data: PathBuf,
+    (data, models): (PathBuf, PathBuf),
 ) -> anyhow::Result<Settings> {
     let hours = said.schedule.as_deref().map(str::parse::<Hours>).transpose()?;
     let programs = Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
-    let found = inventory::find(&data, &programs, &wanted).await;
+    let found = inventory::find(&data, &programs, &wanted, &models).await;
     let labels = said.labels.into_iter().map(|label| label.trim().to_owned());
     let inventory =
         Inventory { labels: labels.filter(|label| !label.is_empty()).collect(), ..found };
@@ -212,6 +221,7 @@ async fn settings(
     config.slots = said.slots.unwrap_or(config.slots);
     config.allow_commands = said.allow_commands;
     config.programs = programs;
+    config.models = models;
     Ok(Settings {
         servers,
         enrolment,

@@ -295,6 +295,59 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
 }
 
 #[test]
+fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
+    let farm = Farm::start(false);
+    let models = |name: &str| {
+        std::fs::create_dir_all(farm.place.path(name)).unwrap();
+        let to = farm.place.path(name).join("models");
+        std::os::unix::fs::symlink(support::models(), to).unwrap();
+    };
+    let source = farm.place.path("source");
+    std::fs::create_dir_all(&source).unwrap();
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", "testsrc=size=100x70:rate=5"]);
+    ffmpeg.args(["-frames:v", "4", "s_%04d.png"]).current_dir(&source);
+    assert!(ffmpeg.status().unwrap().success());
+    let job = "pictor: v1\nname: larger\nupscale:\n  input: source/s_%04d.png\n  \
+               model: realesr-animevideov3-x2\n  tile: 64\n  frames: 2-4\n";
+    farm.place.write("job.yaml", job);
+    models("data");
+    let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
+    let left = |folder: &str, run: &str| {
+        let folder = farm.place.path(folder).join("artifacts/runs").join(run);
+        let steps = support::files(&folder).into_keys();
+        steps.map(|key| key.split('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let results = ["probe", "stitch", "stitch", "stitch"];
+    assert_eq!(left("data", &here), results, "tiles go when they are stitched");
+    // Three pictures and their list; frame 1 stays at home. Then the others are nowhere but in the farm.
+    let said = farm.ok(&["submit", "job.yaml"]);
+    said.expect(0, &["sent 4 files"]);
+    let run = said.out.split(':').next().unwrap().to_owned();
+    std::fs::rename(&source, farm.place.path("elsewhere")).unwrap();
+    let _bare = farm.worker("bare", &[]);
+    let why = "no worker has model `realesr-animevideov3-x2`: `pictor models pull` fetches";
+    until("the tiles wait", || farm.ok(&["tasks", &run, "--state", "ready"]).out.contains(why));
+    let workers = ["one", "two"].map(|name| {
+        models(name);
+        farm.worker(name, &[])
+    });
+    farm.until_succeeded(&run);
+    farm.ok(&["download", &run, "--out", "there"]);
+    let made = |folder: &str| support::files(&farm.place.path(folder));
+    assert_eq!(
+        made("here").into_keys().collect::<Vec<_>>(),
+        ["2", "3", "4"].map(|n| { format!("frames/000{n}.png") })
+    );
+    assert!(made("here") == made("there"), "the same bytes");
+    assert_eq!(support::pictures::png(&farm.place.path("there/frames/0002.png")).0, (200, 140));
+    until("tiles are deleted", || left("server", &run) == results);
+    let tiles = farm.json(&["tasks", &run, "--step", "upscale"]);
+    assert_eq!(tiles.len(), 3 * 4);
+    drop(workers);
+}
+
+#[test]
 fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself() {
     let farm = Farm::start(false);
     let mut worker = farm.worker("one", &[]);

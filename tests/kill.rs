@@ -105,6 +105,68 @@ fn after_kill_9_at_ten_moments_no_finished_command_is_executed_again() {
     }
 }
 
+/// Everything below a folder that is no folder, and every folder in which there is nothing.
+fn leaves(folder: &Path) -> Vec<String> {
+    let mut entries = std::fs::read_dir(folder).unwrap().peekable();
+    if entries.peek().is_none() {
+        return vec![folder.display().to_string()];
+    }
+    let below = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { leaves(&path) } else { vec![path.display().to_string()] }
+    };
+    entries.flat_map(below).collect()
+}
+
+#[test]
+fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
+    let mut dice = Dice::new();
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        &format!(
+            "pictor: v1\nname: film\ndims: {{ i: {{ count: 30 }} }}\nsteps:\n\
+             - name: cut\n  over: [i]\n  command:\n    \
+             run: [sh, -c, 'echo {{i}} >> {}; sleep 0.05; echo {{i}} > \"$0\"', \"{{output.n}}\"]\n    \
+             outputs: {{ n: n.txt }}\n  keep: {{ until: draw }}\n\
+             - name: draw\n  over: [i]\n  needs: [cut]\n  command:\n    \
+             run: [sh, -c, 'cat \"$1\" \"$1\" > \"$0\"', \"{{output.n}}\", \"{{input.cut}}\"]\n    \
+             outputs: {{ n: n.txt }}\n  keep: {{ until: film }}\n\
+             - name: film\n  needs: [draw]\n  command:\n    \
+             run: [sh, -c, 'cat \"$1\"/* | sort -n > \"$0\"', \"{{output.all}}\", \"{{inputs.draw}}\"]\n    \
+             outputs: {{ all: all.txt }}\n  deliver: {{ all: all.txt }}\n",
+            place.path("executed").display()
+        ),
+    );
+    let mut run = place.start(&["run", "job.yaml", "--out", "out", "--slots", "2"]);
+    let mut id = String::new();
+    for moment in dice.moments(6, 30) {
+        let first = run.wait_for(": results land in");
+        id = first.split(':').next().unwrap().to_owned();
+        until("the moment", || executions(&place).len() > moment || !run.is_running());
+        run.signal(Signal::KILL);
+        run.finish();
+        assert_one_success_each(&place.attempts());
+        run = place.start(&["resume", &id, "--slots", "2"]);
+    }
+    run.finish().expect(0, &["succeeded", "1 files in"]);
+    assert_eq!(assert_one_success_each(&place.attempts()), 61, "nothing was made again");
+    let twice = (0..30).map(|i| format!("{i}\n{i}\n")).collect::<String>();
+    assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), twice);
+    let left = leaves(&place.path("data/artifacts/runs"));
+    let committed = |path: &&String| path.ends_with("/all.txt");
+    // An execution that was killed between its file and its commit leaves bytes that history never knew.
+    let unknown = left.iter().filter(|path| !committed(path)).count();
+    assert!(left.len() - unknown == 1 && unknown <= 2 * 6, "{left:?}");
+    // The film is to be made again, and with it everything that it was made of.
+    let before = executions(&place).len();
+    place
+        .ok(&["retry", &id, "draw[i=7]"])
+        .expect(0, &["61 tasks of", "60 of them because", "1 files in"]);
+    assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), twice);
+    assert_eq!(executions(&place).len() - before, 30);
+}
+
 /// Frames in tiles with a video. The first ffmpeg that makes a video says so and waits.
 fn film(place: &Place) -> Vec<&'static str> {
     let more = "  tiles: 2x1\n  samples: 2\n  output: { video: film.mp4 }\n";
@@ -266,7 +328,7 @@ fn a_second_terminal_looks_at_a_run_and_changes_it() {
     place.ok(&["resume", &id]).expect(0, &["goes on"]);
     run.wait_for("goes on");
     until_runs(&place, &id, 1);
-    place.ok(&["retry", &id, "wait[i=0]"]).expect(0, &["1 tasks are done again"]);
+    place.ok(&["retry", &id, "wait[i=0]"]).expect(0, &[&format!("1 tasks of {id} are done again")]);
     place.ok(&["show", &id]).expect(0, &["priority -7"]);
     place.ok(&["cancel", &id]);
     run.finish().expect(1, &["cancelled"]);

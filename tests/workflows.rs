@@ -4,7 +4,7 @@
 mod support;
 
 use support::pictures::{exr, png, video};
-use support::{Place, Said, build_scenes, workflows};
+use support::{Place, Running, Said, build_scenes, models, workflows};
 
 /// Runs an example in the output folder of a place, small.
 fn run(place: &Place, name: &str, set: &[&str]) -> Said {
@@ -31,7 +31,9 @@ fn names(place: &Place) -> Vec<String> {
 #[test]
 fn every_workflow_has_a_test() {
     let names: Vec<String> = workflows().into_keys().collect();
-    assert_eq!(names, ["pipeline", "simulation", "still", "sweep", "turntable"]);
+    let tested =
+        ["pipeline", "simulation", "still", "sweep", "turntable", "upscale-image", "upscale-video"];
+    assert_eq!(names, tested);
 }
 
 #[test]
@@ -121,4 +123,46 @@ fn pipeline_goes_on_without_the_item_that_fails() {
     let report = std::fs::read_to_string(place.path("out/report.txt")).unwrap();
     assert!(report.starts_with("9 items in 3 batches\ntotal "), "{report}");
     said.expect(0, &["1 failed", "measure[item=7]: ", "division by zero"]);
+}
+
+/// The turntable's previews and video, small: what the upscaling examples start from.
+fn turntable(place: &Place) {
+    let set = ["render.frames=1-6", "render.resolution=96x54", "render.samples=1"];
+    run(place, "turntable", &set).expect(0, &["succeeded"]);
+    std::fs::rename(place.path("out"), place.path("turntable")).unwrap();
+}
+
+/// Runs an upscaling example on a file of the turntable, with the real weights.
+fn upscale(place: &Place, name: &str, input: &str, set: &[&str]) -> Said {
+    let path = workflows()[name].display().to_string();
+    let input = format!("upscale.input={}", place.path("turntable").join(input).display());
+    let mut arguments = vec!["run", &path, "--out", "out", "--set", &input];
+    arguments.extend(set.iter().flat_map(|pair| ["--set", pair]));
+    let mut command = place.command(&arguments);
+    let said = Running::start(command.env("PICTOR_MODELS", models())).finish();
+    said.expect(0, &["succeeded"]);
+    said
+}
+
+#[test]
+fn upscale_image_makes_a_larger_picture_whose_tiles_do_not_show() {
+    let place = Place::new();
+    turntable(&place);
+    let picture = "previews/0001.png";
+    let said = upscale(&place, "upscale-image", picture, &["upscale.tile=64"]);
+    place.ok(&["tasks", &said.run_id(), "--step", "upscale"]).expect(0, &["upscale.tile=1]"]);
+    let tiled = png(&place.path("out/0001.png"));
+    assert_eq!(tiled.0, (4 * 96, 4 * 54));
+    upscale(&place, "upscale-image", picture, &[]);
+    let whole = png(&place.path("out/0001.png"));
+    assert_eq!(tiled, whole);
+}
+
+#[test]
+fn upscale_video_keeps_every_frame() {
+    let place = Place::new();
+    turntable(&place);
+    upscale(&place, "upscale-video", "turntable.mp4", &[]);
+    assert_eq!(names(&place), ["turntable-x2.mp4"]);
+    assert_eq!(video(&place.path("out/turntable-x2.mp4")), (192, 108, 6));
 }

@@ -143,7 +143,8 @@ async fn farm(name: &str, scene: &Path) -> Farm {
     assert!(scene.is_file(), "the scene was built");
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg"]);
-    let found: Inventory = pictor_executor::inventory::find(&folder, &programs, &wanted).await;
+    let found: Inventory =
+        pictor_executor::inventory::find(&folder, &programs, &wanted, &folder).await;
     Farm::start(&folder, found).await
 }
 

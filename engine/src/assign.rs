@@ -1,6 +1,7 @@
 //! Assignment: which task goes to which worker. Tasks by the run's priority (raised by one for each
 //! hour waited), then fair share between owners, then age; inside a run nearest to the end of the graph
-//! first. Workers by what they have, what failed on them, whether they have the scene loaded, and load.
+//! first. Workers by what they have, what failed on them, whether they have the scene or the network
+//! loaded, and load.
 
 use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
@@ -9,7 +10,7 @@ use crate::state::{Live, RunState, TaskState, Trouble};
 use pictor_tasks::body::Body;
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
-    Assignment, Brief, Execution, Failure, FailureKind, Outcome, RunId, Try, WorkerId,
+    Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, Try, WorkerId,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,8 +24,8 @@ const BUNDLE_MS: f64 = 2_000.0;
 const MAX_AGE_BONUS: i64 = 24;
 /// Failures of one run on one worker after which the worker is avoided for the run.
 const MAX_FAILURES_ON_WORKER: u32 = 3;
-/// Scenes that a worker is remembered to have loaded.
-const WARM_SCENES: usize = 8;
+/// Scenes and networks that a worker is remembered to have loaded.
+const WARM: usize = 8;
 
 /// How many tasks of a step go into one message.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,15 @@ impl BundleSize {
         let by_time =
             mean_ms.map_or(self.0, |mean| (BUNDLE_MS / mean.max(0.001)).clamp(1.0, 1e6) as u32);
         self.0.min(by_time)
+    }
+}
+
+/// What a worker loads for such a task and keeps for the next one: a scene, by its digest, or a network, by
+/// its name.
+fn loaded<'a>(body: &'a Body, files: &'a BTreeMap<String, FileRef>) -> Option<&'a str> {
+    match body {
+        Body::Upscale(upscale) => Some(&upscale.model),
+        body => body.scene().and_then(|s| files.get(&s.scene)).map(|file| &*file.digest),
     }
 }
 
@@ -225,7 +235,7 @@ impl Engine {
         also: impl Fn(&WorkerId, &Worker) -> bool,
     ) -> Option<WorkerId> {
         let plan = &entry.run.plan.steps[step as usize];
-        let scene = plan.body.scene().and_then(|s| entry.run.plan.files.get(&s.scene));
+        let loaded = loaded(&plan.body, &entry.run.plan.files);
         // Only short tasks are queued ahead: a task must not wait behind an hour-long one while another
         // machine falls idle.
         let mean_ms = entry.run.steps[step as usize].mean_ms();
@@ -245,7 +255,7 @@ impl Engine {
             })
             .filter(|(id, _)| !(others_exist && avoided(id)))
             .min_by_key(|(id, w)| {
-                let cold = scene.is_some_and(|file| !w.warm.contains(&file.digest));
+                let cold = loaded.is_some_and(|what| !w.warm.iter().any(|warm| warm == what));
                 let busy = w.load >= w.inventory.slots;
                 (busy, cold, w.load * 1000 / w.inventory.slots.max(1), failures(id), **id)
             })
@@ -291,10 +301,10 @@ impl Engine {
         let brief = entry.brief(step);
         let holder = self.workers.get_mut(&worker).expect("chosen from the workers");
         holder.load += 1;
-        if let Some(scene) = brief.body.scene().and_then(|s| brief.files.get(&s.scene)) {
-            holder.warm.retain(|digest| *digest != scene.digest);
-            holder.warm.push(scene.digest.clone());
-            if holder.warm.len() > WARM_SCENES {
+        if let Some(what) = loaded(&brief.body, &brief.files) {
+            holder.warm.retain(|warm| warm != what);
+            holder.warm.push(what.to_owned());
+            if holder.warm.len() > WARM {
                 holder.warm.remove(0);
             }
         }
@@ -356,6 +366,12 @@ impl Worker {
     pub(crate) fn lacks(&self, step: &Step) -> Option<String> {
         if matches!(step.body, Body::Command(_)) && !self.inventory.allows_commands {
             return Some("permission to run commands".into());
+        }
+        if let Body::Upscale(upscale) = &step.body
+            && !self.inventory.models.contains(&upscale.model)
+        {
+            let (name, get) = (&upscale.model, "`pictor models pull` fetches the public ones");
+            return Some(format!("model `{name}`: {get}"));
         }
         step.requires.missing(&self.inventory)
     }

@@ -62,7 +62,7 @@ pub(crate) struct Worker {
     pub(crate) inventory: Inventory,
     /// Bundles that it has.
     pub(crate) load: u32,
-    /// Scenes (by digest) that it has worked on, the latest last.
+    /// Scenes (by digest) and networks (by name) that it has worked with, the latest last.
     pub(crate) warm: Vec<String>,
     /// When it last said that it is alive.
     pub(crate) seen_ms: i64,

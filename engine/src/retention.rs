@@ -122,6 +122,12 @@ impl Run {
         self.steps.get(step as usize).is_some_and(|state| state.is_removed(index))
     }
 
+    /// Keys of artifacts that history says are removed, as far as nobody was told to delete them since
+    /// this was folded: they may still be there.
+    pub fn doomed(&self) -> &[String] {
+        &self.doomed
+    }
+
     /// A task went from one state to another: moves the counters of what it reads, and notes whether
     /// somebody still reads what it left.
     pub(crate) fn shift_readings(&mut self, at: At, (old, new): (TaskState, TaskState)) {

@@ -2,11 +2,10 @@
 //! says that it is alive.
 
 use crate::artifacts::Artifacts;
-use crate::blender::Sessions;
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::slot::{Slot, at, scratch_root};
-use crate::task::Device;
+use crate::task::{Device, Warm};
 use pictor_queue::{Delivery, Outbox, Receipt, ToOwner, ToWorker, WorkerQueue};
 use pictor_tasks::message::{Assignment, Cancel, Execution, Report, StepKey, Try, What, WorkerId};
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -184,7 +183,7 @@ impl Agent {
             config: self.config.clone(),
             artifacts: self.artifacts.clone(),
             outbox: self.outbox.clone(),
-            sessions: Sessions::default(),
+            warm: Warm::default(),
         };
         (slot, state, receiver)
     }

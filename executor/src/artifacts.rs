@@ -142,6 +142,25 @@ impl Artifacts {
         file: &FileRef,
         watch: &Watch,
     ) -> Result<Option<Kept>, Failure> {
+        self.submitted(file, None, watch).await
+    }
+
+    /// The same, but only one file of all that belongs to it, by its path there.
+    pub(crate) async fn scene_file(
+        &self,
+        file: &FileRef,
+        path: &str,
+        watch: &Watch,
+    ) -> Result<Option<Kept>, Failure> {
+        self.submitted(file, Some(path), watch).await
+    }
+
+    async fn submitted(
+        &self,
+        file: &FileRef,
+        only: Option<&str>,
+        watch: &Watch,
+    ) -> Result<Option<Kept>, Failure> {
         let kept = match &self.0 {
             Kind::Folder(folder) => {
                 let assets = folder.path.join("assets");
@@ -153,7 +172,7 @@ impl Artifacts {
                     let asset = assets.join(&file.digest);
                     blocking(move || link_asset(&asset, &part))
                 };
-                return cache.scene(file, fetch, watch).await.map(Some);
+                return cache.scene(file, only, fetch, watch).await.map(Some);
             }
             Kind::Farm(store) => {
                 let (from, watched) = (store.clone(), watch.clone());
@@ -161,7 +180,7 @@ impl Artifacts {
                     let (store, watch) = (from.clone(), watched.clone());
                     async move { store.asset(&file.digest, &part, &watch).await }
                 };
-                store.cache.scene(file, fetch, watch)
+                store.cache.scene(file, only, fetch, watch)
             }
         };
         tokio::select! {

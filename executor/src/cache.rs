@@ -152,11 +152,13 @@ impl Cache {
         lock(&self.0.stock).bytes
     }
 
-    /// A file, or the scene of a packed one. `fetch` brings a file in, if it is not here: to the path, by
-    /// its digest.
+    /// A file, or the scene of a packed one, with everything that belongs to it; `only`: nothing but this
+    /// file of it, by its path there. `fetch` brings a file in, if it is not here: to the path, by its
+    /// digest.
     pub(crate) async fn scene<F, Fut>(
         &self,
         wanted: &FileRef,
+        only: Option<&str>,
         fetch: F,
         watch: &Watch,
     ) -> Result<Kept, Failure>
@@ -165,15 +167,24 @@ impl Cache {
         Fut: Future<Output = Result<Fetched, Failure>> + Send,
     {
         let FileRef { digest, size_bytes, .. } = wanted;
-        if let Some(kept) = self.tree(digest) {
+        if let Some(kept) = self.tree(digest).filter(|_| only.is_none()) {
             return Ok(kept);
         }
         let (path, digest, size_bytes) = (wanted.path.clone(), digest.clone(), *size_bytes);
         let wanted = PackedFile { path, digest, size_bytes };
         let digest = wanted.digest.clone();
-        let file = self.file(&digest, size_bytes, |part| fetch(wanted, part)).await?;
+        let bring = fetch.clone();
+        let file = self.file(&digest, size_bytes, |part| bring(wanted, part)).await?;
         let path = file.path.clone();
         let Some(manifest) = blocking(move || read_manifest(&path)).await? else { return Ok(file) };
+        if let Some(path) = only {
+            let Some(file) = manifest.files.into_iter().find(|file| file.path == path) else {
+                let message = format!("{path} is not among the files that were submitted.");
+                return Err(failure(FailureKind::Invalid, message));
+            };
+            let digest = file.digest.clone();
+            return self.file(&digest, file.size_bytes, |part| fetch(file, part)).await;
+        }
         let key = format!("tree of {digest}");
         let turn = self.turn(&key);
         let guard = turn.lock().await;

@@ -35,6 +35,8 @@ impl Default for Programs {
 pub struct Config {
     /// The folder of artifacts, logs and scratch folders. It is made if needed.
     pub data: PathBuf,
+    /// The folder of models and of ONNX Runtime.
+    pub models: PathBuf,
     /// Tasks at a time. Slot `i` drives GPU `i`, if there is one.
     pub slots: u32,
     /// What the machine has.
@@ -54,10 +56,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// One slot for each GPU, or one, and no commands.
+    /// One slot for each GPU, or one, no commands, and models beside the rest of the data.
     pub fn new(data: PathBuf, inventory: Inventory) -> Self {
         let slots = u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX).max(1);
         Self {
+            models: data.join("models"),
             data,
             slots,
             inventory,

@@ -1,10 +1,14 @@
-//! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe.
+//! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe. Made of the pictures of another
+//! video it can have that one's time stamps, sound, subtitles and metadata (see [`source`]).
+
+mod source;
 
 use crate::artifacts::storage_failure;
 use crate::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::task::{TaskContext, failure};
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input, Products};
+use source::Source;
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,9 +18,6 @@ use tokio::time::Duration;
 
 /// A program that looks at one file has that much time.
 const PROBE: Duration = Duration::from_mins(1);
-/// The colours of the result, for encoders that ask its frames.
-const COLOURS: &str = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv";
-
 /// What was asked for, checked.
 struct Plan {
     file: String,
@@ -37,20 +38,23 @@ struct Probed {
 
 /// Makes the video.
 pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Failure> {
-    if body.source.is_some() || body.allow_gaps {
-        let message = "This worker cannot encode with the time stamps of a `source` or with gaps.";
-        return Err(failure(FailureKind::Unsupported, message));
-    }
     let plan = plan(body, &ctx.resolve(&body.file).await?)
         .map_err(|message| failure(FailureKind::Invalid, message))?;
-    let pictures = pictures(&ctx.inputs)?;
+    let pictures = pictures(&ctx.inputs, body.allow_gaps)?;
     let (pattern, first) = link(ctx, &pictures).await?;
     // Relative: a `%` in the path of the data folder would be part of the pattern.
     let pattern = pattern.strip_prefix(&ctx.scratch).unwrap_or(&pattern);
     let size = probe(ctx, &first).await?;
     let video = ctx.scratch.join(&plan.file);
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
-    command.args(arguments(&plan, pattern, &size)).arg(&video).current_dir(&ctx.scratch);
+    match &body.source {
+        None => command.args(arguments(&plan, pattern, &size)),
+        Some(name) => {
+            let source = Source::find(ctx, body, name, &pictures).await?;
+            command.args(source.arguments(&plan, &size))
+        }
+    };
+    command.arg(&video).current_dir(&ctx.scratch);
     let count = pictures.len();
     let mut on_line = |line: &str| {
         if let Some(done) = line.strip_prefix("frame=").and_then(|n| n.trim().parse().ok()) {
@@ -64,6 +68,8 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     if !status.success() {
         return Err(program_failure(ctx, "ffmpeg", status));
     }
+    // At a constant rate frames of a source are left out or doubled.
+    let count = Some(count).filter(|_| body.source.is_none() || body.fps.is_none());
     check(ctx, &plan, &size, count, &video).await?;
     Ok(Products { outputs: vec![ctx.put("video", &video).await?], ..Products::default() })
 }
@@ -73,9 +79,10 @@ async fn check(
     ctx: &TaskContext,
     plan: &Plan,
     size: &Probed,
-    count: usize,
+    count: Option<usize>,
     video: &Path,
 ) -> Result<(), Failure> {
+    let found = probe(ctx, video).await?;
     let codec_name = match plan.codec {
         Codec::H264 => "h264",
         Codec::Prores => "prores",
@@ -84,9 +91,8 @@ async fn check(
         codec_name: codec_name.to_owned(),
         width: size.width.next_multiple_of(2),
         height: size.height.next_multiple_of(2),
-        nb_read_packets: count.to_string(),
+        nb_read_packets: count.map_or(found.nb_read_packets.clone(), |count| count.to_string()),
     };
-    let found = probe(ctx, video).await?;
     if found == wanted {
         return Ok(());
     }
@@ -143,8 +149,8 @@ fn rate(fps: f64) -> String {
     fps.to_string()
 }
 
-/// The `image` inputs in index order, without gaps.
-fn pictures(inputs: &[Input]) -> Result<Vec<&Input>, Failure> {
+/// The `image` inputs in index order, without gaps unless they are allowed.
+fn pictures(inputs: &[Input], allow_gaps: bool) -> Result<Vec<&Input>, Failure> {
     let invalid = |message: String| Err(failure(FailureKind::Invalid, message));
     let mut pictures: Vec<&Input> = inputs.iter().filter(|i| i.output.name == "image").collect();
     pictures.sort_by_key(|input| input.index);
@@ -164,7 +170,7 @@ fn pictures(inputs: &[Input]) -> Result<Vec<&Input>, Failure> {
         let message = format!("{} has another format than {}.", name(other), name(first));
         return invalid(message);
     }
-    match gap(&pictures) {
+    match gap(&pictures).filter(|_| !allow_gaps) {
         None => Ok(pictures),
         Some((before, after)) => invalid(format!(
             "There is no picture between {} and {}. Retry what failed there, or encode only whole \
@@ -240,24 +246,36 @@ fn truncated(path: &Path, extension: &str) -> Option<&'static str> {
     (!whole).then_some("is truncated")
 }
 
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
 fn arguments(plan: &Plan, pattern: &Path, size: &Probed) -> Vec<String> {
-    let text = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut all = text("-y -hide_banner -nostdin -v warning -xerror -err_detect explode");
+    let mut all = words("-y -hide_banner -nostdin -v warning -xerror -err_detect explode");
     if size.codec_name == "exr" {
-        all.extend(text("-apply_trc iec61966_2_1"));
+        all.extend(words("-apply_trc iec61966_2_1"));
     }
-    all.extend(text(&format!("-f image2 -framerate {} -start_number 0 -i", plan.rate)));
+    all.extend(words(&format!("-f image2 -framerate {} -start_number 0 -i", plan.rate)));
     all.push(pattern.display().to_string());
-    all.extend(["-vf".to_owned(), filters(plan, size)]);
-    all.extend(match plan.codec {
-        Codec::H264 => text(&format!("-c:v libx264 -crf {}", plan.quality)),
-        Codec::Prores => text(&format!("-c:v prores_ks -vendor apl0 -profile:v {}", plan.quality)),
-    });
+    all.extend(["-vf".to_owned(), filters(plan, size, &Colours::default(), "")]);
+    all.extend(coded(plan, &Colours::default()));
+    all.extend(words("-an -progress pipe:1"));
+    all
+}
+
+/// How the video's samples and its container are coded.
+fn coded(plan: &Plan, colours: &Colours) -> Vec<String> {
+    let mut all = match plan.codec {
+        Codec::H264 => words(&format!("-c:v libx264 -crf {}", plan.quality)),
+        Codec::Prores => words(&format!("-c:v prores_ks -vendor apl0 -profile:v {}", plan.quality)),
+    };
     if !has_extension(&plan.file, "mkv") {
-        all.extend(text("-movflags +faststart+write_colr"));
+        all.extend(words("-movflags +faststart+write_colr"));
     }
-    all.extend(text("-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"));
-    all.extend(text("-an -progress pipe:1"));
+    let Colours { matrix, primaries, transfer } = colours;
+    all.extend(words(&format!(
+        "-colorspace {matrix} -color_primaries {primaries} -color_trc {transfer} -color_range tv"
+    )));
     all
 }
 
@@ -265,8 +283,24 @@ fn has_extension(file: &str, extension: &str) -> bool {
     Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// Transparent pixels over black, an edge doubled where a size is odd, studio-range BT.709.
-fn filters(plan: &Plan, size: &Probed) -> String {
+/// ffmpeg's names of the properties of the video's colours.
+struct Colours {
+    matrix: String,
+    primaries: String,
+    transfer: String,
+}
+
+/// Those of high definition.
+impl Default for Colours {
+    fn default() -> Self {
+        let bt709 = || "bt709".to_owned();
+        Self { matrix: bt709(), primaries: bt709(), transfer: bt709() }
+    }
+}
+
+/// Transparent pixels over black, an edge doubled where a size is odd, studio range. `last` ends the
+/// chain.
+fn filters(plan: &Plan, size: &Probed, colours: &Colours, last: &str) -> String {
     let mut all = Vec::new();
     if size.codec_name != "exr" {
         all.push("format=gbrap|gbrap16le,premultiply=inplace=1,format=gbrp|gbrp16le".to_owned());
@@ -276,13 +310,19 @@ fn filters(plan: &Plan, size: &Probed) -> String {
         all.push("pad=ceil(iw/2)*2:ceil(ih/2)*2".to_owned());
         all.push(format!("fillborders=right={right}:bottom={bottom}:mode=smear"));
     }
-    all.push("scale=in_range=pc:out_range=tv:out_color_matrix=bt709".to_owned());
+    let Colours { matrix, primaries, transfer } = colours;
+    all.push(format!("scale=in_range=pc:out_range=tv:out_color_matrix={matrix}"));
     let format = match plan.codec {
         Codec::H264 => "yuv420p",
         Codec::Prores if plan.quality == 4 => "yuv444p10le",
         Codec::Prores => "yuv422p10le",
     };
-    all.extend([format!("format={format}"), COLOURS.to_owned()]);
+    all.push(format!("format={format}"));
+    // For encoders that ask the frames.
+    all.push(format!(
+        "setparams=colorspace={matrix}:color_primaries={primaries}:color_trc={transfer}:range=tv"
+    ));
+    all.extend(Some(last.to_owned()).filter(|last| !last.is_empty()));
     all.join(",")
 }
 
@@ -324,17 +364,18 @@ mod tests {
     #[test]
     fn a_missing_picture_is_a_gap_and_a_bounded_dimension_is_not() {
         let frames = [(0, "frame=1"), (1, "frame=3"), (3, "frame=7")].map(|(i, l)| input(i, l));
-        let message = pictures(&frames).unwrap_err().message;
+        let message = pictures(&frames, false).unwrap_err().message;
         assert!(message.contains("between develop[frame=3] and develop[frame=7]"), "{message}");
         // Shots of one, one and two frames, in a box of three.
         let shots = ["shot=0,frame=0", "shot=1,frame=0", "shot=2,frame=0", "shot=2,frame=1"];
         let shots: Vec<Input> =
             [0, 3, 6, 7].into_iter().zip(shots).map(|(i, l)| input(i, l)).collect();
-        assert_eq!(pictures(&shots).unwrap().len(), 4);
+        assert_eq!(pictures(&shots, false).unwrap().len(), 4);
         // One camera of two.
         let views = [1, 3, 5].map(|i| input(i, &format!("frame={i},camera=b")));
-        assert_eq!(pictures(&views).unwrap().len(), 3);
-        assert!(pictures(&[]).is_err());
+        assert_eq!(pictures(&views, false).unwrap().len(), 3);
+        assert!(pictures(&[], false).is_err());
+        assert_eq!(pictures(&frames, true).unwrap().len(), 3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What this machine has: GPUs, processors, memory, disk, programs.
 
 use crate::config::Programs;
+use crate::models::{Folder, Runtime};
 use crate::process::output;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::{Device, Nvml};
@@ -114,8 +115,14 @@ fn gpu_load(device: &Device<'_>) -> GpuLoad {
 }
 
 /// Looks at this machine. `data` is where the worker keeps its data. Only the programs that are
-/// `wanted` are asked for their version: a job without Blender must not wait for it.
-pub async fn find(data: &Path, programs: &Programs, wanted: &BTreeSet<&str>) -> Inventory {
+/// `wanted` are asked for their version: a job without Blender must not wait for it. `models` is the
+/// folder of networks.
+pub async fn find(
+    data: &Path,
+    programs: &Programs,
+    wanted: &BTreeSet<&str>,
+    models: &Path,
+) -> Inventory {
     let gpus = tokio::task::spawn_blocking(gpus).await.unwrap_or_default();
     let software = ask_all(programs, |name| wanted.contains(name)).await.into_iter();
     let software: BTreeMap<String, String> =
@@ -130,8 +137,20 @@ pub async fn find(data: &Path, programs: &Programs, wanted: &BTreeSet<&str>) -> 
         gpus,
         software,
         labels: BTreeSet::new(),
+        models: names_of(models),
         allows_commands: false,
     }
+}
+
+/// The networks of this machine; none if nothing can run them.
+fn names_of(models: &Path) -> BTreeSet<String> {
+    if Runtime::find(models).is_none() {
+        return BTreeSet::new();
+    }
+    let found = Folder::new(models.to_owned()).list().inspect_err(|error| {
+        tracing::warn!(%error, "the networks of this machine cannot be listed");
+    });
+    found.unwrap_or_default().into_iter().map(|model| model.name).collect()
 }
 
 /// Asks every program that pictor can use for its version, all at the same time.
@@ -260,7 +279,8 @@ mod tests {
     async fn this_machine_has_processors_memory_disk_and_no_program_that_does_not_exist() {
         let programs = Programs { blender: "/nowhere/blender".into(), ..Programs::default() };
         let wanted = BTreeSet::from(["blender"]);
-        let found = find(Path::new("/tmp/not/there"), &programs, &wanted).await;
+        let nowhere = Path::new("/tmp/not/there");
+        let found = find(nowhere, &programs, &wanted, nowhere).await;
         assert!(found.cpus > 0 && found.memory_bytes > 1 << 20 && found.disk_bytes > 0);
         assert!(!found.name.is_empty());
         assert!(!found.software.contains_key("blender"));

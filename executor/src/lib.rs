@@ -14,9 +14,13 @@ pub mod farm;
 pub mod inventory;
 mod log;
 pub mod merge;
+pub mod models;
+mod picture;
 pub mod process;
 mod slot;
 mod task;
+mod upscale;
+mod video;
 
 pub use agent::{Agent, Handle, Intake};
 pub use artifacts::{Artifacts, Place};

@@ -1,13 +1,12 @@
 //! One slot: does one bundle after another, watches over each task, sends what happened.
 
 use crate::artifacts::{Artifacts, storage_failure};
-use crate::blender::Sessions;
 use crate::bundle::Bundle;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::log::{LogWriter, log_path};
 use crate::task::{
-    Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, failure,
+    Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, Warm, failure,
 };
 use pictor_queue::{Outbox, SendError, ToOwner};
 use pictor_tasks::body::Body;
@@ -38,7 +37,7 @@ pub(crate) struct Slot {
     pub(crate) config: Arc<Config>,
     pub(crate) artifacts: Artifacts,
     pub(crate) outbox: Arc<dyn Outbox>,
-    pub(crate) sessions: Sessions,
+    pub(crate) warm: Warm,
 }
 
 /// How one task ended for this worker.
@@ -148,17 +147,17 @@ impl Slot {
         let (progress, updates) = Progress::new(Activity::new());
         let activity = progress.activity.clone();
         let ctx = self.context(watched, inputs, progress);
-        let mut sessions = std::mem::take(&mut self.sessions);
+        let mut warm = std::mem::take(&mut self.warm);
         let result = {
-            let work = pin!(caught(work(&ctx, &mut sessions)));
+            let work = pin!(caught(work(&ctx, &mut warm)));
             self.watch(watched, work, Signs { activity, updates }, results_due).await
         };
-        // A runner that was dropped or panicked may have left its sessions in any state.
+        // A runner that was dropped or panicked may have left what it uses in any state.
         if let Some(result) = result {
-            self.sessions = sessions;
+            self.warm = warm;
             return watched.verdict(result, Some(&ctx));
         }
-        drop(sessions);
+        drop(warm);
         let message = "The task's runner panicked or did not stop; the worker's own log says more.";
         watched.verdict(Err(failure(FailureKind::Failed, message)), Some(&ctx))
     }
@@ -297,7 +296,7 @@ impl Watched<'_> {
 }
 
 /// Does a task, in a scratch folder that is gone afterwards.
-async fn work(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
+async fn work(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
     if let Body::Noop(noop) = &ctx.brief.body {
         let duration = Duration::from_millis(noop.duration.map_or(0, |duration| duration.0));
         return tokio::select! {
@@ -313,7 +312,7 @@ async fn work(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Fa
     };
     let scratch = Scratch(ctx);
     tokio::fs::create_dir_all(&ctx.scratch).await.map_err(unusable)?;
-    let result = ctx.run(sessions).await;
+    let result = ctx.run(warm).await;
     drop(scratch);
     result
 }

@@ -3,13 +3,13 @@
 //! A runner is `async fn run(ctx: &TaskContext, …) -> Result<Products, Failure>`. It may be dropped at
 //! any await: whatever it started must end by that (see [`crate::process::Group`]). When
 //! [`StopSignal::stopped`] resolves it ends its processes and returns any failure: the slot already
-//! knows why it stopped. `crate::blender::Sessions` is `Default`, one per slot; dropping it kills its
-//! processes; a session whose render was stopped or dropped halfway must not be used again.
+//! knows why it stopped. [`Warm`] is `Default`, one per slot; dropping it ends its processes; a session
+//! whose render was stopped or dropped halfway must not be used again.
 
 use crate::artifacts::{Artifacts, Place};
 use crate::cache::{Fetched, Watch};
 use crate::log::LogWriter;
-use crate::{Config, blender, command, encode, merge};
+use crate::{Config, blender, command, encode, merge, upscale};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, Products, StepKey, Try,
@@ -34,6 +34,15 @@ pub struct Device {
     pub index: u32,
     /// What it is.
     pub gpu: Gpu,
+}
+
+/// What a slot keeps from one task to the next: what is slow to load.
+#[derive(Default)]
+pub(crate) struct Warm {
+    /// Blender with its scenes.
+    pub(crate) blender: blender::Sessions,
+    /// The network, and the picture whose tiles it does.
+    pub(crate) upscaler: upscale::Upscaler,
 }
 
 /// Everything that a runner needs to do one task.
@@ -75,18 +84,17 @@ pub fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
 
 impl TaskContext {
     /// Does the task with the runner of its kind.
-    pub(crate) async fn run(&self, sessions: &mut blender::Sessions) -> Result<Products, Failure> {
+    pub(crate) async fn run(&self, warm: &mut Warm) -> Result<Products, Failure> {
         let mut products = match &self.brief.body {
             Body::Noop(_) => Products::default(),
             Body::Command(body) => Box::pin(command::run(self, body)).await?,
             Body::Encode(body) => Box::pin(encode::run(self, body)).await?,
             Body::Merge(_) => Box::pin(merge::run(self)).await?,
             Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => {
-                Box::pin(blender::run(self, sessions)).await?
+                Box::pin(blender::run(self, &mut warm.blender)).await?
             }
             Body::Probe(_) | Body::Extract(_) | Body::Upscale(_) | Body::Stitch(_) => {
-                let message = format!("This worker has no `{}`.", self.brief.body.kind());
-                return Err(failure(FailureKind::Unsupported, message));
+                Box::pin(upscale::run(self, &mut warm.upscaler)).await?
             }
         };
         products.notes.append(&mut lock(&self.notes));

@@ -58,6 +58,8 @@ pub enum Request {
         tasks: Vec<String>,
         /// Makes sure that it happens once.
         id: u64,
+        /// Only says how many tasks that would be.
+        dry_run: bool,
     },
 }
 
@@ -73,10 +75,31 @@ pub enum Answer {
     Tasks(Vec<TaskView>),
     /// To [`Request::Task`].
     Task(Box<TaskReport>),
-    /// It was done; how many tasks it concerns.
-    Done(u32),
+    /// It was done.
+    Done,
+    /// To [`Request::Retry`].
+    Reset(ResetSize),
     /// It was not done; why, for people.
     Failed(String),
+}
+
+/// How much is done again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetSize {
+    /// Tasks: those that are asked for, everything that was built on them, and `remade`.
+    pub tasks: u64,
+    /// Those among them that had succeeded, and whose outputs were removed because nobody read them any
+    /// more.
+    pub remade: u64,
+}
+
+impl ResetSize {
+    /// What a reset does.
+    pub(crate) fn of(run: &Run, reset: &[ResetTasks]) -> Self {
+        let closure = run.reset_closure(reset);
+        let remade = closure.iter().filter(|(step, index)| run.is_removed(*step, *index)).count();
+        Self { tasks: closure.len() as u64, remade: remade as u64 }
+    }
 }
 
 /// One run in a list.
@@ -151,13 +174,15 @@ pub async fn answer(store: &dyn Store, owner: Option<&OwnerHandle>, request: Req
         Request::Show { run } => show(store, owner, &run).await,
         Request::Tasks { run, state, step } => tasks(store, owner, &run, (state, step)).await,
         Request::Task { run, task } => one_task(store, owner, &run, &task).await,
-        Request::Control { run, control } => change(store, owner, &run, |_| Ok((control, 0))).await,
-        Request::Retry { run, tasks, id } => {
+        Request::Control { run, control } => {
+            change(store, owner, &run, |_| Ok((Some(control), Answer::Done))).await
+        }
+        Request::Retry { run, tasks, id, dry_run } => {
             change(store, owner, &run, move |run| {
                 let reset = to_reset(run, &tasks)?;
-                let count = run.reset_closure(&reset).len();
+                let size = ResetSize::of(run, &reset);
                 let control = Control { id, event: Event::Reset(reset) };
-                Ok((control, u32::try_from(count).unwrap_or(u32::MAX)))
+                Ok(((!dry_run).then_some(control), Answer::Reset(size)))
             })
             .await
         }
@@ -419,28 +444,30 @@ fn fits(run: &Run, event: &Event) -> Result<(), String> {
     Ok(())
 }
 
-/// Changes a run: through the owner if there is one, else in the store.
+/// Changes a run, if there is something to change: through the owner if there is one, else in the store.
 async fn change(
     store: &dyn Store,
     owner: Option<&OwnerHandle>,
     run: &str,
-    make: impl FnOnce(&Run) -> Result<(Control, u32), String> + Send + 'static,
+    make: impl FnOnce(&Run) -> Result<(Option<Control>, Answer), String> + Send + 'static,
 ) -> Result<Answer, Error> {
     let record = stored_run(store, run).await?;
     let question = move |_: &Engine, run: &Run| {
-        let (control, count) = make(run)?;
-        fits(run, &control.event).map(|()| (control, count))
+        let (control, answer) = make(run)?;
+        let checked = control.as_ref().map_or(Ok(()), |control| fits(run, &control.event));
+        checked.map(|()| (control, answer))
     };
     let order = ask(store, owner, &record.id, question).await?;
-    let (control, count) = match order {
-        Ok(order) => order,
+    let (control, answer) = match order {
+        Ok((Some(control), answer)) => (control, answer),
+        Ok((None, answer)) => return Ok(answer),
         Err(why) => return Ok(Answer::Failed(why)),
     };
     if let Some(owner) = owner {
         let known = record.id.clone();
         if owner.ask(move |engine| engine.run(&known).is_some()).await? {
             owner.control(record.id, control).await?;
-            return Ok(Answer::Done(count));
+            return Ok(answer);
         }
         // Nobody works on this run: it is changed where it is kept, and nothing of it is started.
     }
@@ -456,5 +483,5 @@ async fn change(
         let state = state.map(|s: RunState| (s.name(), ended.filter(|_| s.is_terminal())));
         store.commit(&[RunRows { run, rows, state }]).await?;
     }
-    Ok(Answer::Done(count))
+    Ok(answer)
 }

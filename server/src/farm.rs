@@ -7,7 +7,7 @@ use crate::owner::Owner;
 use crate::role::Role;
 use pictor_engine::{Config, Run};
 use pictor_queue::{OwnerQueue, Sealer};
-use pictor_storage::{Registry, Store};
+use pictor_storage::{Artifacts, Registry, Store};
 use pictor_tasks::message::RunId;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -31,6 +31,8 @@ pub struct Farm {
     pub store: Arc<dyn Store>,
     /// The workers that are known.
     pub registry: Arc<dyn Registry>,
+    /// Where outputs are deleted that nobody reads any more.
+    pub artifacts: Arc<Artifacts>,
     /// Where other servers reach this one by HTTP, as in `http://10.0.0.1:7420`.
     pub address: String,
     /// What the engine may assume.
@@ -107,6 +109,7 @@ impl Farm {
         // Only what is read after the epoch was raised is certainly all there is.
         let (mut owner, handle) =
             Owner::new(self.config.clone(), self.store.clone(), queue, self.now_ms);
+        owner.sweeps(self.artifacts.clone());
         let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
         for worker in self.registry.workers().await? {
             let accepts = worker.state == "enabled";

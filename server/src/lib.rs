@@ -11,12 +11,15 @@ mod owner;
 pub mod prune;
 mod role;
 pub mod schedule;
+mod sequence;
 mod socket;
 mod submit;
+mod sweep;
 pub mod webhook;
 
 pub use access::{
-    Answer, AttemptView, Request, RunLine, RunReport, TaskReport, answer, load_run, stored_run,
+    Answer, AttemptView, Request, ResetSize, RunLine, RunReport, TaskReport, answer, load_run,
+    stored_run,
 };
 pub use clock::now_ms;
 pub use deliver::{Delivered, deliver_all, deliver_rows};
@@ -24,5 +27,7 @@ pub use farm::{Farm, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};
 pub use owner::Owner;
 pub use role::Role;
+pub use sequence::Sequence;
 pub use socket::{ask, listen, socket_path};
 pub use submit::{Files, Job, Mistake, Mistakes, SubmitError, compile_job, read_job};
+pub use sweep::sweep_again;

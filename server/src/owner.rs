@@ -2,9 +2,10 @@
 //! Messages are hints; the commit is the truth. Nothing is sent, shown or answered before it.
 
 use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Tally, lock};
+use crate::sweep::Sweeper;
 use pictor_engine::{Config, Effects, Engine, Run, RunState};
 use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
-use pictor_storage::{Rejected, RunRows, Store};
+use pictor_storage::{Artifacts, Rejected, RunRows, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +47,8 @@ pub struct Owner {
     silent: BTreeSet<WorkerId>,
     /// Runs that are over, in the order of their ends.
     ended: VecDeque<(Instant, RunId)>,
+    /// Deletes what is removed, if this process can reach it.
+    sweeper: Option<Sweeper>,
 }
 
 /// A new owner first hears what workers have to say.
@@ -99,8 +102,14 @@ impl Owner {
             ticked_ms: None,
             silent: BTreeSet::new(),
             ended: VecDeque::new(),
+            sweeper: None,
         };
         (owner, handle)
+    }
+
+    /// Outputs that nobody reads any more are deleted from here. Without it they stay until a prune.
+    pub fn sweeps(&mut self, artifacts: Arc<Artifacts>) {
+        self.sweeper = Some(Sweeper::start(artifacts));
     }
 
     /// A worker of an earlier process that is certainly gone: what it held is free at once.
@@ -167,6 +176,9 @@ impl Owner {
             self.tell(&mut fx, lost);
             self.publish(fx);
             if self.finish(after).await? {
+                if let Some(sweeper) = self.sweeper {
+                    sweeper.end().await;
+                }
                 return Ok(());
             }
         }
@@ -404,6 +416,9 @@ impl Owner {
             }
         }
         *lock(&self.tally) = tally;
+        if let Some(sweeper) = &self.sweeper {
+            fx.remove.into_iter().for_each(|(run, keys)| sweeper.order(run, keys));
+        }
         debug_assert!(done.rows.is_empty(), "a publication is not history");
     }
 }

@@ -8,10 +8,14 @@
 mod archive;
 mod assets;
 
-use crate::{Error, Role};
+use crate::sweep::folder_of;
+use crate::{Error, Role, load_run};
+use pictor_engine::Plan;
 use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
+use pictor_tasks::message::RunId;
 use pictor_tasks::units::Millis;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +71,7 @@ pub struct Pruned {
     pub artifacts: Files,
     /// Their logs.
     pub logs: Files,
-    /// Artifacts and logs of runs that are not in the database.
+    /// Artifacts and logs of runs that are not in the database, and artifacts that nobody reads any more.
     pub orphans: Files,
     /// Uploaded files that no run and no schedule uses.
     pub assets: Files,
@@ -192,7 +196,7 @@ impl Pruner {
     ) -> Result<Option<(Files, Files)>, Error> {
         let id = &record.id;
         if dry_run {
-            let artifacts = self.count(&artifacts_of(id.0.as_ref())).await?.0;
+            let artifacts = self.count(&folder_of(id)).await?.0;
             return Ok(Some((artifacts, count_folder(&self.logs.join(&*id.0)).0)));
         }
         if let Some(folder) = &policy.archive {
@@ -203,7 +207,7 @@ impl Pruner {
             Ok(false) | Err(pictor_storage::Error::Invalid(_)) => return Ok(None),
             Err(failure) => return Err(failure.into()),
         }
-        let artifacts = self.remove(&artifacts_of(&id.0)).await?;
+        let artifacts = self.remove(&folder_of(id)).await?;
         let logs = remove_folder(&self.logs.join(&*id.0)).map_err(pictor_storage_io)?;
         Ok(Some((artifacts, logs)))
     }
@@ -212,9 +216,13 @@ impl Pruner {
     async fn orphans(&self, pruned: &mut Pruned, dry_run: bool, now_ms: i64) -> Result<(), Error> {
         for run in self.artifacts.folders("runs").await? {
             if self.is_stored(&run).await? {
+                match self.unswept(&RunId((*run).into()), dry_run).await {
+                    Ok(files) => pruned.orphans.add(files),
+                    Err(why) => pruned.failed(run, why),
+                }
                 continue;
             }
-            let folder = artifacts_of(&run);
+            let folder = folder_of(&RunId((*run).into()));
             let (files, newest_ms) = self.count(&folder).await?;
             if newest_ms.is_some_and(|newest| newest > now_ms - GRACE_MS) {
                 continue;
@@ -239,6 +247,36 @@ impl Pruner {
             }
         }
         Ok(())
+    }
+
+    /// Removes what history has removed of a run that is over, and what is still there, because a server
+    /// died between the two. Of runs that go on their owner does.
+    async fn unswept(&self, id: &RunId, dry_run: bool) -> Result<Files, Error> {
+        let mut files = Files::default();
+        let record = self.store.run(&id.0).await?;
+        let is_over = record.is_some_and(|record| record.finished_ms.is_some());
+        let Some(stored) = self.store.run_plan(id).await?.filter(|_| is_over) else {
+            return Ok(files);
+        };
+        // A plan that cannot be read is told where assets are looked at.
+        let Ok(plan) = serde_json::from_str::<Plan>(&stored.plan) else { return Ok(files) };
+        let mut there = Vec::new();
+        for step in plan.steps.iter().filter(|step| step.keep_until.is_some()) {
+            there.extend(self.artifacts.list(&format!("{}/{}", folder_of(id), step.name)).await?);
+        }
+        if there.is_empty() {
+            return Ok(files);
+        }
+        let run = load_run(&*self.store, id).await?;
+        let doomed: BTreeSet<&String> = run.doomed().iter().collect();
+        there.retain(|artifact| doomed.contains(&artifact.key));
+        let size_bytes = there.iter().map(|artifact| artifact.size_bytes).sum();
+        files.add(Files { files: there.len() as u64, size_bytes });
+        if !dry_run {
+            let keys: Vec<String> = there.into_iter().map(|artifact| artifact.key).collect();
+            self.artifacts.remove_below(&folder_of(id), &keys).await?;
+        }
+        Ok(files)
     }
 
     /// Whether there is a run with exactly this id.
@@ -268,10 +306,6 @@ impl Pruner {
 
 fn age(age: Millis) -> i64 {
     i64::try_from(age.0).unwrap_or(i64::MAX)
-}
-
-fn artifacts_of(run: &str) -> String {
-    format!("runs/{run}")
 }
 
 fn pictor_storage_io(error: std::io::Error) -> Error {

@@ -1,10 +1,12 @@
 //! From a job file to a run: read, compile, hash the files that it names.
 
+use crate::sequence::Sequence;
 use pictor_engine::{Plan, compile};
 use pictor_storage::artifacts::{asset_key, digest_file};
 use pictor_storage::{Artifacts, NewRun};
 use pictor_tasks::job::spec::JobSpec;
 use pictor_tasks::job::{Diagnostic, Source, parse};
+use pictor_tasks::media::Media;
 use pictor_tasks::message::{FileRef, RunId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -141,6 +143,9 @@ pub async fn compile_job(
             }
         }
     }
+    if let Files::Folder { folder, .. } = files {
+        problems.extend(frames_are_there(&parsed.spec, folder));
+    }
     if problems.is_empty() {
         let spec = parsed.spec;
         return Ok(Job { source, spec, plan });
@@ -150,6 +155,16 @@ pub async fn compile_job(
         Files::Folder { .. } => SubmitError::Invalid(mistakes),
         Files::Uploaded(_) => SubmitError::NotUploaded(mistakes),
     })
+}
+
+/// What is wrong with the frames that an upscale of pictures on this machine is to do.
+fn frames_are_there(spec: &JobSpec, folder: &Path) -> Option<Diagnostic> {
+    let upscale = spec.upscale.as_ref()?;
+    let frames = upscale.frames.as_ref()?;
+    matches!(Media::of(&upscale.input), Some(Media::Sequence(_))).then_some(())?;
+    // That there are no pictures at all was told already.
+    let found = Sequence::find(&folder.join(&upscale.input)).ok()?;
+    Some(Diagnostic::new("upscale.frames", found.lacks(frames)?))
 }
 
 /// The uploaded files that are stored, by the name that a job uses, given their digests.
@@ -213,6 +228,9 @@ async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> 
     }
     let path = folder.join(name);
     let shown = path.display().to_string();
+    if let Some(Media::Sequence(_)) = Media::of(name) {
+        return Sequence::find(&path).map(|found| found.reference(&path));
+    }
     if !path.is_file() {
         let what = if path.is_dir() { "is a folder, not a file" } else { "does not exist" };
         return Err(format!("the file {shown} {what}"));

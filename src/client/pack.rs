@@ -1,8 +1,9 @@
 //! What a scene needs, as Blender tells it, and where each file lies in the packed scene: relative ones
-//! as they lie around the scene, absolute ones below `_abs/`.
+//! as they lie around the scene, absolute ones below `_abs/`. Pictures of a sequence lie side by side.
 
 use crate::client::digests::Digest;
 use anyhow::Context;
+use pictor_server::Sequence;
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +91,14 @@ pub(crate) async fn lay_out(scene: &Path, blender: &Path) -> anyhow::Result<Layo
 /// A scene without anything else.
 pub(crate) fn alone(scene: &Path) -> anyhow::Result<Layout> {
     layout(scene, &Answer::default())
+}
+
+/// The pictures of a sequence. As long as nobody asks for one of them, the first stands for all.
+pub(crate) fn pictures(sequence: &Sequence) -> Layout {
+    let names = sequence.files.iter().map(|(name, _)| name);
+    let files = names.map(|name| (name.clone(), sequence.folder.join(name)));
+    let scene = sequence.files.first().map_or_else(String::new, |(name, _)| name.clone());
+    Layout { scene, files: files.collect(), ..Layout::default() }
 }
 
 async fn ask(scene: &Path, blender: &Path) -> anyhow::Result<Answer> {

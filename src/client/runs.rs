@@ -6,7 +6,7 @@ use pictor_engine::{RunView, StepView, TaskState, TaskView};
 use pictor_server::http::{
     Attempt, ResetAnswer, RunDetail, RunSummary, Step, Task, TaskCounts, TaskDetail,
 };
-use pictor_server::{Answer, AttemptView, Request, RunLine, RunReport, TaskReport};
+use pictor_server::{Answer, AttemptView, Request, ResetSize, RunLine, RunReport, TaskReport};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{Execution, Output, RunId, WorkerId};
 use reqwest::Method;
@@ -51,11 +51,11 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
             }))
         }
         Request::Control { run, control } => control_run(server, &run, control).await?,
-        Request::Retry { run, tasks, .. } => {
-            let body = json!({ "tasks": tasks });
+        Request::Retry { run, tasks, dry_run, .. } => {
+            let body = json!({ "tasks": tasks, "dry_run": dry_run });
             let said: ResetAnswer =
                 server.order_once(&["runs", &run, "retry"], Some(&body)).await?;
-            Answer::Done(u32::try_from(said.count).unwrap_or(u32::MAX))
+            Answer::Reset(ResetSize { tasks: said.count, remade: said.remade })
         }
     })
 }
@@ -69,13 +69,13 @@ async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow
         Event::Priority(priority) => {
             let body = json!({ "priority": priority });
             let _: Json = server.order(Method::PATCH, &["runs", run], Some(&body)).await?;
-            return Ok(Answer::Done(0));
+            return Ok(Answer::Done);
         }
         Event::Reset(_) => anyhow::bail!("tasks are reset by name on a server"),
         Event::Removed(_) => anyhow::bail!("only the engine removes what nobody reads any more"),
     };
     let _: Json = server.order(Method::POST, &["runs", run, verb], None).await?;
-    Ok(Answer::Done(0))
+    Ok(Answer::Done)
 }
 
 fn line(run: RunSummary) -> RunLine {

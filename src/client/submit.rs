@@ -1,5 +1,5 @@
-//! `pictor submit`: checks the job here, packs what its scenes need, sends what the server lacks, and
-//! hands the job in.
+//! `pictor submit`: checks the job here, packs what its scenes need and the pictures of its sequences, sends
+//! what the server lacks, and hands the job in.
 
 use crate::client::connection::{Call, Connection, Trouble};
 use crate::client::digests::Digests;
@@ -13,7 +13,9 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use pictor_executor::Programs;
 use pictor_server::http::{PlanSummary, Submitted};
-use pictor_server::{Job, SubmitError, read_job};
+use pictor_server::{Job, Sequence, SubmitError, read_job};
+use pictor_tasks::body::Body;
+use pictor_tasks::media::Media;
 use pictor_tasks::message::RunId;
 use reqwest::Method;
 use reqwest::header::HeaderName;
@@ -28,7 +30,7 @@ const NAMED: usize = 20;
 pub(crate) struct Prepared {
     /// The job.
     pub(crate) job: Job,
-    /// For each scene, by the name that the job has for it, the digest of its list of files.
+    /// For each scene and source, by the name that the job has for it, the digest of its list of files.
     pub(crate) names: BTreeMap<String, String>,
     /// Everything that the server must have.
     pub(crate) assets: Assets,
@@ -98,10 +100,16 @@ pub(crate) async fn submit(
     Ok(SUCCEEDED)
 }
 
-/// What each scene of a job needs, by the name that the job has for it.
+/// What each scene and each source of pictures of a job needs, by the name that the job has for it.
 async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
+    let scenes: BTreeSet<&str> =
+        job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
     let mut layouts = BTreeMap::new();
     for (name, file) in &job.plan.files {
+        if !scenes.contains(&**name) {
+            layouts.insert(name.clone(), source(job, name, Path::new(&file.path))?);
+            continue;
+        }
         let bar = bar::spinner(format!("asking Blender what {name} needs"));
         let scene = Path::new(&file.path);
         let layout = match pack::lay_out(scene, &Programs::default().blender).await {
@@ -118,6 +126,22 @@ async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
         layouts.insert(name.clone(), layout);
     }
     Ok(layouts)
+}
+
+/// A picture, a video, or the pictures of a sequence: those of the frames that are looked at.
+fn source(job: &Job, name: &str, path: &Path) -> anyhow::Result<Layout> {
+    if !matches!(Media::of(name), Some(Media::Sequence(_))) {
+        return pack::alone(path);
+    }
+    let mut found = Sequence::find(path).map_err(anyhow::Error::msg)?;
+    let probes = job.plan.steps.iter().filter_map(|step| match &step.body {
+        Body::Probe(probe) if probe.source == name => Some(probe.frames.as_ref()),
+        _ => None,
+    });
+    if let [Some(frames)] = probes.collect::<Vec<_>>()[..] {
+        found = found.only(frames);
+    }
+    Ok(pack::pictures(&found))
 }
 
 /// Whether there is no Blender on this machine.
@@ -158,7 +182,7 @@ fn tolerates(job: &Job, name: &str) -> bool {
     scenes.peek().is_some() && scenes.all(|scene| scene.allow_missing)
 }
 
-/// The digest of each scene's list of files, and everything that the server must have.
+/// The digest of each scene's or source's list of files, and everything that the server must have.
 fn take_digests(
     layouts: &BTreeMap<String, Layout>,
     data: &Path,

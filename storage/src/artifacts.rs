@@ -280,6 +280,30 @@ impl Artifacts {
         self.operator.delete(key).await.map_err(|e| self.failed(key, e))
     }
 
+    /// Removes those of these artifacts that are below `folder`, a key without the last slash, and leaves
+    /// all others alone. One that is not there is no error.
+    pub async fn remove_below(&self, folder: &str, keys: &[String]) -> Result<(), Error> {
+        check_key(folder)?;
+        let below = |key: &&String| {
+            let rest = key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+            rest && check_key(key).is_ok()
+        };
+        let keys: Vec<String> = keys.iter().filter(below).cloned().collect();
+        self.operator.delete_iter(keys.clone()).await.map_err(|e| self.failed(folder, e))?;
+        let Some(root) = &self.root else { return Ok(()) };
+        for key in keys {
+            // The folders of the attempt and of its task, if nothing else is in them. A bucket has none.
+            for parent in Path::new(&key).ancestors().skip(1).take(2) {
+                if parent.as_os_str().len() <= folder.len()
+                    || tokio::fs::remove_dir(root.join(parent)).await.is_err()
+                {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes every artifact below `folder`, a key without the last slash.
     pub async fn remove_folder(&self, folder: &str) -> Result<(), Error> {
         check_key(folder)?;

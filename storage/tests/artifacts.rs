@@ -43,6 +43,7 @@ conformance! {
     an_asset_is_stored_once
     a_list_has_every_artifact_below_the_folder_in_order
     a_folder_is_removed_with_what_is_in_it
+    some_artifacts_are_removed_and_only_from_below_their_folder
     a_key_cannot_leave_the_storage
     what_is_stored_again_is_replaced_as_a_whole
 }
@@ -156,6 +157,41 @@ async fn a_folder_is_removed_with_what_is_in_it(artifacts: &Artifacts, _: &Path)
         let left = artifacts.list("runs").await.unwrap();
         assert_eq!(left.iter().map(|l| l.key.as_str()).collect::<Vec<_>>(), ["runs/ab/1"]);
         assert_eq!(artifacts.folders("runs").await.unwrap(), ["ab"]);
+    }
+}
+
+async fn some_artifacts_are_removed_and_only_from_below_their_folder(
+    artifacts: &Artifacts,
+    dir: &Path,
+) {
+    let there = ["assets/0a", "runs/a/s/0/1/1-1/x", "runs/a/s/0/2/1-1/x", "runs/ab/s/0/1/1-1/x"];
+    for key in there.into_iter().chain(["runs/a/s/0/2/2-1/x", "runs/a/x"]) {
+        artifacts.put(b"x".to_vec(), key).await.unwrap();
+    }
+    let doomed = [
+        "assets/0a",
+        "runs/ab/s/0/1/1-1/x",
+        "runs/a/../ab/s/0/1/1-1/x",
+        "runs/a",
+        "",
+        "runs/a/nothing",
+        "runs/a/s/0/1/1-1/x",
+        "runs/a/s/0/2/2-1/x",
+        "runs/a/x",
+    ];
+    let doomed = doomed.map(str::to_owned);
+    for _ in 0..2 {
+        artifacts.remove_below("runs/a", &doomed).await.unwrap();
+        let left = artifacts.list("runs").await.unwrap();
+        let left: Vec<&str> = left.iter().map(|l| l.key.as_str()).collect();
+        assert_eq!(left, ["runs/a/s/0/2/1-1/x", "runs/ab/s/0/1/1-1/x"]);
+    }
+    assert!(artifacts.exists("assets/0a").await.unwrap());
+    // Thousands of tasks leave no thousands of empty folders.
+    let tasks = dir.join("store/runs/a/s/0");
+    if tasks.exists() {
+        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        assert_eq!((left(&tasks), left(&tasks.join("2"))), (1, 1));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the name of a source says about its content: one picture, pictures, or a video.
 
 use crate::body::ImageFormat;
+use std::collections::BTreeSet;
 
 /// File extensions of videos.
 const VIDEOS: [&str; 10] = ["mp4", "mov", "mkv", "webm", "avi", "m4v", "mpg", "mpeg", "ts", "mxf"];
@@ -49,6 +50,42 @@ fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?']) || name.split('%').skip(1).any(number)
 }
 
+/// Whether a file's name is one of those that a pattern stands for: `*` is any text, `?` any character,
+/// `%d` a number and `%04d` one of at least four digits.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return name.is_empty() };
+    let rest = &pattern[first.len_utf8()..];
+    if first == '*' {
+        let mut ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
+        return ends.any(|end| matches(rest, &name[end..]));
+    }
+    if first == '%'
+        && let Some((width, rest)) = rest.split_once('d')
+        && width.bytes().all(|b| b.is_ascii_digit())
+    {
+        let digits = name.len() - name.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let least = width.parse().unwrap_or(1).max(1);
+        return digits >= least && matches(rest, &name[digits..]);
+    }
+    let mut characters = name.chars();
+    let same = characters.next().is_some_and(|c| c == first || first == '?');
+    same && matches(rest, characters.as_str())
+}
+
+/// The frames of pictures by the names of their files: the last number of each. Nothing: one has none, or
+/// two have the same; then their places in the order of the names count, from 1.
+pub fn frames_of_names(names: &[String]) -> Option<Vec<i64>> {
+    let last = |name: &String| {
+        let digits = |c: char| c.is_ascii_digit();
+        let end = stem(name).trim_end_matches(|c: char| !digits(c));
+        let start = end.trim_end_matches(digits).len();
+        end[start..].parse::<i64>().ok()
+    };
+    let found: Vec<i64> = names.iter().map(last).collect::<Option<_>>()?;
+    let distinct = found.iter().collect::<BTreeSet<_>>().len() == names.len();
+    distinct.then_some(found)
+}
+
 /// The name of the file that a path leads to, without folder and extension: `city` of `in/city.mp4`.
 pub fn stem(path: &str) -> &str {
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
@@ -81,5 +118,35 @@ mod tests {
             assert_eq!(Media::of(path), media, "{path}");
         }
         assert_eq!(stem("in/city.v2.mp4"), "city.v2");
+    }
+
+    #[test]
+    fn frames_are_numbered_as_their_files() {
+        let of = |names: &[&str]| {
+            frames_of_names(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["a_0007.png", "a_0010.png"]), Some(vec![7, 10]));
+        assert_eq!(of(&["2026-11-01 x3b.png", "2026-11-01 x12b.png"]), Some(vec![3, 12]));
+        assert_eq!(of(&["a.png", "b7.png"]), None);
+        assert_eq!(of(&["a1.png", "b1.png"]), None);
+    }
+
+    #[test]
+    fn a_pattern_stands_for_names() {
+        for (pattern, name, is_one) in [
+            ("*.png", "a.png", true),
+            ("*.png", "a.PNG", false),
+            ("a_%04d.exr", "a_0007.exr", true),
+            ("a_%04d.exr", "a_12345.exr", true),
+            ("a_%04d.exr", "a_7.exr", false),
+            ("%d.png", "12.png", true),
+            ("%d.png", ".png", false),
+            ("a?c*", "abcdef", true),
+            ("100%.png", "100%.png", true),
+            ("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaa", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), is_one, "{pattern} {name}");
+        }
     }
 }

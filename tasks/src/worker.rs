@@ -35,6 +35,9 @@ pub struct Inventory {
     pub software: BTreeMap<String, String>,
     /// Words that the operator gave to the machine.
     pub labels: BTreeSet<String>,
+    /// Networks that it holds, by name.
+    #[serde(default)]
+    pub models: BTreeSet<String>,
     /// Tasks that it does at a time: one per GPU or CPU share.
     pub slots: u32,
     /// Whether it runs `command` steps.

@@ -366,6 +366,23 @@ pub(crate) fn workflows() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
+/// The folder of the public networks, which are fetched once and kept for later runs of the tests. Those
+/// of the executor use the same.
+pub(crate) fn models() -> PathBuf {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
+    let folder = kept.join("folder");
+    std::fs::create_dir_all(&folder).unwrap();
+    let fetching = std::fs::File::create(kept.join("lock")).unwrap();
+    fetching.lock().unwrap();
+    let is_there = |name: &str| folder.join(name).exists();
+    if !is_there("realesr-animevideov3-x2.json") || !is_there("libonnxruntime.so") {
+        let mut pull = Command::new(env!("CARGO_BIN_EXE_pictor"));
+        pull.args(["models", "pull"]).env("PICTOR_MODELS", &folder);
+        assert!(pull.status().unwrap().success(), "the networks cannot be fetched");
+    }
+    folder
+}
+
 /// Builds the scenes of the workflows that are not built yet, or whose script is newer.
 pub(crate) fn build_scenes() {
     static BUILT: OnceLock<()> = OnceLock::new();

@@ -221,6 +221,65 @@ steps: [{{ name: r, over: [frame], blender: {{ scene: {{ scene: {scene} }} }} }}
     assert_eq!(seen, [by(1, "first"), by(1, "first"), by(2, "second"), by(2, "second")]);
 }
 
+/// A machine with these networks.
+fn with_models(slots: u32, models: &[&str]) -> pictor_tasks::worker::Inventory {
+    let models = models.iter().map(|name| (*name).to_owned()).collect();
+    pictor_tasks::worker::Inventory { models, ..machine(slots) }
+}
+
+const TILES: &str = "
+dims: { tile: 1-6 }
+steps: [{ name: up, over: [tile], upscale: { source: a.png, model: net } }]
+";
+
+#[test]
+fn only_a_worker_that_holds_the_network_gets_its_tiles() {
+    let mut bench = Bench::without_workers(TILES, Config::default());
+    bench.join(1, with_models(4, &[]));
+    bench.join(2, with_models(4, &["other"]));
+    bench.turn();
+    let why = "no worker has model `net`: `pictor models pull` fetches the public ones";
+    assert_eq!(bench.reason("up[tile=1]"), why);
+    bench.join(3, with_models(1, &["net", "other"]));
+    bench.turn();
+    assert_eq!(workers_of(&bench), [3], "a worker without it stays idle");
+    // Started again, with what was fetched for it.
+    bench.join(1, with_models(1, &["net"]));
+    bench.turn();
+    assert_eq!(workers_of(&bench), [3, 1]);
+}
+
+#[test]
+fn a_tile_that_this_machine_has_no_network_for_fails_with_the_reason() {
+    let config = Config { workers_are_final: true, ..Config::default() };
+    let mut bench = Bench::without_workers(TILES, config);
+    bench.join(1, with_models(4, &["other"]));
+    bench.turn();
+    let why =
+        "this machine does not have model `net`: `pictor models pull` fetches the public ones";
+    assert_eq!(bench.reason("up[tile=1]"), why);
+    assert_eq!(bench.all(TaskState::Failed).len(), 6);
+}
+
+#[test]
+fn a_worker_that_has_the_network_loaded_is_preferred() {
+    let mut engine = Engine::new(Config::default());
+    for (id, model) in [("first", "net"), ("second", "other")] {
+        let plan = super::bench::plan(&TILES.replace("net", model));
+        engine.add_run(Run::new(RunId(id.into()), Arc::new(plan)), id.into(), 0, 0);
+    }
+    let mut fx = Effects::default();
+    for id in [1, 2] {
+        engine.join(WorkerId(id), with_models(2, &["net", "other"]), 0);
+    }
+    engine.assign(0, &mut fx);
+    let mut seen: Vec<(u32, String)> =
+        fx.assign.iter().map(|(id, a)| (id.0, a.key.run.to_string())).collect();
+    seen.sort();
+    let by = |id, run: &str| (id, run.to_owned());
+    assert_eq!(seen, [by(1, "first"), by(1, "first"), by(2, "second"), by(2, "second")]);
+}
+
 #[test]
 fn a_worker_out_of_service_gets_nothing_new_and_keeps_what_it_has() {
     let job = "dims: { frame: 1-4 }\nsteps: [{ name: a, over: [frame], noop: { duration: 1h } }]";

@@ -44,10 +44,19 @@ impl Server {
 }
 
 async fn get(cache: &Cache, server: &Server, file: &FileRef) -> Result<Kept, Failure> {
+    get_of(cache, server, file, None).await
+}
+
+async fn get_of(
+    cache: &Cache,
+    server: &Server,
+    file: &FileRef,
+    only: Option<&str>,
+) -> Result<Kept, Failure> {
     let (progress, _) = Progress::new(Activity::new());
     let watch = Watch { progress, stop: Stopper::new().1 };
     let server = server.clone();
-    cache.scene(file, move |file, part| server.clone().give(file, part), &watch).await
+    cache.scene(file, only, move |file, part| server.clone().give(file, part), &watch).await
 }
 
 fn open(folder: &Path, limit_bytes: u64) -> Cache {
@@ -129,6 +138,27 @@ async fn a_packed_scene_is_a_tree_that_goes_as_a_whole() {
     assert!(!tree.exists());
     assert_eq!(cache.size_bytes(), 990);
     assert_eq!(std::fs::read_dir(folder.path().join("cache/parts")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn one_file_of_many_is_fetched_without_the_others() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::default());
+    let cache = open(folder.path(), 10_000);
+    let one = |n: u32| server.packed(&format!("s_{n:04}.png"), format!("picture {n}").as_bytes());
+    let files = (1..=20).map(one).collect();
+    let list = server.add(&PackManifest::new("s_0001.png".into(), files).unwrap().to_json());
+    for _ in 0..2 {
+        let kept = get_of(&cache, &server, &list, Some("s_0007.png")).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&kept.path).unwrap(), "picture 7");
+        assert_eq!((server.asked(), kept.tree.is_none()), (2, true), "it and the list");
+    }
+    let missing = get_of(&cache, &server, &list, Some("s_0021.png")).await.unwrap_err();
+    assert!(missing.message.starts_with("s_0021.png is not among"), "{missing:?}");
+    drop(get(&cache, &server, &list).await.unwrap());
+    assert_eq!(server.asked(), 21);
+    // After that one file of them is still nothing to fetch.
+    get_of(&cache, &server, &list, Some("s_0009.png")).await.unwrap();
+    assert_eq!(server.asked(), 21);
 }
 
 #[tokio::test]

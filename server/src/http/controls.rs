@@ -5,7 +5,7 @@ use super::auth::Caller;
 use super::extract::{Json, MaybeJson, Path};
 use super::problem::{Code, Problem};
 use super::runs::RunSummary;
-use crate::access::to_reset;
+use crate::access::{ResetSize, to_reset};
 use axum::extract::State;
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
@@ -52,8 +52,10 @@ pub struct ResetRequest {
 /// What is or would be done again.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResetAnswer {
-    /// How many tasks: those that were named and everything that was built on them.
+    /// How many tasks: those that were named, everything that was built on them, and `remade`.
     pub count: u64,
+    /// How many of them had succeeded and left what was removed since, because nobody read it any more.
+    pub remade: u64,
     /// The run, unless this was only asked for.
     pub run: Option<RunSummary>,
 }
@@ -190,19 +192,20 @@ async fn again(
     }
     let record = api.run(caller, run).await?;
     let chosen = !names.is_empty();
-    let ask = move |_: &Engine, run: &Run| -> Result<(Vec<ResetTasks>, u64), String> {
+    let ask = move |_: &Engine, run: &Run| -> Result<(Vec<ResetTasks>, ResetSize), String> {
         let reset = to_reset(run, &names)?;
-        let count = run.reset_closure(&reset).len() as u64;
-        Ok((reset, count))
+        let size = ResetSize::of(run, &reset);
+        Ok((reset, size))
     };
     let asked = api.ask(&record, ask).await?;
     let code = if chosen { Code::NotFound } else { Code::Conflict };
-    let (reset, count) = asked.map_err(|why| Problem::new(code, why))?;
+    let (reset, ResetSize { tasks: count, remade }) =
+        asked.map_err(|why| Problem::new(code, why))?;
     if dry_run {
-        return Ok(Json(ResetAnswer { count, run: None }));
+        return Ok(Json(ResetAnswer { count, remade, run: None }));
     }
     let run = Some(commit(api, record, Event::Reset(reset)).await?);
-    Ok(Json(ResetAnswer { count, run }))
+    Ok(Json(ResetAnswer { count, remade, run }))
 }
 
 /// Makes the change and waits until it is in history.

@@ -57,6 +57,9 @@ pub struct Inventory {
     /// Words that its operator gave to the machine. One that is there twice counts once.
     #[schema(value_type = Vec<String>)]
     pub labels: BTreeSet<String>,
+    /// Networks that it holds, by name.
+    #[serde(default)]
+    pub models: BTreeSet<String>,
     /// Tasks that it does at a time.
     pub slots: u32,
     /// Whether it runs `command` steps.
@@ -75,6 +78,7 @@ impl From<worker::Inventory> for Inventory {
             gpus: has.gpus.into_iter().map(gpu).collect(),
             software: has.software,
             labels: has.labels,
+            models: has.models,
             slots: has.slots,
             allows_commands: has.allows_commands,
         }
@@ -93,6 +97,7 @@ impl From<Inventory> for worker::Inventory {
             gpus: has.gpus.into_iter().map(gpu).collect(),
             software: has.software,
             labels: has.labels,
+            models: has.models,
             slots: has.slots,
             allows_commands: has.allows_commands,
         }

@@ -112,9 +112,21 @@ impl Base {
 
     /// An owner and the ends of its workers.
     pub(crate) async fn owner_with(&self, ids: &[WorkerId]) -> (OwnerHandle, Vec<WorkerPort>) {
+        self.owner_that(true, ids).await
+    }
+
+    /// An owner that deletes what nobody reads any more, or one that dies each time before it does.
+    pub(crate) async fn owner_that(
+        &self,
+        sweeps: bool,
+        ids: &[WorkerId],
+    ) -> (OwnerHandle, Vec<WorkerPort>) {
         let (port, workers) = in_process(ids);
         let config = Config::default();
         let (mut owner, handle) = Owner::new(config, self.store.clone(), Box::new(port), now);
+        if sweeps {
+            owner.sweeps(self.artifacts.clone());
+        }
         for record in self.store.unfinished_runs().await.unwrap() {
             let run = load_run(&*self.store, &record.id).await.unwrap();
             owner.add(run, record.owner, record.created_ms);
@@ -228,7 +240,7 @@ pub(crate) async fn crash_after<T>(polls: usize, work: impl Future<Output = T>) 
 pub(crate) fn work(mut port: WorkerPort, base: &Base, limit: usize) -> JoinHandle<usize> {
     let (outbox, id, artifacts) = (port.sender(), port.id, base.artifacts.clone());
     tokio::spawn(async move {
-        let has = Inventory { cpus: 1, slots: 1, ..Inventory::default() };
+        let has = Inventory { cpus: 1, slots: 1, allows_commands: true, ..Inventory::default() };
         outbox.send(ToOwner::Joined(id, has)).await.unwrap();
         let mut done = 0;
         while done < limit

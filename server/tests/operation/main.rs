@@ -8,6 +8,7 @@ mod farm;
 mod process;
 mod prune;
 mod rules;
+mod sweep;
 mod webhook;
 mod year;
 
@@ -62,6 +63,10 @@ on_both! {
         a_dry_run_counts_and_removes_nothing
         a_crash_at_any_point_leaves_no_history_without_its_bytes
         assets_that_nothing_uses_go_after_a_while;
+    sweep:
+        what_nobody_reads_any_more_is_deleted
+        whoever_takes_over_deletes_what_was_to_be_deleted
+        a_crash_at_any_point_of_a_deletion_leaves_nothing_for_ever;
     backup:
         a_backup_of_a_farm_at_work_is_restored_and_finishes_with_the_same_results;
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 const DAY: i64 = 86_400_000;
 
-fn pruner(base: &Base) -> Pruner {
+pub(crate) fn pruner(base: &Base) -> Pruner {
     Pruner {
         store: base.store.clone(),
         registry: base.registry.clone(),
@@ -24,12 +24,12 @@ fn days(count: u64) -> Millis {
     Millis(count * DAY.unsigned_abs())
 }
 
-fn policy(archive: Option<&Path>) -> Policy {
+pub(crate) fn policy(archive: Option<&Path>) -> Policy {
     Policy { older_than: days(30), keep_failed: None, archive: archive.map(Path::to_path_buf) }
 }
 
 /// Now, by the clock of the files.
-fn today() -> i64 {
+pub(crate) fn today() -> i64 {
     pictor_server::now_ms()
 }
 

@@ -1,0 +1,147 @@
+//! Runs a network with ONNX Runtime, whose library is loaded when the worker starts: nothing is linked
+//! or built, and whoever has a GPU brings the library that fits it.
+
+use super::{ModelError, Planar};
+use ort::environment::Environment;
+use ort::ep;
+use ort::session::builder::SessionBuilder;
+use ort::session::{RunOptions, Session};
+use ort::value::TensorRef;
+use pictor_tasks::units::Resolution;
+use std::fmt;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The library's name in a folder of models.
+pub(super) const LIBRARY: &str = "libonnxruntime.so";
+
+/// The loaded library.
+#[derive(Clone, Debug)]
+pub struct Runtime(Environment);
+
+/// The library of this process: ONNX Runtime allows one.
+static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+
+impl Runtime {
+    /// Where the library is: the path in `ORT_DYLIB_PATH`, else in a folder of models. Nothing if there
+    /// is none.
+    pub fn find(folder: &Path) -> Option<PathBuf> {
+        let named = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
+        named.map(PathBuf::from).or_else(|| Some(folder.join(LIBRARY)).filter(|path| path.exists()))
+    }
+
+    /// Loads the library: version 1.17 or newer, such as in the packages `onnxruntime` and
+    /// `onnxruntime-gpu` of `PyPI`. Only the first call of a process loads it; later ones give the same,
+    /// whatever their path.
+    pub fn load(library: &Path) -> Result<Self, ModelError> {
+        let failed = |error: String| ModelError::Library(library.to_owned(), error);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return Ok(runtime.clone());
+        }
+        // A relative path would be looked for beside this program.
+        let path = std::path::absolute(library).map_err(|error| failed(error.to_string()))?;
+        let builder = ort::init_from(path).map_err(|error| failed(error.to_string()))?;
+        let builder = builder.with_name("pictor").with_telemetry(false);
+        let runtime = Self(builder.build().map_err(|error| failed(error.to_string()))?);
+        Ok(loaded.insert(runtime).clone())
+    }
+}
+
+/// What a network runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// So many threads of the CPU.
+    Cpu(NonZero<usize>),
+    /// The NVIDIA GPU of that index, through `TensorRT` if its libraries are there, else CUDA. It is
+    /// an error if neither can be used: a CPU in its place would be fifty times slower.
+    ///
+    /// The project's own tests have no GPU and run only that error.
+    Gpu(i32),
+}
+
+/// A network that is loaded and stays warm from one tile to the next.
+pub struct Net {
+    session: Session,
+    options: Arc<RunOptions>,
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Ends what a network does, from another thread.
+#[derive(Clone)]
+pub struct Ender(Arc<RunOptions>);
+
+impl Ender {
+    /// Lets a run end with an error after the layer that it is at, and all later runs at once.
+    pub fn end(&self) {
+        // It refuses nothing; a run that goes on would only be heard of by nobody.
+        let _ = self.0.terminate();
+    }
+}
+
+impl Net {
+    /// Loads the bytes of an ONNX file, as [`Folder::read`](super::Folder::read) gives them.
+    pub fn load(runtime: &Runtime, model: &[u8], device: Device) -> Result<Self, ModelError> {
+        let failed = |error: ort::Error| ModelError::Runtime("load the model", error.to_string());
+        let builder = Session::builder(&runtime.0).map_err(failed)?;
+        let mut builder = Self::on(device, builder).map_err(failed)?;
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        Ok(Self { session: builder.commit_from_memory(model).map_err(failed)?, options })
+    }
+
+    /// What ends its runs.
+    pub fn ender(&self) -> Ender {
+        Ender(self.options.clone())
+    }
+
+    fn on(device: Device, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+        Ok(match device {
+            Device::Cpu(threads) => builder
+                .with_intra_threads(threads.get())?
+                // Threads that wait for the next tile would take the time of other slots.
+                .with_config_entry("session.intra_op.allow_spinning", "0")?,
+            Device::Gpu(index) => builder.with_execution_providers([
+                ep::TensorRT::default().with_device_id(index).build(),
+                ep::CUDA::default().with_device_id(index).build().error_on_failure(),
+            ])?,
+        })
+    }
+
+    /// Runs the network on a tile. The result has the network's scale.
+    pub fn run(&mut self, tile: &Planar) -> Result<Planar, ModelError> {
+        let wrong = |what: String| ModelError::Runtime("run the model", what);
+        let failed = |error: ort::Error| wrong(error.to_string());
+        let Resolution { width, height } = tile.size();
+        let shape = [1, tile.channels() as usize, height as usize, width as usize];
+        let input = TensorRef::from_array_view((shape, tile.samples())).map_err(failed)?;
+        let outputs =
+            self.session.run_with_options(ort::inputs![input], &*self.options).map_err(failed)?;
+        let (shape, samples) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+        let lengths: Option<Vec<u32>> = shape.iter().map(|n| u32::try_from(*n).ok()).collect();
+        let Some([1, channels, height, width]) = lengths.as_deref() else {
+            return Err(wrong(format!("its result has the shape {shape:?}: expected a picture")));
+        };
+        let size = Resolution { width: *width, height: *height };
+        Ok(Planar::new(*channels, size, samples.to_vec())
+            .expect("as many samples as the shape says"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_says_what_to_do() {
+        let refused =
+            Runtime::load(Path::new("/nowhere/libonnxruntime.so")).unwrap_err().to_string();
+        assert!(refused.contains("from /nowhere/libonnxruntime.so"), "{refused}");
+        assert!(refused.contains("ORT_DYLIB_PATH"), "{refused}");
+    }
+}

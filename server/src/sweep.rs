@@ -1,0 +1,90 @@
+//! Deletes the artifacts that history says are removed. It is done beside the owner loop, which never waits
+//! for storage.
+//!
+//! **Invariant:** nothing is deleted before the commit that says so. What a crash leaves in between is
+//! bytes that nobody is given any more. Whoever loads a run that goes on deletes everything again that its
+//! history has removed; of runs that are over every prune does.
+
+use pictor_engine::Run;
+use pictor_storage::Artifacts;
+use pictor_tasks::message::RunId;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+/// Orders that wait. More than these are left to a prune.
+const WAITING_MAX: usize = 1024;
+/// Pause before storage that does not answer is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long an owner that ends waits for what it has ordered.
+const END: Duration = Duration::from_secs(3);
+
+/// What one commit removed of a run.
+type Order = (RunId, Vec<String>);
+
+/// Deletes what it is told, in order.
+pub(crate) struct Sweeper {
+    orders: mpsc::Sender<Order>,
+    work: JoinHandle<()>,
+}
+
+impl Sweeper {
+    /// One that deletes from here.
+    pub(crate) fn start(artifacts: Arc<Artifacts>) -> Self {
+        let (orders, mut waiting) = mpsc::channel::<Order>(WAITING_MAX);
+        let work = tokio::spawn(async move {
+            while let Some((run, keys)) = waiting.recv().await {
+                sweep(&artifacts, &run, &keys).await;
+            }
+        });
+        Self { orders, work }
+    }
+
+    /// Has artifacts deleted, some time.
+    pub(crate) fn order(&self, run: RunId, keys: Vec<String>) {
+        if self.orders.try_send((run, keys)).is_err() {
+            warn!(
+                "artifacts that nobody reads are not deleted fast enough: a prune will find them"
+            );
+        }
+    }
+
+    /// Waits a while for what was ordered.
+    pub(crate) async fn end(self) {
+        let Self { orders, mut work } = self;
+        drop(orders);
+        if tokio::time::timeout(END, &mut work).await.is_err() {
+            work.abort();
+        }
+    }
+}
+
+/// Deletes once more what the history of a loaded run has removed: whoever was to do it may have died.
+pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
+    let deleted = artifacts.remove_below(&folder_of(run.id()), run.doomed()).await;
+    if let Err(failure) = deleted {
+        warn!(error = %failure, run = %run.id(), "artifacts that nobody reads cannot be deleted");
+    }
+}
+
+/// Deletes artifacts of a run, for as long as storage needs.
+async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
+    let mut told = false;
+    // A worker chose the keys: none leads to what belongs to others.
+    while let Err(failure) = artifacts.remove_below(&folder_of(run), keys).await {
+        if !std::mem::replace(&mut told, true) {
+            warn!(error = %failure, run = %run, "artifacts that nobody reads cannot be deleted");
+        }
+        if !failure.is_retryable() {
+            return;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The folder of a run's artifacts.
+pub(crate) fn folder_of(run: &RunId) -> String {
+    format!("runs/{run}")
+}

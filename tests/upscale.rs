@@ -1,0 +1,119 @@
+//! Upscaling with the command itself, from the job file to the results, with the real weights: what
+//! fails fails alone, and a clip keeps its frames, their times and its sound.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::process::Command;
+use support::pictures::png;
+use support::{Place, Running, Said, models};
+
+/// Runs an upscale of `input` with these further lines in it.
+fn upscale(place: &Place, input: &str, more: &str) -> Said {
+    let job = format!("pictor: v1\nname: job\nupscale:\n  input: {input}\n{more}");
+    place.write("job.yaml", &job);
+    let _ = std::fs::remove_dir_all(place.path("out"));
+    let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+    Running::start(command.env("PICTOR_MODELS", models())).finish()
+}
+
+/// What a program of ffmpeg says.
+fn tool(place: &Place, program: &str, arguments: &str) -> String {
+    let mut command = Command::new(program);
+    let said = Running::start(command.args(arguments.split(' ')).current_dir(place.path("")));
+    let said = said.finish();
+    assert_eq!(said.code, Some(0), "{program} {arguments}\n{said}");
+    said.out
+}
+
+/// Three pictures, of which the second ends too early.
+fn sequence(place: &Place) {
+    std::fs::create_dir(place.path("shots")).unwrap();
+    let source = "-v error -f lavfi -i testsrc2=size=48x32:rate=3:duration=1";
+    tool(place, "ffmpeg", &format!("{source} shots/a_%04d.png"));
+    let broken = place.path("shots/a_0002.png");
+    let bytes = std::fs::read(&broken).unwrap();
+    std::fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn a_broken_picture_fails_its_own_frame_alone() {
+    let place = Place::new();
+    sequence(&place);
+    let frames = |numbers: &[u32]| -> Vec<String> {
+        numbers.iter().map(|number| format!("frames/{number:04}.png")).collect()
+    };
+    let cut = "a_0002.png is cut short: it ends before all of its pixels";
+    for (on_error, code, made, said) in [
+        ("fail", 1, &[1, 3][..], ["upscale[frame=2", cut]),
+        ("copy", 0, &[1, 2, 3], ["succeeded", "3 files in"]),
+        ("skip", 0, &[1, 3], ["succeeded", "2 files in"]),
+    ] {
+        let more = format!("  model: realesr-animevideov3-x2\n  on_error: {on_error}\n");
+        upscale(&place, "shots/*.png", &more).expect(code, &said);
+        assert_eq!(place.results().into_keys().collect::<Vec<_>>(), frames(made), "{on_error}");
+        for name in frames(made) {
+            assert_eq!(png(&place.path("out").join(name)).0, (96, 64));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_model_names_those_that_there_are() {
+    let place = Place::new();
+    sequence(&place);
+    upscale(&place, "shots/a_0001.png", "  model: realesr-animevideo-x2\n").expect(
+        1,
+        &["There is no model `realesr-animevideo-x2`", "did you mean `realesr-animevideov3-x2`?"],
+    );
+    assert_eq!(place.results().len(), 0);
+}
+
+/// Ten seconds with sound; frames come at intervals of 40 to 240 ms.
+#[test]
+fn a_clip_of_an_irregular_rate_keeps_its_frames_times_and_sound() {
+    let place = Place::new();
+    let times = "select='not(eq(mod(n\\,7)\\,3)+eq(mod(n\\,11)\\,5)+eq(mod(n\\,11)\\,6))'";
+    tool(
+        &place,
+        "ffmpeg",
+        &format!(
+            "-v error -f lavfi -i testsrc2=size=48x32:rate=25:duration=10,{times} -f lavfi -i \
+             sine=frequency=440:duration=10 -fps_mode vfr -c:v libx264 -bf 2 -pix_fmt yuv420p -c:a \
+             aac clip.mp4"
+        ),
+    );
+    upscale(&place, "clip.mp4", "  model: realesr-animevideov3-x2\n").expect(0, &["succeeded"]);
+    let stamps = |file: &str| -> Vec<f64> {
+        let what = "-v error -select_streams v:0 -show_entries packet=pts_time -of csv=p=0";
+        let said = tool(&place, "ffprobe", &format!("{what} {file}"));
+        let mut stamps: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
+        stamps.sort_by(f64::total_cmp);
+        stamps
+    };
+    let (before, after) = (stamps("clip.mp4"), stamps("out/clip.mp4"));
+    assert!(before.len() > 150, "{}", before.len());
+    assert_eq!(before.len(), after.len());
+    let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(off <= 0.001, "{off} s");
+    let sound = |file: &str| {
+        tool(&place, "ffmpeg", &format!("-v error -i {file} -map 0:a -c copy -f framemd5 -"))
+    };
+    assert_eq!(sound("clip.mp4"), sound("out/clip.mp4"), "each packet, and when it is heard");
+    let length = |file: &str| -> f64 {
+        let what = "-v error -show_entries format=duration -of csv=p=0";
+        tool(&place, "ffprobe", &format!("{what} {file}")).trim().parse().unwrap()
+    };
+    assert!((length("clip.mp4") - length("out/clip.mp4")).abs() < 0.04);
+    plays_in_browsers(&place, "out/clip.mp4");
+}
+
+/// What every browser can play: H.264 of 8 bits and 4:2:0, AAC, and the index in front.
+fn plays_in_browsers(place: &Place, file: &str) {
+    let what = "-v error -show_entries stream=codec_name,pix_fmt -of csv=p=0";
+    let streams = tool(place, "ffprobe", &format!("{what} {file}"));
+    assert_eq!(streams.lines().collect::<Vec<_>>(), ["h264,yuv420p", "aac"]);
+    let bytes = std::fs::read(place.path(file)).unwrap();
+    let at = |name: &[u8]| bytes.windows(4).position(|window| window == name).unwrap();
+    assert!(at(b"moov") < at(b"mdat"));
+}
