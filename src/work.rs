@@ -122,16 +122,13 @@ pub(crate) async fn work(
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
     let said = args.settings.clone().or(file.work);
     let (servers, enrolment) = farm(server, &said)?;
-    let (data, models) = match data.0.or_else(|| said.data.clone()) {
-        Some(data) => {
-            let data = std::path::absolute(data).context("the data folder")?;
-            (data.clone(), data)
-        }
+    let (data, models) = if let Some(data) = data.0.or_else(|| said.data.clone()) {
+        let data = std::path::absolute(data).context("the data folder")?;
+        (data.clone(), data)
+    } else {
         // Networks are shared with the other commands of this user.
-        None => {
-            let data = data.1?;
-            (data.clone(), data.parent().map_or(data.clone(), Path::to_path_buf))
-        }
+        let data = data.1?;
+        (data.clone(), data.parent().map_or(data.clone(), Path::to_path_buf))
     };
     let place = (data, crate::models::folder(&models));
     let settings = settings(said, servers, enrolment, place).await?;

@@ -26,7 +26,7 @@ fn help_tells_every_command() {
     let commands = [
         "run", "resume", "retry", "serve", "work", "submit", "runs", "show", "tasks", "logs",
         "pause", "cancel", "priority", "download", "prune", "workers", "schedule", "token", "plan",
-        "schema", "doctor",
+        "models", "schema", "doctor",
     ];
     assert_eq!(listed(&said.out), [&commands[..], &["help"]].concat());
     for command in commands {
@@ -139,9 +139,19 @@ fn a_closed_pipe_is_no_error() {
 fn plan_shows_what_a_job_compiles_to() {
     let place = Place::new();
     build_scenes();
+    // What the upscaling examples start from, another example makes.
+    let inputs = ["frame.png", "film.mp4"].map(|name| place.write(name, "").display().to_string());
     for (name, path) in workflows() {
         let path = path.display().to_string();
-        insta::assert_snapshot!(format!("plan of {name}"), place.ok(&["plan", &path]).out);
+        let input = match &*name {
+            "upscale-image" => format!("upscale.input={}", inputs[0]),
+            "upscale-video" => format!("upscale.input={}", inputs[1]),
+            _ => String::new(),
+        };
+        let set = ["--set", &input];
+        let set: &[&str] = if input.is_empty() { &[] } else { &set };
+        let said = place.ok(&[&["plan", &path], set].concat());
+        insta::assert_snapshot!(format!("plan of {name}"), said.out);
     }
     let turntable = root().join("workflows/turntable.yaml").display().to_string();
     let dot = place.ok(&["plan", &turntable, "--dot"]).out;

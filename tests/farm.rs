@@ -299,7 +299,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
     let farm = Farm::start(false);
     let models = |name: &str| {
         std::fs::create_dir_all(farm.place.path(name)).unwrap();
-        let to = farm.place.path(name).join("models");
+        let to = farm.place.path(&format!("{name}/models"));
         std::os::unix::fs::symlink(support::models(), to).unwrap();
     };
     let source = farm.place.path("source");
@@ -313,12 +313,12 @@ fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
     farm.place.write("job.yaml", job);
     models("data");
     let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
+    let made = |folder: &str| support::files(&farm.place.path(folder));
     let left = |folder: &str, run: &str| {
-        let folder = farm.place.path(folder).join("artifacts/runs").join(run);
-        let steps = support::files(&folder).into_keys();
-        steps.map(|key| key.split('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+        let left = made(&format!("{folder}/artifacts/runs/{run}"));
+        left.into_keys().map(|key| key[..5].to_owned()).collect::<Vec<_>>()
     };
-    let results = ["probe", "stitch", "stitch", "stitch"];
+    let results = ["probe", "stitc", "stitc", "stitc"];
     assert_eq!(left("data", &here), results, "tiles go when they are stitched");
     // Three pictures and their list; frame 1 stays at home. Then the others are nowhere but in the farm.
     let said = farm.ok(&["submit", "job.yaml"]);
@@ -328,23 +328,16 @@ fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
     let _bare = farm.worker("bare", &[]);
     let why = "no worker has model `realesr-animevideov3-x2`: `pictor models pull` fetches";
     until("the tiles wait", || farm.ok(&["tasks", &run, "--state", "ready"]).out.contains(why));
-    let workers = ["one", "two"].map(|name| {
-        models(name);
-        farm.worker(name, &[])
-    });
+    let able = |name| (models(name), farm.worker(name, &[])).1;
+    let _workers = ["one", "two"].map(able);
     farm.until_succeeded(&run);
     farm.ok(&["download", &run, "--out", "there"]);
-    let made = |folder: &str| support::files(&farm.place.path(folder));
-    assert_eq!(
-        made("here").into_keys().collect::<Vec<_>>(),
-        ["2", "3", "4"].map(|n| { format!("frames/000{n}.png") })
-    );
+    let names = made("here").into_keys().collect::<Vec<_>>();
+    assert_eq!(names, [2, 3, 4].map(|frame| format!("frames/000{frame}.png")));
     assert!(made("here") == made("there"), "the same bytes");
     assert_eq!(support::pictures::png(&farm.place.path("there/frames/0002.png")).0, (200, 140));
     until("tiles are deleted", || left("server", &run) == results);
-    let tiles = farm.json(&["tasks", &run, "--step", "upscale"]);
-    assert_eq!(tiles.len(), 3 * 4);
-    drop(workers);
+    assert_eq!(farm.json(&["tasks", &run, "--step", "upscale"]).len(), 3 * 4);
 }
 
 #[test]

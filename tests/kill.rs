@@ -151,7 +151,8 @@ fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
     }
     run.finish().expect(0, &["succeeded", "1 files in"]);
     assert_eq!(assert_one_success_each(&place.attempts()), 61, "nothing was made again");
-    let twice = (0..30).map(|i| format!("{i}\n{i}\n")).collect::<String>();
+    let twice = (0..30).flat_map(|i| [i, i]).map(|i| i.to_string()).collect::<Vec<_>>();
+    let twice = twice.join("\n") + "\n";
     assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), twice);
     let left = leaves(&place.path("data/artifacts/runs"));
     let committed = |path: &&String| path.ends_with("/all.txt");

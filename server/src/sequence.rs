@@ -54,9 +54,11 @@ impl Sequence {
     /// What a run keeps of it, found at `path`: the digest is that of the names and sizes, for the
     /// content may be a whole disk.
     pub(crate) fn reference(&self, path: &Path) -> FileRef {
-        let list: String =
-            self.files.iter().map(|(name, size)| format!("{name} {size}\n")).collect();
-        let digest = blake3::hash(list.as_bytes()).to_hex().to_string();
+        let mut hasher = blake3::Hasher::new();
+        for (name, size) in &self.files {
+            hasher.update(format!("{name} {size}\n").as_bytes());
+        }
+        let digest = hasher.finalize().to_hex().to_string();
         let size_bytes = self.files.iter().map(|(_, size)| size).sum();
         FileRef { path: path.display().to_string(), digest, size_bytes }
     }

@@ -6,14 +6,18 @@ use image::codecs::png::PngDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError};
+use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageError, Limits};
 use pictor_tasks::body::ImageFormat;
 use pictor_tasks::units::Resolution;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use tiff::TiffError;
+use tiff::decoder::DecodingResult;
+use tiff::tags::Tag;
 
 type PngReader = png::Reader<BufReader<File>>;
+type TiffReader = tiff::decoder::Decoder<BufReader<File>>;
 type Result<T> = std::result::Result<T, PictureError>;
 
 /// A picture that is being read, from the top.
@@ -59,7 +63,10 @@ impl Reader {
                 whole(jpeg(path)?)
             }
             ImageFormat::Webp => whole(webp(path)?),
-            ImageFormat::Tiff => whole(tiff(path)?),
+            ImageFormat::Tiff => match grey_with_opacity(path)? {
+                Some(decoder) => whole_grey_with_opacity(decoder),
+                None => whole(tiff(path)?),
+            },
             ImageFormat::Exr => {
                 let (layout, samples, attributes) = openexr::read(path)?;
                 let tags = Tags { exr: Some(Box::new(attributes)), ..Tags::default() };
@@ -134,7 +141,13 @@ pub(crate) fn size(path: &Path) -> Result<Resolution> {
         }
         ImageFormat::Jpeg => of(Box::new(jpeg(path)?)),
         ImageFormat::Webp => of(Box::new(webp(path)?)),
-        ImageFormat::Tiff => of(Box::new(tiff(path)?)),
+        ImageFormat::Tiff => match grey_with_opacity(path)? {
+            Some(mut decoder) => {
+                let turned = swaps(tiff_orientation(&mut decoder));
+                Ok(upright(decoder.dimensions().map_err(tiff_error)?, turned))
+            }
+            None => of(Box::new(tiff(path)?)),
+        },
         ImageFormat::Exr => openexr::size(path),
     }
 }
@@ -251,6 +264,53 @@ fn tiff(path: &Path) -> Result<TiffDecoder<BufReader<File>>> {
     }
 }
 
+/// A TIFF of grey and opacity, which `image` does not know.
+fn grey_with_opacity(path: &Path) -> Result<Option<TiffReader>> {
+    let file = BufReader::new(File::open(path)?);
+    let mut decoder = tiff::decoder::Decoder::new(file).map_err(tiff_error)?;
+    let is_one = matches!(
+        decoder.colortype().map_err(tiff_error)?,
+        tiff::ColorType::Multiband { bit_depth: 8 | 16, num_samples: 2 }
+    );
+    Ok(is_one.then_some(decoder))
+}
+
+fn tiff_orientation(decoder: &mut TiffReader) -> Orientation {
+    let tag = decoder.get_tag_unsigned::<u8>(Tag::Orientation).ok();
+    tag.and_then(Orientation::from_exif).unwrap_or(UPRIGHT)
+}
+
+fn whole_grey_with_opacity(mut decoder: TiffReader) -> Result<Reader> {
+    let (width, height) = decoder.dimensions().map_err(tiff_error)?;
+    if u64::from(width) * u64::from(height) * 4 > WHOLE_BYTES_MAX {
+        return Err(too_large());
+    }
+    let mut limits = tiff::decoder::Limits::default();
+    limits.decoding_buffer_size = usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX);
+    decoder = decoder.with_limits(limits);
+    let tags = Tags { icc: decoder.get_tag_u8_vec(Tag::IccProfile).ok(), ..Tags::default() };
+    let orientation = tiff_orientation(&mut decoder);
+    let picture = match decoder.read_image().map_err(tiff_error)? {
+        DecodingResult::U8(samples) => {
+            ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageLumaA8)
+        }
+        DecodingResult::U16(samples) => {
+            ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageLumaA16)
+        }
+        _ => None,
+    };
+    let picture = picture.ok_or_else(|| unusable("has samples of a kind that is not read"))?;
+    Ok(turned(picture, orientation, tags))
+}
+
+fn tiff_error(error: TiffError) -> PictureError {
+    match error {
+        TiffError::IoError(error) => image_error(ImageError::IoError(error)),
+        TiffError::LimitsExceeded => too_large(),
+        other => unusable(format!("cannot be decoded: {other}")),
+    }
+}
+
 /// Components of a JPEG picture: the byte that its frame header gives.
 fn jpeg_components(path: &Path) -> Result<Option<u8>> {
     let mut file = BufReader::new(File::open(path)?);
@@ -282,6 +342,10 @@ fn whole(mut decoder: impl ImageDecoder) -> Result<Reader> {
     if decoder.total_bytes() > WHOLE_BYTES_MAX {
         return Err(too_large());
     }
+    let mut limits = Limits::no_limits();
+    // For the pixels, and for those that are still packed.
+    limits.max_alloc = Some(2 * WHOLE_BYTES_MAX);
+    decoder.set_limits(limits).map_err(image_error)?;
     let orientation = decoder.orientation().map_err(image_error)?;
     let tags = Tags {
         icc: decoder.icc_profile().map_err(image_error)?,

@@ -96,10 +96,10 @@ pub(super) async fn original(
     if let Some(number) = number {
         return of_frame(ctx, name, number).await.map(Some);
     }
-    let Files { paths, _kept } = files_of(ctx, name).await?;
+    let Files { paths, _kept: kept } = files_of(ctx, name).await?;
     let path = paths.into_iter().next().expect("a source has a file");
     let name = path.file_name().unwrap_or_default().display().to_string();
-    Ok(Some(Original { name, path, blame: FailureKind::Invalid, _kept }))
+    Ok(Some(Original { name, path, blame: FailureKind::Invalid, _kept: kept }))
 }
 
 /// The value of the dimension that counts the frames.

