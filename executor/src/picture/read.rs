@@ -207,9 +207,9 @@ fn animated() -> PictureError {
 }
 
 fn png_layout(reader: &PngReader) -> Layout {
+    use png::ColorType::{GrayscaleAlpha, Rgb, Rgba};
     let (width, height) = reader.info().size();
     let (colour, depth) = reader.output_color_type();
-    use png::ColorType::{GrayscaleAlpha, Rgb, Rgba};
     Layout {
         size: Resolution { width, height },
         colours: if matches!(colour, Rgb | Rgba) { 3 } else { 1 },

@@ -135,7 +135,9 @@ fn taps(from: u32, to: u32, filter: Filter) -> Vec<Taps> {
             weights[inside] += filter.weight((at as f32 - centre) / stretch);
         }
         let sum: f32 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= sum);
+        for weight in &mut weights {
+            *weight /= sum;
+        }
         Taps { first: first as usize, weights }
     };
     (0..to).map(place).collect()

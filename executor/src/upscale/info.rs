@@ -13,7 +13,7 @@ pub(crate) enum Info {
     /// Pictures, in the order of their frames.
     Pictures(Vec<Picture>),
     /// A video.
-    Video(Video),
+    Video(Box<Video>),
 }
 
 /// One picture of a source.

@@ -104,13 +104,11 @@ pub(super) async fn original(
 
 /// The value of the dimension that counts the frames.
 pub(super) fn frame_number(ctx: &TaskContext, dim: &str) -> Result<i64, Failure> {
-    match ctx.brief.space.value(ctx.task.index, dim) {
-        Some(Value::Int(number)) => Ok(number),
-        _ => {
-            let message = format!("{} runs over no dimension `{dim}` of numbers.", ctx.name());
-            Err(failure(FailureKind::Invalid, message))
-        }
+    if let Some(Value::Int(number)) = ctx.brief.space.value(ctx.task.index, dim) {
+        return Ok(number);
     }
+    let message = format!("{} runs over no dimension `{dim}` of numbers.", ctx.name());
+    Err(failure(FailureKind::Invalid, message))
 }
 
 /// The file of a frame, as `probe` found it. No other one is fetched.

@@ -25,7 +25,7 @@ pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Fai
     let info = if media == Some(Media::Video) {
         let mut video = video::look(ctx, &files.paths[0], &body.source).await?;
         video.numbers = chosen(body, &video.all_numbers())?;
-        Info::Video(video)
+        Info::Video(Box::new(video))
     } else {
         Info::Pictures(pictures(ctx, body, files).await?)
     };

@@ -186,7 +186,7 @@ impl Job {
     }
 
     /// Tags that fit: a profile describes the coding of samples that an EXR does not have.
-    fn tags(&self, reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
+    fn tags(reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
         let mut tags = reader.tags().clone();
         if target.layout.depth.is_linear() && tags.icc.take().is_some() {
             notes.push("the colour profile is left out: the picture is taken for sRGB".into());
@@ -202,7 +202,7 @@ impl Job {
             Resolution { width: source.size.width * scale, height: source.size.height * scale };
         let target = self.target(source, size)?;
         let mut notes = Vec::new();
-        let tags = self.tags(&reader, &target, &mut notes);
+        let tags = Self::tags(&reader, &target, &mut notes);
         let whole = tiles.size();
         let colours = source.colours;
         let mut exact =
@@ -229,7 +229,7 @@ impl Job {
             Resolution { width: source.size.width * scale, height: source.size.height * scale };
         let target = self.target(source, size)?;
         let mut notes = Vec::new();
-        let tags = self.tags(&reader, &target, &mut notes);
+        let tags = Self::tags(&reader, &target, &mut notes);
         let mut lacking = None;
         let mut resampler = Resampler::new(source.size, size, source.channels(), Filter::Lanczos3);
         let mut done = 0;
@@ -265,7 +265,7 @@ impl Job {
 
     fn report(&self, done: &mut u32, rows: u32) -> Result<()> {
         *done += 1;
-        if *done % 256 == 0 || *done == rows {
+        if done.is_multiple_of(256) || *done == rows {
             let thousandths = u64::from(*done) * 1000 / u64::from(rows);
             let fraction = f32::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0;
             self.progress.report(fraction, &format!("row {done}/{rows}"));

@@ -245,12 +245,12 @@ impl<'a> Bands<'a> {
             columns: least(core.x1 - core.x0, parts.columns),
             rows: least(core.y1 - core.y0, parts.rows),
         };
-        let side = |tile: u32, parts: u32, whole: u32| {
+        let seen = |tile: u32, parts: u32, whole: u32| {
             whole.min(tile.div_ceil(parts).saturating_add(2 * job.overlap))
         };
         let window = Resolution {
-            width: side(largest.width, parts.columns, size.width),
-            height: side(largest.height, parts.rows, size.height),
+            width: seen(largest.width, parts.columns, size.width),
+            height: seen(largest.height, parts.rows, size.height),
         };
         Self { job, core, strip, network, parts, window, next: 0, band: Vec::new(), taken: 0 }
     }

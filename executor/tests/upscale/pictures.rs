@@ -80,11 +80,11 @@ async fn tiles_put_together_are_the_whole_picture_bit_for_bit() {
         let name = format!("realesr-animevideov3-x{model}");
         let job = |pixels| Job { pixels, scale, model: name.clone(), ..Job::default() };
         let whole = job(1024).picture(&mut farm, &source).await.unwrap();
-        let tiled = job(32);
+        let small = job(32);
         assert_eq!(job(1024).tiles(&mut farm, &source).await.unwrap(), 1);
-        let tiles = tiled.tiles(&mut farm, &source).await.unwrap();
+        let tiles = small.tiles(&mut farm, &source).await.unwrap();
         assert_eq!(tiles, size.0.div_ceil(32) * size.1.div_ceil(32));
-        let stitched = tiled.picture(&mut farm, &source).await.unwrap();
+        let stitched = small.picture(&mut farm, &source).await.unwrap();
         let (whole, stitched) = (decoded(&whole), decoded(&stitched));
         let factor = scale.unwrap_or(model);
         assert_eq!((whole.width(), whole.height()), (size.0 * factor, size.1 * factor), "{case}");
