@@ -64,7 +64,7 @@ fn an_unknown_model_names_those_that_there_are() {
     sequence(&place);
     upscale(&place, "shots/a_0001.png", "  model: realesr-animevideo-x2\n").expect(
         1,
-        &["There is no model `realesr-animevideo-x2`", "did you mean `realesr-animevideov3-x2`?"],
+        &["does not have model `realesr-animevideo-x2`", "did you mean `realesr-animevideov3-x2`?"],
     );
     assert_eq!(place.results().len(), 0);
 }

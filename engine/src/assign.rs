@@ -12,6 +12,7 @@ use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
     Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, Try, WorkerId,
 };
+use pictor_tasks::worker::model_hint;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -370,8 +371,8 @@ impl Worker {
         if let Body::Upscale(upscale) = &step.body
             && !self.inventory.models.contains(&upscale.model)
         {
-            let (name, get) = (&upscale.model, "`pictor models pull` fetches the public ones");
-            return Some(format!("model `{name}`: {get}"));
+            let (name, held) = (&upscale.model, self.inventory.models.iter().map(String::as_str));
+            return Some(format!("model `{name}`: {}", model_hint(name, held)));
         }
         step.requires.missing(&self.inventory)
     }

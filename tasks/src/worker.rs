@@ -1,5 +1,6 @@
 //! What a worker has and what a step requires of it.
 
+use crate::job::nearest;
 use crate::units::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,18 @@ pub struct GpuNeed {
     /// A part of the GPU's name, for example `H100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+}
+
+/// What to do about a network that is not among those held: the name that was probably meant, or how to
+/// get more.
+pub fn model_hint<'a>(name: &str, held: impl Iterator<Item = &'a str> + Clone) -> String {
+    let get = "`pictor models pull` fetches the public ones".to_owned();
+    let near = nearest(name, held.clone()).map(|near| format!("did you mean `{near}`?"));
+    let hint = near.unwrap_or(get);
+    match held.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => hint,
+        held => format!("{hint} (there are {held})"),
+    }
 }
 
 impl Requires {

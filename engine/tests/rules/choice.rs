@@ -255,8 +255,7 @@ fn a_tile_that_this_machine_has_no_network_for_fails_with_the_reason() {
     let mut bench = Bench::without_workers(TILES, config);
     bench.join(1, with_models(4, &["other"]));
     bench.turn();
-    let why =
-        "this machine does not have model `net`: `pictor models pull` fetches the public ones";
+    let why = "this machine does not have model `net`: `pictor models pull` fetches the public ones (there are other)";
     assert_eq!(bench.reason("up[tile=1]"), why);
     assert_eq!(bench.all(TaskState::Failed).len(), 6);
 }

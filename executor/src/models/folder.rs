@@ -7,6 +7,7 @@ use super::{
     Device, ModelError, Net, Planar, Runtime, convert, io_error, ncnn, read_limited, wheel,
 };
 use pictor_tasks::units::Resolution;
+use pictor_tasks::worker::model_hint;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -82,7 +83,7 @@ impl Folder {
         Err(ModelError::Unknown {
             name: name.chars().take(64).collect(),
             folder: self.0.clone(),
-            hint: hint(name, &known),
+            hint: model_hint(name, known.iter().map(String::as_str)),
         })
     }
 
@@ -247,19 +248,6 @@ fn is_name(name: &str) -> bool {
     name.len() <= 64
         && name.as_bytes().first().is_some_and(is_plain)
         && name.bytes().all(|b| is_plain(&b) || b".-_".contains(&b))
-}
-
-fn hint(name: &str, known: &[String]) -> String {
-    if known.is_empty() {
-        return "it has none; fetch the public ones with `pictor models pull`".into();
-    }
-    let close = known
-        .iter()
-        .map(|other| (strsim::damerau_levenshtein(name, other), other))
-        .min()
-        .filter(|(distance, other)| *distance <= other.len() / 3);
-    let guess = close.map(|(_, other)| format!("did you mean `{other}`? ")).unwrap_or_default();
-    format!("{guess}There are {}", known.join(", "))
 }
 
 /// The channels of a network's picture and result. Checks that it takes and makes pictures.

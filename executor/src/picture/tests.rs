@@ -1,3 +1,5 @@
+//! Every format there and back, and what is wrong with a picture told.
+
 use super::*;
 use pictor_tasks::body::ImageFormat;
 use std::path::{Path, PathBuf};
