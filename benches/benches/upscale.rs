@@ -24,9 +24,9 @@ fn main() {
     machine::introduce("Upscaling");
     let fetched = Fetched::find();
     if machine::wanted("picture") {
-        picture(&fetched, "realesr-animevideov3-x2", (640, 480));
-        picture(&fetched, "realesr-animevideov3-x4", (640, 480));
-        picture(&fetched, "realesrgan-x4plus-anime", (256, 192));
+        picture(&fetched, "realesr-animevideov3-x2", (320, 240));
+        picture(&fetched, "realesr-animevideov3-x4", (320, 240));
+        picture(&fetched, "realesrgan-x4plus-anime", (128, 96));
     }
     if machine::wanted("clip") {
         clip(&fetched);
@@ -159,7 +159,7 @@ fn clip(fetched: &Fetched) {
     const ROUNDS: usize = 3;
     let source = made(
         "clip.mp4",
-        "testsrc2=size=128x72:rate=25:duration=8",
+        "testsrc2=size=96x54:rate=25:duration=8",
         &["-c:v", "libx264", "-qp", "10", "-pix_fmt", "yuv420p"],
     );
     let job = format!(
@@ -192,7 +192,7 @@ fn clip(fetched: &Fetched) {
         second.push(seconds[0] / seconds[1]);
         alone.push(seconds[2] / seconds[1]);
     }
-    head("200 frames of 128 × 72 with `realesr-animevideov3-x2`, from the job file to the video");
+    head("200 frames of 96 × 54 with `realesr-animevideov3-x2`, from the job file to the video");
     for ((slots, processors), series) in settings.iter().zip(&took) {
         let threads = processors / slots;
         line(&format!("slots: {slots}, threads of each: {threads}"), series, "s", "");
