@@ -1,6 +1,6 @@
 //! The pictures on this machine that a pattern or a folder stands for.
 
-use pictor_tasks::media::{Media, frames_of_names, matches};
+use pictor_tasks::media::{folder_and_pattern, frames_of_names, is_of_sequence};
 use pictor_tasks::message::FileRef;
 use pictor_tasks::range::Ranges;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,7 @@ impl Sequence {
     /// Finds the pictures of a pattern (`frames/*.png`, `frames/%04d.png`) or a folder. The error is a
     /// sentence for whoever wrote it.
     pub fn find(path: &Path) -> Result<Self, String> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-        let pattern = path.extension().map(|_| name);
-        let folder = if pattern.is_some() { path.parent().unwrap_or(path) } else { path };
+        let (folder, pattern) = folder_and_pattern(path);
         let unreadable = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 format!("the folder {} does not exist", folder.display())
@@ -31,11 +29,8 @@ impl Sequence {
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let wanted = match pattern {
-                Some(pattern) => matches(pattern, &name),
-                None => matches!(Media::of(&name), Some(Media::Picture(_))),
-            };
-            if let Some(meta) = wanted.then(|| std::fs::metadata(entry.path()).ok()).flatten()
+            if is_of_sequence(pattern, &name)
+                && let Ok(meta) = std::fs::metadata(entry.path())
                 && meta.is_file()
             {
                 files.push((name, meta.len()));

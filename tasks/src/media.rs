@@ -2,6 +2,7 @@
 
 use crate::body::ImageFormat;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// File extensions of videos.
 const VIDEOS: [&str; 10] = ["mp4", "mov", "mkv", "webm", "avi", "m4v", "mpg", "mpeg", "ts", "mxf"];
@@ -50,9 +51,24 @@ fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?']) || name.split('%').skip(1).any(number)
 }
 
+/// The folder of a sequence, and what the names of its files must be like: `frames/*.png` has both,
+/// `frames` and `shot.v2/` are only folders.
+pub fn folder_and_pattern(path: &Path) -> (&Path, Option<&str>) {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name.filter(|name| is_pattern(name)) {
+        Some(pattern) => (path.parent().unwrap_or(path), Some(pattern)),
+        None => (path, None),
+    }
+}
+
+/// Whether a file in the folder of a sequence, by its name, is one of its pictures.
+pub fn is_of_sequence(pattern: Option<&str>, name: &str) -> bool {
+    matches!(Media::of(name), Some(Media::Picture(_))) && pattern.is_none_or(|p| matches(p, name))
+}
+
 /// Whether a file's name is one of those that a pattern stands for: `*` is any text, `?` any character,
 /// `%d` a number and `%04d` one of at least four digits.
-pub fn matches(pattern: &str, name: &str) -> bool {
+fn matches(pattern: &str, name: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return name.is_empty() };
     let rest = &pattern[first.len_utf8()..];
     if first == '*' {
@@ -118,6 +134,24 @@ mod tests {
             assert_eq!(Media::of(path), media, "{path}");
         }
         assert_eq!(stem("in/city.v2.mp4"), "city.v2");
+    }
+
+    #[test]
+    fn the_pictures_of_a_sequence_are_known_by_their_names() {
+        for (path, folder, taken) in [
+            ("in/*.png", "in", ["a_1.png"].as_slice()),
+            ("in/*", "in", &["a_1.png", "b.jpg"]),
+            ("in/*.*", "in", &["a_1.png", "b.jpg"]),
+            ("in/a_%d.png", "in", &["a_1.png"]),
+            ("in", "in", &["a_1.png", "b.jpg"]),
+            // Many folders of films end in a version.
+            ("in/shot.v002/", "in/shot.v002/", &["a_1.png", "b.jpg"]),
+        ] {
+            let (found, pattern) = folder_and_pattern(Path::new(path));
+            let names = ["a_1.png", "b.jpg", "notes.txt"];
+            let names = names.into_iter().filter(|name| is_of_sequence(pattern, name));
+            assert_eq!((found, names.collect::<Vec<_>>().as_slice()), (Path::new(folder), taken));
+        }
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use super::info::{Info, info};
 use crate::cache::Kept;
 use crate::task::{TaskContext, failure};
-use pictor_tasks::body::ImageFormat;
-use pictor_tasks::media::{Media, matches};
+use pictor_tasks::media::{Media, folder_and_pattern, is_of_sequence};
 use pictor_tasks::message::{Failure, FailureKind, Input};
 use pictor_tasks::space::Value;
 use std::path::{Path, PathBuf};
@@ -28,7 +27,7 @@ pub(crate) async fn files_of(ctx: &TaskContext, name: &str) -> Result<Files, Fai
     };
     let packed = kept.as_ref().and_then(|kept| kept.path.parent().map(Path::to_path_buf));
     let (folder, pattern) = folder_and_pattern(&local);
-    let folder = packed.unwrap_or(folder);
+    let folder = packed.unwrap_or_else(|| folder.to_owned());
     let unreadable = |error: std::io::Error| {
         let message = format!("The folder {} cannot be read: {error}.", folder.display());
         failure(FailureKind::Storage, message)
@@ -37,11 +36,7 @@ pub(crate) async fn files_of(ctx: &TaskContext, name: &str) -> Result<Files, Fai
     for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let wanted = match &pattern {
-            Some(pattern) => matches(pattern, name),
-            None => extension(&path).and_then(|e| ImageFormat::of_extension(&e)).is_some(),
-        };
-        if wanted && path.is_file() {
+        if is_of_sequence(pattern, name) && path.is_file() {
             paths.push(path);
         }
     }
@@ -51,19 +46,6 @@ pub(crate) async fn files_of(ctx: &TaskContext, name: &str) -> Result<Files, Fai
         return Err(failure(FailureKind::Invalid, message));
     }
     Ok(Files { paths, _kept: kept })
-}
-
-/// `frames/*.png` is a folder and a pattern, `frames` only a folder.
-fn folder_and_pattern(path: &Path) -> (PathBuf, Option<String>) {
-    if extension(path).is_none() {
-        return (path.to_owned(), None);
-    }
-    let pattern = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    (path.parent().unwrap_or(Path::new(".")).to_owned(), pattern)
-}
-
-fn extension(path: &Path) -> Option<String> {
-    path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase)
 }
 
 /// The picture that a task works on.

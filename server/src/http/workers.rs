@@ -57,8 +57,9 @@ pub struct Inventory {
     /// Words that its operator gave to the machine. One that is there twice counts once.
     #[schema(value_type = Vec<String>)]
     pub labels: BTreeSet<String>,
-    /// Networks that it holds, by name.
+    /// Networks that it holds, by name. One that is there twice counts once.
     #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     pub models: BTreeSet<String>,
     /// Tasks that it does at a time.
     pub slots: u32,

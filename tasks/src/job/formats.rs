@@ -125,7 +125,7 @@ fn file_name(text: &str) -> Result<(), String> {
 fn media(text: &str) -> Result<(), String> {
     Media::of(text).map(drop).ok_or_else(|| {
         "expected a picture (.png, .jpg, .webp, .tif, .exr), a pattern such as `frames/*.png` or \
-         `frames/%04d.png`, a folder, or a video (.mp4, .mov, .mkv, .webm, .avi, ...)"
+         `frames/%04d.png`, a folder (`shot.v2/` if its name has a dot), or a video (.mp4, .mov, .mkv, .webm, .avi, ...)"
             .to_owned()
     })
 }
