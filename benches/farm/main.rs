@@ -183,7 +183,7 @@ async fn questions(services: &Services) {
     let show = format!("/v1/runs/{run}");
     // A step, a state and a value: what somebody asks for who looks for something.
     let page = format!("{show}/tasks?step=render&state=succeeded&dim.tile=3&limit=100");
-    let (mut shown, mut pages) = <(Series, Series)>::default();
+    let (mut shown, mut pages, mut alive) = <(Series, Series, Series)>::default();
     let mut tick = interval(Duration::from_millis(25));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -197,6 +197,10 @@ async fn questions(services: &Services) {
         let (seconds, answer) = timed(&farm, &page).await;
         assert!(answer["items"].is_array(), "{answer}");
         pages.push(seconds * 1e3);
+        let started = Instant::now();
+        let answer = farm.request(Method::GET, "/healthz").send().await;
+        assert!(answer.expect("the server answers").status().is_success());
+        alive.push(started.elapsed().as_secs_f64() * 1e3);
     }
     assert!(shown.len() > 50, "the run was over after {} questions", shown.len());
     for (what, series) in [("GET of the run", &shown), ("GET of 100 of its tasks", &pages)] {
@@ -204,6 +208,8 @@ async fn questions(services: &Services) {
         let remark = format!("p99 {p99:.1} ms, {}", verdict(p99 < 20.0, "< 20 ms"));
         line(&format!("{what} while it runs"), series, "ms", &remark);
     }
+    let remark = format!("p99 {:.1} ms", alive.percentile(99));
+    line("floor: `/healthz`, which asks nobody, while it runs", &alive, "ms", &remark);
 }
 
 async fn timed(farm: &Served, path: &str) -> (f64, Json) {

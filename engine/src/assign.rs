@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Work in one message, at most, for tasks that take no time.
-const MAX_BUNDLE: u32 = 1024;
+const MAX_BUNDLE: u32 = 512;
 /// A bundle grows towards this much work.
 const BUNDLE_MS: f64 = 2_000.0;
 /// Waiting raises a run's priority by one each hour, up to this much.

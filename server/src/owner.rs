@@ -17,8 +17,8 @@ use tracing::{debug, error, warn};
 
 /// Messages that are folded before a commit, at most.
 const BATCH: usize = 256;
-/// Rows after which a batch is large enough. Whoever asks waits for the commit of two batches at worst.
-const ROWS: usize = 1024;
+/// Rows after which a batch is large enough. Whoever asks waits for the commit of one.
+const ROWS: usize = 512;
 /// How often leases and deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause before a commit is tried again that storage could not do.
@@ -155,6 +155,7 @@ impl Owner {
             while let Ok(command) = self.commands.try_recv() {
                 commands.push(command);
             }
+            let commands = self.answer_first(commands);
             let (mut fx, mut after) = (Effects::default(), After::default());
             let now_ms = (self.now_ms)();
             let drained = self.fold(&mut batch, now_ms, &mut fx, &mut after);
@@ -182,6 +183,18 @@ impl Owner {
                 return Ok(());
             }
         }
+    }
+
+    /// Answers the questions that no order stands before: everything folded so far is committed, so they
+    /// need not wait for the next commit. The others come after what they were asked after.
+    fn answer_first(&self, commands: Vec<Command>) -> impl Iterator<Item = Command> + use<> {
+        let mut commands = commands.into_iter().peekable();
+        while let Some(Command::Ask(question)) =
+            commands.next_if(|command| matches!(command, Command::Ask(_)))
+        {
+            question(&self.engine);
+        }
+        commands
     }
 
     /// What can be said and done only after the commit. `true`: the loop is to end.
