@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// Trees of the scene that takes long to load.
-const TREES: &str = "8000";
+const TREES: &str = "18000";
 
 fn main() {
     if !machine::measures() {

@@ -1,11 +1,16 @@
 //! What Postgres and RabbitMQ themselves allow, with the durability that the farm has.
 
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions};
 use lapin::options::{ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, PublisherConfirm,
+};
+use pictor_benches::floor;
 use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// One-row commits to a Postgres table.
@@ -29,46 +34,124 @@ impl Commits {
     }
 }
 
-/// Messages from one connection to another over a durable queue.
+/// One end of a durable queue's traffic: it sends persistent messages to one queue and takes from another.
+struct End {
+    channel: Channel,
+    to: &'static str,
+    from: Consumer,
+    // Closed when it is dropped.
+    _connection: Connection,
+}
+
+impl End {
+    async fn open(url: &str, to: &'static str, from: &'static str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await;
+        let connection = connection.expect("the broker answers");
+        let channel = connection.create_channel().await.expect("the broker works");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("the broker works");
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        for queue in [to, from] {
+            let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+            declared.await.expect("the broker works");
+        }
+        let receiver = connection.create_channel().await.expect("the broker works");
+        let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
+        let from = receiver.basic_consume(from.into(), "".into(), options, table).await;
+        Self { channel, to, from: from.expect("the broker works"), _connection: connection }
+    }
+
+    /// Hands a message to the broker. The confirm comes later.
+    async fn send(&self) -> PublisherConfirm {
+        let persistent = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions::default();
+        let sent = self.channel.basic_publish(
+            "".into(),
+            self.to.into(),
+            options,
+            &[b'x'; 300],
+            persistent,
+        );
+        sent.await.expect("the broker works")
+    }
+
+    async fn receive(&mut self) -> Delivery {
+        self.from.next().await.expect("the broker works").expect("the broker works")
+    }
+}
+
+async fn acknowledge(delivery: &Delivery) {
+    delivery.ack(BasicAckOptions::default()).await.expect("the broker works");
+}
+
+/// Messages from one connection to another.
 pub(crate) struct Trips {
-    from: Channel,
-    to: Consumer,
-    // Closed when they are dropped.
-    _connections: [Connection; 2],
+    sender: End,
+    receiver: End,
 }
 
 impl Trips {
     pub(crate) async fn open(url: &str) -> Self {
-        let connect = || Connection::connect(url, ConnectionProperties::default());
-        let sender = connect().await.expect("the broker answers");
-        let receiver = connect().await.expect("the broker answers");
-        let from = sender.create_channel().await.expect("the broker works");
-        from.confirm_select(ConfirmSelectOptions::default()).await.expect("the broker works");
-        let channel = receiver.create_channel().await.expect("the broker works");
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare("floor".into(), options, FieldTable::default()).await;
-        declared.expect("the broker works");
-        let options = BasicConsumeOptions::default();
-        let to = channel.basic_consume("floor".into(), "".into(), options, FieldTable::default());
-        let to = to.await.expect("the broker works");
-        Self { from, to, _connections: [sender, receiver] }
+        let sender = End::open(url, "floor", "nothing").await;
+        Self { sender, receiver: End::open(url, "nothing", "floor").await }
     }
 
     /// From the publication of a persistent message to its arrival, in seconds. It is confirmed and
     /// acknowledged before the next one.
     pub(crate) async fn trip(&mut self) -> f64 {
         let started = Instant::now();
-        let persistent = BasicProperties::default().with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
-        let confirm = self
-            .from
-            .basic_publish("".into(), "floor".into(), options, &[b'x'; 300], persistent)
-            .await
-            .expect("the broker works");
-        let delivery = self.to.next().await.expect("the broker works").expect("the broker works");
+        let confirm = self.sender.send().await;
+        let delivery = self.receiver.receive().await;
         let seconds = started.elapsed().as_secs_f64();
         confirm.await.expect("the broker works");
-        delivery.ack(BasicAckOptions::default()).await.expect("the broker works");
+        acknowledge(&delivery).await;
         seconds
+    }
+}
+
+/// A chain's hops with no engine and no worker: what has arrived is committed and answered, as an owner
+/// does, and what was assigned is reported, as a worker does. Broker and database work at the same time,
+/// on the same disk and processors, which commits and trips alone do not show.
+pub(crate) struct Relay {
+    owner: End,
+    worker: JoinHandle<()>,
+}
+
+impl Relay {
+    pub(crate) async fn open(url: &str) -> Self {
+        let owner = End::open(url, "assignments", "reports").await;
+        let mut end = End::open(url, "reports", "assignments").await;
+        let worker = tokio::spawn(async move {
+            loop {
+                let assignment = end.receive().await;
+                let confirm = end.send().await;
+                confirm.await.expect("the broker works");
+                acknowledge(&assignment).await;
+            }
+        });
+        Self { owner, worker }
+    }
+
+    /// So many hops; seconds.
+    pub(crate) async fn hops(&mut self, store: &mut floor::Commits, count: u32) -> f64 {
+        let started = Instant::now();
+        let mut confirm = self.owner.send().await;
+        for hop in 1..=count {
+            let report = self.owner.receive().await;
+            store.commit(1).await;
+            confirm.await.expect("the broker works");
+            if hop == count {
+                acknowledge(&report).await;
+                break;
+            }
+            confirm = self.owner.send().await;
+            acknowledge(&report).await;
+        }
+        started.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.worker.abort();
     }
 }

@@ -4,7 +4,7 @@
 mod floors;
 mod served;
 
-use floors::{Commits, Trips};
+use floors::{Commits, Relay, Trips};
 use pictor_benches::floor;
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{jobs, machine};
@@ -97,23 +97,23 @@ async fn chain(services: &Services) {
     let mut commits = Commits::open(&services.postgres.database()).await;
     let mut store = floor::Commits::open_at(&services.postgres.database()).await;
     let mut trips = Trips::open(&services.rabbit.vhost().amqp_url).await;
+    let mut relay = Relay::open(&services.rabbit.vhost().amqp_url).await;
     let (mut hop, mut commit, mut trip) = <(Series, Series, Series)>::default();
-    let (mut stored, mut ratio, mut bare_ratio) = <(Series, Series, Series)>::default();
+    let (mut stored, mut bare) = <(Series, Series)>::default();
+    let (mut ratio, mut plain_ratio, mut bare_ratio) = <(Series, Series, Series)>::default();
     for round in 0..2 * RUNS {
-        let (mut hop_ms, mut commit_ms, mut trip_ms, mut stored_ms) = (0.0, 0.0, 0.0, 0.0);
-        for turn in 0..4 {
+        let [mut hop_ms, mut commit_ms, mut trip_ms, mut stored_ms, mut bare_ms] = [0.0; 5];
+        for turn in 0..5 {
             // Who begins changes: the disk has other users.
-            match (turn + round) % 4 {
-                0 => {
-                    let (run, _) = farm.run(&jobs::chain(HOPS)).await;
-                    hop_ms = farm.pace_ms(&run).await;
-                }
-                1 => {
+            match (turn + round) % 5 {
+                0 => hop_ms = farm.pace_ms(&jobs::chain(HOPS)).await,
+                1 => bare_ms = relay.hops(&mut store, HOPS).await * 1e3 / f64::from(HOPS),
+                2 => {
                     for _ in 0..HOPS {
                         commit_ms += commits.commit().await * 1e3 / f64::from(HOPS);
                     }
                 }
-                2 => {
+                3 => {
                     for _ in 0..HOPS {
                         stored_ms += store.commit(1).await * 1e3 / f64::from(HOPS);
                     }
@@ -129,17 +129,21 @@ async fn chain(services: &Services) {
         commit.push(commit_ms);
         trip.push(trip_ms);
         stored.push(stored_ms);
+        bare.push(bare_ms);
         ratio.push(hop_ms / (stored_ms + 2.0 * trip_ms));
-        bare_ratio.push(hop_ms / (commit_ms + 2.0 * trip_ms));
+        plain_ratio.push(hop_ms / (commit_ms + 2.0 * trip_ms));
+        bare_ratio.push(hop_ms / bare_ms);
     }
     head("Farm: a chain of 100 tasks: one hop");
     line("hop", &hop, "ms", "");
     line("floor: one row, one commit through the store", &stored, "ms", "");
     show_floors(&commit, &trip);
+    line("floor: the same messages and commits in turn, with nothing around", &bare, "ms", "");
     let met = ratio.median() <= 1.3;
     let what = "hop ÷ (one commit through the store + two messages)";
     line(what, &ratio, "×", &verdict(met, "≤ 1.3"));
-    line("hop ÷ (one commit of a plain row + two messages)", &bare_ratio, "×", "");
+    line("hop ÷ (one commit of a plain row + two messages)", &plain_ratio, "×", "");
+    line("hop ÷ the same messages and commits in turn", &bare_ratio, "×", "");
 }
 
 /// The answer to the submission of a million tasks. No worker is there that would begin with them.

@@ -33,9 +33,9 @@ const WARM: usize = 8;
 pub(crate) struct BundleSize(u32);
 
 impl BundleSize {
-    /// One, until durations are known; tasks that do nothing start at 512.
+    /// One, until durations are known; tasks that do nothing are as many as can be.
     pub(crate) fn first(body: &Body) -> Self {
-        Self(if is_instant(body) { 512 } else { 1 })
+        Self(if is_instant(body) { MAX_BUNDLE } else { 1 })
     }
 
     /// A bundle of `tasks` is done: the next may be twice as large.

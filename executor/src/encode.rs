@@ -6,6 +6,7 @@ mod source;
 use crate::artifacts::storage_failure;
 use crate::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::task::{TaskContext, failure};
+use crate::video::frames_done;
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input, Products};
 use source::Source;
@@ -56,14 +57,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     };
     command.arg(&video).current_dir(&ctx.scratch);
     let count = pictures.len();
-    let mut on_line = |line: &str| {
-        if let Some(done) = line.strip_prefix("frame=").and_then(|n| n.trim().parse().ok()) {
-            let done: usize = done;
-            let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
-            ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
-        }
-        false
-    };
+    let mut on_line = frames_done(ctx, count);
     let status = run_program(ctx, &mut command, &mut on_line).await?;
     if !status.success() {
         return Err(program_failure(ctx, "ffmpeg", status));

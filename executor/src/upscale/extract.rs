@@ -4,7 +4,7 @@ use super::info::{Info, info};
 use super::original::files_of;
 use crate::process::{program_failure, run as run_program};
 use crate::task::{TaskContext, failure};
-use crate::video::Video;
+use crate::video::{Video, frames_done};
 use pictor_tasks::body::Extract;
 use pictor_tasks::message::{Failure, FailureKind, Products};
 use pictor_tasks::space::Value;
@@ -96,15 +96,7 @@ async fn extract(
     command.args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-compression_level", "1"]);
     command.args(["-f", "image2", "-frame_pts", "1", "-progress", "pipe:1", "%d.png"]);
     command.current_dir(&folder);
-    let count = wanted.len();
-    let mut on_line = |line: &str| {
-        if let Some(done) = line.strip_prefix("frame=").and_then(|n| n.trim().parse().ok()) {
-            let done: usize = done;
-            let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
-            ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
-        }
-        false
-    };
+    let mut on_line = frames_done(ctx, wanted.len());
     let status = run_program(ctx, &mut command, &mut on_line).await?;
     let file = |(number, time): &(i64, i64)| {
         let path = folder.join(format!("{}.png", time - first));

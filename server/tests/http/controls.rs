@@ -1,6 +1,9 @@
 //! Pause, resume, cancel, retry, reset, priority.
 
 use crate::farm::{FILMS, Farm};
+use pictor_engine::{Run, RunState};
+use pictor_tasks::history::{Control, Event};
+use pictor_tasks::message::RunId;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
@@ -44,6 +47,31 @@ async fn a_run_is_paused_resumed_given_a_priority_and_cancelled() {
     }
     patch(json!({ "priority": 7 })).await.refused(409, "run_is_over");
     farm.post("/v1/runs/nobody/pause", &Json::Null).await.refused(404, "not_found");
+    farm.stop().await;
+}
+
+/// Questions need not wait for a commit, unless an order came before them.
+#[tokio::test]
+async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
+    let farm = Farm::idle().await;
+    let run = RunId(farm.submit(&farm.admin, FILMS).await.into());
+    let mut before = RunState::Running;
+    for (id, event, after) in
+        [(1, Event::Paused, RunState::Paused), (2, Event::Resumed, RunState::Running)]
+    {
+        let state = || {
+            let run = run.clone();
+            farm.owner.ask(move |engine| engine.run(&run).map(Run::state))
+        };
+        let order = farm.owner.control(run.clone(), Control { id, event });
+        // They stand in the owner's line in this order.
+        let (first, new, second) = tokio::join!(state(), order, state());
+        assert_eq!(
+            (first.unwrap(), new.unwrap(), second.unwrap()),
+            (Some(before), true, Some(after))
+        );
+        before = after;
+    }
     farm.stop().await;
 }
 
