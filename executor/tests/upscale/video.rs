@@ -3,7 +3,7 @@
 use crate::farm::Farm;
 use crate::job::{axis, brief, farm, input, task};
 use pictor_tasks::body::{Body, Encode, Extract, Probe};
-use pictor_tasks::message::{Bound, Input, Products};
+use pictor_tasks::message::{Bound, Input, Output, Products};
 use pictor_tasks::space::Values;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,6 +69,61 @@ async fn extract(
     task(farm, brief, segment, vec![info.clone()]).await.unwrap()
 }
 
+/// A video of these pictures, with what the source has besides.
+async fn encode(farm: &mut Farm, source: &Path, file: &str, inputs: Vec<Input>) -> PathBuf {
+    let body = Encode {
+        file: file.into(),
+        fps: None,
+        codec: None,
+        quality: None,
+        source: Some(source.display().to_string()),
+        keep_audio: None,
+        allow_gaps: false,
+    };
+    let brief = brief("encode", Body::Encode(body), Some(source), Vec::new());
+    let products = task(farm, brief, 0, inputs).await.unwrap();
+    farm.artifact(&products.outputs[0])
+}
+
+/// A telephone writes what its sensor sees, and which side is up.
+#[tokio::test]
+async fn a_turned_video_becomes_an_upright_one() {
+    let mut farm = farm();
+    let folder = farm.folder.path().to_owned();
+    let source = "-f lavfi -i testsrc2=size=96x64:rate=10:duration=0.5 -c:v libx264 -qp 0";
+    run(&folder, "ffmpeg", &format!("-v error {source} -pix_fmt yuv444p flat.mp4"));
+    for (degrees, size) in [(90, (64, 96)), (180, (96, 64)), (270, (64, 96))] {
+        let name = format!("turned-{degrees}.mp4");
+        let turned =
+            format!("-v error -i flat.mp4 -c copy -metadata:s:v:0 rotate={degrees} {name}");
+        run(&folder, "ffmpeg", &turned);
+        run(&folder, "ffmpeg", &format!("-v error -y -i {name} -frames:v 1 upright.png"));
+        let source = folder.join(&name);
+        let (frames, info) = probe(&mut farm, &source).await;
+        let products = extract(&mut farm, &source, (&frames, &info), 0).await;
+        assert_eq!(products.outputs.len(), 5);
+        let first = image::open(farm.artifact(&products.outputs[0])).unwrap().to_rgb8();
+        let upright = image::open(folder.join("upright.png")).unwrap().to_rgb8();
+        assert_eq!((first.dimensions(), upright.dimensions()), (size, size), "{degrees}");
+        let differ = first.as_raw().iter().zip(upright.as_raw()).map(|(a, b)| a.abs_diff(*b));
+        let sum: u64 = differ.map(u64::from).sum();
+        assert!(sum < 3 * u64::from(size.0 * size.1), "{degrees}: it is turned the wrong way");
+        let picture = |(number, output): (u32, &Output)| {
+            let output = Output { name: "image".into(), ..output.clone() };
+            input("stitch", format!("frame={}", number + 1), number, &output)
+        };
+        let mut inputs: Vec<Input> = (0..).zip(&products.outputs).map(picture).collect();
+        inputs.push(info);
+        let made = encode(&mut farm, &source, "made.mp4", inputs).await;
+        let shown = "-v error -select_streams v -show_entries stream=width,height:stream_side_data";
+        let name = made.file_name().unwrap().to_str().unwrap();
+        let streams =
+            run(made.parent().unwrap(), "ffprobe", &format!("{shown} -of csv=p=0 {name}"));
+        // Nothing says that a player is to turn it once more.
+        assert_eq!(streams.trim().trim_end_matches(','), format!("{},{}", size.0, size.1));
+    }
+}
+
 #[tokio::test]
 async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
     let mut farm = farm();
@@ -100,19 +155,8 @@ async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
             }
         }
         assert_eq!(pictures.len(), before.len(), "{name}");
-        let body = Encode {
-            file: result.into(),
-            fps: None,
-            codec: None,
-            quality: None,
-            source: Some(source.display().to_string()),
-            keep_audio: None,
-            allow_gaps: false,
-        };
         pictures.push(info);
-        let brief = brief("encode", Body::Encode(body), Some(&source), Vec::new());
-        let products = task(&mut farm, brief, 0, pictures).await.unwrap();
-        let made = farm.artifact(&products.outputs[0]);
+        let made = encode(&mut farm, &source, result, pictures).await;
         let after = times(&made);
         assert_eq!(before.len(), after.len(), "{result}");
         let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
