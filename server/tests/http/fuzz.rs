@@ -60,7 +60,7 @@ async fn farm() -> Farm {
 #[tokio::test]
 async fn people_find_the_api_as_it_is_described() {
     let farm = farm().await;
-    let seconds = if soaks() { 600 } else { 10 };
+    let seconds = if soaks() { 600 } else { 20 };
     fuzz(&farm, (&farm.admin, 0), ["--exclude-tag", "machines"], seconds).await;
     farm.stop().await;
 }
