@@ -19,7 +19,7 @@ pub(super) const MODELS: [&str; 5] = [
     "realesrgan-x4plus-anime",
 ];
 
-/// ONNX Runtime. One version, so that all workers of a farm compute the same; later ones (1.30, not yet
+/// ONNX Runtime. One version, so that all workers of a farm have the same; later ones (1.30, not yet
 /// 1.28) hold telemetry that only a variable of the environment turns off.
 const RUNTIME: &str = "onnxruntime==1.23.2";
 
