@@ -19,7 +19,7 @@ fn whatever_dies_every_task_succeeds_once_and_every_output_is_there() {
     let faults = storm::sequence(Duration::from_secs(if soak() { 180 } else { 25 }));
     let mut farm = Farm::start_with_services(&[2, 2, 2]);
     let executed = farm.place.path("executed");
-    let run = farm.api.submit(&job::text(&executed, soak()));
+    let run = farm.api.submit(&job::text(&executed));
     let executions = || std::fs::read_to_string(&executed).unwrap_or_default().lines().count();
     until("programs are at work", || executions() >= 3);
     storm::rage(&mut farm, &faults, executions);

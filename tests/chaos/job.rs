@@ -1,20 +1,26 @@
 //! The job of the chaos test: 2,000 tasks of mixed length whose results are known beforehand.
 
+use crate::support::soak;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
 pub(crate) const TASKS: usize = 2_000;
-const WRITES: u32 = 600;
 const GROUP: u32 = 20;
 const SLOW: u32 = 12;
 
+/// Tasks that write a file each.
+fn writes() -> u32 {
+    if soak() { 600 } else { 300 }
+}
+
 /// The job file. Every execution of a program adds a line to the file `executed`.
-pub(crate) fn text(executed: &Path, soak: bool) -> String {
+pub(crate) fn text(executed: &Path) -> String {
+    let writes = writes();
     let executed = executed.display();
     // Enough for the whole storm, which meets tasks of every kind. A worker claims after 5 s.
-    let (count, long, short) = if soak { (30, "6s", "1.2") } else { (20, "1500ms", "0.1") };
-    let ticks = TASKS - (WRITES + WRITES / GROUP + count + SLOW + 1) as usize;
+    let (count, long, short) = if soak() { (30, "6s", "1.2") } else { (20, "1500ms", "0.1") };
+    let ticks = TASKS - (writes + writes / GROUP + count + SLOW + 1) as usize;
     format!(
         "pictor: v1
 name: chaos
@@ -22,7 +28,7 @@ dims:
   t: {{ count: {ticks} }}
   l: {{ count: {count} }}
   s: {{ count: {SLOW} }}
-  i: {{ count: {WRITES} }}
+  i: {{ count: {writes} }}
   g: {{ of: i, size: {GROUP} }}
 steps:
 - {{ name: tick, over: [t], noop: {{ duration: 20ms }} }}
@@ -71,18 +77,18 @@ pub(crate) fn results() -> BTreeMap<String, String> {
         numbers.sort_unstable();
         lines(&numbers)
     };
-    let mut files = BTreeMap::from([("all.txt".to_owned(), folded(0..WRITES))]);
+    let mut files = BTreeMap::from([("all.txt".to_owned(), folded(0..writes()))]);
     files.extend((0..SLOW).map(|s| (format!("slow/{s}.txt"), lines(&[s]))));
-    files.extend((0..WRITES).map(|i| {
+    files.extend((0..writes()).map(|i| {
         let all: Vec<u32> = (0..=i).collect();
         (format!("write/{i}.txt"), lines(&all))
     }));
     let fold = |g| (format!("fold/{g}.txt"), folded(g * GROUP..(g + 1) * GROUP));
-    files.extend((0..WRITES / GROUP).map(fold));
+    files.extend((0..writes() / GROUP).map(fold));
     files
 }
 
 /// How many executions of programs an undisturbed run has.
 pub(crate) fn programs() -> usize {
-    (WRITES + WRITES / GROUP + SLOW + 1) as usize
+    (writes() + writes() / GROUP + SLOW + 1) as usize
 }

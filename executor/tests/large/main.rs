@@ -62,7 +62,7 @@ impl Peak {
 async fn a_huge_picture_needs_little_memory() {
     let soak = std::env::var_os("PICTOR_SOAK").is_some_and(|value| value == "1");
     let (size, pixels, limit) =
-        if soak { ((30_000, 30_000), 1000, 1500) } else { ((8000, 1000), 250, 500) };
+        if soak { ((30_000, 30_000), 1000, 1500) } else { ((6000, 1000), 200, 500) };
     let mut farm = farm();
     let source = farm.folder.path().join("huge.png");
     gradient(&source, size);

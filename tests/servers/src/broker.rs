@@ -8,12 +8,19 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 /// Debian's. The wrapper in `/usr/sbin` would switch users and could start a broker of the system.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// What each version of it is made of, and what Erlang is.
+const LIBRARIES: &str = "/usr/lib/rabbitmq/lib";
+const ERLANG: &str = "/usr/lib/erlang/lib";
+/// Folders of an instance, see [`link_modules`].
+const PLUGINS: &str = "plugin-folders";
+const MODULES: &str = "modules";
 /// The user with all rights everywhere.
 const ADMIN: &str = "pictor";
 
@@ -167,6 +174,7 @@ impl Server for Settings {
         fs::write(folder.join("advanced.config"), format!("[{{rabbit, [{terms}]}}].\n"))?;
         fs::write(folder.join("environment"), "")?;
         fs::write(folder.join("plugins"), "[rabbitmq_management].\n")?;
+        link_modules(&folder.join(PLUGINS), &folder.join(MODULES))?;
         Ok(settings)
     }
 
@@ -178,6 +186,7 @@ impl Server for Settings {
             ("RABBITMQ_CONFIG_FILE", "rabbitmq.conf"),
             ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", "plugins"),
+            ("RABBITMQ_PLUGINS_DIR", PLUGINS),
             ("RABBITMQ_MNESIA_BASE", "data"),
             ("RABBITMQ_LOG_BASE", "logs"),
         ] {
@@ -192,8 +201,11 @@ impl Server for Settings {
         // processor from whoever the broker waits for.
         command.env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} \
-             +sbwt none +sbwtdcpu none +sbwtdio none",
+            format!(
+                "-pa {} -start_epmd false -kernel inet_dist_use_interface {{127,0,0,1}} \
+                 +sbwt none +sbwtdcpu none +sbwtdio none",
+                folder.join(MODULES).display()
+            ),
         );
         command.env("RABBITMQ_LOGS", "-");
         // The script becomes the broker instead of starting it as a child, so the keeper knows the broker.
@@ -207,4 +219,35 @@ impl Server for Settings {
         stream.read_exact(&mut [0; 8])?;
         self.manage("GET", "/api/overview", "").map(drop)
     }
+}
+
+/// A broker looks for each of its thousand modules in one folder after the other, and there are more than a
+/// hundred. With the plugins that it needs and nothing else, and one folder of all modules to look in first, it
+/// starts in half the time.
+fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
+    fs::create_dir(plugins)?;
+    fs::create_dir(modules)?;
+    for version in fs::read_dir(LIBRARIES)? {
+        for plugin in fs::read_dir(version?.path().join("plugins"))? {
+            let plugin = plugin?;
+            let name = plugin.file_name();
+            let name = name.to_string_lossy();
+            let needed = ["prelaunch", "management", "web_dispatch"];
+            let needed = needed.iter().any(|part| name.contains(part));
+            if needed || !name.starts_with("rabbitmq_") {
+                symlink(plugin.path(), plugins.join(&*name))?;
+            }
+        }
+    }
+    for library in fs::read_dir(ERLANG)?.chain(fs::read_dir(plugins)?) {
+        let Ok(files) = fs::read_dir(library?.path().join("ebin")) else { continue };
+        for file in files {
+            let file = file?.path();
+            if file.extension().is_some_and(|extension| extension == "beam") {
+                let link = modules.join(file.file_name().unwrap_or_default());
+                symlink(fs::canonicalize(&file)?, link)?;
+            }
+        }
+    }
+    Ok(())
 }
