@@ -14,6 +14,9 @@ use api::Api;
 use daemon::Daemon;
 use network::{Host, Network};
 use pictor_test_servers::{Postgres, RabbitMq, S3, Vhost};
+use std::ffi::OsStr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 
 /// So that a test that kills workers does not wait for the minute after which they are given up.
@@ -142,8 +145,22 @@ impl Farm {
         farm
     }
 
-    /// A further worker on a host of its own. Returns when the farm knows it.
+    /// A further worker on a host of its own, without Blender and the others that take a second to tell
+    /// their versions. Returns when the farm knows it.
     pub(crate) fn add_worker(&mut self, slots: u32) {
+        let programs = self.place.path("programs");
+        if !programs.exists() {
+            link_programs(&programs);
+        }
+        self.add(slots, programs.as_os_str());
+    }
+
+    /// As above, with every program of this machine.
+    pub(crate) fn add_renderer(&mut self, slots: u32) {
+        self.add(slots, &std::env::var_os("PATH").unwrap());
+    }
+
+    fn add(&mut self, slots: u32, path: &OsStr) {
         let name = format!("worker-{}", self.workers.len() + 1);
         let data = self.place.path(&name).display().to_string();
         let token = self.place.write("token", &self.token).display().to_string();
@@ -154,7 +171,8 @@ impl Farm {
         arguments.extend(["--server", &urls]);
         let arguments = arguments.into_iter().map(str::to_owned).collect();
         let log = self.place.path(&format!("{name}.log"));
-        let mut worker = Daemon::new(self.network.host(), arguments, log);
+        let path = path.to_str().unwrap();
+        let mut worker = Daemon::new(self.network.host(), arguments, log).env("PATH", path);
         worker.start();
         self.workers.push(worker);
         let count = self.workers.len();
@@ -222,6 +240,21 @@ impl Farm {
             }
         }
         found
+    }
+}
+
+/// A folder of all programs of this machine but those that a worker asks for their versions.
+fn link_programs(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for program in std::env::split_paths(&path).flat_map(std::fs::read_dir).flatten().flatten() {
+        let name = program.file_name();
+        let asked = ["blender", "ffmpeg", "ffprobe", "python3"].iter().any(|it| name == **it);
+        let link = folder.join(&name);
+        if !asked && !link.exists() {
+            // What hangs in the air is no program.
+            let _ = symlink(program.path(), link);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The largest ONNX file in bytes.
@@ -194,7 +195,9 @@ impl Folder {
         let path = self.0.join(name);
         let mut write = || -> std::io::Result<()> {
             std::fs::create_dir_all(&self.0)?;
-            let mut part = tempfile::NamedTempFile::new_in(&self.0)?;
+            // Whoever may read the folder: workers under other users load the same models.
+            let readable = std::fs::Permissions::from_mode(0o666);
+            let mut part = tempfile::Builder::new().permissions(readable).tempfile_in(&self.0)?;
             std::io::copy(&mut content, &mut part)?;
             part.as_file().sync_all()?;
             part.persist(&path)?;

@@ -2,6 +2,7 @@
 
 use crate::{folder, runtime};
 use pictor_executor::models::{Folder, Manifest, ModelError, Origin};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 fn origin(name: &str) -> Origin {
@@ -43,6 +44,18 @@ fn the_five_public_models_are_imported() {
     let expected: Vec<_> =
         expected.map(|(name, s, f, c, digest)| (name.into(), s, f, c, digest.into())).into();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn models_are_for_everybody_who_may_read_files_of_ours() {
+    let (scratch, ours) = empty();
+    let known = folder().find("realesr-animevideov3-x2").unwrap();
+    let added = ours.add(&file_of(&folder(), &known), origin("shared"), &runtime()).unwrap();
+    let plain = scratch.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&file_of(&ours, &added)), mode(&plain));
+    assert_eq!(mode(&ours.path().join("shared.json")), mode(&plain));
 }
 
 #[test]
