@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh
-echo "Building pictor (the first time: about seven minutes on two processors)"
+echo "Building pictor (the first time: six to eight minutes on two processors)"
 ${CARGO:-cargo} build --locked
 ${MAKE:-make} --no-print-directory scenes
 pictor=${CARGO_TARGET_DIR:-target}/debug/pictor
