@@ -6,8 +6,10 @@ use pictor_benches::farm::Farm;
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{machine, runtime, say};
 use pictor_executor::models::Folder;
+use pictor_executor::{Programs, inventory};
 use pictor_tasks::worker::Inventory;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::available_parallelism;
@@ -94,8 +96,11 @@ fn cpus() -> u32 {
 async fn farm(name: &str, models: &Folder, slots: u32) -> Farm {
     let folder = machine::fresh_folder(name);
     let models = std::path::absolute(models.path()).expect("a path");
-    std::os::unix::fs::symlink(models, folder.join("models")).expect("the folder is empty");
-    Farm::start(&folder, Inventory { slots, ..Inventory::default() }).await
+    std::os::unix::fs::symlink(&models, folder.join("models")).expect("the folder is empty");
+    // Without the programs a video would wait for a worker that has them.
+    let (programs, wanted) = (Programs::default(), BTreeSet::from(["ffmpeg", "ffprobe"]));
+    let found = inventory::find(&folder, &programs, &wanted, &models).await;
+    Farm::start(&folder, Inventory { slots, ..found }).await
 }
 
 /// Something to look at, made by ffmpeg.
