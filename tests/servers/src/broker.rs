@@ -3,7 +3,7 @@
 use crate::http::{connect, request};
 use crate::instance::{free_port, secret, write_private};
 use crate::server::{Running, Server, sure};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -227,7 +227,7 @@ impl Server for Settings {
 fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
     fs::create_dir(plugins)?;
     fs::create_dir(modules)?;
-    for version in fs::read_dir(LIBRARIES)? {
+    for version in fs::read_dir(LIBRARIES).context(LIBRARIES)? {
         for plugin in fs::read_dir(version?.path().join("plugins"))? {
             let plugin = plugin?;
             let name = plugin.file_name();
@@ -239,7 +239,7 @@ fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
             }
         }
     }
-    for library in fs::read_dir(ERLANG)?.chain(fs::read_dir(plugins)?) {
+    for library in fs::read_dir(ERLANG).context(ERLANG)?.chain(fs::read_dir(plugins)?) {
         let Ok(files) = fs::read_dir(library?.path().join("ebin")) else { continue };
         for file in files {
             let file = file?.path();
