@@ -201,10 +201,10 @@ impl Server for Settings {
         // processor from whoever the broker waits for.
         command.env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            // In the folder of the instance, where the broker starts: its own path may have spaces.
             format!(
-                "-pa {} -start_epmd false -kernel inet_dist_use_interface {{127,0,0,1}} \
-                 +sbwt none +sbwtdcpu none +sbwtdio none",
-                folder.join(MODULES).display()
+                "-pa {MODULES} -start_epmd false -kernel inet_dist_use_interface {{127,0,0,1}} \
+                 +sbwt none +sbwtdcpu none +sbwtdio none"
             ),
         );
         command.env("RABBITMQ_LOGS", "-");
@@ -245,7 +245,10 @@ fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
             let file = file?.path();
             if file.extension().is_some_and(|extension| extension == "beam") {
                 let link = modules.join(file.file_name().unwrap_or_default());
-                symlink(fs::canonicalize(&file)?, link)?;
+                // Of two of a name the first is Erlang's own.
+                if !link.exists() {
+                    symlink(fs::canonicalize(&file)?, link)?;
+                }
             }
         }
     }
