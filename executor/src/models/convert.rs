@@ -22,6 +22,7 @@ pub(super) fn to_onnx(name: &str, graph: &Graph) -> Model {
             length(graph.output_channels),
             ["output_height", "output_width"],
         )],
+        ..onnx::Graph::default()
     })
 }
 

@@ -127,7 +127,7 @@ fn reads(graph: &Graph, node: &Node, axis: usize) -> Result<Reads, String> {
         "Conv" => convolution(graph, node, axis),
         "Pad" => {
             let name = node.input.get(1).ok_or("has no pads")?;
-            let pads = initializer(graph, name).and_then(Tensor::as_integers);
+            let pads = graph.constant(name).and_then(Tensor::as_integers);
             let before = pads.and_then(|pads| (pads.len() == 8).then(|| pads[2 + axis]));
             let before = bounded(before.ok_or("does not have constant pads of a picture")?)?;
             Ok(Reads { first: -before, last: -before, ..Reads::SAME })
@@ -141,17 +141,6 @@ fn reads(graph: &Graph, node: &Node, axis: usize) -> Result<Reads, String> {
         op if POINTWISE.contains(&op) => Ok(Reads::SAME),
         _ => Err("reads an unknown part of the picture".into()),
     }
-}
-
-fn initializer<'a>(graph: &'a Graph, name: &str) -> Option<&'a Tensor> {
-    let is_it = |tensor: &&Tensor| tensor.name == name;
-    let made_by =
-        |node: &&Node| node.op_type == "Constant" && node.output.iter().any(|o| o == name);
-    graph
-        .initializer
-        .iter()
-        .find(is_it)
-        .or_else(|| graph.node.iter().find(made_by)?.attribute("value")?.t.as_ref())
 }
 
 fn bounded(length: i64) -> Result<i64, String> {
@@ -169,7 +158,7 @@ fn convolution(graph: &Graph, node: &Node, axis: usize) -> Result<Reads, String>
         let values = node.attribute(name).map(|attribute| &attribute.ints);
         bounded(values.and_then(|values| values.get(axis)).copied().unwrap_or(default))
     };
-    let weights = node.input.get(1).and_then(|name| initializer(graph, name));
+    let weights = node.input.get(1).and_then(|name| graph.constant(name));
     let kernel = weights.and_then(|tensor| tensor.dims.get(2 + axis)).copied().unwrap_or(0);
     let (kernel, dilation) = (length("kernel_shape", kernel)?.max(1), length("dilations", 1)?);
     let (step, before) = (length("strides", 1)?.max(1), length("pads", 0)?);
@@ -179,7 +168,7 @@ fn convolution(graph: &Graph, node: &Node, axis: usize) -> Result<Reads, String>
 fn resize(graph: &Graph, node: &Node, axis: usize) -> Result<Reads, String> {
     // The second input was the scales before version 11, and is the region of interest since.
     let name = node.input.get(if node.input.len() == 2 { 1 } else { 2 });
-    let scales = name.and_then(|name| initializer(graph, name)).and_then(Tensor::as_floats);
+    let scales = name.and_then(|name| graph.constant(name)).and_then(Tensor::as_floats);
     let scale = scales.filter(|scales| scales.len() == 4).map(|scales| scales[2 + axis]);
     let scale = scale.ok_or("does not have constant scales of a picture")?;
     let (up, down) =
@@ -216,7 +205,7 @@ mod tests {
         let last = node.len().to_string();
         let value = |name: &str| vec![ValueInfo::picture(name, 3, ["h", "w"])];
         let (input, output) = (value("0"), value(&last));
-        field(&Graph { node, name: String::new(), initializer, input, output })
+        field(&Graph { node, initializer, input, output, ..Graph::default() })
     }
 
     fn node(op: &str, inputs: &[&str], attribute: Vec<Attribute>) -> Node {

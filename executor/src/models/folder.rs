@@ -296,7 +296,7 @@ fn measure_scale(model: &[u8], channels: u32, runtime: &Runtime) -> Result<u32, 
     let picture = Planar::zeros(channels, size).expect("a small picture");
     let mut net = Net::load(runtime, model, Device::Cpu(NonZero::<usize>::MIN))
         .map_err(|error| error.to_string())?;
-    let result = net.run(&picture).map_err(|error| error.to_string())?;
+    let result = net.run(&picture, [0, 0]).map_err(|error| error.to_string())?;
     let Resolution { width, height } = result.size();
     let scale = width / size.width;
     if result.channels() != channels {

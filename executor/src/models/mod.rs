@@ -11,6 +11,7 @@ mod folder;
 mod ncnn;
 mod net;
 mod onnx;
+mod operator;
 mod planar;
 mod tiling;
 mod wheel;

@@ -1,13 +1,13 @@
 //! Runs a network with ONNX Runtime, whose library is loaded when the worker starts: nothing is linked
 //! or built, and whoever has a GPU brings the library that fits it.
 
-use super::{ModelError, Planar};
+use super::{ModelError, Planar, Tile, operator};
 use ort::environment::Environment;
 use ort::ep;
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 use ort::value::TensorRef;
-use pictor_tasks::units::Resolution;
+use pictor_tasks::units::{Rect, Resolution};
 use std::fmt;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,8 @@ pub enum Device {
 pub struct Net {
     session: Session,
     options: Arc<RunOptions>,
+    /// Whether it computes rows and columns in pairs.
+    in_pairs: bool,
 }
 
 impl fmt::Debug for Net {
@@ -92,7 +94,15 @@ impl Net {
         let builder = Session::builder(&runtime.0).map_err(failed)?;
         let mut builder = Self::on(device, builder).map_err(failed)?;
         let options = Arc::new(RunOptions::new().map_err(failed)?);
-        Ok(Self { session: builder.commit_from_memory(model).map_err(failed)?, options })
+        let replaced =
+            matches!(device, Device::Cpu(_)).then(|| operator::replaced(model)).flatten();
+        if replaced.is_some() {
+            let domain = operator::domain().map_err(failed)?;
+            builder = builder.with_operators(domain).map_err(|error| failed(error.into()))?;
+        }
+        let session =
+            builder.commit_from_memory(replaced.as_deref().unwrap_or(model)).map_err(failed)?;
+        Ok(Self { session, options, in_pairs: replaced.is_some() })
     }
 
     /// What ends its runs.
@@ -113,8 +123,28 @@ impl Net {
         })
     }
 
-    /// Runs the network on a tile. The result has the network's scale.
-    pub fn run(&mut self, tile: &Planar) -> Result<Planar, ModelError> {
+    /// Runs the network on a tile whose first pixel is the one at column `x` and row `y` of its picture.
+    /// The result has the network's scale.
+    pub fn run(&mut self, tile: &Planar, [x, y]: [u32; 2]) -> Result<Planar, ModelError> {
+        let odd = [x % 2, y % 2];
+        if !self.in_pairs || odd == [0, 0] {
+            return self.run_whole(tile);
+        }
+        // Pairs have to be the picture's: one more column or row of anything, no further from the tile's
+        // core than the end of what the tile shows.
+        let Resolution { width, height } = tile.size();
+        let size = Resolution { width: width + odd[0], height: height + odd[1] };
+        let mut larger = Planar::zeros(tile.channels(), size)
+            .ok_or_else(|| ModelError::Runtime("run the model", "the tile is too large".into()))?;
+        let place = Rect { x0: odd[0], y0: odd[1], x1: size.width, y1: size.height };
+        larger.paste(Tile { window: place, core: place }, tile, 1);
+        let made = self.run_whole(&larger)?;
+        let scale = made.size().width / size.width;
+        let Resolution { width: x1, height: y1 } = made.size();
+        Ok(made.cut(Rect { x0: odd[0] * scale, y0: odd[1] * scale, x1, y1 }))
+    }
+
+    fn run_whole(&mut self, tile: &Planar) -> Result<Planar, ModelError> {
         let wrong = |what: String| ModelError::Runtime("run the model", what);
         let failed = |error: ort::Error| wrong(error.to_string());
         let Resolution { width, height } = tile.size();

@@ -1,7 +1,9 @@
 //! ONNX files: the part of their format that networks for upscaling use.
 //!
-//! ONNX is protobuf. Messages and fields have the names and numbers of `onnx.proto`; what is not
-//! declared here is skipped when a file is read.
+//! ONNX is protobuf. Messages and fields have the names and numbers of `onnx.proto`. What is not declared
+//! here is skipped when a file is read, and so missing from what is written of it: it means nothing to
+//! whoever runs a network (names, documentation, hints). Where nothing of a message is looked at, it is
+//! declared as its bytes.
 
 use prost::Message;
 
@@ -32,6 +34,8 @@ pub(super) struct Model {
     pub(super) graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     opset_import: Vec<OperatorSet>,
+    #[prost(bytes = "vec", repeated, tag = "25")]
+    functions: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -55,6 +59,8 @@ pub(super) struct Graph {
     pub(super) input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(super) output: Vec<ValueInfo>,
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub(super) sparse_initializer: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -78,17 +84,29 @@ pub(super) struct Attribute {
     #[prost(string, tag = "1")]
     pub(super) name: String,
     #[prost(float, tag = "2")]
-    f: f32,
+    pub(super) f: f32,
     #[prost(int64, tag = "3")]
     pub(super) i: i64,
     #[prost(bytes = "vec", tag = "4")]
     pub(super) s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub(super) t: Option<Tensor>,
+    #[prost(bytes = "vec", optional, tag = "6")]
+    g: Option<Vec<u8>>,
+    #[prost(float, repeated, tag = "7")]
+    floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub(super) ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    strings: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "10")]
+    tensors: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    graphs: Vec<Vec<u8>>,
     #[prost(int32, tag = "20")]
     kind: i32,
+    #[prost(bytes = "vec", optional, tag = "22")]
+    sparse_tensor: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -99,12 +117,20 @@ pub(super) struct Tensor {
     data_type: i32,
     #[prost(float, repeated, tag = "4")]
     float_data: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    int32_data: Vec<i32>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    string_data: Vec<Vec<u8>>,
     #[prost(int64, repeated, tag = "7")]
     int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub(super) name: String,
     #[prost(bytes = "vec", tag = "9")]
     raw_data: Vec<u8>,
+    #[prost(double, repeated, tag = "10")]
+    double_data: Vec<f64>,
+    #[prost(uint64, repeated, tag = "11")]
+    uint64_data: Vec<u64>,
     /// 1 if the values are in another file.
     #[prost(int32, tag = "14")]
     pub(super) data_location: i32,
@@ -155,7 +181,25 @@ impl Model {
             producer_name: "pictor".into(),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: String::new(), version: OPSET }],
+            functions: Vec::new(),
         }
+    }
+
+    /// Makes the operators of another namespace known.
+    pub(super) fn import(&mut self, domain: &str, version: i64) {
+        self.opset_import.push(OperatorSet { domain: domain.into(), version });
+    }
+}
+
+impl Graph {
+    /// A value that is part of the file, if it is one.
+    pub(super) fn constant(&self, name: &str) -> Option<&Tensor> {
+        let made_by =
+            |node: &&Node| node.op_type == "Constant" && node.output.iter().any(|o| o == name);
+        self.initializer
+            .iter()
+            .find(|tensor| tensor.name == name)
+            .or_else(|| self.node.iter().find(made_by)?.attribute("value")?.t.as_ref())
     }
 }
 

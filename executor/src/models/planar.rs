@@ -82,7 +82,8 @@ fn length(channels: u32, size: Resolution) -> Option<usize> {
     (channels as usize).checked_mul(size.width as usize)?.checked_mul(size.height as usize)
 }
 
-/// Runs each tile of a picture through `network` and puts the results together.
+/// Runs each tile of a picture, and the place of its first pixel, through `network` and puts the results
+/// together.
 ///
 /// # Errors
 /// Those of `network`.
@@ -93,13 +94,14 @@ pub fn upscale_tiled<E>(
     picture: &Planar,
     tiling: Tiling,
     scale: u32,
-    mut network: impl FnMut(&Planar) -> Result<Planar, E>,
+    mut network: impl FnMut(&Planar, [u32; 2]) -> Result<Planar, E>,
 ) -> Result<Planar, E> {
     let size = picture.size();
     let size = Resolution { width: size.width * scale, height: size.height * scale };
     let mut whole = Planar::zeros(picture.channels(), size).expect("the result fits into memory");
     for tile in tiling.tiles() {
-        whole.paste(tile, &network(&picture.cut(tile.window))?, scale);
+        let Rect { x0, y0, .. } = tile.window;
+        whole.paste(tile, &network(&picture.cut(tile.window), [x0, y0])?, scale);
     }
     Ok(whole)
 }

@@ -83,22 +83,30 @@ impl Network {
         self.net.ender()
     }
 
-    /// Runs the network as often as asked on one part of a picture. The result has `scale` times its
-    /// size for each time.
-    pub(super) fn run(&mut self, part: Planar, passes: u32, scale: u32) -> Result<Planar, Failure> {
+    /// Runs the network as often as asked on one part of a picture, which lies there from the pixel `at`
+    /// on. The result has `scale` times its size for each time.
+    pub(super) fn run(
+        &mut self,
+        part: Planar,
+        at: [u32; 2],
+        [passes, scale]: [u32; 2],
+    ) -> Result<Planar, Failure> {
         let mut picture = part;
         for pass in 0..passes {
             let size = picture.size();
             let wanted = Resolution { width: size.width * scale, height: size.height * scale };
-            let made = self.net.run(&picture).map_err(|error| {
-                let message = error.to_string();
-                let kind = if message.contains("allocate memory") || message.contains("BFCArena") {
-                    FailureKind::OutOfMemory
-                } else {
-                    FailureKind::Failed
-                };
-                failure(kind, format!("{message}."))
-            })?;
+            let made = self.net.run(&picture, at.map(|pixel| pixel * scale.pow(pass))).map_err(
+                |error| {
+                    let message = error.to_string();
+                    let kind =
+                        if message.contains("allocate memory") || message.contains("BFCArena") {
+                            FailureKind::OutOfMemory
+                        } else {
+                            FailureKind::Failed
+                        };
+                    failure(kind, format!("{message}."))
+                },
+            )?;
             if made.size() != wanted {
                 let message = format!(
                     "The network made {} pixels of {size}, not {wanted}: it does not take pictures \

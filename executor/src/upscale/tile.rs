@@ -318,10 +318,10 @@ impl<'a> Bands<'a> {
             (_, 1) => vec![vec![0; 3]],
             _ => vec![vec![0, 1, 2]],
         };
-        let (passes, scale) = (self.job.passes, self.job.model.manifest.scale);
+        let times = [self.job.passes, self.job.model.manifest.scale];
         let mut run = |colours: Vec<usize>| {
             let part = self.strip.window(window, &colours);
-            self.network.run(part, passes, scale).map_err(PictureError::Rows)
+            self.network.run(part, [window.x0, window.y0], times).map_err(PictureError::Rows)
         };
         runs.into_iter().map(&mut run).collect()
     }

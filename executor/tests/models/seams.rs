@@ -13,8 +13,9 @@ fn seams(name: &str, [width, height]: [u32; 2], tile: u32, overlap: u32) -> (f32
     let (manifest, mut net, picture) =
         (folder().find(name).unwrap(), net(name), picture(width, height));
     let tiling = Tiling::new(picture.size(), NonZero::new(tile).unwrap(), overlap);
-    let whole = net.run(&picture).unwrap();
-    let stitched = upscale_tiled(&picture, tiling, manifest.scale, |tile| net.run(tile)).unwrap();
+    let whole = net.run(&picture, [0, 0]).unwrap();
+    let stitched =
+        upscale_tiled(&picture, tiling, manifest.scale, |tile, at| net.run(tile, at)).unwrap();
     let bits = |planar: &pictor_executor::models::Planar| -> Vec<u32> {
         planar.samples().iter().map(|sample| sample.to_bits()).collect()
     };
@@ -80,7 +81,10 @@ fn a_pixel_is_seen_as_far_as_the_receptive_field_says() {
     for name in EXACT {
         let manifest = folder().find(name).unwrap();
         let (mut net, before) = (net(name), picture(64, 64));
-        let (a, b) = (net.run(&before).unwrap(), net.run(&changed(&before, 32, 32)).unwrap());
+        let (a, b) = (
+            net.run(&before, [0, 0]).unwrap(),
+            net.run(&changed(&before, 32, 32), [0, 0]).unwrap(),
+        );
         let width = a.size().width as usize;
         let differing = a
             .samples()

@@ -1,0 +1,218 @@
+//! Lets ONNX Runtime compute 3×3 convolutions on a CPU with [`pictor_convolution`]: its own multiply twice
+//! as often.
+
+use super::onnx::{Graph, Model, Node, Tensor};
+use ort::operator::{
+    ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+};
+use ort::value::{TensorElementType, TensorValueType};
+use pictor_convolution::{Convolution, Part, Scratch, is_fast};
+use prost::Message;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// The namespace and the name of the operator, and the version of the namespace.
+const DOMAIN: &str = "pictor";
+const NAME: &str = "Convolution";
+const VERSION: i64 = 1;
+/// In how many pieces threads take a convolution's parts: enough for the last one not to be waited for.
+const BATCHES: usize = 24;
+
+/// The network with every 3×3 convolution that is one replaced by the operator, together with a
+/// rectifier that follows it. Nothing if there is none, or if this machine would not be faster.
+pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
+    let mut model = is_fast().then(|| Model::decode(model).ok())??;
+    let graph = model.graph.as_mut()?;
+    let found = graph.node.iter().enumerate();
+    let found: Vec<_> =
+        found.filter_map(|(index, node)| Some((index, Found::new(graph, node)?))).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let mut merged = HashSet::new();
+    for (index, convolution) in found {
+        merged.extend(convolution.rectifier);
+        graph.node[index] = convolution.replacement(&mut graph.initializer);
+    }
+    let mut index = 0..;
+    graph.node.retain(|_| index.next().is_some_and(|index| !merged.contains(&index)));
+    model.import(DOMAIN, VERSION);
+    Some(model.encode_to_vec())
+}
+
+/// The operator, for a session.
+pub(super) fn domain() -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(DOMAIN)?.add(Convolve)
+}
+
+/// A convolution that the operator can do.
+struct Found {
+    input: String,
+    weights: String,
+    bias: Option<String>,
+    slope: Vec<f32>,
+    result: String,
+    /// The node of the rectifier.
+    rectifier: Option<usize>,
+}
+
+impl Found {
+    fn new(graph: &Graph, node: &Node) -> Option<Self> {
+        let [input, weights, bias @ ..] = node.input.as_slice() else { return None };
+        let [result] = node.output.as_slice() else { return None };
+        let kernels = graph.constant(weights)?;
+        let [outputs, _, 3, 3] = *kernels.dims.as_slice() else { return None };
+        let is = |name: &str, values: &[i64], default: bool| {
+            node.attribute(name).map_or(default, |attribute| attribute.ints == values)
+        };
+        let is_plain = is("pads", &[1; 4], false)
+            && is("strides", &[1; 2], true)
+            && is("dilations", &[1; 2], true)
+            && node.attribute("group").is_none_or(|group| group.i == 1)
+            && node.text("auto_pad", "NOTSET") == "NOTSET";
+        let bias = bias.first().filter(|bias| !bias.is_empty());
+        let is_known =
+            kernels.as_floats().is_some() && bias.is_none_or(|bias| graph.constant(bias).is_some());
+        if !(node.op_type == "Conv" && node.domain.is_empty() && is_plain && is_known) {
+            return None;
+        }
+        let outputs = usize::try_from(outputs).ok()?;
+        let rectifier = sole_reader(graph, result)
+            .and_then(|(index, node)| Some((index, node, slope(graph, node, outputs)?)));
+        let (rectifier, result, slope) = match rectifier {
+            Some((index, node, slope)) => (Some(index), node.output.first()?, slope),
+            None => (None, result, vec![1.0; outputs]),
+        };
+        Some(Self {
+            input: input.clone(),
+            weights: weights.clone(),
+            bias: bias.cloned(),
+            slope,
+            result: result.clone(),
+            rectifier,
+        })
+    }
+
+    /// The operator that does it.
+    fn replacement(self, constants: &mut Vec<Tensor>) -> Node {
+        let mut add = |what: &str, values: &[f32]| {
+            let name = format!("{DOMAIN}/{what}/{}", self.result);
+            let length = i64::try_from(values.len()).expect("a network's channels");
+            constants.push(Tensor::floats(&name, vec![length], values));
+            name
+        };
+        let slope = add("slope", &self.slope);
+        let bias = self.bias.unwrap_or_else(|| add("bias", &vec![0.0; self.slope.len()]));
+        Node {
+            input: vec![self.input, self.weights, bias, slope],
+            name: format!("{DOMAIN}/{}", self.result),
+            output: vec![self.result],
+            op_type: NAME.into(),
+            domain: DOMAIN.into(),
+            attribute: Vec::new(),
+        }
+    }
+}
+
+/// The only node that reads a value, if there is just one, and the value is not the network's result.
+fn sole_reader<'a>(graph: &'a Graph, value: &str) -> Option<(usize, &'a Node)> {
+    let nodes = graph.node.iter().enumerate();
+    let mut reads = nodes.flat_map(|(index, node)| {
+        node.input.iter().filter(|name| *name == value).map(move |_| (index, node))
+    });
+    let first = reads.next()?;
+    let is_result = graph.output.iter().any(|output| output.name == value);
+    (reads.next().is_none() && !is_result).then_some(first)
+}
+
+/// By what a rectifier multiplies negative values of each channel.
+fn slope(graph: &Graph, node: &Node, channels: usize) -> Option<Vec<f32>> {
+    let alike = |slope| Some(vec![slope; channels]);
+    match (&*node.op_type, &*node.domain) {
+        ("Relu", "") => alike(0.0),
+        ("LeakyRelu", "") => alike(node.attribute("alpha").map_or(0.01, |alpha| alpha.f)),
+        ("PRelu", "") => {
+            let tensor = graph.constant(node.input.get(1)?)?;
+            let slopes = tensor.as_floats()?;
+            match (tensor.dims.as_slice(), slopes.as_slice()) {
+                (_, [slope]) => alike(*slope),
+                ([.., _, 1, 1], _) if slopes.len() == channels => Some(slopes),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+struct Convolve;
+
+impl Operator for Convolve {
+    type Kernel<'attr> = Computing;
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [(); 4].map(|()| OperatorInput::required(TensorElementType::Float32))
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, kernel: &KernelContext<'attr>) -> ort::Result<Computing> {
+        let constant = |index| kernel.constant_input::<TensorValueType<f32>>(index);
+        let (weights, bias, slope) = (constant(1)?, constant(2)?, constant(3)?);
+        let ((shape, weights), (_, bias)) = (weights.extract_tensor(), bias.extract_tensor());
+        let lengths: Vec<usize> = shape.iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
+        let convolution = match *lengths.as_slice() {
+            [outputs, inputs, 3, 3] => {
+                Convolution::new([outputs, inputs], weights, bias, slope.extract_tensor().1)
+            }
+            _ => None,
+        };
+        let convolution = convolution
+            .ok_or_else(|| ort::Error::new("the convolution's weights do not fit each other"))?;
+        Ok(Computing { convolution, scratch: Mutex::default() })
+    }
+}
+
+/// The operator at one place of a network.
+struct Computing {
+    convolution: Convolution,
+    /// Of threads that are not computing.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+impl Kernel for Computing {
+    fn compute(&mut self, ctx: &ComputeContext) -> ort::Result<()> {
+        let missing = || ort::Error::new("a value is missing");
+        let input = ctx.input(0)?.ok_or_else(missing)?;
+        let (shape, picture) = input.try_extract_tensor::<f32>()?;
+        let [inputs, outputs] = self.convolution.channels();
+        let lengths: Option<Vec<usize>> = shape.iter().map(|n| usize::try_from(*n).ok()).collect();
+        let size = match lengths.as_deref() {
+            Some([1, channels, height, width]) if *channels == inputs => [*width, *height],
+            _ => {
+                let problem = format!("expected a picture of {inputs} channels, not {shape:?}");
+                return Err(ort::Error::new(problem));
+            }
+        };
+        let shape = [1, outputs, size[1], size[0]];
+        let mut result = ctx.output(0, shape)?.ok_or_else(missing)?;
+        let (_, results) = result.try_extract_tensor_mut::<f32>()?;
+        let parts = self.convolution.parts(size, picture, results);
+        let parts: Vec<Mutex<Option<Part<'_>>>> =
+            parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+        ctx.par_for(parts.len(), BATCHES, |index| {
+            let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let kept = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = kept().pop().unwrap_or_default();
+            if let Some(part) = part {
+                part.compute(&mut scratch);
+            }
+            kept().push(scratch);
+        })
+    }
+}
