@@ -11,7 +11,8 @@ use std::path::Path;
 pub(crate) async fn doctor(models: &Path, json: bool) -> anyhow::Result<u8> {
     let programs = Programs::default();
     let findings = look(&programs).await;
-    let inventory = find(&std::env::current_dir()?, &programs, &BTreeSet::new(), models).await;
+    let inventory =
+        find(&std::env::current_dir()?, &programs, &BTreeSet::new(), (models, None)).await;
     let missing = findings.iter().any(|finding| finding.version.is_err());
     if json {
         let programs: Vec<_> = findings

@@ -312,10 +312,19 @@ fn default_data() -> anyhow::Result<PathBuf> {
     if let Some(data) = std::env::var_os("PICTOR_DATA").filter(|data| !data.is_empty()) {
         return Ok(data.into());
     }
+    of_the_user("XDG_DATA_HOME", ".local/share")
+        .ok_or_else(|| anyhow::anyhow!("no home folder is known: say where with --data DIR"))
+}
+
+/// What is made again when it is gone: `$XDG_CACHE_HOME/pictor` or `~/.cache/pictor`.
+fn cache() -> Option<PathBuf> {
+    of_the_user("XDG_CACHE_HOME", ".cache")
+}
+
+/// Our folder in a folder of the user: the one that the variable names, or this one in the home.
+fn of_the_user(variable: &str, in_home: &str) -> Option<PathBuf> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|base| base.join("pictor"))
-        .ok_or_else(|| anyhow::anyhow!("no home folder is known: say where with --data DIR"))
+    let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(in_home)));
+    base.map(|base| base.join("pictor"))
 }

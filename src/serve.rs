@@ -206,8 +206,9 @@ async fn alone(
     let Base { store, registry, artifacts, engine, mut stop } = base;
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
-    let models = crate::models::folder(data);
-    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, &models).await;
+    let (models, cache) = (crate::models::folder(data), crate::cache());
+    let folders = (models.as_path(), cache.as_deref());
+    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, folders).await;
     inventory.slots = args.slots.unwrap_or(inventory.slots);
     inventory.allows_commands = true;
     let here =
@@ -234,7 +235,7 @@ async fn alone(
     let agent = ports.pop().map(|port| {
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
         (config.slots, config.allow_commands) = (inventory.slots, true);
-        config.models.clone_from(&models);
+        (config.models, config.cache) = (models.clone(), cache.clone());
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
             .map_err(|failure| anyhow::anyhow!(failure.message))?;
         let outbox = Arc::new(port.sender());

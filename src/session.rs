@@ -154,16 +154,17 @@ async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::
         .iter()
         .flat_map(|step| step.requires.software.keys().map(String::as_str))
         .collect();
-    let models = crate::models::folder(data);
+    let (models, cache) = (crate::models::folder(data), crate::cache());
     let mut inventory: Inventory =
-        pictor_executor::inventory::find(data, &programs, &wanted, &models).await;
+        pictor_executor::inventory::find(data, &programs, &wanted, (&models, cache.as_deref()))
+            .await;
     // The job and the machine are the same person's.
     inventory.allows_commands = true;
     inventory.slots = machine.slots.unwrap_or(inventory.slots);
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
     config.slots = inventory.slots;
     config.allow_commands = true;
-    config.models = models;
+    (config.models, config.cache) = (models, cache);
     config
 }
 

@@ -204,7 +204,8 @@ async fn settings(
     let hours = said.schedule.as_deref().map(str::parse::<Hours>).transpose()?;
     let programs = Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
-    let found = inventory::find(&data, &programs, &wanted, &models).await;
+    let cache = crate::cache();
+    let found = inventory::find(&data, &programs, &wanted, (&models, cache.as_deref())).await;
     let labels = said.labels.into_iter().map(|label| label.trim().to_owned());
     let inventory =
         Inventory { labels: labels.filter(|label| !label.is_empty()).collect(), ..found };
@@ -218,7 +219,7 @@ async fn settings(
     config.slots = said.slots.unwrap_or(config.slots);
     config.allow_commands = said.allow_commands;
     config.programs = programs;
-    config.models = models;
+    (config.models, config.cache) = (models, cache);
     Ok(Settings {
         servers,
         enrolment,

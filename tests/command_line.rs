@@ -247,6 +247,23 @@ fn without_data_a_folder_in_the_home_is_used() {
     Running::start(&mut command).finish().expect(1, &["--data DIR"]);
 }
 
+#[test]
+fn what_programs_told_is_remembered_in_the_cache_folder_of_the_user() {
+    let place = Place::new();
+    place.write("job.yaml", &format!("{NOOP}requires: {{ software: {{ ffmpeg: \">=1.0\" }} }}\n"));
+    let homes = [("HOME", "home", "home/.cache/pictor"), ("XDG_CACHE_HOME", "xdg", "xdg/pictor")];
+    for (variable, home, cache) in homes {
+        let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env(variable, place.path(home));
+        Running::start(&mut command).finish().expect(0, &[]);
+        let kept = std::fs::read_to_string(place.path(cache).join("programs.json")).unwrap();
+        assert!(kept.contains("ffmpeg") && kept.contains("version"), "{kept}");
+    }
+    let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+    command.env_remove("HOME").env_remove("XDG_CACHE_HOME");
+    Running::start(&mut command).finish().expect(0, &[]);
+}
+
 /// Renders as a user without any rights, if this test runs as one who may become another.
 #[test]
 fn an_ordinary_user_can_run_jobs() {

@@ -99,7 +99,7 @@ async fn farm(name: &str, models: &Folder, slots: u32) -> Farm {
     std::os::unix::fs::symlink(&models, folder.join("models")).expect("the folder is empty");
     // Without the programs a video would wait for a worker that has them.
     let (programs, wanted) = (Programs::default(), BTreeSet::from(["ffmpeg", "ffprobe"]));
-    let found = inventory::find(&folder, &programs, &wanted, &models).await;
+    let found = inventory::find(&folder, &programs, &wanted, (&models, None)).await;
     Farm::start(&folder, Inventory { slots, ..found }).await
 }
 

@@ -51,12 +51,14 @@ pub struct Config {
     pub grace: Duration,
     /// Where the programs are.
     pub programs: Programs,
+    /// The user's folder for what is made again when it is gone, if there is one.
+    pub cache: Option<PathBuf>,
     /// Told of the logs that tasks write, if somebody sends them on.
     pub logs: Option<Arc<OpenLogs>>,
 }
 
 impl Config {
-    /// One slot for each GPU, or one, no commands, and models beside the rest of the data.
+    /// One slot for each GPU, or one, no commands, models beside the rest of the data, and no cache.
     pub fn new(data: PathBuf, inventory: Inventory) -> Self {
         let slots = u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX).max(1);
         Self {
@@ -69,6 +71,7 @@ impl Config {
             claim_after: Duration::from_secs(5),
             grace: Duration::from_secs(1),
             programs: Programs::default(),
+            cache: None,
             logs: None,
         }
     }

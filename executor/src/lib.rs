@@ -19,6 +19,7 @@ mod picture;
 pub mod process;
 mod slot;
 mod task;
+mod told;
 mod upscale;
 mod video;
 

@@ -3,6 +3,7 @@
 
 use crate::client::digests::Digest;
 use anyhow::Context;
+use pictor_executor::blender::keep_bytecode;
 use pictor_server::Sequence;
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
@@ -80,8 +81,12 @@ pub(crate) struct Pack {
 }
 
 /// Asks Blender what a scene needs, and lays it out.
-pub(crate) async fn lay_out(scene: &Path, blender: &Path) -> anyhow::Result<Layout> {
-    let answer = ask(scene, blender).await?;
+pub(crate) async fn lay_out(
+    scene: &Path,
+    blender: &Path,
+    cache: Option<&Path>,
+) -> anyhow::Result<Layout> {
+    let answer = ask(scene, blender, cache).await?;
     if let Some(problem) = &answer.problem {
         anyhow::bail!("{}: {problem}", scene.display());
     }
@@ -101,7 +106,7 @@ pub(crate) fn pictures(sequence: &Sequence) -> Layout {
     Layout { scene, files: files.collect(), ..Layout::default() }
 }
 
-async fn ask(scene: &Path, blender: &Path) -> anyhow::Result<Answer> {
+async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Result<Answer> {
     let folder = tempfile::tempdir().context("make a folder for temporary files")?;
     let (script, answer) = (folder.path().join("pack.py"), folder.path().join("answer.json"));
     tokio::fs::write(&script, SCRIPT).await.context("write a script for Blender")?;
@@ -109,6 +114,7 @@ async fn ask(scene: &Path, blender: &Path) -> anyhow::Result<Answer> {
     command.args(["-b", "--factory-startup", "-Y", "-noaudio", "--python-exit-code", "1", "-P"]);
     command.arg(&script).arg("--").arg(scene).arg(&answer);
     command.stdin(Stdio::null()).kill_on_drop(true);
+    keep_bytecode(&mut command, cache);
     let said = command.output().await.with_context(|| format!("start {}", blender.display()))?;
     let Ok(text) = tokio::fs::read(&answer).await else {
         let lines = [said.stdout, said.stderr].concat();

@@ -100,10 +100,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
 
 /// `$XDG_CONFIG_HOME/pictor/config.toml` or `~/.config/pictor/config.toml`.
 fn config_path() -> Option<PathBuf> {
-    let absolute =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let home = || absolute("HOME").map(|home| home.join(".config"));
-    absolute("XDG_CONFIG_HOME").or_else(home).map(|base| base.join("pictor/config.toml"))
+    crate::of_the_user("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("config.toml"))
 }
 
 #[cfg(test)]

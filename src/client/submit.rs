@@ -112,7 +112,8 @@ async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
         }
         let bar = bar::spinner(format!("asking Blender what {name} needs"));
         let scene = Path::new(&file.path);
-        let layout = match pack::lay_out(scene, &Programs::default().blender).await {
+        let (blender, cache) = (Programs::default().blender, crate::cache());
+        let layout = match pack::lay_out(scene, &blender, cache.as_deref()).await {
             Err(error) if is_absent(&error) => {
                 let mut alone = pack::alone(scene)?;
                 alone.missing.push(format!(

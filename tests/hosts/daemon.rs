@@ -1,6 +1,7 @@
 //! A `pictor serve` or `pictor work` on a host: it is started, ill-treated, and started again.
 
 use super::network::Host;
+use crate::support::cache;
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -33,6 +34,7 @@ impl Daemon {
         for variable in ["PICTOR_DATA", "PICTOR_SERVER", "DISPLAY"] {
             command.env_remove(variable);
         }
+        command.env("XDG_CACHE_HOME", cache());
         command.args(&self.arguments).envs(self.environment.iter().cloned());
         // lapin calls each lost connection an error, several times.
         command.env("PICTOR_LOG", "info,lapin=off");

@@ -37,6 +37,7 @@ import struct
 import sys
 import time
 
+sys.pycache_prefix = None  # what is compiled of our own modules lies beside them, and goes with them
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from packed import relocate  # noqa: E402
 from scene import Fail, check, composites, denoises, failure, frame_size, inspection, load, nodes_within  # noqa: E402

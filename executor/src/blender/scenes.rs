@@ -130,6 +130,13 @@ pub(super) fn scenes() -> &'static Path {
     })
 }
 
+/// `tmp/cache` beside the folder that this test was built in: where the tests of the command keep what a user would
+/// keep in `~/.cache`.
+fn cache() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap().join("tmp/cache/pictor")
+}
+
 pub(super) fn scene(name: &str) -> Scene {
     serde_json::from_value(json!({ "scene": name })).unwrap()
 }
@@ -165,8 +172,9 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config =
+        let mut config =
             Config::new(folder.path().to_owned(), pictor_tasks::worker::Inventory::default());
+        config.cache = Some(cache());
         let artifacts = Artifacts::in_folder(&folder.path().join("artifacts")).unwrap();
         Self { folder, config: Arc::new(config), artifacts }
     }

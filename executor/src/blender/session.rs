@@ -1,6 +1,7 @@
 //! One Blender process with a scene loaded, which takes one task after another over a pipe. What it
 //! may be asked is in the head of `driver.py`.
 
+use super::keep_bytecode;
 use super::progress;
 use super::run::notes_of;
 use crate::process::{Group, exit_sentence, spawn_failure};
@@ -52,6 +53,8 @@ pub(super) struct Start {
     pub threads: u32,
     /// Where the session makes a folder of its own for temporary files.
     pub folder: PathBuf,
+    /// The user's folder for what is made again when it is gone.
+    pub cache: Option<PathBuf>,
 }
 
 /// What the driver says of a scene, before or after a job's settings are applied.
@@ -313,6 +316,7 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    keep_bytecode(&mut command, start.cache.as_deref());
     Ok(command)
 }
 

@@ -139,6 +139,7 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
         env,
         threads: (cpus / ctx.config.slots.max(1)).max(1),
         folder,
+        cache: ctx.config.cache.clone(),
     }
 }
 

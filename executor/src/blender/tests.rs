@@ -1,7 +1,7 @@
 //! Tasks with a real Blender.
 
-use super::Sessions;
 use super::scenes::{Bench, Work, assert_same_pixels, scene, scenes};
+use super::{Sessions, keep_bytecode};
 use crate::exr_image::ExrImage;
 use crate::task::StopReason;
 use pictor_tasks::body::{Body, Develop, PictureFormat, Render, Scene, Tiles};
@@ -10,7 +10,7 @@ use pictor_tasks::space::Values;
 use pictor_tasks::units::Grid;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -93,6 +93,48 @@ fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
         (Scene { set, ..plain() }, Invalid, "nose"),
         (Scene { frame, ..plain() }, Invalid, "is not a frame"),
     ]
+}
+
+#[tokio::test]
+async fn what_blenders_python_compiles_is_kept_for_the_next_blender() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut blender = tokio::process::Command::new("blender");
+    let say = "import sys; print('@', sys.flags.ignore_environment, sys.pycache_prefix)";
+    blender.args(["-b", "--factory-startup", "--python-expr", say]);
+    blender.env("PYTHONDONTWRITEBYTECODE", "1");
+    keep_bytecode(&mut blender, Some(cache.path()));
+    let said = blender.output().await.unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let said = said.lines().find_map(|line| line.strip_prefix("@ ")).unwrap();
+    let kept = below(&cache.path().join("python"), "startup/bl_ui/__init__.");
+    let (ignores, folder) = said.split_once(' ').unwrap();
+    if ignores == "1" {
+        assert_eq!((folder, kept.len()), ("None", 0));
+        return;
+    }
+    assert!(Path::new(folder).starts_with(cache.path().join("python")), "{folder}");
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    // What is ours goes with the worker's data.
+    let mut bench = Bench::new();
+    Arc::get_mut(&mut bench.config).unwrap().cache = Some(cache.path().to_owned());
+    let work = bench.work(Body::Inspect(scene("plain.blend")), &[], 0, Vec::new());
+    work.on(&mut Sessions::default()).await.unwrap();
+    assert_eq!(below(cache.path(), "driver-"), [] as [PathBuf; 0]);
+    assert_eq!(below(&bench.folder().join("blender"), "scene.cpython").len(), 1);
+}
+
+/// The files below a folder whose path from there has this in it.
+fn below(folder: &Path, part: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.append(&mut below(&path, part)),
+            false if path.to_str().unwrap().contains(part) => found.push(path),
+            false => {}
+        }
+    }
+    found
 }
 
 #[tokio::test]

@@ -268,7 +268,7 @@ async fn blender_tells_everything_that_a_scene_needs() {
     let folder = place.path().canonicalize().unwrap();
     blender(&folder, SCENE, &[&folder]);
     let scene = folder.join("project/shots/scene.blend");
-    let layout = lay_out(&scene, Path::new("blender")).await.unwrap();
+    let layout = lay_out(&scene, Path::new("blender"), None).await.unwrap();
     let nas = format!("_abs{}/nas", folder.display());
     let expected = [
         format!("{nas}/far.png"),
@@ -329,8 +329,8 @@ async fn a_file_that_is_no_scene_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let scene = folder.path().join("s.blend");
     std::fs::write(&scene, "no scene at all").unwrap();
-    let error = lay_out(&scene, Path::new("blender")).await.unwrap_err().to_string();
+    let error = lay_out(&scene, Path::new("blender"), None).await.unwrap_err().to_string();
     assert!(error.contains("cannot read it"), "{error}");
-    let error = lay_out(&scene, Path::new("no-such-blender")).await.unwrap_err();
+    let error = lay_out(&scene, Path::new("no-such-blender"), None).await.unwrap_err();
     assert!(format!("{error:#}").contains("start no-such-blender"), "{error:#}");
 }
