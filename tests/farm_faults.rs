@@ -219,6 +219,56 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
     });
 }
 
+/// A task's log, as any server tells it.
+fn log(farm: &Farm, run: &str, task: &str) -> String {
+    let path = format!("/v1/runs/{run}/tasks/{task}/log");
+    let told = [0, 1].map(|server| farm.api.ask(server, Method::GET, &path, None));
+    let told = told.into_iter().flatten().find(|(status, _)| status.is_success());
+    told.map(|(_, text)| text).unwrap_or_default()
+}
+
+/// Kills the owner and takes its folder away; the other server owns the farm then.
+fn lose_owner(farm: &mut Farm) -> usize {
+    let (first, epoch) = farm.owner().unwrap();
+    farm.servers[first].kill9();
+    let name = format!("server-{}", first + 1);
+    std::fs::remove_dir_all(farm.place.path(&name)).unwrap();
+    until("the other server takes over", || farm.owner() == Some((1 - first, epoch + 1)));
+    first
+}
+
+#[test]
+fn logs_outlive_the_servers_that_took_them() {
+    let mut farm = Farm::start(&[2]);
+    let gate = farm.place.path("gate").display().to_string();
+    let job = "pictor: v1\nname: talk\nsteps:\n- name: short\n  command: { run: [sh, -c, 'echo all'] }\n\
+               - name: long\n  command: { run: [sh, -c, 'echo before; while [ ! -e GATE ]; do sleep \
+               0.05; done; echo after'] }\n";
+    let run = farm.api.submit(&job.replace("GATE", &gate));
+    let logs = farm.place.path("worker-1/worker/logs").join(&run);
+    let kept = |step: &str| logs.join(step).join("0").exists();
+    until("the worker has given one log away", || {
+        log(&farm, &run, "short") == "all\n" && !kept("short")
+    });
+    until("one grows", || log(&farm, &run, "long") == "before\n");
+    let lost = lose_owner(&mut farm);
+    assert!(kept("long"));
+    until("what is whole is read elsewhere", || log(&farm, &run, "short") == "all\n");
+    // Its task prints nothing now.
+    until("what grows is sent again", || log(&farm, &run, "long") == "before\n");
+    open_gate(&farm);
+    farm.api.until_succeeded(&run);
+    until("the worker has given it away", || !logs.exists());
+    assert_eq!(log(&farm, &run, "long"), "before\nafter\n");
+    // The one that was lost comes back with an empty folder, and the other one goes.
+    farm.servers[lost].start();
+    let stands_by = || farm.api.ask(lost, Method::GET, &format!("/v1/runs/{run}"), None);
+    until("it stands by", || stands_by().is_some_and(|(status, _)| status.is_success()));
+    lose_owner(&mut farm);
+    until("it answers", || log(&farm, &run, "long") == "before\nafter\n");
+    assert_eq!(log(&farm, &run, "short"), "all\n");
+}
+
 /// Programs of tasks that run now: they are in the folders of workers.
 fn running(farm: &Farm, program: &str) -> usize {
     farm.processes().iter().filter(|line| line.contains(program)).count()

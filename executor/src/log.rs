@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
-/// A log stops growing here.
+/// A log is never larger: servers take no more.
 const LOG_BYTES_MAX: u64 = 64 << 20;
+/// The last line of one that would be.
+const FULL: &[u8] = b"pictor: the log is full; what follows is not kept\n";
 /// A longer line is cut into lines of this length.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
 /// Whoever sends logs on hears of a log that has grown by so much at once.
@@ -124,8 +126,8 @@ impl Inner {
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
         self.size += bytes.len() as u64;
-        if self.size >= LOG_BYTES_MAX {
-            bytes = b"pictor: the log is full; what follows is not kept\n".to_vec();
+        if self.size + FULL.len() as u64 > LOG_BYTES_MAX {
+            bytes = FULL.to_vec();
             self.size = LOG_BYTES_MAX;
         }
         if let Err(error) = self.open().and_then(|file| file.write_all(&bytes)) {
@@ -164,10 +166,12 @@ mod tests {
         assert!(!path.exists());
         log.line("first");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\n");
-        let megabyte = "x".repeat(1 << 20);
-        for _ in 0..70 {
+        // What is left then is too little for the sentence that it is full.
+        let megabyte = "x".repeat((1 << 20) - 1);
+        for _ in 0..63 {
             log.line(&megabyte);
         }
+        log.line(&megabyte[20..]);
         log.line("last");
         assert!(std::fs::metadata(&path).unwrap().len() <= LOG_BYTES_MAX);
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("is not kept\n"));

@@ -8,7 +8,7 @@
 mod archive;
 mod assets;
 
-use crate::sweep::folder_of;
+use crate::sweep::{folder_of, logs_of};
 use crate::{Error, Role, load_run};
 use pictor_engine::Plan;
 use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
@@ -107,7 +107,7 @@ pub struct Pruner {
     pub registry: Arc<dyn Registry>,
     /// The pixels.
     pub artifacts: Arc<Artifacts>,
-    /// The folder with a folder of logs for each run.
+    /// The folder with a folder of logs for each run: those that are not in artifact storage.
     pub logs: PathBuf,
 }
 
@@ -196,8 +196,9 @@ impl Pruner {
     ) -> Result<Option<(Files, Files)>, Error> {
         let id = &record.id;
         if dry_run {
-            let artifacts = self.count(&folder_of(id)).await?.0;
-            return Ok(Some((artifacts, count_folder(&self.logs.join(&*id.0)).0)));
+            let (artifacts, mut logs) = self.count_run(id).await?;
+            logs.add(count_folder(&self.logs.join(&*id.0)).0);
+            return Ok(Some((artifacts, logs)));
         }
         if let Some(folder) = &policy.archive {
             archive::write(&*self.store, record, folder).await?;
@@ -207,8 +208,9 @@ impl Pruner {
             Ok(false) | Err(pictor_storage::Error::Invalid(_)) => return Ok(None),
             Err(failure) => return Err(failure.into()),
         }
-        let artifacts = self.remove(&folder_of(id)).await?;
-        let logs = remove_folder(&self.logs.join(&*id.0)).map_err(pictor_storage_io)?;
+        let (artifacts, mut logs) = self.count_run(id).await?;
+        self.artifacts.remove_folder(&folder_of(id)).await?;
+        logs.add(remove_folder(&self.logs.join(&*id.0)).map_err(pictor_storage_io)?);
         Ok(Some((artifacts, logs)))
     }
 
@@ -295,6 +297,17 @@ impl Pruner {
         let size_bytes = listed.iter().map(|artifact| artifact.size_bytes).sum();
         let newest = listed.iter().filter_map(|artifact| artifact.modified_ms).max();
         Ok((Files { files: listed.len() as u64, size_bytes }, newest))
+    }
+
+    /// The stored artifacts of a run, and its stored logs.
+    async fn count_run(&self, id: &RunId) -> Result<(Files, Files), Error> {
+        let (mut artifacts, mut logs) = (Files::default(), Files::default());
+        let of_logs = format!("{}/", logs_of(id));
+        for stored in self.artifacts.list(&folder_of(id)).await? {
+            let one = Files { files: 1, size_bytes: stored.size_bytes };
+            if stored.key.starts_with(&of_logs) { logs.add(one) } else { artifacts.add(one) }
+        }
+        Ok((artifacts, logs))
     }
 
     async fn remove(&self, folder: &str) -> Result<Files, Error> {

@@ -88,3 +88,8 @@ async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
 pub(crate) fn folder_of(run: &RunId) -> String {
     format!("runs/{run}")
 }
+
+/// The folder of a run's logs. No step has this name: those begin with a letter.
+pub(crate) fn logs_of(run: &RunId) -> String {
+    format!("runs/{run}/_logs")
+}

@@ -254,6 +254,7 @@ async fn logs_are_sent_piece_by_piece_and_what_cannot_be_sent_waits() {
     drop(log);
     post.send_all().await.unwrap();
     assert_eq!([body(3), body(4)], ["three\n", "one\ntwo\nthree\n"]);
+    assert_eq!(server.lines()[3..], [8, 0].map(|offset| format!("{line}{offset}&whole=true")));
     assert!(!path.exists() && !data.join("logs/r").exists());
     // What an earlier process left is sent too.
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -264,4 +265,56 @@ async fn logs_are_sent_piece_by_piece_and_what_cannot_be_sent_waits() {
     post.send_all().await.unwrap();
     assert_eq!(server.asked(0).body, b"left\n");
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_log_stays_here_until_all_of_it_is_stored() {
+    let answers = [204, 503, 409, 503, 204].map(status);
+    let server = Server::start(answers.to_vec()).await;
+    let bench = Bench::new(&[&server.address]);
+    let (data, open) = (bench.folder.path(), Arc::<OpenLogs>::default());
+    let path = data.join("logs/r/render/7/1-00000000000000ff.log");
+    let log = LogWriter::new(path.clone(), Activity::new(), Some(open.clone()));
+    let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open.clone());
+    log.line("all");
+    post.send_all().await.unwrap();
+    // One server has all of it, but nobody has said that it is whole, or has stored it.
+    drop(log);
+    assert!(post.send_all().await.unwrap_err().is_retryable());
+    assert!(path.exists());
+    // The next one has nothing, and cannot store it either.
+    assert!(post.send_all().await.unwrap_err().is_retryable());
+    assert!(path.exists());
+    // Another life of this worker begins anew.
+    let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open);
+    post.send_all().await.unwrap();
+    assert!(!path.exists());
+    let line = "put /v1/workers/3/logs/r/render/7/1-00000000000000ff?offset=";
+    let ends = ["0", "4&whole=true", "4&whole=true", "0&whole=true", "0&whole=true"];
+    assert_eq!(server.lines(), ends.map(|end| format!("{line}{end}")));
+    let bodies = [0, 1, 2, 3, 4].map(|number| server.asked(number).body);
+    assert_eq!(bodies, [&b"all\n"[..], b"", b"", b"all\n", b"all\n"]);
+}
+
+#[tokio::test]
+async fn a_server_that_took_the_farm_over_gets_a_log_that_does_not_grow() {
+    let server = Server::start([204, 409, 204].map(status).to_vec()).await;
+    let bench = Bench::new(&[&server.address]);
+    let (data, open) = (bench.folder.path(), Arc::<OpenLogs>::default());
+    let path = data.join("logs/r/render/7/1-00000000000000ff.log");
+    let log = LogWriter::new(path.clone(), Activity::new(), Some(open.clone()));
+    let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open);
+    log.line("one");
+    post.send_all().await.unwrap();
+    post.send_all().await.unwrap();
+    assert_eq!(server.lines().len(), 1, "there is nothing new to say");
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    tokio::time::resume();
+    post.send_all().await.unwrap();
+    let bodies = [0, 1, 2].map(|number| server.asked(number).body);
+    assert_eq!(bodies, [&b"one\n"[..], b"", b"one\n"]);
+    post.send_all().await.unwrap();
+    assert_eq!(server.lines().len(), 3);
+    assert!(path.exists());
 }

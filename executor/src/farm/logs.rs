@@ -1,5 +1,7 @@
-//! Logs of tasks on their way to the server: every second, or as soon as there is much. A log that could
-//! not be sent waits on the disk, also over a restart, but not without limit.
+//! Logs of tasks on their way to the server: every second, or as soon as there is much. What was sent of a
+//! log lies with one server until the log is whole. So it waits on this disk, also over a restart, but
+//! not without limit, until a server says that all of it is stored where every server finds it; a server
+//! that has less of it than another one had gets it from the beginning.
 
 use super::Backoff;
 use super::api::{Api, ApiError};
@@ -11,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 /// How long a line may wait.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +23,9 @@ const PIECE_BYTES: u64 = 1 << 20;
 const SENDING: Duration = Duration::from_secs(30);
 /// What finished logs may take while they wait. The oldest go first.
 const WAITING_BYTES_MAX: u64 = 1 << 30;
+/// A server is asked so often whether it has what was sent of a log that does not grow: it may be another
+/// one, and somebody may follow that log.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Sends logs.
 #[derive(Debug)]
@@ -38,6 +43,10 @@ struct Log {
     sent: u64,
     /// Nothing more is written to it.
     whole: bool,
+    /// When a server took a piece of it.
+    taken: Option<Instant>,
+    /// The farm does not want it.
+    unwanted: bool,
 }
 
 impl LogPost {
@@ -45,7 +54,7 @@ impl LogPost {
     pub(crate) fn new(api: Arc<Api>, worker: WorkerId, data: &Path, open: Arc<OpenLogs>) -> Self {
         let folder = data.join("logs");
         let logs = left_behind(&folder).into_iter();
-        let logs = logs.map(|path| (path, Log { sent: 0, whole: true })).collect();
+        let logs = logs.map(|path| (path, Log { whole: true, ..Log::default() })).collect();
         Self { api, worker, folder, open, logs }
     }
 
@@ -80,44 +89,51 @@ impl LogPost {
 
     async fn send(&mut self, path: &Path) -> Result<(), ApiError> {
         let Some(mut log) = self.logs.get(path).copied() else { return Ok(()) };
-        loop {
-            let Ok(piece) = read_piece(path, log.sent) else {
-                // Somebody removed it; nothing can be done about that.
-                self.logs.remove(path);
-                return Ok(());
-            };
-            if piece.is_empty() {
-                break;
-            }
-            let length = piece.len() as u64;
-            let link = Link::to(self.address(path, log.sent));
-            let request = self.api.to_link(Method::PUT, &link)?.body(piece).timeout(SENDING);
-            match self.api.send(request, true).await {
-                Ok(_) => log.sent += length,
-                Err(error) if error.is_retryable() => return Err(error),
-                // It has less than we thought, or more.
-                Err(error) if error.status() == Some(409) && log.sent > 0 => log.sent = 0,
-                Err(error) => {
-                    tracing::warn!(%error, path = %path.display(), "a log is not wanted");
-                    log = Log { sent: u64::MAX, whole: log.whole };
-                    break;
-                }
-            }
-        }
-        if log.whole {
+        let sent = self.send_rest(path, &mut log).await;
+        if matches!(sent, Ok(true)) || (log.unwanted && log.whole) {
             self.logs.remove(path);
             remove(path, &self.folder);
         } else {
             self.logs.insert(path.to_owned(), log);
         }
-        Ok(())
+        sent.map(drop)
+    }
+
+    /// Sends what a server does not have. `true`: nothing more is to be done about this log.
+    async fn send_rest(&self, path: &Path, log: &mut Log) -> Result<bool, ApiError> {
+        while !log.unwanted {
+            let Ok((piece, is_end)) = read_piece(path, log.sent) else {
+                // Somebody removed it; nothing can be done about that.
+                return Ok(true);
+            };
+            let (length, whole) = (piece.len() as u64, log.whole && is_end);
+            let is_due = log.taken.is_some_and(|taken| taken.elapsed() >= ASK_AGAIN);
+            if length == 0 && !whole && !is_due {
+                return Ok(false);
+            }
+            let link = Link::to(self.address(path, log.sent, whole));
+            let request = self.api.to_link(Method::PUT, &link)?.body(piece).timeout(SENDING);
+            match self.api.send(request, true).await {
+                Ok(_) if whole => return Ok(true),
+                Ok(_) => (log.sent, log.taken) = (log.sent + length, Some(Instant::now())),
+                Err(error) if error.is_retryable() => return Err(error),
+                // It has less than another one had.
+                Err(error) if error.status() == Some(409) && log.sent > 0 => log.sent = 0,
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "a log is not wanted");
+                    log.unwanted = true;
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// `…/logs/run/step/index/attempt-execution?offset=N`.
-    fn address(&self, path: &Path, offset: u64) -> String {
+    fn address(&self, path: &Path, offset: u64, whole: bool) -> String {
         let name = path.with_extension("");
         let name = name.strip_prefix(&self.folder).unwrap_or(&name).to_string_lossy().into_owned();
-        format!("/v1/workers/{}/logs/{name}?offset={offset}", self.worker.0)
+        let end = if whole { "&whole=true" } else { "" };
+        format!("/v1/workers/{}/logs/{name}?offset={offset}{end}", self.worker.0)
     }
 
     /// Gives up the oldest finished logs if there are too many.
@@ -143,14 +159,17 @@ impl LogPost {
     }
 }
 
-fn read_piece(path: &Path, from: u64) -> std::io::Result<Vec<u8>> {
+/// The bytes from there on, and whether the file ends with them.
+fn read_piece(path: &Path, from: u64) -> std::io::Result<(Vec<u8>, bool)> {
     let mut file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len();
     let mut piece = Vec::new();
-    if from < file.metadata()?.len() {
+    if from < size {
         file.seek(SeekFrom::Start(from))?;
         file.take(PIECE_BYTES).read_to_end(&mut piece)?;
     }
-    Ok(piece)
+    let is_end = from + piece.len() as u64 >= size;
+    Ok((piece, is_end))
 }
 
 /// Logs of an earlier process.

@@ -1,10 +1,10 @@
-//! Logs of tasks: read, followed while they grow, and written by workers on other machines. They lie in
-//! files: `logs/<run>/<step>/<index>/<attempt>-<execution>.log`.
+//! Logs of tasks: read, followed while they grow, and written by workers on other machines.
 
 use super::auth::Caller;
 use super::blobs::Binary;
 use super::extract::{Path, Query};
-use super::problem::{Code, Problem, ProblemBody};
+use super::log_place::{Found, LogPlace, Piece};
+use super::problem::{Problem, ProblemBody};
 use super::{Api, tasks};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
@@ -13,22 +13,25 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
+use pictor_tasks::message::RunId;
 use serde::Deserialize;
-use std::io::SeekFrom;
-use std::path::PathBuf;
+use std::io::{ErrorKind, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-/// How much of a log is in memory at a time.
+/// How much of a log is in memory at a time: of a file, and of what comes over the wire.
 const PIECE_BYTES: usize = 256 << 10;
+const STORED_PIECE_BYTES: u64 = 1 << 20;
 /// How often a log that is followed is looked at, and how often its task.
 const LOOK: Duration = Duration::from_millis(200);
 const LOOK_AT_TASK: Duration = Duration::from_secs(1);
+/// How often one that is not there yet is looked for in artifact storage.
+const LOOK_AT_STORAGE: Duration = Duration::from_secs(1);
 /// After the end of its task the last lines of a log may still be on their way from the worker.
 const LAST_LINES: Duration = Duration::from_secs(3);
 /// The longest name of a part of a log's path.
@@ -84,11 +87,14 @@ pub(super) async fn read(
     };
     let found = api.ask(&record, find).await?;
     let (at, step_name) = found.ok_or_else(|| tasks::no_task(&task))?;
+    let place = LogPlace { run: record.id.clone(), step: step_name, index: at.1 };
     let log = Log {
-        folder: api.logs().join(&*record.id.0).join(step_name).join(at.1.to_string()),
+        api: api.clone(),
+        place,
         attempt: query.attempt,
         offset: query.offset.unwrap_or(0),
-        file: None,
+        source: None,
+        asked: None,
     };
     let follow = query.follow;
     let stop = api.stop.clone();
@@ -107,46 +113,68 @@ pub(super) async fn read(
 
 /// A log, which may not be there yet.
 struct Log {
-    folder: PathBuf,
+    api: Arc<Api>,
+    place: LogPlace,
     attempt: Option<u32>,
     offset: u64,
-    file: Option<File>,
+    source: Option<Source>,
+    /// When it was looked for in artifact storage.
+    asked: Option<Instant>,
+}
+
+/// Where a log is read.
+enum Source {
+    /// It may still grow. Who reads it goes on when it moves to storage.
+    File(File),
+    /// Key and size: it is whole.
+    Stored(String, u64),
 }
 
 impl Log {
     /// The next bytes that are there now.
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        if self.file.is_none() {
-            let Some(path) = self.newest().await else { return Ok(None) };
-            let mut file = File::open(path).await?;
-            file.seek(SeekFrom::Start(self.offset)).await?;
-            self.file = Some(file);
+        if self.source.is_none() {
+            self.source = self.find().await?;
         }
-        let Some(file) = &mut self.file else { return Ok(None) };
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
-        file.take(PIECE_BYTES as u64).read_to_end(&mut piece).await?;
+        let piece = match &mut self.source {
+            None => return Ok(None),
+            Some(Source::File(file)) => {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                file.take(PIECE_BYTES as u64).read_to_end(&mut piece).await?;
+                piece
+            }
+            Some(Source::Stored(key, size)) => {
+                let end = self.offset.saturating_add(STORED_PIECE_BYTES).min(*size);
+                let range = self.offset.min(end)..end;
+                self.api.artifacts.range(key, range).await.map_err(std::io::Error::other)?
+            }
+        };
         self.offset += piece.len() as u64;
         Ok((!piece.is_empty()).then(|| piece.into()))
     }
 
-    /// The log of the attempt, or of the last one; of several executions the one written to last.
-    async fn newest(&self) -> Option<PathBuf> {
-        let mut entries = tokio::fs::read_dir(&self.folder).await.ok()?;
-        let mut newest = None;
-        while let Ok(Some(entry)) = entries.next_entry().await {
-            let name = entry.file_name();
-            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".log")) else {
-                continue;
+    async fn find(&mut self) -> std::io::Result<Option<Source>> {
+        let mut everywhere = self.asked.is_none_or(|asked| asked.elapsed() >= LOOK_AT_STORAGE);
+        loop {
+            if everywhere {
+                self.asked = Some(Instant::now());
+            }
+            let found = self.place.newest(&self.api, self.attempt, everywhere).await;
+            let path = match found.map_err(std::io::Error::other)? {
+                None => return Ok(None),
+                Some(Found::Stored(key, size)) => return Ok(Some(Source::Stored(key, size))),
+                Some(Found::Here(path)) => path,
             };
-            let attempt = name.split_once('-').and_then(|(attempt, _)| attempt.parse::<u32>().ok());
-            let Some(attempt) = attempt.filter(|a| self.attempt.is_none_or(|only| only == *a))
-            else {
-                continue;
-            };
-            let written = entry.metadata().await.and_then(|meta| meta.modified()).ok();
-            newest = newest.max(Some((attempt, written, entry.path())));
+            match File::open(&path).await {
+                Ok(mut file) => {
+                    file.seek(SeekFrom::Start(self.offset)).await?;
+                    return Ok(Some(Source::File(file)));
+                }
+                // It has just moved to storage.
+                Err(error) if error.kind() == ErrorKind::NotFound => everywhere = true,
+                Err(error) => return Err(error),
+            }
         }
-        newest.map(|(_, _, path)| path)
     }
 }
 
@@ -222,9 +250,14 @@ impl Reading {
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct OffsetQuery {
+pub(super) struct PieceQuery {
     /// The first byte of the piece. What the server has of it already is left as it is.
     offset: u64,
+    /// Nothing comes after this piece, which may be empty. The answer is that all of the log is stored:
+    /// until then its writer keeps it.
+    #[serde(default, deserialize_with = "truth")]
+    #[param(value_type = Option<bool>)]
+    whole: bool,
 }
 
 /// A name that is a part of a log's path.
@@ -247,11 +280,11 @@ fn is_plain(name: &str) -> bool {
         ("index" = u32, Path, description = "The task's index in the step"),
         ("execution" = String, Path, description = "`ATTEMPT-EXECUTION`, the latter in hex",
          pattern = "^[0-9]{1,9}-[0-9a-f]{1,16}$"),
-        OffsetQuery,
+        PieceQuery,
     ),
     request_body(content = inline(Binary), content_type = "application/octet-stream"),
     responses(
-        (status = 204, description = "It is stored"),
+        (status = 204, description = "The piece is taken; if it is the last one, the log is stored"),
         (status = 409, description = "There is a gap before the piece, or the log is full",
          body = ProblemBody, content_type = "application/problem+json"),
     ),
@@ -260,7 +293,7 @@ pub(super) async fn append(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path((id, run, step, index, execution)): Path<(u32, String, String, u32, String)>,
-    Query(OffsetQuery { offset }): Query<OffsetQuery>,
+    Query(PieceQuery { offset, whole }): Query<PieceQuery>,
     request: Request,
 ) -> Result<StatusCode, Problem> {
     api.own(&caller, id).await?;
@@ -280,34 +313,8 @@ pub(super) async fn append(
     }
     let bytes = Bytes::from_request(request, &()).await;
     let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
-    let folder = api.logs().join(run).join(step).join(index.to_string());
-    let path = folder.join(format!("{attempt}-{number:016x}.log"));
-    let stored = store(&folder, &path, (offset, &bytes), api.limits.log_bytes).await;
-    stored.map_err(|error| {
-        tracing::error!(%error, path = %path.display(), "a log cannot be written");
-        Problem::new(Code::Unavailable, "the log cannot be written").retry_after(5)
-    })?
-}
-
-async fn store(
-    folder: &std::path::Path,
-    path: &std::path::Path,
-    (offset, bytes): (u64, &[u8]),
-    limit: u64,
-) -> std::io::Result<Result<StatusCode, Problem>> {
-    tokio::fs::create_dir_all(folder).await?;
-    let mut file = File::options().create(true).append(true).open(path).await?;
-    let have = file.metadata().await?.len();
-    let Some(known) = have.checked_sub(offset) else {
-        let detail = format!("the log has {have} bytes: nothing can begin at {offset}");
-        return Ok(Err(Problem::new(Code::Conflict, detail)));
-    };
-    let new = bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
-    if have.saturating_add(new.len() as u64) > limit {
-        let detail = format!("a log may have {limit} bytes");
-        return Ok(Err(Problem::new(Code::BodyTooLarge, detail)));
-    }
-    file.write_all(new).await?;
-    file.flush().await?;
-    Ok(Ok(StatusCode::NO_CONTENT))
+    let place = LogPlace { run: RunId(run.into()), step, index };
+    let name = format!("{attempt}-{number:016x}.log");
+    place.take(api, &name, Piece { offset, bytes, whole }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -13,6 +13,7 @@ mod guard;
 mod health;
 mod hub;
 pub mod limits;
+mod log_place;
 mod logs;
 mod lookup;
 mod metrics;
@@ -68,6 +69,7 @@ use axum::routing::get;
 use fleet::Fleet;
 use hub::Hub;
 use limits::Buckets;
+use log_place::LogLocks;
 use lookup::Archive;
 use metrics::Metrics;
 use pictor_queue::Broker;
@@ -99,7 +101,7 @@ pub struct Setup {
     pub role: watch::Receiver<Role>,
     /// Becomes true when the server stops: answers that would go on for ever end then.
     pub stop: watch::Receiver<bool>,
-    /// The server's folder: logs of tasks, bodies on their way to storage.
+    /// The server's folder: logs of tasks and bodies, on their way to storage.
     pub data: PathBuf,
     /// What callers may ask at most.
     pub limits: Limits,
@@ -129,6 +131,7 @@ pub struct Api {
     tokens: Tokens,
     buckets: Buckets,
     archive: Archive,
+    log_locks: LogLocks,
     events: Hub,
     fleet: Fleet,
     metrics: Metrics,
@@ -171,6 +174,7 @@ impl Api {
             tokens: Tokens::default(),
             buckets: Buckets::default(),
             archive: Archive::default(),
+            log_locks: LogLocks::default(),
             fleet: Fleet::default(),
             metrics: Metrics::new(),
             http,

@@ -279,3 +279,74 @@ async fn logs_and_assets_of_machines_are_theirs_alone() {
     farm.call(&token, Method::GET, &path, None).await.refused(403, "forbidden");
     farm.stop().await;
 }
+
+#[tokio::test]
+async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
+    let farm = Farm::idle().await;
+    let (id, token) = farm.machine("node").await;
+    let run = farm.submit(&farm.admin, FILMS).await;
+    let put = async |execution: &str, query: &str, text: &'static str| {
+        let path = format!("/v1/workers/{id}/logs/{run}/make/2/{execution}?{query}");
+        farm.send(farm.request(&token, Method::PUT, &path).body(text)).await
+    };
+    let log = format!("/v1/runs/{run}/tasks/make[frame=3]/log");
+    let read = async |query: &str| farm.get(&format!("{log}{query}")).await.text();
+    let here = farm.path(&format!("logs/{run}/make/2/1-00000000000000ab.log"));
+    let stored = farm.path(&format!("artifacts/runs/{run}/_logs/make/2/1-00000000000000ab.log"));
+    put("1-ab", "offset=0", "one\n").await.is(204);
+    assert!(here.exists() && !stored.exists());
+    let follow = farm.request(&farm.admin, Method::GET, &format!("{log}?follow=true"));
+    let mut follow = follow.send().await.unwrap();
+    assert_eq!(follow.chunk().await.unwrap().unwrap(), "one\n");
+    // The end may come without bytes; a part of it before may be missing.
+    put("1-ab", "offset=8&whole=true", "").await.refused(409, "conflict");
+    put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
+    assert!(!farm.path(&format!("logs/{run}")).exists() && stored.exists());
+    assert_eq!(follow.chunk().await.unwrap().unwrap(), "two\n");
+    // Said again because the answer was lost, and a piece that comes late.
+    put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
+    put("1-ab", "offset=0", "one\n").await.is(204);
+    assert!(!here.exists());
+    // What a server has of it that was the owner before is not all of it.
+    std::fs::create_dir_all(here.parent().unwrap()).unwrap();
+    std::fs::write(&here, "on").unwrap();
+    assert_eq!(read("").await, "one\ntwo\n");
+    assert_eq!(read("?offset=4").await, "two\n");
+    assert_eq!(read("?offset=99").await, "");
+    assert_eq!(read("?attempt=2").await, "");
+    put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
+    assert!(!here.exists());
+    // A later attempt counts, wherever its log is.
+    put("2-cd", "offset=0", "again\n").await.is(204);
+    assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
+    put("2-cd", "offset=6&whole=true", "").await.is(204);
+    assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
+    // Whoever follows a log that nobody has yet sees it, although it is stored at once.
+    let path = format!("/v1/runs/{run}/tasks/make[frame=4]/log?follow=true");
+    let mut follow = farm.request(&farm.admin, Method::GET, &path).send().await.unwrap();
+    let path = format!("/v1/workers/{id}/logs/{run}/make/3/1-ef?offset=0&whole=true");
+    farm.send(farm.request(&token, Method::PUT, &path).body("all\n")).await.is(204);
+    assert_eq!(follow.chunk().await.unwrap().unwrap(), "all\n");
+    drop(follow);
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_stored_is_not_given_up() {
+    let farm = Farm::idle().await;
+    let (id, token) = farm.machine("node").await;
+    let run = farm.submit(&farm.admin, FILMS).await;
+    // Nothing can be made below a file.
+    let obstacle = farm.path(&format!("artifacts/runs/{run}"));
+    std::fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
+    std::fs::write(&obstacle, "").unwrap();
+    let path = format!("/v1/workers/{id}/logs/{run}/make/2/1-ab?offset=0&whole=true");
+    let put = async || farm.request(&token, Method::PUT, &path).body("all\n").send().await.unwrap();
+    assert!(put().await.status().is_server_error());
+    let log = format!("/v1/runs/{run}/tasks/make[frame=3]/log");
+    assert_eq!(farm.get(&log).await.text(), "all\n");
+    std::fs::remove_file(&obstacle).unwrap();
+    assert_eq!(put().await.status(), 204);
+    assert_eq!(farm.get(&log).await.text(), "all\n");
+    farm.stop().await;
+}

@@ -41,7 +41,8 @@ fn age(path: &Path, days: u64) {
     file.set_modified(then).unwrap();
 }
 
-/// A run that has done its three tasks, each with an artifact and a log, when the clock showed `at`.
+/// A run that has done its three tasks when the clock showed `at`: each has left an artifact, one of them
+/// a log here and one a log in storage.
 async fn done(base: &Base, id: &str, at: i64) -> (RunId, OwnerHandle) {
     set(at);
     let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
@@ -57,6 +58,8 @@ async fn done(base: &Base, id: &str, at: i64) -> (RunId, OwnerHandle) {
     let folder = base.path("logs").join(id).join("one/0");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("1-00.log"), "hello\n").unwrap();
+    let stored = format!("runs/{id}/_logs/one/1/1-00.log");
+    base.artifacts.put(b"hello\n".to_vec(), &stored).await.unwrap();
     (run, owner)
 }
 
@@ -89,11 +92,11 @@ pub(crate) async fn old_runs_go_with_their_bytes_and_an_archive_is_kept(base: &B
     cancel(&owner, &failed).await;
     let archive = base.path("archive");
     let pruned = pruner(base).prune(&policy(Some(&archive)), false, now_ms).await.unwrap();
-    assert_eq!((pruned.runs, pruned.artifacts.files, pruned.logs.files), (2, 3, 1), "{pruned:?}");
+    assert_eq!((pruned.runs, pruned.artifacts.files, pruned.logs.files), (2, 3, 2), "{pruned:?}");
     assert!(pruned.artifacts.size_bytes > 0 && pruned.failures.is_empty(), "{pruned:?}");
     let left: Vec<RunId> = base.runs().await.into_iter().map(|run| run.id).collect();
     assert_eq!(left, [new, RunId("x".into()), waiting]);
-    assert_eq!(bytes(base).await, 6);
+    assert_eq!(bytes(base).await, 8);
     assert!(!base.path("logs/old").exists() && base.path("logs/new").exists());
 
     let text = std::fs::read_to_string(archive.join(format!("{old}.jsonl"))).unwrap();
@@ -123,7 +126,7 @@ pub(crate) async fn a_dry_run_counts_and_removes_nothing(base: &Base) {
     base.artifacts.put(vec![1; 10], "runs/new/a/0/0/1-1/image").await.unwrap();
     let archive = base.path("archive");
     let dry = pruner(base).prune(&policy(Some(&archive)), true, now_ms).await.unwrap();
-    assert_eq!((bytes(base).await, base.runs().await.len()), (8, 2));
+    assert_eq!((bytes(base).await, base.runs().await.len()), (10, 2));
     assert!(!archive.exists());
     assert_eq!((dry.runs, dry.orphans.files, dry.orphans.size_bytes), (2, 1, 10), "{dry:?}");
     let real = pruner(base).prune(&policy(None), false, now_ms).await.unwrap();
