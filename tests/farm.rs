@@ -295,7 +295,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
 }
 
 #[test]
-fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
+fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let farm = Farm::start(false);
     let models = |name: &str| {
         std::fs::create_dir_all(farm.place.path(name)).unwrap();
@@ -315,9 +315,8 @@ fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
     let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
     let made = |folder: &str| support::files(&farm.place.path(folder));
     let left = |folder: &str, run: &str| {
-        let left = made(&format!("{folder}/artifacts/runs/{run}"));
-        let results = left.into_keys().filter(|key| !key.starts_with("_logs"));
-        results.map(|key| key[..5].to_owned()).collect::<Vec<_>>()
+        let left = made(&format!("{folder}/artifacts/runs/{run}")).into_keys();
+        left.filter(|key| !key.starts_with('_')).map(|key| key[..5].to_owned()).collect::<Vec<_>>()
     };
     let results = ["probe", "stitc", "stitc", "stitc"];
     assert_eq!(left("data", &here), results, "tiles go when they are stitched");
@@ -328,13 +327,14 @@ fn a_sequence_is_upscaled_by_workers_that_hold_the_network() {
     std::fs::rename(&source, farm.place.path("elsewhere")).unwrap();
     let _bare = farm.worker("bare", &[]);
     let why = "no worker has model `realesr-animevideov3-x2`: `pictor models pull` fetches";
-    until("the tiles wait", || farm.ok(&["tasks", &run, "--state", "ready"]).out.contains(why));
-    let able = |name| (models(name), farm.worker(name, &[])).1;
-    let _workers = ["one", "two"].map(able);
+    let tasks = |state: &str| farm.ok(&["tasks", &run, "--state", state]).out;
+    until("the tiles wait", || tasks("ready").contains(why));
+    models("bare");
+    until("it has noticed", || tasks("succeeded").contains("upscale"));
+    let _able = (models("able"), farm.worker("able", &[]));
     farm.until_succeeded(&run);
     farm.ok(&["download", &run, "--out", "there"]);
-    let names = made("here").into_keys().collect::<Vec<_>>();
-    assert_eq!(names, [2, 3, 4].map(|frame| format!("frames/000{frame}.png")));
+    assert!(made("here").into_keys().eq([2, 3, 4].map(|frame| format!("frames/000{frame}.png"))));
     assert!(made("here") == made("there"), "the same bytes");
     assert_eq!(support::pictures::png(&farm.place.path("there/frames/0002.png")).0, (200, 140));
     until("tiles are deleted", || left("server", &run) == results);

@@ -6,7 +6,7 @@ mod support;
 
 use std::process::Command;
 use support::pictures::png;
-use support::{Place, Running, Said, models};
+use support::{Place, Running, Said, models, until};
 
 /// Runs an upscale of `input` with these further lines in it.
 fn upscale(place: &Place, input: &str, more: &str) -> Said {
@@ -116,4 +116,45 @@ fn plays_in_browsers(place: &Place, file: &str) {
     let bytes = std::fs::read(place.path(file)).unwrap();
     let at = |name: &[u8]| bytes.windows(4).position(|window| window == name).unwrap();
     assert!(at(b"moov") < at(b"mdat"));
+}
+
+#[test]
+fn a_server_notices_networks_that_are_added_while_it_waits_for_them() {
+    let place = Place::new();
+    sequence(&place);
+    let runtime = models().join("libonnxruntime.so");
+    let data = place.path("server").display().to_string();
+    let mut serve = place.command(&["serve", "--listen", "127.0.0.1:0", "--data", &data]);
+    let mut server = Running::start(serve.env("ORT_DYLIB_PATH", &runtime));
+    let line = server.wait_for("http://127.0.0.1:");
+    let address = line[line.find("http://").unwrap()..].trim().to_owned();
+    let token = place.path("server/admin-token");
+    until("the server has made a token", || token.exists());
+    let pictor = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        command.env("PICTOR_SERVER", &address).env("PICTOR_TOKEN_FILE", &token);
+        Running::start(&mut command).finish()
+    };
+    place.write(
+        "job.yaml",
+        "pictor: v1\nname: job\nupscale:\n  input: shots/a_0001.png\n  model: mine\n",
+    );
+    let said = pictor(&["submit", "job.yaml"]);
+    said.expect(0, &[]);
+    let run = said.out.split(':').next().unwrap().to_owned();
+    let tasks = |state: &str| pictor(&["tasks", &run, "--state", state]).out;
+    until("it waits", || tasks("ready").contains("no worker has model `mine`"));
+    let network = models().join("realesr-animevideov3-x2.json");
+    let known: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(network).unwrap()).unwrap();
+    let file = models().join(format!("{}.onnx", known["digest"].as_str().unwrap()));
+    let file = file.display().to_string();
+    let mut add = place.command(&["models", "add", &file, "--name", "mine", "--data", &data]);
+    Running::start(add.env("ORT_DYLIB_PATH", &runtime)).finish().expect(0, &["mine", "x2"]);
+    until("it is made", || {
+        let told: serde_json::Value =
+            serde_json::from_str(&pictor(&["show", &run, "--json"]).out).unwrap();
+        told["line"]["state"] == "succeeded"
+    });
+    assert!(pictor(&["workers", "--json"]).out.contains("\"models\":[\"mine\"]"));
 }

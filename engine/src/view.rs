@@ -7,7 +7,7 @@ use crate::state::{RunState, TaskState};
 use pictor_tasks::message::{Execution, Input, Output, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::space::Space;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How many needed tasks are looked at to name one of them in a reason.
@@ -81,6 +81,8 @@ pub struct WorkerView {
     pub id: WorkerId,
     /// Tasks that it does at a time.
     pub slots: u32,
+    /// The networks that it holds.
+    pub models: BTreeSet<String>,
     /// Messages full of tasks that it has.
     pub bundles: u32,
     /// Tasks in them that are not over.
@@ -370,9 +372,10 @@ impl Engine {
     pub fn workers(&self, now_ms: i64) -> Vec<WorkerView> {
         let mut views: BTreeMap<WorkerId, WorkerView> = BTreeMap::new();
         for (id, worker) in &self.workers {
-            let slots = worker.inventory.slots;
+            let (slots, models) = (worker.inventory.slots, worker.inventory.models.clone());
             let (seen_ms, is_present) = (worker.seen_ms, self.is_present(worker, now_ms));
-            let view = WorkerView { id: *id, slots, bundles: 0, tasks: 0, seen_ms, is_present };
+            let view =
+                WorkerView { id: *id, slots, models, bundles: 0, tasks: 0, seen_ms, is_present };
             views.insert(*id, view);
         }
         for bundle in self.bundles.values() {

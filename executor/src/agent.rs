@@ -4,11 +4,13 @@
 use crate::artifacts::Artifacts;
 use crate::bundle::Bundle;
 use crate::config::Config;
+use crate::inventory::watch_models;
 use crate::slot::{Slot, at, scratch_root};
 use crate::task::{Device, Warm};
 use pictor_queue::{Delivery, Outbox, Receipt, ToOwner, ToWorker, WorkerQueue};
 use pictor_tasks::message::{Assignment, Cancel, Execution, Report, StepKey, Try, What, WorkerId};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use pictor_tasks::worker::Inventory;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,6 +116,8 @@ pub struct Agent {
     order: Order,
     /// How many are held, for others to see.
     holds: Arc<AtomicUsize>,
+    /// The networks of this machine.
+    models: watch::Receiver<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -148,6 +152,8 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(post(outbox.clone(), letters));
         tasks.spawn(post(outbox.clone(), beats));
+        let (tell, models) = watch::channel(config.inventory.models.clone());
+        tasks.spawn(watch_models(config.models.clone(), config.heartbeat, tell));
         let (free, freed) = mpsc::channel(config.slots.max(1) as usize);
         let mut agent = Self {
             id,
@@ -160,6 +166,7 @@ impl Agent {
             waiting: VecDeque::new(),
             order: begin,
             holds: holds.clone(),
+            models,
             config,
         };
         for index in 0..agent.config.slots {
@@ -195,7 +202,7 @@ impl Agent {
         mut freed: mpsc::Receiver<(u32, Execution)>,
         mut tasks: JoinSet<()>,
     ) {
-        self.say(ToOwner::Joined(self.id, self.config.offer())).await;
+        self.join().await;
         let period = self.config.heartbeat;
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -217,6 +224,7 @@ impl Agent {
                 Some((slot, execution)) = freed.recv() => self.free(slot, execution),
                 () = at(claim) => self.claim().await,
                 _ = heartbeat.tick() => self.heartbeat(),
+                Ok(()) = self.models.changed() => self.join().await,
                 changed = orders.changed(), if !is_unled => {
                     is_unled = changed.is_err();
                     let order = *orders.borrow_and_update();
@@ -232,6 +240,13 @@ impl Agent {
         // until then: receipts need it.
         drop(self);
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Says what this worker has to offer: first, and when that has changed.
+    async fn join(&mut self) {
+        let models = self.models.borrow_and_update().clone();
+        let offer = Inventory { models, ..self.config.offer() };
+        self.say(ToOwner::Joined(self.id, offer)).await;
     }
 
     async fn say(&self, message: ToOwner) {

@@ -1,7 +1,7 @@
 //! What this machine has: GPUs, processors, memory, disk, programs.
 
 use crate::config::Programs;
-use crate::models::{Folder, Runtime};
+use crate::models::{Folder, ModelError, Runtime};
 use crate::process::output;
 use crate::told::{Program, Versions};
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
@@ -10,9 +10,10 @@ use pictor_tasks::worker::{Gpu, Inventory};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::process::Command;
-use tokio::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Duration, sleep};
 
 /// A program that does not tell its version by then is not used.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -144,15 +145,53 @@ pub async fn find(
     }
 }
 
-/// The networks of this machine; none if nothing can run them.
+/// The networks of this machine.
 fn names_of(models: &Path) -> BTreeSet<String> {
-    if Runtime::find(models).is_none() {
-        return BTreeSet::new();
-    }
-    let found = Folder::new(models.to_owned()).list().inspect_err(|error| {
+    let found = names_in(models).inspect_err(|error| {
         tracing::warn!(%error, "the networks of this machine cannot be listed");
     });
-    found.unwrap_or_default().into_iter().map(|model| model.name).collect()
+    found.unwrap_or_default()
+}
+
+/// The networks in a folder; none if nothing can run them.
+fn names_in(models: &Path) -> Result<BTreeSet<String>, ModelError> {
+    if Runtime::find(models).is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let found = Folder::new(models.to_owned()).list()?;
+    Ok(found.into_iter().map(|model| model.name).collect())
+}
+
+/// Looks again and again which networks this machine has, and tells when they are others than those told
+/// last. Ends when nobody listens any more.
+pub(crate) async fn watch_models(
+    models: PathBuf,
+    every: Duration,
+    tell: watch::Sender<BTreeSet<String>>,
+) {
+    let look = async {
+        loop {
+            sleep(every).await;
+            let models = models.clone();
+            // The folder may be on another machine that does not answer.
+            let Ok(found) = tokio::task::spawn_blocking(move || names_in(&models)).await else {
+                return;
+            };
+            match found {
+                Ok(found) => drop(tell.send_if_modified(|known| {
+                    let is_news = *known != found;
+                    *known = found;
+                    is_news
+                })),
+                // Somebody may be removing one; or it was said at the start.
+                Err(error) => tracing::debug!(%error, "networks cannot be listed"),
+            }
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = tell.closed() => {}
+    }
 }
 
 /// Asks every program that pictor can use for its version, all at the same time. Nothing is remembered:

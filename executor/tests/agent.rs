@@ -6,7 +6,7 @@ mod farm;
 use farm::{Farm, first_try, key, noop, shell};
 use pictor_executor::Intake;
 use pictor_queue::ToOwner;
-use pictor_tasks::message::{Outcome, Try, What};
+use pictor_tasks::message::{Outcome, Products, Try, What};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -243,4 +243,47 @@ async fn a_worker_without_an_owner_ends() {
     handle.ended().await;
     assert!(farm::is_gone(&process));
     assert_eq!(std::fs::read_dir(folder.path().join("data/scratch/7")).unwrap().count(), 0);
+}
+
+/// The networks that the worker says next that it has.
+async fn joined(farm: &mut Farm) -> Vec<String> {
+    loop {
+        if let ToOwner::Joined(_, offer) = farm.message().await {
+            assert!(offer.allows_commands);
+            return offer.models.into_iter().collect();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_says_which_networks_it_has_when_it_gets_or_loses_one() {
+    let mut folder = None;
+    let mut farm = Farm::start_with(|config| {
+        config.heartbeat = Duration::from_millis(50);
+        folder = Some(config.models.clone());
+    });
+    let folder = folder.unwrap();
+    assert_eq!(joined(&mut farm).await, [""; 0]);
+    // It works meanwhile, and goes on with that.
+    farm.assign(shell("while [ ! -e ../../../../gate ]; do sleep 0.05; done"), [0]);
+    std::fs::create_dir_all(&folder).unwrap();
+    let digest = blake3::hash(b"").to_hex();
+    let manifest = |name: &str| {
+        let text = format!(
+            "{{\"name\": \"{name}\", \"scale\": 2, \"receptive_field\": 9, \"channels\": 3, \
+             \"licence\": \"MIT\", \"digest\": \"{digest}\", \"source\": \"here\"}}"
+        );
+        let part = folder.join("part");
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, folder.join(format!("{name}.json"))).unwrap();
+    };
+    manifest("one");
+    std::fs::write(folder.join("libonnxruntime.so"), "").unwrap();
+    assert_eq!(joined(&mut farm).await, ["one"]);
+    manifest("two");
+    assert_eq!(joined(&mut farm).await, ["one", "two"]);
+    std::fs::remove_file(folder.join("one.json")).unwrap();
+    assert_eq!(joined(&mut farm).await, ["two"]);
+    std::fs::write(farm.folder.path().join("gate"), "").unwrap();
+    assert_eq!(farm.ended().await[0].outcome, Outcome::Succeeded(Products::default()));
 }

@@ -35,7 +35,7 @@ pub(crate) struct Heartbeat<'a> {
     pub(crate) holding: Vec<Holding>,
     pub(crate) gpus: Vec<GpuLoad>,
     pub(crate) machine: MachineLoad,
-    /// Only when it begins: what it has.
+    /// What it has: only when it begins, and when that has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inventory: Option<&'a Inventory>,
     /// Whether it takes work now.

@@ -174,6 +174,11 @@ impl Worker {
         let beat = api.fleet.latest(record.id.0);
         let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
+        let mut inventory = Inventory::from(record.inventory);
+        // The worker in the server's own process tells changes to the engine alone.
+        if let Some(view) = view {
+            inventory.models.clone_from(&view.models);
+        }
         Self {
             id: record.id.0,
             name: record.name,
@@ -184,9 +189,9 @@ impl Worker {
             reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
             seen_ms,
             registered_ms: record.registered_ms,
-            slots: record.inventory.slots,
+            slots: inventory.slots,
             tasks: view.map_or(0, |view| view.tasks),
-            inventory: record.inventory.into(),
+            inventory,
             machine: beat.as_ref().map(|beat| beat.machine),
             gpus: beat.map(|beat| beat.gpus).unwrap_or_default(),
         }
