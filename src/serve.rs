@@ -13,7 +13,7 @@ use pictor_server::http::{Api, Limits, Setup, first_token};
 use pictor_server::prune::Pruner;
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::Webhooks;
-use pictor_server::{Farm, Owner, Role, listen, load_run, look_for_runs, now_ms, socket_path};
+use pictor_server::{Farm, Owner, Role, listen, load_runs, look_for_runs, now_ms, socket_path};
 use pictor_storage::{Artifacts, Registry, Store};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeSet;
@@ -217,12 +217,8 @@ async fn alone(
     let (port, mut ports) = in_process(workers);
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.sweeps(artifacts);
-    for record in store.unfinished_runs().await? {
-        match load_run(&*store, &record.id).await {
-            Ok(run) => owner.add(run, record.owner, record.created_ms),
-            Err(error) => tracing::error!(%error, "a run cannot be read and is left alone"),
-        }
-    }
+    // Before leases are given up: those are in the runs. Later ones are found by `look_for_runs`.
+    load_runs(&*store, &mut owner).await?;
     // Whatever an earlier process held died with it: this one has the folder's lock.
     for worker in BTreeSet::from([RUN_WORKER, here]) {
         owner.forget_worker(worker).await?;

@@ -115,11 +115,7 @@ impl Farm {
             let accepts = worker.state == "enabled";
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
         }
-        for record in self.store.unfinished_runs().await? {
-            if let Some(run) = load(&*self.store, &record.id).await? {
-                owner.add(run, record.owner, record.created_ms);
-            }
-        }
+        load_runs(&*self.store, &mut owner).await?;
         owner.listen_first(RandomState::new().hash_one("mark"), self.listen);
         info!(epoch = ownership.epoch, "this server owns the farm");
         let mut owner = tokio::spawn(owner.run());
@@ -179,6 +175,16 @@ impl Farm {
     }
 }
 
+/// Gives an owner that begins every run that is not over: what leases it has to know of is in them.
+pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error> {
+    for record in store.unfinished_runs().await? {
+        if let Some(run) = load(store, &record.id).await? {
+            owner.add(run, record.owner, record.created_ms);
+        }
+    }
+    Ok(())
+}
+
 /// Gives the engine the runs that it was not told of, every few seconds, for ever: for an owner that has no
 /// rivals.
 pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
@@ -214,11 +220,13 @@ async fn pick_up(
     Ok(())
 }
 
-/// A run from history. None: another version of pictor wrote it, which is to finish it.
+/// A run from history. None: another version of pictor wrote it, which is to finish it, or it is damaged,
+/// which is no reason for the others to wait.
 async fn load(store: &dyn Store, id: &RunId) -> Result<Option<Run>, Error> {
+    use pictor_storage::Error::Corrupt;
     match load_run(store, id).await {
         Ok(run) => Ok(Some(run)),
-        Err(failure @ (Error::Plan { .. } | Error::Fold(..))) => {
+        Err(failure @ (Error::Plan { .. } | Error::Fold(..) | Error::Store(Corrupt(_)))) => {
             error!(error = %failure, run = %id, "a run cannot be read and is left alone");
             Ok(None)
         }

@@ -23,7 +23,7 @@ pub use access::{
 };
 pub use clock::now_ms;
 pub use deliver::{Delivered, deliver_all, deliver_rows};
-pub use farm::{Farm, look_for_runs};
+pub use farm::{Farm, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};
 pub use owner::Owner;
 pub use role::Role;
