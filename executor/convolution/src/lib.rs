@@ -10,6 +10,8 @@
 //! a tile has the whole picture's results bit for bit if its first row and column are even ones of the
 //! picture. (Larger blocks would be faster still and would lose this.)
 
+#![expect(clippy::inline_always, reason = "code for vectors has to end up inside of `with_simd`")]
+
 use pulp::{Arch, Simd, WithSimd, bytemuck};
 
 /// Results for which sums are kept in registers: so many channels, times so many vectors of pairs.
@@ -18,6 +20,9 @@ const CHANNELS: usize = 4;
 const VECTORS: usize = 2;
 /// Products of a pair of pairs, for each channel.
 const PRODUCTS: usize = 16;
+/// Room for them and one more. Without it what is read together would be apart by a power of two, and would
+/// drive itself out of the processor's first cache.
+const ROOM: usize = PRODUCTS + 1;
 
 /// Whether this machine has vectors that are wide enough. Without them the library's own convolution is
 /// likely faster.
@@ -124,9 +129,9 @@ pub struct Part<'a> {
 pub struct Scratch {
     /// The odd and the even columns of four rows.
     lines: Vec<f32>,
-    /// The transformed samples: by product, input and vector.
+    /// The transformed samples: by input, product and vector.
     samples: Vec<f32>,
-    /// Their products with the kernels: by product, output and vector.
+    /// Their products with the kernels: by group of outputs, product, output of the group and vector.
     products: Vec<f32>,
 }
 
@@ -169,6 +174,26 @@ fn vectors<S: Simd>(buffer: &mut Vec<f32>, count: usize) -> &mut [S::f32s] {
     }
     let (_, vectors, _) = bytemuck::pod_align_to_mut(buffer.as_mut_slice());
     &mut vectors[..count]
+}
+
+/// The transformed samples of so many inputs.
+#[inline(always)]
+fn samples<S: Simd, const V: usize>(
+    buffer: &mut Vec<f32>,
+    inputs: usize,
+) -> &mut [[[S::f32s; V]; ROOM]] {
+    let (samples, _) = vectors::<S>(buffer, inputs * ROOM * V).as_chunks_mut::<V>();
+    samples.as_chunks_mut().0
+}
+
+/// The products of so many groups of outputs.
+#[inline(always)]
+fn products<S: Simd, const V: usize>(
+    buffer: &mut Vec<f32>,
+    groups: usize,
+) -> &mut [[[[S::f32s; V]; CHANNELS]; ROOM]] {
+    let (products, _) = vectors::<S>(buffer, groups * ROOM * CHANNELS * V).as_chunks_mut::<V>();
+    products.as_chunks_mut().0.as_chunks_mut().0
 }
 
 /// What a row or a column of four samples is turned into.
@@ -247,7 +272,7 @@ impl Work<'_> {
     #[inline(always)]
     fn transform<S: Simd, const V: usize>(&mut self, simd: S, input: usize) {
         let inputs = self.part.of.inputs;
-        let samples = vectors::<S>(&mut self.scratch.samples, PRODUCTS * inputs * V);
+        let sample = &mut samples::<S, V>(&mut self.scratch.samples, inputs)[input];
         let pitch = V * S::F32_LANES + 1;
         for vector in 0..V {
             let mut rows = [[simd.splat_f32s(0.0); 4]; 4];
@@ -261,7 +286,7 @@ impl Work<'_> {
             for x in 0..4 {
                 let column = before(simd, [rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
                 for y in 0..4 {
-                    samples[((4 * y + x) * inputs + input) * V + vector] = column[y];
+                    sample[4 * y + x][vector] = column[y];
                 }
             }
         }
@@ -271,29 +296,25 @@ impl Work<'_> {
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&mut self, simd: S) {
         let Convolution { inputs, ref weights, .. } = *self.part.of;
-        let outputs = self.part.of.groups() * CHANNELS;
-        let samples = vectors::<S>(&mut self.scratch.samples, PRODUCTS * inputs * V);
-        let products = vectors::<S>(&mut self.scratch.products, PRODUCTS * outputs * V);
-        let all = samples
-            .chunks_exact(inputs * V)
-            .zip(weights.chunks_exact(outputs * inputs))
-            .zip(products.chunks_exact_mut(outputs * V));
-        for ((samples, weights), products) in all {
-            let (samples, _) = samples.as_chunks::<V>();
+        let samples = samples::<S, V>(&mut self.scratch.samples, inputs);
+        let groups = self.part.of.groups();
+        let products = products::<S, V>(&mut self.scratch.products, groups);
+        for (product, weights) in weights.chunks_exact(groups * inputs * CHANNELS).enumerate() {
             let groups = weights.chunks_exact(inputs * CHANNELS);
-            for (weights, products) in groups.zip(products.chunks_exact_mut(CHANNELS * V)) {
+            for (weights, products) in groups.zip(products.iter_mut()) {
                 let (weights, _) = weights.as_chunks::<CHANNELS>();
                 let mut sums = [[simd.splat_f32s(0.0); V]; CHANNELS];
-                for (weights, samples) in weights.iter().zip(samples) {
+                for (weights, sample) in weights.iter().zip(samples.iter()) {
+                    let sample = sample[product];
                     for channel in 0..CHANNELS {
                         let weight = simd.splat_f32s(weights[channel]);
                         for vector in 0..V {
                             let sum = &mut sums[channel][vector];
-                            *sum = simd.mul_add_f32s(weight, samples[vector], *sum);
+                            *sum = simd.mul_add_f32s(weight, sample[vector], *sum);
                         }
                     }
                 }
-                products.copy_from_slice(sums.as_flattened());
+                products[product] = sums;
             }
         }
     }
@@ -302,13 +323,13 @@ impl Work<'_> {
     #[inline(always)]
     fn finish<S: Simd, const V: usize>(&mut self, simd: S, first: usize, output: usize) {
         let (of, width) = (self.part.of, self.part.width);
-        let outputs = of.groups() * CHANNELS;
-        let products = vectors::<S>(&mut self.scratch.products, PRODUCTS * outputs * V);
+        let groups = products::<S, V>(&mut self.scratch.products, of.groups());
+        let (products, member) = (&groups[output / CHANNELS], output % CHANNELS);
         let (bias, slope) = (simd.splat_f32s(of.bias[output]), simd.splat_f32s(of.slope[output]));
         for vector in 0..V {
             let mut columns = [[simd.splat_f32s(0.0); 2]; 4];
             for x in 0..4 {
-                let m = |y: usize| products[((4 * y + x) * outputs + output) * V + vector];
+                let m = |y: usize| products[4 * y + x][member][vector];
                 columns[x] = after(simd, [m(0), m(1), m(2), m(3)]);
             }
             let from = 2 * (first + vector * S::F32_LANES);

@@ -7,6 +7,7 @@ use ort::ep;
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session};
 use ort::value::TensorRef;
+use pictor_convolution::is_fast;
 use pictor_tasks::units::{Rect, Resolution};
 use std::fmt;
 use std::num::NonZero;
@@ -94,8 +95,9 @@ impl Net {
         let builder = Session::builder(&runtime.0).map_err(failed)?;
         let mut builder = Self::on(device, builder).map_err(failed)?;
         let options = Arc::new(RunOptions::new().map_err(failed)?);
-        let replaced =
-            matches!(device, Device::Cpu(_)).then(|| operator::replaced(model)).flatten();
+        let replaced = (matches!(device, Device::Cpu(_)) && is_fast())
+            .then(|| operator::replaced(model))
+            .flatten();
         if replaced.is_some() {
             let domain = operator::domain().map_err(failed)?;
             builder = builder.with_operators(domain).map_err(|error| failed(error.into()))?;

@@ -6,7 +6,7 @@ use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
 };
 use ort::value::{TensorElementType, TensorValueType};
-use pictor_convolution::{Convolution, Part, Scratch, is_fast};
+use pictor_convolution::{Convolution, Part, Scratch};
 use prost::Message;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -19,9 +19,9 @@ const VERSION: i64 = 1;
 const BATCHES: usize = 24;
 
 /// The network with every 3×3 convolution that is one replaced by the operator, together with a
-/// rectifier that follows it. Nothing if there is none, or if this machine would not be faster.
+/// rectifier that follows it. Nothing if there is none.
 pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
-    let mut model = is_fast().then(|| Model::decode(model).ok())??;
+    let mut model = Model::decode(model).ok()?;
     let graph = model.graph.as_mut()?;
     let found = graph.node.iter().enumerate();
     let found: Vec<_> =
@@ -161,7 +161,7 @@ impl Operator for Convolve {
         [OperatorOutput::required(TensorElementType::Float32)]
     }
 
-    fn create_kernel<'attr>(&self, kernel: &KernelContext<'attr>) -> ort::Result<Computing> {
+    fn create_kernel(&self, kernel: &KernelContext<'_>) -> ort::Result<Computing> {
         let constant = |index| kernel.constant_input::<TensorValueType<f32>>(index);
         let (weights, bias, slope) = (constant(1)?, constant(2)?, constant(3)?);
         let ((shape, weights), (_, bias)) = (weights.extract_tensor(), bias.extract_tensor());
@@ -214,5 +214,110 @@ impl Kernel for Computing {
             }
             kept().push(scratch);
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::onnx::{Attribute, ValueInfo};
+    use super::*;
+
+    fn node(op: &str, input: &[&str], output: &str, attribute: Vec<Attribute>) -> Node {
+        let input = input.iter().map(|&name| name.into()).collect();
+        Node {
+            op_type: op.into(),
+            input,
+            output: vec![output.into()],
+            attribute,
+            ..Node::default()
+        }
+    }
+
+    fn conv(input: &str, output: &str, pad: i64) -> Node {
+        node("Conv", &[input, "w", "b"], output, vec![Attribute::integers("pads", &[pad; 4])])
+    }
+
+    /// The graph of `nodes` from `in` to `out`, replaced: each node as `operator(inputs) output`, and the
+    /// slopes of those that are ours.
+    fn after(node: Vec<Node>) -> Option<(Vec<String>, Vec<Vec<f32>>)> {
+        let value = |name| vec![ValueInfo::picture(name, 2, ["h", "w"])];
+        let initializer = vec![
+            Tensor::floats("w", vec![2, 2, 3, 3], &[0.5; 36]),
+            Tensor::floats("b", vec![2], &[0.0; 2]),
+            Tensor::floats("by channel", vec![2, 1, 1], &[0.25, 0.5]),
+            Tensor::floats("by column", vec![2], &[0.25, 0.5]),
+        ];
+        let (input, output) = (value("in"), value("out"));
+        let graph = Graph { node, initializer, input, output, ..Graph::default() };
+        let model = Model::decode(&*replaced(&Model::new(graph).encode_to_vec())?).unwrap();
+        let graph = model.graph.unwrap();
+        let ours = graph.node.iter().filter(|node| node.domain == DOMAIN);
+        let slopes = ours.map(|node| graph.constant(&node.input[3]).unwrap().as_floats().unwrap());
+        let text = |n: &Node| {
+            format!(
+                "{}({}) {}",
+                n.op_type,
+                n.input.iter().take(2).cloned().collect::<Vec<_>>().join(" "),
+                n.output[0]
+            )
+        };
+        Some((graph.node.iter().map(text).collect(), slopes.collect()))
+    }
+
+    #[test]
+    fn a_convolution_and_its_rectifier_become_one() {
+        let leaky = vec![Attribute::float("alpha", 0.125)];
+        for (op, inputs, attributes, slope) in [
+            ("PRelu", &["x", "by channel"][..], vec![], [0.25, 0.5]),
+            ("LeakyRelu", &["x"], leaky, [0.125; 2]),
+            ("LeakyRelu", &["x"], vec![], [0.01; 2]),
+            ("Relu", &["x"], vec![], [0.0; 2]),
+        ] {
+            let nodes = vec![conv("in", "x", 1), node(op, inputs, "out", attributes)];
+            let expected = (vec!["Convolution(in w) out".to_owned()], vec![slope.to_vec()]);
+            assert_eq!(after(nodes), Some(expected), "{op}");
+        }
+    }
+
+    #[test]
+    fn what_others_read_or_what_is_no_rectifier_stays() {
+        let ours = |result: &str| format!("Convolution(in w) {result}");
+        let relu = || node("Relu", &["x"], "y", vec![]);
+        let add = |other| node("Add", &["y", other], "out", vec![]);
+        let (nodes, slopes) = after(vec![conv("in", "x", 1), relu(), add("x")]).unwrap();
+        assert_eq!(nodes, [ours("x"), "Relu(x) y".into(), "Add(y x) out".into()]);
+        assert_eq!(slopes, [[1.0; 2]]);
+        let columns = node("PRelu", &["x", "by column"], "out", vec![]);
+        let (nodes, _) = after(vec![conv("in", "x", 1), columns]).unwrap();
+        assert_eq!(nodes, [ours("x"), "PRelu(x by column) out".into()]);
+        // The network's result is read by whoever runs it.
+        let (nodes, _) =
+            after(vec![conv("in", "out", 1), node("Relu", &["out"], "y", vec![])]).unwrap();
+        assert_eq!(nodes.len(), 2);
+    }
+
+    #[test]
+    fn other_convolutions_are_left_to_the_library() {
+        let with = |name: &str, values: &[i64]| {
+            let mut conv = conv("in", "out", 1);
+            conv.attribute.push(Attribute::integers(name, values));
+            vec![conv]
+        };
+        let mut grouped = conv("in", "out", 1);
+        grouped.attribute.push(Attribute::integer("group", 2));
+        let mut computed = conv("in", "out", 1);
+        computed.input[1] = "in".into();
+        for nodes in [
+            vec![conv("in", "out", 0)],
+            vec![grouped],
+            vec![computed],
+            with("strides", &[2, 2]),
+            with("dilations", &[1, 2]),
+            vec![node("Relu", &["in"], "out", vec![])],
+        ] {
+            assert_eq!(after(nodes.clone()), None, "{nodes:?}");
+        }
+        assert!(after(with("strides", &[1, 1])).is_some());
+        assert_eq!(replaced(b"no network"), None);
     }
 }
