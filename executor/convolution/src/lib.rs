@@ -320,6 +320,7 @@ impl Work<'_> {
     }
 
     /// `Aᵀ m A` of every 4×4 products `m` of an output, its bias and its slope.
+    #[expect(clippy::needless_range_loop, reason = "a vector has its place in several arrays")]
     #[inline(always)]
     fn finish<S: Simd, const V: usize>(&mut self, simd: S, first: usize, output: usize) {
         let (of, width) = (self.part.of, self.part.width);

@@ -1,6 +1,7 @@
 //! Lets ONNX Runtime compute 3×3 convolutions on a CPU with [`pictor_convolution`]: its own multiply twice
 //! as often.
 
+use super::field::field;
 use super::onnx::{Graph, Model, Node, Tensor};
 use ort::operator::{
     ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
@@ -19,10 +20,12 @@ const VERSION: i64 = 1;
 const BATCHES: usize = 24;
 
 /// The network with every 3×3 convolution that is one replaced by the operator, together with a
-/// rectifier that follows it. Nothing if there is none.
+/// rectifier that follows it. Nothing if there is none, or if the network computes anything in less than
+/// the picture's resolution: its tiles then have to begin where it wants them to.
 pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
     let mut model = Model::decode(model).ok()?;
     let graph = model.graph.as_mut()?;
+    field(graph).ok()?;
     let found = graph.node.iter().enumerate();
     let found: Vec<_> =
         found.filter_map(|(index, node)| Some((index, Found::new(graph, node)?))).collect();
@@ -237,6 +240,12 @@ mod tests {
         node("Conv", &[input, "w", "b"], output, vec![Attribute::integers("pads", &[pad; 4])])
     }
 
+    fn half(input: &str, output: &str) -> Node {
+        let mut half = conv(input, output, 1);
+        half.attribute.push(Attribute::integers("strides", &[2; 2]));
+        half
+    }
+
     /// The graph of `nodes` from `in` to `out`, replaced: each node as `operator(inputs) output`, and the
     /// slopes of those that are ours.
     fn after(node: Vec<Node>) -> Option<(Vec<String>, Vec<Vec<f32>>)> {
@@ -246,6 +255,7 @@ mod tests {
             Tensor::floats("b", vec![2], &[0.0; 2]),
             Tensor::floats("by channel", vec![2, 1, 1], &[0.25, 0.5]),
             Tensor::floats("by column", vec![2], &[0.25, 0.5]),
+            Tensor::floats("twice", vec![4], &[1.0, 1.0, 2.0, 2.0]),
         ];
         let (input, output) = (value("in"), value("out"));
         let graph = Graph { node, initializer, input, output, ..Graph::default() };
@@ -309,6 +319,11 @@ mod tests {
         computed.input[1] = "in".into();
         for nodes in [
             vec![conv("in", "out", 0)],
+            vec![
+                conv("in", "x", 1),
+                half("x", "y"),
+                node("Resize", &["y", "", "twice"], "out", vec![]),
+            ],
             vec![grouped],
             vec![computed],
             with("strides", &[2, 2]),
