@@ -109,6 +109,20 @@ impl Instance {
         }
     }
 
+    /// Stops every process of the server, and returns when none of their threads does anything any more: the
+    /// signal alone is only on its way to those that run.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let all = self.pid().map(tree_stopped).unwrap_or_default();
+        let start = Instant::now();
+        while !all.iter().all(|pid| is_stopped(*pid)) {
+            if start.elapsed() > LIMIT {
+                bail!("processes of {} do not stop", self.folder.display());
+            }
+            sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// Kills every process of this instance, the keeper's too, and returns when all are gone. The folder
     /// stays.
     pub(crate) fn kill(&self) -> Result<()> {
@@ -250,10 +264,22 @@ fn children(pid: Pid) -> Vec<Pid> {
 
 /// Whether a process exists and is no zombie.
 pub(crate) fn runs(pid: Pid) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !matches!(state(format!("/proc/{pid}/stat").as_ref()), None | Some('Z' | 'X'))
+}
+
+/// Whether no thread of a process runs, or could.
+fn is_stopped(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads
+        .map(|thread| state(&thread.path().join("stat")))
+        .all(|state| matches!(state, None | Some('T' | 'Z' | 'X')))
+}
+
+/// The state of a process or a thread, from its `stat` in `/proc`.
+fn state(stat: &Path) -> Option<char> {
+    let stat = fs::read_to_string(stat).ok()?;
     // The name in brackets may have spaces and brackets in it.
-    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// Where programs are: a cron job's PATH lacks `sbin`.

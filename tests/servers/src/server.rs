@@ -98,8 +98,7 @@ impl<S: Server> Running<S> {
     }
 
     pub(crate) fn freeze(&self) -> Result<()> {
-        self.own()?.signal(Signal::STOP);
-        Ok(())
+        self.own()?.freeze()
     }
 
     pub(crate) fn thaw(&self) -> Result<()> {
