@@ -167,6 +167,10 @@ impl Log {
             };
             match File::open(&path).await {
                 Ok(mut file) => {
+                    // There may be nothing yet; file systems refuse places that no file can have.
+                    if self.offset > file.metadata().await?.len() {
+                        return Ok(None);
+                    }
                     file.seek(SeekFrom::Start(self.offset)).await?;
                     return Ok(Some(Source::File(file)));
                 }
