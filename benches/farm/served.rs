@@ -1,6 +1,7 @@
 //! A farm of processes: the real `pictor serve` and `pictor work` over a Postgres and a RabbitMQ.
 
 use pictor_benches::machine;
+use pictor_benches::source::run;
 use pictor_test_servers::{Postgres, RabbitMq};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value as Json, json};
@@ -37,10 +38,8 @@ impl Services {
 struct Process(Child);
 
 impl Process {
-    fn start(program: &Path, log: &Path, arguments: &[&str]) -> Self {
+    fn start(mut command: Command, log: &Path) -> Self {
         let log = File::create(log).expect("the disk has room");
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program).args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         Self(command.spawn().expect("pictor starts"))
     }
@@ -54,10 +53,17 @@ impl Drop for Process {
     }
 }
 
-/// A server with a database and a virtual host of its own, and perhaps a worker.
+/// A program that ends with the thread that starts it.
+fn command(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program).args(arguments);
+    command
+}
+
+/// A server with a database and a virtual host of its own, and perhaps workers.
 pub(crate) struct Served {
     // In the order in which they end.
-    worker: Option<Process>,
+    workers: Vec<Process>,
     server: Process,
     client: Client,
     database: PgConnection,
@@ -77,9 +83,8 @@ impl Served {
         let listen = port.expect("there is a port").to_string();
         let url = format!("http://{listen}");
         let path = |name: &str| folder.join(name).display().to_string();
-        let server = Process::start(
+        let server = command(
             &services.program,
-            &folder.join("server.log"),
             &[
                 &["serve", "--no-worker", "--listen", &listen, "--public-url", &url][..],
                 &["--data", &path("server"), "--artifacts", &path("artifacts")],
@@ -88,12 +93,12 @@ impl Served {
             ]
             .concat(),
         );
+        let server = Process::start(server, &folder.join("server.log"));
         let client = Client::builder().build().expect("TLS is there");
         let database = PgConnection::connect(&database).await.expect("the database answers");
         let program = services.program.clone();
-        let token = String::new();
-        let worker = None;
-        let mut farm = Self { worker, server, client, database, url, token, folder, program };
+        let (workers, token) = (Vec::new(), String::new());
+        let mut farm = Self { workers, server, client, database, url, token, folder, program };
         farm.wait_until_ready().await;
         farm
     }
@@ -114,19 +119,63 @@ impl Served {
 
     /// Starts a worker with two slots, and waits until it is known.
     pub(crate) async fn start_worker(&mut self) {
+        let worker = self.worker("worker", 2);
+        self.add(worker).await;
+    }
+
+    /// Starts a worker with one slot that has only these processors (`taskset`'s list) and these networks, and
+    /// waits until it is known.
+    pub(crate) async fn start_upscaler(&mut self, processors: &str, models: &Path) {
+        let worker = self.worker(&format!("worker-{}", self.workers.len()), 1);
+        let mut bound = Command::new("taskset");
+        bound.args(["--cpu-list", processors]).arg(worker.get_program()).args(worker.get_args());
+        bound.env("PICTOR_MODELS", models);
+        self.add(bound).await;
+    }
+
+    fn worker(&self, name: &str, slots: u32) -> Command {
         let path = |name: &str| self.folder.join(name).display().to_string();
-        let (data, token) = (path("worker"), path("server/admin-token"));
+        let (data, token) = (path(name), path("server/admin-token"));
+        let slots = slots.to_string();
         let arguments = [
-            &["work", "--server", &self.url, "--name", "worker", "--slots", "2"][..],
+            &["work", "--server", &self.url, "--name", name, "--slots", &slots][..],
             &["--data", &data, "--token-file", &token],
         ]
         .concat();
-        let log = self.folder.join("worker.log");
-        self.worker = Some(Process::start(&self.program, &log, &arguments));
+        command(&self.program, &arguments)
+    }
+
+    async fn add(&mut self, worker: Command) {
+        let log = self.folder.join(format!("worker-{}.log", self.workers.len()));
+        self.workers.push(Process::start(worker, &log));
         let end = Instant::now() + LIMIT;
+        while self.workers_online().await < self.workers.len() {
+            assert!(Instant::now() < end, "a worker does not come: {}", self.folder.display());
+            sleep(LOOK).await;
+        }
         // It has its work from the broker when it has done some.
         let (run, _) = self.submit(&pictor_benches::jobs::chain(1)).await;
         self.finished(&run, end, LOOK).await;
+    }
+
+    async fn workers_online(&self) -> usize {
+        let answer = self.request(Method::GET, "/v1/workers").send().await;
+        let answer: Json = answer.expect("the server answers").json().await.expect("JSON");
+        let workers = answer["items"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        workers.iter().filter(|worker| worker["online"] == true).count()
+    }
+
+    /// Has a job file done as a user would, from another machine: `pictor submit --wait --out`. Seconds until
+    /// its results are there.
+    pub(crate) fn deliver(&self, job: &Path) -> f64 {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        let (out, token) = (path("out"), path("server/admin-token"));
+        let mut submit = Command::new(&self.program);
+        submit.args(["submit", "--server", &self.url, "--token-file", &token]);
+        submit.args(["--wait", "--out", &out]).arg(job);
+        let started = Instant::now();
+        run(&mut submit);
+        started.elapsed().as_secs_f64()
     }
 
     /// A request that the farm's admin makes.

@@ -5,6 +5,7 @@ pub mod farm;
 pub mod floor;
 pub mod jobs;
 pub mod machine;
+pub mod source;
 pub mod table;
 
 /// Says something to the person who measures.

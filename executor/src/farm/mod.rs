@@ -44,7 +44,7 @@ use wire::Service;
 /// How often working hours and idleness are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a farm that cannot be reached keeps a worker from ending that has nothing more to do.
-const GOODBYE: Duration = Duration::from_secs(30);
+const GOODBYE: Duration = Duration::from_secs(15);
 /// The same if somebody is in a hurry.
 const SHORT_GOODBYE: Duration = Duration::from_secs(3);
 /// How long the last lines of logs may take.

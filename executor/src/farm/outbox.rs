@@ -1,5 +1,6 @@
 //! The worker's sending half: reports by the broker, everything else by HTTP.
 
+use super::GOODBYE;
 use super::api::{Api, ApiError};
 use super::duty::Standing;
 use super::store::FarmStore;
@@ -14,7 +15,7 @@ use pictor_tasks::worker::Inventory;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
-use tokio::time::Duration;
+use tokio::time::{Duration, timeout};
 
 /// The next heartbeat is about to come when this one is given up.
 const HEARTBEAT: Duration = Duration::from_secs(4);
@@ -91,9 +92,11 @@ impl Outbox for FarmOutbox {
             ToOwner::Heartbeat(_, held) => self.heartbeat(held).await,
             ToOwner::Left(id) => {
                 let path = format!("/v1/workers/{}/left", id.0);
-                let said = self.api.post_patiently::<serde_json::Value>(&path, &()).await;
-                if let Err(error) = said {
-                    tracing::warn!(%error, "the farm does not take our goodbye");
+                let said = self.api.post_patiently::<serde_json::Value>(&path, &());
+                match timeout(GOODBYE, said).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "the farm does not take our goodbye"),
+                    Err(_) => tracing::warn!("the farm is not there to hear our goodbye"),
                 }
             }
             // Asked by HTTP; made by servers.

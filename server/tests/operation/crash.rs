@@ -1,6 +1,10 @@
 //! Servers that end in the middle of what they do: work is dropped at every point at which it waits.
 
-use crate::farm::{Base, crash_after, ms, schedule, set, with};
+use crate::farm::{Base, JOB, crash_after, ms, schedule, set, until, with, work};
+use pictor_server::load_run;
+use pictor_storage::{NewRun, RunRows};
+use pictor_tasks::history::{Claim, Fact, Row, TaskRef};
+use pictor_tasks::message::{Execution, RunId, Try, WorkerId};
 
 const START: &str = "2026-06-01T00:00:00Z";
 const MINUTE: i64 = 60_000;
@@ -64,4 +68,41 @@ pub(crate) async fn a_crash_while_a_run_is_replaced_leaves_one_run_going(base: &
         points += 1;
         assert!(points < POINTS, "a step does not end");
     }
+}
+
+pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
+    let before = base.owner().await;
+    let job = JOB.replace("noop: {}", "command: { run: [sh] }");
+    let good = base.submit(&before, "good", &job).await;
+    let strange = base.submit(&before, "strange", &job).await;
+    before.stop().await;
+    // The history of one is about a step that it does not have, the plan of the other one says nothing.
+    let task = TaskRef { step: 7, generation: 0, task: Try { index: 0, attempt: 1 } };
+    let claim = Claim { task, execution: Execution(1), worker: WorkerId(1) };
+    let row = Row { seq: 1, time_ms: 1, fact: Fact::Claim(claim) };
+    base.store.commit(&[RunRows { run: &strange, rows: &[row], state: None }]).await.unwrap();
+    let empty = RunId("empty".into());
+    let new = NewRun {
+        id: empty.clone(),
+        name: "empty".into(),
+        spec: job,
+        source_name: "job.yaml".into(),
+        plan: "{}".into(),
+        fold_version: load_run(&*base.store, &good).await.unwrap().plan().fold_version,
+        owner: "ada".into(),
+        priority: 0,
+        created_ms: 1,
+        out_dir: String::new(),
+    };
+    base.store.create_run(&new, None).await.unwrap();
+    // Whoever takes over has the one that can be read, and finishes it.
+    let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
+    for (run, is_known) in [(&good, true), (&strange, false), (&empty, false)] {
+        assert_eq!(owner.has_run(run).await.unwrap(), is_known, "{run}");
+    }
+    let working = work(workers.remove(0), base, 1);
+    let asked = good.clone();
+    until(&owner, move |engine| engine.run(&asked).unwrap().state().is_terminal()).await;
+    assert_eq!(working.await.unwrap(), 1);
+    assert_eq!(base.going().await, [strange, empty]);
 }

@@ -4,7 +4,7 @@
 use pictor_engine::{Config, Engine};
 use pictor_queue::{Outbox, Sender, ToOwner, ToWorker, WorkerPort, WorkerQueue, in_process};
 use pictor_server::schedule::{NewSchedule, Runner, ScheduledJob, Schedules};
-use pictor_server::{Owner, OwnerHandle, load_run};
+use pictor_server::{Owner, OwnerHandle, load_runs};
 use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{
@@ -127,10 +127,7 @@ impl Base {
         if sweeps {
             owner.sweeps(self.artifacts.clone());
         }
-        for record in self.store.unfinished_runs().await.unwrap() {
-            let run = load_run(&*self.store, &record.id).await.unwrap();
-            owner.add(run, record.owner, record.created_ms);
-        }
+        load_runs(&*self.store, &mut owner).await.unwrap();
         tokio::spawn(owner.run());
         self.owners.lock().unwrap().push(handle.clone());
         (handle, workers)

@@ -50,7 +50,8 @@ on_both! {
         a_schedule_that_changes_wakes_the_runner;
     crash:
         a_crash_at_any_point_starts_each_run_once
-        a_crash_while_a_run_is_replaced_leaves_one_run_going;
+        a_crash_while_a_run_is_replaced_leaves_one_run_going
+        runs_that_cannot_be_read_hold_up_no_other;
     webhook:
         a_message_is_tried_until_it_is_taken
         an_end_that_was_committed_just_before_a_crash_is_told_once
