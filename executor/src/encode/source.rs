@@ -30,6 +30,8 @@ pub(super) struct Source {
     cut: Option<(f64, f64)>,
     /// When the first picture comes, in seconds from the start of the result.
     offset: f64,
+    /// How many pictures there are.
+    count: u32,
     /// Pictures a second, roughly.
     rate: f64,
     /// When the last picture comes and how long it stands, in units of 1/90,000 s.
@@ -97,6 +99,7 @@ impl Source {
             keep_sound: body.keep_audio.unwrap_or(true),
             cut,
             offset,
+            count,
             rate: f64::from(count) / length,
             last_time: ticks_of(offset) + ticks(last - first),
             last: ticks(end - last).max(1),
@@ -155,20 +158,29 @@ impl Source {
                     self.rate.clamp(0.001, 1000.0)
                 )));
             }
-            // The encoder thinks that each frame is over at once; of the last one nothing else says
-            // how long it stands.
-            let Self { last_time, last, .. } = self;
-            all.push("-bsf:v".into());
-            all.push(format!(
-                "setts=pts=PTS:dts=DTS:duration=if(gte(PTS\\,{last_time}-45)\\,{last}\\,DURATION)"
-            ));
             if !has_extension(&plan.file, "mkv") {
                 all.extend(words("-video_track_timescale 90000"));
+                all.extend(["-bsf:v".to_owned(), self.durations()]);
             }
         }
         all.extend(self.streams(&plan.file));
         all.extend(words("-progress pipe:1"));
         all
+    }
+
+    /// How long packets of MP4 last, as a filter of them. The encoder thinks that each is over at once, and MP4
+    /// asks two of them: the one that is shown last tells when the picture ends, and the one that is
+    /// decoded last, which may be another, how long the track is.
+    fn durations(&self) -> String {
+        let Self { last_time, last, count, .. } = self;
+        let end = last_time + last;
+        let track = end - ticks_of(self.offset);
+        let decoded_last = format!("max(1\\,min({track}-DTS+STARTDTS\\,{end}-PTS))");
+        let shown_last = format!("if(gte(PTS\\,{last_time}-45)\\,{last}\\,DURATION)");
+        format!(
+            "setts=pts=PTS:dts=DTS:duration=if(eq(N\\,{})\\,{decoded_last}\\,{shown_last})",
+            count.saturating_sub(1)
+        )
     }
 
     /// The source's colours stay what they were.
