@@ -100,11 +100,11 @@ fn a_clip_of_an_irregular_rate_keeps_its_frames_times_and_sound() {
         tool(&place, "ffmpeg", &format!("-v error -i {file} -map 0:a -c copy -f framemd5 -"))
     };
     assert_eq!(sound("clip.mp4"), sound("out/clip.mp4"), "each packet, and when it is heard");
-    // The source's own track ends when its last packet is decoded.
-    for what in ["format=duration", "stream=duration -select_streams v:0"] {
+    // At an irregular rate the track ends a frame or two before the picture: when its last packet is decoded.
+    for (what, near) in [("format=duration", 0.04), ("stream=duration -select_streams v:0", 0.1)] {
         let ask = format!("-v error -show_entries {what} -of csv=p=0 out/clip.mp4");
         let length: f64 = tool(&place, "ffprobe", &ask).trim().parse().unwrap();
-        assert!((length - 10.0).abs() < 0.04, "{what}: {length}");
+        assert!((length - 10.0).abs() < near, "{what}: {length}");
     }
     plays_in_browsers(&place, "out/clip.mp4");
 }

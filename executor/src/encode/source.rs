@@ -170,7 +170,7 @@ impl Source {
 
     /// How long packets of MP4 last, as a filter of them. The encoder thinks that each is over at once, and MP4
     /// asks two of them: the one that is shown last tells when the picture ends, and the one that is
-    /// decoded last, which may be another, how long the track is.
+    /// decoded last, how long the track is. Where these are the same packet, the first counts.
     fn durations(&self) -> String {
         let Self { last_time, last, count, .. } = self;
         let end = last_time + last;
