@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 /// Room that a cache has unless something else is said.
 pub const CACHE_BYTES: u64 = 20 << 30;
 /// Files that come in at a time, over all slots.
-const TRANSFERS: usize = 16;
+pub(crate) const TRANSFERS: usize = 16;
 
 /// Whom a transfer tells how far it is, and who stops it.
 #[derive(Clone, Debug)]

@@ -144,10 +144,10 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
         storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
     };
     std::fs::create_dir_all(&folder).map_err(unusable)?;
-    for (number, input) in inputs.into_iter().enumerate() {
+    let paths = ctx.input_paths(&inputs).await?;
+    for (number, (input, path)) in inputs.into_iter().zip(paths).enumerate() {
         let file = link_name(input, names.len() > 1);
         let link = folder.join(format!("{number:0width$}-{file}"));
-        let path = ctx.input_path(input).await?;
         match std::os::unix::fs::symlink(path, link) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(unusable(error));

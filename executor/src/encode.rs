@@ -205,8 +205,8 @@ async fn link(ctx: &TaskContext, pictures: &[&Input]) -> Result<(PathBuf, PathBu
     std::fs::create_dir(&folder).map_err(unusable)?;
     let extension = Path::new(&pictures[0].output.key).extension().and_then(|e| e.to_str());
     let extension = extension.unwrap_or("png");
-    for (number, input) in pictures.iter().enumerate() {
-        let path = ctx.input_path(input).await?;
+    let paths = ctx.input_paths(pictures).await?;
+    for (number, (input, path)) in pictures.iter().zip(paths).enumerate() {
         if let Some(problem) = truncated(&path, extension) {
             let message = format!("The picture of {} {problem}. Reset that task.", name(input));
             return Err(failure(FailureKind::BadOutput, message));

@@ -21,11 +21,13 @@ struct Tile {
 pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
     let Body::Merge(merge) = &ctx.brief.body else { unreachable!("merges come here") };
     let grid = merge.tiles.grid;
-    let mut tiles = Vec::new();
-    for input in in_order(&ctx.inputs, &merge.tiles)? {
-        let name = format!("{}[{}]", input.step, input.label);
-        tiles.push(Tile { name, path: ctx.input_path(input).await? });
-    }
+    let inputs = in_order(&ctx.inputs, &merge.tiles)?;
+    let paths = ctx.input_paths(&inputs).await?;
+    let named = |(input, path): (&&Input, PathBuf)| Tile {
+        name: format!("{}[{}]", input.step, input.label),
+        path,
+    };
+    let tiles: Vec<Tile> = inputs.iter().zip(paths).map(named).collect();
     let out = ctx.scratch.join("image.exr");
     let (target, progress, stop) = (out.clone(), ctx.progress.clone(), ctx.stop.clone());
     let work = tokio::task::spawn_blocking(move || {

@@ -7,9 +7,10 @@
 //! whose render was stopped or dropped halfway must not be used again.
 
 use crate::artifacts::{Artifacts, Place};
-use crate::cache::{Fetched, Watch};
+use crate::cache::{Fetched, TRANSFERS, Watch};
 use crate::log::LogWriter;
 use crate::{Config, blender, command, encode, merge, upscale};
+use futures_util::{FutureExt, StreamExt, stream};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, Products, StepKey, Try,
@@ -17,7 +18,7 @@ use pictor_tasks::message::{
 use pictor_tasks::space::Value;
 use pictor_tasks::template::{Placeholder, Template, pad};
 use pictor_tasks::worker::Gpu;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -134,6 +135,26 @@ impl TaskContext {
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
         let folder = self.scratch.join(".inputs");
         self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await
+    }
+
+    /// The same of many, in their order. Storage may be far away, so several are fetched at a time.
+    pub async fn input_paths(&self, inputs: &[&Input]) -> Result<Vec<PathBuf>, Failure> {
+        let mut seen = HashSet::new();
+        let different = inputs.iter().filter(|input| seen.insert(&input.output.digest));
+        let fetches: Vec<_> = different.map(|input| self.input_path(input).boxed()).collect();
+        let count = fetches.len();
+        let mut arriving = stream::iter(fetches).buffer_unordered(TRANSFERS).enumerate();
+        while let Some((done, path)) = arriving.next().await {
+            path?;
+            if count > 1 {
+                self.progress.report(0.0, &format!("fetching inputs: {}/{count}", done + 1));
+            }
+        }
+        let mut paths = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            paths.push(self.input_path(input).await?);
+        }
+        Ok(paths)
     }
 
     /// The inputs that a step made under an output name, in index order.

@@ -2,11 +2,13 @@
 
 use super::info::{Info, info};
 use super::original::files_of;
+use crate::cache::TRANSFERS;
 use crate::process::{program_failure, run as run_program};
 use crate::task::{TaskContext, failure};
 use crate::video::{Video, frames_done};
+use futures_util::{FutureExt, StreamExt, stream};
 use pictor_tasks::body::Extract;
-use pictor_tasks::message::{Failure, FailureKind, Products};
+use pictor_tasks::message::{Failure, FailureKind, Output, Products};
 use pictor_tasks::space::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,23 +31,35 @@ pub(super) async fn run(ctx: &TaskContext, body: &Extract) -> Result<Products, F
         // Where a container has no index, a search may end behind its aim.
         found = extract(ctx, path, &video, &wanted, false).await?;
     }
-    let mut products = Products::default();
-    let count = wanted.len();
-    for (done, (number, _)) in wanted.iter().enumerate() {
-        let Some(path) = found.get(number) else {
-            ctx.note(format!("frame {number} of {} cannot be decoded", body.source));
-            continue;
-        };
-        let name = format!("frame-{number}");
-        products.outputs.push(ctx.put_as(&name, path, &format!("{name}.png")).await?);
-        let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
-        ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
+    let mut frames = Vec::with_capacity(wanted.len());
+    for (number, _) in &wanted {
+        match found.get(number) {
+            Some(path) => frames.push((format!("frame-{number}"), path.clone())),
+            None => ctx.note(format!("frame {number} of {} cannot be decoded", body.source)),
+        }
     }
+    let products = Products { outputs: stored(ctx, &frames).await?, ..Products::default() };
     if found.is_empty() {
         let message = format!("No frame of {} of this part can be decoded.", body.source);
         return Err(failure(FailureKind::BadOutput, message));
     }
     Ok(products)
+}
+
+/// Stores pictures under these names, several at a time: storage may be far away.
+async fn stored(ctx: &TaskContext, frames: &[(String, PathBuf)]) -> Result<Vec<Output>, Failure> {
+    let count = frames.len();
+    let put = async |name: &str, path: &Path| ctx.put_as(name, path, &format!("{name}.png")).await;
+    let puts: Vec<_> = frames.iter().map(|(name, path)| put(name, path).boxed()).collect();
+    let mut puts = stream::iter(puts).buffered(TRANSFERS);
+    let mut outputs = Vec::with_capacity(count);
+    while let Some(output) = puts.next().await {
+        outputs.push(output?);
+        let (done, thousandths) = (outputs.len(), outputs.len() * 1000 / count);
+        let fraction = f32::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0;
+        ctx.progress.report(fraction, &format!("frame {done}/{count}"));
+    }
+    Ok(outputs)
 }
 
 /// The frames of the task with their time stamps.

@@ -9,7 +9,7 @@ use crate::picture::{
 use crate::process::{program_failure, run as run_program};
 use crate::task::{Progress, StopSignal, TaskContext, failure};
 use pictor_tasks::body::{ImageFormat, OnError, Stitch};
-use pictor_tasks::message::{Failure, FailureKind, Products};
+use pictor_tasks::message::{Failure, FailureKind, Input, Products};
 use pictor_tasks::units::{Grid, Rect, Resolution};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
@@ -89,14 +89,15 @@ async fn tile_files(
     body: &Stitch,
 ) -> std::result::Result<(Vec<(u32, PathBuf)>, Option<u32>), Failure> {
     let (mut files, mut scale) = (Vec::new(), None);
-    for input in &ctx.inputs {
-        let Some(number) = tile_number(&input.label, &body.tiles.dim) else { continue };
-        let path = ctx.input_path(input).await?;
+    let number = |input: &Input| tile_number(&input.label, &body.tiles.dim);
+    let inputs: Vec<&Input> = ctx.inputs.iter().filter(|input| number(input).is_some()).collect();
+    let paths = ctx.input_paths(&inputs).await?;
+    for (input, path) in inputs.into_iter().zip(paths) {
         if input.output.name == SCALE {
             let text = std::fs::read_to_string(&path);
             scale = text.ok().and_then(|text| text.parse().ok()).filter(|s| (1..=16).contains(s));
         } else {
-            files.push((number, path));
+            files.extend(number(input).map(|number| (number, path)));
         }
     }
     files.sort();
