@@ -84,7 +84,6 @@ async fn acknowledge(delivery: &Delivery) {
 }
 
 /// How long a message took, in seconds.
-#[derive(Default)]
 pub(crate) struct Trip {
     /// Until it was there.
     pub(crate) arrived: f64,
