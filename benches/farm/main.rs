@@ -1,11 +1,11 @@
 //! Whole runs over Postgres and RabbitMQ, with the real `pictor serve` and `pictor work` (2 slots) and full
 //! durability. `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`, `clip`.
 
+mod chain;
 mod floors;
 mod served;
 
-use floors::{Commits, Relay, Trips};
-use pictor_benches::floor;
+use floors::{Commits, Trips};
 use pictor_benches::source::{made, networks};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{jobs, machine};
@@ -32,7 +32,7 @@ fn main() {
             frames(&services).await;
         }
         if machine::wanted("chain") {
-            chain(&services).await;
+            chain::chain(&services).await;
         }
         if machine::wanted("million") {
             submit(&services).await;
@@ -54,7 +54,7 @@ async fn floors(services: &Services, rounds: usize) -> (Series, Series) {
     let (mut commit, mut trip) = <(Series, Series)>::default();
     for _ in 0..rounds {
         commit.push(commits.commit().await * 1e3);
-        trip.push(trips.trip().await.arrived * 1e3);
+        trip.push(trips.trip().await * 1e3);
     }
     (commit, trip)
 }
@@ -92,65 +92,6 @@ async fn frames(services: &Services) {
     head("Farm: 500 frames × 8 tiles → merge → encode (4,501 tasks)");
     line("run", &took, "ms", &verdict(took.median() < 200.0, "< 200 ms"));
     show_floors(&commit, &trip);
-}
-
-async fn chain(services: &Services) {
-    const HOPS: u32 = 100;
-    let mut farm = Served::start(services, "farm-chain").await;
-    farm.start_worker().await;
-    let mut commits = Commits::open(&services.postgres.database()).await;
-    let mut store = floor::Commits::open_at(&services.postgres.database()).await;
-    let mut trips = Trips::open(&services.rabbit.vhost().amqp_url).await;
-    let mut relay = Relay::open(&services.rabbit.vhost().amqp_url).await;
-    let mut series = <[Series; 6]>::default();
-    let mut ratios = <[Series; 4]>::default();
-    for round in 0..2 * RUNS {
-        let [mut hop, mut stored, mut commit, mut arrived, mut whole, mut bare] = [0.0; 6];
-        for turn in 0..5 {
-            // Who begins changes: the disk has other users.
-            match (turn + round) % 5 {
-                0 => hop = farm.pace_ms(&jobs::chain(HOPS)).await,
-                1 => bare = relay.hops(&mut store, HOPS).await * 1e3 / f64::from(HOPS),
-                2 => {
-                    for _ in 0..HOPS {
-                        commit += commits.commit().await * 1e3 / f64::from(HOPS);
-                    }
-                }
-                3 => {
-                    for _ in 0..HOPS {
-                        stored += store.commit(1).await * 1e3 / f64::from(HOPS);
-                    }
-                }
-                _ => {
-                    for _ in 0..HOPS {
-                        let trip = trips.trip().await;
-                        arrived += trip.arrived * 1e3 / f64::from(HOPS);
-                        whole += trip.whole * 1e3 / f64::from(HOPS);
-                    }
-                }
-            }
-        }
-        let measured = [hop, stored, commit, arrived, whole, bare];
-        series.iter_mut().zip(measured).for_each(|(series, value)| series.push(value));
-        let floors = [stored + 2.0 * arrived, commit + 2.0 * arrived, commit + 2.0 * whole, bare];
-        ratios.iter_mut().zip(floors).for_each(|(ratio, floor)| ratio.push(hop / floor));
-    }
-    let [hop, stored, commit, arrived, whole, bare] = &series;
-    head("Farm: a chain of 100 tasks: one hop");
-    line("hop", hop, "ms", "");
-    line("floor: one row, one commit through the store", stored, "ms", "");
-    show_floors(commit, arrived);
-    line("floor: one message, published, confirmed, arrived, acknowledged", whole, "ms", "");
-    line("floor: the same messages and commits in turn, with nothing around", bare, "ms", "");
-    let [stored, plain, whole, bare] = &ratios;
-    for (what, ratio) in [
-        ("hop ÷ (one commit through the store + two arrivals)", stored),
-        ("hop ÷ (one commit of a plain row + two arrivals)", plain),
-    ] {
-        line(what, ratio, "×", &verdict(ratio.median() <= 1.3, "≤ 1.3"));
-    }
-    line("hop ÷ (one commit of a plain row + two whole messages)", whole, "×", "");
-    line("hop ÷ the same messages and commits in turn", bare, "×", "");
 }
 
 /// The answer to the submission of a million tasks. No worker is there that would begin with them.

@@ -2,7 +2,7 @@
 
 use pictor_benches::machine;
 use pictor_benches::source::run;
-use pictor_test_servers::{Postgres, RabbitMq};
+use pictor_test_servers::{Postgres, Queues, RabbitMq};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value as Json, json};
 use sqlx::{Connection, PgConnection};
@@ -75,10 +75,15 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) async fn start(services: &Services, name: &str) -> Self {
+        Self::start_over(services, name, Queues::Classic).await
+    }
+
+    /// The same over queues of this type.
+    pub(crate) async fn start_over(services: &Services, name: &str, queues: Queues) -> Self {
         // Another measurement may have chosen it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = machine::fresh_folder(name);
-        let (database, vhost) = (services.postgres.database(), services.rabbit.vhost());
+        let (database, vhost) = (services.postgres.database(), services.rabbit.vhost_of(queues));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let listen = port.expect("there is a port").to_string();
         let url = format!("http://{listen}");

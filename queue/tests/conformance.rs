@@ -1,11 +1,11 @@
-//! What holds for every kind of queue: one suite over the one in the process and over RabbitMQ.
+//! What holds for every kind of queue: one suite over the one in the process and over both of RabbitMQ.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
 use pictor_queue::{Broker, Incoming, OwnerQueue, Publication, SendError, ToOwner};
 use pictor_tasks::message::{Try, What, WorkerId};
-use pictor_test_servers::RabbitMq;
+use pictor_test_servers::{Queues, RabbitMq};
 use support::{
     Worker, address, assign, assignment, cancel, ended, give, local, next, next_report, own, owner,
     tries, within, worker,
@@ -17,8 +17,8 @@ const NOBODY: WorkerId = WorkerId(3);
 
 type Farm = (Box<dyn OwnerQueue>, Vec<Worker>);
 
-/// Each of these is run over both kinds of queue, with an owner and two workers.
-macro_rules! over_both {
+/// Each of these is run over all kinds of queue, with an owner and two workers.
+macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
         mod in_process {
             $(#[tokio::test]
@@ -26,16 +26,22 @@ macro_rules! over_both {
                 super::$name(super::local_farm().await).await;
             })*
         }
-        mod rabbitmq {
+        mod classic {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(super::remote_farm().await).await;
+                super::$name(super::remote_farm(super::Queues::Classic).await).await;
+            })*
+        }
+        mod quorum {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::remote_farm(super::Queues::Quorum).await).await;
             })*
         }
     };
 }
 
-over_both!(
+over_all!(
     messages_arrive_in_the_order_in_which_they_were_sent,
     each_worker_gets_its_own_messages,
     a_batch_is_no_longer_than_asked_for,
@@ -52,8 +58,8 @@ async fn local_farm() -> Farm {
     (owner, workers)
 }
 
-async fn remote_farm() -> Farm {
-    let url = RabbitMq::start().vhost().amqp_url;
+async fn remote_farm(queues: Queues) -> Farm {
+    let url = RabbitMq::start().vhost_of(queues).amqp_url;
     let broker = Broker::new(address(&url), None, None).unwrap();
     let mut workers = Vec::new();
     for id in [ONE, TWO] {

@@ -13,7 +13,7 @@ use crate::support::{Place, until};
 use api::Api;
 use daemon::Daemon;
 use network::{Host, Network};
-use pictor_test_servers::{Postgres, RabbitMq, S3, Vhost};
+use pictor_test_servers::{Postgres, Queues, RabbitMq, S3, Vhost};
 use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -65,7 +65,10 @@ impl Services {
         });
         let (database_url, vhost) = match owned {
             Owned::Privately => (postgres.url(), broker.inside(|| rabbit.vhost())),
-            Owned::Together => network.outside(|| (postgres.database(), rabbit.vhost())),
+            // The others have classic ones.
+            Owned::Together => {
+                network.outside(|| (postgres.database(), rabbit.vhost_of(Queues::Quorum)))
+            }
         };
         let s3 = objects.inside(S3::start);
         let bucket = s3.bucket();

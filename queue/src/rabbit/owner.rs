@@ -5,16 +5,18 @@ use super::connection::{Address, Deliveries, Link, Publishing, Role, Session};
 use super::{REPORTS, WORKERS, declare_worker, wire};
 use crate::{Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lapin::Confirmation;
 use lapin::message::{BasicReturnMessage, Delivery};
 use pictor_tasks::message::WorkerId;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 /// Publications that may wait for their confirm.
@@ -23,6 +25,9 @@ const UNCONFIRMED: usize = 16_384;
 const LOOK: Duration = Duration::from_secs(1);
 /// A mark that has not come back after this time is sent again.
 const LOST: Duration = Duration::from_secs(5);
+/// How long a worker's queue is gone before it is made again. RabbitMQ tells a consumer some 30 ms after
+/// the end of a quorum queue, and never if there is a new one of that name by then.
+const REMAKE: Duration = Duration::from_secs(1);
 
 /// The owner's end of the queue.
 #[derive(Debug)]
@@ -37,8 +42,11 @@ pub struct RabbitOwner {
     given_out: Option<u64>,
     /// Publications, oldest first, with the id of those that are assignments.
     unconfirmed: VecDeque<(Option<u64>, Confirming)>,
-    /// Assignments that came back from the broker before their confirm.
-    returned: HashSet<u64>,
+    /// Assignments that came back from the broker before their confirm, because a worker has no queue.
+    returned: HashMap<u64, WorkerId>,
+    /// Assignments that wait for a worker's queue to be made again. Then they fail: before, they would
+    /// come back again and again.
+    remaking: FuturesUnordered<BoxFuture<'static, u64>>,
     /// Assignments that were not sent, or nobody knows whether they were. They fail when there is a
     /// broker again: until then they would fail again and again.
     failed: Vec<u64>,
@@ -71,7 +79,8 @@ impl RabbitOwner {
             arrived: VecDeque::new(),
             given_out: None,
             unconfirmed: VecDeque::new(),
-            returned: HashSet::new(),
+            returned: HashMap::new(),
+            remaking: FuturesUnordered::new(),
             failed: Vec::new(),
             answers: VecDeque::new(),
             marks: Vec::new(),
@@ -96,6 +105,9 @@ impl RabbitOwner {
                 Some(delivery) => self.arrived.push_back(delivery),
                 None => self.end_session(),
             },
+            Some(id) = self.remaking.next() => {
+                self.answers.push_back(Incoming::Published { id, confirmed: false });
+            }
         }
     }
 
@@ -141,7 +153,7 @@ impl RabbitOwner {
     }
 
     fn confirmed(&mut self, id: Option<u64>, result: lapin::Result<Confirmation>) {
-        let (mut confirmed, back) = match result {
+        let (confirmed, back) = match result {
             Ok(Confirmation::Ack(back)) => (true, back),
             Ok(Confirmation::Nack(back)) => (false, back),
             Ok(Confirmation::NotRequested) => (false, None),
@@ -150,35 +162,30 @@ impl RabbitOwner {
                 return self.end_session();
             }
         };
-        if let Some(back) = back {
-            // lapin hands it to the next confirm, which may be another message's.
-            let whose = self.no_queue(&back);
-            if whose == id {
-                confirmed = false;
-            } else if let Some(other) = whose {
-                self.returned
-                    .extend(self.unconfirmed.iter().any(|u| u.0 == whose).then_some(other));
-            }
+        // lapin hands what came back to the next confirm, which may be another message's.
+        if let Some((back, worker)) = back.as_ref().and_then(returned)
+            && (id == Some(back) || self.unconfirmed.iter().any(|sent| sent.0 == Some(back)))
+        {
+            self.returned.insert(back, worker);
         }
-        if let Some(id) = id {
-            let confirmed = confirmed && !self.returned.remove(&id);
-            self.answers.push_back(Incoming::Published { id, confirmed });
+        let Some(id) = id else { return };
+        match self.returned.remove(&id) {
+            Some(worker) => self.remake(worker, id),
+            None => self.answers.push_back(Incoming::Published { id, confirmed }),
         }
     }
 
-    /// A worker's queue is not there: it is made again. Gives the id of the assignment that came back.
-    fn no_queue(&self, back: &BasicReturnMessage) -> Option<u64> {
-        let id = back.delivery.properties.message_id().as_ref()?.as_str().parse().ok();
-        let worker = back.delivery.routing_key.as_str().parse();
-        if let (Some((session, _)), Ok(worker)) = (&self.session, worker) {
-            let channel = session.publisher.clone();
-            tokio::spawn(async move {
-                // An error closes the channel, and that is noticed.
-                let declared = declare_worker(&channel, WorkerId(worker)).await;
-                warn!(worker, ok = declared.is_ok(), "the queue of a worker was gone");
-            });
-        }
-        id
+    /// Makes a worker's queue again, after a pause; then the assignment fails that came back.
+    fn remake(&mut self, worker: WorkerId, id: u64) {
+        let Some((session, _)) = &self.session else { return self.failed.push(id) };
+        let channel = session.publisher.clone();
+        self.remaking.push(Box::pin(async move {
+            sleep(REMAKE).await;
+            // An error closes the channel, and that is noticed.
+            let declared = declare_worker(&channel, worker).await;
+            warn!(worker = worker.0, ok = declared.is_ok(), "the queue of a worker was gone");
+            id
+        }));
     }
 
     fn give_out(&mut self, delivery: Delivery, sealer: &Sealer) -> Incoming {
@@ -276,6 +283,12 @@ impl OwnerQueue for RabbitOwner {
     fn is_drained(&self) -> bool {
         self.session.is_some() && self.drained_by.is_none()
     }
+}
+
+/// The assignment that came back, and the worker that has no queue.
+fn returned(back: &BasicReturnMessage) -> Option<(u64, WorkerId)> {
+    let id = back.delivery.properties.message_id().as_ref()?.as_str().parse().ok()?;
+    Some((id, WorkerId(back.delivery.routing_key.as_str().parse().ok()?)))
 }
 
 /// The confirm of the oldest publication. Cancel safe.

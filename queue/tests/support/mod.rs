@@ -1,5 +1,11 @@
 //! An owner and workers over one kind of queue, and what they say to each other in tests.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    clippy::allow_attributes,
+    reason = "each test binary uses its part"
+)]
 
 use async_trait::async_trait;
 use pictor_queue::{
@@ -20,6 +26,27 @@ use tokio::time::timeout;
 /// Nothing that is waited for takes longer, or the test has failed.
 const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const KEY: [u8; 32] = [7; 32];
+
+/// Runs each of these tests over both types of queue that RabbitMQ has.
+macro_rules! over_both_types {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
+        mod classic {
+            $(#[tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
+            async fn $name() {
+                super::$name(pictor_test_servers::Queues::Classic).await;
+            })*
+        }
+        mod quorum {
+            $(#[tokio::test(flavor = "multi_thread")]
+            $(#[$attribute])*
+            async fn $name() {
+                super::$name(pictor_test_servers::Queues::Quorum).await;
+            })*
+        }
+    };
+}
+pub(crate) use over_both_types;
 
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("not in time: {what}"))

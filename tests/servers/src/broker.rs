@@ -24,6 +24,15 @@ const MODULES: &str = "modules";
 /// The user with all rights everywhere.
 const ADMIN: &str = "pictor";
 
+/// How a broker keeps a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// On one node. A message is delivered while it is written to the disk.
+    Classic,
+    /// On several nodes, if there are. A message is delivered once most of them have it on their disks.
+    Quorum,
+}
+
 /// A RabbitMQ broker with its management plugin and an `epmd` of its own.
 #[derive(Clone, Debug)]
 pub struct RabbitMq(Arc<Running<Settings>>);
@@ -54,11 +63,6 @@ impl RabbitMq {
         Self(Arc::new(sure("RabbitMQ does not start", Running::private(configuration))))
     }
 
-    /// The administrator in the virtual host `/`.
-    pub fn amqp_url(&self) -> String {
-        self.0.server.amqp_url(ADMIN, &self.0.server.password, "%2f")
-    }
-
     /// The administrator's `http://user:password@127.0.0.1:port`: the API is below `/api`.
     pub fn management_url(&self) -> String {
         self.0.server.management_url(ADMIN, &self.0.server.password)
@@ -66,7 +70,12 @@ impl RabbitMq {
 
     /// Makes a virtual host, and a user of the same name for it.
     pub fn vhost(&self) -> Vhost {
-        sure("RabbitMQ makes no virtual host", self.0.server.make_vhost())
+        self.vhost_of(Queues::Classic)
+    }
+
+    /// The same, with queues of this type unless they are declared with another.
+    pub fn vhost_of(&self, queues: Queues) -> Vhost {
+        sure("RabbitMQ makes no virtual host", self.0.server.make_vhost(queues))
     }
 
     /// A request to the management API as administrator, such as `GET /api/queues`; gives the body.
@@ -132,11 +141,17 @@ impl Settings {
         request(self.management, (ADMIN, &self.password), (method, path), body)
     }
 
-    fn make_vhost(&self) -> Result<Vhost> {
+    fn make_vhost(&self, queues: Queues) -> Result<Vhost> {
+        let kind = match queues {
+            Queues::Classic => "classic",
+            Queues::Quorum => "quorum",
+        };
+        // So it is spelled by RabbitMQ 3.10, and by newer ones with underscores.
+        let kind = format!(r#"{{"defaultqueuetype":"{kind}","default_queue_type":"{kind}"}}"#);
         let (name, password) = (format!("test-{}", secret()?), secret()?);
         let all = r#"{"configure":".*","write":".*","read":".*"}"#;
         let user = format!(r#"{{"password":"{password}","tags":"administrator"}}"#);
-        self.manage("PUT", &format!("/api/vhosts/{name}"), "")?;
+        self.manage("PUT", &format!("/api/vhosts/{name}"), &kind)?;
         self.manage("PUT", &format!("/api/users/{name}"), &user)?;
         self.manage("PUT", &format!("/api/permissions/{name}/{name}"), all)?;
         Ok(Vhost {

@@ -31,6 +31,6 @@ mod instance;
 mod objects;
 mod server;
 
-pub use broker::{RabbitMq, Vhost};
+pub use broker::{Queues, RabbitMq, Vhost};
 pub use database::Postgres;
 pub use objects::S3;
