@@ -296,7 +296,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Cancel { run } => inspect::cancel(&farm()?, &run).await,
         Command::Priority { run, priority } => inspect::priority(&farm()?, &run, priority).await,
         Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
-        Command::Prune(args) => prune::prune(&data()?, &args, json).await,
+        Command::Prune(args) => prune::prune((&data()?, &server, named), &args, json).await,
         Command::Workers(args) => client::workers(&remote()?, args, json).await,
         Command::Schedule(command) => client::schedule(&remote()?, &data()?, command, json).await,
         Command::Token(command) => client::token(&remote()?, command, json).await,

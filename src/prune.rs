@@ -1,6 +1,7 @@
 //! `pictor prune`: removes runs that ended long ago, with their artifacts and logs, and bytes that
 //! nothing refers to any more.
 
+use crate::client::ServerArgs;
 use crate::serve::open_artifacts;
 use crate::settings::{Settings, StorageArgs};
 use crate::terminal::{complain, say};
@@ -32,9 +33,19 @@ pub(crate) struct PruneArgs {
     farm: StorageArgs,
 }
 
-/// `pictor prune`.
-pub(crate) async fn prune(data: &Path, args: &PruneArgs, json: bool) -> anyhow::Result<u8> {
+/// `pictor prune`. A server that is named would be passed over, so that is an error.
+pub(crate) async fn prune(
+    (data, server, named): (&Path, &ServerArgs, bool),
+    args: &PruneArgs,
+    json: bool,
+) -> anyhow::Result<u8> {
     let configured = args.farm.configured(Settings::default())?;
+    if server.target(named)?.is_some() && configured.settings.database.is_none() {
+        anyhow::bail!(
+            "prune works on a data folder or a database, not through a server: leave out --server and \
+             PICTOR_SERVER, or let the server do it (`[prune]` in its configuration)"
+        );
+    }
     let folder = data.display().to_string();
     let place = configured.settings.database.as_deref().unwrap_or(&folder);
     let (store, registry) = match pictor_storage::open(place).await {

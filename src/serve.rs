@@ -106,6 +106,7 @@ async fn start(
     (listener, address): (TcpListener, String),
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = &base;
+    let listens_here_only = listener.local_addr()?.ip().is_loopback();
     let (be, role) = watch::channel(Role::Standby { owner: None });
     let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms);
     let webhooks = Webhooks::new(&configured.webhooks, store.clone(), registry.clone(), now_ms)?;
@@ -143,7 +144,8 @@ async fn start(
     if let Some((queue, _)) = broker {
         parts.spawn(lead(base, address, queue, be));
     } else {
-        let (data, args) = (data.to_path_buf(), args.clone());
+        let (data, mut args) = (data.to_path_buf(), args.clone());
+        args.allow_commands |= listens_here_only;
         parts.spawn(async move { alone(base, &data, &args, be).await });
     }
     Ok(())
@@ -210,7 +212,7 @@ async fn alone(
     let folders = (models.as_path(), cache.as_deref());
     let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, folders).await;
     inventory.slots = args.slots.unwrap_or(inventory.slots);
-    inventory.allows_commands = true;
+    inventory.allows_commands = args.allow_commands;
     let here =
         registry.register_worker(("this machine", "admin"), "", &inventory, now_ms()).await?;
     let workers: &[WorkerId] = if args.no_worker { &[] } else { &[here] };
@@ -230,7 +232,7 @@ async fn alone(
     role.send_replace(Role::Owner(handle.clone()));
     let agent = ports.pop().map(|port| {
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
-        (config.slots, config.allow_commands) = (inventory.slots, true);
+        (config.slots, config.allow_commands) = (inventory.slots, args.allow_commands);
         (config.models, config.cache) = (models.clone(), cache.clone());
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
             .map_err(|failure| anyhow::anyhow!(failure.message))?;

@@ -52,6 +52,10 @@ pub(crate) struct ServeArgs {
     /// Do no tasks on this machine.
     #[arg(long)]
     pub(crate) no_worker: bool,
+    /// Let `command` steps run any program on this machine also where the API listens for others: whoever
+    /// may submit can then read what this process can, its tokens included.
+    #[arg(long)]
+    pub(crate) allow_commands: bool,
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = crate::limit)]
     limits: Vec<(String, u32)>,

@@ -90,6 +90,8 @@ struct File {
     _limits: IgnoredAny,
     #[serde(rename = "webhook")]
     _webhook: IgnoredAny,
+    #[serde(rename = "prune")]
+    _prune: IgnoredAny,
 }
 
 impl WorkSettings {

@@ -193,7 +193,7 @@ fn every_option_in_the_document_about_farms_is_one_of_the_command() {
     let is_option = |c: char| c.is_ascii_lowercase() || c == '-';
     for found in text.split("--").skip(1).filter(|rest| rest.starts_with(char::is_alphabetic)) {
         let option: String = found.chars().take_while(|c| is_option(*c)).collect();
-        let foreign = ["role", "no-worker"].contains(&&*option);
+        let foreign = ["role", "no-worker", "default-queue-type"].contains(&&*option);
         // A value that may be left out stands in brackets.
         let told = [format!("--{option} "), format!("--{option}[=")];
         assert!(foreign || told.iter().any(|told| known.contains(told)), "--{option}");

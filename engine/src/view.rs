@@ -357,7 +357,13 @@ impl Engine {
             match lacks {
                 Some(lacks) if lacks.is_empty() => "there is no worker".into(),
                 Some(mut lacks) => format!("no worker has {}", lacks.swap_remove(0)),
-                None => "waits for a free slot".into(),
+                None if self.workers.values().any(|worker| {
+                    worker.lacks(plan).is_none() && self.is_present(worker, now_ms)
+                }) =>
+                {
+                    "waits for a free slot".into()
+                }
+                None => "every worker that can do it is away or takes no work now".into(),
             }
         };
         lacks.entry(at.0).or_insert_with(why).clone()

@@ -111,7 +111,8 @@ impl Farm {
             Owner::new(self.config.clone(), self.store.clone(), queue, self.now_ms);
         owner.sweeps(self.artifacts.clone());
         let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
-        for worker in self.registry.workers().await? {
+        // Who has left in good order is not missed.
+        for worker in self.registry.workers().await?.into_iter().filter(|w| !w.has_left()) {
             let accepts = worker.state == "enabled";
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
         }

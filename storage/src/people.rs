@@ -101,6 +101,13 @@ macro_rules! impl_registry {
                 Ok(())
             }
 
+            async fn worker_left(&self, id: WorkerId, now_ms: i64) -> Result<(), Error> {
+                on!(self.writer, |on| {
+                    sqlx::query(sql::WORKER_LEFT).bind(i64::from(id.0)).bind(now_ms).execute(on)
+                });
+                Ok(())
+            }
+
             async fn audit(&self, entry: &AuditEntry) -> Result<(), Error> {
                 on!(self.writer, |on| {
                     sqlx::query(sql::AUDIT)

@@ -43,6 +43,15 @@ pub struct WorkerRecord {
     pub registered_ms: i64,
     /// When it was heard of last, roughly.
     pub seen_ms: i64,
+    /// When it left in good order, last.
+    pub left_ms: Option<i64>,
+}
+
+impl WorkerRecord {
+    /// Whether it left in good order and did not come back.
+    pub fn has_left(&self) -> bool {
+        self.left_ms.is_some_and(|left_ms| left_ms >= self.seen_ms)
+    }
 }
 
 /// One changing call.
@@ -160,6 +169,8 @@ pub trait Registry: Send + Sync {
     async fn set_worker_state(&self, id: WorkerId, state: &str) -> Result<bool, Error>;
     /// Notes when workers were heard of. A time before the noted one changes nothing.
     async fn workers_seen(&self, seen: &[(WorkerId, i64)]) -> Result<(), Error>;
+    /// Notes that a worker has left in good order.
+    async fn worker_left(&self, id: WorkerId, now_ms: i64) -> Result<(), Error>;
 
     /// Adds an entry to the log of changing calls.
     async fn audit(&self, entry: &AuditEntry) -> Result<(), Error>;

@@ -117,10 +117,12 @@ pub(crate) fn rejected((time_ms, reason, raw): (i64, String, Vec<u8>)) -> Reject
     Rejected { time_ms, reason, raw }
 }
 
-// The key of a former owner stays.
+// The key of a former owner stays. The time makes the epoch higher than any that was there before, also
+// after an older copy of the database was put back: workers hear no owner of a lower one.
 pub(crate) const TAKE_OWNERSHIP: &str = "INSERT INTO ownership (shard, epoch, ticket_key, \
      address, since_ms) VALUES ($1, 1, $2, $3, $4) ON CONFLICT (shard) DO UPDATE SET \
-     epoch = ownership.epoch + 1, address = excluded.address, since_ms = excluded.since_ms \
+     epoch = CASE WHEN ownership.epoch < excluded.since_ms / 1000 THEN excluded.since_ms / 1000 \
+     ELSE ownership.epoch + 1 END, address = excluded.address, since_ms = excluded.since_ms \
      RETURNING epoch, ticket_key, address";
 pub(crate) const OWNER: &str = "SELECT epoch, ticket_key, address FROM ownership WHERE shard = $1";
 
@@ -157,19 +159,29 @@ pub(crate) const REVOKE_TOKEN: &str =
 macro_rules! select_worker {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, account, token, inventory, state, registered_ms, seen_ms \
+            "SELECT id, name, account, token, inventory, state, registered_ms, seen_ms, left_ms \
              FROM worker ",
             $rest
         )
     };
 }
-pub(crate) type WorkerRow = (i64, String, String, String, String, String, i64, i64);
+pub(crate) type WorkerRow = (i64, String, String, String, String, String, i64, i64, Option<i64>);
 
 pub(crate) fn worker(row: WorkerRow) -> Option<WorkerRecord> {
-    let (id, name, account, token, inventory, state, registered_ms, seen_ms) = row;
+    let (id, name, account, token, inventory, state, registered_ms, seen_ms, left_ms) = row;
     let id = WorkerId(u32::try_from(id).ok()?);
     let inventory = serde_json::from_str(&inventory).ok()?;
-    Some(WorkerRecord { id, name, account, token, inventory, state, registered_ms, seen_ms })
+    Some(WorkerRecord {
+        id,
+        name,
+        account,
+        token,
+        inventory,
+        state,
+        registered_ms,
+        seen_ms,
+        left_ms,
+    })
 }
 
 // First, so that numbers are not used up by workers that register again.
@@ -181,6 +193,7 @@ pub(crate) const REGISTER: &str = "INSERT INTO worker (account, name, token, inv
      inventory = excluded.inventory, seen_ms = excluded.seen_ms RETURNING id";
 pub(crate) const WORKERS: &str = select_worker!("ORDER BY id");
 pub(crate) const WORKER: &str = select_worker!("WHERE id = $1");
+pub(crate) const WORKER_LEFT: &str = "UPDATE worker SET left_ms = $2 WHERE id = $1";
 pub(crate) const SET_WORKER_STATE: &str = "UPDATE worker SET state = $2 WHERE id = $1";
 
 pub(crate) const AUDIT: &str = "INSERT INTO audit (time_ms, account, token, action, target, \

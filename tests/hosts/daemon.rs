@@ -67,6 +67,11 @@ impl Daemon {
         assert!(ended.success(), "{ended}:\n{}", self.said());
     }
 
+    /// How often it has said these words.
+    pub(crate) fn times(&self, words: &str) -> usize {
+        std::fs::read_to_string(&self.log).unwrap_or_default().matches(words).count()
+    }
+
     /// What it has said so far, or the end of that.
     pub(crate) fn said(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

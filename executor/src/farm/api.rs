@@ -17,6 +17,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// The longest refusal that is read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
+/// The code of a refusal that is not pictor's.
+const UNKNOWN: &str = "unknown";
+
 /// Why a request came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -39,6 +42,11 @@ impl ApiError {
     /// Whether the same request may succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Away(_))
+    }
+
+    /// Whether a server of pictor refuses, and not something in front of it.
+    pub(crate) fn is_of_pictor(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code != UNKNOWN)
     }
 
     /// The status of a refusal.
@@ -240,6 +248,6 @@ async fn read_problem(mut response: Response) -> Problem {
     serde_json::from_slice(&bytes).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(&bytes);
         let detail = text.chars().take(300).collect::<String>().trim().to_owned();
-        Problem { code: "unknown".into(), detail }
+        Problem { code: UNKNOWN.into(), detail }
     })
 }

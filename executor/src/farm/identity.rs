@@ -49,8 +49,8 @@ impl Identity {
         }
         let Some(enrolment) = &settings.enrolment else {
             return Err(FarmError::Settings(
-                "enrol this worker: a token is needed once; make one with `pictor token add --role \
-                 worker` and give it with --token-file FILE"
+                "enrol this worker: a token is needed once; make one with `pictor token add NAME \
+                 --role worker` and give it with --token-file FILE"
                     .into(),
             ));
         };

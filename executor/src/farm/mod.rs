@@ -244,6 +244,7 @@ impl Worker {
             data: data.clone(),
             inventory: Mutex::default(),
             standing: stands,
+            cut_off: Mutex::default(),
             service,
             unknown,
         };

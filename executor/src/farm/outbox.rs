@@ -15,10 +15,14 @@ use pictor_tasks::worker::Inventory;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 /// The next heartbeat is about to come when this one is given up.
 const HEARTBEAT: Duration = Duration::from_secs(4);
+
+/// A worker that has not reached the broker for so long asks for no work: what it is given does not arrive.
+/// A shorter outage is everybody's.
+const CUT_OFF: Duration = Duration::from_secs(20);
 
 /// What a worker sends to its farm.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct FarmOutbox {
     /// What the machine has, until a server has heard it.
     pub(crate) inventory: Mutex<Option<Inventory>>,
     pub(crate) standing: watch::Receiver<Standing>,
+    /// Since when the broker is not reached.
+    pub(crate) cut_off: Mutex<Option<Instant>>,
     /// What the operator wants.
     pub(crate) service: watch::Sender<Service>,
     /// Why the farm does not know this worker any more.
@@ -46,14 +52,18 @@ impl FarmOutbox {
         let look = move || (telemetry.gpus(), telemetry.machine(&data));
         let (gpus, machine) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
-        let Standing { intake, reason } = self.standing.borrow().clone();
+        let Standing { intake, mut reason } = self.standing.borrow().clone();
+        let is_cut_off = self.is_cut_off();
+        if is_cut_off && intake == Intake::Open {
+            "the broker cannot be reached".clone_into(&mut reason);
+        }
         let inventory = lock(&self.inventory).clone();
         let heartbeat = Heartbeat {
             holding,
             gpus,
             machine,
             inventory: inventory.as_ref(),
-            accepts: intake == Intake::Open,
+            accepts: intake == Intake::Open && !is_cut_off,
             reason: &reason,
         };
         let path = format!("/v1/workers/{}/heartbeat", self.worker.0);
@@ -72,9 +82,16 @@ impl FarmOutbox {
         }
     }
 
-    /// A farm that does not know us gives us no more work.
+    fn is_cut_off(&self) -> bool {
+        let mut since = lock(&self.cut_off);
+        *since =
+            if self.reports.is_connected() { None } else { since.or_else(|| Some(Instant::now())) };
+        since.is_some_and(|since| since.elapsed() >= CUT_OFF)
+    }
+
+    /// A farm that does not know us gives us no more work. What stands between may say such things, too.
     fn notice(&self, error: &ApiError) {
-        if matches!(error.status(), Some(401 | 403 | 404)) {
+        if error.is_of_pictor() && matches!(error.status(), Some(401 | 403 | 404)) {
             self.unknown.send_replace(Some(error.to_string()));
         }
     }

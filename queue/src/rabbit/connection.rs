@@ -244,6 +244,11 @@ impl Link {
         }
     }
 
+    /// Whether there is a session now.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(_))
+    }
+
     /// Waits until the broker refuses the name or the password.
     pub(super) async fn refused(&mut self) {
         if self.state.wait_for(|state| matches!(state, State::Refused)).await.is_err() {

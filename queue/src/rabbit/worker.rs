@@ -158,6 +158,11 @@ impl RabbitReports {
         lock(&self.tickets).forget(key, tasks);
     }
 
+    /// Whether the worker hears the broker and is heard by it.
+    pub fn is_connected(&self) -> bool {
+        self.link.is_up()
+    }
+
     /// Waits until the broker refuses the worker's name or password: it has to register again.
     pub async fn refused(&self) {
         self.link.clone().refused().await;

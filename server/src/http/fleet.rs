@@ -3,6 +3,8 @@
 use super::Api;
 use super::auth::{Caller, TokenRole};
 use super::problem::{Code, Problem};
+use super::workers::unreachable_broker;
+use pictor_queue::ToOwner;
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,8 @@ pub struct MachineLoad {
 /// The latest heartbeat of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Beat {
+    /// The epoch of the owner that was told. Another owner knows nothing of it.
+    pub(super) epoch: u64,
     pub(super) gpus: Vec<GpuLoad>,
     pub(super) machine: MachineLoad,
     /// Whether the worker itself takes work now, and why not.
@@ -106,6 +110,23 @@ impl Api {
         let record = Arc::new(record);
         lock(&self.fleet.records).insert(id, (asked, record.clone()));
         Ok(Some(record))
+    }
+
+    /// The machine of a token that was revoked is let in no more by the broker either, and what it holds goes
+    /// to others. May be repeated.
+    pub(super) async fn shut_out(&self, token: &str) -> Result<(), Problem> {
+        let workers = self.registry.workers().await?;
+        let Some(worker) = workers.into_iter().find(|worker| worker.token == token) else {
+            return Ok(());
+        };
+        if let Some(broker) = &self.broker {
+            broker.remove_worker(worker.id).await.map_err(unreachable_broker)?;
+        }
+        self.owner()?.tell(ToOwner::Left(worker.id)).await?;
+        self.registry.worker_left(worker.id, (self.now_ms)()).await?;
+        self.fleet.remove(worker.id.0);
+        self.events.worker(worker.id.0, "left");
+        Ok(())
     }
 
     /// The worker that the caller is.

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::workers::Service;
 use crate::handle::{COMMIT_BOUNDS_US, Tally};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pictor_engine::{RunState, TaskState, Totals};
@@ -63,7 +63,11 @@ pub(super) async fn measure(
     request: Request,
     next: Next,
 ) -> Response {
-    let method = request.method().as_str().to_owned();
+    // Anybody may invent methods, and each value of a label is kept.
+    let known =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let method = request.method();
+    let method = if known.contains(method) { method.as_str() } else { "other" }.to_owned();
     let started = Instant::now();
     let response = next.run(request).await;
     let path = path.map_or_else(|| "none".to_owned(), |path| path.as_str().replace("{*", "{"));

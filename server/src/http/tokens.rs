@@ -163,6 +163,9 @@ pub(super) async fn revoke(
     }
     api.registry.revoke_token(&id, (api.now_ms)()).await?;
     api.tokens.forget(&id);
+    if TokenRole::named(&token.role) == Some(TokenRole::Machine) {
+        api.shut_out(&id).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use pictor_engine::Engine;
 use pictor_queue::Ticket;
 use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
@@ -198,6 +199,15 @@ pub(super) async fn outputs(
     };
     if !plain(&asked.step) || !plain(&asked.file) || !plain(&key.run.0) {
         return Err(Problem::invalid("`step` and `file` have to be plain names"));
+    }
+    let at = key.clone();
+    let name = move |engine: &Engine| {
+        let steps = &engine.run(&at.run)?.plan().steps;
+        Some(steps.get(usize::from(at.step))?.name.clone())
+    };
+    if api.owner()?.ask(name).await?.is_some_and(|name| name != asked.step) {
+        // It would be another task's place.
+        return Err(Problem::invalid("`step` is not the name of this step"));
     }
     if asked.size_bytes > api.limits.asset_bytes {
         let detail = format!("a file may have {} bytes", api.limits.asset_bytes);

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pictor_engine::WorkerView;
-use pictor_queue::{Broker, BrokerError, ToOwner};
+use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker;
@@ -321,7 +321,7 @@ pub(super) async fn enrol(
         return Err(Problem::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
     }
     let broker = api.broker.clone().ok_or_else(|| {
-        let detail = "this server works alone: it has no message broker (start it with `--amqp`)";
+        let detail = "this server works alone: it has no message broker (start it with `--broker`)";
         Problem::new(Code::NoBroker, detail)
     })?;
     let records = api.registry.workers().await?.into_iter();
@@ -362,15 +362,20 @@ pub(super) async fn enrol(
 }
 
 async fn add(broker: &Broker, id: WorkerId, password: &str) -> Result<String, Problem> {
-    broker.add_worker(id, password).await.map_err(|error| match error {
+    broker.add_worker(id, password).await.map_err(unreachable_broker)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
+pub(super) fn unreachable_broker(error: BrokerError) -> Problem {
+    match error {
         BrokerError::Unavailable(_) => {
             Problem::new(Code::Unavailable, error.to_string()).retry_after(5)
         }
         BrokerError::Invalid(_) | BrokerError::Refused(_) => {
-            tracing::error!(%error, "a worker cannot be added to the broker");
+            tracing::error!(%error, "the broker does not do what it is asked about a worker");
             Problem::new(Code::Internal, "the server's log says more")
         }
-    })
+    }
 }
 
 fn password() -> Result<String, Problem> {
@@ -446,7 +451,9 @@ pub(super) async fn heartbeat(
         api.registry.register_worker(who, &record.token, &has, (api.now_ms)()).await?;
         api.fleet.forget(id);
     }
-    let before = api.fleet.note(id, Beat { gpus, machine, accepts, reason });
+    let epoch = owner.sealer().map_or(0, Sealer::epoch);
+    let before = api.fleet.note(id, Beat { epoch, gpus, machine, accepts, reason });
+    let before = before.filter(|before| before.epoch == epoch);
     if begins || before.is_none() {
         owner.tell(ToOwner::Joined(worker, has)).await?;
     }
@@ -472,6 +479,7 @@ pub(super) async fn left(
 ) -> Result<StatusCode, Problem> {
     let record = api.own(&caller, id).await?;
     api.owner()?.tell(ToOwner::Left(record.id)).await?;
+    api.registry.worker_left(record.id, (api.now_ms)()).await?;
     api.fleet.remove(id);
     api.events.worker(id, "left");
     Ok(StatusCode::NO_CONTENT)

@@ -47,7 +47,7 @@ pub struct Runner {
     schedules: Schedules,
     owner: OwnerHandle,
     known: BTreeMap<String, Known>,
-    /// Whether something is left to be done: a run may be going that was to be replaced.
+    /// Whether something is left to be done soon.
     unsettled: bool,
 }
 
@@ -81,7 +81,7 @@ impl Schedules {
 impl Runner {
     /// A runner that hands runs to an owner.
     pub fn new(schedules: Schedules, owner: OwnerHandle) -> Self {
-        Self { schedules, owner, known: BTreeMap::new(), unsettled: true }
+        Self { schedules, owner, known: BTreeMap::new(), unsettled: false }
     }
 
     /// Deals with due times until the owner is gone.
@@ -103,7 +103,8 @@ impl Runner {
     }
 
     /// Deals with everything that is due at `now_ms`. What fails for one schedule does not hold up the
-    /// others; an error means that the database does not answer, and the same step can be made again.
+    /// others; an error means that the database or storage does not answer, and the same step can be made
+    /// again.
     pub async fn step(&mut self, now_ms: i64) -> Result<Next, ScheduleError> {
         let schedules = self.schedules.registry.schedules().await?;
         let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
@@ -146,8 +147,9 @@ impl Runner {
             let upcoming = upcoming.map(|d| d + delay_ms(&schedule.id, d, schedule.jitter_ms));
             next.wake_ms = [next.wake_ms, upcoming].into_iter().flatten().min();
         }
-        let settle = self.unsettled && rules(&schedule).overlap == Overlap::Replace;
-        let is_open = !due.is_empty() || !waiting.is_empty() || settle;
+        // A run may be going that was to be replaced: by one that was started by hand, or before a crash.
+        let replaces = rules(&schedule).overlap == Overlap::Replace;
+        let is_open = !due.is_empty() || !waiting.is_empty() || replaces;
         is_open.then_some(Open { schedule, ready: due, start_ms, waiting })
     }
 
@@ -176,7 +178,7 @@ impl Runner {
     async fn tend_all(&mut self, open: Vec<Open>, now_ms: i64) -> Result<bool, ScheduleError> {
         let unfinished = self.unfinished().await?;
         self.unsettled = false;
-        let mut waits = false;
+        let (mut waits, mut away) = (false, None);
         for open in open {
             let going = runs_of(&open.schedule.id, &unfinished);
             match self.tend(&open, &going, now_ms).await {
@@ -184,14 +186,15 @@ impl Runner {
                 Err(failure) => {
                     self.unsettled = true;
                     if failure.is_retryable() {
-                        return Err(failure);
+                        away = Some(failure);
+                        continue;
                     }
                     let schedule = open.schedule.id;
                     error!(schedule, error = %failure, "a due time was not dealt with");
                 }
             }
         }
-        Ok(waits)
+        away.map_or(Ok(waits), Err)
     }
 
     async fn unfinished(&self) -> Result<Vec<RunId>, ScheduleError> {

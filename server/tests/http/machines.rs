@@ -2,7 +2,7 @@
 //! and do of workers.
 
 use crate::farm::{FILMS, Farm, Options, TICKET_KEY};
-use pictor_queue::{Address, Broker, Sealer};
+use pictor_queue::{Address, Broker, RabbitWorker, Sealer};
 use pictor_server::http::TokenRole;
 use pictor_tasks::message::{RunId, StepKey, Try, WorkerId};
 use reqwest::Method;
@@ -63,9 +63,19 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     for bad in ["", "two words", "../x"] {
         register(&enrolment, bad).await.refused(400, "invalid_request");
     }
-    let body = json!({ "name": "x" });
-    let bad = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&body)).await;
+    let bad = json!({ "name": "x" });
+    let bad = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&bad)).await;
     bad.refused(400, "invalid_request");
+    // Whose token is revoked is let in by nobody.
+    let url = again["amqp"]["url"].as_str().unwrap();
+    let at_broker = WorkerId(u32::try_from(id).unwrap());
+    let (_queue, reports) = RabbitWorker::connect(Address::new(url, None).unwrap(), at_broker);
+    let revoke = format!("/v1/tokens/{}", token.split('_').nth(1).unwrap());
+    farm.call(&farm.admin, Method::DELETE, &revoke, None).await.is(204);
+    reports.refused().await;
+    farm.call(token, Method::POST, &beat, Some(&body)).await.refused(401, "unauthorized");
+    let worker = farm.get(&format!("/v1/workers/{id}")).await.is(200);
+    assert_eq!(worker["online"], false);
     farm.stop().await;
 }
 

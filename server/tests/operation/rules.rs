@@ -236,7 +236,7 @@ pub(crate) async fn a_schedule_that_is_started_by_hand_starts_once_a_second(base
     assert!(matches!(schedules.trigger("ten").await, Err(ScheduleError::Waits(_))));
     schedules.replace(&ten("replace"), "ada").await.unwrap();
     assert_eq!(schedules.trigger("ten").await.unwrap().outcome, "replaced");
-    let (mut runner, _owner) = base.runner().await;
+    assert_eq!(base.going().await.len(), 2, "the new one is stored first");
     runner.step(now()).await.unwrap();
     assert_eq!(base.going().await.len(), 1);
 }

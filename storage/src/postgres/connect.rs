@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions, Connection};
 use std::time::Duration;
 
 /// What turns version n of the schema into version n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema1.sql"), include_str!("schema2.sql")];
 /// The lock that a server holds while it migrates: the word `pictor`.
 const MIGRATION_LOCK: i64 = 0x7069_6374_6f72;
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// The database's file in a data folder.
 pub(crate) const DATABASE: &str = "pictor.sqlite";
 /// What turns version n of the schema into version n + 1.
-const MIGRATIONS: &[&str] = &[include_str!("schema1.sql"), include_str!("schema2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema1.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 const PAGE_BYTES: u32 = 4096;
 /// Pages in the write-ahead log after which it is copied into the database and used again.
 const WAL_PAGES: u32 = 1000;

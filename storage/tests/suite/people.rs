@@ -66,6 +66,11 @@ pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &
     registry.workers_seen(&[(one, 4), (two, 8), (WorkerId(99), 9)]).await.unwrap();
     let seen: Vec<_> = registry.workers().await.unwrap().iter().map(|w| w.seen_ms).collect();
     assert_eq!(seen, [5, 8], "never back");
+    registry.worker_left(two, 8).await.unwrap();
+    let left = async || registry.worker(two).await.unwrap().unwrap().has_left();
+    assert!(left().await && !registry.worker(one).await.unwrap().unwrap().has_left());
+    registry.workers_seen(&[(two, 9)]).await.unwrap();
+    assert!(!left().await, "it is there again");
     let three = register("box 3", "ann", 9).await.unwrap();
     assert_eq!(three.0, 3, "to register again uses up no number");
 }

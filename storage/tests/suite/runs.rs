@@ -171,6 +171,9 @@ pub(crate) async fn each_owner_has_a_higher_epoch_and_the_same_key(store: &dyn S
     let run = with_run(store, "owned").await;
     commit(store, &run, &dones(1, 2)).await.unwrap();
     assert_eq!(history(store, &run, 1).await, dones(1, 2));
+    let third = store.take_ownership("http://one", 50_000).await.unwrap();
+    assert_eq!(third.epoch, 50, "higher than what an older copy of the database can know");
+    assert_eq!(store.take_ownership("http://two", 50_001).await.unwrap().epoch, 51);
 }
 
 pub(crate) async fn a_closed_store_says_so(store: &dyn Store) {

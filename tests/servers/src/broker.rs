@@ -177,7 +177,9 @@ impl Server for Settings {
         };
         let (terms, configuration): (Vec<&str>, Vec<&str>) =
             configuration.lines().partition(|line| line.starts_with('{'));
-        let (terms, configuration) = (terms.join(", "), configuration.join("\n"));
+        // The same as below, of quorum queues.
+        let terms = [&["{quorum_tick_interval, 1000}"][..], &terms].concat().join(", ");
+        let configuration = configuration.join("\n");
         let text = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nmanagement.tcp.ip = 127.0.0.1\n\
              management.tcp.port = {}\ndefault_user = {ADMIN}\ndefault_pass = {}\n\

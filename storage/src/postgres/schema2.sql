@@ -1,0 +1,2 @@
+-- When a worker left in good order, last.
+ALTER TABLE worker ADD COLUMN left_ms bigint;
