@@ -182,14 +182,15 @@ fn farm(server: &ServerArgs, said: &WorkSettings) -> anyhow::Result<(Vec<String>
         !servers.is_empty(),
         "which farm? Say it with --server URL, PICTOR_SERVER or `server` in the configuration"
     );
-    let token_file = token_file.map(Path::to_path_buf);
-    let enrolment = match (token, token_file.or_else(|| said.token_file.clone())) {
-        (Some(token), _) => Some(token.to_owned()),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file);
-            Some(text.with_context(|| format!("read the token in {}", file.display()))?)
-        }
-        (None, None) => None,
+    let read = |file: &Path| {
+        let text = std::fs::read_to_string(file);
+        text.with_context(|| format!("read the token in {}", file.display()))
+    };
+    // As for every other command: a file goes before a token, which may stay in the environment for ever.
+    let enrolment = match (token_file, token, &said.token_file) {
+        (Some(file), ..) => Some(read(file)?),
+        (None, Some(token), _) => Some(token.to_owned()),
+        (None, None, file) => file.as_deref().map(read).transpose()?,
     };
     let enrolment = enrolment.map(|token| token.trim().to_owned()).filter(|t| !t.is_empty());
     Ok((servers, enrolment))

@@ -174,10 +174,13 @@ fn a_server_starts_with_the_example_configuration() {
     place.write("all.toml", &all);
     let said = place.pictor(&["serve", "--config", "all.toml"]);
     said.expect(1, &["read the secret in /etc/pictor/"]);
+    // Workers are given the same file.
+    let said = place.pictor(&["work", "--config", "all.toml"]);
+    said.expect(1, &["read the token in /etc/pictor/"]);
 }
 
 fn is_setting(line: &str) -> bool {
-    line.starts_with("[[")
+    line.starts_with('[')
         || line.split_once(" = ").is_some_and(|(name, _)| !name.contains(char::is_whitespace))
 }
 

@@ -244,6 +244,7 @@ impl Worker {
             data: data.clone(),
             inventory: Mutex::default(),
             standing: stands,
+            looking: Mutex::default(),
             cut_off: Mutex::default(),
             service,
             unknown,

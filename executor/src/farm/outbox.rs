@@ -6,7 +6,7 @@ use super::duty::Standing;
 use super::store::FarmStore;
 use super::wire::{Heartbeat, Holding, Orders, Service};
 use crate::agent::Intake;
-use crate::inventory::Telemetry;
+use crate::inventory::{GpuLoad, MachineLoad, Telemetry};
 use crate::task::lock;
 use async_trait::async_trait;
 use pictor_queue::{Outbox, RabbitReports, SendError, ToOwner};
@@ -15,14 +15,20 @@ use pictor_tasks::worker::Inventory;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Duration, Instant, timeout};
 
 /// The next heartbeat is about to come when this one is given up.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 
+/// A heartbeat waits so long for what the machine is doing.
+const TELEMETRY: Duration = Duration::from_secs(1);
 /// A worker that has not reached the broker for so long asks for no work: what it is given does not arrive.
 /// A shorter outage is everybody's.
 const CUT_OFF: Duration = Duration::from_secs(20);
+
+/// What the machine is doing.
+type Looks = (Vec<GpuLoad>, MachineLoad);
 
 /// What a worker sends to its farm.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub(crate) struct FarmOutbox {
     /// What the machine has, until a server has heard it.
     pub(crate) inventory: Mutex<Option<Inventory>>,
     pub(crate) standing: watch::Receiver<Standing>,
+    /// A look at the machine that takes long.
+    pub(crate) looking: Mutex<Option<JoinHandle<Looks>>>,
     /// Since when the broker is not reached.
     pub(crate) cut_off: Mutex<Option<Instant>>,
     /// What the operator wants.
@@ -48,9 +56,7 @@ pub(crate) struct FarmOutbox {
 impl FarmOutbox {
     /// Says once that we are alive. If nobody hears it, the next time is near.
     async fn heartbeat(&self, held: Vec<(StepKey, Vec<Try>)>) {
-        let (telemetry, data) = (self.telemetry.clone(), self.data.clone());
-        let look = move || (telemetry.gpus(), telemetry.machine(&data));
-        let (gpus, machine) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let (gpus, machine) = self.look().await;
         let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
         let Standing { intake, mut reason } = self.standing.borrow().clone();
         let is_cut_off = self.is_cut_off();
@@ -80,6 +86,21 @@ impl FarmOutbox {
                 self.notice(&error);
             }
         }
+    }
+
+    /// What the machine is doing, if it can be told at once: a driver or a disk may hang, and leases must not
+    /// end for that.
+    async fn look(&self) -> Looks {
+        let (telemetry, data) = (self.telemetry.clone(), self.data.clone());
+        let under_way = lock(&self.looking).take();
+        let mut look = under_way.unwrap_or_else(|| {
+            spawn_blocking(move || (telemetry.gpus(), telemetry.machine(&data)))
+        });
+        if let Ok(found) = timeout(TELEMETRY, &mut look).await {
+            return found.unwrap_or_default();
+        }
+        *lock(&self.looking) = Some(look);
+        <_>::default()
     }
 
     fn is_cut_off(&self) -> bool {

@@ -221,6 +221,6 @@ pub(super) async fn upload(
     if api.artifacts.exists(&key).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    api.artifacts.put_file(&spooled.path, &key).await?;
+    api.store(spooled, key).await?;
     Ok(StatusCode::CREATED)
 }

@@ -196,6 +196,19 @@ fn kind(key: &str) -> &'static str {
     }
 }
 
+impl Api {
+    /// Stores a body. Once begun it goes on, also when whoever sent it hangs up: the parts that object
+    /// storage has already would stay there.
+    pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<(), Problem> {
+        let artifacts = self.artifacts.clone();
+        let work = async move { artifacts.put_file(&spooled.path, &key).await };
+        // The panic was printed where it happened.
+        let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
+        tokio::spawn(work).await.map_err(panicked)??;
+        Ok(())
+    }
+}
+
 /// A body on the disk, removed when this is dropped.
 pub(super) struct Spooled {
     /// The file.

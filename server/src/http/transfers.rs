@@ -106,6 +106,9 @@ pub struct LinkedInput {
     pub link: Link,
 }
 
+/// S3 takes no more in one request. What is larger goes through a server, which sends it in parts.
+const SINGLE_PUT_BYTES_MAX: u64 = 5 << 30;
+
 /// What a task reads.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Inputs {
@@ -216,7 +219,11 @@ pub(super) async fn outputs(
     let (StepKey { run, generation, .. }, Try { index, attempt }) = (key, task);
     let (step, file, execution) = (asked.step, asked.file, asked.execution);
     let key = format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}");
-    let link = match api.artifacts.presign_put(&key, LINK).await? {
+    let mut direct = None;
+    if asked.size_bytes <= SINGLE_PUT_BYTES_MAX {
+        direct = api.artifacts.presign_put(&key, LINK).await?;
+    }
+    let link = match direct {
         Some(link) => Link { url: link.url, headers: link.headers },
         None => api.link(worker, "PUT", &key),
     };
@@ -334,7 +341,7 @@ pub(super) async fn store(
         Err(pictor_storage::Error::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    api.artifacts.put_file(&spooled.path, &key).await?;
+    api.store(spooled, key).await?;
     Ok(StatusCode::CREATED)
 }
 

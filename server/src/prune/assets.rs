@@ -50,8 +50,14 @@ impl Pruner {
         let gone: BTreeSet<&str> = gone.iter().copied().collect();
         let mut named = BTreeSet::new();
         for schedule in self.registry.schedules().await? {
-            let job = serde_json::from_str::<ScheduledJob>(&schedule.job).unwrap_or_default();
-            named.extend(job.assets.into_values());
+            match serde_json::from_str::<ScheduledJob>(&schedule.job) {
+                Ok(job) => named.extend(job.assets.into_values()),
+                Err(why) => {
+                    let what = format!("assets, since schedule `{}` is unreadable", schedule.id);
+                    pruned.failed(what, why);
+                    return Ok(None);
+                }
+            }
         }
         let mut after: Option<RunId> = None;
         loop {
