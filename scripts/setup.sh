@@ -11,7 +11,7 @@ if [ "${1-}" = servers ]; then
     # Debian keeps these out of the PATH.
     wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'
         /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
-        ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
+        curl:curl ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
 fi
 fuzzer=schemathesis==4.32.5
 

@@ -30,10 +30,15 @@ fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
         .replace(".pictor/farm", &folder.display().to_string())
         .replace(job, &short);
     let vhost = RabbitMq::start().vhost();
-    // What is left over ends with the shell, which is a process group of its own.
-    let mut shell = Command::new("setsid");
-    shell.args(["--wait", "timeout", "--kill-after=5", "600", "bash", "-euo", "pipefail", "-c"]);
-    shell.arg(commands).current_dir(root()).stdin(Stdio::null());
+    // Server and workers end with the shell when a command fails, and all of it when this test is killed.
+    let commands = format!("trap 'kill $(jobs -p) || true' EXIT\n{commands}");
+    let mut shell = Command::new("setpriv");
+    shell.args(["--pdeathsig", "TERM", "timeout", "--kill-after=5", "600"]);
+    shell
+        .args(["bash", "-euo", "pipefail", "-c"])
+        .arg(commands)
+        .current_dir(root())
+        .stdin(Stdio::null());
     shell.env("PICTOR_LISTEN", format!("127.0.0.1:{port}")).env("HOME", place.path("home"));
     shell.env("POSTGRES_URL", Postgres::start().database());
     shell.env("AMQP_URL", vhost.amqp_url).env("RABBITMQ_URL", vhost.management_url);
