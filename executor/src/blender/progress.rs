@@ -27,6 +27,22 @@ pub(super) fn parse(line: &str, layers: &[String]) -> Option<(f32, String)> {
     Some((((layer + done) / of).clamp(0.0, 1.0), message))
 }
 
+/// The same for counted samples of one view layer; an unknown layer counts as the first.
+pub(super) fn of_samples(
+    sample: u64,
+    samples: u64,
+    layer: &str,
+    layers: &[String],
+) -> (f32, String) {
+    let count = |n: u64| to_f32(usize::try_from(n).unwrap_or(usize::MAX));
+    let place = layers.iter().position(|name| name == layer).unwrap_or(0);
+    // Of samples beyond what the ratio can tell apart the ratio is what counts.
+    let scale = (samples >> 16) + 1;
+    let done = count(sample / scale) / count((samples / scale).max(1));
+    let all = (to_f32(place) + done) / to_f32(layers.len().max(1));
+    (all.clamp(0.0, 1.0), format!("sample {sample}/{samples}"))
+}
+
 fn to_f32(count: usize) -> f32 {
     u16::try_from(count).map_or(f32::from(u16::MAX), f32::from)
 }
@@ -62,6 +78,18 @@ mod tests {
             (format!("{start} | Rendering 3 / 4 samples"), 0.375, "sample 3/4"),
         ] {
             assert_eq!(parsed(&line), Some((fraction, message.to_owned())), "{line}");
+        }
+        let layers = ["ViewLayer".to_owned(), "Far".to_owned()];
+        for (sample, samples, layer, fraction) in [
+            (16, 64, "ViewLayer", 0.125),
+            (32, 64, "Far", 0.75),
+            (1, 4, "unknown", 0.125),
+            (500_000, 1_000_000, "ViewLayer", 0.25),
+            (9, 4, "Far", 1.0),
+        ] {
+            let (done, message) = of_samples(sample, samples, layer, &layers);
+            assert!((done - fraction).abs() < 1e-4, "{sample}/{samples} {layer}: {done}");
+            assert_eq!(message, format!("sample {sample}/{samples}"));
         }
         for line in
             ["", "Sample 3/4", "Fra:1 | Synchronizing object | Cube", "Saved: 'x | Sample 1/2'"]

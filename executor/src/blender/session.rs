@@ -26,6 +26,9 @@ const PREFIX: &str = "@pictor ";
 const LINE_BYTES_MAX: u64 = 8 << 20;
 /// Lines that wait to be read, before Blender has to wait.
 const LINES_MAX: usize = 256;
+/// How much of what Blender printed a message quotes.
+const LINES_QUOTED: usize = 3;
+const QUOTED_CHARS_MAX: usize = 300;
 /// How long to wait for the last lines of a Blender that has ended.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often a Blender that loads a scene is looked at, and how long it may do nothing at all.
@@ -135,7 +138,7 @@ impl Session {
             idle = idle(ctx, id) => return Err(idle),
         };
         if loaded.get("event").and_then(Value::as_str) != Some("loaded") {
-            return Err(failure_of(&loaded));
+            return Err(failure_of(&loaded, ctx));
         }
         session.inspection = read_as(loaded)?;
         session.notes = notes_of(&session.inspection);
@@ -179,15 +182,37 @@ impl Session {
         let _ = self.stdin.write_all(line.as_bytes()).await;
         let answer = loop {
             let answer = self.answer(ctx, doing).await?;
-            if answer.get("id").and_then(Value::as_u64) == Some(self.questions) {
-                break answer;
+            match answer.get("event").and_then(Value::as_str) {
+                Some("progress") => self.progressed(ctx, &answer),
+                Some(_) => {}
+                None if answer.get("id").and_then(Value::as_u64) == Some(self.questions) => {
+                    break answer;
+                }
+                // What a task asked for that is not waited for any more.
+                None => {}
             }
         };
         self.busy = false;
-        if answer.get("ok") == Some(&Value::Bool(true)) {
-            Ok(answer)
-        } else {
-            Err(failure_of(&answer))
+        match answer.get("ok") {
+            Some(Value::Bool(true)) => Ok(answer),
+            Some(Value::Bool(false)) => Err(failure_of(&answer, ctx)),
+            _ => {
+                let answer = shortened(&Value::Object(answer).to_string());
+                let message = format!("Blender's answer while {doing} makes no sense: {answer}");
+                Err(failure(FailureKind::Failed, message))
+            }
+        }
+    }
+
+    /// Passes on how far a render is, as the driver tells it: what Blender itself prints differs from version to
+    /// version, and the module `bpy` prints nothing.
+    fn progressed(&self, ctx: &TaskContext, event: &Map<String, Value>) {
+        let number = |name| event.get(name).and_then(Value::as_u64);
+        if let (Some(sample), Some(samples @ 1..)) = (number("sample"), number("samples")) {
+            let layer = event.get("layer").and_then(Value::as_str).unwrap_or_default();
+            let (done, message) =
+                progress::of_samples(sample, samples, layer, &self.inspection.view_layers);
+            ctx.progress.report(done, &message);
         }
     }
 
@@ -236,10 +261,7 @@ impl Session {
             Ok(status) => exit_sentence(status),
             Err(error) => format!("ended ({error})"),
         };
-        let tail = ctx.log.tail();
-        let last =
-            tail.lines().last().map_or(String::new(), |line| format!(" Its last line: {line}"));
-        failure(FailureKind::Failed, format!("Blender {how} while {doing}.{last}"))
+        failure(FailureKind::Failed, format!("Blender {how} while {doing}.{}", last_lines(ctx)))
     }
 }
 
@@ -381,8 +403,30 @@ pub(super) fn read_as<T: for<'de> Deserialize<'de>>(
     })
 }
 
+/// The last things that Blender printed, as the end of a message.
+fn last_lines(ctx: &TaskContext) -> String {
+    let tail = ctx.log.tail();
+    let lines: Vec<_> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+    match &lines[lines.len().saturating_sub(LINES_QUOTED)..] {
+        [] => " It printed nothing.".to_owned(),
+        [line] => format!(" Its last line: {}", shortened(line)),
+        lines => {
+            let lines: Vec<_> = lines.iter().map(|line| shortened(line)).collect();
+            format!(" Its last lines:\n{}", lines.join("\n"))
+        }
+    }
+}
+
+/// A line of somebody else's in a message of ours.
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
 /// The driver's kinds of failure in ours.
-fn failure_of(answer: &Map<String, Value>) -> Failure {
+fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
     let text = |name| answer.get(name).and_then(Value::as_str);
     let kind = match text("kind").unwrap_or_default() {
         "scene_missing"
@@ -403,5 +447,6 @@ fn failure_of(answer: &Map<String, Value>) -> Failure {
         "disk_full" => FailureKind::Storage,
         _ => FailureKind::Failed,
     };
-    failure(kind, text("message").unwrap_or("Blender failed and does not say why.").to_owned())
+    let unsaid = || format!("Blender failed without a reason.{}", last_lines(ctx));
+    failure(kind, text("message").map_or_else(unsaid, str::to_owned))
 }
