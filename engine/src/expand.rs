@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// The dimension of a render's frames: public, so that a job's own steps can join it.
 pub(crate) const FRAME: &str = "frame";
+/// The dimension of the views of a stereoscopic render.
+const VIEW: &str = "view";
 /// The private dimension of a render's tiles.
 const TILE: &str = "render.tile";
 /// Pixels along each side of a tile that `tiles: auto` aims at.
@@ -91,6 +93,16 @@ fn expand_render(
             .with_hint(Some("remove one of them".into())),
         ),
     }
+    if !render.views.is_empty() {
+        if job.dims.contains_key(VIEW) {
+            let message = "the views are given twice: here and in `dims.view`";
+            let hint = Some("remove one of them".into());
+            problems.push(Diagnostic::new("render.views", message).with_hint(hint));
+        } else {
+            let dim = DimSpec { values: Some(render.views.clone()), ..DimSpec::default() };
+            job.dims.insert(VIEW.into(), dim);
+        }
+    }
     let tiles = tiles(render, problems).map(|grid| {
         let dim = DimSpec { grid: Some(grid), ..DimSpec::default() };
         job.dims.insert(TILE.into(), dim);
@@ -127,29 +139,35 @@ fn tiles(render: &RenderJob, problems: &mut Vec<Diagnostic>) -> Option<Grid> {
 
 fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     let scene = scene(render);
-    let frames_path = || deliver("frames/{frame:04}.exr".into());
-    let finishes = render.compositor != Some(false) || render.denoise != Some(false);
+    let has_views = !render.views.is_empty();
+    let folder = |name: &str| format!("{name}{}", if has_views { "/{view}" } else { "" });
+    let frame: &[&str] = if has_views { &[FRAME, VIEW] } else { &[FRAME] };
+    let frames_path = || deliver(format!("{}/{{frame:04}}.exr", folder("frames")));
     let multilayer = render.output.format == FrameFormat::ExrMultilayer;
+    let passes = render.output.passes && !multilayer;
+    let finishes = render.compositor != Some(false) || render.denoise != Some(false) || passes;
     let mut last = "render";
-    let mut steps = vec![StepSpec { inspect: Some(scene.clone()), ..step("inspect", &[], &[]) }];
-    let over: &[&str] = if tiles.is_some() { &[FRAME, TILE] } else { &[FRAME] };
+    let inspected = Scene { view: has_views.then(|| render.views.join(",")), ..scene.clone() };
+    let mut steps = vec![StepSpec { inspect: Some(inspected), ..step("inspect", &[], &[]) }];
+    let over = [frame, if tiles.is_some() { &[TILE] } else { &[] }].concat();
     let body = Render { scene: scene.clone(), tiles: tiles.clone() };
-    steps.push(StepSpec { blender: Some(body), ..step("render", over, &["inspect"]) });
+    steps.push(StepSpec { blender: Some(body), ..step("render", &over, &["inspect"]) });
     if let Some(tiles) = tiles {
-        steps.push(StepSpec { merge: Some(Merge { tiles }), ..step("merge", &[FRAME], &[last]) });
+        steps.push(StepSpec { merge: Some(Merge { tiles }), ..step("merge", frame, &[last]) });
         last = "merge";
     }
-    if multilayer || !finishes {
-        steps.last_mut().expect("there is a render").deliver = frames_path();
-    }
     if finishes {
-        let mut finish =
-            StepSpec { finish: Some(scene.clone()), ..step("finish", &[FRAME], &[last]) };
-        if !multilayer {
-            finish.deliver = frames_path();
-        }
-        steps.push(finish);
+        steps.push(StepSpec { finish: Some(scene.clone()), ..step("finish", frame, &[last]) });
         last = "finish";
+    }
+    let finished = steps.last_mut().expect("there is a render");
+    finished.deliver = frames_path();
+    if finishes {
+        // File Output nodes; their names have the frame's number.
+        finished.deliver.insert("files".into(), folder("files"));
+    }
+    if passes {
+        finished.deliver.insert("passes".into(), format!("{}/{{frame:04}}", folder("passes")));
     }
     let format = match render.output.preview {
         Preview::On(format) => Some(format),
@@ -157,13 +175,15 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     };
     if let Some(format) = format {
         let develop = Develop { scene, format };
-        let mut develop = StepSpec { develop: Some(develop), ..step("develop", &[FRAME], &[last]) };
+        let mut develop = StepSpec { develop: Some(develop), ..step("develop", frame, &[last]) };
         if render.output.preview != Preview::Off {
-            develop.deliver = deliver(format!("previews/{{frame:04}}.{}", format.extension()));
+            let path = format!("{}/{{frame:04}}.{}", folder("previews"), format.extension());
+            develop.deliver = deliver(path);
         }
         steps.push(develop);
     }
     if let Some(file) = &render.output.video {
+        let over: &[&str] = if has_views { &[VIEW] } else { &[] };
         let encode = Encode {
             file: file.clone(),
             fps: Some(render.output.fps),
@@ -173,10 +193,11 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
             keep_audio: None,
             allow_gaps: false,
         };
+        let place = if has_views { format!("{{view}}/{file}") } else { file.clone() };
         let encode = StepSpec {
             encode: Some(encode),
-            deliver: BTreeMap::from([("video".to_owned(), file.clone())]),
-            ..step("encode", &[], &["develop"])
+            deliver: BTreeMap::from([("video".to_owned(), place)]),
+            ..step("encode", over, &["develop"])
         };
         steps.push(encode);
     }
@@ -192,9 +213,13 @@ fn scene(render: &RenderJob) -> Scene {
         seed: render.seed,
         camera: render.camera.clone(),
         view_layer: render.view_layer.clone(),
+        view: (!render.views.is_empty()).then(|| format!("{{{VIEW}}}")),
         denoise: render.denoise,
         compositor: render.compositor,
-        all_passes: render.output.format == FrameFormat::ExrMultilayer,
+        sequencer: render.sequencer,
+        border: render.border,
+        all_passes: render.output.format == FrameFormat::ExrMultilayer || render.output.passes,
+        pass_files: render.output.passes && render.output.format != FrameFormat::ExrMultilayer,
         allow_missing: render.allow_missing,
         set: render.set.clone(),
         state: None,

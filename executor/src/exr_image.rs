@@ -1,6 +1,8 @@
 //! EXR pictures with any channels and layers: read, checked, cut, pasted and written without
 //! changing a bit of a sample.
 
+mod layers;
+
 use crate::artifacts::storage_failure;
 use crate::task::failure;
 use exr::block::reader::Reader;

@@ -3,10 +3,13 @@
 use crate::exr_image::{self, ExrError, ExrImage};
 use crate::task::{TaskContext, failure};
 use pictor_tasks::body::{Body, Tiles};
-use pictor_tasks::message::{Failure, FailureKind, Input, Products};
+use pictor_tasks::message::{Failure, FailureKind, Input, Output, Products};
 use pictor_tasks::units::{Grid, Resolution};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// The output of the first tile if it is the whole frame.
+pub(crate) const WHOLE: &str = "whole";
 
 /// One tile to merge.
 #[derive(Clone, Debug)]
@@ -21,6 +24,9 @@ struct Tile {
 pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
     let Body::Merge(merge) = &ctx.brief.body else { unreachable!("merges come here") };
     let grid = merge.tiles.grid;
+    if let Some(whole) = whole(&ctx.inputs)? {
+        return Ok(whole);
+    }
     let inputs = in_order(&ctx.inputs, &merge.tiles)?;
     let paths = ctx.input_paths(&inputs).await?;
     let named = |(input, path): (&&Input, PathBuf)| Tile {
@@ -49,6 +55,28 @@ pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
         Err(failure(FailureKind::Failed, message))
     })?;
     Ok(Products { outputs: vec![ctx.put("image", &out).await?], ..Products::default() })
+}
+
+/// What the first tile brought for all of them, of a scene whose frames cannot be cut.
+fn whole(inputs: &[Input]) -> Result<Option<Products>, Failure> {
+    let Some(whole) = inputs.iter().find(|input| input.output.name == WHOLE) else {
+        return Ok(None);
+    };
+    if let Some(tile) = inputs.iter().find(|input| input.output.name == "image") {
+        let message = format!(
+            "{}[{}] has the whole frame and {}[{}] a tile of it. Were they rendered by different versions of \
+             Blender, or with other settings? Retry the step `{}`.",
+            whole.step, whole.label, tile.step, tile.label, whole.step
+        );
+        return Err(failure(FailureKind::Invalid, message));
+    }
+    let renamed = |input: &Input| match input.output.name.as_str() {
+        WHOLE => Output { name: "image".into(), ..input.output.clone() },
+        _ => input.output.clone(),
+    };
+    let from_there = inputs.iter().filter(|input| input.index == whole.index);
+    let outputs = from_there.map(renamed).collect();
+    Ok(Some(Products { outputs, ..Products::default() }))
 }
 
 /// The pictures among the inputs, by the number of their tile: each exactly once.
@@ -171,7 +199,6 @@ mod tests {
     use exr::meta::attribute::{AttributeValue, Chromaticities};
     use exr::meta::header::LayerAttributes;
     use exr::prelude::{Compression, LineOrder, Vec2, WritableImage as _, f16};
-    use pictor_tasks::message::Output;
     use std::path::Path;
 
     /// A picture with every sample type, NaN with a payload, two parts and odd attributes.
@@ -305,6 +332,29 @@ mod tests {
         assert!(reason(&tiles).contains("cannot be decoded"));
         tiles[1].path = folder.path().join("none.exr");
         assert!(reason(&tiles).contains("does not exist"));
+    }
+
+    #[test]
+    fn a_frame_that_one_tile_brings_whole_passes_through() {
+        let input = |index: u32, name: &str| Input {
+            step: "render".into(),
+            label: format!("tile={index}"),
+            index,
+            output: Output {
+                name: name.into(),
+                key: format!("{index}/{name}"),
+                digest: String::new(),
+                size_bytes: 0,
+            },
+        };
+        assert_eq!(whole(&[input(0, "image"), input(1, "image")]), Ok(None));
+        let products = whole(&[input(0, WHOLE), input(0, "files/a.png")]).unwrap().unwrap();
+        let named = |output: &Output| (output.name.clone(), output.key.clone());
+        let outputs: Vec<_> = products.outputs.iter().map(named).collect();
+        let pair = |name: &str, key: &str| (name.to_owned(), key.to_owned());
+        assert_eq!(outputs, [pair("image", "0/whole"), pair("files/a.png", "0/files/a.png")]);
+        let failure = whole(&[input(0, WHOLE), input(3, "image")]).unwrap_err();
+        assert!(failure.message.contains("render[tile=3] a tile of it"), "{failure:?}");
     }
 
     #[test]

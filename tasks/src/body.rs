@@ -188,15 +188,29 @@ pub struct Scene {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub view_layer: Option<String>,
+    /// Render only this view of a stereoscopic scene: `left`, `right`, or one of the scene's own. Templated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateText>")]
+    pub view: Option<String>,
     /// `false`: do not denoise, even if the scene would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoise: Option<bool>,
     /// `false`: do not composite, even if the scene would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compositor: Option<bool>,
+    /// `false`: render what the camera sees, even if the scene has a video edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequencer: Option<bool>,
+    /// `false`: render the whole frame, even if the scene has a render region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub border: Option<bool>,
     /// Keep every pass and layer in the frames (multi-layer EXR).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_passes: bool,
+    /// With `all_passes`: `finish` leaves the picture alone as `image`, and each pass as a file of its own,
+    /// `passes/LAYER.PASS.exr`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pass_files: bool,
     /// Render even if textures, libraries or caches are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_missing: bool,

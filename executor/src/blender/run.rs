@@ -3,14 +3,17 @@
 use super::picture;
 use super::session::{Inspection, Session, read_as};
 use super::sessions::Sessions;
-use crate::exr_image::{self, Stats};
+use crate::artifacts::storage_failure;
+use crate::exr_image::{self, ExrImage, Stats};
+use crate::merge::WHOLE;
 use crate::task::{TaskContext, failure, text_of};
 use pictor_tasks::body::{Body, Develop, Render, Scene};
-use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Products};
+use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Output, Products};
 use pictor_tasks::space::{Value, Values};
 use pictor_tasks::units::{Rect, Resolution};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Does an inspect, blender, finish or develop task.
@@ -41,14 +44,41 @@ struct Rendered {
     region: [u32; 4],
     frame_width: u32,
     frame_height: u32,
+    /// The file holds the whole frame, whatever was asked for.
+    whole: bool,
+    /// The scene's render region decides the frame's size.
+    bordered: bool,
+    #[serde(default)]
+    notes: Vec<String>,
+    #[serde(default)]
+    files: Vec<String>,
 }
+
+/// The driver's answer to `finish`.
+#[derive(Deserialize)]
+struct Finished {
+    /// The compositor's result, or the denoised picture.
+    path: Option<PathBuf>,
+    /// Of a multilayer frame: the denoised pictures by their layers, and what only the denoiser needed.
+    #[serde(default)]
+    denoised: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    drop: Vec<String>,
+    #[serde(default)]
+    files: Vec<String>,
+}
+
+/// Where File Output nodes write, below the task's scratch folder, and what their outputs begin with.
+const FILES: &str = "files";
+/// What the outputs of single passes begin with.
+const PASSES: &str = "passes";
 
 impl Job<'_> {
     /// Checks the scene, and finds the frames of it.
     async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
         let inspection = self.inspection(session).await?;
-        for note in notes_of(&inspection) {
-            self.ctx.note(note);
+        for note in &inspection.notes {
+            self.ctx.note(note.clone());
         }
         let Inspection { frame_start, frame_end, frame_step, .. } = inspection;
         let mut products = Products::default();
@@ -67,54 +97,110 @@ impl Job<'_> {
 
     /// Renders a frame or a tile of it.
     async fn render(&self, session: &mut Session, render: &Render) -> Result<Products, Failure> {
-        for note in session.take_notes() {
-            self.ctx.note(note);
-        }
         let (frame, wanted) = (self.frame(session), self.region(session, render).await?);
         let out = self.ctx.scratch.join("image.exr");
-        let region = wanted.map(|(rect, _)| [rect.x0, rect.y0, rect.x1, rect.y1]);
-        let more = json!({ "frame": frame, "region": region });
+        let region =
+            wanted.as_ref().map(|part| [part.rect.x0, part.rect.y0, part.rect.x1, part.rect.y1]);
+        let tile = wanted.as_ref().map(|part| part.tile);
+        let more =
+            json!({ "frame": frame, "region": region, "tile": tile, "files": self.files()? });
         let answer = self.ask(session, "render", &out, more).await?;
-        let Rendered { region: [x0, y0, x1, y1], frame_width, frame_height } = read_as(answer)?;
-        let whole = Resolution { width: frame_width, height: frame_height };
-        let expected = wanted.map(|(_, size)| size).or(self.scene.resolution).unwrap_or(whole);
-        if whole != expected {
+        if answer.get("nothing") == Some(&Json::Bool(true)) {
+            return Ok(Products::default());
+        }
+        let rendered: Rendered = read_as(answer)?;
+        for note in rendered.notes {
+            self.ctx.note(note);
+        }
+        let [x0, y0, x1, y1] = rendered.region;
+        let whole = Resolution { width: rendered.frame_width, height: rendered.frame_height };
+        let expected = wanted.as_ref().map(|part| part.frame).or(self.scene.resolution);
+        if let Some(expected) = expected.filter(|size| !rendered.bordered && *size != whole) {
             let message = format!("Blender rendered a frame of {whole} pixels, not {expected}.");
             return Err(failure(FailureKind::BadOutput, message));
         }
         let all = Rect { x0: 0, y0: 0, x1: whole.width, y1: whole.height };
-        let wanted = wanted.map_or(all, |(rect, _)| rect);
+        let (name, wanted) = match wanted {
+            Some(_) if rendered.whole => (WHOLE, all),
+            Some(part) => ("image", part.rect),
+            None => ("image", all),
+        };
         let stats = check_and_cut(&out, Rect { x0, y0, x1, y1 }, wanted).await?;
-        self.store(&out, stats).await
+        let mut outputs = vec![self.store(name, &out, stats).await?];
+        outputs.extend(self.stored(FILES, &rendered.files).await?);
+        Ok(Products { outputs, ..Products::default() })
     }
 
     /// Denoises and composites a rendered frame.
     async fn finish(&self, session: &mut Session) -> Result<Products, Failure> {
         let (input, path) = self.image().await?;
-        let out = self.ctx.scratch.join("image.exr");
-        let more = json!({ "frame": self.frame(session), "in": text_of(&path)? });
+        let (raw, out) = (path.clone(), self.ctx.scratch.join("image.exr"));
+        let size = blocking(move || Ok(exr_image::size(&raw)?)).await?;
+        let more = json!({
+            "frame": self.frame(session),
+            "in": text_of(&path)?,
+            "size": [size.width, size.height],
+            "files": self.files()?,
+        });
         let answer = self.ask(session, "finish", &out, more).await?;
-        if answer.get("unchanged") == Some(&Json::Bool(true)) {
-            return Ok(Products { outputs: vec![input.output.clone()], ..Products::default() });
+        let is_unchanged = answer.get("unchanged") == Some(&Json::Bool(true));
+        if is_unchanged && !self.scene.pass_files {
+            let outputs = self.ctx.inputs.iter().filter(|other| other.index == input.index);
+            let outputs = outputs.map(|other| other.output.clone()).collect();
+            return Ok(Products { outputs, ..Products::default() });
         }
-        let size = blocking(move || Ok(exr_image::size(&path)?)).await?;
+        let (mut outputs, finished) = match is_unchanged {
+            true => {
+                let others = self.ctx.inputs.iter().filter(|other| other.output.name != "image");
+                (others.map(|other| other.output.clone()).collect(), None)
+            }
+            false => {
+                let finished: Finished = read_as(answer)?;
+                (self.stored(FILES, &finished.files).await?, Some(finished))
+            }
+        };
+        if self.scene.all_passes {
+            let (target, is_split) = (out.clone(), self.scene.pass_files);
+            let passes =
+                blocking(move || assemble(&path, size, finished, (&target, is_split))).await?;
+            outputs.extend(self.stored(PASSES, &passes).await?);
+        }
         let all = Rect { x0: 0, y0: 0, x1: size.width, y1: size.height };
         let stats = check_and_cut(&out, all, all).await?;
-        self.store(&out, stats).await
+        outputs.push(self.store("image", &out, stats).await?);
+        Ok(Products { outputs, ..Products::default() })
     }
 
     /// Makes an ordinary picture of a frame.
     async fn develop(&self, session: &mut Session, body: &Develop) -> Result<Products, Failure> {
         let (_, path) = self.image().await?;
-        let format = body.format;
+        let (format, raw) = (body.format, path.clone());
+        let size = blocking(move || Ok(exr_image::size(&raw)?)).await?;
         let out = self.ctx.scratch.join(format!("image.{}", format.extension()));
         let more = json!({
             "frame": self.frame(session), "in": text_of(&path)?, "format": format,
+            "size": [size.width, size.height],
         });
         self.ask(session, "develop", &out, more).await?;
         let made = out.clone();
-        blocking(move || picture::check(&made, format, exr_image::size(&path)?)).await?;
-        self.store(&out, Stats::default()).await
+        blocking(move || picture::check(&made, format, size)).await?;
+        let output = self.store("image", &out, Stats::default()).await?;
+        Ok(Products { outputs: vec![output], ..Products::default() })
+    }
+
+    /// Where File Output nodes write.
+    fn files(&self) -> Result<String, Failure> {
+        text_of(&self.ctx.scratch.join(FILES))
+    }
+
+    /// Stores what lies in a folder of the task, as outputs whose names begin with the folder's.
+    async fn stored(&self, folder: &str, files: &[String]) -> Result<Vec<Output>, Failure> {
+        let mut outputs = Vec::with_capacity(files.len());
+        for file in files {
+            let name = format!("{folder}/{file}");
+            outputs.push(self.ctx.put_as(&name, &self.ctx.scratch.join(&name), &name).await?);
+        }
+        Ok(outputs)
     }
 
     async fn ask(
@@ -143,12 +229,11 @@ impl Job<'_> {
         read_as(session.ask(self.ctx, &doing, question).await?)
     }
 
-    async fn store(&self, path: &Path, stats: Stats) -> Result<Products, Failure> {
+    async fn store(&self, name: &str, path: &Path, stats: Stats) -> Result<Output, Failure> {
         if let Some(note) = stats.note() {
             self.ctx.note(note);
         }
-        let output = self.ctx.put("image", path).await?;
-        Ok(Products { outputs: vec![output], ..Products::default() })
+        self.ctx.put(name, path).await
     }
 
     /// The one picture that the task reads, and where it is.
@@ -166,12 +251,12 @@ impl Job<'_> {
         self.settings["frame"].as_i64().unwrap_or(session.inspection.frame_current)
     }
 
-    /// The tile's pixels, and the size of the whole frame. Nothing if the frame is not cut.
+    /// What of the frame the task renders. `None` if the frame is not cut.
     async fn region(
         &self,
         session: &mut Session,
         render: &Render,
-    ) -> Result<Option<(Rect, Resolution)>, Failure> {
+    ) -> Result<Option<Part>, Failure> {
         let Some(tiles) = &render.tiles else {
             return Ok(None);
         };
@@ -187,7 +272,8 @@ impl Job<'_> {
             Some(Value::Int(number)) => u32::try_from(*number).ok(),
             Some(Value::Name(_)) | None => None,
         };
-        let rect = tile.and_then(|tile| tiles.grid.rect(tile, size)).ok_or_else(|| {
+        let found = tile.and_then(|tile| Some((tile, tiles.grid.rect(tile, size)?)));
+        let (tile, rect) = found.ok_or_else(|| {
             let tile = value.map_or("(no such dimension)".into(), |value| value.to_string());
             let message = format!(
                 "A frame of {size} pixels cut into {} tiles has no tile {tile} (`{}`).",
@@ -195,8 +281,61 @@ impl Job<'_> {
             );
             failure(FailureKind::Invalid, message)
         })?;
-        Ok(Some((rect, size)))
+        Ok(Some(Part { tile, rect, frame: size }))
     }
+}
+
+/// A tile of a frame.
+struct Part {
+    tile: u32,
+    rect: Rect,
+    /// The size of the whole frame.
+    frame: Resolution,
+}
+
+/// Makes of a multilayer frame what Blender's own file would hold, and writes it to `out`; or, if it is to be split,
+/// the picture alone, and each pass into the folder of passes beside it, whose names are returned.
+fn assemble(
+    raw: &Path,
+    size: Resolution,
+    finished: Option<Finished>,
+    (out, is_split): (&Path, bool),
+) -> Result<Vec<String>, Failure> {
+    let mut frame = ExrImage::read(raw)?;
+    if let Some(Finished { path, denoised, drop, .. }) = finished {
+        let read = |path: PathBuf| Ok::<_, Failure>(exr_image::check(&path, size)?.0);
+        let denoised = denoised.into_iter().map(|(layer, path)| Ok((layer, read(path)?)));
+        let denoised = denoised.collect::<Result<BTreeMap<_, _>, Failure>>()?;
+        let composite = path.map(read).transpose()?;
+        frame = frame.finished(&denoised, composite.as_ref(), &drop);
+    }
+    if !is_split {
+        frame.write(out)?;
+        return Ok(Vec::new());
+    }
+    let (picture, passes) = frame.split();
+    let picture = picture.ok_or_else(|| {
+        let message = format!("{} has no picture among its passes.", raw.display());
+        failure(FailureKind::BadOutput, message)
+    })?;
+    picture.write(out)?;
+    let folder = out.with_file_name(PASSES);
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
+    })?;
+    let mut names = Vec::with_capacity(passes.len());
+    for (name, pass) in passes {
+        let file = format!("{}.exr", plain_name(&name));
+        pass.write(&folder.join(&file))?;
+        names.push(file);
+    }
+    Ok(names)
+}
+
+/// A name of the scene's author's as a file's.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    name.chars().map(plain).collect()
 }
 
 /// What the driver is to change in the scene, placeholders filled in; and the frame.
@@ -220,6 +359,9 @@ async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
         "seed": scene.seed,
         "camera": text(&scene.camera).await?,
         "view_layer": text(&scene.view_layer).await?,
+        "view": text(&scene.view).await?,
+        "sequencer": scene.sequencer,
+        "border": scene.border,
         "engine": scene.engine,
         "passes": if scene.all_passes { "all" } else { "auto" },
         "denoise": scene.denoise,
@@ -312,18 +454,4 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
         Err(failure(FailureKind::Failed, format!("Checking a picture failed: {panic}.")))
     })
-}
-
-/// What the user should know of the scene.
-pub(super) fn notes_of(inspection: &Inspection) -> Vec<String> {
-    let mut notes: Vec<String> = inspection.scripts_message.iter().cloned().collect();
-    let missing = &inspection.missing_files;
-    if !missing.is_empty() {
-        let named = missing.iter().take(5).map(|m| format!("{} `{}` ({})", m.kind, m.name, m.path));
-        let named = named.collect::<Vec<_>>().join(", ");
-        let more = missing.len().saturating_sub(5);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        notes.push(format!("The scene uses files that are not here: {named}{more}."));
-    }
-    notes
 }

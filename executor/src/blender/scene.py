@@ -9,6 +9,7 @@ import re
 import sys
 
 OUT_OF_MEMORY = re.compile(r"out of (gpu |device |host |system )?memory|memoryerror|cumem|bad_alloc|calloc returns null|malloc returns null", re.I)
+ELEMENTS_MAX = 10_000  # pictures of one strip that are looked for
 DISK_FULL = re.compile(r"no space left|disk full|quota exceeded|file too large", re.I)
 
 
@@ -143,6 +144,13 @@ def missing_files():
             elif modifier.type == "FLUID" and modifier.fluid_type == "DOMAIN" and modifier.domain_settings:
                 if modifier.domain_settings.has_cache_baked_any:
                     look("cache", item, modifier.domain_settings.cache_directory, library=item.library)
+    for scene in bpy.data.scenes:
+        for strip in strips(scene) if scene.render.use_sequencer else ():
+            if strip.type == "MOVIE":
+                look("clip", strip, strip.filepath, library=scene.library)
+            elif strip.type == "IMAGE":
+                for element in list(strip.elements)[:ELEMENTS_MAX]:
+                    look("image", strip, os.path.join(strip.directory, element.filename), library=scene.library)
     for tree in node_trees():
         for node in tree.nodes:
             if node.bl_idname in ("ShaderNodeTexIES", "ShaderNodeScript") and node.mode == "EXTERNAL":
@@ -164,27 +172,7 @@ def blocked_scripts():
     return ("Python inside the scene does not run on a farm; the picture may differ: " + ", ".join(names[:5])) if names else None
 
 
-# ---- what the scene wants -----------------------------------------------------------------------------------------------
-
-def tree_of(scene):
-    if hasattr(scene, "compositing_node_group"):  # Blender 5
-        return scene.compositing_node_group
-    return scene.node_tree if scene.use_nodes else None
-
-
-def composites(scene, settings):
-    """The compositor's tree if it changes the picture."""
-    tree = tree_of(scene)
-    if settings.get("compositor") is False or not scene.render.use_compositing or not tree:
-        return None
-    sinks = [node for node in tree.nodes if node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute]
-    return tree if any(socket.is_linked for node in sinks for socket in node.inputs) else None
-
-
-def denoises(scene, settings):
-    return (scene.render.engine == "CYCLES" and scene.cycles.use_denoising and settings.get("denoise") is not False
-            and any(layer.cycles.use_denoising for layer in scene.view_layers if layer.use))
-
+# ---- what is in it ------------------------------------------------------------------------------------------------------
 
 def nodes_within(tree, seen=None):
     """Nodes of a tree and of the groups in it."""
@@ -197,53 +185,11 @@ def nodes_within(tree, seen=None):
             yield from nodes_within(inner, seen)
 
 
-def check(scene, settings):
-    """What would stop this scene from rendering, before any time is spent on it."""
-    if not scene.camera:
-        raise Fail("no_camera", f"Scene {scene.name!r} has no active camera. Set one in Blender or name one with `camera:`"
-                   + (f" (it has {', '.join(camera_names(scene))})." if camera_names(scene) else "."))
-    engine, display = scene.render.engine, os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    # Blender 5.0.1 draws without a display (EGL); 3.4 does not.
-    if engine != "CYCLES" and bpy.app.version < (4, 0) and sys.platform.startswith("linux") and not display:
-        raise Fail("engine_needs_display", f"Scene {scene.name!r} renders with {engine}, which draws through a display, and this worker has "
-                   "none. Set `engine: cycles` in the job, or start the worker inside a display (DISPLAY=:0).")
-    tree = composites(scene, settings)
-    node = next((n.name for n in nodes_within(tree) if n.type == "DENOISE" and not n.mute), None) if tree else None
-    if denoises(scene, settings) or node:
-        import _cycles
-        if not _cycles.with_openimagedenoise:
-            what = f"compositor node {node!r}" if node else "Cycles denoiser"
-            raise Fail("no_denoiser", f"Scene {scene.name!r} uses a denoiser ({what}), and this build of Blender {bpy.app.version_string} has no "
-                       f"OpenImageDenoise. Set `{'compositor' if node else 'denoise'}: false`, or use a worker with Blender from blender.org.")
-
-
-def frame_size(render):
-    return render.resolution_x * render.resolution_percentage // 100, render.resolution_y * render.resolution_percentage // 100
-
-
 def camera_names(scene):
     return [item.name for item in scene.objects if item.type == "CAMERA"]
 
 
-def inspection(scene, device):
-    render, cycles, tree, editor = scene.render, scene.cycles, composites(scene, {}), scene.sequence_editor
-    is_cycles, blocked = render.engine == "CYCLES", blocked_scripts()
-    try:
-        import resource
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    except ImportError:
-        memory = None
-    return {
-        "blender": bpy.app.version_string, "file_version": version(bpy.data.version),
-        "scenes": [item.name for item in bpy.data.scenes], "scene": scene.name, "engine": render.engine,
-        "frame_start": scene.frame_start, "frame_end": scene.frame_end, "frame_step": scene.frame_step,
-        "frame_current": scene.frame_current,
-        "fps": render.fps / render.fps_base, "width": frame_size(render)[0], "height": frame_size(render)[1],
-        "cameras": camera_names(scene), "camera": scene.camera.name if scene.camera else None,
-        "view_layers": [layer.name for layer in scene.view_layers if layer.use],
-        "samples": cycles.samples if is_cycles else scene.eevee.taa_render_samples, "seed": cycles.seed if is_cycles else None,
-        "adaptive_sampling": is_cycles and cycles.use_adaptive_sampling, "uses_compositor": tree is not None,
-        "uses_denoiser": denoises(scene, {}), "denoiser": cycles.denoiser if denoises(scene, {}) else None,
-        "uses_sequencer": bool(render.use_sequencer and editor and len(getattr(editor, "strips", None) or getattr(editor, "sequences", ()))), "missing_files": missing_files(),
-        "scripts_blocked": blocked is not None, "scripts_message": blocked, "peak_memory_bytes": memory, "device": device,
-    }
+def strips(scene):
+    """The clips of the scene's video edit, those inside of meta strips included."""
+    editor = scene.sequence_editor
+    return list(getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())) if editor else []

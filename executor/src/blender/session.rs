@@ -3,7 +3,6 @@
 
 use super::keep_bytecode;
 use super::progress;
-use super::run::notes_of;
 use crate::process::{Group, exit_sentence, spawn_failure};
 use crate::task::{TaskContext, failure, text_of};
 use pictor_tasks::message::{Failure, FailureKind};
@@ -72,19 +71,9 @@ pub(super) struct Inspection {
     pub height: u32,
     /// Those that are rendered, in order.
     pub view_layers: Vec<String>,
-    /// Which Python of the scene does not run.
-    pub scripts_message: Option<String>,
-    /// Files that are not there; only with `allow_missing`.
-    pub missing_files: Vec<MissingFile>,
+    /// What the user should know of the scene, as sentences.
+    pub notes: Vec<String>,
     pub blender: String,
-}
-
-/// A file that the scene uses and that is not there.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct MissingFile {
-    pub kind: String,
-    pub name: String,
-    pub path: String,
 }
 
 /// A running Blender. Dropping it ends it, with all its children.
@@ -100,8 +89,6 @@ pub(super) struct Session {
     /// A question has no answer yet: if nobody waits for it any more, the session is of no use.
     busy: bool,
     questions: u64,
-    /// Sentences that the first task of the session leaves for the user.
-    notes: Vec<String>,
 }
 
 impl Session {
@@ -130,7 +117,6 @@ impl Session {
             inspection: Inspection::empty(),
             busy: true,
             questions: 0,
-            notes: Vec::new(),
         };
         let doing = format!("loading {}", start.scene.display());
         let loaded = tokio::select! {
@@ -141,7 +127,6 @@ impl Session {
             return Err(failure_of(&loaded, ctx));
         }
         session.inspection = read_as(loaded)?;
-        session.notes = notes_of(&session.inspection);
         session.busy = false;
         ctx.log.line(&format!(
             "pictor: Blender {} (process {id}) has loaded {}",
@@ -159,11 +144,6 @@ impl Session {
     /// The process's number.
     pub(super) fn id(&self) -> u32 {
         self.id
-    }
-
-    /// What the user should know of the scene; once, since a session does thousands of tasks.
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notes)
     }
 
     /// Has something done. `doing` completes "Blender crashed while …".
@@ -280,8 +260,7 @@ impl Inspection {
             width: 0,
             height: 0,
             view_layers: Vec::new(),
-            scripts_message: None,
-            missing_files: Vec::new(),
+            notes: Vec::new(),
             blender: String::new(),
         }
     }
@@ -433,6 +412,8 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         | "not_a_blend"
         | "missing_files"
         | "no_camera"
+        | "several_views"
+        | "unknown_view"
         | "unknown_view_layer"
         | "unknown_camera"
         | "unknown_engine"
@@ -440,9 +421,7 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         | "bad_set_path"
         | "unsupported_compositor" => FailureKind::Invalid,
         // Another worker may have what this one lacks.
-        "newer_blender" | "no_denoiser" | "engine_needs_display" | "device_missing" => {
-            FailureKind::Unsupported
-        }
+        "newer_blender" | "no_denoiser" | "device_missing" => FailureKind::Unsupported,
         "out_of_memory" => FailureKind::OutOfMemory,
         "disk_full" => FailureKind::Storage,
         _ => FailureKind::Failed,

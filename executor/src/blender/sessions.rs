@@ -19,9 +19,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 const OPTIX: &str = "OPTIX";
 const CUDA: &str = "CUDA";
 /// The Python side.
-const DRIVER: [(&str, &str); 4] = [
+const DRIVER: [(&str, &str); 7] = [
     ("driver.py", include_str!("driver.py")),
     ("scene.py", include_str!("scene.py")),
+    ("frame.py", include_str!("frame.py")),
+    ("compositor.py", include_str!("compositor.py")),
+    ("files.py", include_str!("files.py")),
     ("packed.py", include_str!("packed.py")),
     ("settings.py", include_str!("settings.py")),
 ];

@@ -150,9 +150,5 @@ def apply(scene, settings, frame=None):
     if frame is not None:
         put(scene, "frame_current", int(frame))
         put(scene, "frame_subframe", 0.0)
-    put(render, "use_border", False)
-    put(render, "use_sequencer", False)
-    put(render, "use_stamp", False)
-    put(render, "use_multiview", False)
-    put(render, "use_file_extension", False)  # the exact name that was asked for
+    put(render, "use_file_extension", True)  # for File Output nodes; our own names have them
     put(render, "filepath", render.filepath)

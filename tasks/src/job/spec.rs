@@ -326,6 +326,10 @@ pub struct RenderJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub view_layer: Option<String>,
+    /// The views of a stereoscopic scene, as in `[left, right]`: each is rendered as frames of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Word>", length(max = 64), extend("uniqueItems" = true))]
+    pub views: Vec<String>,
     /// Render engine instead of the scene's own: `cycles`, `eevee`, `workbench`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<EngineName>")]
@@ -336,6 +340,12 @@ pub struct RenderJob {
     /// `false`: do not composite, even if the scene would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compositor: Option<bool>,
+    /// `false`: render what the camera sees, even if the scene has a video edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequencer: Option<bool>,
+    /// `false`: render the whole frame, even if the scene has a render region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub border: Option<bool>,
     /// Render even if textures, libraries or caches are missing.
     #[serde(default)]
     pub allow_missing: bool,
@@ -389,6 +399,9 @@ pub struct RenderOutput {
     /// Format of the frames in `frames/`.
     #[serde(default)]
     pub format: FrameFormat,
+    /// `true`: each pass of the scene as a file of its own in `passes/`, beside the frames.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passes: bool,
     /// Format of the pictures in `previews/`; `false` for none.
     #[serde(default)]
     pub preview: Preview,
@@ -413,6 +426,7 @@ impl Default for RenderOutput {
     fn default() -> Self {
         Self {
             format: FrameFormat::default(),
+            passes: false,
             preview: Preview::default(),
             video: None,
             fps: twenty_four(),

@@ -1,0 +1,260 @@
+"""How a frame of the scene can be rendered so that it is the one that Blender would make: cut into tiles, with a margin, only
+whole, or only by Blender's own pipeline from end to end; and what is said of it."""
+import bpy
+
+from scene import Fail, blocked_scripts, camera_names, missing_files, nodes_within, strips, version
+
+MARGIN = 16  # pixels; adaptive sampling and volume guiding look at neighbours: only this border of a region differs
+VIDEOS = ("FFMPEG", "AVI_JPEG", "AVI_RAW", "H264", "XVID", "THEORA")
+WRITTEN = ("PNG", "JPEG", "TIFF", "OPEN_EXR", "OPEN_EXR_MULTILAYER")  # what frames and previews can be
+# Of the render's passes the ones that are there anyway.
+GIVEN_PASSES = ("use_pass_combined", "use_pass_cryptomatte_accurate")
+
+
+# ---- what the scene wants -----------------------------------------------------------------------------------------------
+
+def tree_of(scene):
+    if hasattr(scene, "compositing_node_group"):  # Blender 5
+        return scene.compositing_node_group
+    return scene.node_tree if scene.use_nodes else None
+
+
+def writes_files(node):
+    """Whether it is a File Output node that writes something."""
+    return node.type == "OUTPUT_FILE" and not node.mute and any(socket.is_linked for socket in node.inputs)
+
+
+def composites(scene, settings):
+    """The compositor's tree if it changes the picture or writes files."""
+    tree = tree_of(scene)
+    if settings.get("compositor") is False or not scene.render.use_compositing or not tree:
+        return None
+    ends = (node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute and any(socket.is_linked for socket in node.inputs)
+            for node in tree.nodes)
+    return tree if any(ends) or any(writes_files(node) for node in nodes_within(tree)) else None
+
+
+def denoises(scene, settings):
+    return (scene.render.engine == "CYCLES" and scene.cycles.use_denoising and settings.get("denoise") is not False
+            and any(layer.cycles.use_denoising for layer in scene.view_layers if layer.use))
+
+
+def sequences(scene, settings):
+    """Whether the frames are those of the video sequencer's edit."""
+    return bool(settings.get("sequencer") is not False and scene.render.use_sequencer and any(not strip.mute for strip in strips(scene)))
+
+
+def bordered(scene, settings):
+    return scene.render.use_border and settings.get("border") is not False
+
+
+def views(scene):
+    """The names of the views that the scene renders, if there are several."""
+    if not scene.render.use_multiview:
+        return []
+    if scene.render.views_format == "STEREO_3D":
+        return ["left", "right"]
+    return [view.name for view in scene.render.views if view.use]
+
+
+def renders_objects(scene):
+    return (item for item in scene.objects if not item.hide_render)
+
+
+def subdivides_adaptively(scene):
+    if scene.render.engine != "CYCLES":
+        return False
+    experimental = getattr(scene.cycles, "feature_set", "") == "EXPERIMENTAL"
+    for item in renders_objects(scene):
+        for modifier in item.modifiers:
+            if modifier.type == "SUBSURF" and modifier.show_render and (
+                    getattr(modifier, "use_adaptive_subdivision", False)
+                    or experimental and getattr(getattr(item, "cycles", None), "use_adaptive_subdivision", False)):
+                return True
+    return False
+
+
+def has_hair(scene):
+    return any(item.type in ("CURVES", "HAIR") or any(system.settings.type == "HAIR" for system in item.particle_systems)
+               for item in renders_objects(scene))
+
+
+def has_volumes(scene):
+    def of(tree):
+        return tree and any(node.bl_idname in ("ShaderNodeOutputMaterial", "ShaderNodeOutputWorld") and node.inputs["Volume"].is_linked
+                            for node in tree.nodes)
+    return (any(item.type == "VOLUME" for item in renders_objects(scene)) or of(scene.world and scene.world.node_tree)
+            or any(of(material.node_tree) for material in bpy.data.materials if material.users))
+
+
+def repeats(scene):
+    """Whether a warm session renders a frame bit for bit as a fresh one, with the scene's data kept between renders. Hair and
+    adaptive subdivision come out differently, depending on what was rendered before."""
+    return not (has_hair(scene) or subdivides_adaptively(scene))
+
+
+# ---- how it can be rendered ---------------------------------------------------------------------------------------------
+
+def whole_reasons(scene, settings):
+    """Why a frame cannot be put together from tiles."""
+    render, reasons = scene.render, []
+    if render.engine != "CYCLES":
+        name = "EEVEE" if "EEVEE" in render.engine else render.engine.replace("BLENDER_", "").title()
+        reasons.append(f"{name} draws the parts of a frame differently from the whole")
+    else:
+        if getattr(scene.cycles, "use_guiding", False):
+            reasons.append("path guiding learns from the whole frame")
+        if scene.cycles.time_limit > 0:
+            reasons.append("Cycles' time limit is for a whole frame")
+        if subdivides_adaptively(scene):
+            reasons.append("adaptive subdivision depends on the whole frame")
+    if render.use_freestyle and any(layer.use_freestyle for layer in scene.view_layers if layer.use):
+        reasons.append("Freestyle's strokes run across the whole frame")
+    if bordered(scene, settings):
+        reasons.append("the scene has a render region")
+    return reasons + direct_reasons(scene, settings)
+
+
+def direct_reasons(scene, settings):
+    """Why Blender has to go from the scene to the finished frame in one go."""
+    reasons = []
+    if sequences(scene, settings):
+        reasons.append("the frames come from the video sequencer")
+    if denoises(scene, settings):
+        if any(item.is_shadow_catcher for item in renders_objects(scene)):
+            reasons.append("Cycles' denoiser works inside a shadow catcher")
+        if scene.cycles.denoiser == "OPTIX":
+            reasons.append("the OptiX denoiser works inside Cycles")
+    tree = composites(scene, settings)
+    top = set(tree.nodes) if tree else ()
+    for node in nodes_within(tree) if tree else ():
+        if node.mute:
+            continue
+        if node.type == "R_LAYERS" and (node.scene not in (None, scene) or node not in top) and any(s.is_linked for s in node.outputs):
+            reasons.append("the compositor reads the render of another scene" if node.scene not in (None, scene) else
+                           "a group of the compositor reads the render")
+        elif node.type == "CRYPTOMATTE_V2" and node.source == "RENDER":
+            reasons.append("the compositor takes Cryptomatte mattes from the render")
+    return list(dict.fromkeys(reasons))
+
+
+def margin(scene):
+    """Pixels around a region that have to be rendered with it."""
+    if scene.render.engine != "CYCLES":
+        return 0
+    return MARGIN if scene.cycles.use_adaptive_sampling or bpy.app.version >= (5, 0) and has_volumes(scene) else 0
+
+
+def frame_size(render):
+    return render.resolution_x * render.resolution_percentage // 100, render.resolution_y * render.resolution_percentage // 100
+
+
+def picture_size(scene, settings):
+    """Width and height of the picture of a frame: of the part inside the render region if it is cropped to that."""
+    width, height = frame_size(scene.render)
+    if not (bordered(scene, settings) and scene.render.use_crop_to_border):
+        return width, height
+    render = scene.render
+    return (int(render.border_max_x * width) - int(render.border_min_x * width),
+            int(render.border_max_y * height) - int(render.border_min_y * height))
+
+
+# ---- what is said -------------------------------------------------------------------------------------------------------
+
+def check(scene, settings):
+    """What would stop this scene from rendering, before any time is spent on it."""
+    if not scene.camera and not sequences(scene, settings) and not any(marker.camera for marker in scene.timeline_markers):
+        raise Fail("no_camera", f"Scene {scene.name!r} has no active camera. Set one in Blender or name one with `camera:`"
+                   + (f" (it has {', '.join(camera_names(scene))})." if camera_names(scene) else "."))
+    seen = views(scene)
+    if seen and not settings.get("view"):
+        raise Fail("several_views", f"Scene {scene.name!r} renders {len(seen)} views of each frame ({', '.join(seen)}), and a frame of this job has "
+                   f"one. Say `views: [{', '.join(seen)}]` in the job for all of them, or name one.")
+    for name in (settings.get("view") or "").split(","):  # an inspection asks for all of them
+        if name and name not in seen:
+            raise Fail("unknown_view", f"Scene {scene.name!r} has no view {name!r}; it has {', '.join(seen) or 'only one'}.")
+    tree = composites(scene, settings)
+    node = next((n.name for n in nodes_within(tree) if n.type == "DENOISE" and not n.mute), None) if tree else None
+    if denoises(scene, settings) or node:
+        import _cycles
+        if not _cycles.with_openimagedenoise:
+            what = f"compositor node {node!r}" if node else "Cycles denoiser"
+            raise Fail("no_denoiser", f"Scene {scene.name!r} uses a denoiser ({what}), and this build of Blender {bpy.app.version_string} has no "
+                       f"OpenImageDenoise. Set `{'compositor' if node else 'denoise'}: false`, or use a worker with Blender from blender.org "
+                       "or from `pictor setup-blender`.")
+
+
+def passes_of(scene):
+    """What the scene renders beside the picture, as `VIEW LAYER.PASS`."""
+    found = []
+    for layer in scene.view_layers:
+        if not layer.use:
+            continue
+        for owner in (layer, layer.cycles if scene.render.engine == "CYCLES" else layer.eevee):
+            found += [f"{layer.name}.{prop.name}" for prop in owner.bl_rna.properties
+                      if prop.identifier.startswith("use_pass_") and prop.identifier not in GIVEN_PASSES and getattr(owner, prop.identifier) is True]
+        found += [f"{layer.name}.{aov.name}" for aov in layer.aovs]
+        found += [f"{layer.name}.{group.name}" for group in getattr(layer, "lightgroups", ())]
+    return found
+
+
+def listed(names, most=5):
+    more = len(names) - most
+    return ", ".join(str(name)[:80] for name in names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def notes(scene, settings):
+    """What differs from what an artist may expect of the scene, as sentences."""
+    found, render = [], scene.render
+    blocked, missing = blocked_scripts(), missing_files()
+    if blocked:
+        found.append(blocked)
+    if missing:
+        found.append("The scene uses files that are not here: " + listed([f"{item['kind']} `{item['name']}` ({item['path']})" for item in missing]) + ".")
+    passes = passes_of(scene)
+    if passes and settings.get("passes") != "all":
+        found.append(f"The scene renders passes that this job does not keep ({listed(passes)}): `output: {{ passes: true }}` delivers each as a file "
+                     "of its own, `output: { format: exr_multilayer }` all in one.")
+    kind = render.image_settings.file_format
+    if kind not in WRITTEN:
+        what = "a video" if kind in VIDEOS else kind
+        found.append(f"The scene is set to write {what}; this job writes OpenEXR frames, and previews and videos as its `output` says.")
+    if render.use_stamp:
+        found.append("The scene burns its metadata into the pictures: this job does so in previews and videos, and leaves the OpenEXR frames clean.")
+    if settings.get("sequencer") is False and any(not strip.mute for strip in strips(scene)):
+        found.append("The video sequencer's edit is left out, as the job says; frames are what the camera sees.")
+    if not sequences(scene, {}) and strips(scene) and not render.use_sequencer:
+        found.append("The scene has a video edit and does not use it (Post Processing > Sequencer is off).")
+    if settings.get("border") is False and render.use_border:
+        found.append("The scene's render region is left out, as the job says.")
+    if settings.get("compositor") is False and composites(scene, {}):
+        found.append("The scene's compositor is left out, as the job says.")
+    if settings.get("denoise") is False and denoises(scene, {}):
+        found.append("The scene's denoiser is left out, as the job says.")
+    if render.engine == "CYCLES" and scene.cycles.time_limit > 0:
+        found.append(f"Cycles stops after {scene.cycles.time_limit:g} s (the scene's time limit), so faster machines make less noisy frames.")
+    return found
+
+
+def inspection(scene, settings, device):
+    render, cycles = scene.render, scene.cycles
+    is_cycles, (width, height) = render.engine == "CYCLES", picture_size(scene, settings)
+    try:
+        import resource
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    except ImportError:
+        memory = None
+    return {
+        "blender": bpy.app.version_string, "file_version": version(bpy.data.version),
+        "scenes": [item.name for item in bpy.data.scenes], "scene": scene.name, "engine": render.engine,
+        "frame_start": scene.frame_start, "frame_end": scene.frame_end, "frame_step": scene.frame_step, "frame_current": scene.frame_current,
+        "fps": render.fps / render.fps_base, "fps_numerator": render.fps, "fps_base": render.fps_base,
+        "width": width, "height": height, "cameras": camera_names(scene), "camera": scene.camera.name if scene.camera else None,
+        "view_layers": [layer.name for layer in scene.view_layers if layer.use], "views": views(scene), "passes": passes_of(scene),
+        "samples": cycles.samples if is_cycles else scene.eevee.taa_render_samples, "seed": cycles.seed if is_cycles else None,
+        "adaptive_sampling": is_cycles and cycles.use_adaptive_sampling, "uses_compositor": composites(scene, settings) is not None,
+        "uses_denoiser": denoises(scene, settings), "denoiser": cycles.denoiser if denoises(scene, settings) else None,
+        "uses_sequencer": sequences(scene, settings), "whole_frames_because": whole_reasons(scene, settings),
+        "missing_files": missing_files(), "scripts_message": blocked_scripts(), "notes": notes(scene, settings),
+        "peak_memory_bytes": memory, "device": device,
+    }
