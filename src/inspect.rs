@@ -4,9 +4,9 @@
 use crate::SUCCEEDED;
 use crate::client::{Changes, Connection, follow_log, request_of};
 use crate::session::{DRAW, mean, random_id};
-use crate::terminal::{duration, pass_on, say, table};
+use crate::terminal::{duration, pass_on, plain, say, table};
 use anyhow::Context;
-use pictor_engine::{Run, TaskState, TaskView};
+use pictor_engine::{Note, Notes, Run, TaskState, TaskView};
 use pictor_executor::log_path;
 use pictor_server::{
     Answer, Request, ResetSize, RunLine, RunReport, TaskReport, answer, ask, now_ms,
@@ -179,12 +179,14 @@ fn shown(report: &RunReport) -> String {
     for (title, tasks) in [("failed", failures), ("not running although ready", waiting)] {
         if !tasks.is_empty() {
             lines.push(format!("\n{title}:"));
-            lines.extend(tasks.iter().map(|task| format!("  {}: {}", task.name, task.reason)));
+            let line = |task: &TaskView| format!("  {}: {}", task.name, plain(&task.reason));
+            lines.extend(tasks.iter().map(line));
         }
     }
-    if !notes.is_empty() {
-        lines.push("\nnotes:".into());
-        lines.extend(notes.iter().map(|note| format!("  {note}")));
+    let told = lines_of(notes, usize::MAX);
+    if !told.is_empty() {
+        lines.push(String::new());
+        lines.extend(told);
     }
     if line.state == "failed" {
         lines.push(format!("\nsee why: pictor logs {id} TASK   try again: pictor retry {id}"));
@@ -211,7 +213,7 @@ pub(crate) async fn tasks(
     let row = |task: &TaskView| {
         let progress = task.progress.map_or_else(String::new, |p| format!("{:.0} % ", p * 100.0));
         let attempt = task.attempt.to_string();
-        let reason = format!("{progress}{}", task.reason);
+        let reason = format!("{progress}{}", plain(&task.reason));
         vec![task.name.clone(), task.state.name().into(), attempt, reason]
     };
     let rows: Vec<Vec<String>> = tasks.iter().map(row).collect();
@@ -250,8 +252,9 @@ pub(crate) async fn logs(
         if running { String::new() } else { format!(", {}", duration(chosen.took_ms.into())) };
     say(&format!("{name} attempt {}: {}{took}", chosen.attempt, chosen.outcome));
     if !chosen.message.is_empty() {
-        say(&chosen.message);
+        say(&plain(&chosen.message));
     }
+    chosen.notes.iter().for_each(|note| say(&format!("note: {}", plain(note))));
     let printed = match farm {
         Farm::Folder(data) => {
             let tried = Try { index: report.task.index, attempt: chosen.attempt };
@@ -388,11 +391,37 @@ pub(crate) fn tell_failures(run: &Run) {
         .flat_map(|step| run.tasks_in(step, TaskState::Failed).map(move |index| (step, index)));
     for (step, index) in failed.by_ref().take(FEW) {
         let name = run.task_name(step, index);
-        say(&format!("  {name}: {}", run.failure(step, index)));
+        say(&format!("  {name}: {}", plain(run.failure(step, index))));
         say(&format!("    pictor logs {} '{name}'", run.id()));
     }
     let more = failed.count();
     if more > 0 {
         say(&format!("  and {more} more: pictor tasks {} --state failed", run.id()));
     }
+}
+
+/// What workers said at the end of a run: the first few sentences.
+pub(crate) fn tell_notes(id: &RunId, notes: &Notes) {
+    const FEW: usize = 10;
+    lines_of(notes, FEW).iter().for_each(|line| say(line));
+    if notes.notes.len() > FEW {
+        say(&format!("    pictor show {id}"));
+    }
+}
+
+/// What workers said, for people: up to `few` sentences, each with whom it is from.
+fn lines_of(notes: &Notes, few: usize) -> Vec<String> {
+    let Notes { notes, notes_left_out } = notes;
+    let line = |Note { text, tasks, example }: &Note| match tasks {
+        0 | 1 => format!("  {} ({example})", plain(text)),
+        more => format!("  {} ({example} and {} more tasks)", plain(text), more - 1),
+    };
+    let title = (!notes.is_empty()).then(|| "notes:".to_owned());
+    let mut lines: Vec<String> =
+        title.into_iter().chain(notes.iter().take(few).map(line)).collect();
+    let more = notes.len().saturating_sub(few) as u64 + u64::from(*notes_left_out);
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+    lines
 }

@@ -111,12 +111,17 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
     let started = Instant::now();
     while let Some(view) = views.view(&id).await {
         while all.len() < view.steps.len() {
-            let bar = ProgressBar::new(0).with_style(step_style.clone());
-            bar.set_prefix(view.steps[all.len()].name.clone());
+            let name = view.steps[all.len()].name.clone();
+            // Nothing is changed before it is in the group: a bar of its own would be drawn at once, and
+            // stay where it is.
+            let bar = ProgressBar::no_length().with_style(step_style.clone()).with_prefix(name);
             all.push(group.insert_before(&total, bar));
         }
         for (bar, step) in all.iter().zip(&view.steps) {
-            bar.set_length(u64::from(step.tasks.unwrap_or(0)));
+            match step.tasks {
+                Some(tasks) => bar.set_length(u64::from(tasks)),
+                None => bar.unset_length(),
+            }
             bar.set_position(u64::from(finished(step)));
             let each = step.mean_ms.map_or_else(String::new, |m| format!("{} each", mean(Some(m))));
             let words = [each, extras(step)].into_iter().filter(|w| !w.is_empty());

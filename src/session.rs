@@ -352,7 +352,7 @@ async fn conclude(
 ) -> anyhow::Result<u8> {
     let delivered = deliver_all(run, artifacts, out).await;
     sweep_again(run, artifacts).await;
-    let state = run.state();
+    let (state, notes) = (run.state(), run.notes());
     let count = |state: TaskState| -> usize {
         (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()
     };
@@ -366,17 +366,24 @@ async fn conclude(
         count(TaskState::Cancelled)
     );
     if json {
+        let undelivered = [&delivered.failures[..], &delivered.clashes[..]].concat();
         say(&serde_json::json!({
             "event": "end", "run": run.id(), "state": state,
-            "files": delivered.files, "undelivered": delivered.failures,
+            "files": delivered.files,
+            "undelivered": undelivered,
+            "notes": notes.notes, "notes_left_out": notes.notes_left_out,
         })
         .to_string());
     } else {
         say(&line);
         crate::inspect::tell_failures(run);
+        crate::inspect::tell_notes(run.id(), &notes);
         if !delivered.files.is_empty() {
             say(&format!("{} files in {}", delivered.files.len(), out.display()));
         }
+    }
+    for clash in delivered.clashes.iter().take(5) {
+        complain(&format!("deliver {clash}"));
     }
     if !delivered.failures.is_empty() {
         for failure in delivered.failures.iter().take(5) {
@@ -389,9 +396,9 @@ async fn conclude(
             data.display(),
             run.id()
         ));
-        return Ok(FAILED);
     }
-    Ok(if state == RunState::Succeeded { SUCCEEDED } else { FAILED })
+    let whole = delivered.failures.is_empty() && delivered.clashes.is_empty();
+    Ok(if whole && state == RunState::Succeeded { SUCCEEDED } else { FAILED })
 }
 
 /// How often a terminal is drawn.

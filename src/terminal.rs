@@ -28,6 +28,25 @@ pub(crate) fn explain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// What somebody else wrote, as it may stand on a terminal: without characters that move the cursor or
+/// change colours. Its further lines are indented, so that none passes for a line of ours.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => plain.push_str("\n    "),
+            c if c.is_control() || is_invisible(c) => plain.extend(c.escape_unicode()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Marks that turn the direction of writing round.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Tells what is about to happen and waits for a yes.
 pub(crate) fn confirm(what: &str) -> bool {
     // Who cannot be asked has not said yes.
@@ -69,5 +88,16 @@ pub(crate) fn duration(ms: u64) -> String {
         1..=59 => format!("{}.{} s", seconds, ms % 1000 / 100),
         60..=3599 => format!("{}:{:02}", seconds / 60, seconds % 60),
         _ => format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_write_moves_nothing_on_the_terminal() {
+        assert_eq!(plain("a \x1b[2Jb\r\u{9b}c\u{202e}d"), "a \\u{1b}[2Jb\\u{d}\\u{9b}c\\u{202e}d");
+        assert_eq!(plain("é\nrun-1 succeeded"), "é\n    run-1 succeeded");
     }
 }

@@ -35,7 +35,8 @@ impl Run {
         let controls: BTreeSet<u64> = self.controls.iter().copied().collect();
         let flags = (self.paused, self.cancelled, self.stopped, self.priority, controls);
         let place = (self.seq, self.time_ms, self.state());
-        (steps, trouble, claims, self.dims.clone(), flags, place)
+        let said = (self.dims.clone(), self.sentences.clone());
+        (steps, trouble, claims, said, flags, place)
     }
 
     /// Recounts every counter from the tasks' states and says what does not agree.

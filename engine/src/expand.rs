@@ -186,7 +186,7 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
         let over: &[&str] = if has_views { &[VIEW] } else { &[] };
         let encode = Encode {
             file: file.clone(),
-            fps: Some(render.output.fps),
+            fps: render.output.fps,
             codec: render.output.codec,
             quality: render.output.quality,
             source: None,
@@ -194,10 +194,13 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
             allow_gaps: false,
         };
         let place = if has_views { format!("{{view}}/{file}") } else { file.clone() };
+        // The scene's rate is in what its inspection leaves.
+        let needs: &[&str] =
+            if encode.fps.is_some() { &["develop"] } else { &["develop", "inspect"] };
         let encode = StepSpec {
             encode: Some(encode),
             deliver: BTreeMap::from([("video".to_owned(), place)]),
-            ..step("encode", over, &["develop"])
+            ..step("encode", over, needs)
         };
         steps.push(encode);
     }

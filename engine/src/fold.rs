@@ -102,6 +102,7 @@ impl Run {
                 Accepted { execution: ended.execution, outputs: products.outputs.clone() };
             step.accepted.insert(at.1, accepted);
         }
+        self.sentences.say(at, &products.notes);
         let attempt = ended.task.task.attempt;
         self.bind(products);
         // New values may need what was removed, and what makes it again may come before this task.
@@ -263,6 +264,7 @@ impl Run {
     pub(crate) fn redo(&mut self, tasks: Vec<(At, TaskState)>) {
         for (at, was) in tasks {
             self.drop_live(at);
+            self.sentences.unsay(at);
             self.trouble.remove(&at);
             let step = &mut self.steps[at.0 as usize];
             step.accepted.remove(&at.1);

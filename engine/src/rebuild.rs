@@ -33,6 +33,7 @@ impl Run {
             self.drop_all_live(step);
             self.trouble.retain(|at, _| at.0 != step);
             self.picky.retain(|at| at.0 != step);
+            self.sentences.forget_step(step);
             if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
                 let needs = !self.into[step as usize].is_empty();
                 let plan = &self.plan.steps[step as usize];

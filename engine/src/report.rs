@@ -9,6 +9,7 @@ use pictor_tasks::message::{
     Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, Try, What,
     WorkerId,
 };
+use pictor_tasks::output::check_names;
 use std::collections::BTreeSet;
 
 /// When a message is folded, and what follows from it.
@@ -215,13 +216,21 @@ impl Engine {
         let run = &self.runs[&key.run].run;
         let (at, outcome) = (&(key.step, end.task.index), end.outcome);
         match outcome {
-            Outcome::Succeeded(mut products) => match run.vet_bindings(at.0, &products.bindings) {
-                Ok(kept) => {
-                    products.bindings = kept;
-                    Outcome::Succeeded(products)
+            Outcome::Succeeded(mut products) => {
+                let names = products.outputs.iter().map(|output| &*output.name);
+                if let Err(message) = check_names(names) {
+                    return Outcome::Failed(Failure { kind: FailureKind::BadOutput, message });
                 }
-                Err(message) => Outcome::Failed(Failure { kind: FailureKind::Invalid, message }),
-            },
+                match run.vet_bindings(at.0, &products.bindings) {
+                    Ok(kept) => {
+                        products.bindings = kept;
+                        Outcome::Succeeded(products)
+                    }
+                    Err(message) => {
+                        Outcome::Failed(Failure { kind: FailureKind::Invalid, message })
+                    }
+                }
+            }
             Outcome::Failed(mut failure) => {
                 let step = &run.plan.steps[at.0 as usize];
                 let tried = |id: &WorkerId| {

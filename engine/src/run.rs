@@ -5,6 +5,7 @@
 //! of needs that are not open. [`Run::check`] recounts all of it.
 
 use crate::join::Join;
+use crate::notes::Sentences;
 use crate::plan::Plan;
 use crate::retention::Readings;
 use crate::state::{DimState, Live, RunState, StepState, TaskState, Trouble};
@@ -96,6 +97,7 @@ pub struct Run {
     pub(crate) freed: Vec<u64>,
     /// Keys of artifacts that were removed in history and may still be there.
     pub(crate) doomed: Vec<String>,
+    pub(crate) sentences: Sentences,
     work: Vec<At>,
 }
 
@@ -134,6 +136,7 @@ impl Run {
             dropped: Vec::new(),
             freed: Vec::new(),
             doomed: Vec::new(),
+            sentences: Sentences::default(),
             work: Vec::new(),
             plan,
         };

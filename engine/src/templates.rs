@@ -103,7 +103,11 @@ fn fault(
 fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagnostic>) {
     for (name, text) in &step.deliver {
         let place = format!("{path}.deliver.{name}");
-        if let Some(dim) = Template::parse(text).ok().and_then(|t| left_out(plan, step, &t)) {
+        let is_folder = delivers_folder(&step.body, name);
+        // Blender puts the frame's number into the names of the files that a scene's nodes write.
+        let told = |dim: &str| is_folder && name == "files" && is_frame(dim);
+        let template = Template::parse(text).ok();
+        if let Some(dim) = template.and_then(|template| left_out(plan, step, &template, told)) {
             let message =
                 format!("the tasks of step `{}` would overwrite each other's file", step.name);
             let hint = Some(format!("use `{{{dim}}}` in the path"));
@@ -113,7 +117,8 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
             Body::Command(command) => command.outputs.contains_key(name),
             Body::Encode(_) => name == "video",
             Body::Probe(_) => name == "info",
-            Body::Noop(_) | Body::Inspect(_) | Body::Extract(_) => false,
+            Body::Inspect(_) => name == "scene",
+            Body::Noop(_) | Body::Extract(_) => false,
             Body::Blender(_)
             | Body::Merge(_)
             | Body::Finish(_)
@@ -121,7 +126,7 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
             | Body::Upscale(_)
             | Body::Stitch(_) => name == "image",
         };
-        if !known {
+        if !known && !is_folder {
             let message = format!("`{name}` is not an output of step `{}`", step.name);
             problems.push(Diagnostic::new(place.clone(), message));
         }
@@ -132,8 +137,25 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
     }
 }
 
-/// A dimension of the step that does not occur in a delivery's path.
-fn left_out<'a>(plan: &'a Plan, step: &Step, template: &Template) -> Option<&'a str> {
+/// Whether the step leaves a folder of files under this name: `files`, which the scene's own nodes write,
+/// and `passes`.
+fn delivers_folder(body: &Body, name: &str) -> bool {
+    let of_frames =
+        matches!(body, Body::Blender(_) | Body::Merge(_) | Body::Finish(_) | Body::Develop(_));
+    of_frames && matches!(name, "files" | "passes")
+}
+
+fn is_frame(dim: &str) -> bool {
+    dim.rsplit('.').next() == Some("frame")
+}
+
+/// A dimension of the step that occurs neither in a delivery's path nor in what it delivers there.
+fn left_out<'a>(
+    plan: &'a Plan,
+    step: &Step,
+    template: &Template,
+    told: impl Fn(&str) -> bool,
+) -> Option<&'a str> {
     let names = |dim: &str| {
         template.placeholders().any(|placeholder| match placeholder {
             Placeholder::Index { .. } => true,
@@ -143,7 +165,7 @@ fn left_out<'a>(plan: &'a Plan, step: &Step, template: &Template) -> Option<&'a 
             _ => false,
         })
     };
-    step.over.iter().map(|dim| plan.dims[*dim].name.as_str()).find(|dim| !names(dim))
+    step.over.iter().map(|dim| plan.dims[*dim].name.as_str()).find(|dim| !names(dim) && !told(dim))
 }
 
 fn check_scene(

@@ -15,6 +15,8 @@ mod choice;
 mod failure;
 #[path = "rules/joins.rs"]
 mod joins;
+#[path = "rules/notes.rs"]
+mod notes;
 #[path = "rules/reports.rs"]
 mod reports;
 #[path = "rules/retention.rs"]

@@ -5,6 +5,7 @@ mod source;
 
 use crate::artifacts::storage_failure;
 use crate::process::{output, program_failure, run as run_program, spawn_failure};
+use crate::scene_file;
 use crate::task::{TaskContext, failure};
 use crate::video::frames_done;
 use pictor_tasks::body::{Codec, Encode};
@@ -19,6 +20,10 @@ use tokio::time::Duration;
 
 /// A program that looks at one file has that much time.
 const PROBE: Duration = Duration::from_mins(1);
+/// Frames a second where nothing says how many, and the most.
+const FPS: u32 = 24;
+const FPS_MAX: f64 = 1000.0;
+
 /// What was asked for, checked.
 struct Plan {
     file: String,
@@ -39,8 +44,9 @@ struct Probed {
 
 /// Makes the video.
 pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Failure> {
-    let plan = plan(body, &ctx.resolve(&body.file).await?)
-        .map_err(|message| failure(FailureKind::Invalid, message))?;
+    let invalid = |message: String| failure(FailureKind::Invalid, message);
+    let rate = rate(ctx, body).await?;
+    let plan = plan(body, &ctx.resolve(&body.file).await?, rate).map_err(invalid)?;
     let pictures = pictures(&ctx.inputs, body.allow_gaps)?;
     let (pattern, first) = link(ctx, &pictures).await?;
     // Relative: a `%` in the path of the data folder would be part of the pattern.
@@ -102,7 +108,33 @@ impl fmt::Display for Probed {
     }
 }
 
-fn plan(body: &Encode, file: &str) -> Result<Plan, String> {
+/// Frames a second: the job's, the inspected scene's, or the usual ones.
+async fn rate(ctx: &TaskContext, body: &Encode) -> Result<String, Failure> {
+    let invalid = |message: String| failure(FailureKind::Invalid, message);
+    if let Some(fps) = body.fps {
+        return checked(fps, written(fps)).map_err(invalid);
+    }
+    if body.source.is_none() {
+        if let Some(scene) = scene_file::rate(ctx).await? {
+            return checked(scene.value(), scene.to_string()).map_err(invalid);
+        }
+        ctx.note(format!(
+            "{} has {FPS} frames a second: the job does not say how many (`fps`), and no `inspect` step \
+             that it needs does.",
+            body.file
+        ));
+    }
+    Ok(FPS.to_string())
+}
+
+fn checked(fps: f64, exact: String) -> Result<String, String> {
+    if fps > 0.0 && fps <= FPS_MAX {
+        return Ok(exact);
+    }
+    Err(format!("{fps} frames a second: expected more than 0, at most {FPS_MAX}."))
+}
+
+fn plan(body: &Encode, file: &str, rate: String) -> Result<Plan, String> {
     let path = Path::new(file);
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| format!("`{file}` is not the name of a video."))?;
@@ -127,15 +159,11 @@ fn plan(body: &Encode, file: &str) -> Result<Plan, String> {
     if quality > most {
         return Err(format!("The quality {quality} is out of range: expected 0 to {most}."));
     }
-    let fps = body.fps.unwrap_or(24.0);
-    if !(fps > 0.0 && fps <= 1000.0) {
-        return Err(format!("{fps} frames a second: expected more than 0, at most 1000."));
-    }
-    Ok(Plan { file: name.to_owned(), codec, quality, rate: rate(fps) })
+    Ok(Plan { file: name.to_owned(), codec, quality, rate })
 }
 
 /// 23.976 and its like are meant as 24000/1001.
-fn rate(fps: f64) -> String {
+fn written(fps: f64) -> String {
     let film = (fps * 1.001).round();
     if fps.fract() > 0.0 && (fps - film / 1.001).abs() < 0.005 {
         return format!("{}/1001", film * 1000.0);
@@ -374,23 +402,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_encoded_is_refused_with_a_hint() {
-        let body = |codec, quality, fps| Encode {
+        let body = |codec, quality| Encode {
             file: String::new(),
-            fps: Some(fps),
+            fps: None,
             codec,
             quality,
             source: None,
             keep_audio: None,
             allow_gaps: false,
         };
-        let refused = |body, file| plan(&body, file).err().unwrap();
+        let refused = |body, file| plan(&body, file, "25".into()).err().unwrap();
         let prores = Some(Codec::Prores);
-        assert!(refused(body(prores, None, 24.0), "a.mp4").contains("`.mov`"));
-        assert!(refused(body(None, None, 24.0), "a.avi").contains(".mp4, .mov or .mkv"));
-        assert!(refused(body(None, Some(52), 24.0), "a.mp4").contains("0 to 51"));
-        assert!(refused(body(prores, Some(5), 24.0), "a.mov").contains("0 to 4"));
-        assert!(refused(body(None, None, f64::NAN), "a.mp4").contains("at most 1000"));
-        assert_eq!(plan(&body(None, None, 25.0), "out/a.mov").unwrap().codec, Codec::Prores);
+        assert!(refused(body(prores, None), "a.mp4").contains("`.mov`"));
+        assert!(refused(body(None, None), "a.avi").contains(".mp4, .mov or .mkv"));
+        assert!(refused(body(None, Some(52)), "a.mp4").contains("0 to 51"));
+        assert!(refused(body(prores, Some(5)), "a.mov").contains("0 to 4"));
+        for fps in [0.0, -24.0, f64::NAN, 1000.1] {
+            assert!(checked(fps, "24".into()).unwrap_err().contains("at most 1000"));
+        }
+        assert_eq!(plan(&body(None, None), "out/a.mov", "25".into()).unwrap().codec, Codec::Prores);
     }
 
     #[test]
@@ -398,7 +428,7 @@ mod tests {
         for (fps, text) in
             [(24.0, "24"), (23.976, "24000/1001"), (29.97, "30000/1001"), (12.5, "12.5")]
         {
-            assert_eq!(rate(fps), text);
+            assert_eq!(written(fps), text);
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod merge;
 pub mod models;
 mod picture;
 pub mod process;
+mod scene_file;
 mod slot;
 mod task;
 mod told;

@@ -175,7 +175,8 @@ impl TaskContext {
         self.put_as(name, path, file).await
     }
 
-    /// Stores a file under a name of its own: a relative path.
+    /// Stores a file under a name of its own: a relative path. An output of a folder has its own name there:
+    /// `put_as("files/depth.exr", path, "files/depth.exr")`.
     pub(crate) async fn put_as(
         &self,
         name: &str,

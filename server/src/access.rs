@@ -3,7 +3,7 @@
 
 use crate::handle::{Error, OwnerHandle};
 use pictor_engine::{
-    Config, Effects, Engine, FoldError, Run, RunState, RunView, TaskState, TaskView,
+    Config, Effects, Engine, FoldError, Notes, Run, RunState, RunView, TaskState, TaskView,
 };
 use pictor_storage::Store;
 use pictor_storage::{RunFilter, RunRecord, RunRows};
@@ -136,7 +136,8 @@ pub struct RunReport {
     /// Tasks that are not running although nothing they need is missing, and why; the first few.
     pub waiting: Vec<TaskView>,
     /// Sentences from workers that are not failures.
-    pub notes: Vec<String>,
+    #[serde(flatten)]
+    pub notes: Notes,
 }
 
 /// One task with its attempts.
@@ -165,6 +166,9 @@ pub struct AttemptView {
     pub outcome: String,
     /// Why it failed.
     pub message: String,
+    /// Sentences from its worker that are not failures.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Answers a request, with the engine of the owner if there is one.
@@ -278,26 +282,13 @@ async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Resu
     let record = stored_run(store, run).await?;
     let active = active(owner).await?.contains(&record.id);
     let now_ms = crate::now_ms();
-    let (view, failures, waiting) = ask(store, owner, &record.id, move |engine, run| {
+    let (view, failures, waiting, notes) = ask(store, owner, &record.id, move |engine, run| {
         let few = |state| all_tasks(engine, run, Some(state), None, now_ms).take(FEW).collect();
         let failures: Vec<TaskView> = few(TaskState::Failed);
         let waiting: Vec<TaskView> = few(TaskState::Ready);
-        (engine.view(run), failures, waiting)
+        (engine.view(run), failures, waiting, run.notes())
     })
     .await?;
-    let mut notes: Vec<String> = Vec::new();
-    let collect = &mut |row: pictor_tasks::history::Row| {
-        if let Fact::Ended(ended) = row.fact
-            && let Outcome::Succeeded(products) = ended.outcome
-        {
-            for note in products.notes {
-                if notes.len() < 100 && !notes.contains(&note) {
-                    notes.push(note);
-                }
-            }
-        }
-    };
-    store.load_history(&record.id, 1, collect).await?;
     let mut line = line(record, active);
     view.state.name().clone_into(&mut line.state);
     Ok(Answer::Run(Box::new(RunReport { line, view, failures, waiting, notes })))
@@ -365,23 +356,26 @@ async fn one_task(
     };
     let mut attempts: BTreeMap<(u32, u32, Execution), AttemptView> = BTreeMap::new();
     let collect = &mut |row: pictor_tasks::history::Row| {
-        let (reference, execution, view) = match &row.fact {
-            Fact::Claim(claim) => {
-                let view = ("running", row.time_ms, 0, String::new());
-                (claim.task, claim.execution, view)
-            }
-            Fact::Ended(ended) => {
-                let (outcome, message) = outcome(&ended.outcome);
-                let view = (outcome, ended.started_ms, ended.took_ms, message);
-                (ended.task, ended.execution, view)
-            }
+        let (reference, execution) = match &row.fact {
+            Fact::Claim(claim) => (claim.task, claim.execution),
+            Fact::Ended(ended) => (ended.task, ended.execution),
             Fact::Event(_) => return,
         };
         if (reference.step, reference.task.index) == (step, task.index) {
             let Try { attempt, .. } = reference.task;
-            let (outcome, started_ms, took_ms, message) = view;
-            let outcome = outcome.to_owned();
-            let view = AttemptView { attempt, execution, started_ms, took_ms, outcome, message };
+            let mut view = AttemptView {
+                attempt,
+                execution,
+                started_ms: row.time_ms,
+                took_ms: 0,
+                outcome: "running".to_owned(),
+                message: String::new(),
+                notes: Vec::new(),
+            };
+            if let Fact::Ended(ended) = row.fact {
+                (view.started_ms, view.took_ms) = (ended.started_ms, ended.took_ms);
+                view.end(ended.outcome);
+            }
             attempts.insert((reference.generation, attempt, execution), view);
         }
     };
@@ -390,12 +384,21 @@ async fn one_task(
     Ok(Answer::Task(Box::new(TaskReport { task, attempts, outputs })))
 }
 
-fn outcome(outcome: &Outcome) -> (&'static str, String) {
-    match outcome {
-        Outcome::Succeeded(_) => ("succeeded", String::new()),
-        Outcome::Failed(failure) => ("failed", failure.message.clone()),
-        Outcome::Cancelled => ("cancelled", String::new()),
-        Outcome::Lost => ("lost", String::new()),
+impl AttemptView {
+    fn end(&mut self, outcome: Outcome) {
+        let name = match outcome {
+            Outcome::Succeeded(products) => {
+                self.notes = products.notes;
+                "succeeded"
+            }
+            Outcome::Failed(failure) => {
+                self.message = failure.message;
+                "failed"
+            }
+            Outcome::Cancelled => "cancelled",
+            Outcome::Lost => "lost",
+        };
+        name.clone_into(&mut self.outcome);
     }
 }
 

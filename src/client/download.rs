@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 use pictor_server::http::{RunDetail, RunFile};
 use reqwest::StatusCode;
 use reqwest::header::RANGE;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
@@ -104,7 +104,8 @@ pub(crate) async fn download(
     let items: Vec<RunFile> = server.list(&["runs", wanted.run, "files"], &[], FILES_MAX).await?;
     let mut there = Vec::new();
     let mut todo = Vec::new();
-    for item in items.into_iter().filter(|item| wanted.fits(&item.path)) {
+    let (items, clashes) = each_path_once(items.into_iter().filter(|item| wanted.fits(&item.path)));
+    for item in items {
         let path = wanted.out.join(inside(&item.path)?);
         // A file of another size is another file: that much is known without reading it.
         let size = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
@@ -119,7 +120,7 @@ pub(crate) async fn download(
     todo.extend(differ);
     bar.set_length(todo.iter().map(|(item, _)| item.size_bytes).sum());
     let files = same.into_iter().map(|(_, path)| path).collect();
-    let mut downloaded = Downloaded { files, ..Downloaded::default() };
+    let mut downloaded = Downloaded { files, failures: clashes, ..Downloaded::default() };
     let mut fetches =
         stream::iter(&todo)
             .map(|(item, path)| async move {
@@ -138,6 +139,23 @@ pub(crate) async fn download(
     downloaded.files.sort();
     downloaded.failures.sort();
     Ok(downloaded)
+}
+
+/// The files with the first task for each path, and a sentence for each other one that is something else.
+fn each_path_once(items: impl Iterator<Item = RunFile>) -> (Vec<RunFile>, Vec<String>) {
+    let mut clashes = Vec::new();
+    let mut first: BTreeMap<String, RunFile> = BTreeMap::new();
+    for item in items {
+        match first.get(&item.path) {
+            None => drop(first.insert(item.path.clone(), item)),
+            Some(known) if known.digest == item.digest => {}
+            Some(known) => clashes.push(format!(
+                "{}: {} and {} both deliver there, and only the first is fetched",
+                item.path, known.task, item.task
+            )),
+        }
+    }
+    (first.into_values().collect(), clashes)
 }
 
 /// A path that stays inside the folder.

@@ -2,9 +2,10 @@
 //! runs are told in, so that both are shown by the same code.
 
 use crate::client::connection::Connection;
-use pictor_engine::{RunView, StepView, TaskState, TaskView};
+use pictor_engine::{Note, Notes, RunView, StepView, TaskState, TaskView};
 use pictor_server::http::{
-    Attempt, ResetAnswer, RunDetail, RunSummary, Step, Task, TaskCounts, TaskDetail,
+    Attempt, Note as ApiNote, ResetAnswer, RunDetail, RunSummary, Step, Task, TaskCounts,
+    TaskDetail,
 };
 use pictor_server::{Answer, AttemptView, Request, ResetSize, RunLine, RunReport, TaskReport};
 use pictor_tasks::history::{Control, Event};
@@ -93,7 +94,8 @@ fn line(run: RunSummary) -> RunLine {
 }
 
 fn report(detail: RunDetail) -> RunReport {
-    let RunDetail { run, steps, eta_ms, failures, waiting, .. } = detail;
+    let RunDetail { run, steps, eta_ms, failures, waiting, notes, notes_left_out, .. } = detail;
+    let note = |note: ApiNote| Note { text: note.text, tasks: note.tasks, example: note.example };
     let state = pictor_engine::RunState::ALL.into_iter().find(|s| s.name() == run.state.name());
     let state = state.expect("both sides name the states alike");
     let steps = steps.into_iter().map(step).collect();
@@ -102,7 +104,7 @@ fn report(detail: RunDetail) -> RunReport {
         line: line(run),
         failures: failures.into_iter().map(view).collect(),
         waiting: waiting.into_iter().map(view).collect(),
-        notes: Vec::new(),
+        notes: Notes { notes: notes.into_iter().map(note).collect(), notes_left_out },
     }
 }
 
@@ -141,5 +143,6 @@ fn attempt(attempt: Attempt) -> AttemptView {
         took_ms: attempt.took_ms.unwrap_or_default(),
         outcome: outcome.and_then(|o| o.as_str().map(str::to_owned)).unwrap_or_default(),
         message: attempt.message.unwrap_or_default(),
+        notes: attempt.notes,
     }
 }

@@ -6,7 +6,7 @@ use crate::client::digests::Digests;
 use crate::client::download::{Wanted, download};
 use crate::client::{Changes, request_of};
 use crate::progress::{Progress, Views};
-use crate::terminal::{complain, say};
+use crate::terminal::{complain, plain, say};
 use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -109,14 +109,16 @@ async fn conclude(
     if json {
         let end = serde_json::json!({
             "event": "end", "run": id, "state": state, "files": files, "undelivered": failures,
+            "notes": report.notes.notes, "notes_left_out": report.notes.notes_left_out,
         });
         say(&end.to_string());
     } else {
         say(&sentence(report));
         for task in &report.failures {
-            say(&format!("  {}: {}", task.name, task.reason));
+            say(&format!("  {}: {}", task.name, plain(&task.reason)));
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
+        crate::inspect::tell_notes(id, &report.notes);
         if let Some(out) = out.filter(|_| !files.is_empty()) {
             say(&format!("{} files in {}", files.len(), out.display()));
         }

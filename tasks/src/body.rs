@@ -27,7 +27,7 @@ pub enum Body {
     Noop(Noop),
     /// Runs a program.
     Command(Command),
-    /// Opens the scene and checks that it can be rendered.
+    /// Opens the scene and checks that it can be rendered. Leaves what it found as `scene`.
     Inspect(Scene),
     /// Renders a frame or a tile with Blender.
     Blender(Render),
@@ -121,12 +121,12 @@ impl Body {
 
     /// Whether the kind leaves artifacts behind that later steps read.
     pub fn has_outputs(&self) -> bool {
-        !matches!(self, Self::Noop(_) | Self::Inspect(_))
+        !matches!(self, Self::Noop(_))
     }
 
     /// Whether the kind leaves pictures, or may: a program may leave anything.
     pub fn makes_pictures(&self) -> bool {
-        self.has_outputs() && !matches!(self, Self::Probe(_))
+        self.has_outputs() && !matches!(self, Self::Inspect(_) | Self::Probe(_))
     }
 }
 
@@ -306,7 +306,8 @@ pub struct Encode {
     /// The video's file name; the extension picks the container (`.mp4`, `.mov`, `.mkv`).
     #[schemars(with = "FileName")]
     pub file: String,
-    /// Frames a second, more than 0 and at most 1000. Otherwise the time stamps of `source`, or 24.
+    /// Frames a second, more than 0 and at most 1000. Otherwise the time stamps of `source`, or the rate
+    /// of the scene that an `inspect` step which this one needs has looked at, or 24.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1000.0))]
     pub fps: Option<f64>,

@@ -7,6 +7,7 @@ pub mod history;
 pub mod job;
 pub mod media;
 pub mod message;
+pub mod output;
 pub mod pack;
 pub mod range;
 pub mod space;

@@ -104,7 +104,7 @@ pub struct Assignment {
 /// One artifact that a task left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// The output's name within its task; `image` for pictures.
+    /// The output's name within its task; `image` for pictures, `files/depth.exr` for one of a folder.
     pub name: String,
     /// Where it is in artifact storage.
     pub key: String,

@@ -3,7 +3,9 @@
 use super::bench::{Bench, failure, machine, success};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
 use pictor_tasks::history::{Event, Fact};
-use pictor_tasks::message::{Execution, FailureKind, Outcome, Report, What, WorkerId};
+use pictor_tasks::message::{
+    Execution, FailureKind, Outcome, Output, Products, Report, What, WorkerId,
+};
 
 const JOB: &str = "
 retry: { attempts: 5, backoff: 0s }
@@ -270,4 +272,33 @@ fn no_lease_expires_through_an_outage_of_ours() {
     bench.now += 120_000;
     bench.engine.extend_leases(10_000, bench.now);
     assert_eq!(bench.engine.silent_workers(bench.now).count(), 2, "they were silent before it");
+}
+
+fn leaving(names: &[&str]) -> Outcome {
+    let output = |name: &&str| Output {
+        name: (*name).to_owned(),
+        key: format!("runs/run/{name}"),
+        digest: String::new(),
+        size_bytes: 1,
+    };
+    Outcome::Succeeded(Products {
+        outputs: names.iter().map(output).collect(),
+        ..Products::default()
+    })
+}
+
+#[test]
+fn outputs_may_be_files_of_folders_and_lead_nowhere_else() {
+    for bad in [&["files/../../etc/passwd"][..], &["/etc/passwd"], &["files/a", "files/a"]] {
+        let mut bench = two_workers();
+        let given = bench.given("render");
+        bench.end(&given, leaving(bad));
+        assert_eq!(bench.run().outputs(0, 0), None, "{bad:?}");
+        assert!(bench.run().failure(0, 0).contains("output"), "{}", bench.run().failure(0, 0));
+    }
+    let mut bench = two_workers();
+    let given = bench.given("render");
+    bench.end(&given, leaving(&["image", "files/a/0001.exr", "files/b.exr"]));
+    assert_eq!(bench.run().outputs(0, 0).unwrap().1.len(), 3);
+    bench.check_recovery();
 }

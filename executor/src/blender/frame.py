@@ -248,7 +248,7 @@ def inspection(scene, settings, device):
         "blender": bpy.app.version_string, "file_version": version(bpy.data.version),
         "scenes": [item.name for item in bpy.data.scenes], "scene": scene.name, "engine": render.engine,
         "frame_start": scene.frame_start, "frame_end": scene.frame_end, "frame_step": scene.frame_step, "frame_current": scene.frame_current,
-        "fps": render.fps / render.fps_base, "fps_numerator": render.fps, "fps_base": render.fps_base,
+        "fps": render.fps, "fps_base": render.fps_base,
         "width": width, "height": height, "cameras": camera_names(scene), "camera": scene.camera.name if scene.camera else None,
         "view_layers": [layer.name for layer in scene.view_layers if layer.use], "views": views(scene), "passes": passes_of(scene),
         "samples": cycles.samples if is_cycles else scene.eevee.taa_render_samples, "seed": cycles.seed if is_cycles else None,

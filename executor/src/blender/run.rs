@@ -6,6 +6,7 @@ use super::sessions::Sessions;
 use crate::artifacts::storage_failure;
 use crate::exr_image::{self, ExrImage, Stats};
 use crate::merge::WHOLE;
+use crate::scene_file;
 use crate::task::{TaskContext, failure, text_of};
 use pictor_tasks::body::{Body, Develop, Render, Scene};
 use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Output, Products};
@@ -74,14 +75,16 @@ const FILES: &str = "files";
 const PASSES: &str = "passes";
 
 impl Job<'_> {
-    /// Checks the scene, and finds the frames of it.
+    /// Checks the scene, finds the frames of it, and leaves what it found for later steps.
     async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
-        let inspection = self.inspection(session).await?;
+        let found = self.looked_at(session).await?;
+        let output = scene_file::leave(self.ctx, &found).await?;
+        let inspection: Inspection = read_as(found)?;
         for note in &inspection.notes {
             self.ctx.note(note.clone());
         }
         let Inspection { frame_start, frame_end, frame_step, .. } = inspection;
-        let mut products = Products::default();
+        let mut products = Products { outputs: vec![output], ..Products::default() };
         for dim in &self.ctx.brief.binds {
             let text = format!("{frame_start}-{frame_end}x{}", frame_step.max(1));
             let frames = text.parse().map_err(|error| {
@@ -223,10 +226,15 @@ impl Job<'_> {
 
     /// What the scene is like with the job's settings.
     async fn inspection(&self, session: &mut Session) -> Result<Inspection, Failure> {
+        read_as(self.looked_at(session).await?)
+    }
+
+    /// The same in the driver's words.
+    async fn looked_at(&self, session: &mut Session) -> Result<Map<String, Json>, Failure> {
         let question = json!({ "op": "inspect", "settings": self.settings });
         let Json::Object(question) = question else { unreachable!("written as an object") };
         let doing = format!("working on {}", self.ctx.name());
-        read_as(session.ask(self.ctx, &doing, question).await?)
+        session.ask(self.ctx, &doing, question).await
     }
 
     async fn store(&self, name: &str, path: &Path, stats: Stats) -> Result<Output, Failure> {

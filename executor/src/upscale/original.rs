@@ -123,8 +123,9 @@ fn made<'a>(
     tiles: Option<&str>,
 ) -> Result<Option<&'a Input>, Failure> {
     let is_tile = |input: &Input| tiles.is_some_and(|dim| tile_number(&input.label, dim).is_some());
-    let mut pictures =
-        ctx.inputs.iter().filter(|input| input.output.name != "info" && !is_tile(input));
+    // Not what `probe` and `inspect` leave.
+    let is_word = |input: &Input| matches!(&*input.output.name, "info" | "scene");
+    let mut pictures = ctx.inputs.iter().filter(|input| !is_word(input) && !is_tile(input));
     let wanted = number.map(|number| format!("frame-{number}"));
     let mut framed = pictures.clone().filter(|input| input.output.name.starts_with("frame-"));
     if let Some(wanted) = wanted.filter(|_| framed.next().is_some()) {

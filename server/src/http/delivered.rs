@@ -1,14 +1,14 @@
 //! Delivered results by the path that the job gives them, in both directions: from a task to its files,
 //! and from a file to the task that made it, without looking at every task.
 
-use crate::deliver::resolve;
+use crate::deliver::delivered_by;
 use pictor_engine::{Effort, Run, TaskQuery, TaskState};
 use pictor_tasks::message::Output;
 use pictor_tasks::space::Space;
 use pictor_tasks::template::{Placeholder, Template};
 
 /// How much one search may look at.
-const EFFORT: Effort = Effort { limit: 1, places: 1 << 20 };
+const EFFORT: Effort = Effort { limit: 1 << 16, places: 1 << 20 };
 /// Stands for a placeholder while a template is taken apart; no path has it.
 const HOLE: &str = "\0";
 /// Ways to take a path apart that are tried.
@@ -16,28 +16,26 @@ const TRIES: u32 = 1000;
 
 /// The files of one task that succeeded: path and artifact.
 pub(super) fn delivered(run: &Run, (step, index): (u16, u32)) -> Vec<(String, &Output)> {
-    let deliver = &run.plan().steps[step as usize].deliver;
+    let plan = &run.plan().steps[step as usize];
     let (Some(space), Some((_, outputs))) = (run.space(step), run.outputs(step, index)) else {
         return Vec::new();
     };
-    let path = |output: &Output| resolve(deliver.get(&output.name)?, space, index);
-    outputs.iter().filter_map(|output| Some((path(output)?, output))).collect()
+    delivered_by(plan, (space, index), outputs).collect()
 }
 
 /// The artifact that was delivered to a path.
 pub(super) fn find(run: &Run, path: &str) -> Option<Output> {
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step) else { continue };
-        for (name, template) in &plan.deliver {
+        for template in plan.deliver.values() {
             let mut tries = TRIES;
             let mut found = |dims: &[(String, String)]| {
                 let state = Some(TaskState::Succeeded);
                 let query = TaskQuery { step: Some(step), state, dims: dims.to_vec() };
-                let at = *run.find(&query, (step, 0), EFFORT).items.first()?;
-                let files = delivered(run, at).into_iter();
-                let mut files =
-                    files.filter(|(place, output)| place == path && output.name == *name);
-                files.next().map(|(_, output)| output.clone())
+                // A folder may hold files of several tasks.
+                let tasks = run.find(&query, (step, 0), EFFORT).items.into_iter();
+                let mut files = tasks.flat_map(|at| delivered(run, at));
+                files.find(|(place, _)| place == path).map(|(_, output)| output.clone())
             };
             let output = Pattern::new(template).and_then(|pattern| {
                 let mut dims = Vec::new();
@@ -79,7 +77,8 @@ impl Pattern {
         let rest = rest.strip_prefix(&*self.texts[at])?;
         let Some(hole) = self.holes.get(at) else {
             *tries = tries.saturating_sub(1);
-            return if rest.is_empty() { found(dims) } else { None };
+            // What follows may be the path in a folder.
+            return if rest.is_empty() || rest.starts_with('/') { found(dims) } else { None };
         };
         let next = &self.texts[at + 1];
         for (end, _) in rest.char_indices().skip(1).chain([(rest.len(), ' ')]) {
@@ -146,6 +145,7 @@ fn values(hole: &Placeholder, text: &str, space: &Space) -> Vec<Dims> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::resolve;
     use pictor_tasks::space::{Axis, Values};
     use std::sync::Arc;
 

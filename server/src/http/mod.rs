@@ -43,7 +43,7 @@ pub use limits::{Limits, Rate};
 pub use paging::Page;
 pub use problem::{Code, Mistake, Problem};
 pub use runs::{
-    Dimension, DimensionKind, Edge, Graph, Offset, RunDetail, RunState, RunSummary, Step,
+    Dimension, DimensionKind, Edge, Graph, Note, Offset, RunDetail, RunState, RunSummary, Step,
     TaskCounts,
 };
 pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};

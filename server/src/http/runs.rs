@@ -179,6 +179,30 @@ pub struct RunDetail {
     pub failures: Vec<Task>,
     /// The first tasks that could be assigned and are not, with the reason.
     pub waiting: Vec<Task>,
+    /// What workers said of tasks that have succeeded, each sentence once; the first hundred.
+    #[serde(default)]
+    pub notes: Vec<Note>,
+    /// How often something else was said.
+    #[serde(default)]
+    pub notes_left_out: u32,
+}
+
+/// What workers said of tasks that have succeeded: a scene's scripts were blocked, files are missing.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Note {
+    /// The sentence.
+    pub text: String,
+    /// How many tasks said it.
+    pub tasks: u32,
+    /// The first of them.
+    pub example: String,
+}
+
+impl From<pictor_engine::Note> for Note {
+    fn from(note: pictor_engine::Note) -> Self {
+        let pictor_engine::Note { text, tasks, example } = note;
+        Self { text, tasks, example }
+    }
 }
 
 /// Which runs to list.
@@ -261,9 +285,9 @@ pub(super) async fn show(
     let look = move |engine: &Engine, run: &Run| {
         let (failures, waiting) =
             (failed(engine, run, (0, 0), effort(FEW))?, ready(engine, run, (0, 0), effort(FEW))?);
-        Ok::<_, Problem>((engine.view(run), failures, waiting))
+        Ok::<_, Problem>((engine.view(run), failures, waiting, run.notes()))
     };
-    let (view, failures, waiting) = api.ask(&record, look).await??;
+    let (view, failures, waiting, notes) = api.ask(&record, look).await??;
     let tasks =
         |found: Found<TaskView>| -> Vec<Task> { found.items.into_iter().map(Task::from).collect() };
     let failures = api.find(&record, (failures, FEW), failed).await.map(tasks)?;
@@ -275,6 +299,8 @@ pub(super) async fn show(
         eta_ms: view.eta_ms,
         failures,
         waiting,
+        notes: notes.notes.into_iter().map(Note::from).collect(),
+        notes_left_out: notes.notes_left_out,
     }))
 }
 

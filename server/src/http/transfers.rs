@@ -16,6 +16,7 @@ use pictor_engine::Engine;
 use pictor_queue::Ticket;
 use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::output::check_name;
 use pictor_tasks::pack::is_digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ const LINK_HEADER: &str = "pictor-link";
 /// What is written in another way in an address.
 const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The longest name of a file or step.
+/// The longest name of a step.
 const NAME_BYTES_MAX: usize = 150;
 
 /// A step of a run, as messages name it.
@@ -164,8 +165,8 @@ pub struct OutputRequest {
     /// The step's name.
     #[schema(min_length = 1, max_length = 150)]
     step: String,
-    /// The file's name.
-    #[schema(min_length = 1, max_length = 150)]
+    /// The file's name, or its path in a folder.
+    #[schema(min_length = 1, max_length = 400)]
     file: String,
     /// Its size.
     size_bytes: u64,
@@ -200,9 +201,10 @@ pub(super) async fn outputs(
         let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
         !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(bad)
     };
-    if !plain(&asked.step) || !plain(&asked.file) || !plain(&key.run.0) {
-        return Err(Problem::invalid("`step` and `file` have to be plain names"));
+    if !plain(&asked.step) || !plain(&key.run.0) {
+        return Err(Problem::invalid("`step` has to be a plain name"));
     }
+    check_name(&asked.file).map_err(Problem::invalid)?;
     let at = key.clone();
     let name = move |engine: &Engine| {
         let steps = &engine.run(&at.run)?.plan().steps;

@@ -393,7 +393,7 @@ impl Default for TilesSpec {
 }
 
 /// What a render delivers into the output folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenderOutput {
     /// Format of the frames in `frames/`.
@@ -409,10 +409,10 @@ pub struct RenderOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<FileName>")]
     pub video: Option<String>,
-    /// Frames a second of the video.
-    #[serde(default = "twenty_four")]
+    /// Frames a second of the video; the scene's own rate otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1000.0))]
-    pub fps: f64,
+    pub fps: Option<f64>,
     /// Codec of the video; by its extension otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<crate::body::Codec>,
@@ -420,24 +420,6 @@ pub struct RenderOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 51))]
     pub quality: Option<u8>,
-}
-
-impl Default for RenderOutput {
-    fn default() -> Self {
-        Self {
-            format: FrameFormat::default(),
-            passes: false,
-            preview: Preview::default(),
-            video: None,
-            fps: twenty_four(),
-            codec: None,
-            quality: None,
-        }
-    }
-}
-
-fn twenty_four() -> f64 {
-    24.0
 }
 
 /// Format of rendered frames.

@@ -1,0 +1,75 @@
+//! Names of outputs. Most are one word (`image`, `video`). A task whose results nobody can list beforehand
+//! leaves a folder of them: `files/depth/0001.exr`. Workers say what they are called, so they are checked
+//! before they become parts of paths.
+
+/// The longest name of an output, and of one part of it.
+pub const NAME_BYTES_MAX: usize = 400;
+const PART_BYTES_MAX: usize = 200;
+/// Outputs in folders that one task may leave.
+pub const IN_FOLDERS_MAX: usize = 1_000;
+
+/// Says what is wrong with the name of an output: it has to be a relative path of plain names.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let bad = |c: char| c.is_control() || c == '\\';
+    let plain = |part: &str| {
+        !matches!(part, "" | "." | "..") && part.len() <= PART_BYTES_MAX && !part.contains(bad)
+    };
+    if name.len() <= NAME_BYTES_MAX && name.split('/').all(plain) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
+    Err(format!(
+        "`{shown}` cannot be the name of an output: expected a relative path without `..`, at most \
+         {NAME_BYTES_MAX} bytes long, each part at most {PART_BYTES_MAX}"
+    ))
+}
+
+/// The folder that an output is in, and its path in there.
+pub fn in_folder(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/')
+}
+
+/// Says what is wrong with the names of a task's outputs.
+pub fn check_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
+    names.clone().try_for_each(check_name)?;
+    let mut inside: Vec<&str> = names.filter(|name| in_folder(name).is_some()).collect();
+    if inside.len() > IN_FOLDERS_MAX {
+        let count = inside.len();
+        return Err(format!("it left {count} files in folders; the limit is {IN_FOLDERS_MAX}"));
+    }
+    inside.sort_unstable();
+    match inside.array_windows().find(|[one, two]| one == two) {
+        Some([twice, _]) => Err(format!("it left two outputs called `{twice}`")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_outputs_stay_inside_their_folder() {
+        for name in ["image", "frame-12", "files/depth.exr", "files/a b/Ä.0001.exr", "files/..a"] {
+            assert_eq!(check_name(name), Ok(()));
+        }
+        let long = format!("files/{}", "a/".repeat(200));
+        let wide = "a".repeat(PART_BYTES_MAX + 1);
+        for name in
+            ["", "/", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "a\\b", "a\n", &long, &wide]
+        {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        assert!(!check_name("\u{1b}[2J/..").unwrap_err().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_task_leaves_a_limited_number_of_files_each_once() {
+        let many: Vec<String> = (0..=IN_FOLDERS_MAX).map(|n| format!("files/{n}")).collect();
+        let check = |names: &[String]| check_names(names.iter().map(String::as_str));
+        assert_eq!(check(&many[1..]), Ok(()));
+        assert!(check(&many).unwrap_err().contains("1001 files"));
+        let twice = ["files/a", "image", "files/a"].map(str::to_owned);
+        assert!(check(&twice).unwrap_err().contains("two outputs called `files/a`"));
+    }
+}
