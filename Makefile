@@ -8,10 +8,10 @@ SCENES := $(patsubst %,workflows/scenes/built/%.blend,turntable still simulation
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo setup scenes build test soak bench lint schema clean
+.PHONY: help demo setup scenes build blenders test soak bench gpu-check lint schema clean
 
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## installs what is missing, builds, and renders workflows/turntable.yaml
 	@DEMO_DATA='$(DEMO_DATA)' DEMO_OUT='$(DEMO_OUT)' scripts/demo.sh
@@ -37,7 +37,10 @@ build: ## builds the command, target/debug/pictor
 # The examples in the documentation come first, so that the summary of all other tests is the last thing
 # to be read. Tests start servers of their own (tests/servers) when they need them; these end by
 # themselves a few seconds after the last test, also when a test or this make is killed.
-test: setup scenes ## runs every test of the workspace
+blenders: setup build ## fetches current Blenders for the tests into target/blenders (PyPI's bpy, 350 MB each)
+	@scripts/blenders.sh
+
+test: setup scenes blenders ## runs every test of the workspace
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
 		$(CARGO) nextest run --locked --workspace --no-fail-fast $(if $(PICTOR_SOAK),--run-ignored all); \
@@ -51,6 +54,10 @@ soak: test ## runs the long forms of the tests: many more seeds and moments
 
 bench: setup scenes ## runs the measurements of benches/
 	$(CARGO) bench --locked -p pictor -p pictor-benches --benches
+
+gpu-check: build scenes ## tries what an NVIDIA GPU does for pictor, and says what is missing
+	$(CARGO) build --locked -p pictor-benches --bin gpu-check
+	@$(TARGET)/debug/gpu-check $(TARGET)/debug/pictor
 
 lint: ## formatting, clippy and documentation, each warning an error
 	$(CARGO) fmt --all --check

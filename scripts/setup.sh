@@ -1,27 +1,39 @@
 #!/usr/bin/env bash
 # Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, pip (it fetches
 # networks), what Rust needs for linking; with the argument `servers` also what the tests start: Postgres,
-# RabbitMQ, network namespaces, and into target/schemathesis what fuzzes the API.
+# RabbitMQ, network namespaces, libraries of newer Blenders, and into target/schemathesis what fuzzes the API.
 # Knows Debian and its relatives; elsewhere it says what is missing.
 set -euo pipefail
 
-# A program, by name or by path, and its package.
+# A program, by name or by path, or a library, and its package.
 wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 pip3:python3-pip cc:build-essential)
 if [ "${1-}" = servers ]; then
     # Debian keeps these out of the PATH.
     wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'
         /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
         curl:curl ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
+    # What PyPI's Blenders load, for `make blenders`.
+    wanted+=(libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 libxkbcommon.so.0:libxkbcommon0 libSM.so.6:libsm6
+        libXrender.so.1:libxrender1 libGL.so.1:libgl1 libEGL.so.1:libegl1 libXxf86vm.so.1:libxxf86vm1)
 fi
 fuzzer=schemathesis==4.32.5
 
-# The packages of the programs that are not there.
+# Whether a program, or a library, is there.
+is_there() {
+    local PATH=$PATH:/usr/sbin:/sbin
+    case $1 in
+        lib*.so.*) [[ $(ldconfig -p) == *"$1 "* ]] ;;
+        *) command -v "$@" > /dev/null ;;
+    esac
+}
+
+# The packages of what is not there.
 look() {
     missing=()
     for entry in "${wanted[@]}"; do
         # Unquoted: a path may have a star in it.
         # shellcheck disable=SC2086
-        if ! PATH=$PATH:/usr/sbin:/sbin command -v ${entry%:*} > /dev/null; then
+        if ! is_there ${entry%:*}; then
             missing+=("${entry#*:}")
         fi
     done

@@ -1,18 +1,25 @@
-//! `pictor doctor`: what is here, what is missing and how to get it.
+//! `pictor doctor`: what is here, what is missing and how to get it, and what each Blender can do.
 
+use crate::blenders::BlenderArgs;
 use crate::terminal::{say, table};
 use crate::{FAILED, SUCCEEDED};
-use pictor_executor::Programs;
-use pictor_executor::inventory::{doctor as look, find};
+use pictor_executor::blender::probe::try_everything;
+use pictor_executor::inventory::find;
+use pictor_executor::software::{Finding, Software, doctor as look};
+use pictor_tasks::worker::Inventory;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Looks at this machine.
-pub(crate) async fn doctor(models: &Path, json: bool) -> anyhow::Result<u8> {
-    let programs = Programs::default();
+pub(crate) async fn doctor(data: &Path, blender: &BlenderArgs, json: bool) -> anyhow::Result<u8> {
+    let programs = blender.programs(None, data)?;
+    let models = crate::models::folder(data);
     let findings = look(&programs).await;
-    let inventory =
-        find(&std::env::current_dir()?, &programs, &BTreeSet::new(), (models, None)).await;
+    let here = std::env::current_dir()?;
+    let mut machine = find(&here, &programs, &BTreeSet::new(), (&models, None)).await;
+    let Software { versions, blenders } = Software::of(findings.iter().cloned());
+    (machine.software, machine.blenders) = (versions, blenders);
+    try_everything(&mut machine.blenders, &machine.gpus, crate::cache().as_deref()).await;
     let missing = findings.iter().any(|finding| finding.version.is_err());
     if json {
         let programs: Vec<_> = findings
@@ -20,29 +27,34 @@ pub(crate) async fn doctor(models: &Path, json: bool) -> anyhow::Result<u8> {
             .map(|f| {
                 let version = f.version.as_ref();
                 serde_json::json!({
-                    "name": f.name, "purpose": f.purpose, "version": version.ok(),
+                    "name": f.name, "purpose": f.purpose, "path": f.path, "version": version.ok(),
                     "problem": version.err(), "how_to_get": f.how_to_get,
                 })
             })
             .collect();
-        say(&serde_json::json!({ "machine": inventory, "programs": programs }).to_string());
-        return Ok(if missing { FAILED } else { SUCCEEDED });
+        say(&serde_json::json!({ "machine": machine, "programs": programs }).to_string());
+    } else {
+        tell(&machine, findings);
     }
+    Ok(if missing { FAILED } else { SUCCEEDED })
+}
+
+fn tell(machine: &Inventory, findings: Vec<Finding>) {
     let gib = |bytes: u64| format!("{} GiB", bytes >> 30);
     say(&format!(
         "{}: {} processors, {} of memory, {} of free disk",
-        inventory.name,
-        inventory.cpus,
-        gib(inventory.memory_bytes),
-        gib(inventory.disk_bytes)
+        machine.name,
+        machine.cpus,
+        gib(machine.memory_bytes),
+        gib(machine.disk_bytes)
     ));
-    if inventory.gpus.is_empty() {
+    if machine.gpus.is_empty() {
         say("no NVIDIA GPU was found: frames are rendered by the processors");
     }
-    for gpu in &inventory.gpus {
+    for gpu in &machine.gpus {
         say(&format!("GPU {}: {}, driver {}", gpu.name, gib(gpu.vram_bytes), gpu.driver));
     }
-    let names: Vec<&str> = inventory.models.iter().map(String::as_str).collect();
+    let names: Vec<&str> = machine.models.iter().map(String::as_str).collect();
     say(&match names.as_slice() {
         [] => {
             "no networks for `upscale`: `pictor models pull` fetches them and what runs them".into()
@@ -52,14 +64,25 @@ pub(crate) async fn doctor(models: &Path, json: bool) -> anyhow::Result<u8> {
     let rows: Vec<Vec<String>> = findings
         .into_iter()
         .map(|f| {
-            let (found, hint) = match f.version {
-                Ok(version) => (version, String::new()),
+            let (found, more) = match f.version {
+                Ok(version) => (version, f.path.display().to_string()),
                 Err(why) => (why, f.how_to_get),
             };
-            vec![f.name.into(), f.purpose.into(), found, hint]
+            vec![f.name.into(), f.purpose.into(), found, more]
         })
         .collect();
     say("");
-    say(&table(&["PROGRAM", "FOR", "FOUND", "HOW TO GET IT"], &rows));
-    Ok(if missing { FAILED } else { SUCCEEDED })
+    say(&table(&["PROGRAM", "FOR", "FOUND", "WHERE, OR HOW TO GET IT"], &rows));
+    let rows: Vec<Vec<String>> = machine
+        .blenders
+        .iter()
+        .map(|blender| {
+            let devices: Vec<&str> = blender.devices.iter().map(String::as_str).collect();
+            vec![blender.version.clone(), devices.join(", "), blender.notes.join(" ")]
+        })
+        .collect();
+    if !rows.is_empty() {
+        say("");
+        say(&table(&["BLENDER", "RENDERED WITH", "NOTES"], &rows));
+    }
 }

@@ -1,5 +1,6 @@
 //! The `pictor` command.
 
+mod blenders;
 mod client;
 mod doctor;
 mod inspect;
@@ -14,6 +15,7 @@ mod terminal;
 mod work;
 
 use anyhow::Context;
+use blenders::{BlenderArgs, SetupArgs};
 use clap::{Args, Parser, Subcommand};
 use client::{
     Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
@@ -174,8 +176,13 @@ enum Command {
     Models(ModelsCommand),
     /// Prints the JSON Schema of the job file.
     Schema,
-    /// Tells what is installed, what is missing and how to get it.
-    Doctor,
+    /// Tells what is installed, what is missing and how to get it, and tries what each Blender can do.
+    Doctor {
+        #[command(flatten)]
+        blender: BlenderArgs,
+    },
+    /// Installs a Blender that can use GPUs: the module bpy of PyPI, about 350 MB to fetch.
+    SetupBlender(SetupArgs),
 }
 
 /// How much of this machine takes part.
@@ -187,6 +194,8 @@ struct Machine {
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = limit)]
     limits: Vec<(String, u32)>,
+    #[command(flatten)]
+    blender: BlenderArgs,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -303,7 +312,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Plan { job, set, dot } => plan::plan(&job, &set, dot, json).await,
         Command::Models(command) => models::models(&data()?, command, json).await,
         Command::Schema => plan::schema(),
-        Command::Doctor => doctor::doctor(&models::folder(&data()?), json).await,
+        Command::Doctor { blender } => doctor::doctor(&data()?, &blender, json).await,
+        Command::SetupBlender(args) => blenders::setup(&data()?, args).await,
     }
 }
 

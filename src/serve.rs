@@ -2,6 +2,7 @@
 //! machine; with a Postgres and a broker it is one of several servers of a farm.
 
 use crate::SUCCEEDED;
+use crate::blenders::BlenderTable;
 use crate::session::interruption;
 use crate::settings::{Configured, ServeArgs};
 use crate::terminal::say;
@@ -146,7 +147,8 @@ async fn start(
     } else {
         let (data, mut args) = (data.to_path_buf(), args.clone());
         args.allow_commands |= listens_here_only;
-        parts.spawn(async move { alone(base, &data, &args, be).await });
+        let blenders = configured.blenders.clone();
+        parts.spawn(async move { alone(base, &data, (&args, &blenders), be).await });
     }
     Ok(())
 }
@@ -202,11 +204,11 @@ async fn lead(
 async fn alone(
     base: Base,
     data: &Path,
-    args: &ServeArgs,
+    (args, blenders): (&ServeArgs, &BlenderTable),
     role: watch::Sender<Role>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, mut stop } = base;
-    let programs = pictor_executor::Programs::default();
+    let programs = args.blender.programs(Some(blenders), data)?;
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
     let (models, cache) = (crate::models::folder(data), crate::cache());
     let folders = (models.as_path(), cache.as_deref());
@@ -234,6 +236,7 @@ async fn alone(
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
         (config.slots, config.allow_commands) = (inventory.slots, args.allow_commands);
         (config.models, config.cache) = (models.clone(), cache.clone());
+        config.programs = programs.clone();
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())
             .map_err(|failure| anyhow::anyhow!(failure.message))?;
         let outbox = Arc::new(port.sender());

@@ -146,8 +146,12 @@ async fn open(data: &Path) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// What is on this machine, as far as the run needs to know.
-async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::Config {
-    let programs = pictor_executor::Programs::default();
+async fn machine(
+    data: &Path,
+    run: &Run,
+    machine: &Machine,
+) -> anyhow::Result<pictor_executor::Config> {
+    let programs = machine.blender.programs(None, data)?;
     let wanted: BTreeSet<&str> = run
         .plan()
         .steps
@@ -164,8 +168,8 @@ async fn machine(data: &Path, run: &Run, machine: &Machine) -> pictor_executor::
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
     config.slots = inventory.slots;
     config.allow_commands = true;
-    (config.models, config.cache) = (models, cache);
-    config
+    (config.models, config.cache, config.programs) = (models, cache, programs);
+    Ok(config)
 }
 
 /// Works on a run until it is over or interrupted. While it is paused it waits to be resumed.
@@ -187,7 +191,7 @@ async fn work(
         }
         return conclude(&run, &artifacts, &out, (data, json)).await;
     }
-    let config = machine(data, &run, options).await;
+    let config = machine(data, &run, options).await?;
     let (port, mut workers) = in_process(&[HERE]);
     let engine = Config {
         workers_are_final: true,

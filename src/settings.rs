@@ -1,5 +1,6 @@
 //! Settings of `pictor serve`: the command line first, then the environment, then one TOML file.
 
+use crate::blenders::{BlenderArgs, BlenderTable};
 use anyhow::Context;
 use clap::Args;
 use pictor_server::prune::Policy;
@@ -49,6 +50,8 @@ pub(crate) struct ServeArgs {
     /// Tasks at a time on this machine, if it is a farm by itself [default: one for each GPU, or one].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) slots: Option<u32>,
+    #[command(flatten)]
+    pub(crate) blender: BlenderArgs,
     /// Do no tasks on this machine.
     #[arg(long)]
     pub(crate) no_worker: bool,
@@ -117,6 +120,7 @@ struct File {
     limits: BTreeMap<String, u32>,
     webhook: Vec<HookConfig>,
     prune: Option<Policy>,
+    blender: BlenderTable,
     /// Of `pictor work`.
     #[serde(rename = "work")]
     _work: toml::Table,
@@ -129,6 +133,7 @@ pub(crate) struct Configured {
     pub(crate) limits: BTreeMap<String, u32>,
     pub(crate) webhooks: Vec<HookConfig>,
     pub(crate) prune: Option<Policy>,
+    pub(crate) blenders: BlenderTable,
 }
 
 impl ServeArgs {
@@ -161,8 +166,8 @@ impl StorageArgs {
         secret(&mut settings.broker_management, management.as_deref())?;
         secret(&mut settings.s3_secret, settings.s3_secret_file.as_deref())?;
         let listen = settings.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
-        let File { limits, webhook: webhooks, prune, .. } = file;
-        Ok(Configured { settings, listen, limits, webhooks, prune })
+        let File { limits, webhook: webhooks, prune, blender: blenders, .. } = file;
+        Ok(Configured { settings, listen, limits, webhooks, prune, blenders })
     }
 }
 
@@ -228,7 +233,10 @@ impl Settings {
 fn read(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("read the configuration {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("the configuration {}", path.display()))
+    let mut file: File =
+        toml::from_str(&text).with_context(|| format!("the configuration {}", path.display()))?;
+    file.blender = file.blender.beside(path.parent().unwrap_or(path));
+    Ok(file)
 }
 
 /// Reads a secret from its file, if it is in one.

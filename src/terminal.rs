@@ -1,5 +1,7 @@
 //! Lines to the terminal. A closed pipe (`pictor runs | head`) is no error.
 
+use pictor_tasks::worker::BLENDER;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -78,6 +80,22 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Programs as `name version`, and each Blender with what it renders with.
+pub(crate) fn programs<'a>(
+    software: &BTreeMap<String, String>,
+    blenders: impl Iterator<Item = (&'a str, &'a BTreeSet<String>)>,
+) -> Vec<String> {
+    let blenders: Vec<String> = blenders
+        .map(|(version, devices)| {
+            let devices = devices.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            format!("{BLENDER} {version} ({devices})")
+        })
+        .collect();
+    let others = software.iter().filter(|(name, _)| *name != BLENDER || blenders.is_empty());
+    let others = others.map(|(name, version)| format!("{name} {version}")).collect();
+    [blenders, others].concat()
 }
 
 /// `1:02:03`, `2:03`, `4.2 s` or `37 ms`.

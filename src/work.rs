@@ -1,8 +1,9 @@
 //! `pictor work`: this machine as a worker of a farm. The command line goes first, then the environment,
 //! then `[work]` of one TOML file.
 
+use crate::blenders::{BlenderArgs, BlenderTable};
 use crate::client::ServerArgs;
-use crate::terminal::{complain, say};
+use crate::terminal::{complain, programs, say};
 use crate::{FAILED, SUCCEEDED};
 use anyhow::Context;
 use clap::Args;
@@ -32,6 +33,8 @@ pub(crate) struct WorkArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: WorkSettings,
+    #[command(flatten)]
+    blender: BlenderArgs,
 }
 
 /// `[work]` of the file, and the options of the same names.
@@ -84,6 +87,7 @@ pub(crate) struct WorkSettings {
 #[serde(deny_unknown_fields, default)]
 struct File {
     work: WorkSettings,
+    blender: BlenderTable,
     #[serde(rename = "server")]
     _server: IgnoredAny,
     #[serde(rename = "limits")]
@@ -122,7 +126,8 @@ pub(crate) async fn work(
     args: &WorkArgs,
 ) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
-    let said = args.settings.clone().or(file.work);
+    let File { work, blender, .. } = file;
+    let said = args.settings.clone().or(work);
     let (servers, enrolment) = farm(server, &said)?;
     let (data, models) = if let Some(data) = data.0.or_else(|| said.data.clone()) {
         let data = std::path::absolute(data).context("the data folder")?;
@@ -132,8 +137,9 @@ pub(crate) async fn work(
         let data = data.1?;
         (data.clone(), data.parent().map_or(data.clone(), Path::to_path_buf))
     };
+    let programs = args.blender.programs(Some(&blender), &models)?;
     let place = (data, crate::models::folder(&models));
-    let settings = settings(said, servers, enrolment, place).await?;
+    let settings = settings(said, (servers, enrolment), place, programs).await?;
     let mut leave = listen_for_signals()?;
     loop {
         let enrolled = tokio::select! {
@@ -200,12 +206,11 @@ fn farm(server: &ServerArgs, said: &WorkSettings) -> anyhow::Result<(Vec<String>
 /// networks.
 async fn settings(
     said: WorkSettings,
-    servers: Vec<String>,
-    enrolment: Option<String>,
+    (servers, enrolment): (Vec<String>, Option<String>),
     (data, models): (PathBuf, PathBuf),
+    programs: Programs,
 ) -> anyhow::Result<Settings> {
     let hours = said.schedule.as_deref().map(str::parse::<Hours>).transpose()?;
-    let programs = Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
     let cache = crate::cache();
     let found = inventory::find(&data, &programs, &wanted, (&models, cache.as_deref())).await;
@@ -252,6 +257,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
         toml::from_str(&text).with_context(|| format!("the configuration {}", path.display()))?;
     // Paths are relative to the file that names them.
     let beside = path.parent().unwrap_or(path);
+    file.blender = file.blender.beside(beside);
     for path in [&mut file.work.token_file, &mut file.work.data, &mut file.work.ca] {
         *path = path.take().map(|path| beside.join(path));
     }
@@ -280,8 +286,11 @@ fn introduce(settings: &Settings, worker: &Worker) {
     for gpu in &has.gpus {
         say(&format!("GPU {}: {}, driver {}", gpu.name, gib(gpu.vram_bytes), gpu.driver));
     }
-    let software = has.software.iter().map(|(name, version)| format!("{name} {version}"));
-    let mut parts: Vec<String> = software.collect();
+    for note in has.blenders.iter().flat_map(|blender| &blender.notes) {
+        say(note);
+    }
+    let blenders = has.blenders.iter().map(|b| (&*b.version, &b.devices));
+    let mut parts = programs(&has.software, blenders);
     parts.extend(has.labels.iter().map(|label| format!("label `{label}`")));
     parts.push(if config.allow_commands { "runs commands" } else { "runs no commands" }.into());
     say(&parts.join(", "));

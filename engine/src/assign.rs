@@ -7,12 +7,12 @@ use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
 use crate::run::At;
 use crate::state::{Live, RunState, TaskState, Trouble};
-use pictor_tasks::body::Body;
+use pictor_tasks::body::{Body, Render};
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
     Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, Try, WorkerId,
 };
-use pictor_tasks::worker::model_hint;
+use pictor_tasks::worker::{BLENDER, Device, Inventory, model_hint};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -337,7 +337,8 @@ impl Engine {
         let entry = self.runs.get_mut(id).expect("looked up above");
         let before = entry.run.seq;
         for (step, what) in impossible {
-            let hint = how_to_get(&what);
+            let hint = self.workers.get(&worker).map(|w| how_to_get(&what, &w.inventory));
+            let hint = hint.unwrap_or_default();
             let message = format!("this machine does not have {what}{hint}");
             for index in entry.run.indices(step) {
                 let sent = entry.run.live.contains_key(&(step, index));
@@ -374,7 +375,10 @@ impl Worker {
             let (name, held) = (&upscale.model, self.inventory.models.iter().map(String::as_str));
             return Some(format!("model `{name}`: {}", model_hint(name, held)));
         }
-        step.requires.missing(&self.inventory)
+        step.requires.missing(&self.inventory).or_else(|| {
+            lacks_gpu_blender(step, &self.inventory)
+                .then(|| "a Blender that can use its GPU".into())
+        })
     }
 
     /// Whether it can do the step's tasks at all.
@@ -383,11 +387,31 @@ impl Worker {
     }
 }
 
-/// A hint for things that a Debian machine gets by its package manager.
-fn how_to_get(what: &str) -> String {
+/// Whether the step would render on GPUs that are there for nothing.
+fn lacks_gpu_blender(step: &Step, has: &Inventory) -> bool {
+    let (Body::Inspect(scene) | Body::Blender(Render { scene, .. })) = &step.body else {
+        return false;
+    };
+    let version = step.requires.software.get(BLENDER).map_or("*", String::as_str);
+    matches!(scene.device, None | Some(Device::Gpu)) && has.lacks_gpu_blender(version)
+}
+
+/// A hint for what a machine can get.
+fn how_to_get(what: &str, has: &Inventory) -> String {
     match what.split(' ').next() {
-        Some(program @ ("blender" | "ffmpeg")) => {
-            format!("; install it (`apt-get install {program}`) and try again")
+        Some(BLENDER) => {
+            let held: Vec<&str> = has.versions(BLENDER).collect();
+            let held = if held.is_empty() {
+                "; install blender".to_owned()
+            } else {
+                format!(", it has {}; get one that fits", held.join(", "))
+            };
+            format!("{held} (`pictor setup-blender`, `--blender PATH`) and try again")
+        }
+        Some("ffmpeg") => "; install it (`apt-get install ffmpeg`) and try again".into(),
+        Some("a") if what.contains("Blender") => {
+            "; get one (`pictor setup-blender`), or say `device: any` to render on the processors"
+                .into()
         }
         Some("permission") => "; start it with `--allow-commands`".into(),
         _ => String::new(),
@@ -419,6 +443,7 @@ impl Entry {
                 .any(|need| plan.steps[need.step as usize].body.has_outputs())
                 && step_plan.body.reads_inputs(),
             binds: plan.bound_by(step).map(|dim| plan.dims[dim].name.clone()).collect(),
+            blender: step_plan.requires.software.get(BLENDER).filter(|v| *v != "*").cloned(),
         });
         self.briefs[step as usize] = Some((generation, brief.clone()));
         brief

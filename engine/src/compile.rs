@@ -10,7 +10,7 @@ use pictor_tasks::media::Media;
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use pictor_tasks::template::RESERVED_NAMES;
-use pictor_tasks::worker::Requires;
+use pictor_tasks::worker::{BLENDER, Device, Requires};
 use std::collections::BTreeMap;
 
 /// Compiles a job. The plan's `files` and `folder` are left for the one who submits it.
@@ -319,7 +319,7 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
         all.labels.extend(step.labels);
     }
     let program = match body {
-        Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => Some("blender"),
+        Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => Some(BLENDER),
         Body::Encode(_) | Body::Extract(_) => Some("ffmpeg"),
         Body::Probe(probe) if Media::of(&probe.source) == Some(Media::Video) => Some("ffmpeg"),
         Body::Noop(_)
@@ -331,6 +331,13 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
     };
     if let Some(program) = program {
         all.software.entry(program.into()).or_insert_with(|| "*".into());
+    }
+    if let Body::Blender(render) = body {
+        match render.scene.device {
+            Some(Device::Gpu) => drop(all.gpu.get_or_insert_default()),
+            Some(Device::Cpu) => all.gpu = step.and_then(|step| step.gpu.clone()),
+            Some(Device::Any) | None => {}
+        }
     }
     if !matches!(body, Body::Blender(_) | Body::Upscale(_) | Body::Command(_)) {
         // Of pictor's own kinds only these use a GPU; what a command does, only its author knows.

@@ -224,6 +224,7 @@ fn scene(render: &RenderJob) -> Scene {
         all_passes: render.output.format == FrameFormat::ExrMultilayer || render.output.passes,
         pass_files: render.output.passes && render.output.format != FrameFormat::ExrMultilayer,
         allow_missing: render.allow_missing,
+        device: render.device,
         set: render.set.clone(),
         state: None,
         frame: None,

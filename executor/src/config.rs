@@ -9,8 +9,8 @@ use tokio::time::Duration;
 /// The programs that runners start: a path, or a name to look for in PATH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
-    /// Blender.
-    pub blender: PathBuf,
+    /// Blenders, of any versions.
+    pub blenders: Vec<PathBuf>,
     /// ffmpeg.
     pub ffmpeg: PathBuf,
     /// ffprobe.
@@ -22,7 +22,7 @@ pub struct Programs {
 impl Default for Programs {
     fn default() -> Self {
         Self {
-            blender: "blender".into(),
+            blenders: vec!["blender".into()],
             ffmpeg: "ffmpeg".into(),
             ffprobe: "ffprobe".into(),
             python: "python3".into(),

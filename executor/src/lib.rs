@@ -19,6 +19,7 @@ mod picture;
 pub mod process;
 mod scene_file;
 mod slot;
+pub mod software;
 mod task;
 mod told;
 mod upscale;

@@ -189,18 +189,27 @@ pub async fn run(
 
 /// What a program prints within a time limit, or why there is nothing.
 pub(crate) async fn output(command: &mut Command, limit: Duration) -> io::Result<String> {
+    let (text, ended) = transcript(command, limit).await?;
+    ended.map(|()| text)
+}
+
+/// What a program prints until it ends or its time is up, and whether it ended well.
+pub(crate) async fn transcript(
+    command: &mut Command,
+    limit: Duration,
+) -> io::Result<(String, io::Result<()>)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut group = Group::spawn(command)?;
     let stdout = group.child().stdout.take();
     let stdout = stdout.ok_or_else(|| io::Error::other("a program without its pipe"))?;
+    let mut text = Vec::new();
     let read = async {
-        let mut text = Vec::new();
         stdout.take(1 << 20).read_to_end(&mut text).await?;
         let status = group.wait().await?;
-        status.success().then_some(text).ok_or_else(|| io::Error::other(exit_sentence(status)))
+        status.success().then_some(()).ok_or_else(|| io::Error::other(exit_sentence(status)))
     };
-    let text = timeout(limit, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let ended = timeout(limit, read).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+    Ok((String::from_utf8_lossy(&text).into_owned(), ended))
 }
 
 /// Gives the lines of a pipe to `on_line` as they come. A carriage return ends a line too, so that
@@ -242,7 +251,7 @@ pub(crate) fn spawn_failure(command: &Command, error: &io::Error) -> Failure {
     }
     match error.kind() {
         io::ErrorKind::NotFound => {
-            let hint = crate::inventory::how_to_get(&program);
+            let hint = crate::software::how_to_get(&program);
             let message = format!("The program `{program}` is not on this worker. {hint}");
             failure(FailureKind::Unsupported, message)
         }

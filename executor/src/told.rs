@@ -1,7 +1,8 @@
-//! The versions that programs told, kept for the next start: Blender takes half a second of a processor to tell its
-//! own. Whatever is wrong with what was kept, the program is asked.
+//! What programs told, kept for the next start: Blender takes half a second of a processor to tell its version.
+//! Whatever is wrong with what was kept, the program is asked.
 
 use rustix::fs::Access;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
@@ -41,13 +42,15 @@ impl Program {
         if !own_name(&path)?.starts_with(&own_name(name)?) {
             return None;
         }
-        let mut file = std::fs::File::open(&path).ok()?;
         let mut head = [0; MACHINE_CODE.len()];
-        file.read_exact(&mut head).ok()?;
-        if head != MACHINE_CODE {
-            return None;
-        }
-        let meta = file.metadata().ok()?;
+        std::fs::File::open(&path).ok()?.read_exact(&mut head).ok()?;
+        (head == MACHINE_CODE).then(|| Self::file(&path))?
+    }
+
+    /// The file at this path, whatever decides what it does.
+    pub(crate) fn file(path: &Path) -> Option<Self> {
+        let path = path.canonicalize().ok()?;
+        let meta = path.metadata().ok()?;
         let modified = (meta.mtime(), meta.mtime_nsec());
         let identity = Identity { size_bytes: meta.len(), modified, inode: meta.ino() };
         Some(Self { path, identity })
@@ -61,7 +64,7 @@ impl Program {
 }
 
 /// The file that the system starts under this name.
-fn started(name: &Path) -> Option<PathBuf> {
+pub(crate) fn started(name: &Path) -> Option<PathBuf> {
     let can_start =
         |path: &PathBuf| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok();
     if name.components().count() > 1 {
@@ -86,12 +89,7 @@ pub(crate) struct Versions(BTreeMap<PathBuf, Told>);
 impl Versions {
     /// What is kept in the user's cache folder; nothing if it cannot be read.
     pub(crate) fn read(cache: &Path) -> Self {
-        let read = || -> io::Result<Self> {
-            let mut bytes = Vec::new();
-            std::fs::File::open(cache.join(NAME))?.take(BYTES_MAX).read_to_end(&mut bytes)?;
-            Ok(serde_json::from_slice(&bytes)?)
-        };
-        read().unwrap_or_default()
+        read(&cache.join(NAME))
     }
 
     /// What this file told.
@@ -109,10 +107,26 @@ impl Versions {
     /// wins, and the others' programs are asked once more.
     pub(crate) fn write(mut self, cache: &Path) -> io::Result<()> {
         self.0.retain(|path, _| path.exists());
-        std::fs::create_dir_all(cache)?;
-        let mut part = tempfile::NamedTempFile::new_in(cache)?;
-        part.write_all(&serde_json::to_vec_pretty(&self)?)?;
-        part.persist(cache.join(NAME))?;
-        Ok(())
+        write(&cache.join(NAME), &self)
     }
+}
+
+/// What is kept in a file of the user's cache folder; the default if it cannot be read.
+pub(crate) fn read<T: Default + DeserializeOwned>(file: &Path) -> T {
+    let read = || -> io::Result<T> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    };
+    read().unwrap_or_default()
+}
+
+/// Keeps something in such a file.
+pub(crate) fn write(file: &Path, kept: &impl Serialize) -> io::Result<()> {
+    let cache = file.parent().unwrap_or(file);
+    std::fs::create_dir_all(cache)?;
+    let mut part = tempfile::NamedTempFile::new_in(cache)?;
+    part.write_all(&serde_json::to_vec_pretty(kept)?)?;
+    part.persist(file)?;
+    Ok(())
 }

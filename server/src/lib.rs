@@ -10,6 +10,7 @@ pub mod http;
 mod owner;
 pub mod prune;
 mod role;
+mod scenes;
 pub mod schedule;
 mod sequence;
 mod socket;

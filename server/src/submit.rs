@@ -1,5 +1,6 @@
 //! From a job file to a run: read, compile, hash the files that it names.
 
+use crate::scenes::require_blenders;
 use crate::sequence::Sequence;
 use pictor_engine::{Plan, compile};
 use pictor_storage::artifacts::{asset_key, digest_file};
@@ -81,8 +82,8 @@ pub enum Files<'a> {
         /// Whether they are hashed, so that a task sees exactly these bytes.
         hash: bool,
     },
-    /// In artifact storage: what was uploaded, by the name that the job uses.
-    Uploaded(&'a BTreeMap<String, FileRef>),
+    /// In artifact storage: what was uploaded, by the name that the job uses, and where it is stored.
+    Uploaded(&'a BTreeMap<String, FileRef>, &'a Artifacts),
 }
 
 /// Reads and compiles a job file. With `hash` the files that it names must exist and are hashed.
@@ -131,7 +132,7 @@ pub async fn compile_job(
                 file(folder, &name, hash).await,
                 "paths are relative to the folder of the job file".to_owned(),
             ),
-            Files::Uploaded(files) => (
+            Files::Uploaded(files, _) => (
                 files.get(&name).cloned().ok_or_else(|| format!("`{name}` was not uploaded")),
                 format!("upload it and name it in `assets`: {{\"{name}\": its BLAKE3 digest}}"),
             ),
@@ -147,13 +148,14 @@ pub async fn compile_job(
         problems.extend(frames_are_there(&parsed.spec, folder));
     }
     if problems.is_empty() {
+        require_blenders(&mut plan, files).await;
         let spec = parsed.spec;
         return Ok(Job { source, spec, plan });
     }
     let mistakes = mistakes(&problems);
     Err(match files {
         Files::Folder { .. } => SubmitError::Invalid(mistakes),
-        Files::Uploaded(_) => SubmitError::NotUploaded(mistakes),
+        Files::Uploaded(..) => SubmitError::NotUploaded(mistakes),
     })
 }
 

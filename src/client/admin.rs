@@ -3,7 +3,7 @@
 use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
 use crate::client::connection::Connection;
-use crate::terminal::{duration, explain, say, table};
+use crate::terminal::{duration, explain, programs, say, table};
 use pictor_server::http::{Gpu, MadeToken, Service, TokenView, Worker};
 use pictor_server::now_ms;
 use reqwest::Method;
@@ -141,7 +141,8 @@ fn worker_text(worker: &Worker) -> String {
     let gpu =
         |gpu: &Gpu| format!("GPU {}: {}, driver {}", gpu.name, gib(gpu.vram_bytes), gpu.driver);
     lines.extend(has.gpus.iter().map(gpu));
-    let software = has.software.iter().map(|(name, version)| format!("{name} {version}"));
-    lines.push(software.collect::<Vec<_>>().join(", "));
+    let blenders = has.blenders.iter().map(|b| (&*b.version, &b.devices));
+    lines.push(programs(&has.software, blenders).join(", "));
+    lines.extend(has.blenders.iter().flat_map(|blender| blender.notes.clone()));
     lines.join("\n")
 }

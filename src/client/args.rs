@@ -1,5 +1,6 @@
 //! What can be said on the command line to a server.
 
+use crate::blenders::BlenderArgs;
 use clap::{Args, Subcommand};
 use pictor_server::http::Service;
 use pictor_server::schedule::{CatchUp, Overlap};
@@ -34,6 +35,9 @@ pub(crate) struct SubmitArgs {
     /// Submits although textures, libraries or caches are not there.
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// What is asked which files the scenes need.
+    #[command(flatten)]
+    pub(crate) blender: BlenderArgs,
 }
 
 /// Which results are fetched.
@@ -121,6 +125,9 @@ pub(crate) struct ScheduleArgs {
     /// Submits although textures, libraries or caches are not there.
     #[arg(long)]
     pub(crate) allow_missing: bool,
+    /// What is asked which files the scenes need.
+    #[command(flatten)]
+    pub(crate) blender: BlenderArgs,
 }
 
 /// Verbs about tokens.

@@ -24,5 +24,5 @@ pub(crate) use events::Changes;
 pub(crate) use logs::follow_log;
 pub(crate) use runs::request_of;
 pub(crate) use schedules::schedule;
-pub(crate) use settings::ServerArgs;
+pub(crate) use settings::{ServerArgs, blenders_of_user};
 pub(crate) use submit::submit;

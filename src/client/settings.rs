@@ -1,6 +1,7 @@
 //! Which server is meant and with which token: the command line first, then the environment, then
 //! `~/.config/pictor/config.toml`.
 
+use crate::blenders::BlenderTable;
 use anyhow::Context;
 use clap::Args;
 use reqwest::Url;
@@ -28,6 +29,13 @@ pub(crate) struct ServerArgs {
 struct File {
     server: Option<String>,
     token_file: Option<PathBuf>,
+    #[serde(default)]
+    blender: BlenderTable,
+}
+
+/// The Blenders that the user's configuration names.
+pub(crate) fn blenders_of_user() -> anyhow::Result<BlenderTable> {
+    config_path().map_or_else(|| Ok(BlenderTable::default()), |path| Ok(read(&path)?.blender))
 }
 
 /// A server and the token for it.
@@ -95,6 +103,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
         toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let beside = path.parent().unwrap_or(path);
     file.token_file = file.token_file.map(|file| beside.join(file));
+    file.blender = file.blender.beside(beside);
     Ok(file)
 }
 

@@ -1,6 +1,7 @@
 //! `pictor submit`: checks the job here, packs what its scenes need and the pictures of its sequences, sends
 //! what the server lacks, and hands the job in.
 
+use crate::blenders::BlenderArgs;
 use crate::client::connection::{Call, Connection, Trouble};
 use crate::client::digests::Digests;
 use crate::client::pack::{self, Layout};
@@ -11,12 +12,13 @@ use crate::terminal::{complain, explain, say, table};
 use crate::{INVALID, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
-use pictor_executor::Programs;
-use pictor_server::http::{PlanSummary, Submitted};
+use pictor_executor::software;
+use pictor_server::http::{PlanSummary, Submitted, Worker};
 use pictor_server::{Job, Sequence, SubmitError, read_job};
 use pictor_tasks::body::Body;
 use pictor_tasks::media::Media;
 use pictor_tasks::message::RunId;
+use pictor_tasks::worker::{BLENDER, Blender, Inventory, version_fits};
 use reqwest::Method;
 use reqwest::header::HeaderName;
 use serde_json::json;
@@ -25,6 +27,8 @@ use std::path::Path;
 
 /// How many missing files are named.
 const NAMED: usize = 20;
+/// The most workers that are looked at.
+const WORKERS: usize = 10_000;
 
 /// A job that can be handed in.
 pub(crate) struct Prepared {
@@ -41,6 +45,7 @@ pub(crate) struct Prepared {
 pub(crate) async fn prepare(
     data: &Path,
     (path, set, allow_missing): (&Path, &[(String, String)], bool),
+    blender: &BlenderArgs,
 ) -> anyhow::Result<Option<Prepared>> {
     let job = match read_job(path, set, false).await {
         Ok(job) => job,
@@ -53,7 +58,7 @@ pub(crate) async fn prepare(
             return Ok(None);
         }
     };
-    let layouts = lay_out(&job).await?;
+    let layouts = lay_out(&job, data, blender).await?;
     if !tell_missing(&job, &layouts, allow_missing) {
         return Ok(None);
     }
@@ -70,7 +75,8 @@ pub(crate) async fn submit(
 ) -> anyhow::Result<u8> {
     args.set.extend(args.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
     let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
-    let Some(prepared) = prepare(data, wanted).await? else { return Ok(INVALID) };
+    let Some(prepared) = prepare(data, wanted, &args.blender).await? else { return Ok(INVALID) };
+    warn_of_blenders(server, &prepared.job).await;
     if !args.dry_run {
         send(server, &prepared.assets, json).await?;
     }
@@ -101,10 +107,20 @@ pub(crate) async fn submit(
 }
 
 /// What each scene and each source of pictures of a job needs, by the name that the job has for it.
-async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
+async fn lay_out(
+    job: &Job,
+    data: &Path,
+    blender: &BlenderArgs,
+) -> anyhow::Result<BTreeMap<String, Layout>> {
     let scenes: BTreeSet<&str> =
         job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
     let mut layouts = BTreeMap::new();
+    let cache = crate::cache();
+    let blenders = if scenes.is_empty() {
+        Vec::new()
+    } else {
+        software::blenders(&blender.programs(None, data)?, cache.as_deref()).await
+    };
     for (name, file) in &job.plan.files {
         if !scenes.contains(&**name) {
             layouts.insert(name.clone(), source(job, name, Path::new(&file.path))?);
@@ -112,16 +128,14 @@ async fn lay_out(job: &Job) -> anyhow::Result<BTreeMap<String, Layout>> {
         }
         let bar = bar::spinner(format!("asking Blender what {name} needs"));
         let scene = Path::new(&file.path);
-        let (blender, cache) = (Programs::default().blender, crate::cache());
-        let layout = match pack::lay_out(scene, &blender, cache.as_deref()).await {
-            Err(error) if is_absent(&error) => {
-                let mut alone = pack::alone(scene)?;
-                alone.missing.push(format!(
-                    "{name}: Blender is not in PATH, so nobody can tell which files it needs"
-                ));
-                alone
-            }
-            layout => layout?,
+        let layout = if let Some(program) = chosen(job, name, &blenders)? {
+            pack::lay_out(scene, Path::new(&program.path), cache.as_deref()).await?
+        } else {
+            let mut alone = pack::alone(scene)?;
+            alone.missing.push(format!(
+                "{name}: Blender is not in PATH, so nobody can tell which files it needs"
+            ));
+            alone
         };
         bar.finish_and_clear();
         layouts.insert(name.clone(), layout);
@@ -145,10 +159,49 @@ fn source(job: &Job, name: &str, path: &Path) -> anyhow::Result<Layout> {
     Ok(pack::pictures(&found))
 }
 
-/// Whether there is no Blender on this machine.
-fn is_absent(error: &anyhow::Error) -> bool {
-    let cause = error.downcast_ref::<std::io::Error>();
-    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+/// The oldest Blender of this machine that the steps with a scene allow; nothing if there is none at all.
+fn chosen<'a>(
+    job: &Job,
+    scene: &str,
+    blenders: &'a [Blender],
+) -> anyhow::Result<Option<&'a Blender>> {
+    let wanted = blender_for(job, scene);
+    let fits = |blender: &&Blender| version_fits(wanted, &blender.version);
+    let found = blenders.iter().find(fits);
+    anyhow::ensure!(
+        found.is_some() || blenders.is_empty(),
+        "{scene} needs blender {wanted}, and here is {}: get one that fits with `pictor setup-blender`, or \
+         name one with --blender PATH",
+        blenders.iter().map(|b| &*b.version).collect::<Vec<_>>().join(", ")
+    );
+    Ok(found)
+}
+
+/// The versions of Blender that the steps with a scene ask for. What saved it is in all of them.
+fn blender_for<'a>(job: &'a Job, scene: &str) -> &'a str {
+    let steps = job.plan.steps.iter();
+    let mut steps = steps.filter(|step| step.body.scene().is_some_and(|s| s.scene == scene));
+    let wanted = steps.find_map(|step| step.requires.software.get(BLENDER));
+    wanted.map_or("*", String::as_str)
+}
+
+/// Tells of scenes that no worker of the farm could read now. Whoever may not see the workers is told when
+/// the run waits.
+async fn warn_of_blenders(server: &Connection, job: &Job) {
+    let Ok(workers) = server.list::<Worker>(&["workers"], &[], WORKERS).await else { return };
+    let has: Vec<Inventory> = workers.into_iter().map(|w| w.inventory.into()).collect();
+    let scenes: BTreeSet<&str> =
+        job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
+    for scene in scenes {
+        let wanted = blender_for(job, scene);
+        let mut versions = has.iter().flat_map(|has| has.versions(BLENDER));
+        if !has.is_empty() && !versions.any(|version| version_fits(wanted, version)) {
+            explain(&format!(
+                "warning: {scene} needs blender {wanted}, and no worker of this farm has one: the run \
+                 waits until one joins"
+            ));
+        }
+    }
 }
 
 /// Tells what is not there. `false`: the job must not be submitted like this.

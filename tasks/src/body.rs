@@ -11,6 +11,7 @@ pub use upscale::{
 
 use crate::job::formats::{DimensionName, EngineName, FileName, MediaPath, Property, TemplateText};
 use crate::units::{Grid, Millis, Resolution};
+use crate::worker::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -214,6 +215,10 @@ pub struct Scene {
     /// Render even if textures, libraries or caches are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_missing: bool,
+    /// What renders: `any`, `gpu`, `cpu`. Otherwise a GPU where the machine has one, and the processors
+    /// where it has none: a GPU that Blender cannot use is then an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// Scene properties to change: data path to value; texts are templated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Property>")]

@@ -2,6 +2,7 @@
 //! its workers, the rows of a run's history, and the geometry of dimensions and tiles. Pure: no I/O,
 //! no clock, no randomness.
 
+pub mod blend;
 pub mod body;
 pub mod history;
 pub mod job;

@@ -86,6 +86,9 @@ pub struct Brief {
     /// The late-bound dimensions whose values the step has to report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<String>,
+    /// Which versions of Blender may do it, as in [`crate::worker::version_fits`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blender: Option<String>,
 }
 
 /// Gives tasks to one worker. Several tasks in one message are a *bundle*: transport only.

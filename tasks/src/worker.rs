@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Blender's name among programs.
+pub const BLENDER: &str = "blender";
+
 /// One GPU of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
@@ -17,6 +20,40 @@ pub struct Gpu {
     pub vram_bytes: u64,
     /// The driver's version.
     pub driver: String,
+}
+
+/// One Blender of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blender {
+    /// Its version, as in `4.5.15`.
+    pub version: String,
+    /// Where it is.
+    #[serde(default)]
+    pub path: String,
+    /// What Cycles can render with here, in its own names: `CPU`, `CUDA`, `OPTIX`. Each was tried, but for
+    /// the processors.
+    #[serde(default)]
+    pub devices: BTreeSet<String>,
+    /// For each GPU, by its unique id, those of `devices` that work on it.
+    #[serde(default)]
+    pub gpus: BTreeMap<String, BTreeSet<String>>,
+    /// Sentences about GPUs that it cannot use.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What a scene is rendered with.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// A GPU if Blender can use it, else the processors.
+    Any,
+    /// A GPU, on machines that have one.
+    Gpu,
+    /// The processors.
+    Cpu,
 }
 
 /// What one machine has. Found by the worker, sent when it registers.
@@ -32,8 +69,11 @@ pub struct Inventory {
     pub disk_bytes: u64,
     /// GPUs, in the order of the slots that own them.
     pub gpus: Vec<Gpu>,
-    /// Programs found: name to version.
+    /// Programs found: name to version. Of several Blenders it is the oldest.
     pub software: BTreeMap<String, String>,
+    /// Its Blenders, the oldest first.
+    #[serde(default)]
+    pub blenders: Vec<Blender>,
     /// Words that the operator gave to the machine.
     pub labels: BTreeSet<String>,
     /// Networks that it holds, by name.
@@ -97,7 +137,42 @@ pub fn model_hint<'a>(name: &str, held: impl Iterator<Item = &'a str> + Clone) -
     }
 }
 
+impl Inventory {
+    /// The versions of a program that the machine has. Workers of older pictors tell of one Blender only.
+    pub fn versions(&self, program: &str) -> impl Iterator<Item = &str> {
+        let several = program == BLENDER && !self.blenders.is_empty();
+        let one = self.software.get(program).filter(|_| !several);
+        let blenders = self.blenders.iter().filter(move |_| several);
+        one.into_iter().chain(blenders.map(|blender| &blender.version)).map(String::as_str)
+    }
+
+    /// Whether the machine has GPUs and none of its Blenders of such a version can use one. Where nobody
+    /// has tried they can.
+    pub fn lacks_gpu_blender(&self, version: &str) -> bool {
+        let mut fitting = self.blenders.iter().filter(|b| version_fits(version, &b.version));
+        !self.gpus.is_empty()
+            && !self.blenders.is_empty()
+            && fitting.all(|blender| !blender.devices.is_empty() && !blender.renders_on_gpus())
+    }
+}
+
+impl Blender {
+    /// Whether there is a GPU here that it can use.
+    pub fn renders_on_gpus(&self) -> bool {
+        self.gpus.values().any(|ways| !ways.is_empty())
+    }
+}
+
 impl Requires {
+    /// Asks for a version of a program, beside what is asked for already.
+    pub fn also(&mut self, program: &str, version: &str) {
+        let said = self.software.entry(program.to_owned()).or_default();
+        *said = match &**said {
+            "" | "*" => version.to_owned(),
+            said => format!("{said}, {version}"),
+        };
+    }
+
     /// Whether the machine has everything. If not: the first thing it lacks, as in
     /// `24 GiB of GPU memory`.
     pub fn missing(&self, has: &Inventory) -> Option<String> {
@@ -114,8 +189,7 @@ impl Requires {
             return Some(format!("{disk} of free disk"));
         }
         for (name, version) in &self.software {
-            let found = has.software.get(name);
-            if !found.is_some_and(|found| version_fits(version, found)) {
+            if !has.versions(name).any(|found| version_fits(version, found)) {
                 return Some(if version == "*" {
                     name.clone()
                 } else {
@@ -195,6 +269,43 @@ mod tests {
         ] {
             assert_eq!(version_fits(wanted, found), fits, "{wanted} {found}");
         }
+    }
+
+    #[test]
+    fn any_of_several_blenders_will_do() {
+        let blender = |version: &str| Blender { version: version.into(), ..Blender::default() };
+        let mut has = Inventory {
+            software: BTreeMap::from([(BLENDER.to_owned(), "3.4.1".to_owned())]),
+            ..Inventory::default()
+        };
+        let mut needs = Requires::default();
+        needs.also(BLENDER, "*");
+        assert_eq!(needs.missing(&has), None, "as an older worker tells it");
+        needs.also(BLENDER, ">=4.5");
+        assert_eq!(needs.missing(&has).unwrap(), "blender >=4.5");
+        has.blenders = vec![blender("3.4.1"), blender("5.0.1")];
+        assert_eq!(needs.missing(&has), None);
+        needs.also(BLENDER, "<5");
+        assert_eq!(needs.missing(&has).unwrap(), "blender >=4.5, <5", "one of them, not two");
+    }
+
+    #[test]
+    fn a_gpu_that_no_blender_can_use_is_told() {
+        let gpu = Gpu { name: "A".into(), uuid: "1".into(), vram_bytes: 1, driver: String::new() };
+        let blender = |version: &str, ways: &[&str]| Blender {
+            version: version.into(),
+            devices: ["CPU"].iter().chain(ways).map(|way| (*way).to_owned()).collect(),
+            gpus: [("1".into(), ways.iter().map(|way| (*way).to_owned()).collect())].into(),
+            ..Blender::default()
+        };
+        let mut has = Inventory { blenders: vec![blender("3.4.1", &[])], ..Inventory::default() };
+        assert!(!has.lacks_gpu_blender("*"), "no GPU");
+        has.gpus.push(gpu);
+        assert!(has.lacks_gpu_blender("*"));
+        has.blenders.push(blender("5.0.1", &["CUDA"]));
+        assert!(!has.lacks_gpu_blender("*") && has.lacks_gpu_blender("<5"));
+        has.blenders[0].devices.clear();
+        assert!(!has.lacks_gpu_blender("<5"), "not tried");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Tasks that Blender does: looking at a scene, rendering, finishing and developing pictures.
 //! Blender stays loaded with its scene and takes one task after another.
 
+mod choice;
 #[cfg(test)]
 mod packed;
 mod picture;
+pub mod probe;
 mod progress;
 mod run;
 #[cfg(test)]
 mod scenes;
 mod session;
 mod sessions;
+pub mod setup;
 #[cfg(test)]
 mod tests;
 

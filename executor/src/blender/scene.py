@@ -2,7 +2,6 @@
 import bpy
 import errno
 import glob
-import gzip
 import json
 import os
 import re
@@ -38,51 +37,18 @@ def version(numbers):
 
 # ---- loading ------------------------------------------------------------------------------------------------------------
 
-def header_version(path):
-    """(major, minor) from the file header, None if it cannot be told without loading; Fail if it is no .blend."""
-    with open(path, "rb") as file:
-        head = file.read(32)
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as file:
-                head = file.read(32)
-        except (OSError, EOFError):
-            head = b""
-    elif head[:4] == b"\x28\xb5\x2f\xfd":
-        try:
-            import zstandard  # part of Blender's own builds, not of every distribution's
-            with open(path, "rb") as file:
-                head = zstandard.ZstdDecompressor().stream_reader(file).read(32)
-        except Exception:
-            return None
-    found = re.match(rb"BLENDER(?:[-_][vV](\d)(\d\d)|\d\d-\d\dv(\d\d)(\d\d))", head)
-    if not found:
-        raise Fail("not_a_blend", f"{path} is not a .blend file. Save the scene from Blender and give that file.")
-    return tuple(int(part) for part in found.groups() if part is not None)
-
-
 def load(path, allow_missing, opened=lambda: None):
     """Opens the scene. `opened` is called before its files are looked for."""
     if not os.path.isfile(path):
         raise Fail("scene_missing", f"There is no scene file at {path}. Check the path in the job file.")
-    wrote = header_version(path)
-    ours = bpy.app.version[:2]
-
-    def newer(theirs):
-        return Fail("newer_blender", f"{path} was saved by Blender {version(theirs)}, and this worker has Blender {version(ours)}. Use a worker "
-                    f"with Blender {version(theirs)} or newer (requires: software: blender), or save the scene from Blender {version(ours)}.")
-    if wrote and wrote > ours:
-        raise newer(wrote)
     problem = ""
     try:
         bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
     except RuntimeError as error:  # also raised for mere warnings, such as a missing library
         problem = str(error).strip()
     if not bpy.data.filepath or os.path.realpath(bpy.data.filepath) != os.path.realpath(path):
-        raise Fail("not_a_blend", f"Blender {version(ours)} cannot read {path}: {problem or 'no reason given'}. "
+        raise Fail("not_a_blend", f"Blender {bpy.app.version_string} cannot read {path}: {problem or 'no reason given'}. "
                    "Is the file complete, and not from a newer Blender?")
-    if tuple(bpy.data.version[:2]) > ours:
-        raise newer(bpy.data.version)
     opened()
     lacking = [item for item in missing_files() if item["kind"] != "sound"]  # a sound is not in the picture
     if lacking and not allow_missing:

@@ -13,6 +13,7 @@ use pictor_tasks::message::{
 };
 use pictor_tasks::space::{Axis, Space, Values};
 use pictor_tasks::units::Grid;
+use pictor_tasks::worker::{Blender, Inventory};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -137,6 +138,19 @@ fn cache() -> PathBuf {
     test.ancestors().nth(3).unwrap().join("tmp/cache/pictor")
 }
 
+/// The Blender of this machine.
+pub(super) fn blender() -> Blender {
+    static HERE: OnceLock<Blender> = OnceLock::new();
+    let find = || {
+        let said = Command::new("blender").arg("--version").output().unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        let version = said.lines().find_map(|line| line.strip_prefix("Blender ")).unwrap();
+        let version = version.split(' ').next().unwrap().to_owned();
+        Blender { version, path: "blender".into(), ..Blender::default() }
+    };
+    HERE.get_or_init(find).clone()
+}
+
 pub(super) fn scene(name: &str) -> Scene {
     serde_json::from_value(json!({ "scene": name })).unwrap()
 }
@@ -172,8 +186,8 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config =
-            Config::new(folder.path().to_owned(), pictor_tasks::worker::Inventory::default());
+        let inventory = Inventory { blenders: vec![blender()], ..Inventory::default() };
+        let mut config = Config::new(folder.path().to_owned(), inventory);
         config.cache = Some(cache());
         let artifacts = Artifacts::in_folder(&folder.path().join("artifacts")).unwrap();
         Self { folder, config: Arc::new(config), artifacts }
@@ -226,6 +240,7 @@ impl Bench {
             folder: String::new(),
             has_inputs: !inputs.is_empty(),
             binds: vec!["frame".into()],
+            blender: None,
         };
         let (stopper, stop) = Stopper::new();
         let (progress, latest) = Progress::new(Activity::new());

@@ -421,7 +421,7 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         | "bad_set_path"
         | "unsupported_compositor" => FailureKind::Invalid,
         // Another worker may have what this one lacks.
-        "newer_blender" | "no_denoiser" | "device_missing" => FailureKind::Unsupported,
+        "no_denoiser" | "device_missing" => FailureKind::Unsupported,
         "out_of_memory" => FailureKind::OutOfMemory,
         "disk_full" => FailureKind::Storage,
         _ => FailureKind::Failed,

@@ -1,9 +1,11 @@
 //! The warm Blender sessions of one slot: few, within a share of the machine's memory, the least
 //! recently used one goes first.
 
+use super::choice::{Choice, choose, saved_by};
 use super::session::{Session, Start, memory_of};
 use crate::cache::Kept;
 use crate::task::{TaskContext, failure};
+use pictor_tasks::blend::Release;
 use pictor_tasks::body::Scene;
 use pictor_tasks::message::{Failure, FailureKind, FileRef};
 use std::io::{ErrorKind, Read as _};
@@ -15,9 +17,8 @@ use std::thread::available_parallelism;
 const SESSIONS_MAX: usize = 2;
 /// How much of a scene is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Cycles' names for NVIDIA's ways to compute.
-const OPTIX: &str = "OPTIX";
-const CUDA: &str = "CUDA";
+/// The scenes of which it is remembered who saved them.
+const SAVED_MAX: usize = 8;
 /// The Python side.
 const DRIVER: [(&str, &str); 7] = [
     ("driver.py", include_str!("driver.py")),
@@ -34,6 +35,8 @@ const DRIVER: [(&str, &str); 7] = [
 pub struct Sessions {
     /// The least recently used one first.
     live: Vec<Live>,
+    /// Which release saved a scene, by the digest of its content; the last ones.
+    saved: Vec<(String, Release)>,
 }
 
 #[derive(Debug)]
@@ -54,7 +57,8 @@ impl Sessions {
         scene: &Scene,
     ) -> Result<&mut Session, Failure> {
         let file = ctx.file(&scene.scene)?;
-        let start = start(ctx, scene, file);
+        let choice = choose(ctx, self.saved_by(ctx, file).await?)?;
+        let start = start(ctx, scene, file, choice);
         self.live.retain_mut(|live| live.session.is_usable());
         let same = |live: &Live| live.start == start && live.digest == file.digest;
         let live = match self.live.iter().position(same) {
@@ -66,6 +70,23 @@ impl Sessions {
             self.live.remove(0);
         }
         Ok(&mut self.live.last_mut().expect("pushed above").session)
+    }
+
+    /// The release that saved a scene: an older one must not even try to read it.
+    async fn saved_by(&mut self, ctx: &TaskContext, file: &FileRef) -> Result<Release, Failure> {
+        let known = self.saved.iter().find(|(digest, _)| *digest == file.digest);
+        if let Some((_, release)) = known {
+            return Ok(*release);
+        }
+        let kept = ctx.artifacts.scene(file, &ctx.watch()).await?;
+        let path = kept.as_ref().map_or(Path::new(&file.path), |kept| &kept.path).to_owned();
+        let read = tokio::task::spawn_blocking(move || saved_by(&path)).await;
+        let release = read.map_err(|panic| failure(FailureKind::Failed, panic.to_string()))??;
+        if self.saved.len() >= SAVED_MAX {
+            self.saved.remove(0);
+        }
+        self.saved.push((file.digest.clone(), release));
+        Ok(release)
     }
 
     async fn open(
@@ -89,16 +110,7 @@ impl Sessions {
             None => verify(ctx, file).await?,
         }
         write_driver(&start.driver)?;
-        let session = match Session::start(ctx, &place).await {
-            // A Blender built without OptiX, or an old driver: CUDA does the same, slower.
-            Err(failure)
-                if failure.kind == FailureKind::Unsupported && place.device.contains(OPTIX) =>
-            {
-                let device = place.device.replace(OPTIX, CUDA);
-                Session::start(ctx, &Start { device, ..place }).await?
-            }
-            session => session?,
-        };
+        let session = Session::start(ctx, &place).await?;
         Ok(Live { start, digest: file.digest.clone(), session, _scene: scene })
     }
 
@@ -122,8 +134,8 @@ fn share_of_memory(ctx: &TaskContext) -> u64 {
     }
 }
 
-fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
-    let program = ctx.config.programs.blender.clone();
+fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> Start {
+    let Choice { program, device, env } = choice;
     let folder = ctx.config.data.join("blender");
     let mut version = blake3::Hasher::new();
     for (_, text) in DRIVER {
@@ -131,7 +143,6 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
     }
     let version = &version.finalize().to_hex()[..16];
     let cpus = u32::try_from(available_parallelism().map_or(1, NonZero::get)).unwrap_or(1);
-    let (device, env) = device(ctx);
     Start {
         program,
         driver: folder.join(format!("driver-{version}")).join("driver.py"),
@@ -144,20 +155,6 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef) -> Start {
         folder,
         cache: ctx.config.cache.clone(),
     }
-}
-
-/// Cycles' name for the slot's device, and the environment that makes it so. CUDA counts the
-/// fastest GPU first and the driver by bus: only the unique id is safe.
-fn device(ctx: &TaskContext) -> (String, Vec<(&'static str, String)>) {
-    let Some(device) = &ctx.device else {
-        return ("CPU".into(), Vec::new());
-    };
-    let backend = if device.gpu.name.contains("RTX") { OPTIX } else { CUDA };
-    if device.gpu.uuid.is_empty() {
-        let order = vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned())];
-        return (format!("{backend}:{}", device.index), order);
-    }
-    (format!("{backend}:0"), vec![("CUDA_VISIBLE_DEVICES", device.gpu.uuid.clone())])
 }
 
 /// The scene must be the one that was submitted: frames of two versions must not end up in one

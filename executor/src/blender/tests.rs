@@ -5,7 +5,7 @@ use super::{Sessions, keep_bytecode};
 use crate::exr_image::ExrImage;
 use crate::task::StopReason;
 use pictor_tasks::body::{Body, Develop, PictureFormat, Render, Scene, Tiles};
-use pictor_tasks::message::{Bound, FailureKind, Input};
+use pictor_tasks::message::{Bound, FailureKind, FileRef, Input};
 use pictor_tasks::space::Values;
 use pictor_tasks::units::Grid;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -325,10 +325,36 @@ async fn a_scene_that_changed_since_it_was_submitted_is_refused() {
 async fn a_worker_without_blender_says_how_to_get_it() {
     let (mut bench, mut sessions) = (Bench::new(), Sessions::default());
     let mut config = (*bench.config).clone();
-    config.programs.blender = "no-such-blender".into();
+    config.inventory.blenders.clear();
     bench.config = Arc::new(config);
     let work = bench.work(Body::Inspect(scene("plain.blend")), &[], 0, Vec::new());
     let failure = work.on(&mut sessions).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert!(failure.message.contains("not on this worker"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_scene_of_a_newer_blender_is_not_handed_to_an_older_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new.blend");
+    // Compressed, as artists' scenes are: an older Blender crashes over what it does not know.
+    let bytes = ruzstd::encoding::compress_to_vec(
+        &b"BLENDER17-01v0500and so on"[..],
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    std::fs::write(&path, &bytes).unwrap();
+    let (bench, mut sessions) = (Bench::new(), Sessions::default());
+    let file = FileRef {
+        path: path.to_str().unwrap().into(),
+        digest: blake3::hash(&bytes).to_hex().to_string(),
+        size_bytes: 0,
+    };
+    let work = bench.work_with(Body::Inspect(scene("new.blend")), &[], file);
+    let failure = work.on(&mut sessions).await.unwrap_err();
+    assert_eq!((failure.kind, sessions.ids().len()), (FailureKind::Unsupported, 0));
+    for part in
+        ["new.blend was saved by Blender 5.0", "this worker has 3.4", "pictor setup-blender"]
+    {
+        assert!(failure.message.contains(part), "{failure:?}");
+    }
 }

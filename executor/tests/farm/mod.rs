@@ -51,6 +51,7 @@ pub(crate) fn brief(body: Body, frames: u32) -> Brief {
         folder: String::new(),
         has_inputs: false,
         binds: Vec::new(),
+        blender: None,
     }
 }
 

@@ -63,6 +63,7 @@ pub(crate) fn brief(step: &str, body: Body, source: Option<&Path>, axes: Vec<Axi
         folder: String::new(),
         has_inputs: true,
         binds: Vec::new(),
+        blender: None,
     }
 }
 

@@ -156,6 +156,7 @@ pub(crate) fn assignment(id: u64, indices: impl IntoIterator<Item = u32>) -> ToW
         folder: String::new(),
         has_inputs: false,
         binds: Vec::new(),
+        blender: None,
     };
     let (key, brief) = (key(), Arc::new(brief));
     ToWorker::Assign(Assignment { key, id, brief, tasks: tries(indices) })

@@ -12,6 +12,7 @@ mod fleet;
 mod guard;
 mod health;
 mod hub;
+mod inventory;
 pub mod limits;
 mod log_place;
 mod logs;
@@ -39,6 +40,7 @@ pub use events::EventData;
 pub use first_token::{FirstTokenError, first_token};
 pub use fleet::{GpuLoad, MachineLoad};
 pub use health::Health;
+pub use inventory::{Blender, Gpu, Inventory};
 pub use limits::{Limits, Rate};
 pub use paging::Page;
 pub use problem::{Code, Mistake, Problem};
@@ -53,7 +55,7 @@ pub use transfers::{
     Input, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest, StepRef, TryRef,
 };
 pub use workers::{
-    Amqp, Enrol, Enrolled, Gpu, Heartbeat, Holding, Inventory, Orders, Service, Worker, WorkerPatch,
+    Amqp, Enrol, Enrolled, Heartbeat, Holding, Orders, Service, Worker, WorkerPatch,
 };
 
 use crate::role::Role;

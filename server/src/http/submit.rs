@@ -162,7 +162,7 @@ pub(super) async fn submit(
         request: submission.digest(&text),
     });
     let dry_run = submission.dry_run;
-    let job = compile(submission, text, assets).await?;
+    let job = compile(&api, submission, text, assets).await?;
     if dry_run {
         // Which unfolds every task to count it.
         let plan = Some(aside(move || summary(&job, missing)).await?);
@@ -313,16 +313,17 @@ fn not_stored(missing: &[String]) -> Problem {
 
 /// Compiles on a thread of its own: a job file may be long.
 async fn compile(
+    api: &Api,
     submission: Submission,
     text: String,
     assets: BTreeMap<String, FileRef>,
 ) -> Result<Job, Problem> {
     let name = submission.source_name.unwrap_or_else(|| "job".to_owned());
     let overrides: Vec<(String, String)> = submission.set.into_iter().collect();
-    let runtime = tokio::runtime::Handle::current();
+    let (runtime, artifacts) = (tokio::runtime::Handle::current(), api.artifacts.clone());
     let compiled = aside(move || {
         let source = Source { name, text: text.clone() };
-        let files = Files::Uploaded(&assets);
+        let files = Files::Uploaded(&assets, &artifacts);
         runtime
             .block_on(compile_job(source, &overrides, files))
             .map_err(|error| refused(&text, error))

@@ -5,6 +5,7 @@ use super::auth::{Caller, Purpose, TokenRole, mint};
 use super::extract::{Json, Path, Query};
 use super::fleet::{Beat, GpuLoad, MachineLoad};
 use super::guard::Target;
+use super::inventory::Inventory;
 use super::paging::{Page, Paging};
 use super::problem::{Code, Problem};
 use axum::Extension;
@@ -17,93 +18,12 @@ use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// The longest name of a worker.
 const NAME_BYTES_MAX: usize = 64;
-
-/// One GPU.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Gpu {
-    /// The product name.
-    pub name: String,
-    /// The vendor's unique id.
-    pub uuid: String,
-    /// Its memory.
-    pub vram_bytes: u64,
-    /// The driver's version.
-    pub driver: String,
-}
-
-/// What a machine has.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Inventory {
-    /// The machine's name.
-    pub name: String,
-    /// Logical processors.
-    pub cpus: u32,
-    /// Main memory.
-    pub memory_bytes: u64,
-    /// Free disk space where the worker keeps its data.
-    pub disk_bytes: u64,
-    /// GPUs, in the order of the slots that own them.
-    pub gpus: Vec<Gpu>,
-    /// Programs found: name to version.
-    pub software: BTreeMap<String, String>,
-    /// Words that its operator gave to the machine. One that is there twice counts once.
-    #[schema(value_type = Vec<String>)]
-    pub labels: BTreeSet<String>,
-    /// Networks that it holds, by name. One that is there twice counts once.
-    #[serde(default)]
-    #[schema(value_type = Vec<String>)]
-    pub models: BTreeSet<String>,
-    /// Tasks that it does at a time.
-    pub slots: u32,
-    /// Whether it runs `command` steps.
-    pub allows_commands: bool,
-}
-
-impl From<worker::Inventory> for Inventory {
-    fn from(has: worker::Inventory) -> Self {
-        let gpu =
-            |worker::Gpu { name, uuid, vram_bytes, driver }| Gpu { name, uuid, vram_bytes, driver };
-        Self {
-            name: has.name,
-            cpus: has.cpus,
-            memory_bytes: has.memory_bytes,
-            disk_bytes: has.disk_bytes,
-            gpus: has.gpus.into_iter().map(gpu).collect(),
-            software: has.software,
-            labels: has.labels,
-            models: has.models,
-            slots: has.slots,
-            allows_commands: has.allows_commands,
-        }
-    }
-}
-
-impl From<Inventory> for worker::Inventory {
-    fn from(has: Inventory) -> Self {
-        let gpu =
-            |Gpu { name, uuid, vram_bytes, driver }| worker::Gpu { name, uuid, vram_bytes, driver };
-        Self {
-            name: has.name,
-            cpus: has.cpus,
-            memory_bytes: has.memory_bytes,
-            disk_bytes: has.disk_bytes,
-            gpus: has.gpus.into_iter().map(gpu).collect(),
-            software: has.software,
-            labels: has.labels,
-            models: has.models,
-            slots: has.slots,
-            allows_commands: has.allows_commands,
-        }
-    }
-}
 
 /// Whether a worker is in service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -264,7 +264,7 @@ impl Schedules {
         let name = if job.source_name.is_empty() { "job" } else { &job.source_name };
         let source = Source { name: name.to_owned(), text: job.text.clone() };
         let set: Vec<(String, String)> = job.set.clone().into_iter().collect();
-        Ok(compile_job(source, &set, Files::Uploaded(&files)).await?)
+        Ok(compile_job(source, &set, Files::Uploaded(&files, &self.artifacts)).await?)
     }
 
     fn view(&self, schedule: Schedule, last: Option<FireView>) -> ScheduleView {

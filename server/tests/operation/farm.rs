@@ -168,7 +168,8 @@ impl Base {
     /// Submits a job and hands it to the owner.
     pub(crate) async fn submit(&self, owner: &OwnerHandle, id: &str, job: &str) -> RunId {
         let source = pictor_tasks::job::Source { name: "job.yaml".into(), text: job.into() };
-        let files = pictor_server::Files::Uploaded(&std::collections::BTreeMap::new());
+        let none = std::collections::BTreeMap::new();
+        let files = pictor_server::Files::Uploaded(&none, &self.artifacts);
         let job = pictor_server::compile_job(source, &[], files).await.unwrap();
         let mut new = job.run_of("ada", Path::new(""), (now(), 1));
         new.id = RunId(id.into());

@@ -15,7 +15,7 @@ use crate::body::{
 };
 use crate::range::Ranges;
 use crate::units::{Grid, Millis, Resolution};
-use crate::worker::Requires;
+use crate::worker::{Device, Requires};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -349,6 +349,10 @@ pub struct RenderJob {
     /// Render even if textures, libraries or caches are missing.
     #[serde(default)]
     pub allow_missing: bool,
+    /// What renders: `any`, `gpu`, `cpu`. Otherwise a GPU where the machine has one, and the processors
+    /// where it has none: a GPU that Blender cannot use is then an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// Scene properties to change: data path to value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Property>")]

@@ -1,0 +1,128 @@
+//! Several Blenders on one machine: which one a scene goes to, and what is said where none fits.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stderr, reason = "what is left out is told")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Place, render_job};
+
+/// A Blender that `make blenders` installed. Nothing where there is none for this machine's Python.
+fn newer(version: &str) -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_BIN_EXE_pictor")).ancestors().nth(2).unwrap();
+    let program = target.join("blenders").join(version).join("blender");
+    if !program.exists() {
+        eprintln!("left out: there is no {}; `make blenders` installs it", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+/// The scene that a Blender begins with, saved by it.
+fn save(blender: &Path, to: &Path, compress: bool) {
+    let compress = if compress { "True" } else { "False" };
+    let script = format!(
+        "import bpy; bpy.ops.wm.save_as_mainfile(filepath={:?}, compress={compress})",
+        to.display()
+    );
+    let mut command = Command::new(blender);
+    command.args(["-b", "--factory-startup", "--python-exit-code", "1", "--python-expr", &script]);
+    let said = command.output().unwrap();
+    assert!(said.status.success() && to.exists(), "{}", String::from_utf8_lossy(&said.stdout));
+}
+
+/// A job that only looks at a scene.
+fn look(place: &Place, scene: &str) {
+    let text = format!("pictor: v1\nname: look\nsteps:\n  - {{ name: look, inspect: {{ scene: {scene} }} }}\n");
+    place.write("job.yaml", &text);
+}
+
+#[test]
+fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
+    let Some(new) = newer("5.0.1") else { return };
+    let place = Place::new();
+    save(Path::new("blender"), &place.path("old.blend"), true);
+    save(&new, &place.path("new.blend"), true);
+    save(&new, &place.path("plain.blend"), false);
+    let new = new.to_str().unwrap();
+    let both = ["--blender", new, "--blender", "blender"];
+    for (scene, loaded) in
+        [("old.blend", "Blender 3."), ("new.blend", "Blender 5.0.1 "), ("plain.blend", "Blender 5.0.1 ")]
+    {
+        look(&place, scene);
+        let said = place.run(&both);
+        said.expect(0, &["1 tasks succeeded"]);
+        let log = place.ok(&["logs", &said.run_id(), "look"]).out;
+        assert!(log.contains(&format!("pictor: {loaded}")), "{scene}: {log}");
+        // The other one alone cannot, and nobody even starts it.
+        if scene != "old.blend" {
+            let said = place.run(&["--blender", "blender"]);
+            said.expect(1, &["does not have blender >=5.0, it has 3.", "pictor setup-blender"]);
+        }
+    }
+    // The job has a word in it, too.
+    look(&place, "old.blend");
+    let job = std::fs::read_to_string(place.path("job.yaml")).unwrap();
+    place.write("job.yaml", &format!("{job}requires: {{ software: {{ blender: \">=5\" }} }}\n"));
+    let said = place.run(&both);
+    said.expect(0, &["1 tasks succeeded"]);
+    assert!(place.ok(&["logs", &said.run_id(), "look"]).out.contains("pictor: Blender 5.0.1 "));
+    // The doctor knows both, the oldest first.
+    let machine = &place.json(&[&["doctor"], &both[..]].concat())["machine"];
+    let blenders = machine["blenders"].as_array().unwrap();
+    assert!(blenders.len() == 2 && blenders[0]["version"].as_str().unwrap().starts_with("3."));
+    assert_eq!(blenders[1]["path"], new);
+    assert_eq!(machine["software"]["blender"], blenders[0]["version"]);
+}
+
+#[test]
+fn a_plan_says_which_blender_its_scenes_need() {
+    let place = Place::new();
+    place.write("new.blend", "BLENDER17-01v0503 and what only such a Blender can read");
+    look(&place, "new.blend");
+    let plan = place.json(&["plan", "job.yaml"]);
+    assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], ">=5.3");
+    let said = place.run(&[]);
+    said.expect(1, &["look: ", "does not have blender >=5.3, it has ", "--blender PATH"]);
+    // What cannot be told is left to Blender.
+    place.write("new.blend", "no scene");
+    let plan = place.json(&["plan", "job.yaml"]);
+    assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], "*");
+}
+
+#[test]
+fn a_blender_that_is_named_and_not_there_is_told_before_anything_is_done() {
+    let place = Place::new();
+    place.write("job.yaml", &render_job("plain.blend", ""));
+    place.run(&["--blender", "/nowhere/blender"]).expect(1, &["there is no Blender at /nowhere"]);
+    place.write("config/pictor/config.toml", "[blender]\npaths = [\"/nowhere/blender\"]\n");
+    place.pictor(&["doctor"]).expect(0, &["python3"]);
+    place.run(&[]).expect(1, &["does not have blender", "install blender"]);
+    place.pictor(&["setup-blender", "2.79"]).expect(2, &["4.2.23, 4.5.15, 5.0.1"]);
+}
+
+#[test]
+fn a_job_that_wants_a_gpu_is_not_rendered_without_one() {
+    let place = Place::new();
+    let machine = place.json(&["doctor"])["machine"].clone();
+    assert!(machine["blenders"][0]["devices"].as_array().unwrap().contains(&"CPU".into()));
+    if machine["gpus"].as_array().is_some_and(|gpus| !gpus.is_empty()) {
+        eprintln!("left out: this machine has a GPU");
+        return;
+    }
+    place.write("job.yaml", &render_job("plain.blend", "  device: gpu\n"));
+    place.run(&[]).expect(1, &["does not have a GPU"]);
+    place.write("job.yaml", &render_job("plain.blend", "  device: any\n"));
+    place.run(&[]).expect(0, &["succeeded"]);
+}
+
+#[test]
+fn the_data_folder_may_have_any_name() {
+    let place = Place::new();
+    let data = place.path("{frame} %04d #1");
+    place.write("job.yaml", &render_job("plain.blend", ""));
+    place.run(&["--data", data.to_str().unwrap()]).expect(0, &["succeeded"]);
+    assert!(place.path("out/frames/0001.exr").exists());
+}
