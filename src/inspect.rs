@@ -403,7 +403,9 @@ pub(crate) fn tell_failures(run: &Run) {
 /// What workers said at the end of a run: the first few sentences.
 pub(crate) fn tell_notes(id: &RunId, notes: &Notes) {
     const FEW: usize = 10;
-    lines_of(notes, FEW).iter().for_each(|line| say(line));
+    for line in lines_of(notes, FEW) {
+        say(&line);
+    }
     if notes.notes.len() > FEW {
         say(&format!("    pictor show {id}"));
     }
@@ -414,7 +416,7 @@ fn lines_of(notes: &Notes, few: usize) -> Vec<String> {
     let Notes { notes, notes_left_out } = notes;
     let line = |Note { text, tasks, example }: &Note| match tasks {
         0 | 1 => format!("  {} ({example})", plain(text)),
-        more => format!("  {} ({example} and {} more tasks)", plain(text), more - 1),
+        tasks => format!("  {} ({tasks} tasks, such as {example})", plain(text)),
     };
     let title = (!notes.is_empty()).then(|| "notes:".to_owned());
     let mut lines: Vec<String> =

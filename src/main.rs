@@ -181,7 +181,7 @@ enum Command {
         #[command(flatten)]
         blender: BlenderArgs,
     },
-    /// Installs a Blender that can use GPUs: the module bpy of PyPI, about 350 MB to fetch.
+    /// Installs a Blender that can use GPUs: the module `bpy` of `PyPI`, about 350 MB to fetch.
     SetupBlender(SetupArgs),
 }
 

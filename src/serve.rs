@@ -213,6 +213,9 @@ async fn alone(
     let (models, cache) = (crate::models::folder(data), crate::cache());
     let folders = (models.as_path(), cache.as_deref());
     let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, folders).await;
+    for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
+        tracing::warn!("{note}");
+    }
     inventory.slots = args.slots.unwrap_or(inventory.slots);
     inventory.allows_commands = args.allow_commands;
     let here =

@@ -162,6 +162,9 @@ async fn machine(
     let mut inventory: Inventory =
         pictor_executor::inventory::find(data, &programs, &wanted, (&models, cache.as_deref()))
             .await;
+    for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
+        crate::terminal::explain(&format!("note: {note}"));
+    }
     // The job and the machine are the same person's.
     inventory.allows_commands = true;
     inventory.slots = machine.slots.unwrap_or(inventory.slots);

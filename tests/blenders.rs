@@ -35,7 +35,9 @@ fn save(blender: &Path, to: &Path, compress: bool) {
 
 /// A job that only looks at a scene.
 fn look(place: &Place, scene: &str) {
-    let text = format!("pictor: v1\nname: look\nsteps:\n  - {{ name: look, inspect: {{ scene: {scene} }} }}\n");
+    let text = format!(
+        "pictor: v1\nname: look\nsteps:\n  - {{ name: look, inspect: {{ scene: {scene} }} }}\n"
+    );
     place.write("job.yaml", &text);
 }
 
@@ -48,9 +50,11 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
     save(&new, &place.path("plain.blend"), false);
     let new = new.to_str().unwrap();
     let both = ["--blender", new, "--blender", "blender"];
-    for (scene, loaded) in
-        [("old.blend", "Blender 3."), ("new.blend", "Blender 5.0.1 "), ("plain.blend", "Blender 5.0.1 ")]
-    {
+    for (scene, loaded) in [
+        ("old.blend", "Blender 3."),
+        ("new.blend", "Blender 5.0.1 "),
+        ("plain.blend", "Blender 5.0.1 "),
+    ] {
         look(&place, scene);
         let said = place.run(&both);
         said.expect(0, &["1 tasks succeeded"]);

@@ -154,6 +154,53 @@ fn whoever_stops_waiting_does_not_stop_the_run() {
     farm.pictor(&["submit", "bad.yaml", "--wait"]).expect(1, &["failed", "1 failed"]);
 }
 
+/// A job whose four tasks say the same, and one of them something that would clear a terminal.
+const TALKING: &str = r#"pictor: v1
+name: talk
+dims: { i: { count: 4 } }
+steps:
+- name: talk
+  over: [i]
+  command:
+    run:
+    - sh
+    - -c
+    - 'echo "pictor: note no paper"; if [ "$0" = 2 ]; then printf "pictor: note \033[2Jred\n"; fi'
+    - "{i}"
+"#;
+
+#[test]
+fn what_workers_say_is_told_once_here_and_through_a_server() {
+    let farm = Farm::start();
+    farm.place.write("job.yaml", TALKING);
+    let told = ["notes:\n  no paper (4 tasks, such as talk[i=0])", "  \\u{1b}[2Jred (talk[i=2])"];
+    let there = farm.pictor(&["submit", "job.yaml", "--wait"]);
+    let run = there.out.split(':').next().unwrap().to_owned();
+    let here = farm.place.run(&[]);
+    for said in [&there, &here, &farm.ok(&["show", &run]), &farm.place.ok(&["show", "talk"])] {
+        said.expect(0, &told);
+        assert!(!said.out.contains('\u{1b}'), "{said}");
+    }
+    farm.ok(&["logs", &run, "talk[i=2]"]).expect(0, &["note: no paper", "note: \\u{1b}[2Jred"]);
+    let notes = serde_json::json!([
+        { "text": "no paper", "tasks": 4, "example": "talk[i=0]" },
+        { "text": "\u{1b}[2Jred", "tasks": 1, "example": "talk[i=2]" },
+    ]);
+    let end =
+        |said: Said| -> Json { serde_json::from_str(said.out.lines().last().unwrap()).unwrap() };
+    for said in [
+        farm.json(&["show", &run]),
+        farm.place.json(&["show", "talk"]),
+        end(farm.ok(&["submit", "job.yaml", "--wait", "--json"])),
+        end(farm.place.run(&["--json"])),
+    ] {
+        let mut told = said["notes"].as_array().unwrap().clone();
+        // Tasks end in any order.
+        told.sort_by_key(|note| std::cmp::Reverse(note["tasks"].as_u64()));
+        assert_eq!((&Json::from(told), &said["notes_left_out"]), (&notes, &0.into()), "{said}");
+    }
+}
+
 /// A scene in `shots/` with a texture beside it, one elsewhere and a library that has one itself.
 const SCENE: &str = r#"
 import bpy, os, sys

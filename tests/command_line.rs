@@ -283,3 +283,86 @@ fn an_ordinary_user_can_run_jobs() {
     command.args(["run", "job.yaml", "--data", "data", "--out", "out"]);
     Running::start(command.current_dir(place.path(""))).finish().expect(0, &["succeeded"]);
 }
+
+/// The width of the terminal of these tests.
+const COLUMNS: usize = 100;
+
+/// What stands on a terminal after all this was written to it. Lines that are full go on in the next.
+fn screen(written: &str) -> Vec<String> {
+    let (mut rows, mut row, mut column) = (vec![Vec::new()], 0_usize, 0_usize);
+    let mut rest = written.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => (row, column) = (row + 1, 0),
+            '\u{1b}' => {
+                let (mut count, mut end) = (String::new(), ' ');
+                while !end.is_ascii_alphabetic() {
+                    count.extend(Some(end).filter(char::is_ascii_digit));
+                    end = rest.next().expect("a whole sequence");
+                }
+                match end {
+                    'A' => row -= count.parse().unwrap_or(1).min(row),
+                    'B' => row += count.parse().unwrap_or(1),
+                    'K' if count == "2" => rows[row].clear(),
+                    'K' => rows[row].truncate(column),
+                    'J' => rows.truncate(row + 1),
+                    // Colours, and whether the cursor is seen.
+                    _ => {}
+                }
+            }
+            c => {
+                if column == COLUMNS {
+                    (row, column) = (row + 1, 0);
+                    rows.resize(rows.len().max(row + 1), Vec::new());
+                }
+                let width = rows[row].len().max(column + 1);
+                rows[row].resize(width, ' ');
+                rows[row][column] = c;
+                column += 1;
+            }
+        }
+        let height = rows.len().max(row + 1);
+        rows.resize(height, Vec::new());
+    }
+    rows.into_iter().map(|row| row.into_iter().collect::<String>().trim_end().to_owned()).collect()
+}
+
+/// `script` gives the command a terminal of its own.
+#[test]
+fn on_a_terminal_every_step_has_one_bar_that_stays() {
+    let place = Place::new();
+    let steps = "steps:\n- { name: one, over: [i], noop: { duration: 60ms } }\n\
+                 - { name: two, over: [i], needs: [one], noop: {} }\n\
+                 - { name: three, needs: [two], noop: {} }\n";
+    place.write(
+        "job.yaml",
+        &format!("pictor: v1\nname: bars\ndims: {{ i: {{ count: 5 }} }}\n{steps}"),
+    );
+    let line = format!(
+        "stty cols {COLUMNS} rows 40; exec '{}' run job.yaml --out out --slots 1",
+        env!("CARGO_BIN_EXE_pictor")
+    );
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(place.path(""));
+    for (name, value) in place.command(&[]).get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    script.env("TERM", "xterm");
+    let said = Running::start(&mut script).finish();
+    let screen = screen(&said.out);
+    let bars: Vec<String> = screen.iter().filter(|line| line.contains('█')).cloned().collect();
+    let told: Vec<(&str, &str)> = bars
+        .iter()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next().unwrap(), words.find(|word| word.contains('/')).unwrap())
+        })
+        .collect();
+    assert_eq!(told, [("one", "5/5"), ("two", "5/5"), ("three", "1/1")], "{screen:#?}");
+    let end = screen.iter().position(|line| line.contains("11 tasks succeeded")).unwrap();
+    assert_eq!(screen[end - 3..end], bars[..], "nothing is left between: {screen:#?}");
+}

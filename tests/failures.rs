@@ -79,8 +79,9 @@ fn missing_files_are_accepted_if_the_job_says_so_and_told_in_a_note() {
         let place = Place::new();
         place.write("job.yaml", &render_job(scene, "  allow_missing: true\n"));
         let said = place.run(&[]);
-        said.expect(0, &["2 files in"]);
-        place.ok(&["show", &said.run_id()]).expect(0, &["notes:", "files that are not here", name]);
+        let told = ["notes:", "files that are not here", name, "(2 tasks, such as inspect)"];
+        said.expect(0, &["2 files in"]).expect(0, &told);
+        place.ok(&["show", &said.run_id()]).expect(0, &told);
     }
 }
 
@@ -89,8 +90,8 @@ fn scripts_in_a_scene_do_not_run_and_the_user_is_told() {
     let place = Place::new();
     place.write("job.yaml", &render_job("scripts.blend", ""));
     let said = place.run(&[]);
-    said.expect(0, &["2 files in"]);
     let told = &["notes:", "Python inside the scene does not run", "run.py", "driver of 'Cube'"];
+    said.expect(0, &["2 files in"]).expect(0, told);
     place.ok(&["show", &said.run_id()]).expect(0, told);
     for trace in ["ran", "drove"] {
         assert!(!scenes().join(trace).exists(), "the scene's Python ran");

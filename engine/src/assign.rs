@@ -389,9 +389,7 @@ impl Worker {
 
 /// Whether the step would render on GPUs that are there for nothing.
 fn lacks_gpu_blender(step: &Step, has: &Inventory) -> bool {
-    let (Body::Inspect(scene) | Body::Blender(Render { scene, .. })) = &step.body else {
-        return false;
-    };
+    let Body::Blender(Render { scene, .. }) = &step.body else { return false };
     let version = step.requires.software.get(BLENDER).map_or("*", String::as_str);
     matches!(scene.device, None | Some(Device::Gpu)) && has.lacks_gpu_blender(version)
 }

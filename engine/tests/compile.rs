@@ -309,6 +309,28 @@ steps:
 }
 
 #[test]
+fn folders_of_outputs_are_delivered_whole_and_frames_must_not_share_what_has_no_number() {
+    let job = |deliver: &str| {
+        format!(
+            "
+dims: {{ frame: 1-3, look: {{ values: [a, b] }} }}
+steps:
+  - {{ name: inspect, inspect: {{ scene: a.blend }}, deliver: {{ scene: scene.json }} }}
+  - name: draw
+    over: [frame, look]
+    needs: [inspect]
+    blender: {{ scene: {{ scene: a.blend }} }}
+    deliver: {deliver}
+"
+        )
+    };
+    let fits = "{ image: '{look}/{frame}.exr', files: 'nodes/{look}', passes: 'p/{look}/{frame}' }";
+    assert_eq!(compiled(&job(fits)).unwrap().steps[1].deliver.len(), 3);
+    let clash = problems(&job("{ files: nodes, passes: '{look}', depth: '{look}/{frame}' }"));
+    insta::assert_snapshot!(clash);
+}
+
+#[test]
 fn a_macro_and_the_job_s_own_parts_may_clash() {
     insta::assert_snapshot!(problems(
         "

@@ -5,9 +5,11 @@ use crate::process::{program_failure, run as run_program};
 use crate::task::{TaskContext, failure, lock};
 use pictor_tasks::body::{Body, Command};
 use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Products};
+use pictor_tasks::output::in_folder;
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
@@ -133,36 +135,51 @@ fn checked_output(ctx: &TaskContext, name: &str, file: &str) -> Result<PathBuf, 
 }
 
 /// The folder with links to all inputs from a step. Their names start with a number that sorts them in
-/// index order. It is empty where the step left nothing, or where the need points beyond the end: the
+/// index order. Outputs of folders are in folders there, for each task one. It is empty where the step left nothing, or where the need points beyond the end: the
 /// first frame of a simulation has none before it.
 pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathBuf, Failure> {
     let mut inputs: Vec<&Input> = ctx.inputs_of(step, None).collect();
     inputs.sort_by(|a, b| (a.index, &a.output.name).cmp(&(b.index, &b.output.name)));
+    let (inside, inputs): (Vec<&Input>, Vec<&Input>) =
+        inputs.into_iter().partition(|input| in_folder(&input.output.name).is_some());
     let names: BTreeSet<&str> = inputs.iter().map(|input| input.output.name.as_str()).collect();
     let (width, folder) = (inputs.len().to_string().len(), ctx.scratch.join("inputs").join(step));
     let unusable = |error: std::io::Error| {
         storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
     };
+    let link = |path: PathBuf, link: PathBuf| {
+        std::fs::create_dir_all(link.parent().unwrap_or(&folder))?;
+        std::os::unix::fs::symlink(path, link)
+            .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
+    };
     std::fs::create_dir_all(&folder).map_err(unusable)?;
     let paths = ctx.input_paths(&inputs).await?;
     for (number, (input, path)) in inputs.into_iter().zip(paths).enumerate() {
         let file = link_name(input, names.len() > 1);
-        let link = folder.join(format!("{number:0width$}-{file}"));
-        match std::os::unix::fs::symlink(path, link) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(unusable(error));
-            }
-            _ => {}
-        }
+        link(path, folder.join(format!("{number:0width$}-{file}"))).map_err(unusable)?;
+    }
+    let width = inside.last().map_or(0, |input| input.index.to_string().len());
+    let paths = ctx.input_paths(&inside).await?;
+    for (input, path) in inside.into_iter().zip(paths) {
+        // Neither leads out of the folder: the engine has checked the name.
+        let Some((kind, rest)) = in_folder(&input.output.name) else { continue };
+        let task = format!("{:0width$}-{}", input.index, plain_label(input));
+        link(path, folder.join(kind).join(task).join(rest)).map_err(unusable)?;
     }
     Ok(folder)
 }
 
-/// `frame=7,tile=3.exr`, or `frame=7,tile=3.depth.exr` if the step has several outputs.
-fn link_name(input: &Input, several: bool) -> String {
+/// `frame=7,tile=3`, as a name of files.
+fn plain_label(input: &Input) -> String {
     let label = if input.label.is_empty() { &input.step } else { &input.label };
     let mut name = label.replace(|c: char| c == '/' || c.is_control(), "_");
     name.truncate(name.floor_char_boundary(LABEL_BYTES_MAX));
+    name
+}
+
+/// `frame=7,tile=3.exr`, or `frame=7,tile=3.depth.exr` if the step has several outputs.
+fn link_name(input: &Input, several: bool) -> String {
+    let mut name = plain_label(input);
     if several {
         name = format!("{name}.{}", input.output.name);
     }

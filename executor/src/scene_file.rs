@@ -18,8 +18,9 @@ const BYTES_MAX: u64 = 8 << 20;
 /// Stores an inspection.
 pub(crate) async fn leave(ctx: &TaskContext, found: &Map<String, Json>) -> Result<Output, Failure> {
     let path = ctx.scratch.join("scene.json");
-    // The number of the question is the session's own affair.
-    let told: BTreeMap<&String, &Json> = found.iter().filter(|(name, _)| *name != "id").collect();
+    // How the answer was sent is the session's own affair.
+    let told: BTreeMap<&String, &Json> =
+        found.iter().filter(|(name, _)| !matches!(&***name, "id" | "ok")).collect();
     let text = serde_json::to_vec_pretty(&told)
         .map_err(|error| failure(FailureKind::BadOutput, format!("The inspection: {error}.")))?;
     tokio::fs::write(&path, text).await.map_err(|error| {

@@ -15,6 +15,7 @@ use pictor_tasks::body::Body;
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, Products, StepKey, Try,
 };
+use pictor_tasks::output::in_folder;
 use pictor_tasks::space::Value;
 use pictor_tasks::template::{Placeholder, Template, pad};
 use pictor_tasks::worker::Gpu;
@@ -253,7 +254,9 @@ impl TaskContext {
     }
 
     async fn only_input(&self, step: &str, output: Option<&str>) -> Result<PathBuf, Failure> {
-        let mut found = self.inputs_of(step, output);
+        // Files of folders are asked for by name.
+        let plain = |input: &&Input| output.is_some() || in_folder(&input.output.name).is_none();
+        let mut found = self.inputs_of(step, output).filter(plain);
         let what = output.map_or_else(|| step.to_owned(), |output| format!("{step}.{output}"));
         match (found.next(), found.count()) {
             (Some(input), 0) => self.input_path(input).await,

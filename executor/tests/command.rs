@@ -82,6 +82,33 @@ async fn inputs_are_found_by_name_and_in_index_order() {
 }
 
 #[tokio::test]
+async fn outputs_of_folders_lie_beside_the_others_in_folders_of_their_tasks() {
+    let mut farm = Farm::start();
+    let mut inputs = Vec::new();
+    for (index, name) in [(9, "image"), (10, "image"), (10, "files/a/0010.exr"), (9, "files/a.exr")]
+    {
+        let path = farm.folder.path().join(name.replace('/', "-"));
+        std::fs::write(&path, format!("{index} {name};")).unwrap();
+        inputs.push(farm.input(index, &format!("frame={index}"), name, &path));
+    }
+    farm.inputs = Some(inputs);
+    let script = "cd {inputs.before}; find . -type l | sort | xargs cat > {output.all}; find . -type l | sort >> {output.all}";
+    let mut all = command(&["sh", "-c", script], &[("all", "all.txt")]);
+    all.has_inputs = true;
+    let products = farm.products(all).await;
+    let all = std::fs::read_to_string(farm.artifact(&products.outputs[0])).unwrap();
+    let expected = "9 image;10 image;9 files/a.exr;10 files/a/0010.exr;./0-frame=9\n./1-frame=10\n\
+                    ./files/09-frame=9/a.exr\n./files/10-frame=10/a/0010.exr\n";
+    assert_eq!(all, expected);
+    // One picture is one file, whatever lies beside it.
+    let mut one = command(&["cp", "{input.before}", "{output.all}"], &[("all", "all.txt")]);
+    one.has_inputs = true;
+    farm.inputs = farm.inputs.take().map(|all| all.into_iter().filter(|i| i.index == 9).collect());
+    let products = farm.products(one).await;
+    assert_eq!(std::fs::read(farm.artifact(&products.outputs[0])).unwrap(), b"9 image;");
+}
+
+#[tokio::test]
 async fn a_failing_program_is_quoted() {
     let mut farm = Farm::start();
     let failure = farm.failure(shell("echo out; echo the reason >&2; exit 3")).await;

@@ -69,6 +69,42 @@ async fn pictures_become_a_video_with_even_sizes() {
     }
 }
 
+/// What `inspect` would have left of a scene.
+fn inspection(farm: &Farm, fps: u32, base: f32) -> Input {
+    let path = farm.folder.path().join("scene.json");
+    let text = format!("{{\"fps\": {fps}, \"fps_base\": {}, \"width\": 65}}", f64::from(base));
+    std::fs::write(&path, text).unwrap();
+    farm.input(fps, "", "scene", &path)
+}
+
+#[tokio::test]
+async fn a_video_without_a_rate_has_exactly_that_of_the_inspected_scene() {
+    let mut farm = Farm::start();
+    let pictures = pictures(&farm);
+    let mut brief = encode("a.mp4", None);
+    let Body::Encode(body) = &mut brief.body else { unreachable!() };
+    body.fps = None;
+    for (fps, base, expected) in [(30, 1.001, "30000/1001"), (24, 1.0, "24/1"), (25, 2.0, "25/2")] {
+        farm.inputs = Some([&pictures[..], &[inspection(&farm, fps, base)]].concat());
+        let products = farm.products(brief.clone()).await;
+        let said = probe(&farm.artifact(&products.outputs[0]));
+        assert_eq!(said, format!("h264,66,48,yuv420p,bt709,{expected},5"));
+        assert_eq!(products.notes, [] as [&str; 0]);
+    }
+    let two = [inspection(&farm, 24, 1.0), inspection(&farm, 25, 1.0)];
+    farm.inputs = Some([&pictures[..], &two].concat());
+    let failure = farm.failure(brief.clone()).await;
+    assert!(failure.message.contains("different frame rates, 24 and 25"), "{failure:?}");
+    farm.inputs = Some([&pictures[..], &[inspection(&farm, 24, 0.001)]].concat());
+    let failure = farm.failure(brief.clone()).await;
+    assert!(failure.message.contains("at most 1000"), "{failure:?}");
+    // Without an inspection it is said what was taken.
+    farm.inputs = Some(pictures);
+    let products = farm.products(brief).await;
+    assert!(probe(&farm.artifact(&products.outputs[0])).contains(",24/1,"));
+    assert!(products.notes[0].contains("24 frames a second"), "{:?}", products.notes);
+}
+
 #[tokio::test]
 async fn broken_and_missing_pictures_are_named() {
     let mut farm = Farm::start();

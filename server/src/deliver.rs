@@ -1,6 +1,9 @@
 //! Delivery: results of a run are copied to where people look for them. It can be repeated: a file that
 //! is there with the right content is left alone, so whatever was missed is caught up with later.
 
+#[cfg(test)]
+mod tests;
+
 use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
 use pictor_storage::Artifacts;

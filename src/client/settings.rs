@@ -26,7 +26,7 @@ pub(crate) struct ServerArgs {
 /// The configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct Configuration {
     server: Option<String>,
     token_file: Option<PathBuf>,
     #[serde(default)]
@@ -53,7 +53,7 @@ impl ServerArgs {
     pub(crate) fn target(&self, local: bool) -> anyhow::Result<Option<Target>> {
         let said = self.server.is_some() || local;
         let path = config_path().filter(|_| !said || self.token.is_none());
-        let file = path.map_or_else(|| Ok(File::default()), |path| read(&path))?;
+        let file = path.map_or_else(|| Ok(Configuration::default()), |path| read(&path))?;
         let named = self.server.clone().or(file.server.clone().filter(|_| !local));
         let Some(server) = named.filter(|server| !server.is_empty()) else { return Ok(None) };
         let url = address(&server)?;
@@ -94,12 +94,14 @@ fn token_in(path: &Path) -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn read(path: &Path) -> anyhow::Result<File> {
+fn read(path: &Path) -> anyhow::Result<Configuration> {
     let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Configuration::default());
+        }
         text => text.with_context(|| format!("read {}", path.display()))?,
     };
-    let mut file: File =
+    let mut file: Configuration =
         toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     let beside = path.parent().unwrap_or(path);
     file.token_file = file.token_file.map(|file| beside.join(file));

@@ -1,6 +1,7 @@
 //! `make gpu-check`: what a machine's GPU does for pictor. What it has, the turntable with every way to
 //! compute against the processors, a job of pictor's, an upscale, and what the GPU did meanwhile. It writes
 //! to a temporary folder and changes nothing on the machine.
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use pictor_benches::say;
 use pictor_executor::inventory::{GpuLoad, Telemetry};
@@ -63,7 +64,9 @@ fn main() {
         [] => say("Nothing is missing."),
         missing => {
             say("Missing:");
-            missing.iter().for_each(|what| say(&format!("- {what}")));
+            for what in missing {
+                say(&format!("- {what}"));
+            }
         }
     }
 }
@@ -73,7 +76,8 @@ fn check(root: &Path, pictor: &Path, folder: &Path) -> Vec<String> {
     let mut missing = Vec::new();
     say("## The machine\n");
     say(&text_of(Command::new(pictor).arg("doctor")));
-    let machine = serde_json::from_str::<Json>(&text_of(Command::new(pictor).args(["doctor", "--json"])));
+    let machine =
+        serde_json::from_str::<Json>(&text_of(Command::new(pictor).args(["doctor", "--json"])));
     let machine = machine.map(|said| said["machine"].clone()).unwrap_or_default();
     if machine["gpus"].as_array().is_none_or(Vec::is_empty) {
         missing.push("an NVIDIA GPU: NVML, which belongs to the driver, tells of none".into());
@@ -102,7 +106,9 @@ fn check(root: &Path, pictor: &Path, folder: &Path) -> Vec<String> {
         .into_iter()
         .map(|way| (way, render(Path::new(&program), &scene, (way, TURNTABLE), folder)))
         .collect();
-    table(&rendered, TURNTABLE).iter().for_each(|line| say(line));
+    for line in table(&rendered, TURNTABLE) {
+        say(&line);
+    }
     for (way, rendered) in &rendered {
         missing.extend(rendered.problem.iter().map(|problem| format!("{way}: {problem}")));
     }
@@ -123,7 +129,9 @@ fn check(root: &Path, pictor: &Path, folder: &Path) -> Vec<String> {
     if seen.is_empty() {
         say("no GPU was seen");
     }
-    seen.iter().for_each(|line| say(line));
+    for line in &seen {
+        say(line);
+    }
     missing
 }
 
@@ -172,7 +180,8 @@ fn render(blender: &Path, scene: &Path, (way, size): (&str, Size), folder: &Path
 /// The lines of a table: each way's times, and its pictures against those of the processors.
 fn table(rendered: &[(&str, Rendered)], size: Size) -> Vec<String> {
     let mut lines = vec![
-        "| | tile cold | tile warm | frame | seconds | Q against CPU | largest difference |".to_owned(),
+        "| | tile cold | tile warm | frame | seconds | Q against CPU | largest difference |"
+            .to_owned(),
         "|---|---|---|---|---|---|---|".to_owned(),
     ];
     let processors = rendered.iter().find(|(way, _)| *way == "CPU").map(|(_, rendered)| rendered);
@@ -206,9 +215,8 @@ fn compare(x: &Path, same: &Path, other: &Path) -> Option<Difference> {
         return None;
     }
     let l = |value: f32| f64::from(value.clamp(0.0, BRIGHTEST)).ln_1p();
-    let apart = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(a, b)| (l(*a) - l(*b)).abs()).sum()
-    };
+    let apart =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| (l(*a) - l(*b)).abs()).sum() };
     let largest = x.iter().zip(&same).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     Some(Difference { q: apart(&x, &same) / apart(&same, &other).max(f64::MIN_POSITIVE), largest })
 }
@@ -279,7 +287,7 @@ impl Watch {
                 load.uuid,
                 load.utilisation_percent.unwrap_or_default(),
                 load.memory_used_bytes.unwrap_or_default() >> 20,
-                load.power_watts.map_or(0, |watts| watts.round() as i64),
+                load.power_watts.map_or_else(|| "?".into(), |watts| format!("{watts:.0}")),
                 load.temperature_celsius.unwrap_or_default()
             )
         };
@@ -324,15 +332,21 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("pictor-gpu-test-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let scene = folder.join("scene.blend");
-        let save = format!("import bpy; bpy.ops.wm.save_as_mainfile(filepath={:?})", scene.display());
-        text_of(Command::new("blender").args(["-b", "--factory-startup", "--python-expr", &save]));
+        let python =
+            format!("import bpy; bpy.ops.wm.save_as_mainfile(filepath={:?})", scene.display());
+        text_of(Command::new("blender").args([
+            "-b",
+            "--factory-startup",
+            "--python-expr",
+            &python,
+        ]));
         let size = Size { frames: &[1, 2], width: 32, height: 16, samples: 2 };
         let cpu = render(Path::new("blender"), &scene, ("CPU", size), &folder);
         assert_eq!(cpu.problem, None);
         assert!(cpu.frames.len() == 4 && cpu.cold > 0.0 && cpu.warm > 0.0, "{cpu:?}");
-        let (same, other) = (&cpu.frames[&(1, 7)].1, &cpu.frames[&(1, 8)].1);
-        assert_eq!(compare(same, same, other), Some(Difference { q: 0.0, largest: 0.0 }));
-        let found = compare(other, same, other).unwrap();
+        let (same, noise) = (&cpu.frames[&(1, 7)].1, &cpu.frames[&(1, 8)].1);
+        assert_eq!(compare(same, same, noise), Some(Difference { q: 0.0, largest: 0.0 }));
+        let found = compare(noise, same, noise).unwrap();
         assert!((found.q - 1.0).abs() < 1e-9 && found.largest > 0.0, "another seed: {found:?}");
         // No machine of ours has this way.
         let none = render(Path::new("blender"), &scene, ("OPTIX", size), &folder);
@@ -345,11 +359,16 @@ mod tests {
 
     #[test]
     fn the_newest_blender_that_uses_a_gpu_is_taken() {
-        let one = |version: &str, devices: &[&str]| json!({ "version": version, "devices": devices });
-        let blenders = [one("3.4.1", &["CPU"]), one("4.5.15", &["CPU", "CUDA"]), one("5.0.1", &["CPU"])];
+        let one =
+            |version: &str, devices: &[&str]| json!({ "version": version, "devices": devices });
+        let blenders =
+            [one("3.4.1", &["CPU"]), one("4.5.15", &["CPU", "CUDA"]), one("5.0.1", &["CPU"])];
         let machine = json!({ "blenders": blenders });
         assert_eq!(chosen(&machine).unwrap()["version"], "4.5.15");
-        assert_eq!(chosen(&json!({ "blenders": [blenders[0], blenders[2]] })).unwrap()["version"], "5.0.1");
+        assert_eq!(
+            chosen(&json!({ "blenders": [blenders[0], blenders[2]] })).unwrap()["version"],
+            "5.0.1"
+        );
         assert_eq!(chosen(&json!({})), None);
     }
 
@@ -362,7 +381,9 @@ mod tests {
             ..GpuLoad::default()
         };
         let mut seen = BTreeMap::new();
-        [load(20, Some(90.0)), load(97, None), load(3, Some(310.5))].map(|l| most(&mut seen, l));
+        for load in [load(20, Some(90.0)), load(97, None), load(3, Some(310.5))] {
+            most(&mut seen, load);
+        }
         let kept = &seen["GPU-1"];
         assert_eq!((kept.utilisation_percent, kept.power_watts), (Some(97), Some(310.5)));
     }

@@ -3,6 +3,8 @@
 use super::bench::{Bench, machine, success, with_gpu};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
 use pictor_tasks::message::{FailureKind, FileRef, RunId, WorkerId};
+use pictor_tasks::worker::{Blender, Inventory};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const MANY: &str = "
@@ -31,8 +33,7 @@ fn short_tasks_are_queued_one_message_ahead() {
     bench.turn();
     assert_eq!(bench.held().len(), 1);
     bench.succeed("a[frame=1]");
-    let messages: std::collections::BTreeSet<u64> =
-        bench.given.iter().map(|given| given.assignment.id).collect();
+    let messages: BTreeSet<u64> = bench.given.iter().map(|given| given.assignment.id).collect();
     assert_eq!(messages.len(), 2);
 }
 
@@ -227,9 +228,9 @@ fn assert_each_has_its_own(fx: &Effects) {
 }
 
 /// A machine with these networks.
-fn with_models(slots: u32, models: &[&str]) -> pictor_tasks::worker::Inventory {
+fn with_models(slots: u32, models: &[&str]) -> Inventory {
     let models = models.iter().map(|name| (*name).to_owned()).collect();
-    pictor_tasks::worker::Inventory { models, ..machine(slots) }
+    Inventory { models, ..machine(slots) }
 }
 
 const TILES: &str = "
@@ -302,4 +303,48 @@ fn a_worker_out_of_service_gets_nothing_new_and_keeps_what_it_has() {
     bench.engine.set_accepts(WorkerId(1), true);
     bench.turn();
     assert_eq!(bench.given.len(), 2);
+}
+
+/// A worker with a GPU and a Blender of this version, which renders on it or not.
+fn with_blender(version: &str, uses_gpu: bool) -> Inventory {
+    let ways: BTreeSet<String> = uses_gpu.then(|| "CUDA".to_owned()).into_iter().collect();
+    let devices = ["CPU".to_owned()].into_iter().chain(ways.clone()).collect();
+    let gpus = [("u".to_owned(), ways)].into();
+    let version = version.to_owned();
+    Inventory {
+        blenders: vec![Blender { version, devices, gpus, ..Blender::default() }],
+        ..with_gpu(4, 8)
+    }
+}
+
+#[test]
+fn a_render_goes_to_a_worker_whose_blender_can_use_its_gpu_unless_the_job_says_otherwise() {
+    let steps = |device: &str| {
+        let scene = format!("scene: {{ scene: a.blend{device} }}");
+        format!(
+            "steps:\n  - {{ name: look, inspect: {{ scene: a.blend }} }}\n  - {{ name: a, blender: {{ {scene} }} }}\n"
+        )
+    };
+    let mut bench = Bench::without_workers(&steps(""), Config::default());
+    bench.join(1, with_blender("3.4.1", false));
+    bench.turn();
+    assert_eq!(bench.held(), ["look"], "any Blender looks at a scene");
+    assert_eq!(bench.reason("a"), "no worker has a Blender that can use its GPU");
+    bench.join(2, with_blender("5.0.1", true));
+    bench.turn();
+    assert_eq!(workers_of(&bench), [1, 2]);
+    for (device, goes) in
+        [(", device: any", true), (", device: cpu", true), (", device: gpu", false)]
+    {
+        let mut bench = Bench::without_workers(&steps(device), Config::default());
+        bench.join(1, with_blender("3.4.1", false));
+        bench.turn();
+        assert_eq!(bench.held().contains(&"a".to_owned()), goes, "{device}");
+    }
+    let config = Config { workers_are_final: true, ..Config::default() };
+    let mut bench = Bench::without_workers(&steps(""), config);
+    bench.join(1, with_blender("3.4.1", false));
+    bench.turn();
+    let why = bench.reason("a");
+    assert!(why.contains("`pictor setup-blender`") && why.contains("`device: any`"), "{why}");
 }

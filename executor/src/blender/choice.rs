@@ -33,7 +33,7 @@ struct Wanted<'a> {
     gpu: Option<&'a task::Device>,
     /// What the job says about it.
     device: Option<Device>,
-    /// Whether the task renders, or looks whether that will work.
+    /// Whether the task renders; all others can be done anywhere.
     renders: bool,
     /// Where the scene is, for people.
     scene: &'a str,
@@ -48,7 +48,7 @@ pub(super) fn choose(ctx: &TaskContext, saved: Release) -> Result<Choice, Failur
         version: ctx.brief.blender.as_deref().unwrap_or("*"),
         gpu: ctx.device.as_ref(),
         device: scene.and_then(|scene| scene.device),
-        renders: matches!(body, Body::Inspect(_) | Body::Blender(_)),
+        renders: matches!(body, Body::Blender(_)),
         scene: scene.map_or("", |scene| &scene.scene),
     };
     wanted.of(&ctx.config.inventory.blenders)
@@ -63,6 +63,7 @@ impl Wanted<'_> {
             Choice { program: PathBuf::from(&oldest.path), device: "CPU".into(), env: Vec::new() };
         let gpu = match (self.device, self.gpu) {
             (Some(Device::Cpu), _) | (None | Some(Device::Any), None) => return Ok(processors),
+            (_, None) if !self.renders => return Ok(processors),
             (Some(Device::Gpu), None) => {
                 let message = format!(
                     "{} is to be rendered on a GPU (`device: gpu`), and this worker found none. Say \
@@ -232,6 +233,8 @@ mod tests {
     fn a_machine_without_a_gpu_renders_on_its_processors() {
         let here = [blender("5.0.1", &[])];
         assert_eq!(wanted("3.4", "*").of(&here).unwrap().device, "CPU");
+        let looks = Wanted { device: Some(Device::Gpu), renders: false, ..wanted("3.4", "*") };
+        assert_eq!(looks.of(&here).unwrap().device, "CPU");
         let gpu = Wanted { device: Some(Device::Gpu), ..wanted("3.4", "*") };
         assert!(gpu.of(&here).unwrap_err().message.contains("found none"));
         let failure = wanted("3.4", "*").of(&[]).unwrap_err();

@@ -4,7 +4,7 @@ import os
 import time
 
 from files import file_format, redirect, render_to, written_below
-from frame import composites, denoises, direct_reasons, nodes_within, check
+from frame import check, composites, denoises, direct_reasons, ends, nodes_within
 from scene import Fail
 from settings import apply, curves, put
 
@@ -18,7 +18,7 @@ class Copy:
     def __init__(self, scene, path, keep_tree):
         if not os.path.isfile(path):
             raise Fail("bad_input", f"There is no picture at {path}.")
-        self.image, self.scene, self.group = bpy.data.images.load(path), scene.copy(), None
+        self.image, self.scene, self.group, self.action = bpy.data.images.load(path), scene.copy(), None, None
         self.size = tuple(self.image.size)  # 0x0 for a multilayer image, whose pixels belong to its passes
         if self.image.type == "MULTILAYER":
             self.size = None
@@ -34,8 +34,9 @@ class Copy:
         else:
             self.scene.use_nodes = True
             self.tree = self.scene.node_tree
-            if not keep_tree:
-                self.tree.nodes.clear()
+        self.action = own_action(self.tree)
+        if not keep_tree and not self.group:
+            self.tree.nodes.clear()
         # Burnt-in metadata names the scene.
         self.name, scene.name = scene.name, "pictor's original"
         self.original, self.scene.name = scene, self.name
@@ -69,6 +70,20 @@ class Copy:
             self.original.name = self.name
         if self.group:
             bpy.data.node_groups.remove(self.group)
+        if self.action:
+            bpy.data.actions.remove(self.action)
+
+
+def own_action(tree):
+    """Gives a copied tree keyframes of its own: with a node that is removed go its keyframes, which copies share."""
+    animation = tree.animation_data
+    if not animation or not animation.action:
+        return None
+    slot = getattr(animation, "action_slot", None)
+    animation.action = animation.action.copy()
+    if slot:
+        animation.action_slot = next((one for one in animation.action.slots if one.identifier == slot.identifier), None)
+    return animation.action
 
 
 def output_of(node, *names):
@@ -145,8 +160,7 @@ def with_tree(scene, request, tree, denoised, layer, out):
         if tree:
             replace_render_layers(copy, scene, denoised, request["in"])
             redirect(copy.tree, request["files"], request["frame"], throw_away=True)
-            ends = [node for node in nodes if node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute]
-            if not any(socket.is_linked for node in ends for socket in node.inputs):  # it only writes files: the picture passes
+            if not ends(copy.tree):  # it only writes files: the picture passes
                 source = copy.source(layer)
                 links.new(denoise_node(scene, copy.tree, source) if layer in denoised else output_of(source, "Combined", "Image"), copy.sink())
         else:

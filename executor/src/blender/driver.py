@@ -90,7 +90,7 @@ def op_render(scene, request, settings):
     x0, y0, x1, y1 = region = list(request.get("region") or [0, 0, width, height])
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise Fail("bad_request", f"Region {region} is not inside the frame of {width}x{height}.")
-    whole, direct = whole_reasons(scene, settings), bool(direct_reasons(scene, settings))
+    whole, direct, region_of_scene = whole_reasons(scene, settings), bool(direct_reasons(scene, settings)), bordered(scene, settings)
     if request.get("region") and whole:
         if request.get("tile"):
             return {"nothing": True}  # the first tile brings the whole frame
@@ -118,7 +118,7 @@ def op_render(scene, request, settings):
         elif composites(scene, settings):
             redirect(composites(scene, settings), request["files"], request["frame"])
         put(render, "use_sequencer", sequences(scene, settings))
-    if not bordered(scene, settings):
+    if not region_of_scene:
         put(render, "use_border", False)
     if not whole:
         more = margin(scene)
@@ -129,7 +129,7 @@ def op_render(scene, request, settings):
     render_to(scene, request["out"])
     files = written_below(request["files"]) if direct and request.get("files") else []
     return {"path": request["out"], "region": [x0, y0, x1, y1], "width": x1 - x0, "height": y1 - y0, "frame_width": width, "frame_height": height,
-            "whole": bool(whole), "bordered": bordered(scene, settings), "notes": news(said), "files": files,
+            "whole": bool(whole), "bordered": region_of_scene, "notes": news(said), "files": files,
             "seconds": round(time.monotonic() - started, 3), "multilayer": multilayer, "finish": finish, "device": DEVICE or "CPU"}
 
 

@@ -7,6 +7,8 @@ from scene import Fail, blocked_scripts, camera_names, missing_files, nodes_with
 MARGIN = 16  # pixels; adaptive sampling and volume guiding look at neighbours: only this border of a region differs
 VIDEOS = ("FFMPEG", "AVI_JPEG", "AVI_RAW", "H264", "XVID", "THEORA")
 WRITTEN = ("PNG", "JPEG", "TIFF", "OPEN_EXR", "OPEN_EXR_MULTILAYER")  # what frames and previews can be
+# What can catch a shadow; the light of Blender's own start-up file says that it does.
+SOLID = ("MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "HAIR", "POINTCLOUD", "VOLUME", "GREASEPENCIL")
 # Of the render's passes the ones that are there anyway.
 GIVEN_PASSES = ("use_pass_combined", "use_pass_cryptomatte_accurate")
 
@@ -19,19 +21,18 @@ def tree_of(scene):
     return scene.node_tree if scene.use_nodes else None
 
 
-def writes_files(node):
-    """Whether it is a File Output node that writes something."""
-    return node.type == "OUTPUT_FILE" and not node.mute and any(socket.is_linked for socket in node.inputs)
-
-
 def composites(scene, settings):
-    """The compositor's tree if it changes the picture or writes files."""
+    """The compositor's tree, if it is in use."""
     tree = tree_of(scene)
     if settings.get("compositor") is False or not scene.render.use_compositing or not tree:
         return None
-    ends = (node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute and any(socket.is_linked for socket in node.inputs)
-            for node in tree.nodes)
-    return tree if any(ends) or any(writes_files(node) for node in nodes_within(tree)) else None
+    return tree if list(tree.nodes) else None
+
+
+def ends(tree):
+    """Whether the compositor leads to a picture."""
+    return any(node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute and any(socket.is_linked for socket in node.inputs)
+               for node in tree.nodes)
 
 
 def denoises(scene, settings):
@@ -57,15 +58,26 @@ def views(scene):
     return [view.name for view in scene.render.views if view.use]
 
 
-def renders_objects(scene):
-    return (item for item in scene.objects if not item.hide_render)
+def rendered_objects(scene):
+    """What may be in the picture: the scene's objects, and those of the collections that they stand for."""
+    seen, waiting = set(), list(scene.objects)
+    while waiting:
+        item = waiting.pop()
+        if item.name_full in seen or item.hide_render:
+            continue
+        seen.add(item.name_full)
+        yield item
+        if item.instance_collection:
+            waiting += item.instance_collection.all_objects
+        if any(modifier.type == "NODES" for modifier in item.modifiers):  # its nodes may stand for any object
+            waiting += [other for other in bpy.data.objects if other.name_full not in seen]
 
 
 def subdivides_adaptively(scene):
     if scene.render.engine != "CYCLES":
         return False
     experimental = getattr(scene.cycles, "feature_set", "") == "EXPERIMENTAL"
-    for item in renders_objects(scene):
+    for item in rendered_objects(scene):
         for modifier in item.modifiers:
             if modifier.type == "SUBSURF" and modifier.show_render and (
                     getattr(modifier, "use_adaptive_subdivision", False)
@@ -76,14 +88,14 @@ def subdivides_adaptively(scene):
 
 def has_hair(scene):
     return any(item.type in ("CURVES", "HAIR") or any(system.settings.type == "HAIR" for system in item.particle_systems)
-               for item in renders_objects(scene))
+               for item in rendered_objects(scene))
 
 
 def has_volumes(scene):
     def of(tree):
         return tree and any(node.bl_idname in ("ShaderNodeOutputMaterial", "ShaderNodeOutputWorld") and node.inputs["Volume"].is_linked
                             for node in tree.nodes)
-    return (any(item.type == "VOLUME" for item in renders_objects(scene)) or of(scene.world and scene.world.node_tree)
+    return (any(item.type == "VOLUME" for item in rendered_objects(scene)) or of(scene.world and scene.world.node_tree)
             or any(of(material.node_tree) for material in bpy.data.materials if material.users))
 
 
@@ -121,7 +133,7 @@ def direct_reasons(scene, settings):
     if sequences(scene, settings):
         reasons.append("the frames come from the video sequencer")
     if denoises(scene, settings):
-        if any(item.is_shadow_catcher for item in renders_objects(scene)):
+        if any(item.is_shadow_catcher and item.type in SOLID for item in rendered_objects(scene)):
             reasons.append("Cycles' denoiser works inside a shadow catcher")
         if scene.cycles.denoiser == "OPTIX":
             reasons.append("the OptiX denoiser works inside Cycles")
@@ -215,10 +227,10 @@ def notes(scene, settings):
     if passes and settings.get("passes") != "all":
         found.append(f"The scene renders passes that this job does not keep ({listed(passes)}): `output: {{ passes: true }}` delivers each as a file "
                      "of its own, `output: { format: exr_multilayer }` all in one.")
-    kind = render.image_settings.file_format
-    if kind not in WRITTEN:
-        what = "a video" if kind in VIDEOS else kind
-        found.append(f"The scene is set to write {what}; this job writes OpenEXR frames, and previews and videos as its `output` says.")
+    found += saved_otherwise(render.image_settings, settings)
+    tree = composites(scene, settings)
+    if tree and not ends(tree):
+        found.append("The scene's compositor leads to no picture, of which Blender makes black frames. The frames of this job are what was rendered.")
     if render.use_stamp:
         found.append("The scene burns its metadata into the pictures: this job does so in previews and videos, and leaves the OpenEXR frames clean.")
     if settings.get("sequencer") is False and any(not strip.mute for strip in strips(scene)):
@@ -234,6 +246,22 @@ def notes(scene, settings):
     if render.engine == "CYCLES" and scene.cycles.time_limit > 0:
         found.append(f"Cycles stops after {scene.cycles.time_limit:g} s (the scene's time limit), so faster machines make less noisy frames.")
     return found
+
+
+def saved_otherwise(image, settings):
+    """What the scene would save that this job may not."""
+    kind, depth = image.file_format, image.color_depth
+    if kind in ("JPEG", "TIFF"):
+        return [f"The scene saves {kind} pictures: this job makes OpenEXR frames, and such pictures where its `output` says "
+                f"`preview: {kind.lower()}`."]
+    if kind == "OPEN_EXR_MULTILAYER" and settings.get("passes") != "all":
+        return ["The scene saves multilayer OpenEXR: `output: { format: exr_multilayer }` does so, too. The frames of this job have the picture alone."]
+    if kind.startswith("OPEN_EXR") and depth != "32":
+        return [f"The scene saves OpenEXR of {depth} bits: the frames of this job have 32."]
+    if kind in WRITTEN:
+        return []
+    what = "a video" if kind in VIDEOS else kind
+    return [f"The scene is set to write {what}; this job writes OpenEXR frames, and previews and videos as its `output` says."]
 
 
 def inspection(scene, settings, device):

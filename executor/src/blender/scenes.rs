@@ -101,7 +101,6 @@ for name in ("plain", "adaptive", "passes", "composited"):
     for kind in ("OPEN_EXR", "OPEN_EXR_MULTILAYER", "PNG"):
         image.file_format = kind
         image.color_depth = "8" if kind == "PNG" else "32"
-        scene.render.dither_intensity = 0
         scene.render.filepath = f"{out}/{name}.{kind}"
         scene.render.use_file_extension = False
         bpy.ops.render.render(write_still=True)

@@ -25,6 +25,8 @@ pub const WHAT: &str = "the module bpy from PyPI, built by Blender's developers,
 const PROGRAM: &str = "blender";
 /// Acts as the program.
 const WRAPPER: (&str, &str) = ("blender.py", include_str!("wrapper.py"));
+/// The environment of Python that holds the module.
+const ENVIRONMENT: &str = "python";
 /// Starts it. A link may lead here.
 const STUB: &str = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
                     exec \"$here/python/bin/python3\" -E \"$here/blender.py\" \"$@\"\n";
@@ -131,18 +133,23 @@ impl Build {
             say(&format!("Blender {} is there already and works", self.version));
             return Ok(program);
         }
-        let is_ours = to.join(WRAPPER.0).exists() || is_empty(to);
-        if to.exists() && !is_ours {
+        // Whatever of it is damaged: something of ours is left.
+        let is_ours = [WRAPPER.0, ENVIRONMENT].iter().any(|name| to.join(name).exists());
+        if to.exists() && !is_ours && !is_empty(to) {
             return Err(SetupError::Foreign(to.to_owned()));
         }
         let python = self.python(python)?;
         say(&format!("fetching Blender {} with pip: {WHAT} ({SIZE})", self.version));
-        let hidden = |end: &str| parent.join(format!(".{}.{end}", name.display()));
-        // An earlier one that was killed may have left something.
-        let (part, old) = (hidden("part"), hidden("old"));
-        for left in [&part, &old] {
-            remove(left)?;
+        // An earlier one that was killed may have left something, and its pip may still be writing there:
+        // so each has a name of its own.
+        let hidden = format!(".{}.part-", name.display());
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(hidden.as_bytes()) {
+                remove(&entry.path())?;
+            }
         }
+        let part = parent.join(format!("{hidden}{}", std::process::id()));
+        let old = parent.join(format!("{hidden}{}-old", std::process::id()));
         self.make(&python, &part).inspect_err(|_| drop(remove(&part)))?;
         if to.exists() {
             std::fs::rename(to, &old).map_err(|e| SetupError::Io(to.to_owned(), e))?;
@@ -154,7 +161,7 @@ impl Build {
 
     /// Makes the whole folder.
     fn make(self, python: &Path, folder: &Path) -> Result<(), SetupError> {
-        let home = folder.join("python");
+        let home = folder.join(ENVIRONMENT);
         let io = |path: &Path, error| SetupError::Io(path.to_owned(), error);
         std::fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
         run("make an environment of Python", Command::new(python).args(["-m", "venv"]).arg(&home))?;
@@ -302,7 +309,7 @@ mod tests {
         assert_eq!(installed(&folder.path().join("blenders")), [] as [PathBuf; 0]);
         let good = python(folder.path(), "3.11", "exit 0");
         let program = newest().install(&good, &to, &say).unwrap();
-        assert_eq!(installed(&folder.path().join("blenders")), [program.clone()]);
+        assert_eq!(installed(&folder.path().join("blenders")), std::slice::from_ref(&program));
         assert!(
             said.borrow()[1].contains("not blender.org's") && said.borrow()[1].contains("350 MB")
         );

@@ -74,7 +74,7 @@ fn pixels(path: &Path) -> Vec<[u8; 3]> {
 
 /// Scenes and settings that cannot be rendered, and a part of the reason.
 fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
-    use FailureKind::{Invalid, Unsupported};
+    use FailureKind::Invalid;
     let plain = || scene("plain.blend");
     let camera = Some("Nobody".into());
     let (layer, engine) = (Some("fog".into()), Some("luxor".into()));
@@ -86,7 +86,6 @@ fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
         (scene("blind.blend"), Invalid, "no active camera"),
         (scene("texture.blend"), Invalid, "image 'wood' ("),
         (scene("linked.blend"), Invalid, "library.blend"),
-        (scene("eevee.blend"), Unsupported, "display"),
         (Scene { camera, ..plain() }, Invalid, "it has Camera"),
         (Scene { view_layer: layer, ..plain() }, Invalid, "no view layer 'fog'"),
         (Scene { engine, ..plain() }, Invalid, "no render engine 'luxor'"),
@@ -184,7 +183,13 @@ async fn inspection_finds_the_frames_and_scripts_of_a_scene_do_not_run() {
     let (bench, mut sessions) = (Bench::new(), Sessions::default());
     let work = bench.work(Body::Inspect(scene("script.blend")), &[], 0, Vec::new());
     let products = work.on(&mut sessions).await.unwrap();
-    assert_eq!(products.outputs, []);
+    let [output] = &products.outputs[..] else { panic!("{:?}", products.outputs) };
+    assert_eq!(output.name, "scene");
+    let found = std::fs::read(bench.path(output)).unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&found).unwrap();
+    let told = |name: &str| found[name].as_i64().unwrap();
+    assert_eq!((told("frame_start"), told("frame_step"), told("fps")), (2, 3, 24), "{found}");
+    assert_eq!(found["fps_base"].as_f64(), Some(1.0));
     assert_eq!(products.bindings[0].dim, "frame");
     let frames = Values::Ints("2,5,8".parse().unwrap());
     assert_eq!(products.bindings[0].values, Bound::Values(frames));

@@ -119,3 +119,97 @@ impl ExrImage {
         (picture.map(alone), parts.into_iter().map(|(name, list)| (name, alone(list))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exr::image::{Blocks, Encoding, Image};
+    use exr::meta::attribute::AttributeValue;
+    use exr::meta::header::{ImageAttributes, LayerAttributes};
+    use exr::prelude::{Compression, LineOrder, WritableImage as _};
+    use std::path::Path;
+
+    /// A picture of 2 x 1 pixels with these channels, whose samples are their places in the list.
+    fn picture(folder: &Path, channels: &[&str]) -> ExrImage {
+        let values = (0_u8..).map(f32::from);
+        let list = channels.iter().zip(values).map(|(name, value)| {
+            AnyChannel::new(text(name), FlatSamples::F32(vec![value, value + 0.5]))
+        });
+        let mut attributes = LayerAttributes::default();
+        let manifest = AttributeValue::Text(Text::from("{}"));
+        attributes.other.insert(Text::from("cryptomatte/a1/manifest"), manifest);
+        let encoding = Encoding {
+            compression: Compression::Uncompressed,
+            blocks: Blocks::ScanLines,
+            line_order: LineOrder::Increasing,
+        };
+        let channels = AnyChannels::sort(list.collect());
+        let layer = Layer::new((2, 1), attributes, encoding, channels);
+        let image = Image::new(ImageAttributes::with_size((2, 1)), layer);
+        let path = folder.join("picture.exr");
+        image.write().to_file(&path).unwrap();
+        ExrImage::read(&path).unwrap()
+    }
+
+    /// Channels and their first samples.
+    fn samples(image: &ExrImage) -> Vec<(String, f32)> {
+        let first = |channel: &AnyChannel<FlatSamples>| {
+            let value = channel.sample_data.values_as_f32().next().unwrap();
+            (text_of(&channel.name), value)
+        };
+        super::super::channels(&image.image).map(first).collect()
+    }
+
+    fn named(pairs: &[(&str, f32)]) -> Vec<(String, f32)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    }
+
+    #[test]
+    fn a_finished_frame_has_the_denoised_picture_the_noisy_one_and_the_compositors() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = ["Ä.1.Combined.R", "Ä.1.Denoising Normal.X", "Far.Combined.R", "Far.Depth.Z"];
+        let raw = picture(folder.path(), &raw);
+        let denoised = [("Ä.1".to_owned(), picture(folder.path(), &["A", "R"]))].into();
+        let composite = picture(folder.path(), &["R"]);
+        let done = raw.clone().finished(&denoised, Some(&composite), &["Ä.1.Denoising ".into()]);
+        let expected = [
+            ("Composite.Combined.R", 0.0),
+            ("Far.Combined.R", 2.0),
+            ("Far.Depth.Z", 3.0),
+            ("Ä.1.Combined.A", 0.0),
+            ("Ä.1.Combined.R", 1.0),
+            ("Ä.1.Noisy Image.R", 0.0),
+        ];
+        assert_eq!(samples(&done), named(&expected));
+        let path = folder.path().join("written.exr");
+        done.write(&path).unwrap();
+        assert_eq!(samples(&ExrImage::read(&path).unwrap()), named(&expected));
+        let untouched = raw.clone().finished(&BTreeMap::new(), None, &[]);
+        assert_eq!(samples(&untouched), samples(&raw));
+    }
+
+    #[test]
+    fn passes_become_files_and_a_cryptomatte_stays_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = [
+            "A.Combined.R",
+            "A.CryptoObject00.r",
+            "A.CryptoObject01.r",
+            "A.Depth.Z",
+            "B.Combined.R",
+        ];
+        let (alone, passes) = picture(folder.path(), &all).split();
+        assert_eq!(samples(&alone.unwrap()), named(&[("R", 0.0)]));
+        assert_eq!(passes.keys().collect::<Vec<_>>(), ["A.CryptoObject", "A.Depth", "B.Combined"]);
+        let matte = [("A.CryptoObject00.r", 1.0), ("A.CryptoObject01.r", 2.0)];
+        assert_eq!(samples(&passes["A.CryptoObject"]), named(&matte));
+        assert_eq!(samples(&passes["A.Depth"]), named(&[("Z", 3.0)]));
+        let manifests = |name: &str| passes[name].image.layer_data[0].attributes.other.len();
+        assert_eq!((manifests("A.CryptoObject"), manifests("A.Depth")), (1, 0));
+        let composited = ["A.Combined.R", "Composite.Combined.R"];
+        let (alone, passes) = picture(folder.path(), &composited).split();
+        assert_eq!(samples(&alone.unwrap()), named(&[("R", 1.0)]));
+        assert_eq!(passes.keys().collect::<Vec<_>>(), ["A.Combined"]);
+        assert!(picture(folder.path(), &["R", "Z"]).split().0.is_none());
+    }
+}

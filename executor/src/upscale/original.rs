@@ -5,6 +5,7 @@ use crate::cache::Kept;
 use crate::task::{TaskContext, failure};
 use pictor_tasks::media::{Media, folder_and_pattern, is_of_sequence};
 use pictor_tasks::message::{Failure, FailureKind, Input};
+use pictor_tasks::output::in_folder;
 use pictor_tasks::space::Value;
 use std::path::{Path, PathBuf};
 
@@ -123,9 +124,12 @@ fn made<'a>(
     tiles: Option<&str>,
 ) -> Result<Option<&'a Input>, Failure> {
     let is_tile = |input: &Input| tiles.is_some_and(|dim| tile_number(&input.label, dim).is_some());
-    // Not what `probe` and `inspect` leave.
-    let is_word = |input: &Input| matches!(&*input.output.name, "info" | "scene");
-    let mut pictures = ctx.inputs.iter().filter(|input| !is_word(input) && !is_tile(input));
+    // Not what `probe` and `inspect` leave, and not what lies beside a picture.
+    let is_other = |input: &Input| {
+        let name = &*input.output.name;
+        matches!(name, "info" | "scene") || in_folder(name).is_some()
+    };
+    let mut pictures = ctx.inputs.iter().filter(|input| !is_other(input) && !is_tile(input));
     let wanted = number.map(|number| format!("frame-{number}"));
     let mut framed = pictures.clone().filter(|input| input.output.name.starts_with("frame-"));
     if let Some(wanted) = wanted.filter(|_| framed.next().is_some()) {

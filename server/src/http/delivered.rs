@@ -24,7 +24,7 @@ pub(super) fn delivered(run: &Run, (step, index): (u16, u32)) -> Vec<(String, &O
 }
 
 /// The artifact that was delivered to a path.
-pub(super) fn find(run: &Run, path: &str) -> Option<Output> {
+pub(crate) fn find(run: &Run, path: &str) -> Option<Output> {
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step) else { continue };
         for template in plan.deliver.values() {

@@ -36,6 +36,8 @@ pub use artifacts::{Digests, Missing, RunFile};
 pub use auth::TokenRole;
 pub use blobs::Digest;
 pub use controls::{Changed, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
+#[cfg(test)]
+pub(crate) use delivered::find as find_delivered;
 pub use events::EventData;
 pub use first_token::{FirstTokenError, first_token};
 pub use fleet::{GpuLoad, MachineLoad};

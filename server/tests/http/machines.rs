@@ -209,12 +209,19 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
     assert_eq!(farm.get(&format!("/v1/artifacts/{path}")).await.text(), "abc");
     let get = farm.request(&token, Method::GET, url).header("pictor-link", proof);
     farm.send(get).await.refused(403, "bad_ticket");
-    for bad in ["../x", "", "a/b"] {
+    for bad in ["../x", "", "a/../b", "/a", "a//b", "a\\b"] {
         let mut body = ask(ticket(&run, task, id).into());
         body["file"] = bad.into();
         let answer = farm.call(&token, Method::POST, &outputs, Some(&body)).await;
         answer.refused(400, "invalid_request");
     }
+    let mut body = ask(ticket(&run, task, id).into());
+    body["file"] = "files/depth 1.exr".into();
+    let place = farm.call(&token, Method::POST, &outputs, Some(&body)).await.is(200);
+    let (key, link) = (place["key"].as_str().unwrap(), &place["link"]);
+    assert!(key.ends_with("/files/depth 1.exr"), "{key}");
+    let proof = link["headers"]["pictor-link"].as_str().unwrap();
+    put(&token, link["url"].as_str().unwrap(), proof, "abc").await.is(201);
     farm.stop().await;
 }
 

@@ -212,7 +212,8 @@ pub struct StepSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1)), extend("uniqueItems" = true))]
     pub limits: Vec<String>,
-    /// Where results land in the output folder: output name to a templated path.
+    /// Where results land in the output folder: output name to a templated path. Of a folder of outputs
+    /// (`files/depth.exr`) the folder's name (`files`) to the path of all that is in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, DeliverPath>")]
     #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
