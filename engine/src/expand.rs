@@ -139,15 +139,12 @@ fn tiles(render: &RenderJob, problems: &mut Vec<Diagnostic>) -> Option<Grid> {
 
 fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     let scene = scene(render);
-    let has_views = !render.views.is_empty();
-    let folder = |name: &str| format!("{name}{}", if has_views { "/{view}" } else { "" });
-    let frame: &[&str] = if has_views { &[FRAME, VIEW] } else { &[FRAME] };
-    let frames_path = || deliver(format!("{}/{{frame:04}}.exr", folder("frames")));
-    let multilayer = render.output.format == FrameFormat::ExrMultilayer;
-    let passes = render.output.passes && !multilayer;
+    let frame: &[&str] = if render.views.is_empty() { &[FRAME] } else { &[FRAME, VIEW] };
+    let passes = scene.pass_files;
     let finishes = render.compositor != Some(false) || render.denoise != Some(false) || passes;
     let mut last = "render";
-    let inspected = Scene { view: has_views.then(|| render.views.join(",")), ..scene.clone() };
+    let view = (!render.views.is_empty()).then(|| render.views.join(","));
+    let inspected = Scene { view, ..scene.clone() };
     let mut steps = vec![StepSpec { inspect: Some(inspected), ..step("inspect", &[], &[]) }];
     let over = [frame, if tiles.is_some() { &[TILE] } else { &[] }].concat();
     let body = Render { scene: scene.clone(), tiles: tiles.clone() };
@@ -160,51 +157,63 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
         steps.push(StepSpec { finish: Some(scene.clone()), ..step("finish", frame, &[last]) });
         last = "finish";
     }
-    let finished = steps.last_mut().expect("there is a render");
-    finished.deliver = frames_path();
+    let whole = steps.last_mut().expect("there is a render");
+    whole.deliver = deliver(format!("{}/{{frame:04}}.exr", folder(render, "frames")));
     if finishes {
         // File Output nodes; their names have the frame's number.
-        finished.deliver.insert("files".into(), folder("files"));
+        whole.deliver.insert("files".into(), folder(render, "files"));
     }
     if passes {
-        finished.deliver.insert("passes".into(), format!("{}/{{frame:04}}", folder("passes")));
+        let path = format!("{}/{{frame:04}}", folder(render, "passes"));
+        whole.deliver.insert("passes".into(), path);
     }
-    let format = match render.output.preview {
-        Preview::On(format) => Some(format),
-        Preview::Off => render.output.video.as_ref().map(|_| PictureFormat::Png),
-    };
-    if let Some(format) = format {
-        let develop = Develop { scene, format };
-        let mut develop = StepSpec { develop: Some(develop), ..step("develop", frame, &[last]) };
-        if render.output.preview != Preview::Off {
-            let path = format!("{}/{{frame:04}}.{}", folder("previews"), format.extension());
-            develop.deliver = deliver(path);
-        }
-        steps.push(develop);
-    }
-    if let Some(file) = &render.output.video {
-        let over: &[&str] = if has_views { &[VIEW] } else { &[] };
-        let encode = Encode {
-            file: file.clone(),
-            fps: render.output.fps,
-            codec: render.output.codec,
-            quality: render.output.quality,
-            source: None,
-            keep_audio: None,
-            allow_gaps: false,
-        };
-        let place = if has_views { format!("{{view}}/{file}") } else { file.clone() };
-        // The scene's rate is in what its inspection leaves.
-        let needs: &[&str] =
-            if encode.fps.is_some() { &["develop"] } else { &["develop", "inspect"] };
-        let encode = StepSpec {
-            encode: Some(encode),
-            deliver: BTreeMap::from([("video".to_owned(), place)]),
-            ..step("encode", over, needs)
-        };
-        steps.push(encode);
-    }
+    steps.extend(develop(render, scene, frame, last));
+    steps.extend(encode(render));
     steps
+}
+
+/// Where results of one kind land: with views in a folder for each.
+fn folder(render: &RenderJob, name: &str) -> String {
+    format!("{name}{}", if render.views.is_empty() { "" } else { "/{view}" })
+}
+
+/// The step that makes previews, or pictures for the video alone.
+fn develop(render: &RenderJob, scene: Scene, over: &[&str], last: &str) -> Option<StepSpec> {
+    let format = match render.output.preview {
+        Preview::On(format) => format,
+        Preview::Off if render.output.video.is_some() => PictureFormat::Png,
+        Preview::Off => return None,
+    };
+    let develop = Develop { scene, format };
+    let mut develop = StepSpec { develop: Some(develop), ..step("develop", over, &[last]) };
+    if render.output.preview != Preview::Off {
+        let folder = folder(render, "previews");
+        develop.deliver = deliver(format!("{folder}/{{frame:04}}.{}", format.extension()));
+    }
+    Some(develop)
+}
+
+/// The step that makes the video, or one of each view.
+fn encode(render: &RenderJob) -> Option<StepSpec> {
+    let file = render.output.video.as_ref()?;
+    let over: &[&str] = if render.views.is_empty() { &[] } else { &[VIEW] };
+    let encode = Encode {
+        file: file.clone(),
+        fps: render.output.fps,
+        codec: render.output.codec,
+        quality: render.output.quality,
+        source: None,
+        keep_audio: None,
+        allow_gaps: false,
+    };
+    let place = if render.views.is_empty() { file.clone() } else { format!("{{view}}/{file}") };
+    // The scene's rate is in what its inspection leaves.
+    let needs: &[&str] = if encode.fps.is_some() { &["develop"] } else { &["develop", "inspect"] };
+    Some(StepSpec {
+        encode: Some(encode),
+        deliver: BTreeMap::from([("video".to_owned(), place)]),
+        ..step("encode", over, needs)
+    })
 }
 
 fn scene(render: &RenderJob) -> Scene {
