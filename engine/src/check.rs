@@ -2,7 +2,7 @@
 //! what is removed early is not needed later.
 
 use crate::plan::{Dim, DimBound, DimCounts, DimValues, MAX_TASKS, Plan, Step, box_size};
-use pictor_tasks::body::Body;
+use pictor_tasks::body::{Body, Scene, Simulate};
 use pictor_tasks::job::Diagnostic;
 use std::collections::BTreeSet;
 
@@ -112,6 +112,9 @@ pub(crate) fn bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
         if let Some(message) = wrong_makers(plan, step, &makers) {
             problem("needs", message);
         }
+        if let Some(message) = lacks_bake(plan, step) {
+            problem("needs", message);
+        }
         for (field, over, dim) in dims_of(step, &makers) {
             if !runs_over(plan, over, dim) {
                 let what = if field == "tiles" { "the tiles' dimension" } else { "dimension" };
@@ -167,10 +170,25 @@ fn wrong_makers(plan: &Plan, step: &Step, makers: &[&Step]) -> Option<String> {
         Body::Noop(_)
         | Body::Command(_)
         | Body::Inspect(_)
+        | Body::Bake(_)
         | Body::Blender(_)
         | Body::Probe(_)
         | Body::Extract(_) => None,
     }
+}
+
+/// What is wrong with a render of a baked scene.
+fn lacks_bake(plan: &Plan, step: &Step) -> Option<String> {
+    let Body::Blender(render) = &step.body else { return None };
+    let needed = step.needs.iter().map(|need| &plan.steps[need.step as usize].body);
+    let same = |scene: &Scene| scene.scene == render.scene.scene;
+    let baked = needed.filter(|body| matches!(body, Body::Bake(scene) if same(scene))).count();
+    (render.scene.simulate == Simulate::Bake && baked != 1).then(|| {
+        format!(
+            "`simulate: bake` renders what a `bake` step made of the scene, and `{}` needs {baked} of them",
+            step.name
+        )
+    })
 }
 
 /// The dimensions that a body names, each with its field and the step that has to run over it.
@@ -194,6 +212,7 @@ fn dims_of<'a>(step: &'a Step, makers: &[&'a Step]) -> Vec<(&'static str, &'a St
         Body::Noop(_)
         | Body::Command(_)
         | Body::Inspect(_)
+        | Body::Bake(_)
         | Body::Finish(_)
         | Body::Develop(_)
         | Body::Encode(_)

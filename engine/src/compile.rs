@@ -266,6 +266,7 @@ impl Compiler<'_> {
             spec.noop.clone().map(Body::Noop),
             spec.command.clone().map(Body::Command),
             spec.inspect.clone().map(Body::Inspect),
+            spec.bake.clone().map(Body::Bake),
             spec.blender.clone().map(Body::Blender),
             spec.merge.clone().map(Body::Merge),
             spec.finish.clone().map(Body::Finish),
@@ -319,7 +320,11 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
         all.labels.extend(step.labels);
     }
     let program = match body {
-        Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => Some(BLENDER),
+        Body::Inspect(_)
+        | Body::Bake(_)
+        | Body::Blender(_)
+        | Body::Finish(_)
+        | Body::Develop(_) => Some(BLENDER),
         Body::Encode(_) | Body::Extract(_) => Some("ffmpeg"),
         Body::Probe(probe) if Media::of(&probe.source) == Some(Media::Video) => Some("ffmpeg"),
         Body::Noop(_)

@@ -1,5 +1,6 @@
 //! Macros as dimensions and steps: whatever they can do a user can write by hand. `render:` is here.
 
+use crate::simulate::simulate;
 use crate::upscale;
 use pictor_tasks::body::{Develop, Encode, Merge, PictureFormat, Render, Scene, Tiles};
 use pictor_tasks::job::Diagnostic;
@@ -108,7 +109,9 @@ fn expand_render(
         job.dims.insert(TILE.into(), dim);
         Tiles { grid, dim: TILE.into() }
     });
-    steps(render, tiles)
+    let mut steps = steps(render, tiles);
+    simulate(&mut steps, job.dims.get(FRAME).and_then(|frames| frames.range.as_ref()));
+    steps
 }
 
 fn tiles(render: &RenderJob, problems: &mut Vec<Diagnostic>) -> Option<Grid> {
@@ -234,6 +237,7 @@ fn scene(render: &RenderJob) -> Scene {
         pass_files: render.output.passes && render.output.format != FrameFormat::ExrMultilayer,
         allow_missing: render.allow_missing,
         device: render.device,
+        simulate: render.simulate,
         set: render.set.clone(),
         state: None,
         frame: None,
@@ -242,17 +246,17 @@ fn scene(render: &RenderJob) -> Scene {
 
 /// A step of a macro, without a body.
 pub(crate) fn step(name: &str, over: &[&str], needs: &[&str]) -> StepSpec {
-    let need = |step: &&str| NeedSpec {
-        step: (*step).into(),
-        offset: BTreeMap::new(),
-        on: NeedOn::Success,
-    };
     StepSpec {
         name: name.into(),
         over: over.iter().map(|d| (*d).into()).collect(),
-        needs: needs.iter().map(need).collect(),
+        needs: needs.iter().map(|step| need(step)).collect(),
         ..StepSpec::default()
     }
+}
+
+/// A need of a step on all that it shares with another.
+pub(crate) fn need(step: &str) -> NeedSpec {
+    NeedSpec { step: step.into(), offset: BTreeMap::new(), on: NeedOn::Success }
 }
 
 fn deliver(path: String) -> BTreeMap<String, String> {

@@ -18,6 +18,7 @@ mod rebuild;
 mod report;
 mod retention;
 mod run;
+mod simulate;
 mod state;
 mod task_set;
 mod templates;

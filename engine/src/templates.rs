@@ -119,6 +119,7 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
             Body::Probe(_) => name == "info",
             Body::Inspect(_) => name == "scene",
             Body::Noop(_) | Body::Extract(_) => false,
+            Body::Bake(_) => matches!(name.as_str(), "baked" | "caches"),
             Body::Blender(_)
             | Body::Merge(_)
             | Body::Finish(_)

@@ -92,9 +92,11 @@ impl TaskContext {
             Body::Command(body) => Box::pin(command::run(self, body)).await?,
             Body::Encode(body) => Box::pin(encode::run(self, body)).await?,
             Body::Merge(_) => Box::pin(merge::run(self)).await?,
-            Body::Inspect(_) | Body::Blender(_) | Body::Finish(_) | Body::Develop(_) => {
-                Box::pin(blender::run(self, &mut warm.blender)).await?
-            }
+            Body::Inspect(_)
+            | Body::Bake(_)
+            | Body::Blender(_)
+            | Body::Finish(_)
+            | Body::Develop(_) => Box::pin(blender::run(self, &mut warm.blender)).await?,
             Body::Probe(_) | Body::Extract(_) | Body::Upscale(_) | Body::Stitch(_) => {
                 Box::pin(upscale::run(self, &mut warm.upscaler)).await?
             }

@@ -203,6 +203,7 @@ fn names(spec: &JobSpec) -> Vec<(String, String)> {
     for (i, step) in spec.steps.iter().enumerate() {
         let kinds = [
             ("inspect.scene", step.inspect.as_ref()),
+            ("bake.scene", step.bake.as_ref()),
             ("blender.scene.scene", step.blender.as_ref().map(|b| &b.scene)),
             ("finish.scene", step.finish.as_ref()),
             ("develop.scene.scene", step.develop.as_ref().map(|d| &d.scene)),

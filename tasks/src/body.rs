@@ -30,6 +30,8 @@ pub enum Body {
     Command(Command),
     /// Opens the scene and checks that it can be rendered. Leaves what it found as `scene`.
     Inspect(Scene),
+    /// Bakes what the scene simulates.
+    Bake(Scene),
     /// Renders a frame or a tile with Blender.
     Blender(Render),
     /// Puts tiles together.
@@ -57,6 +59,7 @@ impl Body {
             Self::Noop(_) => "noop",
             Self::Command(_) => "command",
             Self::Inspect(_) => "inspect",
+            Self::Bake(_) => "bake",
             Self::Blender(_) => "blender",
             Self::Merge(_) => "merge",
             Self::Finish(_) => "finish",
@@ -72,7 +75,7 @@ impl Body {
     /// The scene that the task works on, if any: workers that have it loaded are preferred.
     pub fn scene(&self) -> Option<&Scene> {
         match self {
-            Self::Inspect(scene) | Self::Finish(scene) => Some(scene),
+            Self::Inspect(scene) | Self::Bake(scene) | Self::Finish(scene) => Some(scene),
             Self::Blender(render) => Some(&render.scene),
             Self::Develop(develop) => Some(&develop.scene),
             Self::Noop(_)
@@ -97,6 +100,7 @@ impl Body {
             Self::Noop(_)
             | Self::Command(_)
             | Self::Inspect(_)
+            | Self::Bake(_)
             | Self::Blender(_)
             | Self::Merge(_)
             | Self::Finish(_)
@@ -108,7 +112,10 @@ impl Body {
     pub fn reads_inputs(&self) -> bool {
         match self {
             Self::Noop(_) | Self::Inspect(_) | Self::Probe(_) => false,
-            Self::Blender(render) => render.scene.state.is_some(),
+            Self::Bake(scene) => scene.state.is_some(),
+            Self::Blender(Render { scene, .. }) => {
+                scene.state.is_some() || scene.simulate == Simulate::Bake
+            }
             Self::Command(_)
             | Self::Merge(_)
             | Self::Finish(_)
@@ -127,7 +134,7 @@ impl Body {
 
     /// Whether the kind leaves pictures, or may: a program may leave anything.
     pub fn makes_pictures(&self) -> bool {
-        self.has_outputs() && !matches!(self, Self::Inspect(_) | Self::Probe(_))
+        self.has_outputs() && !matches!(self, Self::Inspect(_) | Self::Probe(_) | Self::Bake(_))
     }
 }
 
@@ -219,6 +226,9 @@ pub struct Scene {
     /// where it has none: a GPU that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// What is done with simulations that are not baked.
+    #[serde(default, skip_serializing_if = "Simulate::is_refuse")]
+    pub simulate: Simulate,
     /// Scene properties to change: data path to value; texts are templated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Property>")]
@@ -231,6 +241,27 @@ pub struct Scene {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub frame: Option<String>,
+}
+
+/// What is done with cloth, particles and other simulations that are not baked: a frame needs the one
+/// before it, and frames are rendered in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Simulate {
+    /// The scene is refused.
+    #[default]
+    Refuse,
+    /// They are baked by a step of its own before anything is rendered.
+    Bake,
+    /// They are rendered all the same, and may be wrong.
+    Ignore,
+}
+
+impl Simulate {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
 }
 
 /// A Blender render of one frame, or of one tile of it, to a raw linear 32-bit EXR.

@@ -22,7 +22,9 @@ pub(crate) fn exr(path: &Path) -> ((usize, usize), Channels) {
     let mut size = (0, 0);
     for layer in &image.layer_data {
         size = (layer.size.0, layer.size.1);
+        // Blender 5 writes an empty name for no layer.
         let name = layer.attributes.layer_name.as_ref().map(ToString::to_string);
+        let name = name.filter(|name| !name.is_empty());
         for channel in &layer.channel_data.list {
             let name = match &name {
                 Some(layer) => format!("{layer}.{}", channel.name),

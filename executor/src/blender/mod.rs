@@ -14,6 +14,8 @@ mod session;
 mod sessions;
 pub mod setup;
 #[cfg(test)]
+mod simulations;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use run::run;

@@ -5,12 +5,15 @@ import os
 import posixpath
 import re
 
+HERE = "/.pictor-scene"  # in a baked scene: the folder of the packed scene that it was made from
 ROUNDS = 16  # libraries that link libraries that link libraries
 
 
 def place(tree, path):
     """Where the tree has what the scene knows by this absolute path; None for any other path."""
     path = path.replace("\\", "/")
+    if path.startswith(HERE + "/"):
+        return os.path.join(tree, posixpath.normpath(path[len(HERE):]).lstrip("/"))
     drive = re.match(r"([A-Za-z]):/", path)
     if drive:
         path = f"/{drive[1].upper()}/{path[3:]}"
@@ -37,15 +40,39 @@ def relocate(tree):
             library.reload()
         if not moved:
             break
+    for owner, name in paths():
+        move(tree, owner, name)
+
+
+def settle():
+    """Makes the scene's relative paths absolute, so that it can be saved elsewhere. Where a scene writes to stays as it is."""
+    for owner, name in (*((library, "filepath") for library in bpy.data.libraries), *paths()):
+        old = getattr(owner, name)
+        own = isinstance(owner, bpy.types.Library) or not owner.id_data.library
+        if own and isinstance(old, str) and old.startswith("//") and getattr(owner, "bl_idname", "") != "CompositorNodeOutputFile":
+            new = os.path.normpath(bpy.path.abspath(old.replace("\\", "/")))
+            setattr(owner, name, new + "/" if old.endswith(("/", "\\")) else new)
+
+
+def leave(tree):
+    """Names what lies in the tree of a packed scene in a way that holds for every machine's tree of it."""
+    for owner, name in (*((library, "filepath") for library in bpy.data.libraries), *paths()) if tree else ():
+        old = getattr(owner, name)
+        if isinstance(old, str) and old.startswith(tree.rstrip("/") + "/"):
+            setattr(owner, name, HERE + old[len(tree.rstrip("/")):])
+
+
+def paths():
+    """Every property that names a file, but for those of libraries."""
     for owner in owners():
         for prop in owner.bl_rna.properties:
             if prop.type == "STRING" and prop.subtype in ("FILE_PATH", "DIR_PATH") and not prop.is_readonly:
-                move(tree, owner, prop.identifier)
+                yield owner, prop.identifier
     for nodes in trees():
         for node in nodes.nodes:
             socket = node.inputs.get("Path") if node.bl_idname.startswith("GeometryNodeImport") else None
             if socket:
-                move(tree, socket, "default_value")
+                yield socket, "default_value"
 
 
 def move(tree, owner, name):

@@ -1,4 +1,6 @@
-//! How far a render is, read from the lines that Blender prints.
+//! How far a render is, read from the lines that Blender prints, or told by the driver.
+
+use serde_json::{Map, Value};
 
 /// What a line of Blender's says about the render: from 0 to 1, and a word for people. `layers` are
 /// the view layers in the order in which Blender renders them.
@@ -27,20 +29,25 @@ pub(super) fn parse(line: &str, layers: &[String]) -> Option<(f32, String)> {
     Some((((layer + done) / of).clamp(0.0, 1.0), message))
 }
 
-/// The same for counted samples of one view layer; an unknown layer counts as the first.
-pub(super) fn of_samples(
-    sample: u64,
-    samples: u64,
-    layer: &str,
-    layers: &[String],
-) -> (f32, String) {
-    let count = |n: u64| to_f32(usize::try_from(n).unwrap_or(usize::MAX));
-    let place = layers.iter().position(|name| name == layer).unwrap_or(0);
-    // Of samples beyond what the ratio can tell apart the ratio is what counts.
-    let scale = (samples >> 16) + 1;
-    let done = count(sample / scale) / count((samples / scale).max(1));
-    let all = (to_f32(place) + done) / to_f32(layers.len().max(1));
-    (all.clamp(0.0, 1.0), format!("sample {sample}/{samples}"))
+/// What an event of the driver's says; samples are those of one view layer, and an unknown layer counts as the first.
+pub(super) fn of_event(event: &Map<String, Value>, layers: &[String]) -> Option<(f32, String)> {
+    let number = |name| event.get(name).and_then(Value::as_u64);
+    if let Some(frame) = number("frame") {
+        let frames = number("frames")?;
+        return Some((share(frame, frames), format!("frame {frame}/{frames}")));
+    }
+    let (sample, samples) = (number("sample")?, number("samples")?);
+    let layer = event.get("layer").and_then(Value::as_str);
+    let place = layers.iter().position(|name| Some(name.as_str()) == layer).unwrap_or(0);
+    let all = (to_f32(place) + share(sample, samples)) / to_f32(layers.len().max(1));
+    Some((all, format!("sample {sample}/{samples}")))
+}
+
+/// How much of the whole it is, 0 to 1, to one part in 65,536.
+fn share(done: u64, of: u64) -> f32 {
+    let scale = (of >> 16) + 1;
+    let count = |n: u64| to_f32(usize::try_from(n / scale).unwrap_or(usize::MAX));
+    (count(done) / count(of).max(1.0)).clamp(0.0, 1.0)
 }
 
 fn to_f32(count: usize) -> f32 {
@@ -59,6 +66,7 @@ fn ratio_after(status: &str, word: &str) -> Option<(f32, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parsed(line: &str) -> Option<(f32, String)> {
         parse(line, &["ViewLayer".into(), "Far".into()])
@@ -81,16 +89,21 @@ mod tests {
         }
         let layers = ["ViewLayer".to_owned(), "Far".to_owned()];
         for (sample, samples, layer, fraction) in [
-            (16, 64, "ViewLayer", 0.125),
+            (16_u64, 64_u64, "ViewLayer", 0.125),
             (32, 64, "Far", 0.75),
             (1, 4, "unknown", 0.125),
             (500_000, 1_000_000, "ViewLayer", 0.25),
             (9, 4, "Far", 1.0),
         ] {
-            let (done, message) = of_samples(sample, samples, layer, &layers);
+            let event = json!({ "sample": sample, "samples": samples, "layer": layer });
+            let (done, message) = of_event(event.as_object().unwrap(), &layers).unwrap();
             assert!((done - fraction).abs() < 1e-4, "{sample}/{samples} {layer}: {done}");
             assert_eq!(message, format!("sample {sample}/{samples}"));
         }
+        let baking = json!({ "frame": 3, "frames": 12 });
+        let (done, message) = of_event(baking.as_object().unwrap(), &layers).unwrap();
+        assert_eq!((done, message.as_str()), (0.25, "frame 3/12"));
+        assert_eq!(of_event(json!({ "sample": 3 }).as_object().unwrap(), &layers), None);
         for line in
             ["", "Sample 3/4", "Fra:1 | Synchronizing object | Cube", "Saved: 'x | Sample 1/2'"]
         {

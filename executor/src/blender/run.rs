@@ -25,6 +25,7 @@ pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Pr
     let job = Job { ctx, scene, settings };
     match &ctx.brief.body {
         Body::Inspect(_) => job.inspect(session).await,
+        Body::Bake(_) => job.bake(session).await,
         Body::Blender(render) => job.render(session, render).await,
         Body::Finish(_) => job.finish(session).await,
         Body::Develop(develop) => job.develop(session, develop).await,
@@ -94,6 +95,27 @@ impl Job<'_> {
             })?;
             let values = Bound::Values(Values::Ints(frames));
             products.bindings.push(Binding { dim: dim.clone(), values });
+        }
+        Ok(products)
+    }
+
+    /// Bakes what the scene simulates into a copy of it.
+    async fn bake(&self, session: &mut Session) -> Result<Products, Failure> {
+        let folder = self.ctx.scratch.join("baked");
+        let made = tokio::fs::create_dir_all(&folder).await;
+        made.map_err(|error| storage_failure("The folder to bake into cannot be made", &error))?;
+        let more = json!({ "frame": self.settings["frame"], "folder": text_of(&folder)? });
+        let answer = self.ask(session, "bake", &folder, more).await;
+        session.spend();
+        let answer = answer?;
+        let mut products = Products::default();
+        for (name, field) in [("baked", "scene"), ("caches", "caches")] {
+            if let Some(path) = answer.get(field).and_then(Json::as_str) {
+                products.outputs.push(self.ctx.put(name, Path::new(path)).await?);
+            }
+        }
+        if products.outputs.is_empty() {
+            self.ctx.note("Nothing in the scene has to be baked.");
         }
         Ok(products)
     }
@@ -374,6 +396,7 @@ async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
         "passes": if scene.all_passes { "all" } else { "auto" },
         "denoise": scene.denoise,
         "compositor": scene.compositor,
+        "simulate": scene.simulate,
         "set": set,
         "state": state,
         "frame": frame(ctx, scene).await?,

@@ -45,6 +45,8 @@ pub(super) struct Start {
     pub scene: PathBuf,
     /// The folder of a packed scene.
     pub tree: Option<PathBuf>,
+    /// What was baked of it, to be loaded instead.
+    pub baked: Option<Baked>,
     /// Whether missing textures and libraries are no failure.
     pub allow_missing: bool,
     /// Cycles' device: `CPU`, `OPTIX:0`.
@@ -57,6 +59,15 @@ pub(super) struct Start {
     pub folder: PathBuf,
     /// The user's folder for what is made again when it is gone.
     pub cache: Option<PathBuf>,
+}
+
+/// A copy of a scene in which all is baked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Baked {
+    /// The .blend file.
+    pub scene: PathBuf,
+    /// An archive of what Blender only keeps in files.
+    pub caches: Option<PathBuf>,
 }
 
 /// What the driver says of a scene, before or after a job's settings are applied.
@@ -146,6 +157,11 @@ impl Session {
         self.id
     }
 
+    /// The scene in it is not the one any more that it was loaded with.
+    pub(super) fn spend(&mut self) {
+        self.busy = true;
+    }
+
     /// Has something done. `doing` completes "Blender crashed while …".
     pub(super) async fn ask(
         &mut self,
@@ -163,7 +179,12 @@ impl Session {
         let answer = loop {
             let answer = self.answer(ctx, doing).await?;
             match answer.get("event").and_then(Value::as_str) {
-                Some("progress") => self.progressed(ctx, &answer),
+                Some("progress") => {
+                    let layers = &self.inspection.view_layers;
+                    if let Some((done, message)) = progress::of_event(&answer, layers) {
+                        ctx.progress.report(done, &message);
+                    }
+                }
                 Some(_) => {}
                 None if answer.get("id").and_then(Value::as_u64) == Some(self.questions) => {
                     break answer;
@@ -181,18 +202,6 @@ impl Session {
                 let message = format!("Blender's answer while {doing} makes no sense: {answer}");
                 Err(failure(FailureKind::Failed, message))
             }
-        }
-    }
-
-    /// Passes on how far a render is, as the driver tells it: what Blender itself prints differs from version to
-    /// version, and the module `bpy` prints nothing.
-    fn progressed(&self, ctx: &TaskContext, event: &Map<String, Value>) {
-        let number = |name| event.get(name).and_then(Value::as_u64);
-        if let (Some(sample), Some(samples @ 1..)) = (number("sample"), number("samples")) {
-            let layer = event.get("layer").and_then(Value::as_str).unwrap_or_default();
-            let (done, message) =
-                progress::of_samples(sample, samples, layer, &self.inspection.view_layers);
-            ctx.progress.report(done, &message);
         }
     }
 
@@ -291,9 +300,17 @@ impl Drop for Folder {
 }
 
 fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
+    let baked = match &start.baked {
+        Some(Baked { scene, caches }) => {
+            let caches = caches.as_deref().map(text_of).transpose()?;
+            Some(json!({ "scene": text_of(scene)?, "caches": caches }))
+        }
+        None => None,
+    };
     let options = json!({
         "scene": text_of(&start.scene)?,
         "tree": start.tree.as_deref().map(text_of).transpose()?,
+        "baked": baked,
         "allow_missing": start.allow_missing,
         "device": start.device,
     });
@@ -419,7 +436,9 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         | "unknown_engine"
         | "bad_settings"
         | "bad_set_path"
-        | "unsupported_compositor" => FailureKind::Invalid,
+        | "unsupported_compositor"
+        | "unbaked_simulation"
+        | "bake_failed" => FailureKind::Invalid,
         // Another worker may have what this one lacks.
         "no_denoiser" | "device_missing" => FailureKind::Unsupported,
         "out_of_memory" => FailureKind::OutOfMemory,

@@ -2,12 +2,12 @@
 //! recently used one goes first.
 
 use super::choice::{Choice, choose, saved_by};
-use super::session::{Session, Start, memory_of};
+use super::session::{Baked, Session, Start, memory_of};
 use crate::cache::Kept;
 use crate::task::{TaskContext, failure};
 use pictor_tasks::blend::Release;
-use pictor_tasks::body::Scene;
-use pictor_tasks::message::{Failure, FailureKind, FileRef};
+use pictor_tasks::body::{Scene, Simulate};
+use pictor_tasks::message::{Failure, FailureKind, FileRef, Input};
 use std::io::{ErrorKind, Read as _};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The scenes of which it is remembered who saved them.
 const SAVED_MAX: usize = 8;
 /// The Python side.
-const DRIVER: [(&str, &str); 7] = [
+const DRIVER: [(&str, &str); 8] = [
     ("driver.py", include_str!("driver.py")),
     ("scene.py", include_str!("scene.py")),
     ("frame.py", include_str!("frame.py")),
@@ -28,6 +28,7 @@ const DRIVER: [(&str, &str); 7] = [
     ("files.py", include_str!("files.py")),
     ("packed.py", include_str!("packed.py")),
     ("settings.py", include_str!("settings.py")),
+    ("simulation.py", include_str!("simulation.py")),
 ];
 
 /// The Blender processes of one slot. Dropping it ends them.
@@ -42,8 +43,8 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Live {
     start: Start,
-    /// The scene file's content.
-    digest: String,
+    /// The scene file's content, and that of what was baked of it.
+    digests: Vec<String>,
     session: Session,
     /// Keeps the files that Blender may still read.
     _scene: Option<Kept>,
@@ -59,11 +60,14 @@ impl Sessions {
         let file = ctx.file(&scene.scene)?;
         let choice = choose(ctx, self.saved_by(ctx, file).await?)?;
         let start = start(ctx, scene, file, choice);
+        let baked = ["baked", "caches"].map(|name| baked(ctx, scene, name));
+        let digests = baked.iter().flatten().map(|input| &input.output.digest);
+        let digests: Vec<String> = [&file.digest].into_iter().chain(digests).cloned().collect();
         self.live.retain_mut(|live| live.session.is_usable());
-        let same = |live: &Live| live.start == start && live.digest == file.digest;
+        let same = |live: &Live| live.start == start && live.digests == digests;
         let live = match self.live.iter().position(same) {
             Some(warm) => self.live.remove(warm),
-            None => self.open(ctx, start, file).await?,
+            None => self.open(ctx, start, (file, baked), digests).await?,
         };
         self.live.push(live);
         while self.live.len() > 1 && self.memory() > share_of_memory(ctx) {
@@ -93,7 +97,8 @@ impl Sessions {
         &mut self,
         ctx: &TaskContext,
         start: Start,
-        file: &FileRef,
+        (file, [baked, caches]): (&FileRef, [Option<&Input>; 2]),
+        digests: Vec<String>,
     ) -> Result<Live, Failure> {
         while self.live.len() >= SESSIONS_MAX
             || (!self.live.is_empty() && self.memory() > share_of_memory(ctx))
@@ -109,9 +114,17 @@ impl Sessions {
             }
             None => verify(ctx, file).await?,
         }
+        if let Some(baked) = baked {
+            let scene = ctx.input_path(baked).await?;
+            let caches = match caches {
+                Some(caches) => Some(ctx.input_path(caches).await?),
+                None => None,
+            };
+            place.baked = Some(Baked { scene, caches });
+        }
         write_driver(&start.driver)?;
         let session = Session::start(ctx, &place).await?;
-        Ok(Live { start, digest: file.digest.clone(), session, _scene: scene })
+        Ok(Live { start, digests, session, _scene: scene })
     }
 
     fn memory(&self) -> u64 {
@@ -134,6 +147,12 @@ fn share_of_memory(ctx: &TaskContext) -> u64 {
     }
 }
 
+/// What a needed step has baked of the scene. There is none if nothing had to be.
+fn baked<'a>(ctx: &'a TaskContext, scene: &Scene, name: &str) -> Option<&'a Input> {
+    let mut inputs = ctx.inputs.iter();
+    inputs.find(|input| scene.simulate == Simulate::Bake && input.output.name == name)
+}
+
 fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> Start {
     let Choice { program, device, env } = choice;
     let folder = ctx.config.data.join("blender");
@@ -148,6 +167,7 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> St
         driver: folder.join(format!("driver-{version}")).join("driver.py"),
         scene: PathBuf::from(&file.path),
         tree: None,
+        baked: None,
         allow_missing: scene.allow_missing,
         device,
         env,

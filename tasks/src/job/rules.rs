@@ -6,9 +6,9 @@ use super::tree::{Data, Node};
 use std::collections::HashMap;
 
 /// The kinds of steps, as written in a job file.
-const KINDS: [&str; 12] = [
-    "noop", "command", "inspect", "blender", "merge", "finish", "develop", "encode", "probe",
-    "extract", "upscale", "stitch",
+const KINDS: [&str; 13] = [
+    "noop", "command", "inspect", "bake", "blender", "merge", "finish", "develop", "encode",
+    "probe", "extract", "upscale", "stitch",
 ];
 /// The parts of a job that make steps.
 const MAKERS: [&str; 3] = ["render", "upscale", "steps"];

@@ -11,7 +11,7 @@ use super::formats::{
 use super::shorthand;
 use crate::body::{
     Command, Develop, Encode, Extract, Merge, Noop, PictureFormat, Probe, PropertyValue, Render,
-    Scene, Stitch, Upscale,
+    Scene, Simulate, Stitch, Upscale,
 };
 use crate::range::Ranges;
 use crate::units::{Grid, Millis, Resolution};
@@ -176,8 +176,8 @@ pub struct DimSpec {
 }
 
 /// One step: the same work for every point of its dimensions. Exactly one of the kinds (`noop`,
-/// `command`, `inspect`, `blender`, `merge`, `finish`, `develop`, `encode`, `probe`, `extract`,
-/// `upscale`, `stitch`) says what the work is.
+/// `command`, `inspect`, `bake`, `blender`, `merge`, `finish`, `develop`, `encode`, `probe`,
+/// `extract`, `upscale`, `stitch`) says what the work is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpec {
@@ -230,6 +230,9 @@ pub struct StepSpec {
     /// Opens a scene and checks that it can be rendered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Scene>,
+    /// Bakes what a scene simulates, for the steps that need this one. `frame`: the last one that is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<Scene>,
     /// Renders with Blender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blender: Option<Render>,
@@ -354,6 +357,9 @@ pub struct RenderJob {
     /// where it has none: a GPU that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// What is done with simulations that are not baked.
+    #[serde(default)]
+    pub simulate: Simulate,
     /// Scene properties to change: data path to value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Property>")]

@@ -1,0 +1,95 @@
+//! A job bakes what its scene simulates, and its frames are those of the scene that Blender baked.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::pictures::assert_same;
+use support::{Place, Running, Said, root};
+
+/// The folders that Blenders are in, and a kind of simulation that each can bake.
+fn blenders() -> Vec<(PathBuf, &'static [&'static str])> {
+    let newer = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("blenders/5.0.1");
+    let first: (PathBuf, &'static [&'static str]) = (PathBuf::new(), &["cloth", "rigid", "paint"]);
+    let newer: (PathBuf, &'static [&'static str]) = (newer, &["cloth", "rigid", "zone"]);
+    [first, newer]
+        .into_iter()
+        .filter(|(folder, _)| folder.as_os_str().is_empty() || folder.is_dir())
+        .collect()
+}
+
+/// `program` with this folder before all others in the PATH.
+fn first_in_path(command: &mut Command, folder: &Path) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    let folders = folders.filter(|folder| !folder.as_os_str().is_empty());
+    command.env("PATH", std::env::join_paths(folders).unwrap());
+}
+
+fn pictor(place: &Place, folder: &Path, arguments: &[&str]) -> Said {
+    let mut command = place.command(arguments);
+    first_in_path(&mut command, folder);
+    Running::start(&mut command).finish()
+}
+
+#[test]
+fn a_simulation_is_baked_before_frames_are_rendered_in_any_order() {
+    for (folder, kinds) in blenders() {
+        let place = Place::new();
+        let mut blender = Command::new("blender");
+        let script = root().join("tests/support/simulations.py");
+        blender.args(["-b", "--factory-startup", "--python-exit-code", "1", "-P"]).arg(script);
+        blender.arg("--").arg(place.path("")).args(kinds);
+        first_in_path(&mut blender, &folder);
+        let made = Running::start(&mut blender).finish();
+        assert_eq!(made.code, Some(0), "{made}");
+        for kind in kinds {
+            let job = format!(
+                "pictor: v1\nname: {kind}\norder: preview\nrender:\n  scene: {kind}/scene.blend\n  \
+                 frames: 1-5\n  tiles: 2x1\n  output: {{ preview: false }}\n"
+            );
+            place.write("job.yaml", &job);
+            let run = |more: &[&str]| {
+                let run = ["run", "job.yaml", "--out", kind];
+                pictor(&place, &folder, &[&run[..], more].concat())
+            };
+            run(&[]).expect(1, &["Simulations that are not baked", "0 tasks succeeded"]);
+            let said = run(&["--set", "render.simulate=bake"]);
+            let parts: &[&str] = &["22 tasks succeeded", "5 files in"];
+            said.expect(0, parts);
+            for frame in 1..=5 {
+                let ours = place.path(&format!("{kind}/frames/{frame:04}.exr"));
+                assert_same(&ours, &place.path(&format!("{kind}/plain/{frame:04}.exr")));
+            }
+        }
+    }
+}
+
+/// The steps of `docs/simulations.md`.
+#[test]
+fn a_bake_by_hand_is_done_again_with_all_that_depends_on_it() {
+    let place = Place::new();
+    let text = std::fs::read_to_string(root().join("docs/simulations.md")).unwrap();
+    let block = text.split("```yaml\n").find(|block| block.contains("steps:")).unwrap();
+    let steps = block.split("```").next().unwrap().replace("flag.blend", "cloth/scene.blend");
+    let script = root().join("tests/support/simulations.py");
+    let mut blender = Command::new("blender");
+    blender.args(["-b", "--factory-startup", "-P"]).arg(script).arg("--");
+    let made = Running::start(blender.arg(place.path("")).arg("cloth")).finish();
+    assert_eq!(made.code, Some(0), "{made}");
+    let head = "pictor: v1\nname: hand\ndims: { frame: 2-4 }\n";
+    place.write("job.yaml", &format!("{head}{steps}    deliver: {{ image: '{{frame}}.exr' }}\n"));
+    let said = place.run(&[]);
+    said.expect(0, &["4 tasks succeeded", "3 files in"]);
+    place.ok(&["retry", &said.run_id(), "bake", "--yes"]).expect(0, &["4 tasks succeeded"]);
+    assert_eq!(place.attempts().len(), 8);
+    for frame in 2..=4 {
+        let plain = place.path(&format!("cloth/plain/{frame:04}.exr"));
+        assert_same(&place.path(&format!("out/{frame}.exr")), &plain);
+    }
+    // Without the need nobody would have baked anything.
+    let lacks = std::fs::read_to_string(place.path("job.yaml")).unwrap().replace("[bake]", "[]");
+    place.write("job.yaml", &lacks);
+    place.run(&[]).expect(2, &["`simulate: bake` renders what a `bake` step made of the scene"]);
+}
