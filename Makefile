@@ -8,10 +8,10 @@ SCENES := $(patsubst %,workflows/scenes/built/%.blend,turntable still simulation
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo setup scenes build blenders test soak bench gpu-check lint schema clean
+.PHONY: help demo setup scenes build blenders test soak blender-matrix bench gpu-check lint schema clean
 
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## installs what is missing, builds, and renders workflows/turntable.yaml
 	@DEMO_DATA='$(DEMO_DATA)' DEMO_OUT='$(DEMO_OUT)' scripts/demo.sh
@@ -51,6 +51,12 @@ test: setup scenes blenders ## runs every test of the workspace
 soak: export PICTOR_SOAK = 1
 soak: export PICTOR_SIM_SEEDS ?= 100000
 soak: test ## runs the long forms of the tests: many more seeds and moments
+
+# Two cores take about half an hour: each scene is built, rendered by Blender and rendered by pictor, four times.
+blender-matrix: export PICTOR_SOAK = 1
+blender-matrix: export PICTOR_MATRIX = write
+blender-matrix: blenders ## renders every feature with every Blender and writes docs/blender-matrix.md
+	$(CARGO) test --locked -p pictor --test blender -- --ignored --nocapture every_feature
 
 bench: setup scenes ## runs the measurements of benches/
 	$(CARGO) bench --locked -p pictor -p pictor-benches --benches

@@ -63,7 +63,10 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
         // The other one alone cannot, and nobody even starts it.
         if scene != "old.blend" {
             let said = place.run(&["--blender", "blender"]);
-            said.expect(1, &["does not have blender >=5.0, it has 3.", "pictor setup-blender"]);
+            said.expect(
+                1,
+                &["does not have blender >=5.0, which", "needs; it has 3.", "pictor setup-blender"],
+            );
         }
     }
     // The job has a word in it, too.
@@ -89,7 +92,14 @@ fn a_plan_says_which_blender_its_scenes_need() {
     let plan = place.json(&["plan", "job.yaml"]);
     assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], ">=5.3");
     let said = place.run(&[]);
-    said.expect(1, &["look: ", "does not have blender >=5.3, it has ", "--blender PATH"]);
+    said.expect(
+        1,
+        &[
+            "look: ",
+            "does not have blender >=5.3, which new.blend needs; it has ",
+            "--blender PATH",
+        ],
+    );
     // What cannot be told is left to Blender.
     place.write("new.blend", "no scene");
     let plan = place.json(&["plan", "job.yaml"]);

@@ -24,9 +24,29 @@ fn help_tells_every_command() {
     let place = Place::new();
     let said = place.ok(&["--help"]);
     let commands = [
-        "run", "resume", "retry", "serve", "work", "submit", "runs", "show", "tasks", "logs",
-        "pause", "cancel", "priority", "download", "prune", "workers", "schedule", "token", "plan",
-        "models", "schema", "doctor",
+        "run",
+        "resume",
+        "retry",
+        "serve",
+        "work",
+        "submit",
+        "runs",
+        "show",
+        "tasks",
+        "logs",
+        "pause",
+        "cancel",
+        "priority",
+        "download",
+        "prune",
+        "workers",
+        "schedule",
+        "token",
+        "plan",
+        "models",
+        "schema",
+        "doctor",
+        "setup-blender",
     ];
     assert_eq!(listed(&said.out), [&commands[..], &["help"]].concat());
     for command in commands {

@@ -44,7 +44,11 @@ fn a_scene_that_does_not_exist_is_a_mistake_in_the_job_file() {
 /// Scenes that cannot be rendered, each with what is said about it.
 const REFUSED: [(&str, &str, &[&str]); 7] = [
     ("text.blend", "", &["is not a .blend file", "Save the scene from Blender"]),
-    ("newer.blend", "", &["was saved by Blender 4.50", "has Blender 3.4", "requires: software"]),
+    (
+        "newer.blend",
+        "",
+        &["does not have blender >=4.50, which ", "newer.blend needs; it has 3.", "setup-blender"],
+    ),
     ("blind.blend", "", &["has no active camera", "`camera:`", "Camera"]),
     (
         "texture.blend",

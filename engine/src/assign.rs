@@ -7,7 +7,7 @@ use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
 use crate::run::At;
 use crate::state::{Live, RunState, TaskState, Trouble};
-use pictor_tasks::body::{Body, Render};
+use pictor_tasks::body::{Body, Render, Scene};
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
     Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, Try, WorkerId,
@@ -337,7 +337,8 @@ impl Engine {
         let entry = self.runs.get_mut(id).expect("looked up above");
         let before = entry.run.seq;
         for (step, what) in impossible {
-            let hint = self.workers.get(&worker).map(|w| how_to_get(&what, &w.inventory));
+            let scene = entry.run.plan.steps[step as usize].body.scene();
+            let hint = self.workers.get(&worker).map(|w| how_to_get(&what, scene, &w.inventory));
             let hint = hint.unwrap_or_default();
             let message = format!("this machine does not have {what}{hint}");
             for index in entry.run.indices(step) {
@@ -395,14 +396,15 @@ fn lacks_gpu_blender(step: &Step, has: &Inventory) -> bool {
 }
 
 /// A hint for what a machine can get.
-fn how_to_get(what: &str, has: &Inventory) -> String {
+fn how_to_get(what: &str, scene: Option<&Scene>, has: &Inventory) -> String {
     match what.split(' ').next() {
         Some(BLENDER) => {
             let held: Vec<&str> = has.versions(BLENDER).collect();
             let held = if held.is_empty() {
                 "; install blender".to_owned()
             } else {
-                format!(", it has {}; get one that fits", held.join(", "))
+                let needed = scene.map_or(String::new(), |s| format!(", which {} needs", s.scene));
+                format!("{needed}; it has {}; get one that fits", held.join(", "))
             };
             format!("{held} (`pictor setup-blender`, `--blender PATH`) and try again")
         }

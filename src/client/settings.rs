@@ -35,7 +35,18 @@ struct Configuration {
 
 /// The Blenders that the user's configuration names.
 pub(crate) fn blenders_of_user() -> anyhow::Result<BlenderTable> {
-    config_path().map_or_else(|| Ok(BlenderTable::default()), |path| Ok(read(&path)?.blender))
+    let Some(path) = config_path() else { return Ok(BlenderTable::default()) };
+    match read(&path) {
+        Ok(file) => Ok(file.blender),
+        // A home that is somebody else's, as after `su`, says nothing about this user's Blenders.
+        Err(error) if is_forbidden(&error) => Ok(BlenderTable::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// A server and the token for it.

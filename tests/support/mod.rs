@@ -231,6 +231,12 @@ impl Running {
         Self { child, lines, said, limit: Instant::now() + LIMIT }
     }
 
+    /// For what takes longer than anything else.
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        self.limit = Instant::now() + limit;
+        self
+    }
+
     pub(crate) fn id(&self) -> i32 {
         self.child.id().try_into().unwrap()
     }

@@ -174,15 +174,12 @@ impl Job<'_> {
             let outputs = outputs.map(|other| other.output.clone()).collect();
             return Ok(Products { outputs, ..Products::default() });
         }
-        let (mut outputs, finished) = match is_unchanged {
-            true => {
-                let others = self.ctx.inputs.iter().filter(|other| other.output.name != "image");
-                (others.map(|other| other.output.clone()).collect(), None)
-            }
-            false => {
-                let finished: Finished = read_as(answer)?;
-                (self.stored(FILES, &finished.files).await?, Some(finished))
-            }
+        let (mut outputs, finished) = if is_unchanged {
+            let others = self.ctx.inputs.iter().filter(|other| other.output.name != "image");
+            (others.map(|other| other.output.clone()).collect(), None)
+        } else {
+            let finished: Finished = read_as(answer)?;
+            (self.stored(FILES, &finished.files).await?, Some(finished))
         };
         if self.scene.all_passes {
             let (target, is_split) = (out.clone(), self.scene.pass_files);

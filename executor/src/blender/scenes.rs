@@ -140,14 +140,16 @@ fn cache() -> PathBuf {
 /// The Blender of this machine.
 pub(super) fn blender() -> Blender {
     static HERE: OnceLock<Blender> = OnceLock::new();
-    let find = || {
-        let said = Command::new("blender").arg("--version").output().unwrap();
-        let said = String::from_utf8(said.stdout).unwrap();
-        let version = said.lines().find_map(|line| line.strip_prefix("Blender ")).unwrap();
-        let version = version.split(' ').next().unwrap().to_owned();
-        Blender { version, path: "blender".into(), ..Blender::default() }
-    };
-    HERE.get_or_init(find).clone()
+    HERE.get_or_init(|| blender_at(Path::new("blender"))).clone()
+}
+
+/// This Blender.
+pub(super) fn blender_at(program: &Path) -> Blender {
+    let said = Command::new(program).arg("--version").output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let version = said.lines().find_map(|line| line.strip_prefix("Blender ")).unwrap();
+    let version = version.trim().to_owned();
+    Blender { version, path: program.to_str().unwrap().to_owned(), ..Blender::default() }
 }
 
 pub(super) fn scene(name: &str) -> Scene {

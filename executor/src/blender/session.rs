@@ -178,19 +178,14 @@ impl Session {
         let _ = self.stdin.write_all(line.as_bytes()).await;
         let answer = loop {
             let answer = self.answer(ctx, doing).await?;
-            match answer.get("event").and_then(Value::as_str) {
-                Some("progress") => {
-                    let layers = &self.inspection.view_layers;
-                    if let Some((done, message)) = progress::of_event(&answer, layers) {
-                        ctx.progress.report(done, &message);
-                    }
+            // A line with an event is never the answer, whatever it is about.
+            if answer.contains_key("event") {
+                let layers = &self.inspection.view_layers;
+                if let Some((done, message)) = progress::of_event(&answer, layers) {
+                    ctx.progress.report(done, &message);
                 }
-                Some(_) => {}
-                None if answer.get("id").and_then(Value::as_u64) == Some(self.questions) => {
-                    break answer;
-                }
-                // What a task asked for that is not waited for any more.
-                None => {}
+            } else if answer.get("id").and_then(Value::as_u64) == Some(self.questions) {
+                break answer;
             }
         };
         self.busy = false;

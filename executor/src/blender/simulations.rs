@@ -2,7 +2,7 @@
 //! rendered in any order as Blender's own is from first to last.
 
 use super::Sessions;
-use super::scenes::{Bench, assert_same_as, scene};
+use super::scenes::{Bench, assert_same_as, blender_at, scene};
 use pictor_tasks::body::{Body, Render, Scene, Simulate};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Input, Products};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,8 @@ fn built(program: &Path, kinds: &[&str]) -> TempDir {
 
 fn bench(program: &Path) -> Bench {
     let mut bench = Bench::new();
-    Arc::get_mut(&mut bench.config).unwrap().programs.blender = program.to_owned();
+    let config = Arc::get_mut(&mut bench.config).unwrap();
+    config.inventory.blenders = vec![blender_at(program)];
     bench
 }
 

@@ -1,0 +1,105 @@
+//! The matrix: what artists put into scenes, in each Blender that is under test, rendered by pictor and by that Blender
+//! itself. `docs/blender-matrix.md` holds its table. A picture is the same bit for bit, or pictor has said before it rendered
+//! why it does not render it, or has left a note; the table says which, and these tests that it is still so.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stderr, reason = "what was seen is told while it is seen")]
+#![expect(clippy::disallowed_methods, reason = "what runs here takes real time")]
+
+#[path = "blender/build.rs"]
+mod build;
+#[path = "blender/cell.rs"]
+mod cell;
+#[path = "blender/picture.rs"]
+mod picture;
+mod support;
+#[path = "blender/table.rs"]
+mod table;
+
+use build::{Build, Feature};
+use cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Instant;
+use table::Table;
+
+/// Scenes that are rendered at a time where nothing else runs.
+const AT_A_TIME: usize = 2;
+
+/// Has these features of a build rendered.
+fn try_out(build: &Build, features: &[Feature], at_a_time: usize) -> Vec<(Feature, Cell)> {
+    let begun = Instant::now();
+    let queue: Mutex<VecDeque<_>> = Mutex::new(features.iter().cloned().collect());
+    let cells = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_a_time {
+            scope.spawn(|| {
+                while let Some(feature) = { queue.lock().unwrap().pop_front() } {
+                    let cell = cell::of(build, &feature);
+                    eprintln!("{} {}: {cell}", build.version, feature.name);
+                    cells.lock().unwrap().push((feature, cell));
+                }
+            });
+        }
+    });
+    let mut cells = cells.into_inner().unwrap();
+    cells.sort_by_key(|(feature, _)| feature.number);
+    eprintln!("{}: {} features in {:.0?}", build.version, cells.len(), begun.elapsed());
+    cells
+}
+
+/// The short form: the features that are marked so, against the table.
+fn short(build: Option<&Build>, level: u8) {
+    let Some(build) = build else { return };
+    let documented = Table::documented();
+    let features = build.features(level);
+    let mut wrong = Vec::new();
+    for (feature, cell) in try_out(build, &features, 1) {
+        let expected = documented.kind(&feature.title, &build.version);
+        if cell.is_wrong() || expected != Some(cell.kind()) {
+            let expected = expected.unwrap_or("nothing");
+            wrong.push(format!(
+                "{}: {cell} (docs/blender-matrix.md says: {expected})",
+                feature.title
+            ));
+        }
+    }
+    assert!(features.len() > 10, "there is something to see");
+    assert!(wrong.is_empty(), "{}:\n{}", build.version, wrong.join("\n"));
+}
+
+#[test]
+fn scenes_of_debians_blender() {
+    short(Some(&Build::in_path()), 1);
+}
+
+#[test]
+fn scenes_of_blender_5_0() {
+    short(Build::installed("5.0").as_ref(), 1);
+}
+
+#[test]
+fn a_few_scenes_of_blender_4_5() {
+    short(Build::installed("4.5").as_ref(), 2);
+}
+
+/// Everything on every build. With `PICTOR_MATRIX=write` the table becomes what was seen.
+#[test]
+#[ignore = "takes a quarter of an hour: make blender-matrix, make soak"]
+fn every_feature_in_every_blender() {
+    let mut seen = Table::default();
+    for build in Build::all() {
+        let features = build.features(0);
+        for (feature, cell) in try_out(&build, &features, AT_A_TIME) {
+            seen.add(&build.version, &feature, cell);
+        }
+    }
+    seen.report();
+    assert!(seen.features() >= 80, "there are {} features", seen.features());
+    if std::env::var("PICTOR_MATRIX").is_ok_and(|value| value == "write") {
+        seen.write();
+    }
+    let wrong = seen.wrong();
+    assert!(wrong.is_empty(), "{} cells are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let documented = Table::documented();
+    assert_eq!(seen.as_documented(), documented, "docs/blender-matrix.md: make blender-matrix");
+}

@@ -1,0 +1,85 @@
+"""What Blender itself writes for the scenes of the matrix: blender -b --factory-startup -Y -P plain.py -- FOLDER
+
+For each feature and each kind of file FOLDER/NAME/plain/KIND/…; FOLDER/NAME/plain/done when all are there, or `failed` with
+Blender's words. A feature that has begun is left alone: if Blender crashes on it, who starts it again goes on with the next.
+"""
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+import traceback
+
+import bpy
+
+FOLDER = sys.argv[sys.argv.index("--") + 1]
+
+
+def numbers(text):
+    for part in str(text).split(","):
+        first, last, step = re.fullmatch(r"(-?\d+)(?:-(-?\d+))?(?:x(\d+))?", part).groups()
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def choose(image, kind):
+    """The picture's format, in the scene that is open. PNG keeps the scene's colour mode and depth if it saves that."""
+    if kind == "own":
+        return
+    own = image.file_format
+    if hasattr(image, "media_type"):
+        image.media_type = "MULTI_LAYER_IMAGE" if kind == "layers" else "IMAGE"
+    if kind in ("exr", "layers"):
+        image.file_format = "OPEN_EXR" if kind == "exr" else "OPEN_EXR_MULTILAYER"
+        image.color_depth, image.exr_codec = "32", "ZIP"
+        if kind == "exr":
+            image.color_mode = "RGBA"
+        if hasattr(image, "use_exr_interleave"):
+            image.use_exr_interleave = True
+    elif own != "PNG":
+        image.file_format, image.color_mode, image.color_depth = "PNG", "RGB", "8"
+
+
+def render(item, place):
+    frames = list(numbers(item.get("frames", 1)))
+    for kind in item.get("compare", ["exr", "png"]):
+        out = os.path.join(place, "plain", kind)
+        bpy.ops.wm.open_mainfile(filepath=os.path.join(place, "scene.blend"), load_ui=False)
+        scene = bpy.context.scene
+        begin, written = scene.frame_start, os.path.join(place, "written")
+        choose(scene.render.image_settings, kind)
+        scene.render.filepath, scene.frame_step = os.path.join(out, "####"), 1
+        scene.render.use_persistent_data = False  # each frame as one that is rendered alone
+        shutil.rmtree(written, ignore_errors=True)
+        if item.get("bake"):
+            bpy.ops.ptcache.bake_all(bake=True)
+        for first, last in [(begin, frames[-1])] if item.get("run") else [(frame, frame) for frame in frames]:
+            scene.frame_start, scene.frame_end = first, last
+            bpy.ops.render.render(animation=True)
+        if item.get("run"):  # those before only lead up to the ones that are wanted
+            for name in os.listdir(out):
+                if int(re.match(r"-?\d+", name)[0]) not in frames:
+                    os.remove(os.path.join(out, name))
+        if kind == "files":  # what the scene's own nodes wrote
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(written, out)
+        shutil.rmtree(written, ignore_errors=True)
+
+
+for path in sorted(glob.glob(os.path.join(FOLDER, "*", "feature.json"))):
+    with open(path, encoding="utf-8") as file:
+        item = json.load(file)
+    place = os.path.dirname(path)
+    begun, done, failed = (os.path.join(place, "plain", name) for name in ("begun", "done", "failed"))
+    if "absent" in item or "broken" in item or os.path.exists(begun):
+        continue
+    os.makedirs(os.path.dirname(begun), exist_ok=True)
+    open(begun, "w").close()
+    print("rendering", item["name"], flush=True)
+    try:
+        render(item, place)
+        open(done, "w").close()
+    except Exception as error:
+        traceback.print_exc()
+        with open(failed, "w", encoding="utf-8") as file:
+            file.write((str(error).strip() or type(error).__name__).splitlines()[-1])
