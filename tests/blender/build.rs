@@ -74,9 +74,6 @@ impl Build {
         let mut all = installed();
         assert!(!all.is_empty(), "only one Blender: `make blenders` installs more");
         all.push(Self::in_path());
-        if let Ok(only) = std::env::var("PICTOR_BLENDERS") {
-            all.retain(|build| only.split(',').any(|version| build.version.starts_with(version)));
-        }
         all.sort_by_key(|build| {
             let numbers = build.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
             numbers.collect::<Vec<_>>()
@@ -87,7 +84,7 @@ impl Build {
     /// The scenes whose `short` is at least so much, with what plain Blender makes of them. Both are made
     /// where they are missing or their scripts have changed.
     pub(crate) fn features(&self, level: u8) -> Vec<Feature> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix").join(&self.version);
+        let folder = self.folder();
         std::fs::create_dir_all(&folder).unwrap();
         let _lock = lock(&folder);
         let only = std::env::var("PICTOR_FEATURES").unwrap_or_default();
@@ -96,23 +93,34 @@ impl Build {
         self.script("build.py", &folder, &[&[level_text.as_str()], only.as_slice()].concat());
         // Blender that crashes leaves the scene on which it did begun, and not done.
         while !self.script("plain.py", &folder, &[]) {}
+        let mut features = self.built();
+        features.retain(|feature| {
+            let name = feature.name.as_str();
+            if only.is_empty() { feature.short >= level } else { only.contains(&name) }
+        });
+        features
+    }
+
+    /// The scenes that are there, in order.
+    pub(crate) fn built(&self) -> Vec<Feature> {
         let mut features = Vec::new();
-        for entry in std::fs::read_dir(&folder).unwrap() {
+        for entry in std::fs::read_dir(self.folder()).into_iter().flatten() {
             let place = entry.unwrap().path();
             let Ok(text) = std::fs::read_to_string(place.join("feature.json")) else { continue };
-            let mut feature: Feature = serde_json::from_str(&text).unwrap();
-            feature.place = place;
-            let wanted = if only.is_empty() {
-                feature.short >= level
-            } else {
-                only.contains(&feature.name.as_str())
-            };
-            if wanted {
-                features.push(feature);
-            }
+            features.push(Feature { place, ..serde_json::from_str(&text).unwrap() });
         }
         features.sort_by_key(|feature| feature.number);
         features
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix").join(&self.version)
+    }
+
+    /// Whether `PICTOR_BLENDERS` names it, or nothing.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let only = std::env::var("PICTOR_BLENDERS").unwrap_or_default();
+        only.is_empty() || only.split(',').any(|version| self.version.starts_with(version))
     }
 
     /// Whether Blender came to the script's end.

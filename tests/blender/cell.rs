@@ -3,6 +3,7 @@
 use crate::build::{Build, Feature};
 use crate::picture::difference;
 use crate::support::{Place, Running, Said, files};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// What came out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum Cell {
     /// The same picture.
     Same,
@@ -27,6 +28,17 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
+    /// Keeps it beside its scene.
+    pub(crate) fn keep(&self, place: &Path) {
+        std::fs::write(place.join("cell.json"), serde_json::to_string(self).unwrap()).unwrap();
+    }
+
+    /// What was kept, by this or an earlier run; nothing if the scene is another one since.
+    pub(crate) fn kept(place: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(place.join("cell.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Same => "same",

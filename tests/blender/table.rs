@@ -1,6 +1,6 @@
 //! The matrix as the table of `docs/blender-matrix.md`, and as a report for those who look into what is wrong.
 
-use crate::build::Feature;
+use crate::build::{Build, Feature};
 use crate::cell::Cell;
 use crate::support::root;
 use std::collections::BTreeMap;
@@ -22,7 +22,20 @@ pub(crate) struct Table {
 pub(crate) struct Documented(BTreeMap<(String, String), String>);
 
 impl Table {
-    pub(crate) fn add(&mut self, version: &str, feature: &Feature, cell: Cell) {
+    /// Of everything that was tried with these builds, now or before.
+    pub(crate) fn kept(builds: &[Build]) -> Self {
+        let mut table = Self::default();
+        for build in builds {
+            for feature in build.built() {
+                if let Some(cell) = Cell::kept(&feature.place) {
+                    table.add(&build.version, &feature, cell);
+                }
+            }
+        }
+        table
+    }
+
+    fn add(&mut self, version: &str, feature: &Feature, cell: Cell) {
         if !self.versions.iter().any(|known| known == version) {
             self.versions.push(version.to_owned());
         }

@@ -101,8 +101,9 @@ def has_volumes(scene):
 
 def repeats(scene):
     """Whether a warm session renders a frame bit for bit as a fresh one, with the scene's data kept between renders. Hair and
-    adaptive subdivision come out differently, depending on what was rendered before."""
-    return not (has_hair(scene) or subdivides_adaptively(scene))
+    adaptive subdivision come out differently, depending on what was rendered before, and Blender 4.5 forgets that a view layer has
+    samples of its own."""
+    return not (has_hair(scene) or subdivides_adaptively(scene) or any(layer.samples for layer in scene.view_layers if layer.use))
 
 
 # ---- how it can be rendered ---------------------------------------------------------------------------------------------
@@ -192,8 +193,8 @@ def check(scene, settings):
         if not _cycles.with_openimagedenoise:
             what = f"compositor node {node!r}" if node else "Cycles denoiser"
             raise Fail("no_denoiser", f"Scene {scene.name!r} uses a denoiser ({what}), and this build of Blender {bpy.app.version_string} has no "
-                       f"OpenImageDenoise. Set `{'compositor' if node else 'denoise'}: false`, or use a worker with Blender from blender.org "
-                       "or from `pictor setup-blender`.")
+                       f"OpenImageDenoise. Set `{'compositor' if node else 'denoise'}: false`, or have it rendered by a Blender that has: one from blender.org "
+                       "or from `pictor setup-blender`, with `requires: { software: { blender: \">=4\" } }` in the job.")
 
 
 def passes_of(scene):
@@ -212,7 +213,7 @@ def passes_of(scene):
 
 def listed(names, most=5):
     more = len(names) - most
-    return ", ".join(str(name)[:80] for name in names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(str(name)[:300] for name in names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def notes(scene, settings):

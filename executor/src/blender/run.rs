@@ -278,6 +278,12 @@ impl Job<'_> {
         self.settings["frame"].as_i64().unwrap_or(session.inspection.frame_current)
     }
 
+    /// Whether frames have the size that the scene has without the job's settings.
+    fn has_own_size(&self) -> bool {
+        let Scene { set, state, border, .. } = self.scene;
+        set.is_empty() && state.is_none() && *border != Some(false)
+    }
+
     /// What of the frame the task renders. `None` if the frame is not cut.
     async fn region(
         &self,
@@ -289,9 +295,7 @@ impl Job<'_> {
         };
         let size = match self.scene.resolution {
             Some(size) => size,
-            None if self.scene.set.is_empty() && self.scene.state.is_none() => {
-                session.inspection.size()
-            }
+            None if self.has_own_size() => session.inspection.size(),
             None => self.inspection(session).await?.size(),
         };
         let value = self.ctx.brief.space.value(self.ctx.task.index, &tiles.dim);

@@ -44,6 +44,10 @@ cube.keyframe_insert("location", frame=9)
 bpy.ops.mesh.primitive_plane_add(size=20, location=(0, 0, -1))
 scene.frame_set(5)
 save("plain")
+render.use_border = render.use_crop_to_border = True
+render.border_max_x = 0.5
+save("bordered")
+render.use_border = render.use_crop_to_border = False
 cycles.use_adaptive_sampling, cycles.adaptive_threshold = True, 0.2
 cycles.adaptive_min_samples, cycles.samples = 2, 16
 save("adaptive")

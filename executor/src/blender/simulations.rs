@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-const SCRIPT: &str = "../tests/support/simulations.py";
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/simulations.py");
 
 /// The Blenders that are here, and the kinds of simulations that each can bake. All versions only in the soak.
 fn blenders() -> Vec<(PathBuf, Vec<&'static str>)> {

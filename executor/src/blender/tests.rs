@@ -17,11 +17,13 @@ use std::sync::Arc;
 async fn merged_tiles_are_bit_for_bit_the_frame_that_plain_blender_renders() {
     let (bench, mut sessions) = (Bench::new(), Sessions::default());
     let all = Scene { all_passes: true, ..scene("passes.blend") };
+    let unbordered = Scene { border: Some(false), ..scene("bordered.blend") };
     for (scene, columns, rows, plain) in [
         (scene("plain.blend"), 2, 2, "plain.OPEN_EXR"),
         (scene("plain.blend"), 3, 5, "plain.OPEN_EXR"),
         (scene("adaptive.blend"), 2, 2, "adaptive.OPEN_EXR"),
         (all, 2, 2, "passes.OPEN_EXR_MULTILAYER"),
+        (unbordered, 2, 2, "plain.OPEN_EXR"),
     ] {
         let (before, grid) = (sessions.ids(), Grid { columns, rows });
         let merged = bench.merged(&mut sessions, &scene, grid).await;

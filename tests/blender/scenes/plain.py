@@ -16,6 +16,18 @@ import bpy
 FOLDER = sys.argv[sys.argv.index("--") + 1]
 
 
+def bake_zones(scene, place):
+    """Bakes the simulation zones of geometry nodes, which needs a folder and a selection."""
+    for item in scene.objects:
+        for modifier in item.modifiers:
+            if modifier.type == "NODES":
+                name = "bake_directory" if hasattr(modifier, "bake_directory") else "simulation_bake_directory"
+                setattr(modifier, name, os.path.join(place, "zone"))
+                item.select_set(True)
+                bpy.context.view_layer.objects.active = item
+    bpy.ops.object.simulation_nodes_cache_bake(selected=False)
+
+
 def numbers(text):
     for part in str(text).split(","):
         first, last, step = re.fullmatch(r"(-?\d+)(?:-(-?\d+))?(?:x(\d+))?", part).groups()
@@ -53,6 +65,8 @@ def render(item, place):
         shutil.rmtree(written, ignore_errors=True)
         if item.get("bake"):
             bpy.ops.ptcache.bake_all(bake=True)
+            if bpy.app.version >= (3, 6):
+                bake_zones(scene, place)
         for first, last in [(begin, frames[-1])] if item.get("run") else [(frame, frame) for frame in frames]:
             scene.frame_start, scene.frame_end = first, last
             bpy.ops.render.render(animation=True)

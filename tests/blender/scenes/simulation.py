@@ -1,10 +1,11 @@
-"""What depends on the frames before: baked, and not."""
+"""What depends on the frames before: baked, and not. Blender itself does not simulate on while it renders an animation in
+the background, so what pictor bakes is compared with what Blender bakes."""
 import bpy
 
 from stage import Absent, bake_caches, feature, geometry, since, surface
 
 UNBAKED = {"frames": "3-6", "compare": [], "refused": True}
-BAKE = {"frames": "3-6", "run": True, "render": {"simulate": "bake"}}
+BAKE = {"frames": "3-6", "run": True, "bake": True, "render": {"simulate": "bake"}}
 
 
 def begin(s, last=6):
@@ -50,7 +51,7 @@ def soft_body_unbaked(s):
     soft_body(s)
 
 
-@feature("Soft body, baked by pictor", "Simulation", bake=True, **BAKE)
+@feature("Soft body, baked by pictor", "Simulation", **BAKE)
 def soft_body_by_pictor(s):
     soft_body(s)
 
@@ -76,7 +77,7 @@ def rigid_body_unbaked(s):
     rigid_body(s)
 
 
-@feature("Rigid bodies, baked by pictor", "Simulation", bake=True, **BAKE)
+@feature("Rigid bodies, baked by pictor", "Simulation", **BAKE)
 def rigid_body_by_pictor(s):
     rigid_body(s)
 
