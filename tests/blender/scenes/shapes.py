@@ -28,13 +28,13 @@ def adaptive_subdivision(s):
     adaptive(s, s.cube)
 
 
-@feature("Adaptive subdivision, moving camera", "Shapes", within=1e-6, why="once six pixels of tiles differed in their last bits, and why is not known", frames="1-3", short=1)
+@feature("Adaptive subdivision, moving camera", "Shapes", within=1e-6, why="with displacement last bits were once seen to differ in tiles, and why is not known", frames="1-3", short=1)
 def adaptive_moving(s):
     adaptive(s, displace(s))
     s.move(s.camera, frames=((1, (7, -7, 5)), (4, (4, -8, 3))))
 
 
-@feature("Adaptive subdivision, dicing camera", "Shapes", within=1e-6, why="once six pixels of tiles differed in their last bits, and why is not known", frames="2")
+@feature("Adaptive subdivision, dicing camera", "Shapes", within=1e-6, why="with displacement last bits were once seen to differ in tiles, and why is not known", frames="2")
 def adaptive_dicing_camera(s):
     adaptive_moving(s)
     s.cycles.dicing_camera = s.object(s.camera.data.copy(), "Dicing")
