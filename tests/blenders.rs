@@ -22,9 +22,14 @@ fn newer(version: &str) -> Option<PathBuf> {
 
 /// The scene that a Blender begins with, saved by it.
 fn save(blender: &Path, to: &Path, compress: bool) {
+    save_changed(blender, to, compress, "pass");
+}
+
+/// The same with something changed.
+fn save_changed(blender: &Path, to: &Path, compress: bool, change: &str) {
     let compress = if compress { "True" } else { "False" };
     let script = format!(
-        "import bpy; bpy.ops.wm.save_as_mainfile(filepath={:?}, compress={compress})",
+        "import bpy; {change}; bpy.ops.wm.save_as_mainfile(filepath={:?}, compress={compress})",
         to.display()
     );
     let mut command = Command::new(blender);
@@ -82,6 +87,39 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
     assert!(blenders.len() == 2 && blenders[0]["version"].as_str().unwrap().starts_with("3."));
     assert_eq!(blenders[1]["path"], new);
     assert_eq!(machine["software"]["blender"], blenders[0]["version"]);
+}
+
+#[test]
+fn a_blender_that_lacks_the_denoiser_is_passed_over() {
+    let Some(new) = newer("5.0.1") else { return };
+    let (place, new) = (Place::new(), new.to_str().unwrap());
+    let change = "s = bpy.context.scene; s.render.engine = 'CYCLES'; s.cycles.samples = 1; \
+                  s.cycles.use_denoising = True";
+    let scene = place.path("old.blend");
+    save_changed(Path::new("blender"), &scene, false, change);
+    let scene = scene.to_str().unwrap();
+    place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  tiles: 2x1\n"));
+    let alone = place.run(&["--blender", "blender"]);
+    if alone.code == Some(0) {
+        eprintln!("left out: the Blender in PATH has a denoiser");
+        return;
+    }
+    alone.expect(1, &["has no OpenImageDenoise", "pictor setup-blender"]);
+    // One Blender makes all of a frame, and it is said why it is not the oldest.
+    let said = place.run(&["--blender", "blender", "--blender", new]);
+    said.expect(0, &["succeeded", "old.blend is not rendered by", "has no OpenImageDenoise."]);
+    for task in ["render[frame=1,tile=1]", "finish[frame=1]", "develop[frame=1]"] {
+        let log = place.ok(&["logs", &said.run_id(), task]).out;
+        assert!(
+            !log.contains("pictor: Blender 3.") || log.contains("pictor: Blender 5.0.1 "),
+            "{task}: {log}"
+        );
+    }
+    // What the job says about the denoiser decides.
+    place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  denoise: false\n"));
+    let said = place.run(&["--blender", "blender", "--blender", new]);
+    said.expect(0, &["succeeded"]);
+    assert!(!said.out.contains("is not rendered by"), "{said}");
 }
 
 #[test]

@@ -37,10 +37,16 @@ struct Wanted<'a> {
     renders: bool,
     /// Where the scene is, for people.
     scene: &'a str,
+    /// Blenders that have said that they cannot do this scene.
+    unable: &'a [PathBuf],
 }
 
-/// Chooses for a task whose scene was saved by this release.
-pub(super) fn choose(ctx: &TaskContext, saved: Release) -> Result<Choice, Failure> {
+/// Chooses for a task whose scene was saved by this release, and not among those that are unable to do it.
+pub(super) fn choose(
+    ctx: &TaskContext,
+    saved: Release,
+    unable: &[PathBuf],
+) -> Result<Choice, Failure> {
     let body = &ctx.brief.body;
     let scene = body.scene();
     let wanted = Wanted {
@@ -50,6 +56,7 @@ pub(super) fn choose(ctx: &TaskContext, saved: Release) -> Result<Choice, Failur
         device: scene.and_then(|scene| scene.device),
         renders: matches!(body, Body::Blender(_)),
         scene: scene.map_or("", |scene| &scene.scene),
+        unable,
     };
     wanted.of(&ctx.config.inventory.blenders)
 }
@@ -97,7 +104,8 @@ impl Wanted<'_> {
 
     fn fits(&self, blender: &Blender) -> bool {
         let reads = Release::of(&blender.version).is_some_and(|release| release >= self.saved);
-        reads && version_fits(self.version, &blender.version)
+        let is_able = !self.unable.iter().any(|path| *path == Path::new(&blender.path));
+        reads && is_able && version_fits(self.version, &blender.version)
     }
 
     fn nothing_fits(&self, blenders: &[Blender]) -> Failure {
@@ -177,7 +185,15 @@ mod tests {
 
     fn wanted<'a>(saved: &str, version: &'a str) -> Wanted<'a> {
         let saved = Release::of(saved).unwrap();
-        Wanted { saved, version, gpu: None, device: None, renders: true, scene: "a.blend" }
+        Wanted {
+            saved,
+            version,
+            gpu: None,
+            device: None,
+            renders: true,
+            scene: "a.blend",
+            unable: &[],
+        }
     }
 
     fn program(choice: Result<Choice, Failure>) -> String {
@@ -197,6 +213,8 @@ mod tests {
         ] {
             assert_eq!(program(wanted(saved, version).of(&here)), chosen, "{saved} {version}");
         }
+        let unable = [PathBuf::from("/b/3.4.1"), PathBuf::from("/b/4.5.15")];
+        assert_eq!(program(Wanted { unable: &unable, ..wanted("3.4", "*") }.of(&here)), "/b/5.0.1");
         let failure = wanted("5.1", ">=4").of(&here).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unsupported);
         for part in

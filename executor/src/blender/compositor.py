@@ -4,7 +4,7 @@ import os
 import time
 
 from files import file_format, redirect, render_to, written_below
-from frame import check, composites, denoises, direct_reasons, ends, nodes_within
+from frame import check, check_denoiser, composites, denoises, direct_reasons, ends, nodes_within
 from scene import Fail
 from settings import apply, curves, put
 
@@ -205,6 +205,7 @@ def alpha_of(tree, socket):
 
 def op_develop(scene, request, settings):
     apply(scene, settings)
+    check_denoiser(scene, settings)
     kind = {"png": "PNG", "jpeg": "JPEG", "jpg": "JPEG", "tiff": "TIFF"}.get(request["format"])
     if not kind:
         raise Fail("bad_request", f"There is no format {request['format']!r}; use png, jpeg or tiff.")

@@ -186,6 +186,11 @@ def check(scene, settings):
     for name in (settings.get("view") or "").split(","):  # an inspection asks for all of them
         if name and name not in seen:
             raise Fail("unknown_view", f"Scene {scene.name!r} has no view {name!r}; it has {', '.join(seen) or 'only one'}.")
+    check_denoiser(scene, settings)
+
+
+def check_denoiser(scene, settings):
+    """Fails if the scene uses what this build lacks. Asked at every step, so that one Blender makes all of a frame."""
     tree = composites(scene, settings)
     node = next((n.name for n in nodes_within(tree) if n.type == "DENOISE" and not n.mute), None) if tree else None
     if denoises(scene, settings) or node:

@@ -21,15 +21,27 @@ use std::path::{Path, PathBuf};
 pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
     let scene = ctx.brief.body.scene().expect("only bodies with a scene come here");
     let settings = settings(ctx, scene).await?;
-    let session = sessions.get(ctx, scene).await?;
     let job = Job { ctx, scene, settings };
-    match &ctx.brief.body {
-        Body::Inspect(_) => job.inspect(session).await,
-        Body::Bake(_) => job.bake(session).await,
-        Body::Blender(render) => job.render(session, render).await,
-        Body::Finish(_) => job.finish(session).await,
-        Body::Develop(develop) => job.develop(session, develop).await,
-        _ => unreachable!("only bodies with a scene come here"),
+    loop {
+        let session = sessions.get(ctx, scene).await?;
+        let done = match &ctx.brief.body {
+            Body::Inspect(_) => job.inspect(session).await,
+            Body::Bake(_) => job.bake(session).await,
+            Body::Blender(render) => job.render(session, render).await,
+            Body::Finish(_) => job.finish(session).await,
+            Body::Develop(develop) => job.develop(session, develop).await,
+            _ => unreachable!("only bodies with a scene come here"),
+        };
+        // A build may lack what only the opened scene tells, like the denoiser: there may be another Blender here.
+        match &done {
+            Err(failure) if failure.kind == FailureKind::Unsupported => {
+                let Some(program) = sessions.pass_over(ctx, scene) else { return done };
+                let (scene, program) = (&scene.scene, program.display());
+                let why = failure.message.split_inclusive(". ").next().unwrap_or_default().trim();
+                ctx.note(format!("{scene} is not rendered by {program}: {why}"));
+            }
+            _ => return done,
+        }
     }
 }
 

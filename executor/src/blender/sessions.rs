@@ -17,7 +17,7 @@ use std::thread::available_parallelism;
 const SESSIONS_MAX: usize = 2;
 /// How much of a scene is hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The scenes of which it is remembered who saved them.
+/// The scenes of which it is remembered who saved them, and who is unable to do them.
 const SAVED_MAX: usize = 8;
 /// The Python side.
 const DRIVER: [(&str, &str); 8] = [
@@ -38,7 +38,13 @@ pub struct Sessions {
     live: Vec<Live>,
     /// Which release saved a scene, by the digest of its content; the last ones.
     saved: Vec<(String, Release)>,
+    /// Scenes that a Blender has said it cannot do with these settings; the last ones.
+    unable: Vec<(Wish, PathBuf)>,
 }
+
+/// What decides whether a build of Blender can do a scene: its content, and whether the job wants its denoiser
+/// and its compositor.
+type Wish = (String, Option<bool>, Option<bool>);
 
 #[derive(Debug)]
 struct Live {
@@ -58,7 +64,8 @@ impl Sessions {
         scene: &Scene,
     ) -> Result<&mut Session, Failure> {
         let file = ctx.file(&scene.scene)?;
-        let choice = choose(ctx, self.saved_by(ctx, file).await?)?;
+        let saved = self.saved_by(ctx, file).await?;
+        let choice = choose(ctx, saved, &self.unable(&wish(scene, file)))?;
         let start = start(ctx, scene, file, choice);
         let baked = ["baked", "caches"].map(|name| baked(ctx, scene, name));
         let digests = baked.iter().flatten().map(|input| &input.output.digest);
@@ -74,6 +81,28 @@ impl Sessions {
             self.live.remove(0);
         }
         Ok(&mut self.live.last_mut().expect("pushed above").session)
+    }
+
+    /// Remembers that the Blender used last lacks something for this scene, and returns its path if another one here
+    /// is to be tried. `None` if there is none.
+    pub(super) fn pass_over(&mut self, ctx: &TaskContext, scene: &Scene) -> Option<PathBuf> {
+        let program = self.live.last()?.start.program.clone();
+        let file = ctx.file(&scene.scene).ok()?;
+        let (_, release) = self.saved.iter().find(|(digest, _)| *digest == file.digest)?;
+        let wish = wish(scene, file);
+        let mut unable = self.unable(&wish);
+        unable.push(program.clone());
+        choose(ctx, *release, &unable).ok()?;
+        if self.unable.len() >= SAVED_MAX {
+            self.unable.remove(0);
+        }
+        self.unable.push((wish, program.clone()));
+        Some(program)
+    }
+
+    fn unable(&self, wish: &Wish) -> Vec<PathBuf> {
+        let same = self.unable.iter().filter(|(other, _)| other == wish);
+        same.map(|(_, program)| program.clone()).collect()
     }
 
     /// The release that saved a scene: an older one must not even try to read it.
@@ -145,6 +174,10 @@ fn share_of_memory(ctx: &TaskContext) -> u64 {
         0 => u64::MAX,
         memory => memory / 2 / u64::from(ctx.config.slots.max(1)),
     }
+}
+
+fn wish(scene: &Scene, file: &FileRef) -> Wish {
+    (file.digest.clone(), scene.denoise, scene.compositor)
 }
 
 /// What a needed step has baked of the scene. There is none if nothing had to be.
