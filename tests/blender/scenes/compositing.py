@@ -249,7 +249,7 @@ def crop_size(s):
 
 def needs_whole_edges():
     if (4, 0) <= bpy.app.version < (4, 5):
-        raise Absent("what lies at a turned picture's edges is left-over memory in this Blender, another in each run")
+        raise Absent("plain Blender itself writes left-over memory at the edges of a turned picture, values up to 1e34")
 
 
 @feature("Transform and flip", "Compositor", short=1)

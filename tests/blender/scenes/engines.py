@@ -20,18 +20,18 @@ def factory(s):
     s.scene.render.resolution_x, s.scene.render.resolution_y = 96, 54
 
 
-@feature("EEVEE, in tiles", "Engines", short=1, within=1e-5, why="it draws with the GPU's arithmetic")
+@feature("EEVEE, in tiles", "Engines", short=1)
 def eevee(s):
     choose(s.render, "engine", *EEVEE)
     s.scene.eevee.taa_render_samples = 4
 
 
-@feature("EEVEE, whole frames", "Engines", tiles="1x1", within=1e-5, why="it draws with the GPU's arithmetic")
+@feature("EEVEE, whole frames", "Engines", tiles="1x1")
 def eevee_whole(s):
     eevee(s)
 
 
-@feature("EEVEE: bloom, shadows, motion blur", "Engines", frames="2", within=1e-5, why="it draws with the GPU's arithmetic")
+@feature("EEVEE: bloom, shadows, motion blur", "Engines", frames="2")
 def eevee_effects(s):
     eevee(s)
     for name in ("use_bloom", "use_ssr", "use_raytracing", "use_gtao", "use_motion_blur", "use_soft_shadows"):

@@ -39,7 +39,7 @@ def normal_map(s):
     tree.links.new(node.outputs[0], shader.inputs["Normal"])
 
 
-@feature("Displacement", "Shading", within=1e-6, why="with displacement last bits were once seen to differ in tiles, and why is not known")
+@feature("Displacement", "Shading")
 def displacement(s):
     displace(s)
 

@@ -28,13 +28,13 @@ def adaptive_subdivision(s):
     adaptive(s, s.cube)
 
 
-@feature("Adaptive subdivision, moving camera", "Shapes", within=1e-6, why="with displacement last bits were once seen to differ in tiles, and why is not known", frames="1-3", short=1)
+@feature("Adaptive subdivision, moving camera", "Shapes", frames="1-3", short=1)
 def adaptive_moving(s):
     adaptive(s, displace(s))
     s.move(s.camera, frames=((1, (7, -7, 5)), (4, (4, -8, 3))))
 
 
-@feature("Adaptive subdivision, dicing camera", "Shapes", within=1e-6, why="with displacement last bits were once seen to differ in tiles, and why is not known", frames="2")
+@feature("Adaptive subdivision, dicing camera", "Shapes", frames="2")
 def adaptive_dicing_camera(s):
     adaptive_moving(s)
     s.cycles.dicing_camera = s.object(s.camera.data.copy(), "Dicing")
@@ -183,13 +183,13 @@ def curves(s):
     item.data.bevel_depth = 0.3
 
 
-@feature("Grease pencil", "Shapes", within=1e-5, why="it is drawn with the GPU's arithmetic")
+@feature("Grease pencil", "Shapes")
 def grease_pencil(s):
     operator = bpy.ops.object.gpencil_add if bpy.app.version < (4, 3) else bpy.ops.object.grease_pencil_add
     operator(type="MONKEY", location=(-1, -1, 1))
 
 
-@feature("Line art", "Shapes", within=1e-5, why="it is drawn with the GPU's arithmetic")
+@feature("Line art", "Shapes")
 def line_art(s):
     old = bpy.app.version < (4, 3)
     operator = bpy.ops.object.gpencil_add if old else bpy.ops.object.grease_pencil_add
