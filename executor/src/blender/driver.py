@@ -90,7 +90,7 @@ def op_inspect(scene, request, settings):
 
 def op_bake(scene, request, settings):
     apply(scene, settings)
-    path, caches = simulation.bake(scene, request["folder"], TREE, request.get("frame"), baking)
+    path, caches = simulation.bake(scene, settings, request["folder"], TREE, request.get("frame"), baking)
     return {"scene": path, "caches": caches}
 
 

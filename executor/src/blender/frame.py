@@ -1,5 +1,7 @@
 """How a frame of the scene can be rendered so that it is the one that Blender would make: cut into tiles, with a margin, only
 whole, or only by Blender's own pipeline from end to end; and what is said of it."""
+import ctypes
+
 import bpy
 
 from scene import Fail, blocked_scripts, camera_names, missing_files, nodes_within, strips, version
@@ -9,6 +11,7 @@ VIDEOS = ("FFMPEG", "AVI_JPEG", "AVI_RAW", "H264", "XVID", "THEORA")
 WRITTEN = ("PNG", "JPEG", "TIFF", "OPEN_EXR", "OPEN_EXR_MULTILAYER")  # what frames and previews can be
 # What can catch a shadow; the light of Blender's own start-up file says that it does.
 SOLID = ("MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "HAIR", "POINTCLOUD", "VOLUME", "GREASEPENCIL")
+STROKES = ("GPENCIL", "GREASEPENCIL")  # before Blender 4.3, and since
 # Of the render's passes the ones that are there anyway.
 GIVEN_PASSES = ("use_pass_combined", "use_pass_cryptomatte_accurate")
 
@@ -58,9 +61,35 @@ def views(scene):
     return [view.name for view in scene.render.views if view.use]
 
 
+def with_sets(scene):
+    """The scene and its background set, and that one's."""
+    found = []
+    while scene and scene not in found:
+        found.append(scene)
+        scene = scene.background_set
+    return found
+
+
+def shown_scenes(scene, settings):
+    """Every scene that is in the frame: background sets, what the compositor reads, what the sequencer's edit shows."""
+    found, waiting = [], [scene]
+    while waiting:
+        for item in with_sets(waiting.pop()):
+            if item in found:
+                continue
+            found.append(item)
+            own = settings if item == scene else {}  # the job's words are for the scene that it renders
+            tree = composites(item, own)
+            waiting += [node.scene for node in (nodes_within(tree) if tree else ())
+                        if node.type in ("R_LAYERS", "CRYPTOMATTE_V2") and not node.mute and node.scene]
+            if sequences(item, own):
+                waiting += [strip.scene for strip in strips(item) if strip.type == "SCENE" and not strip.mute and strip.scene]
+    return found
+
+
 def rendered_objects(scene):
-    """What may be in the picture: the scene's objects, and those of the collections that they stand for."""
-    seen, waiting = set(), list(scene.objects)
+    """What may be in the picture: the objects of the scene and its sets, and those of the collections that they stand for."""
+    seen, waiting = set(), [item for part in with_sets(scene) for item in part.objects]
     while waiting:
         item = waiting.pop()
         if item.name_full in seen or item.hide_render:
@@ -136,6 +165,12 @@ def direct_reasons(scene, settings):
     if denoises(scene, settings):
         if any(item.is_shadow_catcher and item.type in SOLID for item in rendered_objects(scene)):
             reasons.append("Cycles' denoiser works inside a shadow catcher")
+        if any(item.type in STROKES for item in rendered_objects(scene)):
+            reasons.append("Cycles' denoiser works before Grease Pencil's strokes are drawn")
+        if scene.render.use_freestyle and any(layer.use_freestyle for layer in scene.view_layers if layer.use):
+            reasons.append("Cycles' denoiser works before Freestyle's strokes are drawn")
+        if bordered(scene, settings) and not scene.render.use_crop_to_border:
+            reasons.append("Cycles' denoiser works on the render region alone")
         if scene.cycles.denoiser == "OPTIX":
             reasons.append("the OptiX denoiser works inside Cycles")
     tree = composites(scene, settings)
@@ -168,8 +203,11 @@ def picture_size(scene, settings):
     if not (bordered(scene, settings) and scene.render.use_crop_to_border):
         return width, height
     render = scene.render
-    return (int(render.border_max_x * width) - int(render.border_min_x * width),
-            int(render.border_max_y * height) - int(render.border_min_y * height))
+
+    def between(low, high, size):  # in single precision, as Blender itself does: 0.7 of 100 pixels is 70 only there
+        low, high = (int(ctypes.c_float(part * size).value) for part in (low, high))
+        return high - low
+    return between(render.border_min_x, render.border_max_x, width), between(render.border_min_y, render.border_max_y, height)
 
 
 # ---- what is said -------------------------------------------------------------------------------------------------------

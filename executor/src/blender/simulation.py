@@ -12,6 +12,7 @@ import shutil
 import struct
 import zipfile
 
+from frame import shown_scenes
 from packed import leave, relocate, settle
 from scene import Fail, nodes_within
 from settings import put, restore
@@ -36,20 +37,22 @@ class Found:
 
 # ---- what is simulated --------------------------------------------------------------------------------------------------
 
-def unbaked(scene):
+def unbaked(scene, settings):
     """What is simulated, not baked, and in the picture."""
-    found = [item for item in simulations(scene) if not item.baked]
+    shown = shown_scenes(scene, settings)
+    found = [item for item in simulations(scene, shown) if not item.baked]
     if not found:
         return []
-    seen = visible(scene)
-    return [item for item in found if shows(item.owner, scene, seen)]
+    seen = visible(shown)
+    return [item for item in found if shows(item.owner, shown, seen)]
 
 
-def simulations(scene):
-    world = scene.rigidbody_world
-    if world and world.enabled and world.collection and world.point_cache and bodies(scene):
-        cache = world.point_cache
-        yield Found(scene, RIGID, cache.frame_start, has(cache, scene), cache)
+def simulations(scene, shown):
+    for part in shown:
+        world = part.rigidbody_world
+        if world and world.enabled and world.collection and world.point_cache and bodies(part):
+            cache = world.point_cache
+            yield Found(part, RIGID, cache.frame_start, has(cache, part), cache)
     for item in bpy.data.objects:
         for modifier in item.modifiers:
             if modifier.show_render:
@@ -132,7 +135,7 @@ def packed(bake):
     return (number, start, end) == (bake.bake_id, bake.frame_start, bake.frame_end) and data != 0
 
 
-def visible(scene):
+def visible(scenes):
     """The objects that are rendered for themselves."""
     found = set()
 
@@ -141,22 +144,22 @@ def visible(scene):
             found.update(item for item in layer.collection.objects if not item.hide_render)
             for child in layer.children:
                 walk(child)
-    for layer in scene.view_layers:
+    for layer in (layer for scene in scenes for layer in scene.view_layers):
         if layer.use:
             walk(layer.layer_collection)
     return found
 
 
-def shows(owner, scene, seen):
+def shows(owner, scenes, seen):
     """Whether something rendered is this object, or uses it: a surface follows cloth that is not rendered itself."""
-    if owner == scene:
-        return any(shows(item, scene, seen) for item in bodies(scene))
-    known, rest = set(), [owner]
+    if isinstance(owner, bpy.types.Scene):
+        return any(shows(item, scenes, seen) for item in bodies(owner))
+    known, rest, worlds = set(), [owner], {scene.world for scene in scenes}
     if owner not in seen:
         users = bpy.data.user_map()
     while rest:
         item = rest.pop()
-        if item in seen or item == scene.world:
+        if item in seen or item in worlds:
             return True
         if item not in known and not isinstance(item, (bpy.types.Scene, bpy.types.WindowManager, bpy.types.Screen)):
             known.add(item)
@@ -168,7 +171,7 @@ def shows(owner, scene, seen):
 
 def refuse(scene, settings, frame):
     """Refuses what would be wrong: this frame, or any. What is ignored is told in a sentence."""
-    found = [item for item in unbaked(scene) if frame is None or int(frame) > item.start]
+    found = [item for item in unbaked(scene, settings) if frame is None or int(frame) > item.start]
     if not found:
         return None
     what, simulate = f"Simulations that are not baked: {named(found)}.", settings.get("simulate")
@@ -193,30 +196,31 @@ def remembers():
 
 # ---- baking -------------------------------------------------------------------------------------------------------------
 
-def bake(scene, folder, tree, last, progress):
+def bake(scene, settings, folder, tree, last, progress):
     """Bakes what is not baked into `folder`. Gives the .blend and the archive, as far as there is anything.
 
     The scene is another one after that: the session is of no more use."""
     last = scene.frame_end if last is None else int(last)
-    found = [item for item in unbaked(scene) if item.start < last]
+    found, shown = [item for item in unbaked(scene, settings) if item.start < last], shown_scenes(scene, settings)
     if not found:
         return None, None
     linked = [item for item in found if item.owner.library]
     if linked:
         raise Fail("unbaked_simulation", f"Linked from {linked[0].owner.library.filepath}, and not baked: {named(linked)}. What is linked cannot be "
                    "baked into the scene. Bake it there and save that file.")
-    as_rendered(scene, found)
-    put(scene, "frame_end", last)
-    put(scene, "use_preview_range", False)
+    as_rendered(shown, found)
+    for part in shown:
+        put(part, "frame_end", last)
+        put(part, "use_preview_range", False)
     bpy.context.preferences.filepaths.save_version = 0
     current, path = scene.frame_current, os.path.join(folder, "scene.blend")
-    keep_disk_caches(scene, folder)
+    keep_disk_caches(scene, shown, folder)
     settle()
     bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=False)
     told, rest = watch(scene, last, progress), found
     try:
-        for layer in [layer for layer in scene.view_layers if layer.use]:
-            with bpy.context.temp_override(scene=scene, view_layer=layer):
+        for part, layer in [(part, layer) for part in shown for layer in part.view_layers if layer.use]:
+            with bpy.context.temp_override(scene=part, view_layer=layer):
                 here = [item for item in rest if any(body.name in layer.objects for body in bodies(item.owner))]
                 rest = [item for item in rest if item not in here]
                 points([item for item in here if item.cache and not item.cache.is_baked], last)
@@ -230,28 +234,28 @@ def bake(scene, folder, tree, last, progress):
     bpy.ops.wm.save_mainfile()
     bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)  # what is not in the file is not baked
     relocate(tree) if tree else None
-    left = [item for item in unbaked(bpy.context.scene) if item.start < last]
+    left = [item for item in unbaked(bpy.context.scene, settings) if item.start < last]
     if left:
         raise Fail("bake_failed", f"Blender {bpy.app.version_string} could not bake {named(left)}. Bake it in Blender and save the scene, "
                    "or set `simulate: ignore`.")
     return path, archive(folder)
 
 
-def as_rendered(scene, found):
+def as_rendered(scenes, found):
     """Blender bakes what the viewport shows: let it show what is rendered. What it shows beyond that collides and blows."""
-    seen = visible(scene)
-    for item in seen.union(found_item.owner for found_item in found if found_item.owner != scene):
+    layers = [layer for scene in scenes for layer in scene.view_layers]
+    for item in visible(scenes).union(item.owner for item in found if not isinstance(item.owner, bpy.types.Scene)):
         put(item, "hide_viewport", False)
-        for layer in scene.view_layers:
+        for layer in layers:
             if item.name in layer.objects:
                 item.hide_set(False, view_layer=layer)
         for modifier in item.modifiers:
             put(modifier, "show_viewport", modifier.show_render)
             if hasattr(modifier, "render_levels"):
                 put(modifier, "levels", modifier.render_levels)
-    render = scene.render
-    put(render, "simplify_subdivision", render.simplify_subdivision_render)
-    put(render, "simplify_child_particles", render.simplify_child_particles_render)
+    for render in (scene.render for scene in scenes):
+        put(render, "simplify_subdivision", render.simplify_subdivision_render)
+        put(render, "simplify_child_particles", render.simplify_child_particles_render)
 
     def walk(layer):
         if not layer.exclude and not layer.collection.hide_render:
@@ -259,13 +263,13 @@ def as_rendered(scene, found):
             put(layer.collection, "hide_viewport", False)
             for child in layer.children:
                 walk(child)
-    for layer in scene.view_layers:
+    for layer in layers:
         walk(layer.layer_collection)
 
 
-def keep_disk_caches(scene, folder):
+def keep_disk_caches(scene, shown, folder):
     """Bakes of the scene that lie in files beside it: into the .blend, or, where Blender cannot do that, into the folder."""
-    for item in simulations(scene):
+    for item in simulations(scene, shown):
         if not item.baked or item.owner.library:
             continue
         if item.cache and item.cache.use_disk_cache and not item.cache.use_external:

@@ -67,6 +67,12 @@ def freestyle_pass(s):
     s.layer.freestyle_settings.as_render_pass = True
 
 
+@feature("Freestyle with denoiser", "Engines", within=1e-5, levels=1, why="OpenImageDenoise itself varies in the last bits")
+def freestyle_denoise(s):
+    freestyle(s)
+    denoise(s)
+
+
 @feature("Adaptive sampling", "Sampling", short=1)
 def adaptive_sampling(s):
     s.cycles.use_adaptive_sampling, s.cycles.adaptive_threshold = True, 0.2

@@ -1,8 +1,9 @@
 """What becomes of a picture: size, colours, file formats, time, the sequencer."""
 import bpy
 
-from stage import Absent, choose, feature, picture, since, strips
+from stage import Absent, choose, denoise, feature, picture, since, strips
 
+WHY = "OpenImageDenoise itself varies in the last bits"
 STRIPS = "Blender saves strips of 8 bits without dithering, and a preview is made from linear values"
 
 
@@ -16,6 +17,25 @@ def border_crop(s):
 def border(s):
     border_crop(s)
     s.render.use_crop_to_border = False
+
+
+@feature("Render region that ends on a whole pixel only in single precision", "Size")
+def border_rounding(s):
+    s.render.resolution_x, s.render.resolution_y = 100, 60
+    s.render.use_border = s.render.use_crop_to_border = True
+    s.render.border_min_x, s.render.border_max_x, s.render.border_min_y, s.render.border_max_y = 0.3, 0.7, 0.1, 0.9
+
+
+@feature("Render region, cropped, with denoiser", "Size", within=1e-5, levels=1, why=WHY)
+def border_crop_denoise(s):
+    border_crop(s)
+    denoise(s)
+
+
+@feature("Render region, not cropped, with denoiser", "Size", within=1e-5, levels=1, why=WHY)
+def border_denoise(s):
+    border(s)
+    denoise(s)
 
 
 @feature("Resolution in percent", "Size", short=1)

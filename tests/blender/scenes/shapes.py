@@ -1,7 +1,7 @@
 """Everything that has a shape."""
 import bpy
 
-from stage import Absent, displace, feature, geometry, since, surface
+from stage import Absent, denoise, displace, feature, geometry, since, surface
 
 
 def ball(s, **more):
@@ -187,6 +187,23 @@ def curves(s):
 def grease_pencil(s):
     operator = bpy.ops.object.gpencil_add if bpy.app.version < (4, 3) else bpy.ops.object.grease_pencil_add
     operator(type="MONKEY", location=(-1, -1, 1))
+
+
+@feature("Grease pencil with denoiser", "Shapes", within=1e-5, levels=1, why="OpenImageDenoise itself varies in the last bits")
+def grease_pencil_denoise(s):
+    grease_pencil(s)
+    denoise(s)
+
+
+@feature("Hair in the background set", "Shapes", frames="1-3")
+def hair_in_set(s):
+    item, other = ball(s), bpy.data.scenes.new("Set")
+    item.modifiers.new("Hair", "PARTICLE_SYSTEM")
+    hair = item.particle_systems[0].settings
+    hair.type, hair.count, hair.hair_length = "HAIR", 200, 0.8
+    s.move(item)
+    s.move_to(other, item)
+    s.scene.background_set = other
 
 
 @feature("Line art", "Shapes")

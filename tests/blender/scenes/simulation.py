@@ -2,7 +2,7 @@
 the background, so what pictor bakes is compared with what Blender bakes."""
 import bpy
 
-from stage import Absent, bake_caches, feature, geometry, since, surface
+from stage import Absent, Compositor, bake_caches, feature, geometry, since, strips, surface
 
 UNBAKED = {"frames": "3-6", "compare": [], "refused": True}
 BAKE = {"frames": "3-6", "run": True, "bake": True, "render": {"simulate": "bake"}}
@@ -255,3 +255,44 @@ def hair_dynamics_unbaked(s):
     system.settings.type, system.settings.count, system.settings.hair_length = "HAIR", 60, 1
     system.use_hair_dynamics = True
     s.move(item)
+
+
+def cloth_elsewhere(s):
+    """Cloth in a scene of its own, which can be rendered as it is."""
+    cloth(s)
+    other = bpy.data.scenes.new("Other")
+    item = next(item for item in s.scene.objects if item.modifiers.get("Cloth"))
+    s.move_to(other, item)
+    s.select(s.cube)
+    for item in (s.camera, s.light):
+        other.collection.objects.link(item)
+    other.camera, other.render.engine, other.cycles.samples, other.cycles.use_denoising = s.camera, "CYCLES", 2, False
+    other.render.resolution_x, other.render.resolution_y, other.frame_end = 96, 54, 6
+    return other
+
+
+@feature("Cloth in the background set, not baked", "Simulation", short=1, **UNBAKED)
+def cloth_in_set(s):
+    s.scene.background_set = cloth_elsewhere(s)
+
+
+@feature("Cloth in the background set, baked by pictor", "Simulation", **BAKE)
+def cloth_in_set_by_pictor(s):
+    s.scene.background_set = cloth_elsewhere(s)
+
+
+@feature("Cloth in a scene that the compositor reads, not baked", "Simulation", **UNBAKED)
+def cloth_in_compositor(s):
+    c, other = Compositor(s.scene), cloth_elsewhere(s)
+    c.layers.scene = other
+    c.end()
+
+
+@feature("Cloth in a scene that the edit shows, not baked", "Simulation", **UNBAKED)
+def cloth_in_edit(s):
+    strips(s.scene).new_scene("shot", cloth_elsewhere(s), 1, 1)
+
+
+@feature("Cloth in a scene that nothing shows, not baked", "Simulation", frames="5")
+def cloth_nowhere(s):
+    cloth_elsewhere(s)

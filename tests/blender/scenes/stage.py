@@ -68,6 +68,13 @@ class Stage:
         self.scene.collection.objects.link(item)
         return item
 
+    def move_to(self, scene, *items):
+        """Takes items out of this scene, into another one."""
+        for item in items:
+            for collection in list(item.users_collection):
+                collection.objects.unlink(item)
+            scene.collection.objects.link(item)
+
     def object(self, data, name="Item"):
         return self.link(bpy.data.objects.new(name, data))
 
