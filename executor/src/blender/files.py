@@ -13,12 +13,17 @@ TEMPLATES = bpy.app.version >= (4, 5)  # render paths may hold {variables}
 
 def file_format(scene, kind, mode="RGBA", depth="32", keep=True):
     image = scene.render.image_settings
-    for name in ("use_exr_interleave", "exr_codec", "color_depth", "color_mode", "file_format", "media_type"):  # undone from the last to the first
+    # These versions do not see in which colours a file is that they read.
+    own_colours = "EXR" in kind and bpy.app.version < (4, 5) and hasattr(image, "color_management")
+    names = ("use_exr_interleave", "exr_codec", "color_depth", "color_mode", "file_format", "media_type")
+    for name in (*names, *(["color_management"] if own_colours else [])):  # undone from the last to the first
         if keep and hasattr(image, name):
             UNDO.append(lambda name=name, old=getattr(image, name): setattr(image, name, old))
     if hasattr(image, "media_type"):  # Blender 5 offers formats by media type
         image.media_type = "MULTI_LAYER_IMAGE" if kind == "OPEN_EXR_MULTILAYER" else "IMAGE"
     image.file_format = kind
+    if own_colours:
+        image.color_management = "FOLLOW_SCENE"
     if kind != "OPEN_EXR_MULTILAYER":
         image.color_mode = mode
     image.color_depth = depth

@@ -5,6 +5,7 @@ import ctypes
 import bpy
 
 from scene import Fail, blocked_scripts, camera_names, missing_files, nodes_within, strips, version
+from settings import curves
 
 MARGIN = 16  # pixels; adaptive sampling and volume guiding look at neighbours: only this border of a region differs
 VIDEOS = ("FFMPEG", "AVI_JPEG", "AVI_RAW", "H264", "XVID", "THEORA")
@@ -130,9 +131,14 @@ def has_volumes(scene):
 
 def repeats(scene):
     """Whether a warm session renders a frame bit for bit as a fresh one, with the scene's data kept between renders. Hair and
-    adaptive subdivision come out differently, depending on what was rendered before, and Blender 4.5 forgets that a view layer has
-    samples of its own."""
-    return not (has_hair(scene) or subdivides_adaptively(scene) or any(layer.samples for layer in scene.view_layers if layer.use))
+    adaptive subdivision come out differently, depending on what was rendered before, Blender 4.5 forgets that a view layer has
+    samples of its own, and render settings that are animated (Simplify) stay those of the first frame."""
+    return not (has_hair(scene) or subdivides_adaptively(scene) or any(layer.samples for layer in scene.view_layers if layer.use)
+                or animated_settings(scene))
+
+
+def animated_settings(scene):
+    return sorted({curve.data_path.removeprefix("render.") for curve in curves(scene) if curve.data_path.startswith("render.")})
 
 
 # ---- how it can be rendered ---------------------------------------------------------------------------------------------
@@ -174,6 +180,8 @@ def direct_reasons(scene, settings):
         if scene.cycles.denoiser == "OPTIX":
             reasons.append("the OptiX denoiser works inside Cycles")
     tree = composites(scene, settings)
+    if tree and bpy.app.version < (4, 5) and bordered(scene, settings) and not scene.render.use_crop_to_border:
+        reasons.append("the compositor works on the render region alone")
     top = set(tree.nodes) if tree else ()
     for node in nodes_within(tree) if tree else ():
         if node.mute:
@@ -277,6 +285,10 @@ def notes(scene, settings):
         found.append("The scene's compositor leads to no picture, of which Blender makes black frames. The frames of this job are what was rendered.")
     if render.use_stamp:
         found.append("The scene burns its metadata into the pictures: this job does so in previews and videos, and leaves the OpenEXR frames clean.")
+    moved = [name for name in animated_settings(scene) if "simplify" not in name]
+    if moved:
+        found.append(f"The scene animates render settings ({listed(moved)}). The frames of this job follow that; Blender renders all frames of an "
+                     "animation as it finds them at its start.")
     if settings.get("sequencer") is False and any(not strip.mute for strip in strips(scene)):
         found.append("The video sequencer's edit is left out, as the job says; frames are what the camera sees.")
     if not sequences(scene, {}) and strips(scene) and not render.use_sequencer:
@@ -300,6 +312,10 @@ def saved_otherwise(image, settings):
                 f"`preview: {kind.lower()}`."]
     if kind == "OPEN_EXR_MULTILAYER" and settings.get("passes") != "all":
         return ["The scene saves multilayer OpenEXR: `output: { format: exr_multilayer }` does so, too. The frames of this job have the picture alone."]
+    if kind.startswith("OPEN_EXR") and image.color_mode == "BW":
+        return ["The scene saves greyscale OpenEXR: the frames of this job have the colours."]
+    if kind.startswith("OPEN_EXR") and bpy.app.version < (4, 5) and getattr(image, "color_management", "") == "OVERRIDE":
+        return [f"The scene saves OpenEXR in {image.linear_colorspace_settings.name}: the frames of this job are in Blender's own linear colours."]
     if kind.startswith("OPEN_EXR") and depth != "32":
         return [f"The scene saves OpenEXR of {depth} bits: the frames of this job have 32."]
     if kind in WRITTEN:

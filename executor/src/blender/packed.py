@@ -5,6 +5,8 @@ import os
 import posixpath
 import re
 
+from scene import Fail
+
 HERE = "/.pictor-scene"  # in a baked scene: the folder of the packed scene that it was made from
 ROUNDS = 16  # libraries that link libraries that link libraries
 
@@ -41,7 +43,11 @@ def relocate(tree):
         if not moved:
             break
     for owner, name in paths():
-        move(tree, owner, name)
+        old = getattr(owner, name)
+        if move(tree, owner, name) and name in ("bake_directory", "directory") and bpy.app.version < (5, 0):
+            raise Fail("missing_files", f"Geometry nodes of {owner.id_data.name!r} are baked into the absolute folder {old}, and Blender "
+                       f"{bpy.app.version_string} looks for a bake only where the scene was saved to have it. Make the folder relative to the scene "
+                       "(//name) and save it, or have it rendered by Blender 5.0 or newer (`requires: { software: { blender: \">=5\" } }`).")
 
 
 def settle():

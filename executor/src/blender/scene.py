@@ -55,7 +55,7 @@ def load(path, allow_missing, opened=lambda: None):
         names = ", ".join(f"{item['kind']} {item['name']!r} ({item['path']})" for item in lacking[:5])
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise Fail("missing_files", f"{path} uses files that are not here: {names}{more}. Pack them into the .blend "
-                   "(File > External Data > Pack Resources) or make their paths right, then submit again.", missing=lacking)
+                   "(File > External Data > Pack Resources) or make their paths right, then submit again. `allow_missing: true` renders without them.", missing=lacking)
 
 
 def present(path, pattern=False):

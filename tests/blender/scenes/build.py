@@ -50,12 +50,25 @@ def build(item, place):
         json.dump(said, file, indent=1)
 
 
+def renumber(item, place):
+    """Lets what was built earlier have its place in the table of now."""
+    try:
+        with open(os.path.join(place, "feature.json"), encoding="utf-8") as file:
+            said = json.load(file)
+    except (OSError, ValueError):
+        return
+    if said.get("number") != item["number"]:
+        with open(os.path.join(place, "feature.json"), "w", encoding="utf-8") as file:
+            json.dump(said | {"number": item["number"]}, file, indent=1)
+
+
 names = [item["name"] for item in FEATURES]
 for key in ("name", "title"):
     assert len({item[key] for item in FEATURES}) == len(FEATURES), f"two features have the same {key}"
 for item in FEATURES:
+    place = os.path.join(folder, item["name"])
+    renumber(item, place)
     if item["name"] in wanted if wanted else item.get("short", 0) >= int(level):
-        place = os.path.join(folder, item["name"])
         try:
             with open(os.path.join(place, "feature.json"), encoding="utf-8") as file:
                 built = json.load(file)["digest"]

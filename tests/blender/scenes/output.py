@@ -1,7 +1,7 @@
 """What becomes of a picture: size, colours, file formats, time, the sequencer."""
 import bpy
 
-from stage import Absent, choose, denoise, feature, picture, since, strips
+from stage import Absent, choose, denoise, feature, half_red, picture, since, strips
 
 WHY = "OpenImageDenoise itself varies in the last bits"
 STRIPS = "Blender saves strips of 8 bits without dithering, and a preview is made from linear values"
@@ -17,6 +17,12 @@ def border_crop(s):
 def border(s):
     border_crop(s)
     s.render.use_crop_to_border = False
+
+
+@feature("Render region, not cropped, with compositor", "Size")
+def border_composited(s):
+    border(s)
+    half_red(s)
 
 
 @feature("Render region that ends on a whole pixel only in single precision", "Size")
@@ -241,6 +247,20 @@ def negative_frames(s):
 def time_remapping(s):
     s.render.frame_map_old, s.render.frame_map_new = 100, 130
     s.move(s.cube)
+
+
+@feature("Simplify that is animated", "Time", frames="1-3", order="preview")
+def simplify_animated(s):
+    s.cube.modifiers.new("Subdivision", "SUBSURF").render_levels = 4
+    s.render.use_simplify = True
+    s.move(s.render, "simplify_subdivision_render", ((1, 4), (3, 0)))
+
+
+@feature("Shutter time that is animated", "Time", frames="3", compare=[], note="animates render settings (motion_blur_shutter)")
+def shutter_animated(s):
+    s.render.use_motion_blur = True
+    s.move(s.cube)
+    s.move(s.render, "motion_blur_shutter", ((1, 0.1), (3, 2)))
 
 
 @feature("Saved between two frames", "Time", frames="2")

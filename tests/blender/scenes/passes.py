@@ -36,6 +36,13 @@ def shadow_catcher_denoise(s):
     denoise(s)
 
 
+@feature("Shadow catcher in the background set, with denoiser", "Film and passes", within=1e-5, levels=1, why=WHY)
+def shadow_catcher_in_set(s):
+    shadow_catcher_denoise(s)
+    s.scene.background_set = bpy.data.scenes.new("Set")
+    s.move_to(s.scene.background_set, s.floor)
+
+
 @feature("Holdout", "Film and passes", short=1)
 def holdout(s):
     film_transparent(s)
