@@ -13,17 +13,14 @@ TEMPLATES = bpy.app.version >= (4, 5)  # render paths may hold {variables}
 
 def file_format(scene, kind, mode="RGBA", depth="32", keep=True):
     image = scene.render.image_settings
-    # These versions do not see in which colours a file is that they read.
-    own_colours = "EXR" in kind and bpy.app.version < (4, 5) and hasattr(image, "color_management")
-    names = ("use_exr_interleave", "exr_codec", "color_depth", "color_mode", "file_format", "media_type")
-    for name in (*names, *(["color_management"] if own_colours else [])):  # undone from the last to the first
+    for name in ("use_exr_interleave", "exr_codec", "color_depth", "color_mode", "file_format", "media_type"):  # undone from the last to the first
         if keep and hasattr(image, name):
             UNDO.append(lambda name=name, old=getattr(image, name): setattr(image, name, old))
+    if "EXR" in kind and bpy.app.version < (4, 5) and getattr(image, "color_management", "") == "OVERRIDE":
+        linear_colours(image.linear_colorspace_settings, keep)
     if hasattr(image, "media_type"):  # Blender 5 offers formats by media type
         image.media_type = "MULTI_LAYER_IMAGE" if kind == "OPEN_EXR_MULTILAYER" else "IMAGE"
     image.file_format = kind
-    if own_colours:
-        image.color_management = "FOLLOW_SCENE"
     if kind != "OPEN_EXR_MULTILAYER":
         image.color_mode = mode
     image.color_depth = depth
@@ -31,6 +28,18 @@ def file_format(scene, kind, mode="RGBA", depth="32", keep=True):
         image.use_exr_interleave = True  # one part with all channels, as older versions write, and not a part per pass
     if "EXR" in kind:
         image.exr_codec = "ZIP"
+
+
+def linear_colours(settings, keep):
+    """Blender's own linear colours. These versions do not see in which others a file is that they read."""
+    if keep:
+        UNDO.append(lambda old=settings.name: setattr(settings, "name", old))
+    for name in ("Linear Rec.709", "Linear"):  # since 4.0, and before
+        try:
+            settings.name = name
+            return
+        except TypeError:
+            continue
 
 
 def as_render_path(path):
