@@ -87,12 +87,14 @@ pub(crate) fn most(counts: &[u32]) -> Values {
     Values::count(counts.iter().copied().max().unwrap_or(0))
 }
 
-/// Counts come as such, or as a plain list of whole numbers.
+/// Counts come as such: a list of values is not taken for them.
 fn vet_counts(dim: &Dim, bound: &Bound) -> Result<Arc<[u32]>, String> {
     debug_assert!(dim.bound.as_ref().is_some_and(|b| matches!(b.counts, DimCounts::Late { .. })));
     let name = &dim.name;
     let Bound::Counts(counts) = bound else {
-        return Err(format!("it reported values for dimension `{name}`, which takes counts"));
+        return Err(format!(
+            "it reported values for dimension `{name}`, which takes counts: `{{\"counts\": [1, 2]}}`"
+        ));
     };
     let DimValues::Fixed(values) = &dim.values else { return Ok(counts.clone()) };
     match counts.iter().find(|count| **count > values.len()) {

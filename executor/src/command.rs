@@ -1,20 +1,18 @@
 //! `command` steps: any program, in a scratch folder of its own, with files in and files out.
 
+mod binding;
+
 use crate::artifacts::storage_failure;
 use crate::process::{program_failure, run as run_program};
 use crate::task::{TaskContext, failure, lock};
 use pictor_tasks::body::{Body, Command};
-use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Products};
+use pictor_tasks::message::{Binding, Failure, FailureKind, Input, Products};
 use pictor_tasks::output::in_folder;
-use pictor_tasks::range::Ranges;
-use pictor_tasks::space::Values;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
-/// The longest file that lists a dimension's values.
-const BINDING_BYTES_MAX: u64 = 64 << 20;
 /// The longest readable part of a link's name.
 const LABEL_BYTES_MAX: usize = 180;
 
@@ -43,7 +41,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         products.outputs.push(ctx.put_as(name, &path, file).await?);
     }
     for dim in &ctx.brief.binds {
-        let values = read_binding(&bind_path(ctx, dim)).map_err(|why| {
+        let values = binding::read(&bind_path(ctx, dim)).map_err(|why| {
             failure(FailureKind::BadOutput, format!("The values of the dimension `{dim}`: {why}"))
         })?;
         products.bindings.push(Binding { dim: dim.clone(), values });
@@ -223,106 +221,9 @@ impl Heard {
     }
 }
 
-/// Reads a dimension's values: a JSON list, ranges such as `1-10`, or one value a line. A JSON object
-/// `{"counts": […]}` gives how many positions exist for each position of the bounding dimension.
-fn read_binding(path: &Path) -> Result<Bound, String> {
-    let size =
-        std::fs::symlink_metadata(path).map(|meta| if meta.is_file() { meta.len() } else { 0 });
-    match size {
-        Err(_) => return Err("the program did not write them, although it succeeded.".into()),
-        Ok(size) if size > BINDING_BYTES_MAX => {
-            return Err(format!("the file has {size} bytes, more than {BINDING_BYTES_MAX}."));
-        }
-        Ok(_) => {}
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{error}."))?;
-    parse_binding(text.trim())
-}
-
-fn parse_binding(text: &str) -> Result<Bound, String> {
-    if text.starts_with('{') {
-        let counts = serde_json::from_str::<Counts>(text);
-        let counts =
-            counts.map_err(|error| format!("expected `{{\"counts\": [1, 2]}}`: {error}."))?;
-        return Ok(Bound::Counts(counts.counts.into()));
-    }
-    if text.starts_with('[') {
-        let expected = "expected a JSON list of whole numbers or of texts";
-        let list: List = serde_json::from_str(text).map_err(|_| format!("{expected}."))?;
-        return match list {
-            List::Ints(values) => ints(&values),
-            List::Names(names) => named(names),
-        };
-    }
-    let looks_like_ranges =
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || " ,-x:".contains(c));
-    if looks_like_ranges {
-        let ranges: Ranges = text.parse().map_err(|error| format!("{error}."))?;
-        return Ok(Bound::Values(Values::Ints(ranges)));
-    }
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines().map(str::parse).collect::<Result<Vec<i64>, _>>() {
-        Ok(values) => ints(&values),
-        Err(_) => named(lines().map(str::to_owned).collect()),
-    }
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Counts {
-    counts: Vec<u32>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum List {
-    Ints(Vec<i64>),
-    Names(Vec<String>),
-}
-
-fn ints(values: &[i64]) -> Result<Bound, String> {
-    let ranges = Ranges::from_values(values).map_err(|error| format!("{error}."))?;
-    Ok(Bound::Values(Values::Ints(ranges)))
-}
-
-fn named(names: Vec<String>) -> Result<Bound, String> {
-    let mut seen = BTreeSet::new();
-    for name in &names {
-        if name.is_empty() || name.len() > 200 || name.contains(char::is_control) {
-            let name = name.escape_debug();
-            return Err(format!("`{name}` cannot be a value: expected 1 to 200 plain characters."));
-        }
-        if !seen.insert(name) {
-            return Err(format!("`{name}` is there more than once."));
-        }
-    }
-    Ok(Bound::Values(Values::Names(names.into())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_binding_is_read_in_each_form() {
-        let ranges = |text: &str| Bound::Values(Values::Ints(text.parse().unwrap()));
-        for text in ["[1, 2, 3]", "1-3", "1,2,3", "1\n2\n3"] {
-            assert_eq!(parse_binding(text).unwrap(), ranges("1-3"), "{text}");
-        }
-        assert_eq!(parse_binding("5").unwrap(), ranges("5"));
-        let names = Bound::Values(Values::Names(["a b".to_owned(), "c".to_owned()].into()));
-        assert_eq!(parse_binding("[\"a b\", \"c\"]").unwrap(), names);
-        assert_eq!(parse_binding("a b\r\n\nc").unwrap(), names);
-        let counts = Bound::Counts([4, 0, 2].into());
-        assert_eq!(parse_binding("{\"counts\": [4, 0, 2]}").unwrap(), counts);
-        for empty in ["", "[]"] {
-            let Bound::Values(values) = parse_binding(empty).unwrap() else { panic!("values") };
-            assert!(values.is_empty());
-        }
-        for bad in ["[1, \"a\"]", "[1.5]", "3-1", "[1, 1]", "a\na", "{\"count\": 1}", "[\"\"]"] {
-            assert!(parse_binding(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn outputs_stay_inside_their_folder() {

@@ -254,7 +254,8 @@ fn part(text: &str) -> Result<Part, RangeError> {
     Ok(Part { start, end, step, before: 0 })
 }
 
-fn number(text: &str) -> Option<i64> {
+/// A whole number of plain digits, with or without a minus.
+pub(crate) fn number(text: &str) -> Option<i64> {
     let plain = text.strip_prefix('-').unwrap_or(text).bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|number: &i64| plain && (-NUMBER_MAX..=NUMBER_MAX).contains(number))
 }

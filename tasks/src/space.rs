@@ -33,6 +33,17 @@ pub enum Value {
     Name(String),
 }
 
+impl Value {
+    /// The value where a number is needed, for example as a frame: a number, or a word of digits
+    /// with or without a minus (`12`, `0010`, `-3`). Nothing: the word is no number.
+    pub fn number(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::Name(word) => crate::range::number(word),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -228,12 +228,15 @@ fn parse_width(width: &str, text: &str) -> Result<u8, TemplateError> {
 }
 
 /// Prints a value as a placeholder of this width does: numbers are padded with zeros, the sign of a
-/// negative one counts and comes first; words stay as they are.
+/// negative one counts and comes first. So are words of digits, whose own zeros stay; all other words
+/// stay as they are.
 pub fn pad(value: &Value, width: u8) -> String {
-    match value {
-        Value::Int(number) => format!("{number:0width$}", width = usize::from(width)),
-        Value::Name(name) => name.clone(),
+    let (text, width) = (value.to_string(), usize::from(width));
+    if value.number().is_none() || text.len() >= width {
+        return text;
     }
+    let (sign, digits) = text.split_at(usize::from(text.starts_with('-')));
+    format!("{sign}{digits:0>width$}", width = width - sign.len())
 }
 
 #[cfg(test)]
@@ -297,6 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn words_of_digits_are_padded_like_numbers_and_keep_their_own_zeros() {
+        let word = |text: &str| Value::Name(text.to_owned());
+        for (value, width, padded) in [
+            (word("7"), 3, "007"),
+            (word("-7"), 4, "-007"),
+            (word("0010"), 3, "0010"),
+            (word("0010"), 6, "000010"),
+            (word("30A"), 6, "30A"),
+            (word("+7"), 3, "+7"),
+            (word("1-3"), 6, "1-3"),
+            (word("-"), 3, "-"),
+            (Value::Int(7), 0, "7"),
+        ] {
+            assert_eq!(pad(&value, width), padded, "{value:?}");
+        }
+    }
+
+    #[test]
     fn errors_say_what_was_expected() {
         for (text, error) in [
             ("{frame", "`{` without its other half: write `{{` for a brace"),
@@ -320,6 +341,12 @@ mod tests {
             let template = Template::parse(&escaped).unwrap();
             prop_assert_eq!(template.placeholders().count(), 0);
             prop_assert_eq!(template.render(&mut |_| Err(String::new())).unwrap(), text);
+        }
+
+        #[test]
+        fn a_number_and_its_text_are_padded_alike(number in -99_999_i64..99_999, width in 0_u8..9) {
+            let text = Value::Name(number.to_string());
+            prop_assert_eq!(pad(&text, width), pad(&Value::Int(number), width));
         }
 
         #[test]

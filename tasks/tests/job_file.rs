@@ -147,6 +147,94 @@ fn what_was_read_survives_json() {
     }
 }
 
+/// The values of the dimension `x`, as written in a file and printed by a task; or the mistakes.
+fn values(x: &str, sets: &[(String, String)]) -> Result<Vec<String>, String> {
+    let text = format!(
+        "pictor: v1\nname: values\ndims: {{ x: {x} }}\nsteps: [{{ name: a, noop: {{}} }}]\n"
+    );
+    let source = source(&text);
+    let dim =
+        parse(&source, sets).map_err(|mistakes| mistakes.render(&source))?.spec.dims["x"].clone();
+    let numbers =
+        |ranges: pictor_tasks::range::Ranges| ranges.iter().map(|n| n.to_string()).collect();
+    Ok(dim.values.or(dim.range.map(numbers)).unwrap())
+}
+
+#[test]
+fn a_value_in_a_file_is_kept_as_written_or_refused() {
+    for (kept, words) in [
+        ("[10, 20]", &["10", "20"][..]),
+        ("[-5, 0]", &["-5", "0"]),
+        ("['0010', \"0020\", 0030A]", &["0010", "0020", "0030A"]),
+        (
+            "[yes, no, 1_000, 2024-01-05, 12:30, 0x1g, 1.2.3]",
+            &["yes", "no", "1_000", "2024-01-05", "12:30", "0x1g", "1.2.3"],
+        ),
+        ("10-11", &["10", "11"]),
+        ("{ range: '0,10' }", &["0", "10"]),
+    ] {
+        assert_eq!(
+            values(kept, &[]),
+            Ok(words.iter().map(|w| (*w).to_owned()).collect()),
+            "{kept}"
+        );
+        let set = sets(&[("dims.x", kept)]);
+        assert_eq!(values("1", &set), values(kept, &[]), "--set dims.x={kept}");
+    }
+    for (refused, hint) in [
+        ("[0010, 0020, 0030]", "put quotes around it: \"0010\""),
+        ("[0010, 0020A]", "put quotes around it: \"0010\""),
+        ("[10, 0020]", "put quotes around it: \"0020\""),
+        ("[10, 0x14]", "put quotes around it: \"0x14\", or write 20"),
+        ("[0o17, 3]", "put quotes around it: \"0o17\""),
+        ("[+5, 6]", "put quotes around it: \"+5\""),
+        ("[-0, 6]", "put quotes around it: \"-0\""),
+        ("[1e3]", "put quotes around it: \"1e3\""),
+        ("[.5, 1.5]", "put quotes around it: \".5\""),
+        ("[true]", "put quotes around it: \"true\""),
+        ("[99999999999999999999]", "put quotes around it: \"99999999999999999999\""),
+        ("0010", "`0010` would become 10: write `10`, or list texts: `[\"0010\"]`"),
+        ("'0010'", "`0010` would become 10"),
+        ("0010-0030x10", "`0010` would become 10"),
+        ("{ range: 1-0020 }", "`0020` would become 20"),
+        ("'1,007'", "`007` would become 7"),
+        ("{ values: [0010] }", "put quotes around it: \"0010\""),
+        ("0x10", "expected ranges"),
+        ("1_000", "expected ranges"),
+        ("2024-01-05", "expected ranges"),
+        ("1e3", "`1e3`"),
+    ] {
+        let why = values(refused, &[]).unwrap_err();
+        assert!(why.contains(hint), "{refused}: {why}");
+        let why = values("1", &sets(&[("dims.x", refused)])).unwrap_err();
+        assert!(why.contains(hint), "--set dims.x={refused}: {why}");
+    }
+}
+
+#[test]
+fn a_number_with_leading_zeros_is_refused_where_it_could_be_a_text() {
+    for (text, hint) in [
+        ("set: { scene.name: 0010 }", "put quotes around it: \"0010\", or write 10"),
+        ("set: { scene.name: [1, 00.5] }", "put quotes around it: \"00.5\", or write 0.5"),
+        ("samples: 0064", "or write 64"),
+    ] {
+        let text =
+            format!("pictor: v1\nname: a\nrender: {{ scene: a.blend, frames: 0001-0010, {text} }}");
+        let why = mistakes(&text);
+        assert!(why.contains(hint) && why.matches("error").count() == 1, "{why}");
+    }
+}
+
+proptest! {
+    /// Whatever stands in a list: each value is there as it was written, or the file is refused.
+    #[test]
+    fn no_value_of_a_list_changes(words in prop::collection::vec("[-+]?[0-9xo_.e:A]{1,6}", 1..4)) {
+        if let Ok(values) = values(&format!("[{}]", words.join(", ")), &[]) {
+            prop_assert_eq!(values, words);
+        }
+    }
+}
+
 #[test]
 fn the_schema_is_as_recorded() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema()).unwrap());

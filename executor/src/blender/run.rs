@@ -311,10 +311,7 @@ impl Job<'_> {
             None => self.inspection(session).await?.size(),
         };
         let value = self.ctx.brief.space.value(self.ctx.task.index, &tiles.dim);
-        let tile = match &value {
-            Some(Value::Int(number)) => u32::try_from(*number).ok(),
-            Some(Value::Name(_)) | None => None,
-        };
+        let tile = value.as_ref().and_then(Value::number).and_then(|n| u32::try_from(n).ok());
         let found = tile.and_then(|tile| Some((tile, tiles.grid.rect(tile, size)?)));
         let (tile, rect) = found.ok_or_else(|| {
             let tile = value.map_or("(no such dimension)".into(), |value| value.to_string());
@@ -440,7 +437,7 @@ async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
     }
 }
 
-/// The frame that the job asks for: `frame:` of the scene, or the task's value of the dimension
+/// The frame that the job asks for, read as a number here: `frame:` of the scene, or the task's value of the dimension
 /// `frame` or of one that ends so.
 async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure> {
     let space = &ctx.brief.space;
@@ -456,7 +453,7 @@ async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure>
         space.value(ctx.task.index, name).map_or(String::new(), |value| value.to_string())
     };
     text.trim().parse().map(Some).map_err(|_| {
-        let message = format!("`{text}` is not a frame: expected a whole number.");
+        let message = format!("{}: `{text}` is not a frame: expected a whole number.", ctx.name());
         failure(FailureKind::Invalid, message)
     })
 }

@@ -9,7 +9,6 @@ use crate::video::{Video, frames_done};
 use futures_util::{FutureExt, StreamExt, stream};
 use pictor_tasks::body::Extract;
 use pictor_tasks::message::{Failure, FailureKind, Output, Products};
-use pictor_tasks::space::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
@@ -68,7 +67,8 @@ fn wanted(ctx: &TaskContext, dim: &str, video: &Video) -> Result<Vec<(i64, i64)>
     let axis = space.axes.iter().position(|axis| axis.name == dim);
     let ends =
         axis.and_then(|axis| space.axes[axis].values.ends(space.position(ctx.task.index, axis)));
-    let Some((Value::Int(first), Value::Int(last))) = ends else {
+    let numbers = ends.and_then(|(first, last)| first.number().zip(last.number()));
+    let Some((first, last)) = numbers else {
         let message = format!("{} runs over no dimension `{dim}` of frames.", ctx.brief.step);
         return Err(failure(FailureKind::Invalid, message));
     };

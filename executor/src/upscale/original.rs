@@ -87,11 +87,16 @@ pub(super) async fn original(
 
 /// The value of the dimension that counts the frames.
 pub(super) fn frame_number(ctx: &TaskContext, dim: &str) -> Result<i64, Failure> {
-    if let Some(Value::Int(number)) = ctx.brief.space.value(ctx.task.index, dim) {
-        return Ok(number);
-    }
-    let message = format!("{} runs over no dimension `{dim}` of numbers.", ctx.name());
-    Err(failure(FailureKind::Invalid, message))
+    let value = ctx.brief.space.value(ctx.task.index, dim);
+    value.as_ref().and_then(Value::number).ok_or_else(|| {
+        let message = match value {
+            Some(word) => {
+                format!("{}: `{word}` (`{dim}`) is not the number of a frame.", ctx.name())
+            }
+            None => format!("{} runs over no dimension `{dim}` of numbers.", ctx.name()),
+        };
+        failure(FailureKind::Invalid, message)
+    })
 }
 
 /// The file of a frame, as `probe` found it. No other one is fetched.

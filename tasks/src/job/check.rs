@@ -51,6 +51,9 @@ impl<'a> Checker<'a> {
             let expected = self.expected(schema);
             return self.mismatch(at, node, schema, &expected);
         }
+        if let Some((message, hint)) = respelled(node, schema) {
+            return self.say(at, format!("{}: {message}", at.name()), Some(hint));
+        }
         match &node.data {
             Data::Map(entries) => self.map(at, entries, schema),
             Data::List(items) => self.list(at, items, schema),
@@ -286,6 +289,19 @@ impl<'a> Checker<'a> {
         });
         one_of(types)
     }
+}
+
+/// A number that could be meant as a text, since it would be printed in another way: with leading zeros (which
+/// YAML 1.1 reads as base 8), or, as a value of a dimension, in any other notation.
+fn respelled(node: &Node, schema: &Value) -> Option<(String, String)> {
+    let (Data::Int(_, raw) | Data::Float(_, raw)) = &node.data else { return None };
+    let number = node.to_json();
+    let is_value = schema.get("format").is_some_and(|name| name == "pictor-number-value");
+    let digits = raw.trim_start_matches(['+', '-']).as_bytes();
+    let zeros = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
+    let odd = if is_value { number.to_string() != *raw } else { zeros && !takes(schema, "string") };
+    let hint = format!("put quotes around it: \"{raw}\", or write {number}");
+    odd.then(|| (format!("{} would become {number}", quoted(raw)), hint))
 }
 
 fn is_free_text(format: &Value) -> bool {

@@ -25,13 +25,14 @@ pub(super) struct Format {
 }
 
 /// All formats of the schema.
-static FORMATS: [Format; 18] = [
+static FORMATS: [Format; 19] = [
     format("pictor-duration", "a duration such as `5s` or `1.5h`", parsed::<Millis>),
     format("pictor-bytes", "a size such as `8GiB`", parsed::<Bytes>),
     format("pictor-resolution", "a picture size such as `1280x720`", parsed::<Resolution>),
     format("pictor-grid", "a grid such as `4x4`", parsed::<Grid>),
     format("pictor-tiles", "a grid such as `4x4`, or `auto`", tiles),
     format("pictor-ranges", "ranges such as `1-10` or `3,7,9-12`", parsed::<Ranges>),
+    format("pictor-range-values", "ranges such as `1-10` or `3,7,9-12`", range_values),
     format("pictor-frames", "ranges such as `1-10`, or `scene`", frames),
     format("pictor-step", "the name of a step", name),
     format("pictor-dimension", "the name of a dimension", dimension),
@@ -65,6 +66,17 @@ fn parsed<T: FromStr<Err: ToString>>(text: &str) -> Result<(), String> {
 
 fn tiles(text: &str) -> Result<(), String> {
     if text == "auto" { Ok(()) } else { parsed::<Grid>(text) }
+}
+
+/// Ranges as values of a dimension: what is printed for a value is what stands in the file.
+fn range_values(text: &str) -> Result<(), String> {
+    parsed::<Ranges>(text)?;
+    let numbers = text.split([',', '-', 'x']).map(str::trim);
+    let odd = numbers.clone().find(|number| number.len() > 1 && number.starts_with('0'));
+    let Some(odd) = odd else { return Ok(()) };
+    let number =
+        Some(odd.trim_start_matches('0')).filter(|digits| !digits.is_empty()).unwrap_or("0");
+    Err(format!("`{odd}` would become {number}: write `{number}`, or list texts: `[\"{odd}\"]`"))
 }
 
 fn frames(text: &str) -> Result<(), String> {

@@ -38,9 +38,16 @@ fn dim(form: Value) -> Result<DimSpec, serde_json::Error> {
     serde_json::from_value(json!({ field: form }))
 }
 
+/// The schema of ranges whose numbers are values of a dimension.
+pub(super) fn range_schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Ranges::json_schema(generator);
+    schema.insert("format".to_owned(), json!("pictor-range-values"));
+    schema
+}
+
 /// The schema of [`dims`].
 pub(super) fn dims_schema(generator: &mut SchemaGenerator) -> Schema {
-    let (ranges, map) = (Ranges::json_schema(generator), generator.subschema_for::<DimSpec>());
+    let (ranges, map) = (range_schema(generator), generator.subschema_for::<DimSpec>());
     let word = Word::json_schema(generator);
     json_schema!({
         "type": "object",
@@ -57,7 +64,12 @@ pub(super) fn dims_schema(generator: &mut SchemaGenerator) -> Schema {
             },
             {
                 "type": "array",
-                "items": { "type": "integer", "minimum": -NUMBER_MAX, "maximum": NUMBER_MAX },
+                "items": {
+                    "type": "integer",
+                    "format": "pictor-number-value",
+                    "minimum": -NUMBER_MAX,
+                    "maximum": NUMBER_MAX,
+                },
                 "minItems": 1,
                 "maxItems": 4096,
                 "uniqueItems": true,

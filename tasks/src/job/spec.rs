@@ -137,6 +137,7 @@ pub enum OnFailure {
 pub struct DimSpec {
     /// Whole numbers, as in `1-100x5` or `3,7,9-12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "shorthand::range_schema")]
     pub range: Option<Ranges>,
     /// Words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
