@@ -14,6 +14,7 @@ use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{render_job, soak, until};
 
@@ -222,6 +223,67 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
         let asked = farm.api.ask(first, Method::GET, &format!("/v1/runs/{run}"), None);
         asked.is_some_and(|(status, text)| status.is_success() && text.contains("succeeded"))
     });
+}
+
+#[test]
+fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
+    let mut farm = Farm::start(&[1]);
+    let run = farm.api.submit(&sleepers(&farm, 8, "4"));
+    until("work has begun", || lines(&farm.place.path("executed")) > 0);
+    // Another machine that is called the same, and one that is a copy of the first with all its data.
+    let mut copy = Command::new("cp");
+    copy.arg("-r").args([farm.place.path("worker-1"), farm.place.path("copy")]);
+    assert!(copy.status().unwrap().success());
+    let path = farm.place.path("programs");
+    let mut others =
+        ["another", "copy"].map(|data| farm.worker(("worker-1", data), 1, path.as_os_str()));
+    for other in &mut others {
+        other.start();
+        other.fails();
+        let why = "the name `worker-1` is in use by worker 1, a machine heard of";
+        assert_eq!(
+            (other.times(why) > 1, other.times("enrolling anew")),
+            (true, 0),
+            "{}",
+            other.said()
+        );
+    }
+    farm.api.until_succeeded(&run);
+    let ended = attempts(&farm, &run);
+    assert_eq!((one_success_each(&ended).len(), ended.len()), (8, 8), "{ended:?}");
+    assert_eq!(farm.api.all("/v1/workers").len(), 1);
+    // The same machine after a crash has its name at once.
+    farm.workers[0].kill9();
+    farm.workers[0].start();
+    let next = farm.api.submit(&sleepers(&farm, 2, "0.1"));
+    farm.api.until_succeeded(&next);
+    assert_eq!(farm.workers[0].times("is in use"), 0);
+}
+
+#[test]
+fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
+    let mut farm = Farm::start(&[1]);
+    let run = farm.api.submit(&gated(&farm, 6));
+    let executed = farm.place.path("executed");
+    until("one has begun and others wait in the worker", || {
+        lines(&executed) == 1 && farm.api.run(&run)["tasks"]["queued"].as_u64() > Some(0)
+    });
+    farm.workers[0].kill9();
+    farm.add_worker(1);
+    open_gate(&farm);
+    farm.api.until_succeeded(&run);
+    assert_eq!(lines(&executed), 7, "the one that died with its worker was done again");
+    farm.workers[0].start();
+    until("it has taken what waited for it", || {
+        let queue: Json =
+            serde_json::from_str(&farm.manage("GET", "queues/VHOST/pictor.worker.1", "")).unwrap();
+        queue["consumers"] == 1 && queue["messages"] == 0
+    });
+    let next = farm.api.submit(&sleepers(&farm, 2, "3"));
+    farm.api.until_succeeded(&next);
+    let workers = attempts(&farm, &next).iter().map(|a| a.worker).collect::<Vec<_>>();
+    assert!(workers.contains(&1), "{workers:?}");
+    assert_eq!(lines(&executed), 9, "nothing was done again");
 }
 
 /// Servers hear it, so nothing else would tell that what it is given does not arrive.

@@ -272,8 +272,8 @@ impl Engine {
         RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
     }
 
-    /// What a task reads; nothing if the try is not current (any more).
-    pub fn inputs(&self, key: &StepKey, task: Try) -> Option<Vec<Input>> {
+    /// What a task reads; nothing if the try is not current (any more), or another worker than this one has it.
+    pub fn inputs(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<Vec<Input>> {
         let entry = self.runs.get(&key.run)?;
         let current = key.generation == entry.run.steps.get(key.step as usize)?.generation
             && entry.run.attempt(key.step, task.index) == Some(task.attempt)
@@ -281,7 +281,9 @@ impl Engine {
                 .run
                 .task_state(key.step, task.index)
                 .is_some_and(|s| !s.is_terminal() && s != TaskState::Pending);
-        current.then(|| entry.run.inputs(key.step, task.index))
+        let live = entry.run.live.get(&(key.step, task.index));
+        let elsewhere = worker.zip(live).is_some_and(|(worker, live)| live.worker != worker);
+        (current && !elsewhere).then(|| entry.run.inputs(key.step, task.index))
     }
 
     /// One task of a run; nothing if it does not exist.

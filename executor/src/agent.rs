@@ -263,11 +263,12 @@ impl Agent {
     }
 
     async fn deliver(&mut self, delivery: Delivery) {
-        match delivery.message {
-            ToWorker::Assign(assignment) => self.assign(assignment, delivery.receipt).await,
+        let Delivery { message, receipt, is_kept } = delivery;
+        match message {
+            ToWorker::Assign(assignment) => self.assign(assignment, receipt, is_kept).await,
             ToWorker::Cancel(cancel) => {
                 self.cancel(cancel).await;
-                delivery.receipt.settle();
+                receipt.settle();
             }
         }
     }
@@ -280,7 +281,7 @@ impl Agent {
         self.say(ToOwner::Report(Report { worker, key, execution, what: what(tasks) })).await;
     }
 
-    async fn assign(&mut self, mut assignment: Assignment, receipt: Receipt) {
+    async fn assign(&mut self, mut assignment: Assignment, receipt: Receipt, is_kept: bool) {
         // Delivery is at least once: what is held already is not done twice.
         let first = assignment.tasks.first().copied();
         let mut held = Vec::new();
@@ -300,7 +301,7 @@ impl Agent {
                 None => receipt.settle(),
             };
         }
-        let bundle = Arc::new(Bundle::new(assignment, receipt));
+        let bundle = Arc::new(Bundle::new(assignment, receipt, is_kept));
         if self.order.intake != Intake::Open {
             self.report(&bundle, bundle.release(false), What::Released).await;
             return self.settle(bundle.take_receipt()).await;

@@ -20,6 +20,8 @@ pub(crate) struct Bundle {
     pub(crate) brief: Arc<Brief>,
     pub(crate) execution: Execution,
     pub(crate) received: Instant,
+    /// Whether a task is still this worker's is to be asked before it is started.
+    pub(crate) is_kept: bool,
     /// The digest of the scene that the tasks work on.
     pub(crate) scene: Option<String>,
     work: Mutex<Work>,
@@ -40,13 +42,14 @@ struct Work {
 }
 
 impl Bundle {
-    pub(crate) fn new(assignment: Assignment, receipt: Receipt) -> Self {
+    pub(crate) fn new(assignment: Assignment, receipt: Receipt, is_kept: bool) -> Self {
         let Assignment { key, brief, tasks, .. } = assignment;
         let scene = brief.body.scene().and_then(|scene| brief.files.get(&scene.scene));
         Self {
             scene: scene.map(|file| file.digest.clone()),
             execution: draw(),
             received: Instant::now(),
+            is_kept,
             work: Mutex::new(Work {
                 waiting: tasks.into(),
                 receipt: Some(receipt),

@@ -132,7 +132,8 @@ impl Slot {
     async fn task(&mut self, watched: &Watched<'_>, results_due: &mut Option<Instant>) -> Verdict {
         let brief = &watched.bundle.brief;
         let mut inputs = Vec::new();
-        if brief.has_inputs && !matches!(brief.body, Body::Noop(_)) {
+        let asks = brief.has_inputs || watched.bundle.is_kept;
+        if asks && !matches!(brief.body, Body::Noop(_)) {
             let asked = self.outbox.inputs(watched.bundle.key.clone(), watched.task);
             inputs = tokio::select! {
                 inputs = asked => match inputs {

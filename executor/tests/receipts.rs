@@ -26,14 +26,14 @@ struct Recorded {
 #[async_trait]
 impl WorkerQueue for Recorded {
     async fn receive(&mut self) -> Option<Delivery> {
-        let Delivery { message, .. } = self.port.receive().await?;
+        let Delivery { message, is_kept, .. } = self.port.receive().await?;
         let id = match &message {
             ToWorker::Assign(assignment) => assignment.id,
             ToWorker::Cancel(_) => 0,
         };
         let settled = self.settled.clone();
         let receipt = Receipt::new(move || settled.try_send(id).unwrap());
-        Some(Delivery { message, receipt })
+        Some(Delivery { message, receipt, is_kept })
     }
 }
 

@@ -125,7 +125,7 @@ impl WorkerPort {
 impl WorkerQueue for WorkerPort {
     async fn receive(&mut self) -> Option<Delivery> {
         let message = self.inbox.recv().await?;
-        Some(Delivery { message, receipt: Receipt::default() })
+        Some(Delivery { message, receipt: Receipt::default(), is_kept: false })
     }
 }
 

@@ -156,7 +156,7 @@ pub trait Outbox: Send + Sync + fmt::Debug {
     /// outages.
     async fn send(&self, message: ToOwner) -> Result<(), SendError>;
 
-    /// Asks the owner what a task reads. Nothing: the task is no longer this worker's.
+    /// Asks the owner whether a task is (still) this worker's, and what it reads. Nothing: it is not.
     async fn inputs(&self, key: StepKey, task: Try) -> Option<Vec<Input>>;
 }
 
@@ -167,6 +167,9 @@ pub struct Delivery {
     pub message: ToWorker,
     /// To be settled when the message need not come again.
     pub receipt: Receipt,
+    /// It may have waited for this worker while it was away: whether its tasks are still this worker's is to be
+    /// asked before they are started.
+    pub is_kept: bool,
 }
 
 /// Stands for a delivery until it is settled. One that is dropped instead lets the message come again

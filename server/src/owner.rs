@@ -311,7 +311,7 @@ impl Owner {
             }
             ToOwner::Report(report) => self.engine.report(report, now_ms, fx),
             ToOwner::Inputs { key, task, reply } => {
-                if let Some(inputs) = self.engine.inputs(&key, task) {
+                if let Some(inputs) = self.engine.inputs(&key, task, None) {
                     // The worker may have given the task up meanwhile.
                     let _ = reply.send(inputs);
                 }

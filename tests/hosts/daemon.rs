@@ -67,6 +67,12 @@ impl Daemon {
         assert!(ended.success(), "{ended}:\n{}", self.said());
     }
 
+    /// Waits for its end, which it says to be a failure.
+    pub(crate) fn fails(&mut self) {
+        let ended = self.child.take().expect("it runs").wait().unwrap();
+        assert_eq!(ended.code(), Some(1), "{}", self.said());
+    }
+
     /// How often it has said these words.
     pub(crate) fn times(&self, words: &str) -> usize {
         std::fs::read_to_string(&self.log).unwrap_or_default().matches(words).count()

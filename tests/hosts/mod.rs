@@ -165,21 +165,26 @@ impl Farm {
 
     fn add(&mut self, slots: u32, path: &OsStr) {
         let name = format!("worker-{}", self.workers.len() + 1);
-        let data = self.place.path(&name).display().to_string();
-        let token = self.place.write("token", &self.token).display().to_string();
-        let slots = slots.to_string();
-        let mut arguments = vec!["work", "--data", &data, "--name", &name, "--slots", &slots];
-        arguments.extend(["--token-file", &token, "--allow-commands"]);
-        let urls = self.urls.join(",");
-        arguments.extend(["--server", &urls]);
-        let arguments = arguments.into_iter().map(str::to_owned).collect();
-        let log = self.place.path(&format!("{name}.log"));
-        let path = path.to_str().unwrap();
-        let mut worker = Daemon::new(self.network.host(), arguments, log).env("PATH", path);
+        let mut worker = self.worker((&name, &name), slots, path);
         worker.start();
         self.workers.push(worker);
         let count = self.workers.len();
         until("the worker is known", || self.api.all("/v1/workers").len() == count);
+    }
+
+    /// A worker of this name, with this folder, that is not started yet.
+    pub(crate) fn worker(&self, (name, folder): (&str, &str), slots: u32, path: &OsStr) -> Daemon {
+        let data = self.place.path(folder).display().to_string();
+        let token = self.place.write("token", &self.token).display().to_string();
+        let slots = slots.to_string();
+        let mut arguments = vec!["work", "--data", &data, "--name", name, "--slots", &slots];
+        arguments.extend(["--token-file", &token, "--allow-commands"]);
+        let urls = self.urls.join(",");
+        arguments.extend(["--server", &urls]);
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let log = self.place.path(&format!("{folder}.log"));
+        let path = path.to_str().unwrap();
+        Daemon::new(self.network.host(), arguments, log).env("PATH", path)
     }
 
     /// `pictor` as a user of this farm.

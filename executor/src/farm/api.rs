@@ -49,6 +49,16 @@ impl ApiError {
         matches!(self, Self::Refused { code, .. } if code != UNKNOWN)
     }
 
+    /// Whether the farm does not know this worker (any more).
+    pub(crate) fn disowns_us(&self) -> bool {
+        self.is_of_pictor() && matches!(self.status(), Some(401 | 403 | 404))
+    }
+
+    /// Whether another machine is the worker that this one wants to be.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "name_in_use")
+    }
+
     /// The status of a refusal.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {

@@ -1,15 +1,25 @@
 //! Who this worker is to its farm, kept in `worker.json` so that a restart is no new worker.
 
 use super::api::Api;
-use super::wire::{Amqp, Enrol, Enrolled};
+use super::wire::{Amqp, Enrol, Enrolled, Heartbeat, Orders};
 use super::{Backoff, FarmError, Settings};
+use crate::inventory::MachineLoad;
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use tokio::time::{Duration, Instant, sleep};
+
+/// How long a machine waits for the one that is the same worker. A farm misses one that has ended after 15 s.
+const IN_USE: Duration = Duration::from_secs(20);
+/// How often it asks meanwhile.
+const IN_USE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Who a worker is. It holds secrets: it is shown to nobody and written for its owner alone.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +41,13 @@ impl fmt::Debug for Identity {
 
 impl Identity {
     /// Who we were before, if that was the same worker of the same farm; else a new one, if there is an
-    /// enrolment token.
+    /// enrolment token. Waits for a server, which says whether another machine is that worker.
     pub(crate) async fn take(
         settings: &Settings,
         client: &reqwest::Client,
-        inventory: &Inventory,
+        place: &str,
     ) -> Result<Self, FarmError> {
+        let inventory = &settings.config.offer();
         let data = &settings.data;
         let unusable = |source| FarmError::Data { path: path(data), source };
         let known = Self::read(data).map_err(unusable)?;
@@ -45,6 +56,8 @@ impl Identity {
                 && known.servers.iter().any(|server| settings.servers.contains(server))
         };
         if let Some(known) = known.filter(same) {
+            let api = Api::new(client.clone(), settings.servers.clone(), known.token.clone());
+            known.begin(&api, place, inventory).await?;
             return Ok(known);
         }
         let Some(enrolment) = &settings.enrolment else {
@@ -55,29 +68,28 @@ impl Identity {
             ));
         };
         let api = Api::new(client.clone(), settings.servers.clone(), enrolment.clone());
-        let identity = Self::enrol(&api, settings, inventory).await?;
+        let (name, servers) = (settings.name.clone(), settings.servers.clone());
+        let asked = Enrol { name: &name, inventory, place };
+        let enrolled = ask(&api, "/v1/workers", &asked).await?;
+        let Enrolled { id, token, amqp: Amqp { url: amqp_url }, heartbeat_ms } = enrolled;
+        let identity = Self { id, name, servers, token, amqp_url, heartbeat_ms };
         identity.write(data).map_err(unusable)?;
         Ok(identity)
     }
 
-    /// Waits for a server, and asks it to be taken on.
-    async fn enrol(
-        api: &Api,
-        settings: &Settings,
-        inventory: &Inventory,
-    ) -> Result<Self, FarmError> {
-        let (name, servers) = (settings.name.clone(), settings.servers.clone());
-        let mut backoff = Backoff::default();
-        loop {
-            let asked = Enrol { name: &name, inventory };
-            match api.post::<Enrolled>("/v1/workers", &asked, None).await {
-                Ok(Enrolled { id, token, amqp: Amqp { url: amqp_url }, heartbeat_ms }) => {
-                    return Ok(Self { id, name, servers, token, amqp_url, heartbeat_ms });
-                }
-                Err(error) if error.is_retryable() => backoff.wait().await,
-                Err(error) => return Err(FarmError::Refused(error.to_string())),
-            }
-        }
+    /// Says that the worker is here again, before it takes what waits for it at the broker.
+    async fn begin(&self, api: &Api, place: &str, has: &Inventory) -> Result<(), FarmError> {
+        let heartbeat = Heartbeat {
+            place,
+            holding: Vec::new(),
+            gpus: Vec::new(),
+            machine: MachineLoad::default(),
+            inventory: Some(has),
+            accepts: false,
+            reason: "it is starting",
+        };
+        let path = format!("/v1/workers/{}/heartbeat", self.id.0);
+        ask::<Orders>(api, &path, &heartbeat).await.map(drop)
     }
 
     /// Forgets who we were: the farm does not know us any more.
@@ -101,16 +113,52 @@ impl Identity {
     /// Writes it beside its place first: a crash leaves the old one or the new one.
     fn write(&self, data: &Path) -> io::Result<()> {
         let part = data.join("worker.json.part");
-        let mut file = std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)?;
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
         std::fs::rename(part, path(data))
     }
+}
+
+/// Asks until a server answers. While another machine is this worker it is asked again for a while: that one
+/// may have ended without a word.
+async fn ask<T: DeserializeOwned>(
+    api: &Api,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, FarmError> {
+    let (mut backoff, mut told) = (Backoff::default(), None::<Instant>);
+    loop {
+        match api.post(path, body, None).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.is_retryable() => backoff.wait().await,
+            Err(error) if error.is_in_use() => {
+                let since = *told.get_or_insert_with(|| {
+                    tracing::warn!("{error}; trying again for {} s", IN_USE.as_secs());
+                    Instant::now()
+                });
+                if since.elapsed() >= IN_USE {
+                    return Err(FarmError::Refused(error.to_string()));
+                }
+                sleep(IN_USE_AGAIN).await;
+            }
+            Err(error) if error.disowns_us() => return Err(FarmError::Unknown(error.to_string())),
+            Err(error) => return Err(FarmError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// A name for where a worker with this locked file runs. Of two processes that live no two have the same: the
+/// lock is of this file, on this machine since it was started. So whoever comes back under the same name proves
+/// that the one before is gone.
+pub(crate) fn place(lock: &File) -> io::Result<String> {
+    let (meta, mut name) = (lock.metadata()?, blake3::Hasher::new());
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
+    // A system without one: whoever comes back is missed for a while first.
+    name.update(&boot.unwrap_or_else(|_| RandomState::new().hash_one(0).to_le_bytes().to_vec()));
+    name.update(&meta.dev().to_le_bytes()).update(&meta.ino().to_le_bytes());
+    Ok(name.finalize().to_hex()[..32].to_owned())
 }
 
 fn path(data: &Path) -> PathBuf {
@@ -121,6 +169,17 @@ fn path(data: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_place_is_that_of_the_file_and_not_of_its_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, copy) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&file, "x").unwrap();
+        std::fs::copy(&file, &copy).unwrap();
+        let place = |path: &Path| place(&File::open(path).unwrap()).unwrap();
+        assert_eq!(place(&file), place(&file));
+        assert_ne!(place(&file), place(&copy));
+    }
 
     #[test]
     fn an_identity_outlives_a_restart_and_only_its_owner_can_read_it() {

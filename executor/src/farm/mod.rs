@@ -122,6 +122,8 @@ pub struct Worker {
     settings: Settings,
     client: reqwest::Client,
     identity: Identity,
+    /// Where it runs.
+    place: String,
     /// Held as long as the worker lives.
     lock: File,
 }
@@ -165,11 +167,14 @@ impl fmt::Debug for Tickets {
 
 impl Worker {
     /// Becomes a worker of the farm, or the one that it was before. Waits until a server answers.
+    /// [`FarmError::Refused`]: another machine is that worker.
     pub async fn enrol(settings: Settings) -> Result<Self, FarmError> {
         let client = api::client(settings.ca.as_deref())?;
         let lock = lock(&settings.data)?;
-        let identity = Identity::take(&settings, &client, &settings.config.offer()).await?;
-        Ok(Self { settings, client, identity, lock })
+        let place = identity::place(&lock)
+            .map_err(|source| FarmError::Data { path: settings.data.clone(), source })?;
+        let identity = Identity::take(&settings, &client, &place).await?;
+        Ok(Self { settings, client, identity, place, lock })
     }
 
     /// Forgets who the worker was, so that it can enrol anew.
@@ -205,7 +210,7 @@ impl Worker {
     }
 
     async fn begin(self) -> Result<(Shift, LogPost, File), FarmError> {
-        let Self { settings, client, identity, lock } = self;
+        let Self { settings, client, identity, place, lock } = self;
         let Settings { servers, enrolment, ca, mut config, cache_bytes, .. } = settings;
         let (id, data) = (identity.id, config.data.clone());
         let unusable = |path: PathBuf| move |source| FarmError::Data { path, source };
@@ -238,6 +243,7 @@ impl Worker {
         let outbox = FarmOutbox {
             api,
             worker: id,
+            place,
             reports: reports.clone(),
             store: store.clone(),
             telemetry,

@@ -35,6 +35,8 @@ type Looks = (Vec<GpuLoad>, MachineLoad);
 pub(crate) struct FarmOutbox {
     pub(crate) api: Arc<Api>,
     pub(crate) worker: WorkerId,
+    /// Where this worker runs.
+    pub(crate) place: String,
     /// Takes reports to the broker.
     pub(crate) reports: RabbitReports,
     pub(crate) store: Arc<FarmStore>,
@@ -65,6 +67,7 @@ impl FarmOutbox {
         }
         let inventory = lock(&self.inventory).clone();
         let heartbeat = Heartbeat {
+            place: &self.place,
             holding,
             gpus,
             machine,
@@ -112,7 +115,7 @@ impl FarmOutbox {
 
     /// A farm that does not know us gives us no more work. What stands between may say such things, too.
     fn notice(&self, error: &ApiError) {
-        if error.is_of_pictor() && matches!(error.status(), Some(401 | 403 | 404)) {
+        if error.disowns_us() || error.is_in_use() {
             self.unknown.send_replace(Some(error.to_string()));
         }
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Enrol<'a> {
     pub(crate) name: &'a str,
     pub(crate) inventory: &'a Inventory,
+    pub(crate) place: &'a str,
 }
 
 /// It is one.
@@ -32,6 +33,8 @@ pub(crate) struct Amqp {
 /// A worker is alive.
 #[derive(Debug, Serialize)]
 pub(crate) struct Heartbeat<'a> {
+    /// Where the worker runs: no two processes that live say the same.
+    pub(crate) place: &'a str,
     pub(crate) holding: Vec<Holding>,
     pub(crate) gpus: Vec<GpuLoad>,
     pub(crate) machine: MachineLoad,

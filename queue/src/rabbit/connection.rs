@@ -112,6 +112,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) number: u64,
+    pub(super) began: Instant,
     pub(super) publisher: Arc<Channel>,
     receiver: Arc<Channel>,
     consumer: Consumer,
@@ -348,7 +349,7 @@ async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Conn
         receiver.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
     let (publisher, receiver) = (Arc::new(publisher), Arc::new(receiver));
     let over = Arc::new(Notify::new());
-    Ok((connection, Session { number, publisher, receiver, consumer, over }))
+    Ok((connection, Session { number, began: Instant::now(), publisher, receiver, consumer, over }))
 }
 
 /// Waits until a user gives the session up, or lapin reports an error of the connection or a channel.

@@ -16,6 +16,8 @@ use tracing::{debug, warn};
 
 /// Pause before a report is sent again for which there was no queue: the owner makes a new one.
 const NO_QUEUE: Duration = Duration::from_millis(200);
+/// What comes so soon after a worker has connected may have waited in its queue meanwhile.
+const KEPT: Duration = Duration::from_secs(10);
 /// Settled assignments that are remembered.
 const SETTLED: usize = 256;
 
@@ -86,6 +88,7 @@ impl RabbitWorker {
             lock(&self.tickets).keep(&assignment.key, tickets);
             name = Some(this);
         }
+        let is_kept = delivery.redelivered || session.began.elapsed() < KEPT;
         let (session, settled) = (session.clone(), self.settled.clone());
         let receipt = Receipt::new(move || {
             if let Some(name) = name {
@@ -97,7 +100,7 @@ impl RabbitWorker {
             }
             session.acknowledge(tag, false);
         });
-        Some(Delivery { message: received.message, receipt })
+        Some(Delivery { message: received.message, receipt, is_kept })
     }
 }
 

@@ -109,7 +109,7 @@ impl Worker {
 
     /// The next assignment and its receipt.
     pub(crate) async fn assigned(&mut self) -> (Assignment, pictor_queue::Receipt) {
-        let Delivery { message, receipt } = self.receive().await;
+        let Delivery { message, receipt, .. } = self.receive().await;
         match message {
             ToWorker::Assign(assignment) => (assignment, receipt),
             ToWorker::Cancel(cancel) => panic!("an assignment was expected: {cancel:?}"),

@@ -17,6 +17,10 @@ use utoipa::ToSchema;
 /// How long a worker's record is believed to be as it was.
 const BELIEVED: Duration = Duration::from_millis(800);
 
+/// How long a machine that was heard of keeps every other one from being the same worker: as long as three
+/// heartbeats take.
+const MISSED: Duration = Duration::from_secs(15);
+
 /// What one GPU is doing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GpuLoad {
@@ -64,6 +68,8 @@ pub(super) struct Beat {
 pub(super) struct Fleet {
     beats: Mutex<HashMap<u32, Beat>>,
     records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
+    /// Where each worker runs, and when it was heard from there last.
+    places: Mutex<HashMap<u32, (String, Instant)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -89,6 +95,30 @@ impl Fleet {
     /// The worker left.
     pub(super) fn remove(&self, worker: u32) {
         lock(&self.beats).remove(&worker);
+        lock(&self.places).remove(&worker);
+    }
+
+    /// A worker is heard from a place.
+    pub(super) fn heard(&self, worker: u32, place: String) {
+        lock(&self.places).insert(worker, (place, Instant::now()));
+    }
+
+    /// Refuses whoever says that it is a worker while another machine is: a second machine of that name, or one with
+    /// a copied data folder. Both would be given the same tasks again and again.
+    pub(super) fn check_place(&self, worker: &WorkerRecord, place: &str) -> Result<(), Problem> {
+        let (id, name) = (worker.id.0, &worker.name);
+        let places = lock(&self.places);
+        let Some((there, heard)) = places.get(&id) else { return Ok(()) };
+        let silent = heard.elapsed();
+        if there.is_empty() || there == place || silent >= MISSED {
+            return Ok(());
+        }
+        let detail = format!(
+            "the name `{name}` is in use by worker {id}, a machine heard of {} s ago: give this machine another \
+             name with --name (and its own data folder, if it is a copy), or end that one",
+            silent.as_secs()
+        );
+        Err(Problem::new(Code::NameInUse, detail))
     }
 
     /// The worker's record was changed.

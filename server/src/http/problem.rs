@@ -36,6 +36,8 @@ pub enum Code {
     AmbiguousRun,
     /// The run is over.
     RunIsOver,
+    /// Another machine is this worker, and was heard of lately.
+    NameInUse,
     /// This server has no message broker that workers on other machines could reach.
     NoBroker,
     /// The body is larger than it may be.
@@ -74,6 +76,7 @@ impl Code {
             Self::Conflict => "conflict",
             Self::AmbiguousRun => "ambiguous_run",
             Self::RunIsOver => "run_is_over",
+            Self::NameInUse => "name_in_use",
             Self::NoBroker => "no_broker",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -100,9 +103,11 @@ impl Code {
             Self::Forbidden | Self::BadTicket => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict | Self::AmbiguousRun | Self::RunIsOver | Self::NoBroker => {
-                StatusCode::CONFLICT
-            }
+            Self::Conflict
+            | Self::AmbiguousRun
+            | Self::RunIsOver
+            | Self::NameInUse
+            | Self::NoBroker => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -126,6 +131,7 @@ impl Code {
             Self::Conflict => "This cannot be done now",
             Self::AmbiguousRun => "Several runs fit",
             Self::RunIsOver => "The run is over",
+            Self::NameInUse => "Another machine has this name",
             Self::NoBroker => "This server takes no workers of other machines",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The media type is not supported",

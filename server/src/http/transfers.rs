@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pictor_engine::Engine;
-use pictor_queue::Ticket;
+use pictor_queue::{Ticket, ToOwner};
 use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::output::check_name;
@@ -133,7 +133,10 @@ pub(super) async fn inputs(
     let worker = api.own(&caller, id).await?.id;
     let (key, task) = (StepKey::from(key), Try::from(task));
     check(&api, ticket.as_ref(), (&key, task, worker))?;
-    let found = api.owner()?.ask(move |engine| engine.inputs(&key, task)).await?;
+    let owner = api.owner()?;
+    // Nobody may have it (any more): then it is this worker's, which has it, from now on.
+    owner.tell(ToOwner::Heartbeat(worker, vec![(key.clone(), vec![task])])).await?;
+    let found = owner.ask(move |engine| engine.inputs(&key, task, Some(worker))).await?;
     let found = found.ok_or_else(|| {
         Problem::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
     })?;

@@ -90,7 +90,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn new(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Self {
+    pub(super) fn new(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Self {
         let beat = api.fleet.latest(record.id.0);
         let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
@@ -202,6 +202,10 @@ pub struct Enrol {
     name: String,
     /// What it has.
     inventory: Inventory,
+    /// Where it runs: a text that no other living process has, and that the same one has after a crash.
+    #[serde(default)]
+    #[schema(max_length = 64)]
+    place: String,
 }
 
 /// How to reach the broker.
@@ -226,7 +230,8 @@ pub struct Enrolled {
     pub lease_ms: u64,
 }
 
-/// Registers a machine as a worker. What it was told before under that name is not valid any more.
+/// Registers a machine as a worker. What it was told before under that name is not valid any more. While
+/// another machine is alive under that name, this one is refused (`name_in_use`).
 #[utoipa::path(
     post, path = "/v1/workers", tag = "machines", request_body = Enrol,
     responses((status = 201, description = "It is a worker", body = Enrolled)),
@@ -234,7 +239,7 @@ pub struct Enrolled {
 pub(super) async fn enrol(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Json(Enrol { name, inventory }): Json<Enrol>,
+    Json(Enrol { name, inventory, place }): Json<Enrol>,
 ) -> Result<Response, Problem> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
@@ -249,6 +254,9 @@ pub(super) async fn enrol(
     if caller.role == TokenRole::Machine && known.as_ref().is_none_or(|r| r.token != caller.token) {
         let detail = "a machine's token registers that machine only";
         return Err(Problem::new(Code::Forbidden, detail));
+    }
+    if let Some(known) = &known {
+        api.fleet.check_place(known, &place)?;
     }
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
@@ -271,6 +279,7 @@ pub(super) async fn enrol(
         api.tokens.forget(&old.token);
     }
     api.fleet.forget(id.0);
+    api.fleet.heard(id.0, place);
     api.owner()?.tell(ToOwner::Joined(id, has)).await?;
     api.events.worker(id.0, "registered");
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -334,6 +343,10 @@ pub struct Heartbeat {
     /// Why not, for people.
     #[serde(default)]
     reason: String,
+    /// Where it runs, as when it registered.
+    #[serde(default)]
+    #[schema(max_length = 64)]
+    place: String,
 }
 
 fn yes() -> bool {
@@ -347,7 +360,8 @@ pub struct Orders {
     pub state: Service,
 }
 
-/// Says that a worker is alive, and what it has. Extends its leases.
+/// Says that a worker is alive, and what it has. Extends its leases. While another machine is alive as this
+/// worker, this one is refused (`name_in_use`).
 #[utoipa::path(
     post, path = "/v1/workers/{id}/heartbeat", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),
@@ -363,7 +377,9 @@ pub(super) async fn heartbeat(
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
     let state = Service::named(&record.state);
-    let Heartbeat { holding, gpus, machine, inventory, accepts, reason } = said;
+    let Heartbeat { holding, gpus, machine, inventory, accepts, reason, place } = said;
+    api.fleet.check_place(&record, &place)?;
+    api.fleet.heard(id, place);
     let begins = inventory.is_some();
     let has = inventory.map_or_else(|| record.inventory.clone(), worker::Inventory::from);
     if has != record.inventory {

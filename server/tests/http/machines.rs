@@ -22,6 +22,37 @@ fn ticket(run: &str, task: Try, worker: u32) -> String {
     Sealer::new(1, TICKET_KEY).seal(&key, task, WorkerId(worker)).to_string()
 }
 
+/// Two machines of one name, or one and its copy: the second is refused with the reason as long as the first is
+/// alive, and the first does not notice.
+#[tokio::test]
+async fn a_second_machine_cannot_be_the_same_worker() {
+    let farm = Farm::idle().await;
+    let (id, token) = farm.machine("node").await;
+    let beat = format!("/v1/workers/{id}/heartbeat");
+    let beats = async |place: &str| {
+        let body = json!({ "holding": [], "place": place });
+        farm.call(&token, Method::POST, &beat, Some(&body)).await
+    };
+    beats("first").await.is(200);
+    let refused = beats("second").await;
+    let why = refused.refused(409, "name_in_use")["detail"].clone();
+    let why = why.as_str().unwrap();
+    assert!(
+        why.contains("the name `node` is in use by worker 1, a machine heard of 0 s ago"),
+        "{why}"
+    );
+    // The same machine after a crash, and one that says nothing of where it is.
+    beats("first").await.is(200);
+    beats("").await.refused(409, "name_in_use");
+    // Whoever has left is not missed.
+    farm.call(&token, Method::POST, &format!("/v1/workers/{id}/left"), Some(&json!(null)))
+        .await
+        .is(204);
+    beats("second").await.is(200);
+    beats("first").await.refused(409, "name_in_use");
+    farm.stop().await;
+}
+
 #[tokio::test]
 async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     let broker = tokio::task::spawn_blocking(|| {
@@ -60,6 +91,15 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     let other = register(&enrolment, "node-2").await.is(201)["token"].clone();
     let others = farm.call(other.as_str().unwrap(), Method::POST, &beat, Some(&body)).await;
     others.refused(403, "forbidden");
+    // Another machine of a name that is in use.
+    let there = json!({ "name": "node-3", "inventory": inventory("node-3"), "place": "there" });
+    let elsewhere =
+        json!({ "name": "node-3", "inventory": inventory("node-3"), "place": "elsewhere" });
+    let first = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&there)).await.is(201);
+    let second = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&elsewhere)).await;
+    second.refused(409, "name_in_use");
+    let again = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&there)).await.is(201);
+    assert_eq!(again["id"], first["id"], "its data is lost, and it is the same machine");
     for bad in ["", "two words", "../x"] {
         register(&enrolment, bad).await.refused(400, "invalid_request");
     }
