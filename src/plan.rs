@@ -3,7 +3,9 @@
 use crate::terminal::{complain, explain, say, table};
 use crate::{INVALID, SUCCEEDED};
 use pictor_engine::plan::{DimCounts, DimValues, Plan, Step};
+use pictor_engine::undefined_limits;
 use pictor_server::{Job, SubmitError, read_job};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -25,6 +27,12 @@ pub(crate) async fn plan(
             return Ok(INVALID);
         }
     };
+    for note in undefined_limits(&job.plan, &BTreeMap::<String, u32>::new()) {
+        explain(&format!(
+            "note: step `{}` holds a limit: unless the server defines it, {}",
+            note.example, note.text
+        ));
+    }
     if json {
         say(&serde_json::to_string_pretty(&job.plan)?);
     } else if dot {

@@ -2,10 +2,10 @@
 //! the run is over.
 
 use crate::progress::Progress;
-use crate::terminal::{complain, duration, say};
+use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
 use anyhow::Context;
-use pictor_engine::{Config, Run, RunState, TaskState};
+use pictor_engine::{Config, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     let job = match read_job(job, set, true).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
-            crate::terminal::explain(mistakes.text.trim_end());
+            explain(mistakes.text.trim_end());
             return Ok(INVALID);
         }
         Err(error) => {
@@ -163,7 +163,7 @@ async fn machine(
         pictor_executor::inventory::find(data, &programs, &wanted, (&models, cache.as_deref()))
             .await;
     for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
-        crate::terminal::explain(&format!("note: {note}"));
+        explain(&format!("note: {note}"));
     }
     // The job and the machine are the same person's.
     inventory.allows_commands = true;
@@ -201,6 +201,9 @@ async fn work(
         limits: options.limits.iter().cloned().collect(),
         ..Config::default()
     };
+    for note in undefined_limits(run.plan(), &engine.limits) {
+        explain(&format!("warning: step `{}`: {}", note.example, note.text));
+    }
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.sweeps(artifacts.clone());
     owner.add(run, record.owner.clone(), record.created_ms);

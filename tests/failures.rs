@@ -280,6 +280,45 @@ fn a_run_without_room_for_its_history_can_be_stopped_and_loses_nothing_that_was_
     assert_eq!(assert_one_success_each(&place.attempts()), MANY);
 }
 
+/// A server on a full disk: whoever asks is answered at once, from a second terminal, too, whoever orders is refused,
+/// and with room it goes on by itself.
+#[test]
+fn a_server_on_a_full_disk_answers_and_goes_on_when_there_is_room() {
+    let place = Place::new();
+    let disk = Disk::new(place.path("data"), "6m");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let url = format!("http://{listen}");
+    let mut server = place.start(&["serve", "--listen", &listen]);
+    server.wait_for("listening on");
+    let token = place.path("data/admin-token").display().to_string();
+    let there = ["--server", &url, "--token-file", &token];
+    let job = format!("pictor: v1\nname: many\ndims: {{ i: {{ count: {MANY} }} }}\n");
+    place.write("job.yaml", &(job + "steps: [{ name: nothing, over: [i], noop: {} }]\n"));
+    let said = place.pictor(&[&["submit", "job.yaml"], &there[..]].concat());
+    let id = said.out.split(':').next().unwrap().to_owned();
+    server.wait_for("questions are answered from memory");
+    for question in [&["runs"][..], &["show", &id], &["tasks", &id], &["workers"]] {
+        let asked = Instant::now();
+        place.pictor(&[question, &there[..]].concat()).expect(0, &[]);
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{question:?} took {:?}",
+            asked.elapsed()
+        );
+    }
+    let asked = Instant::now();
+    place.pictor(&["show", &id]).expect(0, &["running", "nothing"]);
+    assert!(asked.elapsed() < Duration::from_secs(5), "by the socket: {:?}", asked.elapsed());
+    disk.grow("64m");
+    server.wait_for("history can be written again");
+    let state = || place.pictor(&[&["show", &id], &there[..]].concat()).out;
+    until("the run ends", || state().contains("succeeded  priority"));
+    server.signal(Signal::TERM);
+    server.finish();
+    assert_eq!(assert_one_success_each(&place.attempts()), MANY);
+}
+
 #[test]
 fn a_data_folder_that_may_not_be_written_is_told() {
     let place = Place::new();

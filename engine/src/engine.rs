@@ -3,6 +3,7 @@
 
 use crate::assign::BundleSize;
 use crate::fold::FoldError;
+use crate::plan::Plan;
 use crate::run::{At, Run};
 use crate::state::{RunState, TaskState};
 use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
@@ -34,6 +35,14 @@ impl Default for Config {
             workers_are_final: false,
             limits: BTreeMap::new(),
         }
+    }
+}
+
+impl Config {
+    /// For questions about a run when nobody knows any more which limits there were.
+    pub fn of(plan: &Plan) -> Self {
+        let limits = plan.steps.iter().flat_map(|step| &step.limits);
+        Self { limits: limits.map(|name| (name.clone(), u32::MAX)).collect(), ..Self::default() }
     }
 }
 
@@ -122,6 +131,7 @@ impl Engine {
         for live in run.live.values_mut() {
             live.until_ms = now_ms + self.config.lease_ms;
         }
+        run.wait_no_longer(now_ms);
         let steps = &run.plan.steps;
         let mut steps_by_order: Vec<u16> =
             (0..u16::try_from(steps.len()).expect("limited")).collect();
@@ -237,6 +247,21 @@ impl Engine {
         }
     }
 
+    /// The clock was set back and says this now: nothing waits longer than if it had begun to wait now.
+    pub fn set_back(&mut self, now_ms: i64) {
+        let longest = now_ms.saturating_add(self.config.lease_ms.max(self.config.deadline_ms));
+        for entry in self.runs.values_mut() {
+            entry.run.wait_no_longer(now_ms);
+            for live in entry.run.live.values_mut() {
+                live.until_ms = live.until_ms.min(longest);
+            }
+        }
+        for worker in self.workers.values_mut() {
+            worker.seen_ms = worker.seen_ms.min(now_ms);
+        }
+        self.assigned_ms = self.assigned_ms.min(now_ms);
+    }
+
     /// A control message. The same id twice changes nothing; the answer says whether it was new. That
     /// outputs are removed is decided here and never asked for.
     pub fn control(
@@ -311,6 +336,9 @@ impl Entry {
     pub(crate) fn record(&mut self, fact: Fact, now_ms: i64, fx: &mut Effects) {
         let row = Row { seq: self.run.seq + 1, time_ms: now_ms.max(self.run.time_ms), fact };
         let dropped: Result<_, FoldError> = self.run.apply(&row);
+        if row.time_ms > now_ms {
+            self.run.wait_no_longer(now_ms);
+        }
         fx.cancel.extend(dropped.expect("the engine decides only what can be folded"));
         match fx.rows.get_mut(&self.run.id) {
             Some(rows) => rows.push(row),

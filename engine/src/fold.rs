@@ -6,7 +6,7 @@ use crate::plan::DimValues;
 use crate::run::{At, Dropped, Run};
 use crate::state::{Accepted, Live, TaskState, Trouble};
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
-use pictor_tasks::job::spec::OnFailure;
+use pictor_tasks::job::spec::{OnFailure, Retry};
 use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +24,12 @@ pub struct FoldError {
     pub seq: u64,
     /// What does not fit.
     pub why: String,
+}
+
+/// The pause after so many failures, in milliseconds.
+fn pause_ms(retry: Retry, failures: u32) -> u64 {
+    let doublings = failures.saturating_sub(1).min(20);
+    retry.backoff.0.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS)
 }
 
 impl Run {
@@ -169,10 +175,18 @@ impl Run {
         if !failure.kind.is_retryable() || trouble.failures >= retry.attempts {
             return self.fail_for_good(at);
         }
-        let doublings = trouble.failures.saturating_sub(1).min(20);
-        let pause = retry.backoff.0.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS);
-        trouble.not_before_ms = time_ms.saturating_add_unsigned(pause);
+        trouble.not_before_ms = time_ms.saturating_add_unsigned(pause_ms(retry, trouble.failures));
         self.try_again(at);
+    }
+
+    /// No next try is further away than its pause. History never goes back; a clock may be set back, and then what
+    /// history says is later than it is.
+    pub(crate) fn wait_no_longer(&mut self, now_ms: i64) {
+        for (at, trouble) in &mut self.trouble {
+            let pause = pause_ms(self.plan.steps[at.0 as usize].retry, trouble.failures);
+            let latest = now_ms.saturating_add_unsigned(pause);
+            trouble.not_before_ms = trouble.not_before_ms.min(latest);
+        }
     }
 
     fn try_again(&mut self, at: At) {

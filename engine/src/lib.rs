@@ -28,7 +28,7 @@ mod view;
 pub use compile::compile;
 pub use engine::{Config, Effects, Engine};
 pub use fold::{FoldError, MAX_LOSSES};
-pub use notes::{Note, Notes};
+pub use notes::{Note, Notes, undefined_limits};
 pub use page::{Effort, Found, TaskQuery};
 pub use plan::Plan;
 pub use run::Run;

@@ -1,9 +1,11 @@
 //! What workers say of tasks that succeeded ("scripts were blocked"): each sentence once, with the tasks
 //! whose accepted attempt said it.
 
+use crate::engine::Engine;
+use crate::plan::Plan;
 use crate::run::{At, Run};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Different sentences that a run keeps.
 const SENTENCES_MAX: usize = 100;
@@ -65,6 +67,34 @@ impl Sentences {
             tasks.retain(|at| at.0 != step);
             !tasks.is_empty()
         });
+    }
+}
+
+/// What is to be said of limits that a plan's steps hold and that are not among those that are `defined`: each
+/// once, with how many tasks (if that is known) and which step.
+pub fn undefined_limits<T>(plan: &Plan, defined: &BTreeMap<String, T>) -> Vec<Note> {
+    let mut notes: Vec<Note> = Vec::new();
+    for step in &plan.steps {
+        for limit in step.limits.iter().filter(|limit| !defined.contains_key(*limit)) {
+            let text = format!(
+                "the limit `{limit}` is not defined (`[limits]` of the server's configuration, or `--limit \
+                 {limit}=N`), so it limits nothing"
+            );
+            if !notes.iter().any(|note| note.text == text) {
+                notes.push(Note { text, tasks: 0, example: step.name.clone() });
+            }
+        }
+    }
+    notes
+}
+
+impl Engine {
+    /// What is odd about a run and no failure: what workers said of the tasks that have succeeded, and limits that
+    /// limit nothing.
+    pub fn notes(&self, run: &Run) -> Notes {
+        let mut notes = run.notes();
+        notes.notes.splice(0..0, undefined_limits(run.plan(), &self.config.limits));
+        notes
     }
 }
 

@@ -230,7 +230,8 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
 ) -> Result<T, Error> {
     let mut question = Some(question);
-    if let Some(owner) = owner {
+    // An owner that cannot write has no more to tell than history.
+    if let Some(owner) = owner.filter(|owner| !owner.is_stalled()) {
         let (id, question_) = (id.clone(), question.take().expect("asked once"));
         let answer = owner
             .ask(move |engine| match engine.run(&id) {
@@ -245,7 +246,8 @@ async fn ask<T: Send + 'static>(
     }
     let run = load_run(store, id).await?;
     let question = question.expect("given back by the owner");
-    Ok(question(&Engine::new(Config::default()), &run))
+    let config = owner.map_or_else(|| Config::of(run.plan()), |owner| owner.config().clone());
+    Ok(question(&Engine::new(config), &run))
 }
 
 fn line(record: RunRecord, active: bool) -> RunLine {
@@ -261,17 +263,28 @@ fn line(record: RunRecord, active: bool) -> RunLine {
     }
 }
 
-async fn active(owner: Option<&OwnerHandle>) -> Result<Vec<RunId>, Error> {
-    let Some(owner) = owner else { return Ok(Vec::new()) };
-    let running = |run: &&Run| !run.state().is_terminal();
-    owner.ask(move |engine| engine.runs().filter(running).map(|r| r.id().clone()).collect()).await
+/// Whether a process works on a run of this state now.
+async fn active(owner: Option<&OwnerHandle>) -> Result<impl Fn(&RunRecord) -> bool, Error> {
+    let is_over = |run: &RunRecord| run.finished_ms.is_some();
+    let running: Option<Vec<RunId>> = match owner {
+        None => Some(Vec::new()),
+        Some(owner) if owner.is_stalled() => None,
+        Some(owner) => {
+            let running = |run: &&Run| !run.state().is_terminal();
+            let ids = move |engine: &Engine| {
+                engine.runs().filter(running).map(|run| run.id().clone()).collect()
+            };
+            Some(owner.ask(ids).await?)
+        }
+    };
+    Ok(move |run: &RunRecord| running.as_ref().map_or(!is_over(run), |ids| ids.contains(&run.id)))
 }
 
 async fn runs(store: &dyn Store, owner: Option<&OwnerHandle>) -> Result<Answer, Error> {
     let active = active(owner).await?;
     let records = store.runs(&RunFilter::default(), PAGE, None).await?;
     let lines = records.into_iter().map(|record| {
-        let active = active.contains(&record.id);
+        let active = active(&record);
         line(record, active)
     });
     Ok(Answer::Runs(lines.collect()))
@@ -280,13 +293,13 @@ async fn runs(store: &dyn Store, owner: Option<&OwnerHandle>) -> Result<Answer, 
 async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Result<Answer, Error> {
     const FEW: usize = 10;
     let record = stored_run(store, run).await?;
-    let active = active(owner).await?.contains(&record.id);
+    let active = active(owner).await?(&record);
     let now_ms = crate::now_ms();
     let (view, failures, waiting, notes) = ask(store, owner, &record.id, move |engine, run| {
         let few = |state| all_tasks(engine, run, Some(state), None, now_ms).take(FEW).collect();
         let failures: Vec<TaskView> = few(TaskState::Failed);
         let waiting: Vec<TaskView> = few(TaskState::Ready);
-        (engine.view(run), failures, waiting, run.notes())
+        (engine.view(run), failures, waiting, engine.notes(run))
     })
     .await?;
     let mut line = line(record, active);

@@ -1,13 +1,15 @@
 //! How the rest of a server speaks to the owner loop: orders, questions, and the news of every commit.
 
-use pictor_engine::{Engine, Run, RunState};
+use pictor_engine::{Config, Engine, Run, RunState};
 use pictor_queue::{Sealer, ToOwner};
 use pictor_tasks::history::{Control, Row};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::space::Space;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 /// Why the owner stopped.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,19 @@ pub enum Error {
     /// The owner is not there any more.
     #[error("the engine has stopped")]
     Stopped,
+    /// History cannot be written now, so the owner neither answers nor takes orders.
+    #[error("history cannot be written now: {0}")]
+    Stalled(Arc<str>),
+}
+
+/// How long history may not be written before nobody waits for the owner any more who is in a hurry.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// History cannot be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Stall {
+    pub(crate) since: Instant,
+    pub(crate) why: Arc<str>,
 }
 
 /// What one commit changed.
@@ -99,31 +114,65 @@ pub struct OwnerHandle {
     pub(crate) news: broadcast::Sender<Arc<Committed>>,
     pub(crate) tally: Arc<Mutex<Tally>>,
     pub(crate) sealer: Option<Sealer>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) stall: watch::Receiver<Option<Stall>>,
+    /// Whoever asks by this handle does not wait until history can be written again.
+    pub(crate) hurries: bool,
 }
 
 impl OwnerHandle {
+    /// The same for one who wants an answer soon: [`Error::Stalled`] if history cannot be written for more than a
+    /// moment. What was asked or ordered just before may be done all the same when it can.
+    #[must_use]
+    pub fn in_a_hurry(mut self) -> Self {
+        self.hurries = true;
+        self
+    }
+
+    /// Whether history could not be written for more than a moment.
+    pub fn is_stalled(&self) -> bool {
+        self.stall.borrow().as_ref().is_some_and(|stall| stall.since.elapsed() >= PATIENCE)
+    }
+
+    /// Waits as long as this handle waits.
+    async fn soon<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        if !self.hurries {
+            return work.await;
+        }
+        let mut stall = self.stall.clone();
+        let stalled = stalled(&mut stall);
+        tokio::select! {
+            biased;
+            why = stalled => Err(Error::Stalled(why)),
+            done = work => done,
+        }
+    }
+
     /// Hands a run over: a new one, or one whose history was folded.
     pub async fn add(&self, run: Run, owner: String, submitted_ms: i64) -> Result<(), Error> {
         let run = Box::new(run);
-        self.send(Command::Add { run, owner, submitted_ms }).await
+        self.soon(self.send(Command::Add { run, owner, submitted_ms })).await
     }
 
     /// Changes a run. Answers after the commit; `false`: this control was known, or there is no such
     /// run here.
     pub async fn control(&self, run: RunId, control: Control) -> Result<bool, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Control { run, control, reply }).await?;
-        answer.await.map_err(|_| Error::Stopped)
+        self.soon(async {
+            self.send(Command::Control { run, control, reply }).await?;
+            answer.await.map_err(|_| Error::Stopped)
+        })
+        .await
     }
 
     /// Passes a worker's message on that came by another way than the queue.
     pub async fn tell(&self, message: ToOwner) -> Result<(), Error> {
-        self.send(Command::Tell(message)).await
+        self.soon(self.send(Command::Tell(message))).await
     }
 
     /// Takes a worker out of service or back into it.
     pub async fn set_accepts(&self, worker: WorkerId, accepts: bool) -> Result<(), Error> {
-        self.send(Command::Accepts { worker, accepts }).await
+        self.soon(self.send(Command::Accepts { worker, accepts })).await
     }
 
     /// Whether the run is in the engine.
@@ -144,6 +193,11 @@ impl OwnerHandle {
         self.sealer.as_ref()
     }
 
+    /// What the engine assumes of its surroundings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// What the owner has done so far.
     pub fn tally(&self) -> Tally {
         *lock(&self.tally)
@@ -157,8 +211,11 @@ impl OwnerHandle {
         let (reply, answer) = oneshot::channel();
         // The one who asked may have gone meanwhile.
         let ask = move |engine: &Engine| drop(reply.send(question(engine)));
-        self.send(Command::Ask(Box::new(ask))).await?;
-        answer.await.map_err(|_| Error::Stopped)
+        self.soon(async {
+            self.send(Command::Ask(Box::new(ask))).await?;
+            answer.await.map_err(|_| Error::Stopped)
+        })
+        .await
     }
 
     /// Everything that is committed from now on.
@@ -174,6 +231,27 @@ impl OwnerHandle {
 
     async fn send(&self, command: Command) -> Result<(), Error> {
         self.commands.send(command).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// Resolves, with the reason, when history could not be written for more than a moment.
+async fn stalled(stall: &mut watch::Receiver<Option<Stall>>) -> Arc<str> {
+    loop {
+        let now = stall.borrow_and_update().clone();
+        let lasts = async {
+            match now {
+                Some(Stall { since, why }) => {
+                    sleep_until(since + PATIENCE).await;
+                    why
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            why = lasts => return why,
+            // An owner that has ended answers nothing at all, and whoever asks learns of that.
+            changed = stall.changed() => if changed.is_err() { std::future::pending().await },
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The owner loop: take a batch of messages → fold → commit in one transaction → publish → answer.
 //! Messages are hints; the commit is the truth. Nothing is sent, shown or answered before it.
 
-use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Tally, lock};
+use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Stall, Tally, lock};
 use crate::sweep::Sweeper;
 use pictor_engine::{Config, Effects, Engine, Run, RunState};
 use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
@@ -11,14 +11,16 @@ use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 /// Messages that are folded before a commit, at most.
 const BATCH: usize = 256;
 /// Rows after which a batch is large enough. Whoever asks waits for the commit of one.
 const ROWS: usize = 512;
+/// A write that takes longer does not come about: the database does not answer.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often leases and deadlines are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause before a commit is tried again that storage could not do.
@@ -36,6 +38,8 @@ pub struct Owner {
     commands: mpsc::Receiver<Command>,
     news: broadcast::Sender<Arc<Committed>>,
     tally: Arc<Mutex<Tally>>,
+    /// Tells others since when history cannot be written, and why.
+    stall: watch::Sender<Option<Stall>>,
     now_ms: fn() -> i64,
     /// Every worker is gone for good: nothing more will come.
     is_deserted: bool,
@@ -43,6 +47,8 @@ pub struct Owner {
     hold: Hold,
     /// When leases were last looked at; nothing: never.
     ticked_ms: Option<i64>,
+    /// When the loop turned last.
+    turned_ms: i64,
     /// Workers that are known to be silent.
     silent: BTreeSet<WorkerId>,
     /// Runs that are over, in the order of their ends.
@@ -83,11 +89,15 @@ impl Owner {
         let (sender, commands) = mpsc::channel(BATCH);
         let (news, _) = broadcast::channel(NEWS);
         let tally = Arc::new(Mutex::new(Tally::default()));
+        let (stall, stalled) = watch::channel(None);
         let handle = OwnerHandle {
             commands: sender,
             news: news.clone(),
             tally: tally.clone(),
             sealer: None,
+            config: Arc::new(config.clone()),
+            stall: stalled,
+            hurries: false,
         };
         let owner = Self {
             engine: Engine::new(config),
@@ -96,10 +106,12 @@ impl Owner {
             commands,
             news,
             tally,
+            stall,
             now_ms,
             is_deserted: false,
             hold: Hold::Open,
             ticked_ms: None,
+            turned_ms: i64::MIN,
             silent: BTreeSet::new(),
             ended: VecDeque::new(),
             sweeper: None,
@@ -157,7 +169,7 @@ impl Owner {
             }
             let commands = self.answer_first(commands);
             let (mut fx, mut after) = (Effects::default(), After::default());
-            let now_ms = (self.now_ms)();
+            let now_ms = self.turn();
             let drained = self.fold(&mut batch, now_ms, &mut fx, &mut after);
             for command in commands {
                 self.command(command, now_ms, &mut fx, &mut after);
@@ -183,6 +195,19 @@ impl Owner {
                 return Ok(());
             }
         }
+    }
+
+    /// The time of a turn. A clock that was set back must keep nothing waiting for what it was set back by.
+    fn turn(&mut self) -> i64 {
+        let now_ms = (self.now_ms)();
+        if now_ms < self.turned_ms {
+            let seconds = (self.turned_ms - now_ms) / 1000;
+            warn!(seconds, "the clock was set back");
+            self.engine.set_back(now_ms);
+            self.ticked_ms = self.ticked_ms.map(|ticked_ms| ticked_ms.min(now_ms));
+        }
+        self.turned_ms = now_ms;
+        now_ms
     }
 
     /// Answers the questions that no order stands before: everything folded so far is committed, so they
@@ -219,13 +244,7 @@ impl Owner {
     /// Stores a rejected message, for as long as storage needs.
     async fn keep(&mut self, message: &Rejected) -> Result<(), Error> {
         lock(&self.tally).rejected += 1;
-        while let Err(failure) = self.store.reject(message).await {
-            if !failure.is_retryable() {
-                return Err(failure.into());
-            }
-            tokio::time::sleep(COMMIT_RETRY).await;
-        }
-        Ok(())
+        write(&self.stall, || self.store.reject(message)).await
     }
 
     /// When the loop has to turn without a message.
@@ -365,17 +384,7 @@ impl Owner {
                 RunRows { run, rows, state }
             })
             .collect();
-        let mut told = false;
-        while let Err(failure) = self.store.commit(&rows).await {
-            if !failure.is_retryable() {
-                error!(error = %failure, "history cannot be written");
-                return Err(failure.into());
-            }
-            if !std::mem::replace(&mut told, true) {
-                warn!(error = %failure, "history cannot be written; trying again");
-            }
-            tokio::time::sleep(COMMIT_RETRY).await;
-        }
+        write(&self.stall, || self.store.commit(&rows)).await?;
         let count: usize = rows.iter().map(|run| run.rows.len()).sum();
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         lock(&self.tally).committed(took, count as u64);
@@ -434,4 +443,37 @@ impl Owner {
         }
         debug_assert!(done.rows.is_empty(), "a publication is not history");
     }
+}
+
+/// Writes, for as long as storage needs, and says meanwhile that it cannot be written.
+async fn write<F>(stall: &watch::Sender<Option<Stall>>, write: impl Fn() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), pictor_storage::Error>>,
+{
+    let (since, mut told) = (Instant::now(), false);
+    let stalls = |why: String| stall.send_replace(Some(Stall { since, why: why.into() }));
+    loop {
+        let mut written = std::pin::pin!(write());
+        let done = match timeout(SLOW, &mut written).await {
+            Ok(done) => done,
+            Err(_) => {
+                stalls("the database does not answer".to_owned());
+                written.await
+            }
+        };
+        let Err(failure) = done else { break };
+        if !failure.is_retryable() {
+            error!(error = %failure, "history cannot be written");
+            return Err(failure.into());
+        }
+        if !std::mem::replace(&mut told, true) {
+            warn!(error = %failure, "history cannot be written; trying again");
+        }
+        stalls(failure.to_string());
+        tokio::time::sleep(COMMIT_RETRY).await;
+    }
+    if stall.send_if_modified(|stalled| stalled.take().is_some()) {
+        warn!(seconds = since.elapsed().as_secs(), "history can be written again");
+    }
+    Ok(())
 }

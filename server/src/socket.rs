@@ -70,6 +70,7 @@ async fn serve(stream: UnixStream, store: &dyn Store, owner: &OwnerHandle) -> io
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = String::new();
+    let owner = &owner.clone().in_a_hurry();
     while (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line).await? > 0 {
         let said = match serde_json::from_str::<Request>(&line) {
             Ok(request) => answer(store, Some(owner), request).await,

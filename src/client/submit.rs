@@ -87,6 +87,7 @@ pub(crate) async fn submit(
         }
         answer => answer?,
     };
+    answer.notes.iter().for_each(|note| explain(&format!("warning: {note}")));
     if let Some(plan) = answer.plan {
         let text = if json { serde_json::to_string(&plan)? } else { dry_run(&prepared, &plan) };
         say(&text);

@@ -7,10 +7,12 @@ use std::path::Path;
 mod code {
     pub(super) const BUSY: u32 = 5;
     pub(super) const LOCKED: u32 = 6;
+    pub(super) const NOMEM: u32 = 7;
     pub(super) const READONLY: u32 = 8;
     pub(super) const IOERR: u32 = 10;
     pub(super) const CORRUPT: u32 = 11;
     pub(super) const FULL: u32 = 13;
+    pub(super) const CANTOPEN: u32 = 14;
     pub(super) const TOOBIG: u32 = 18;
     pub(super) const CONSTRAINT: u32 = 19;
     pub(super) const NOTADB: u32 = 26;
@@ -98,9 +100,12 @@ impl Error {
                 code::BUSY | code::LOCKED => {
                     (format!("`{place}` is used by another program: end it"), true)
                 }
+                // As after a disk that the system has made read-only.
                 code::READONLY => {
-                    (format!("`{place}` may not be written: change its owner or mode"), false)
+                    (format!("`{place}` may not be written: change its owner or mode"), true)
                 }
+                code::CANTOPEN => (format!("`{place}` or its log cannot be opened"), true),
+                code::NOMEM => (format!("no memory is left for `{place}`"), true),
                 code::IOERR => (format!("`{place}`: the disk reports an error"), true),
                 code::CORRUPT | code::NOTADB => {
                     return Self::Corrupt(format!("`{place}` is not a sound database: {e}"));

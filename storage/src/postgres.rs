@@ -15,7 +15,7 @@ use crate::shared::{
     add_run, after_all, damaged, head, impl_store, json, on, printable, ticket_key,
 };
 use crate::{Error, sql};
-use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated};
+use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
 use insert::{Answer, Batch};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
@@ -37,6 +37,7 @@ use tokio::time::timeout;
 pub struct PostgresStore {
     options: PgConnectOptions,
     pool: PgPool,
+    refused: Refused,
     writer: Mutex<Writer>,
     place: String,
 }
@@ -108,8 +109,9 @@ impl PostgresStore {
     pub async fn open(url: &str) -> Result<Self, Error> {
         let options = connect::options(url)?;
         let place = connect::place(&options);
-        let pool = connect::pool(options.clone());
-        let store = Self { options, pool, writer: Mutex::default(), place };
+        let refused = Refused::default();
+        let pool = connect::pool(options.clone(), refused.clone());
+        let store = Self { options, pool, refused, writer: Mutex::default(), place };
         match on!(store.writer, |on| connect::migrate(on)) {
             Migrated::Done => Ok(store),
             Migrated::Newer => Err(Error::Invalid(format!(
@@ -149,7 +151,10 @@ impl PostgresStore {
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
         match timeout(limit, work).await {
-            Ok(done) => done.map_err(|e| Error::postgres(&self.place, e)),
+            Ok(done) => done.map_err(|e| {
+                self.refused.note(&e);
+                Error::postgres(&self.place, e)
+            }),
             Err(_) => Err(Error::silent(&self.place)),
         }
     }
@@ -238,6 +243,7 @@ impl PostgresStore {
                 let is_there = error
                     .as_database_error()
                     .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
+                self.refused.note(&error);
                 let error = Error::postgres(&self.place, error);
                 return Err(if is_there { Failure::RowsAreThere } else { Failure::Error }(error));
             }

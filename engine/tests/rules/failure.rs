@@ -1,6 +1,6 @@
 //! Failures, losses, retries and resets.
 
-use super::bench::{Bench, failure, machine, success, with_gpu};
+use super::bench::{Bench, failure, machine, plan, success, with_gpu};
 use pictor_engine::{Config, MAX_LOSSES, RunState, TaskState};
 use pictor_tasks::history::{Event, ResetTasks};
 use pictor_tasks::message::{FailureKind, WorkerId};
@@ -74,6 +74,48 @@ steps: [{ name: render, noop: {} }]
         assert_eq!(bench.held(), ["render"], "after {pause} s");
         assert_eq!(bench.engine.next_wake(), None);
     }
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_try_waiting_longer_than_its_pause() {
+    const DAY: i64 = 24 * 3_600_000;
+    let job = "
+retry: { attempts: 9, backoff: 5s }
+steps: [{ name: render, noop: {} }]
+";
+    let mut bench = Bench::new(job);
+    bench.wait(2 * DAY);
+    bench.fail("render", FailureKind::Failed);
+    // While it waits, and between a start and a failure.
+    bench.now -= DAY;
+    bench.engine.set_back(bench.now);
+    assert_eq!(bench.engine.next_wake(), Some(bench.now + 5_000));
+    bench.wait(5_000);
+    assert_eq!(bench.held(), ["render"]);
+    bench.fail("render", FailureKind::Failed);
+    assert_eq!(bench.reason("render"), "tries again in 10 s after: it broke");
+    bench.wait(10_000);
+    assert_eq!(bench.held(), ["render"]);
+    // The worker is missed as soon as ever, although it was heard of tomorrow.
+    let given = bench.given("render");
+    bench.claim(WorkerId(1), &given);
+    bench.now -= 3_600_000;
+    bench.engine.set_back(bench.now);
+    bench.now += 60_001;
+    bench.tick();
+    assert_eq!(bench.state("render"), TaskState::Ready, "its lease has ended");
+    assert_eq!(bench.engine.silent_workers(bench.now).count(), 1);
+    // A new owner reads history that is later than its clock.
+    bench.join(1, machine(1));
+    bench.turn();
+    bench.fail("render", FailureKind::Failed);
+    let mut folded = pictor_engine::Run::new(bench.run().id().clone(), plan(job).into());
+    for row in bench.rows.clone() {
+        folded.apply(&row).unwrap();
+    }
+    let mut engine = pictor_engine::Engine::new(Config::default());
+    engine.add_run(folded, "me".into(), 0, bench.now);
+    assert_eq!(engine.next_wake(), Some(bench.now + 20_000));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tokens: how they are made, who shows one, and since when it is known. Only a digest of the secret is
 //! stored; a token is shown once, when it is made.
 
+use super::memory::Outage;
 use super::problem::{Code, Problem};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -159,12 +160,13 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Who shows the token of these headers.
+    /// Who shows the token of these headers. When `gives_up` resolves, what is remembered has to do.
     pub(super) async fn identify(
         &self,
         registry: &dyn Registry,
         headers: &HeaderMap,
         address: String,
+        gives_up: impl Future<Output = Outage>,
     ) -> Result<Caller, Problem> {
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.ok_or_else(|| {
@@ -174,7 +176,7 @@ impl Tokens {
             unauthorized("this is not a token: expected `Bearer pictor_<id>_<secret>`")
         })?;
         let wrong = || unauthorized("the token is not valid (any more)");
-        let token = self.look_up(registry, id).await?.ok_or_else(wrong)?;
+        let token = self.look_up(registry, id, gives_up).await?.ok_or_else(wrong)?;
         // Digests compare in constant time.
         let right = blake3::Hash::from_bytes(token.secret_hash) == blake3::hash(secret.as_bytes());
         let role = TokenRole::named(&token.role).filter(|_| right && token.revoked_ms.is_none());
@@ -191,6 +193,7 @@ impl Tokens {
         &self,
         registry: &dyn Registry,
         id: &str,
+        gives_up: impl Future<Output = Outage>,
     ) -> Result<Option<Arc<Token>>, Problem> {
         if let Some((since, token)) = self.lock().get(id)
             && since.elapsed() < BELIEVED
@@ -198,7 +201,18 @@ impl Tokens {
             return Ok(token.clone());
         }
         let asked = Instant::now();
-        let token = registry.token(id).await?.map(Arc::new);
+        let found = tokio::select! {
+            found = registry.token(id) => found.map_err(Problem::from),
+            outage = gives_up => Err(outage.problem()),
+        };
+        let token = match found {
+            Ok(found) => found.map(Arc::new),
+            // What cannot be looked up is believed to be as it was: revoking takes the database, too.
+            Err(problem) if problem.code == Code::Unavailable => {
+                return self.lock().get(id).map(|(_, token)| token.clone()).ok_or(problem);
+            }
+            Err(problem) => return Err(problem),
+        };
         let mut known = self.lock();
         if known.len() >= REMEMBERED {
             known.retain(|_, (since, _)| since.elapsed() < BELIEVED);

@@ -1,16 +1,25 @@
 //! What every request of the API passes: who is it, how often, may it, and the line in the audit log.
 
 use super::auth::{Caller, TokenRole};
+use super::memory::Outage;
 use super::problem::{Code, Problem};
 use super::rules::{Rule, rule};
 use super::{Api, proxy};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::Uri;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pictor_storage::AuditEntry;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// While the database cannot be used, no look-up of a token and no line of the log is waited for longer, and no
+/// answer.
+const LOOK_UP: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// What a call was about, where its path does not say so. Put into the answer by handlers.
 #[derive(Clone, Debug)]
@@ -27,7 +36,10 @@ pub(super) async fn guard(
         return Problem::new(Code::Forbidden, "this route is closed").into_response();
     };
     let address = address(&request);
-    let caller = match api.tokens.identify(&*api.registry, request.headers(), address).await {
+    let began = Instant::now();
+    let hurry = api.memory.gives_up(began + LOOK_UP);
+    let caller = match api.tokens.identify(&*api.registry, request.headers(), address, hurry).await
+    {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -39,17 +51,72 @@ pub(super) async fn guard(
     }
     let target = request.uri().path().trim_start_matches("/v1/").to_owned();
     let response = if rule.roles.contains(&caller.role) {
+        let uri = request.uri().clone();
+        let asked = Asked { route: rule.path, method: rule.method, uri, caller: caller.clone() };
         request.extensions_mut().insert(caller.clone());
-        next.run(request).await
+        answer(&api, &asked, began, next.run(request)).await
     } else {
         forbidden(rule, &caller).into_response()
     };
     if let Some(action) = rule.action {
         let entry = entry(&api, (action, target), caller, &response);
+        let written = tokio::select! {
+            written = api.registry.audit(&entry) => written.map_err(|error| error.to_string()),
+            outage = api.memory.gives_up(Instant::now() + LOOK_UP) => Err(outage.why.to_string()),
+        };
         // What was done is done: the caller has to learn of it in any case.
-        if let Err(error) = api.registry.audit(&entry).await {
-            tracing::error!(%error, action, target = entry.target, "an audit entry is not written");
+        if let Err(error) = written {
+            tracing::error!(error, action, target = entry.target, "an audit entry is not written");
         }
+    }
+    response
+}
+
+/// What is asked.
+pub(super) struct Asked {
+    /// The path as it is described.
+    pub(super) route: &'static str,
+    method: &'static str,
+    pub(super) uri: Uri,
+    pub(super) caller: Caller,
+}
+
+impl Asked {
+    /// The last part of the path.
+    pub(super) fn last(&self) -> Option<&str> {
+        self.uri.path().rsplit('/').next()
+    }
+}
+
+/// Waits for an answer; while the database cannot be used, no longer than a moment: then it comes from memory, or
+/// says so.
+async fn answer(
+    api: &Api,
+    asked: &Asked,
+    began: Instant,
+    answered: impl Future<Output = Response>,
+) -> Response {
+    // Bodies may be long, and bytes need no database.
+    if asked.method == "PUT" {
+        return answered.await;
+    }
+    let mut response = tokio::select! {
+        response = answered => response,
+        outage = api.memory.gives_up(began + ANSWER) => {
+            let response = (asked.method == "GET").then(|| api.remembered(asked, &outage)).flatten();
+            return response.unwrap_or_else(|| outage.problem().into_response());
+        }
+    };
+    let outage = api.memory.outage();
+    if asked.method != "GET" {
+        return response;
+    }
+    if response.extensions().get::<Code>() == Some(&Code::Unavailable) {
+        let outage = outage.unwrap_or_else(Outage::now);
+        return api.remembered(asked, &outage).unwrap_or(response);
+    }
+    if let Some(outage) = outage {
+        outage.mark(&mut response, outage.since.elapsed());
     }
     response
 }

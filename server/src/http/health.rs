@@ -7,7 +7,11 @@ use crate::role::Role;
 use axum::extract::State;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
+
+/// A server that takes longer to look is not ready.
+const LATE: Duration = Duration::from_secs(4);
 
 /// What a server is.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -16,6 +20,10 @@ pub struct Health {
     pub role: String,
     /// The owner's address, if this server stands by.
     pub owner: Option<String>,
+    /// Why the database cannot be used right now, if it cannot. Questions are answered from memory then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub outage: Option<String>,
 }
 
 fn health(api: &Api) -> Health {
@@ -23,7 +31,8 @@ fn health(api: &Api) -> Health {
         Role::Owner(_) => ("owner", None),
         Role::Standby { owner } => ("standby", owner.clone()),
     };
-    Health { role: role.to_owned(), owner }
+    let outage = api.memory.outage().map(|outage| outage.why.to_string());
+    Health { role: role.to_owned(), owner, outage }
 }
 
 /// Says that the server lives.
@@ -45,11 +54,17 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, 
     if health.role == "standby" && health.owner.is_none() {
         return Err(Problem::no_owner());
     }
-    api.store.owner().await?;
-    if let Ok(owner) = api.owner() {
-        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), owner.ask(|_| ()));
-        let late = |_| Problem::new(Code::Unavailable, "the owner does not answer").retry_after(5);
-        answer.await.map_err(late)??;
+    if let Some(outage) = api.memory.outage() {
+        return Err(outage.problem());
     }
+    let answers = async {
+        api.store.owner().await?;
+        match api.owner() {
+            Ok(owner) => Ok::<_, Problem>(owner.ask(|_| ()).await?),
+            Err(_) => Ok(()),
+        }
+    };
+    let late = |_| Problem::new(Code::Unavailable, "the database does not answer").retry_after(5);
+    tokio::time::timeout(LATE, answers).await.map_err(late)??;
     Ok(Json(health))
 }

@@ -7,7 +7,7 @@ use super::problem::{Code, Problem};
 use super::{Api, aside};
 use crate::access::load_run;
 use crate::handle::OwnerHandle;
-use pictor_engine::{Config, Effort, Engine, Found, Run};
+use pictor_engine::{Effort, Engine, Found, Run};
 use pictor_storage::RunRecord;
 use pictor_tasks::message::RunId;
 use std::collections::VecDeque;
@@ -59,9 +59,10 @@ impl Archive {
 }
 
 impl Api {
-    /// The owner, which is this server.
+    /// The owner, which is this server. It does not keep a request waiting while history cannot be written.
     pub(super) fn owner(&self) -> Result<OwnerHandle, Problem> {
-        self.role.borrow().owner().cloned().ok_or_else(Problem::no_owner)
+        let owner = self.role.borrow().owner().cloned().map(OwnerHandle::in_a_hurry);
+        owner.ok_or_else(Problem::no_owner)
     }
 
     /// A run that the caller may see, by its id or an unambiguous beginning of it.
@@ -81,17 +82,23 @@ impl Api {
         record: &RunRecord,
         question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
     ) -> Result<T, Problem> {
+        let owner = self.owner()?;
+        if owner.is_stalled() {
+            // What is in the database is all that counts as yet.
+            let run = self.folded(record).await?;
+            return Ok(question(&Engine::new(owner.config().clone()), &run));
+        }
         let id = record.id.clone();
         // An engine that has let go of the run gives the question back.
         let ask = move |engine: &Engine| match engine.run(&id) {
             Some(run) => Ok(question(engine, run)),
             None => Err(question),
         };
-        match self.owner()?.ask(ask).await? {
+        match owner.ask(ask).await? {
             Ok(answer) => Ok(answer),
             Err(question) => {
                 let run = self.folded(record).await?;
-                Ok(question(&Engine::new(Config::default()), &run))
+                Ok(question(&Engine::new(owner.config().clone()), &run))
             }
         }
     }

@@ -5,12 +5,12 @@ use super::Api;
 use super::fleet::Beat;
 use super::problem::Problem;
 use super::workers::Service;
-use crate::handle::{COMMIT_BOUNDS_US, Tally};
+use crate::handle::{COMMIT_BOUNDS_US, Error, Tally};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pictor_engine::{RunState, TaskState, Totals};
+use pictor_engine::{RunState, TaskState, Totals, WorkerView};
 use pictor_queue::Depth;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -28,6 +28,8 @@ use tokio::time::{Instant, timeout};
 
 /// A broker that takes longer to say how full its queues are is left out.
 const DEPTHS: Duration = Duration::from_secs(2);
+/// While the database cannot be used, it is not waited for longer.
+const LOOK: Duration = Duration::from_millis(500);
 /// Upper bounds of HTTP latencies, in seconds.
 const LATENCIES: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
 
@@ -101,6 +103,8 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Pro
 #[derive(Debug, Default)]
 struct Snapshot {
     owns: bool,
+    /// For how long the database could not be used by now, in seconds.
+    outage: f64,
     farm: Option<Farm>,
     depths: Vec<Depth>,
     workers: BTreeMap<(&'static str, bool), u64>,
@@ -118,14 +122,27 @@ impl Snapshot {
     async fn take(api: &Api) -> Self {
         let Ok(owner) = api.owner() else { return Self::default() };
         let now_ms = (api.now_ms)();
-        let ask = owner.ask(move |engine| (engine.totals(), engine.workers(now_ms)));
+        let outage = api.memory.outage().map(|outage| outage.since.elapsed().as_secs_f64());
+        let mut snapshot = Self { owns: true, outage: outage.unwrap_or(0.0), ..Self::default() };
+        let looked = async {
+            let ask = owner.ask(move |engine| (engine.totals(), engine.workers(now_ms)));
+            let (totals, views) = ask.await?;
+            Ok::<_, Error>((totals, views, api.registry.workers().await?))
+        };
+        let looked = tokio::select! {
+            looked = looked => looked.ok(),
+            _ = api.memory.gives_up(Instant::now() + LOOK) => None,
+        };
+        let remembered = || {
+            let latest = api.memory.latest()?;
+            let views = latest.views.values().cloned().collect();
+            Some((latest.totals, views, latest.workers.clone()))
+        };
         // An owner that ends says nothing more.
-        let Ok((totals, views)) = ask.await else { return Self::default() };
-        let mut snapshot = Self { owns: true, ..Self::default() };
-        let tasks_held = views.iter().map(|view| u64::from(view.tasks)).sum();
+        let Some((totals, views, records)) = looked.or_else(remembered) else { return snapshot };
+        let tasks_held = views.iter().map(|view: &WorkerView| u64::from(view.tasks)).sum();
         snapshot.farm = Some(Farm { totals, tally: owner.tally(), tasks_held });
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
-        let records = api.registry.workers().await.unwrap_or_default();
         let beats = api.fleet.all();
         for record in records {
             let seen = views.iter().find(|view| view.id == record.id);
@@ -149,6 +166,8 @@ impl Collector for Snapshot {
         let text = &mut encoder;
         let help = "Whether this server owns the farm";
         gauges(text, ("pictor_owner", help), [(vec![], f64::from(u8::from(self.owns)))])?;
+        let help = "For how long the database has not answered or could not be written, by now";
+        gauges(text, ("pictor_outage_seconds", help), [(vec![], self.outage)])?;
         if let Some(farm) = &self.farm {
             farm.encode(text)?;
         }

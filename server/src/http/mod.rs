@@ -17,6 +17,7 @@ pub mod limits;
 mod log_place;
 mod logs;
 mod lookup;
+mod memory;
 mod metrics;
 mod openapi;
 mod paging;
@@ -76,6 +77,7 @@ use hub::Hub;
 use limits::Buckets;
 use log_place::LogLocks;
 use lookup::Archive;
+use memory::Memory;
 use metrics::Metrics;
 use pictor_queue::Broker;
 use pictor_storage::{Artifacts, Registry, Store};
@@ -140,6 +142,7 @@ pub struct Api {
     events: Hub,
     fleet: Fleet,
     metrics: Metrics,
+    memory: Memory,
     http: reqwest::Client,
     link_key: [u8; 32],
 }
@@ -182,10 +185,12 @@ impl Api {
             log_locks: LogLocks::default(),
             fleet: Fleet::default(),
             metrics: Metrics::new(),
+            memory: Memory::default(),
             http,
             link_key,
         });
         tokio::spawn(hub::feed(Arc::downgrade(&api), role));
+        tokio::spawn(memory::look(Arc::downgrade(&api)));
         Ok(api)
     }
 

@@ -297,6 +297,7 @@ impl From<crate::Error> for Problem {
             Error::Store(error) => error.into(),
             Error::NoRun(name) => Self::not_found(format!("run `{name}`")),
             Error::Stopped => Self::no_owner(),
+            Error::Stalled(_) => Self::new(Code::Unavailable, error.to_string()).retry_after(5),
             Error::Plan { .. } => Self::new(Code::Conflict, error.to_string()),
             Error::Fold(..) => {
                 tracing::error!(%error, "a request failed");

@@ -10,7 +10,7 @@ use super::tasks::Task;
 use axum::extract::State;
 use pictor_engine::plan::{DimBound, DimValues};
 use pictor_engine::{
-    Effort, Engine, Found, Plan, Run, RunView, StepView, TaskQuery, TaskState, TaskView,
+    Effort, Engine, Found, Notes, Plan, Run, RunView, StepView, TaskQuery, TaskState, TaskView,
 };
 use pictor_storage::{RunFilter, RunRecord};
 use pictor_tasks::message::RunId;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// How many failed and waiting tasks one run shows.
-const FEW: usize = 10;
+pub(super) const FEW: usize = 10;
 
 /// How many tasks are in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -179,7 +179,8 @@ pub struct RunDetail {
     pub failures: Vec<Task>,
     /// The first tasks that could be assigned and are not, with the reason.
     pub waiting: Vec<Task>,
-    /// What workers said of tasks that have succeeded, each sentence once; the first hundred.
+    /// What is odd and no failure: limits that nobody defines, and what workers said of tasks that have
+    /// succeeded, each sentence once; the first hundred.
     #[serde(default)]
     pub notes: Vec<Note>,
     /// How often something else was said.
@@ -192,9 +193,9 @@ pub struct RunDetail {
 pub struct Note {
     /// The sentence.
     pub text: String,
-    /// How many tasks said it.
+    /// How many tasks said it; 0 if it is about a step.
     pub tasks: u32,
-    /// The first of them.
+    /// The first of them, or the step.
     pub example: String,
 }
 
@@ -225,6 +226,27 @@ pub(super) struct RunsQuery {
     after: Option<Name>,
 }
 
+impl RunsQuery {
+    /// How many are asked for.
+    pub(super) fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    /// Which runs the caller is told of, and after which. Nothing: none.
+    pub(super) fn filter(self, caller: &Caller) -> Option<(RunFilter, Option<RunId>)> {
+        let own = (!caller.sees("")).then(|| caller.account.clone());
+        if own.is_some() && self.owner.is_some() && own != self.owner {
+            return None;
+        }
+        let filter = RunFilter {
+            state: self.state.map(|state| state.name().to_owned()),
+            owner: own.or(self.owner),
+            name: self.name.filter(|name| !name.is_empty()),
+        };
+        Some((filter, self.after.map(|Name(after)| RunId(after.into()))))
+    }
+}
+
 /// Lists runs, the newest first.
 #[utoipa::path(
     get, path = "/v1/runs", tag = "runs", params(RunsQuery),
@@ -236,16 +258,9 @@ pub(super) async fn list(
     Query(query): Query<RunsQuery>,
 ) -> Result<Json<Page<RunSummary>>, Problem> {
     let limit = api.limits.page(query.limit)?;
-    let own = (!caller.sees("")).then(|| caller.account.clone());
-    if own.is_some() && query.owner.is_some() && own != query.owner {
+    let Some((filter, after)) = query.filter(&caller) else {
         return Ok(Json(Page { items: Vec::new(), next: None }));
-    }
-    let filter = RunFilter {
-        state: query.state.map(|state| state.name().to_owned()),
-        owner: own.or(query.owner),
-        name: query.name.filter(|name| !name.is_empty()),
     };
-    let after = query.after.map(|Name(after)| RunId(after.into()));
     if let Some(after) = &after
         && api.store.run(&after.0).await?.is_none_or(|run| run.id != *after)
     {
@@ -282,26 +297,49 @@ pub(super) async fn show(
     let record = api.run(&caller, &run).await?;
     let now_ms = (api.now_ms)();
     let (failed, ready) = (in_state(TaskState::Failed, now_ms), in_state(TaskState::Ready, now_ms));
-    let look = move |engine: &Engine, run: &Run| {
-        let (failures, waiting) =
-            (failed(engine, run, (0, 0), effort(FEW))?, ready(engine, run, (0, 0), effort(FEW))?);
-        Ok::<_, Problem>((engine.view(run), failures, waiting, run.notes()))
-    };
-    let (view, failures, waiting, notes) = api.ask(&record, look).await??;
-    let tasks =
-        |found: Found<TaskView>| -> Vec<Task> { found.items.into_iter().map(Task::from).collect() };
-    let failures = api.find(&record, (failures, FEW), failed).await.map(tasks)?;
-    let waiting = api.find(&record, (waiting, FEW), ready).await.map(tasks)?;
-    Ok(Json(RunDetail {
-        source_name: record.source_name.clone(),
-        run: RunSummary::new(record, Some(&view)),
-        steps: view.steps.into_iter().map(Step::from).collect(),
-        eta_ms: view.eta_ms,
-        failures,
-        waiting,
-        notes: notes.notes.into_iter().map(Note::from).collect(),
-        notes_left_out: notes.notes_left_out,
-    }))
+    let look = move |engine: &Engine, run: &Run| Detail::of(engine, run, effort(FEW), now_ms);
+    let Detail { view, failures, waiting, notes } = api.ask(&record, look).await?;
+    let failures = api.find(&record, (failures, FEW), failed).await?;
+    let waiting = api.find(&record, (waiting, FEW), ready).await?;
+    Ok(Json(RunDetail::new(record, Detail { view, failures, waiting, notes })))
+}
+
+/// What the engine knows about a run.
+#[derive(Clone, Debug)]
+pub(super) struct Detail {
+    pub(super) view: RunView,
+    failures: Found<TaskView>,
+    waiting: Found<TaskView>,
+    notes: Notes,
+}
+
+impl Detail {
+    /// As far as it is found with this effort.
+    pub(super) fn of(engine: &Engine, run: &Run, effort: Effort, now_ms: i64) -> Self {
+        let few = |state| {
+            let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
+            engine.find(run, &query, ((0, 0), effort), now_ms)
+        };
+        let (failures, waiting) = (few(TaskState::Failed), few(TaskState::Ready));
+        Self { view: engine.view(run), failures, waiting, notes: engine.notes(run) }
+    }
+}
+
+impl RunDetail {
+    pub(super) fn new(record: RunRecord, detail: Detail) -> Self {
+        let Detail { view, failures, waiting, notes } = detail;
+        let tasks = |found: Found<TaskView>| found.items.into_iter().map(Task::from).collect();
+        Self {
+            source_name: record.source_name.clone(),
+            run: RunSummary::new(record, Some(&view)),
+            steps: view.steps.into_iter().map(Step::from).collect(),
+            eta_ms: view.eta_ms,
+            failures: tasks(failures),
+            waiting: tasks(waiting),
+            notes: notes.notes.into_iter().map(Note::from).collect(),
+            notes_left_out: notes.notes_left_out,
+        }
+    }
 }
 
 type Looked = Result<Found<TaskView>, Problem>;

@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pictor_engine::{Plan, Run};
+use pictor_engine::{Plan, Run, undefined_limits};
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::{FileRef, RunId};
@@ -119,6 +119,9 @@ pub struct Submitted {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub plan: Option<PlanSummary>,
+    /// What is odd about the job and no mistake: limits that nobody defines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Submits a job.
@@ -163,21 +166,23 @@ pub(super) async fn submit(
     });
     let dry_run = submission.dry_run;
     let job = compile(&api, submission, text, assets).await?;
+    let odd = undefined_limits(&job.plan, &api.owner()?.config().limits).into_iter();
+    let notes = odd.map(|note| format!("step `{}`: {}", note.example, note.text)).collect();
     if dry_run {
         // Which unfolds every task to count it.
         let plan = Some(aside(move || summary(&job, missing)).await?);
-        return Ok(Json(Submitted { run: None, plan }).into_response());
+        return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
     let salt =
         getrandom::u64().map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
     let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), salt));
     match api.store.create_run(&new, once.as_ref()).await? {
-        Created::New => Ok(start(&api, job, new).await),
+        Created::New => Ok(start(&api, job, (new, notes)).await),
         Created::Again(run) => {
             let record = api.run(&caller, &run.0).await?;
             let target = Extension(Target(format!("runs/{run}")));
             let run = Some(RunSummary::new(record, None));
-            Ok((target, Json(Submitted { run, plan: None })).into_response())
+            Ok((target, Json(Submitted { run, plan: None, notes })).into_response())
         }
         Created::Conflict(run) => {
             let detail = format!("another job was submitted with this key; it is run `{run}`");
@@ -187,7 +192,7 @@ pub(super) async fn submit(
 }
 
 /// Begins a stored run.
-async fn start(api: &Arc<Api>, job: Job, new: NewRun) -> Response {
+async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) -> Response {
     // Told first, so that nobody hears of its tasks before.
     api.events.started(&new.id, &new.owner);
     let run = (new.id.clone(), new.owner.clone(), new.created_ms);
@@ -209,7 +214,7 @@ async fn start(api: &Arc<Api>, job: Job, new: NewRun) -> Response {
     let place = format!("/v1/runs/{}", record.id);
     let target = Extension(Target(format!("runs/{}", record.id)));
     let run = Some(RunSummary::new(record, None));
-    let body = Json(Submitted { run, plan: None });
+    let body = Json(Submitted { run, plan: None, notes });
     (StatusCode::CREATED, [(header::LOCATION, place)], target, body).into_response()
 }
 

@@ -9,6 +9,7 @@ mod first_token;
 mod fuzz;
 mod limits;
 mod machines;
+mod outage;
 mod page;
 mod roles;
 mod runs;

@@ -3,7 +3,8 @@
 use crate::Error;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What turns version n of the schema into version n + 1.
 const MIGRATIONS: &[&str] = &[include_str!("schema1.sql"), include_str!("schema2.sql")];
@@ -50,8 +51,35 @@ pub(super) fn place(options: &PgConnectOptions) -> String {
     format!("{database} at {host}:{port}")
 }
 
-pub(super) fn pool(options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new().max_connections(POOL).acquire_timeout(CONNECT).connect_lazy_with(options)
+/// Connections for everything but commits. Those that are older than `refused` are not used again.
+pub(super) fn pool(options: PgConnectOptions, refused: Refused) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(POOL)
+        .acquire_timeout(CONNECT)
+        .before_acquire(move |_, meta| {
+            let newer = refused
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_none_or(|at| meta.age < at.elapsed());
+            Box::pin(async move { Ok(newer) })
+        })
+        .connect_lazy_with(options)
+}
+
+/// When the database last refused to be written. A connection stays as it was made: one from before may refuse
+/// for ever.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused(Arc<Mutex<Option<Instant>>>);
+
+impl Refused {
+    /// Notes an error, if it is a refusal.
+    pub(super) fn note(&self, error: &sqlx::Error) {
+        const READ_ONLY: &str = "25006";
+        if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == READ_ONLY) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
 }
 
 /// Brings the schema to the newest version in one transaction. Others who want to do the same wait.

@@ -1,0 +1,280 @@
+//! What the server remembers of the farm, for when the database does not answer or cannot be written: who asks
+//! then is told how things stood, and how long ago that was, instead of waiting.
+
+use super::Api;
+use super::auth::Caller;
+use super::extract::Json;
+use super::guard::Asked;
+use super::lookup::effort;
+use super::paging::{Page, Paging};
+use super::problem::{Code, Problem};
+use super::runs::{Detail, RunDetail, RunSummary, RunsQuery};
+use super::workers::Worker;
+use crate::handle::{Error, OwnerHandle};
+use axum::extract::Query;
+use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use pictor_engine::{Effort, Engine, Totals, WorkerView};
+use pictor_storage::{RunFilter, RunRecord, WorkerRecord};
+use pictor_tasks::message::{RunId, WorkerId};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// How often the farm is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How soon again, until this server owns the farm.
+const NOT_YET: Duration = Duration::from_millis(200);
+/// A look that takes longer has failed.
+const LATE: Duration = Duration::from_secs(2);
+/// How many runs are remembered, the newest.
+const RUNS: u32 = 1000;
+/// Runs that are looked at in one turn of the owner's loop, and how far for tasks that failed or wait.
+const RUNS_AT_A_TIME: usize = 32;
+const PLACES: u32 = 1 << 12;
+/// How many seconds a client is to wait before it comes again.
+const RETRY_AFTER: u64 = 5;
+/// Says why an answer is not of now.
+const STALE: HeaderName = HeaderName::from_static("pictor-stale");
+
+/// The farm as it was when it was looked at last.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    latest: Mutex<Option<Arc<Snapshot>>>,
+    outage: watch::Sender<Option<Outage>>,
+}
+
+/// Since when the database does not answer or cannot be written.
+#[derive(Clone, Debug)]
+pub(super) struct Outage {
+    pub(super) since: Instant,
+    pub(super) why: Arc<str>,
+}
+
+/// The farm, as far as it is remembered.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    taken: Instant,
+    runs: Vec<RunRecord>,
+    details: BTreeMap<RunId, Detail>,
+    pub(super) workers: Vec<WorkerRecord>,
+    pub(super) views: BTreeMap<WorkerId, WorkerView>,
+    pub(super) totals: Totals,
+}
+
+impl Snapshot {
+    /// The farm as it is. What the engine knows is left out where it cannot answer, which is the error.
+    async fn take(api: &Api, owner: &OwnerHandle) -> Result<(Self, Result<(), Error>), Error> {
+        let taken = Instant::now();
+        let runs = api.store.runs(&RunFilter::default(), RUNS, None).await?;
+        let workers = api.registry.workers().await?;
+        let mut snapshot = Self {
+            taken,
+            runs,
+            details: BTreeMap::new(),
+            workers,
+            views: BTreeMap::new(),
+            totals: Totals::default(),
+        };
+        let asked = snapshot.ask(owner, (api.now_ms)()).await;
+        Ok((snapshot, asked))
+    }
+
+    async fn ask(&mut self, owner: &OwnerHandle, now_ms: i64) -> Result<(), Error> {
+        let ids = |engine: &Engine| engine.runs().map(|run| run.id().clone()).collect::<Vec<_>>();
+        let ask = move |engine: &Engine| (engine.totals(), engine.workers(now_ms), ids(engine));
+        let (totals, views, ids) = owner.ask(ask).await?;
+        for some in ids.chunks(RUNS_AT_A_TIME) {
+            let some = some.to_vec();
+            let look = move |engine: &Engine| -> Vec<(RunId, Detail)> {
+                let runs = some.iter().filter_map(|id| engine.run(id));
+                let effort = Effort { places: PLACES, ..effort(super::runs::FEW) };
+                runs.map(|run| (run.id().clone(), Detail::of(engine, run, effort, now_ms)))
+                    .collect()
+            };
+            self.details.extend(owner.ask(look).await?);
+        }
+        self.totals = totals;
+        self.views = views.into_iter().map(|view| (view.id, view)).collect();
+        Ok(())
+    }
+
+    /// The remembered run of this id, or the only one whose id begins so.
+    fn run(&self, caller: &Caller, name: &str) -> Option<&RunRecord> {
+        let mut seen = self.runs.iter().filter(|run| caller.sees(&run.owner));
+        if let Some(exact) = seen.clone().find(|run| &*run.id.0 == name) {
+            return Some(exact);
+        }
+        let found = seen.find(|run| !name.is_empty() && run.id.0.starts_with(name))?;
+        seen.all(|run| !run.id.0.starts_with(name)).then_some(found)
+    }
+
+    fn runs(&self, caller: &Caller, query: RunsQuery, limit: usize) -> Option<Page<RunSummary>> {
+        let (filter, after) = query.filter(caller)?;
+        let wanted = |run: &&RunRecord| {
+            let is = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
+            let named = |name: &String| run.name.to_lowercase().contains(&name.to_lowercase());
+            is(&filter.state, &run.state)
+                && is(&filter.owner, &run.owner)
+                && filter.name.as_ref().is_none_or(named)
+        };
+        let begin = match &after {
+            Some(after) => self.runs.iter().position(|run| run.id == *after)? + 1,
+            None => 0,
+        };
+        let records: Vec<&RunRecord> =
+            self.runs[begin..].iter().filter(wanted).take(limit).collect();
+        let next = (records.len() == limit).then(|| records.last().map(|run| run.id.to_string()));
+        let items = records.into_iter().map(|record| {
+            let view = self.details.get(&record.id).map(|detail| &detail.view);
+            RunSummary::new(record.clone(), view)
+        });
+        Some(Page { items: items.collect(), next: next.flatten() })
+    }
+}
+
+impl Memory {
+    /// The farm as it was, for as long as this server owns it.
+    pub(super) fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the database does not answer or cannot be written right now.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        self.outage.borrow().clone()
+    }
+
+    /// Resolves when there is an outage, but not before this time.
+    pub(super) async fn gives_up(&self, until: Instant) -> Outage {
+        let mut outage = self.outage.subscribe();
+        sleep_until(until).await;
+        let found = outage.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        match found {
+            Some(outage) => outage,
+            // The memory ends with the server.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn remember(&self, snapshot: Option<Snapshot>) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.map(Arc::new);
+    }
+
+    fn ends(&self) {
+        if self.outage.send_if_modified(|outage| outage.take().is_some()) {
+            tracing::warn!("the database can be used again");
+        }
+    }
+
+    fn lasts(&self, since: Instant, why: String) {
+        self.outage.send_modify(|outage| {
+            if outage.is_none() {
+                tracing::warn!("{why}: questions are answered from memory");
+            }
+            let since = outage.as_ref().map_or(since, |outage| outage.since);
+            *outage = Some(Outage { since, why: why.into() });
+        });
+    }
+}
+
+/// Looks at the farm again and again, while this server owns it.
+pub(super) async fn look(api: Weak<Api>) {
+    loop {
+        let since = Instant::now();
+        let Some(api) = api.upgrade() else { return };
+        let pause = api.look(since).await;
+        drop(api);
+        sleep(pause).await;
+    }
+}
+
+impl Api {
+    /// Looks at the farm, and says when to look again.
+    async fn look(&self, since: Instant) -> Duration {
+        let Ok(owner) = self.owner() else {
+            self.memory.remember(None);
+            self.memory.ends();
+            return NOT_YET;
+        };
+        match timeout(LATE, Snapshot::take(self, &owner)).await {
+            Ok(Ok((snapshot, Ok(())))) => {
+                self.memory.remember(Some(snapshot));
+                self.memory.ends();
+            }
+            Ok(Ok((snapshot, Err(error)))) => {
+                if self.memory.latest().is_none() {
+                    self.memory.remember(Some(snapshot));
+                }
+                self.memory.lasts(since, error.to_string());
+            }
+            Ok(Err(error)) => self.memory.lasts(since, error.to_string()),
+            Err(_) => self.memory.lasts(since, "the database does not answer".to_owned()),
+        }
+        LOOK
+    }
+}
+
+impl Outage {
+    /// One that begins.
+    pub(super) fn now() -> Self {
+        Self { since: Instant::now(), why: "the database cannot be used".into() }
+    }
+
+    /// The answer to what cannot be done without the database.
+    pub(super) fn problem(&self) -> Problem {
+        Problem::new(Code::Unavailable, self.why.to_string()).retry_after(RETRY_AFTER)
+    }
+
+    /// Says in an answer how old it is, and why.
+    pub(super) fn mark(&self, response: &mut Response, age: Duration) {
+        let plain: String = self.why.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        let headers = response.headers_mut();
+        headers.insert(header::AGE, age.as_secs().into());
+        headers
+            .insert(STALE, HeaderValue::from_str(&plain).unwrap_or(HeaderValue::from_static("-")));
+    }
+}
+
+impl Api {
+    /// The answer of memory to a question, if it has one.
+    pub(super) fn remembered(&self, asked: &Asked, outage: &Outage) -> Option<Response> {
+        let snapshot = self.memory.latest()?;
+        let mut response = match asked.route {
+            "/v1/runs" => {
+                let query: RunsQuery = query(&asked.uri)?;
+                let limit = self.limits.page(query.limit()).ok()?;
+                Json(snapshot.runs(&asked.caller, query, limit)?).into_response()
+            }
+            "/v1/runs/{run}" => {
+                let record = snapshot.run(&asked.caller, asked.last()?)?;
+                let detail = snapshot.details.get(&record.id)?;
+                Json(RunDetail::new(record.clone(), detail.clone())).into_response()
+            }
+            "/v1/workers" => {
+                let paging: Paging<u32> = query(&asked.uri)?;
+                let limit = self.limits.page(paging.limit).ok()?;
+                let after = paging.after.unwrap_or(0);
+                let records = snapshot.workers.iter().filter(|record| record.id.0 > after);
+                let workers = records.map(|record| {
+                    Worker::new(self, record.clone(), snapshot.views.get(&record.id))
+                });
+                Json(Page::of(workers, limit, |worker| worker.id.to_string())).into_response()
+            }
+            "/v1/workers/{id}" => {
+                let id = WorkerId(asked.last()?.parse().ok()?);
+                let record = snapshot.workers.iter().find(|record| record.id == id)?;
+                Json(Worker::new(self, record.clone(), snapshot.views.get(&id))).into_response()
+            }
+            _ => return None,
+        };
+        outage.mark(&mut response, snapshot.taken.elapsed());
+        Some(response)
+    }
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Option<T> {
+    Query::try_from_uri(uri).ok().map(|Query(query)| query)
+}
