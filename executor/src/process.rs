@@ -1,46 +1,53 @@
-//! Programs: started in a process group of their own, their lines captured, ended with all their
-//! children. A group ends when its leader ends, when it is stopped, and when its [`Group`] is dropped.
-//! If pictor itself is killed (`kill -9`), the watchdog ends the groups: a small shell that reads
-//! their numbers from a pipe, which the kernel closes with pictor. It also ends every process that has
-//! our mark in its environment: one that was started in the moment before, and one that made a session
-//! of its own (`setsid`).
+//! Programs: started in a process group of their own, their lines captured, ended with everything that they
+//! started, wherever it went ([`family`]). That happens when the program ends, when it is stopped, and when
+//! its [`Group`] is dropped. If pictor itself is killed (`kill -9`), the watchdog does it: a small shell that
+//! reads the groups' numbers from a pipe, which the kernel closes with pictor. It ends these groups, and
+//! every process that carries our mark.
+
+mod family;
+
+pub(crate) use family::settle;
 
 use crate::task::{TaskContext, failure, lock};
+use family::{Family, OURS, Who, spawn_apart};
 use pictor_tasks::message::{Failure, FailureKind};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use std::hash::{BuildHasher, RandomState};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
-use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
-/// How often a stopped group is looked at, until it is gone.
+/// How often processes that are to end are looked at, until they are gone.
 const POLL: Duration = Duration::from_millis(10);
 /// How long to wait for the last lines of a program that has ended.
 const LAST_LINES: Duration = Duration::from_millis(300);
+/// How long to wait for the end of processes that were killed, and how long where nobody can wait.
+const ENDING: Duration = Duration::from_secs(2);
+const ENDING_AT_ONCE: Duration = Duration::from_millis(100);
+/// How often what ended and was left to us is looked for.
+const CLEAR_EVERY: Duration = Duration::from_secs(1);
 
-/// A program and all its children.
+/// A program and everything that it started.
 #[derive(Debug)]
 pub struct Group {
     child: Child,
     id: Pid,
+    family: Family,
     live: bool,
+    left: usize,
 }
 
 impl Group {
     /// Starts a program as the leader of a new group.
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        // The watchdog first: from its start on, a program's environment tells whose it is.
+        // The watchdog first: from its start on, a program's mark tells whose it is.
         watchdog();
-        command.env(MARK, mark());
-        let child = command.process_group(0).kill_on_drop(true).spawn()?;
-        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        let id = id.ok_or_else(|| io::Error::other("a process without a number"))?;
+        let (child, id, family) = family::spawn(command)?;
         watch('+', id);
-        Ok(Self { child, id, live: true })
+        Ok(Self { child, id, family, live: true, left: 0 })
     }
 
     /// The leader, to take its pipes from.
@@ -48,62 +55,110 @@ impl Group {
         &mut self.child
     }
 
+    /// How many processes the leader left behind when it ended.
+    pub fn left_behind(&self) -> usize {
+        self.left
+    }
+
     /// Waits for the leader to end, then ends what it left behind. Cancel safe.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait().await?;
-        self.kill();
+        let status = loop {
+            match timeout(CLEAR_EVERY, self.child.wait()).await {
+                Ok(status) => break status?,
+                Err(_) => family::clear_ended(),
+            }
+        };
+        self.end().await;
         Ok(status)
     }
 
-    /// Asks the group to end (SIGTERM), and ends it after `grace` (SIGKILL).
+    /// Asks all of it to end (SIGTERM), and ends it after `grace` (SIGKILL).
     pub async fn stop(&mut self, grace: Duration) {
         if !self.live {
             return;
         }
         let deadline = Instant::now() + grace;
-        // A group that is gone already is what we want.
-        let _ = kill_process_group(self.id, Signal::TERM);
-        let _ = timeout_at(deadline, self.child.wait()).await;
-        while Instant::now() < deadline && test_kill_process_group(self.id).is_ok() {
-            sleep(POLL).await;
+        if !grace.is_zero() {
+            // Strays first: whose they are is plain as long as their parents live.
+            let mut left = self.family.signal(Some(Signal::TERM), Who::Strays);
+            // A group that is gone already is what we want.
+            let _ = kill_process_group(self.id, Signal::TERM);
+            while Instant::now() < deadline && (left > 0 || !self.leader_has_ended()) {
+                sleep(POLL).await;
+                left = self.family.signal(None, Who::All);
+            }
         }
-        self.kill();
+        self.end().await;
         let _ = timeout(LAST_LINES, self.child.wait()).await;
     }
 
-    /// Ends the group at once. The group's number cannot have been given to another one: that takes
-    /// the end of all its members, and a leader is a member until it has been waited for.
-    fn kill(&mut self) {
+    /// Ends what left the leader's process group, as a program does that is to go on by itself.
+    pub fn end_strays(&mut self) {
         if self.live {
-            self.live = false;
-            let _ = kill_process_group(self.id, Signal::KILL);
-            watch('-', self.id);
+            self.family.signal(Some(Signal::KILL), Who::Strays);
         }
+    }
+
+    fn leader_has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends all of it and waits until it is gone.
+    async fn end(&mut self) {
+        if !self.live {
+            return;
+        }
+        let deadline = Instant::now() + ENDING;
+        let mut left = self.kill();
+        self.left = self.left.max(left);
+        while left > 0 && Instant::now() < deadline {
+            sleep(POLL / 5).await;
+            left = self.kill();
+        }
+        self.over(left == 0);
+    }
+
+    /// Sends SIGKILL to all that lives; says how many there were.
+    fn kill(&mut self) -> usize {
+        let left = self.family.signal(Some(Signal::KILL), Who::All);
+        if !self.leader_has_ended() {
+            // The group's number cannot have been given to another one: its leader is a member until it
+            // has been waited for.
+            let _ = kill_process_group(self.id, Signal::KILL);
+        }
+        left
+    }
+
+    fn over(&mut self, gone: bool) {
+        if self.leader_has_ended() {
+            self.family.leader_ended();
+        }
+        self.family.over(gone);
+        self.live = false;
+        watch('-', self.id);
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.kill();
+        if !self.live {
+            return;
+        }
+        let deadline = Instant::now() + ENDING_AT_ONCE;
+        let mut left = self.kill();
+        while left > 0 && Instant::now() < deadline {
+            std::thread::sleep(POLL / 10);
+            left = self.kill();
+        }
+        self.over(left == 0);
     }
 }
 
-/// The variable that marks our programs and all their children.
-const MARK: &str = "PICTOR_WATCH";
-
-/// A value that no other pictor has.
-fn mark() -> &'static str {
-    static MARK: OnceLock<String> = OnceLock::new();
-    MARK.get_or_init(|| {
-        let random = RandomState::new().hash_one(std::process::id());
-        format!("{}-{random:016x}", std::process::id())
-    })
-}
-
-/// Ends the groups that are still listed when its standard input closes, and whatever is marked. A
-/// program that is just being started has its mark a moment later, hence the second look.
+/// Ends the groups that are still listed when its standard input closes, and whatever is marked: by the
+/// limit that all of it inherited, or by a variable. A program that is just being started has its mark a moment
+/// later, and others start more while they are ended, hence the further looks.
 const WATCHDOG: &str = r#"
-mark=${1:?}
+mark=${1:?}[0-9][0-9][0-9][0-9][0-9][0-9][0-9]
 groups=' '
 while read -r change id; do
   case "$change" in
@@ -112,12 +167,13 @@ while read -r change id; do
   esac
 done
 for id in $groups; do kill -s KILL -- "-$id" 2>/dev/null; done
-for look in 1 2; do
-  for file in $(grep -lzsxF -- "$mark" /proc/[0-9]*/environ); do
+for look in 1 2 3; do
+  for file in $(grep -ls "^Max file locks  *$mark " /proc/[0-9]*/limits;
+                grep -lzsx "PICTOR_WATCH=$mark" /proc/[0-9]*/environ); do
     id=${file#/proc/}
-    kill -s KILL "${id%/environ}" 2>/dev/null
+    kill -s KILL "${id%/*}" 2>/dev/null
   done
-  sleep 0.2
+  sleep 0.1
 done
 "#;
 
@@ -127,10 +183,10 @@ fn watchdog() -> Option<&'static Mutex<ChildStdin>> {
     static PIPE: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
         let mut shell = std::process::Command::new("/bin/sh");
-        shell.args(["-c", WATCHDOG, "watchdog", &format!("{MARK}={}", mark())]);
+        shell.args(["-c", WATCHDOG, "watchdog", &OURS.to_string()]);
         shell.stdin(Stdio::piped());
         shell.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let child = shell.spawn().inspect_err(|error| {
+        let child = spawn_apart(&mut shell).inspect_err(|error| {
             tracing::warn!(%error, "no watchdog: programs outlive a killed pictor");
         });
         child.ok()?.stdin.map(Mutex::new)
@@ -183,6 +239,10 @@ pub async fn run(
     };
     if open {
         let _ = timeout(LAST_LINES, pumps).await;
+    }
+    if group.left_behind() > 0 {
+        let left = group.left_behind();
+        ctx.log.line(&format!("pictor: the program left {left} processes behind; they were ended"));
     }
     status.map_err(|error| failure(FailureKind::Failed, format!("Waiting for a program: {error}.")))
 }
@@ -320,26 +380,106 @@ mod tests {
         assert_eq!(found[4..found.len() - 1].concat(), long);
     }
 
-    #[tokio::test]
-    async fn what_a_program_leaves_behind_ends_with_it() {
-        let mut command = Command::new("sh");
-        let mut group = Group::spawn(command.args(["-c", "sleep 600 & exit 3"])).unwrap();
-        let id = group.id;
-        assert_eq!(group.wait().await.unwrap().code(), Some(3));
-        while test_kill_process_group(id).is_ok() {
-            tokio::task::yield_now().await;
+    /// Scripts that leave a process behind whose number is in the file `$1`, each in its way.
+    const LEAVERS: [&str; 9] = [
+        r#"sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
+        r#"set -m; sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
+        r#"timeout 600 sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
+        r#"setsid sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
+        r#"nohup sh -c 'trap "" TERM HUP INT; echo $$ > "$0"; sleep 600' "$1" > /dev/null &"#,
+        r#"(setsid sh -c '(sh -c "echo \$\$ > $0; exec sleep 600" &)' "$1" &)"#,
+        r#"script -qc "echo \$\$ > $1; exec sleep 600" /dev/null > /dev/null &"#,
+        // Nothing of it is known but that it was started from here.
+        r#"(env -i setsid sh -c 'cd /; (sh -c "echo \$\$ > $0; exec sleep 600" &)' "$1" &)"#,
+        // Not even that, but for whose descendant it is.
+        r#"(ulimit -S -x unlimited; env -i setsid sh -c 'echo $$ > "$0"; exec sleep 600' "$1"; :) &"#,
+    ];
+
+    /// Runs a script that leaves something behind; once that is there, it ends or waits.
+    fn leaver(script: &str, file: &std::path::Path, then: &str) -> Group {
+        let wait = r#"while [ ! -s "$1" ]; do sleep 0.01; done"#;
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{script}\n{wait}\n{then}"), "bash"]).arg(file);
+        command.stdin(Stdio::null());
+        Group::spawn(&mut command).unwrap()
+    }
+
+    async fn number(file: &std::path::Path) -> Pid {
+        loop {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if let Some(id) = text.strip_suffix('\n').and_then(|id| Pid::from_raw(id.parse().ok()?))
+            {
+                return id;
+            }
+            sleep(POLL).await;
         }
+    }
+
+    fn lives(id: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_ends_with_it_wherever_it_went() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut other = Group::spawn(Command::new("sleep").arg("600")).unwrap();
+        for (nth, script) in LEAVERS.iter().enumerate() {
+            for (how, then) in [("ended", "exit 3"), ("stopped", "sleep 600"), ("dropped", "wait")]
+            {
+                let file = folder.path().join(format!("{nth}-{how}"));
+                let mut group = leaver(script, &file, then);
+                let left = number(&file).await;
+                match how {
+                    "ended" => {
+                        assert_eq!(group.wait().await.unwrap().code(), Some(3), "{script}");
+                        assert!(group.left_behind() > 0, "{script}");
+                    }
+                    "stopped" => {
+                        let before = Instant::now();
+                        group.stop(Duration::from_millis(200)).await;
+                        assert!(before.elapsed() < Duration::from_secs(2), "{script}");
+                    }
+                    _ => drop(group),
+                }
+                assert!(!lives(left), "{how}: {script}");
+            }
+        }
+        assert!(other.child().try_wait().unwrap().is_none(), "another program is let alone");
         let late = output(Command::new("sleep").arg("600"), Duration::from_millis(50)).await;
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
+    #[tokio::test]
+    async fn what_leaves_the_group_of_a_program_that_goes_on_can_be_ended_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["stray", "helper"].map(|name| folder.path().join(name));
+        let script = format!("{}\n{}", LEAVERS[3], LEAVERS[0].replace("$1", "$2"));
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{script}\nwait"), "bash"]).args(&files);
+        let mut group = Group::spawn(&mut command).unwrap();
+        let (stray, helper) = (number(&files[0]).await, number(&files[1]).await);
+        group.end_strays();
+        while lives(stray) {
+            sleep(POLL).await;
+        }
+        assert!(lives(helper) && group.child().try_wait().unwrap().is_none());
+    }
+
     #[test]
-    fn the_watchdog_ends_only_groups_that_are_still_listed() {
-        let sleeper =
-            || std::process::Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
-        let (mut kept, mut ended) = (sleeper(), sleeper());
+    fn the_watchdog_ends_only_groups_that_are_still_listed_and_what_is_marked() {
+        let sleeper = |command: &mut std::process::Command| {
+            spawn_apart(command.arg("600").process_group(0)).unwrap()
+        };
+        let plain = || std::process::Command::new("sleep");
+        let (mut kept, mut ended) = (sleeper(&mut plain()), sleeper(&mut plain()));
+        let mark = format!("{:09}", 1_000_000_000 - std::process::id());
+        let variable = format!("{mark}0000001");
+        let mut marked = sleeper(plain().env(family::MARK, &variable));
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &format!("ulimit -S -x {variable}; exec sleep \"$0\"")]);
+        let mut limited = sleeper(&mut bash);
         let mut shell = std::process::Command::new("/bin/sh");
-        let mark = format!("{MARK}=the-watchdog-test-{}", std::process::id());
         // Without a mark it would take for marked whoever has an empty word in its environment.
         let refused =
             std::process::Command::new("/bin/sh").args(["-c", WATCHDOG]).output().unwrap();
@@ -349,7 +489,9 @@ mod tests {
         let mut pipe = shell.stdin.take().unwrap();
         write!(pipe, "+ {}\n+ {}\n- {}\n", kept.id(), ended.id(), kept.id()).unwrap();
         drop(pipe);
-        assert_eq!(ended.wait().unwrap().signal(), Some(9));
+        for child in [&mut ended, &mut marked, &mut limited] {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
         shell.wait().unwrap();
         assert_eq!(kept.try_wait().unwrap(), None);
         kept.kill().unwrap();

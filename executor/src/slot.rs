@@ -5,6 +5,7 @@ use crate::bundle::Bundle;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::log::{LogWriter, log_path};
+use crate::process::settle;
 use crate::task::{
     Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, Warm, failure,
 };
@@ -28,6 +29,8 @@ const RESULTS_EVERY: Duration = Duration::from_millis(250);
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// A stopped runner that does not return this long after the grace time is dropped.
 const BEYOND_GRACE: Duration = Duration::from_millis(500);
+/// How long a slot waits for processes that were killed and do not end.
+const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// A slot's belongings.
 pub(crate) struct Slot {
@@ -154,11 +157,16 @@ impl Slot {
             self.watch(watched, work, Signs { activity, updates }, results_due).await
         };
         // A runner that was dropped or panicked may have left what it uses in any state.
-        if let Some(result) = result {
+        if result.is_some() {
             self.warm = warm;
+        } else {
+            drop(warm);
+        }
+        // Nothing of it may be on the GPU when the next one comes.
+        settle(LEFTOVERS).await;
+        if let Some(result) = result {
             return watched.verdict(result, Some(&ctx));
         }
-        drop(warm);
         let message = "The task's runner panicked or did not stop; the worker's own log says more.";
         watched.verdict(Err(failure(FailureKind::Failed, message)), Some(&ctx))
     }

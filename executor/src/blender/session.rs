@@ -189,6 +189,7 @@ impl Session {
             }
         };
         self.busy = false;
+        self.group.end_strays();
         match answer.get("ok") {
             Some(Value::Bool(true)) => Ok(answer),
             Some(Value::Bool(false)) => Err(failure_of(&answer, ctx)),
