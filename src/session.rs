@@ -1,6 +1,7 @@
 //! One machine as a whole farm: the owner, the in-process queue and one worker in this process, until
 //! the run is over.
 
+use crate::client::keep_command_files;
 use crate::progress::Progress;
 use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
@@ -44,7 +45,7 @@ pub(crate) async fn run(
     set: &[(String, String)],
     how: (&Machine, bool),
 ) -> anyhow::Result<u8> {
-    let job = match read_job(job, set, true).await {
+    let mut job = match read_job(job, set, true).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
             explain(mistakes.text.trim_end());
@@ -56,6 +57,9 @@ pub(crate) async fn run(
         }
     };
     let store = open(data).await?;
+    let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
+    keep_command_files(&mut job, &artifacts).await?;
+    drop(artifacts);
     let mut new = job.new_run(Path::new(""), now_ms(), random_id());
     let out = out.unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;

@@ -3,7 +3,7 @@
 use crate::expand::{Expanded, expand};
 use crate::plan::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
 use crate::{check, cycles, templates};
-use pictor_tasks::body::Body;
+use pictor_tasks::body::{Body, Command};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, NeedOn, StepSpec};
 use pictor_tasks::media::Media;
@@ -261,10 +261,35 @@ impl Compiler<'_> {
         })
     }
 
+    /// A command with the files of the job and of its step.
+    fn command(&mut self, path: &str, spec: &StepSpec) -> Option<Command> {
+        let Some(command) = &spec.command else {
+            if !spec.files.is_empty() {
+                let message = format!("step `{}` is no command: it reads no `files`", spec.name);
+                self.problem(&format!("{path}.files"), message, None);
+            }
+            return None;
+        };
+        let mut files = self.job.files.clone();
+        files.extend(spec.files.clone());
+        for place in files.keys() {
+            let inside =
+                |other: &&str| other.strip_prefix(&**place).is_some_and(|r| r.starts_with('/'));
+            if let Some(other) = files.keys().map(String::as_str).find(inside) {
+                let message =
+                    format!("`{other}` would lie in `{place}`, which is a file of its own");
+                let of_step = spec.files.contains_key(other) || spec.files.contains_key(place);
+                let at = if of_step { format!("{path}.files") } else { "files".to_owned() };
+                self.problem(&at, message, None);
+            }
+        }
+        Some(Command { files, ..command.clone() })
+    }
+
     fn body(&mut self, path: &str, spec: &StepSpec) -> Option<Body> {
         let mut bodies = [
             spec.noop.clone().map(Body::Noop),
-            spec.command.clone().map(Body::Command),
+            self.command(path, spec).map(Body::Command),
             spec.inspect.clone().map(Body::Inspect),
             spec.bake.clone().map(Body::Bake),
             spec.blender.clone().map(Body::Blender),

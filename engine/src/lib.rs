@@ -33,4 +33,5 @@ pub use page::{Effort, Found, TaskQuery};
 pub use plan::Plan;
 pub use run::Run;
 pub use state::{RunState, TaskState};
+pub use templates::uses_of_folder;
 pub use view::{RunView, StepView, TaskView, Totals, WorkerView};

@@ -32,6 +32,21 @@ pub(crate) fn check(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The places where a step asks for the folder of the job file and has no files of its own to find there.
+pub fn uses_of_folder(plan: &Plan) -> Vec<String> {
+    let has_files = |step: &Step| matches!(&step.body, Body::Command(c) if !c.files.is_empty());
+    let asks = |text: &str| {
+        Template::parse(text)
+            .is_ok_and(|template| template.placeholders().any(|p| *p == Placeholder::JobDir))
+    };
+    let steps = plan.steps.iter().enumerate().filter(|(_, step)| !has_files(step));
+    let places = steps.flat_map(|(number, step)| {
+        let asked = texts(step).into_iter().filter(|(_, text)| asks(text));
+        asked.map(move |(at, _)| format!("steps[{number}].{at}"))
+    });
+    places.collect()
+}
+
 fn texts(step: &Step) -> Vec<(String, String)> {
     let mut texts: Vec<(String, String)> =
         step.deliver.iter().map(|(name, text)| (format!("deliver.{name}"), text.clone())).collect();
@@ -70,7 +85,9 @@ fn fault(
         | Placeholder::First { name, .. }
         | Placeholder::Last { name, .. } => (!dims.contains(&name.as_str())).then(|| {
             let message = format!("step `{}` does not run over `{name}`", step.name);
-            (message, did_you_mean(name, &dims))
+            let files =
+                || (name == "files").then(|| "the folder of `files` is `{job.dir}`".to_owned());
+            (message, did_you_mean(name, &dims).or_else(files))
         }),
         Placeholder::Index { .. } => None,
         _ if deliver => Some(("only dimensions can be used here".into(), None)),

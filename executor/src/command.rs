@@ -1,13 +1,16 @@
 //! `command` steps: any program, in a scratch folder of its own, with files in and files out.
 
 mod binding;
+pub(crate) mod files;
+mod left;
 
 use crate::artifacts::storage_failure;
 use crate::process::{program_failure, run as run_program};
 use crate::task::{TaskContext, failure, lock};
-use pictor_tasks::body::{Body, Command};
+use left::Left;
+use pictor_tasks::body::{Body, Command, Written};
 use pictor_tasks::message::{Binding, Failure, FailureKind, Input, Products};
-use pictor_tasks::output::in_folder;
+use pictor_tasks::output::{check_names, in_folder};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -36,10 +39,14 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         return Err(said.map_or(plain, |said| failure(FailureKind::Failed, said)));
     }
     let mut products = Products::default();
-    for (name, file) in &body.outputs {
-        let path = checked_output(ctx, name, file)?;
-        products.outputs.push(ctx.put_as(name, &path, file).await?);
+    for (name, written) in &body.outputs {
+        for Left { name, path, file } in left::find(ctx, name, written)? {
+            products.outputs.push(ctx.put_as(&name, &path, &file).await?);
+        }
     }
+    let names = products.outputs.iter().map(|output| &*output.name);
+    check_names(names)
+        .map_err(|why| failure(FailureKind::BadOutput, format!("The task failed: {why}.")))?;
     for dim in &ctx.brief.binds {
         let values = binding::read(&bind_path(ctx, dim)).map_err(|why| {
             failure(FailureKind::BadOutput, format!("The values of the dimension `{dim}`: {why}"))
@@ -50,6 +57,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
 }
 
 async fn prepare(ctx: &TaskContext, body: &Command) -> Result<tokio::process::Command, Failure> {
+    files::lay_out(ctx, body).await?;
     let mut arguments = Vec::with_capacity(body.run.len());
     for argument in &body.run {
         arguments.push(ctx.resolve(argument).await?);
@@ -77,7 +85,7 @@ async fn prepare(ctx: &TaskContext, body: &Command) -> Result<tokio::process::Co
     }
     make_folders(ctx, body)
         .map_err(|error| storage_failure("The scratch folder cannot be prepared", &error))?;
-    for file in body.outputs.values() {
+    for file in body.outputs.values().map(Written::file) {
         if !is_inside(file) {
             let message =
                 format!("The output `{file}` is not a file name: it leads out of the folder.");
@@ -88,7 +96,7 @@ async fn prepare(ctx: &TaskContext, body: &Command) -> Result<tokio::process::Co
 }
 
 fn make_folders(ctx: &TaskContext, body: &Command) -> std::io::Result<()> {
-    for file in body.outputs.values().filter(|file| is_inside(file)) {
+    for file in body.outputs.values().map(Written::file).filter(|file| is_inside(file)) {
         if let Some(folder) = Path::new(file).parent() {
             std::fs::create_dir_all(ctx.scratch.join(folder))?;
         }
@@ -106,30 +114,12 @@ pub(crate) fn output_path(ctx: &TaskContext, name: &str) -> Option<PathBuf> {
     let Body::Command(body) = &ctx.brief.body else {
         return None;
     };
-    body.outputs.get(name).map(|file| ctx.scratch.join(file))
+    body.outputs.get(name).map(|written| ctx.scratch.join(written.file()))
 }
 
 /// Where the task's program writes the values of a late-bound dimension.
 pub(crate) fn bind_path(ctx: &TaskContext, dim: &str) -> PathBuf {
     ctx.scratch.join(".bind").join(dim)
-}
-
-fn checked_output(ctx: &TaskContext, name: &str, file: &str) -> Result<PathBuf, Failure> {
-    let path = ctx.scratch.join(file);
-    let bad = |why: &str| {
-        let message = format!("The output `{name}` ({file}) {why}.");
-        Err(failure(FailureKind::BadOutput, message))
-    };
-    let Ok(meta) = std::fs::symlink_metadata(&path) else {
-        return bad("was not written, although the program succeeded");
-    };
-    // What lies outside the scratch folder is not the task's to give away.
-    let real = (path.canonicalize().ok(), ctx.scratch.canonicalize().ok());
-    let inside = matches!(&real, (Some(path), Some(scratch)) if path.starts_with(scratch));
-    if !meta.is_file() || !inside {
-        return bad("is not a plain file in the task's folder");
-    }
-    if meta.len() == 0 { bad("is empty") } else { Ok(path) }
 }
 
 /// The folder with links to all inputs from a step. Their names start with a number that sorts them in
@@ -145,16 +135,11 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
     let unusable = |error: std::io::Error| {
         storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
     };
-    let link = |path: PathBuf, link: PathBuf| {
-        std::fs::create_dir_all(link.parent().unwrap_or(&folder))?;
-        std::os::unix::fs::symlink(path, link)
-            .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-    };
     std::fs::create_dir_all(&folder).map_err(unusable)?;
     let paths = ctx.input_paths(&inputs).await?;
     for (number, (input, path)) in inputs.into_iter().zip(paths).enumerate() {
         let file = link_name(input, names.len() > 1);
-        link(path, folder.join(format!("{number:0width$}-{file}"))).map_err(unusable)?;
+        link(path, &folder.join(format!("{number:0width$}-{file}"))).map_err(unusable)?;
     }
     let width = inside.last().map_or(0, |input| input.index.to_string().len());
     let paths = ctx.input_paths(&inside).await?;
@@ -162,9 +147,32 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
         // Neither leads out of the folder: the engine has checked the name.
         let Some((kind, rest)) = in_folder(&input.output.name) else { continue };
         let task = format!("{:0width$}-{}", input.index, plain_label(input));
-        link(path, folder.join(kind).join(task).join(rest)).map_err(unusable)?;
+        link(path, &folder.join(kind).join(task).join(rest)).map_err(unusable)?;
     }
     Ok(folder)
+}
+
+/// The folder with links to the files of one task's folder of outputs.
+pub(crate) async fn input_folder(
+    ctx: &TaskContext,
+    (step, name): (&str, &str),
+    inputs: &[&Input],
+) -> Result<PathBuf, Failure> {
+    let folder = ctx.scratch.join("inputs").join(format!("{step}.{name}"));
+    let paths = ctx.input_paths(inputs).await?;
+    for (input, path) in inputs.iter().zip(paths) {
+        let Some((_, rest)) = in_folder(&input.output.name) else { continue };
+        link(path, &folder.join(rest)).map_err(|error| {
+            storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
+        })?;
+    }
+    Ok(folder)
+}
+
+fn link(path: PathBuf, link: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(link.parent().unwrap_or(link))?;
+    std::os::unix::fs::symlink(path, link)
+        .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
 }
 
 /// `frame=7,tile=3`, as a name of files.

@@ -227,7 +227,7 @@ impl TaskContext {
             Placeholder::Last { name, width } => self.ends(name).map(|ends| pad(&ends.1, *width)),
             Placeholder::Index { width } => Some(pad(&Value::Int(index.into()), *width)),
             Placeholder::Attempt => Some(self.task.attempt.to_string()),
-            Placeholder::JobDir => Some(self.brief.folder.clone()),
+            Placeholder::JobDir => Some(self.job_folder()?),
             Placeholder::Scratch => Some(text_of(&self.scratch)?),
             Placeholder::Input { step, output } => {
                 return text_of(&self.only_input(step, output.as_deref()).await?);
@@ -249,13 +249,61 @@ impl TaskContext {
         })
     }
 
+    /// The folder with the files of the command; without any, that of the job file, where there is one.
+    fn job_folder(&self) -> Result<String, Failure> {
+        if matches!(&self.brief.body, Body::Command(body) if !body.files.is_empty()) {
+            return text_of(&command::files::folder(self));
+        }
+        if self.brief.folder.is_empty() {
+            let message = "There is no folder of the job file on a server: name what the command needs in \
+                           `files`, and `{job.dir}` is the folder that holds it.";
+            return Err(failure(FailureKind::Invalid, message));
+        }
+        Ok(self.brief.folder.clone())
+    }
+
     fn ends(&self, name: &str) -> Option<(Value, Value)> {
         let space = &self.brief.space;
         let axis = space.axes.iter().position(|axis| axis.name == name)?;
         space.axes[axis].values.ends(space.position(self.task.index, axis))
     }
 
+    /// The folder of outputs that a step left by that name, or as all that it left.
+    async fn only_folder(
+        &self,
+        step: &str,
+        output: Option<&str>,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let inputs: Vec<&Input> = self.inputs_of(step, None).collect();
+        let named = |input: &&Input| output.is_none_or(|output| input.output.name == output);
+        let plain = |input: &Input| in_folder(&input.output.name).is_none();
+        if inputs.iter().any(|input| named(input) && plain(input)) {
+            return Ok(None);
+        }
+        let folder =
+            |input: &Input| in_folder(&input.output.name).map(|(folder, _)| folder.to_owned());
+        let first = inputs.iter().find_map(|input| {
+            folder(input).filter(|folder| output.is_none_or(|output| output == folder))
+        });
+        let Some(name) = first else { return Ok(None) };
+        let inside: Vec<&Input> =
+            inputs.iter().filter(|input| folder(input).as_ref() == Some(&name)).copied().collect();
+        let one_task = inside.iter().all(|input| input.index == inside[0].index);
+        let only = output.is_some() || inside.len() == inputs.len();
+        if one_task && only {
+            return command::input_folder(self, (step, &name), &inside).await.map(Some);
+        }
+        let message = format!(
+            "`{{input.{step}}}` stands for one file or folder, and there are several. Use `{{inputs.{step}}}`, \
+             the folder that holds them all, or name the output."
+        );
+        Err(failure(FailureKind::Invalid, message))
+    }
+
     async fn only_input(&self, step: &str, output: Option<&str>) -> Result<PathBuf, Failure> {
+        if let Some(folder) = self.only_folder(step, output).await? {
+            return Ok(folder);
+        }
         // Files of folders are asked for by name.
         let plain = |input: &&Input| output.is_some() || in_folder(&input.output.name).is_none();
         let mut found = self.inputs_of(step, output).filter(plain);

@@ -4,8 +4,8 @@
 mod farm;
 
 use farm::{Farm, brief, command, first_try, is_gone, shell};
-use pictor_tasks::body::{Body, Command};
-use pictor_tasks::message::{Bound, FailureKind, Outcome, Products, What};
+use pictor_tasks::body::{Body, Command, LongWritten, Written};
+use pictor_tasks::message::{Bound, FailureKind, Input, Outcome, Output, Products, What};
 use pictor_tasks::space::Values;
 use pictor_tasks::units::Millis;
 use std::collections::BTreeMap;
@@ -23,8 +23,9 @@ async fn a_command_gets_its_texts_environment_and_output_paths() {
     let run = words.map(str::to_owned).to_vec();
     let env = BTreeMap::from([("LOOK".to_owned(), "shot-{frame}".to_owned())]);
     let outputs = [("text", "a/text.txt"), ("names", "names")];
-    let outputs = outputs.map(|(name, file)| (name.to_owned(), file.to_owned())).into();
-    let products = farm.products(brief(Body::Command(Command { run, env, outputs }), 3)).await;
+    let outputs = outputs.map(|(name, file)| (name.to_owned(), file.into())).into();
+    let body = Command { run, env, outputs, files: BTreeMap::new() };
+    let products = farm.products(brief(Body::Command(body), 3)).await;
     let text = |index: usize| {
         let output = &products.outputs[index];
         let bytes = std::fs::read(farm.artifact(output)).unwrap();
@@ -136,9 +137,18 @@ async fn outputs_must_be_there_and_the_task_s_own() {
     let mut farm = Farm::start();
     for (script, why) in [
         (":", "was not written"),
-        (": > out.bin", "is empty"),
-        ("mkdir out.bin", "is not a plain file"),
-        ("ln -s /etc/passwd out.bin", "is not a plain file"),
+        ("mkdir out.bin", "is a folder without any file"),
+        ("ln -s /etc/passwd out.bin", "leads out of the task's folder, to /etc/passwd"),
+        ("ln -s nowhere out.bin", "leads nowhere"),
+        ("mkfifo out.bin", "is neither a file nor a folder"),
+        (
+            "mkdir out.bin; ln -s /etc/passwd out.bin/a",
+            "holds `out.bin/a`, which is a link that leads out",
+        ),
+        (
+            "mkdir out.bin; for i in $(seq 1001); do : > out.bin/$i; done",
+            "with more than 1000 files",
+        ),
     ] {
         let failure = farm.failure(command(&["sh", "-c", script], &[("out", "out.bin")])).await;
         assert_eq!(failure.kind, FailureKind::BadOutput, "{script}");
@@ -146,6 +156,36 @@ async fn outputs_must_be_there_and_the_task_s_own() {
     }
     let failure = farm.failure(command(&["true"], &[("out", "../out.bin")])).await;
     assert_eq!(failure.kind, FailureKind::Invalid);
+}
+
+#[tokio::test]
+async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
+    let mut farm = Farm::start();
+    let script = ": > empty; echo a > real; ln -s real link; mkdir -p d/e; echo b > d/e/b; ln -s ../real d/c";
+    let outputs = [("d", "d"), ("empty", "empty"), ("link", "link")];
+    let mut all = command(&["sh", "-c", script], &outputs);
+    let Body::Command(body) = &mut all.body else { panic!("a command") };
+    let maybe = LongWritten { file: "maybe".into(), optional: true };
+    body.outputs.insert("maybe".into(), Written::Long(maybe));
+    let products = farm.products(all).await;
+    let left = |output: &Output| {
+        let text = std::fs::read_to_string(farm.artifact(output)).unwrap();
+        (output.name.clone(), text)
+    };
+    let left: Vec<_> = products.outputs.iter().map(left).collect();
+    let expected = [("d/c", "a\n"), ("d/e/b", "b\n"), ("empty", ""), ("link", "a\n")];
+    assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+
+    // The next step finds the folder as it was.
+    let input =
+        |output: Output| Input { step: "before".into(), label: String::new(), index: 0, output };
+    farm.inputs = Some(products.outputs.into_iter().map(input).collect());
+    let script = "cd \"$1\"; cat c e/b > \"$2\"";
+    let run = ["sh", "-c", script, "sh", "{input.before.d}", "{output.all}"];
+    let mut next = command(&run, &[("all", "all")]);
+    next.has_inputs = true;
+    let products = farm.products(next).await;
+    assert_eq!(std::fs::read(farm.artifact(&products.outputs[0])).unwrap(), b"a\nb\n");
 }
 
 #[tokio::test]

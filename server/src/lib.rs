@@ -3,6 +3,7 @@
 
 mod access;
 mod clock;
+mod command_files;
 mod deliver;
 mod farm;
 mod handle;
@@ -23,6 +24,7 @@ pub use access::{
     stored_run,
 };
 pub use clock::now_ms;
+pub use command_files::CommandFiles;
 pub use deliver::{Delivered, deliver_all, deliver_rows};
 pub use farm::{Farm, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};

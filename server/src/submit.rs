@@ -1,15 +1,17 @@
 //! From a job file to a run: read, compile, hash the files that it names.
 
+use crate::command_files::CommandFiles;
 use crate::scenes::require_blenders;
 use crate::sequence::Sequence;
 use pictor_engine::{Plan, compile};
 use pictor_storage::artifacts::{asset_key, digest_file};
 use pictor_storage::{Artifacts, NewRun};
+use pictor_tasks::body::Body;
 use pictor_tasks::job::spec::JobSpec;
-use pictor_tasks::job::{Diagnostic, Source, parse};
+use pictor_tasks::job::{Diagnostic, Source, field, parse};
 use pictor_tasks::media::Media;
 use pictor_tasks::message::{FileRef, RunId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -123,11 +125,17 @@ pub async fn compile_job(
         plan.folder = folder.display().to_string();
     }
     let mut problems = Vec::new();
-    for (place, name) in names(&parsed.spec) {
+    let programs = program_files(&parsed.spec);
+    for (place, name) in names(&parsed.spec).into_iter().chain(programs.clone()) {
         if plan.files.contains_key(&name) {
             continue;
         }
+        let of_program = programs.contains(&(place.clone(), name.clone()));
         let (found, hint) = match files {
+            Files::Folder { folder, .. } if of_program => (
+                CommandFiles::find(&folder.join(&name)).map(|found| found.reference()),
+                "paths are relative to the folder of the job file".to_owned(),
+            ),
             Files::Folder { folder, hash } => (
                 file(folder, &name, hash).await,
                 "paths are relative to the folder of the job file".to_owned(),
@@ -144,8 +152,9 @@ pub async fn compile_job(
             }
         }
     }
-    if let Files::Folder { folder, .. } = files {
-        problems.extend(frames_are_there(&parsed.spec, folder));
+    match files {
+        Files::Folder { folder, .. } => problems.extend(frames_are_there(&parsed.spec, folder)),
+        Files::Uploaded(..) => problems.extend(no_folder(&plan)),
     }
     if problems.is_empty() {
         require_blenders(&mut plan, files).await;
@@ -167,6 +176,17 @@ fn frames_are_there(spec: &JobSpec, folder: &Path) -> Option<Diagnostic> {
     // That there are no pictures at all was told already.
     let found = Sequence::find(&folder.join(&upscale.input)).ok()?;
     Some(Diagnostic::new("upscale.frames", found.lacks(frames)?))
+}
+
+/// The places of `{job.dir}` that mean nothing on a server: it has no folder of the job file, only the files
+/// that were submitted.
+fn no_folder(plan: &Plan) -> Vec<Diagnostic> {
+    let message =
+        "there is no folder of the job file on a server: `{job.dir}` holds what `files` names";
+    let hint = "name what the step needs: `files: { script.sh: ./script.sh }`, at the job or the step; \
+                `{job.dir}/script.sh` is then its path";
+    let problem = |place| Diagnostic::new(place, message).with_hint(Some(hint.to_owned()));
+    pictor_engine::uses_of_folder(plan).into_iter().map(problem).collect()
 }
 
 /// The uploaded files that are stored, by the name that a job uses, given their digests.
@@ -225,6 +245,18 @@ fn names(spec: &JobSpec) -> Vec<(String, String)> {
     names
 }
 
+/// The files of commands, each with its place in the job.
+fn program_files(spec: &JobSpec) -> Vec<(String, String)> {
+    let of_steps = spec.steps.iter().enumerate();
+    let of_steps = of_steps.map(|(i, step)| (format!("steps[{i}].files"), &step.files));
+    let lists = std::iter::once(("files".to_owned(), &spec.files)).chain(of_steps);
+    let places = |(at, files): (String, &BTreeMap<String, String>)| {
+        let place = |(key, name): (&String, &String)| (field(&at, key), name.clone());
+        files.iter().map(place).collect::<Vec<_>>()
+    };
+    lists.flat_map(places).collect()
+}
+
 async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> {
     if let Some((scheme, _)) = name.split_once("://") {
         return Err(format!("`{scheme}://` is not supported here; give a local file"));
@@ -246,6 +278,19 @@ async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> 
 }
 
 impl Job {
+    /// The files that only commands read, by the names that the job has for them.
+    pub fn command_files(&self) -> BTreeSet<&str> {
+        let bodies = || self.plan.steps.iter().map(|step| &step.body);
+        let others: BTreeSet<&str> = bodies()
+            .filter_map(|body| body.scene().map(|s| &*s.scene).or_else(|| body.source()))
+            .collect();
+        let commands = bodies().filter_map(|body| match body {
+            Body::Command(command) => Some(command.files.values()),
+            _ => None,
+        });
+        commands.flatten().map(String::as_str).filter(|name| !others.contains(name)).collect()
+    }
+
     /// The run to store, of the user of this machine. `salt` makes ids of runs differ that are submitted
     /// in one millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {

@@ -22,6 +22,7 @@ pub(crate) use connection::Connection;
 pub(crate) use download::fetch_all;
 pub(crate) use events::Changes;
 pub(crate) use logs::follow_log;
+pub(crate) use pack::keep_command_files;
 pub(crate) use runs::request_of;
 pub(crate) use schedules::schedule;
 pub(crate) use settings::{ServerArgs, blenders_of_user};

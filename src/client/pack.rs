@@ -4,7 +4,9 @@
 use crate::client::digests::Digest;
 use anyhow::Context;
 use pictor_executor::blender::keep_bytecode;
-use pictor_server::Sequence;
+use pictor_server::{CommandFiles, Job, Sequence};
+use pictor_storage::Artifacts;
+use pictor_storage::artifacts::{Stored, asset_key};
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +106,34 @@ pub(crate) fn pictures(sequence: &Sequence) -> Layout {
     let files = names.map(|name| (name.clone(), sequence.folder.join(name)));
     let scene = sequence.files.first().map_or_else(String::new, |(name, _)| name.clone());
     Layout { scene, files: files.collect(), ..Layout::default() }
+}
+
+/// A file or folder for commands.
+pub(crate) fn command_files(path: &Path) -> anyhow::Result<Layout> {
+    let files = CommandFiles::find(path).map_err(anyhow::Error::msg)?.files;
+    let scene = files.first().map_or_else(String::new, |(place, _)| place.clone());
+    Ok(Layout { scene, files: files.into_iter().collect(), ..Layout::default() })
+}
+
+/// Puts the files of a job's commands into artifact storage, so that a task sees them as they are now.
+pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> anyhow::Result<()> {
+    let names: Vec<String> = job.command_files().into_iter().map(str::to_owned).collect();
+    for name in names {
+        let Some(file) = job.plan.files.get_mut(&name) else { continue };
+        let layout = command_files(Path::new(&file.path))?;
+        let mut digests = BTreeMap::new();
+        for source in layout.sources() {
+            let stored = artifacts.put_asset(&source).await;
+            let Stored { digest, size_bytes } =
+                stored.with_context(|| format!("keep {} for the run", source.display()))?;
+            digests.insert(source, Digest { digest, size_bytes });
+        }
+        let Pack { manifest, digest, .. } = layout.pack(&digests)?;
+        file.size_bytes = manifest.len() as u64;
+        artifacts.put(manifest, &asset_key(&digest)).await.context("keep a list of files")?;
+        file.digest = digest;
+    }
+    Ok(())
 }
 
 async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Result<Answer> {

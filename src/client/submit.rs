@@ -123,6 +123,10 @@ async fn lay_out(
         software::blenders(&blender.programs(None, data)?, cache.as_deref()).await
     };
     for (name, file) in &job.plan.files {
+        if job.command_files().contains(&**name) {
+            layouts.insert(name.clone(), pack::command_files(Path::new(&file.path))?);
+            continue;
+        }
         if !scenes.contains(&**name) {
             layouts.insert(name.clone(), source(job, name, Path::new(&file.path))?);
             continue;

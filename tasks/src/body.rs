@@ -159,11 +159,58 @@ pub struct Command {
     #[schemars(with = "BTreeMap<String, TemplateText>")]
     #[schemars(extend("propertyNames" = json!({ "format": "pictor-variable" })))]
     pub env: BTreeMap<String, String>,
-    /// Files that the program writes: output name to file name. `{output.NAME}` is the path to write to.
+    /// What the program leaves: output name to file name. `{output.NAME}` is the path to write to. Of a
+    /// folder every file is an output of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, FileName>")]
     #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
-    pub outputs: BTreeMap<String, String>,
+    pub outputs: BTreeMap<String, Written>,
+    /// The files that lie in `{job.dir}`: where in there, to the name that the job has for the file. The
+    /// job's and the step's `files` say so in a job file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(skip)]
+    pub files: BTreeMap<String, String>,
+}
+
+/// What a program leaves: the name of a file or folder, or `{file, optional}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Written {
+    /// The name of the file or folder. It has to be there.
+    Name(#[schemars(with = "FileName")] String),
+    /// The same, with more to say.
+    Long(LongWritten),
+}
+
+/// What a program leaves, in its long form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LongWritten {
+    /// The name of the file or folder.
+    #[schemars(with = "FileName")]
+    pub file: String,
+    /// `true`: the program need not leave it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+impl Written {
+    /// The name of the file or folder.
+    pub fn file(&self) -> &str {
+        match self {
+            Self::Name(file) | Self::Long(LongWritten { file, .. }) => file,
+        }
+    }
+
+    /// Whether the program need not leave it.
+    pub fn is_optional(&self) -> bool {
+        matches!(self, Self::Long(LongWritten { optional: true, .. }))
+    }
+}
+
+impl From<&str> for Written {
+    fn from(file: &str) -> Self {
+        Self::Name(file.to_owned())
+    }
 }
 
 /// A scene file and what the job changes in it.

@@ -6,6 +6,11 @@ use std::collections::BTreeSet;
 
 /// The folder of a packed scene for files that the scene names by an absolute path.
 pub const ABSOLUTE: &str = "_abs";
+/// Packed files for commands: those that are programs, and the others. Each is a folder, or, where the job
+/// names one file, that file.
+pub const PROGRAMS: &str = "executable";
+/// See [`PROGRAMS`].
+pub const PLAIN: &str = "plain";
 /// The most files of one scene.
 pub const FILES_MAX: usize = 200_000;
 /// The longest list, in bytes of JSON.
@@ -158,6 +163,17 @@ pub fn absolute_path(path: &str) -> Option<String> {
     let parts = inner.split('/').filter(|part| !matches!(*part, "" | "."));
     let packed = [ABSOLUTE].into_iter().chain(parts).collect::<Vec<_>>().join("/");
     is_packed_path(&packed).then_some(packed)
+}
+
+/// Whether a file is a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Executable(pub bool);
+
+/// Where a file for commands lies when it is packed; `inside` is its path in the folder that the job names,
+/// and empty where the job names the file itself.
+pub fn command_file(Executable(is_program): Executable, inside: &str) -> String {
+    let kind = if is_program { PROGRAMS } else { PLAIN };
+    if inside.is_empty() { kind.to_owned() } else { format!("{kind}/{inside}") }
 }
 
 /// Whether a path may be in a packed scene: relative, plain names, none of them `.` or `..`.

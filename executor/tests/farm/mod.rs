@@ -60,10 +60,10 @@ pub(crate) fn noop(duration_ms: Option<u64>, tasks: u32) -> Brief {
 }
 
 pub(crate) fn command(run: &[&str], outputs: &[(&str, &str)]) -> Brief {
-    let own = |(name, file): &(&str, &str)| ((*name).to_owned(), (*file).to_owned());
+    let own = |(name, file): &(&str, &str)| ((*name).to_owned(), (*file).into());
     let run = run.iter().map(|word| (*word).to_owned()).collect();
     let outputs = outputs.iter().map(own).collect();
-    brief(Body::Command(Command { run, env: BTreeMap::new(), outputs }), 3)
+    brief(Body::Command(Command { run, env: BTreeMap::new(), outputs, files: BTreeMap::new() }), 3)
 }
 
 pub(crate) fn shell(script: &str) -> Brief {

@@ -3,6 +3,7 @@
 
 use crate::body::{OVERLAP_MAX, TILE_PIXELS_MAX, TILE_PIXELS_MIN};
 use crate::media::Media;
+use crate::pack::is_packed_path;
 use crate::range::Ranges;
 use crate::template::{RESERVED_NAMES, Template};
 use crate::units::{Bytes, Grid, Millis, Resolution};
@@ -25,7 +26,7 @@ pub(super) struct Format {
 }
 
 /// All formats of the schema.
-static FORMATS: [Format; 19] = [
+static FORMATS: [Format; 21] = [
     format("pictor-duration", "a duration such as `5s` or `1.5h`", parsed::<Millis>),
     format("pictor-bytes", "a size such as `8GiB`", parsed::<Bytes>),
     format("pictor-resolution", "a picture size such as `1280x720`", parsed::<Resolution>),
@@ -40,6 +41,8 @@ static FORMATS: [Format; 19] = [
     format("pictor-variable", "the name of an environment variable", variable),
     format("pictor-word", "a word", check_word),
     format("pictor-file-name", "a file name", file_name),
+    format("pictor-inside", "a relative path such as `tools/run.sh`", inside),
+    format("pictor-local", "the path of a file or folder", local),
     format("pictor-media", "a picture, a sequence such as `frames/*.png`, or a video", media),
     format("pictor-tile-pixels", "a number of pixels, or `auto`", tile_pixels),
     format("pictor-overlap", "a number of pixels, or `auto`", overlap),
@@ -130,6 +133,22 @@ fn file_name(text: &str) -> Result<(), String> {
         return Err(format!(
             "expected the name of a file, without a folder, at most {WORD_MAX} characters"
         ));
+    }
+    Ok(())
+}
+
+fn inside(text: &str) -> Result<(), String> {
+    if is_packed_path(text) {
+        return Ok(());
+    }
+    Err("expected a relative path of plain names, without `.`, `..` and `\\`: where the file lies in \
+         `{job.dir}`"
+        .to_owned())
+}
+
+fn local(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("expected the path of a file or folder, relative to the job file".to_owned());
     }
     Ok(())
 }
@@ -344,6 +363,8 @@ texts! {
     Word = "pictor-word";
     /// The name of a file, without a folder.
     FileName = "pictor-file-name";
+    /// The path of a file or folder on the machine that the job is submitted from.
+    LocalPath = "pictor-local";
     /// The path of a picture, a sequence or a video.
     MediaPath = "pictor-media";
     /// A text with placeholders.

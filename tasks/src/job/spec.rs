@@ -6,7 +6,8 @@ mod upscale;
 pub use upscale::{Pixels, UpscaleJob, UpscaleOutput, VideoSpec};
 
 use super::formats::{
-    DeliverPath, DimensionName, EngineName, FileName, Property, StepName, TemplateText, Word,
+    DeliverPath, DimensionName, EngineName, FileName, LocalPath, Property, StepName, TemplateText,
+    Word,
 };
 use super::shorthand;
 use crate::body::{
@@ -46,6 +47,12 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 256))]
     pub steps: Vec<StepSpec>,
+    /// Files and folders that every command finds in `{job.dir}`: where in there, to the path, relative to
+    /// the job file. They travel with the job; a task sees them as they were when it was submitted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, LocalPath>")]
+    #[schemars(extend("maxProperties" = 256, "propertyNames" = json!({ "format": "pictor-inside" })))]
+    pub files: BTreeMap<String, String>,
     /// What every step needs of a machine; a step may add to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<Requires>,
@@ -194,6 +201,11 @@ pub struct StepSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub needs: Vec<NeedSpec>,
+    /// Files and folders that the command finds in `{job.dir}`, beside those of the job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, LocalPath>")]
+    #[schemars(extend("maxProperties" = 256, "propertyNames" = json!({ "format": "pictor-inside" })))]
+    pub files: BTreeMap<String, String>,
     /// What this step needs of a machine, beside the job's `requires`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<Requires>,
