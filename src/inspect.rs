@@ -4,9 +4,9 @@
 use crate::SUCCEEDED;
 use crate::client::{Changes, Connection, follow_log, request_of};
 use crate::session::{DRAW, mean, random_id};
-use crate::terminal::{duration, pass_on, plain, say, table};
+use crate::terminal::{duration, explain, pass_on, plain, say, table};
 use anyhow::Context;
-use pictor_engine::{Note, Notes, Run, TaskState, TaskView};
+use pictor_engine::{Note, Notes, Run, RunState, TaskState, TaskView};
 use pictor_executor::log_path;
 use pictor_server::{
     Answer, Request, ResetSize, RunLine, RunReport, TaskReport, answer, ask, now_ms,
@@ -16,6 +16,9 @@ use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, Try};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+
+/// Items of a list that are shown to people unless they ask for more, and that are asked for at a time.
+const LISTED: usize = 1000;
 
 /// Where runs are.
 #[derive(Debug)]
@@ -89,12 +92,61 @@ pub(crate) fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8
     Ok(SUCCEEDED)
 }
 
+/// Which runs to list.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunsArgs {
+    /// Only runs in this state: running, paused, succeeded, failed, cancelled.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only runs of this account.
+    #[arg(long)]
+    owner: Option<String>,
+    /// Only runs with this in their name.
+    #[arg(long)]
+    name: Option<String>,
+    /// How many at most [default: 1000, and with --json all].
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+/// How many items are listed: all for programs, a thousand for people, who are told that there are more.
+fn listed(limit: Option<usize>, json: bool) -> usize {
+    limit.unwrap_or(if json { usize::MAX } else { LISTED })
+}
+
+/// Says that a list ends before its end. One more was asked for, to know.
+fn tell_more<T>(items: &mut Vec<T>, limit: usize) {
+    if items.len() > limit {
+        items.truncate(limit);
+        explain(&format!("only the first {limit}; more with --limit N, and all with --json"));
+    }
+}
+
 /// `pictor runs`.
-pub(crate) async fn runs(farm: &Farm, json: bool) -> anyhow::Result<u8> {
-    let runs = match farm.ask(Request::Runs).await? {
-        Answer::Runs(runs) => runs,
-        other => return wrong(other),
-    };
+pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Result<u8> {
+    let RunsArgs { state, owner, name, limit } = args;
+    let known = RunState::ALL.map(RunState::name);
+    if let Some(state) = state.as_ref().filter(|state| !known.contains(&&***state)) {
+        anyhow::bail!("`{state}` is no state of a run: there are {}", known.join(", "));
+    }
+    let limit = listed(limit, json);
+    let mut runs: Vec<RunLine> = Vec::new();
+    while runs.len() <= limit {
+        let (wanted, after) = ((limit - runs.len()).saturating_add(1), runs.last());
+        let (wanted, after) = (wanted.min(LISTED), after.map(|run| run.id.clone()));
+        let (state, owner, name) = (state.clone(), owner.clone(), name.clone());
+        match farm.ask(Request::Runs { state, owner, name, limit: wanted, after }).await? {
+            Answer::Runs(more) => {
+                let last = more.len() < wanted;
+                runs.extend(more);
+                if last {
+                    break;
+                }
+            }
+            other => return wrong(other),
+        }
+    }
+    tell_more(&mut runs, limit);
     if json {
         return json_lines(&runs);
     }
@@ -196,17 +248,33 @@ fn shown(report: &RunReport) -> String {
     lines.join("\n")
 }
 
+/// Which tasks to list: their state, step and values of dimensions, and how many.
+type Wanted = (Option<TaskState>, Option<String>, Vec<(String, String)>, Option<usize>);
+
 /// `pictor tasks`.
 pub(crate) async fn tasks(
     farm: &Farm,
     run: &str,
-    (state, step): (Option<TaskState>, Option<String>),
+    (state, step, dims, limit): Wanted,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let tasks = match farm.ask(Request::Tasks { run: run.to_owned(), state, step }).await? {
-        Answer::Tasks(tasks) => tasks,
-        other => return wrong(other),
-    };
+    let limit = listed(limit, json);
+    let (mut tasks, mut after) = (Vec::new(), None);
+    loop {
+        let (run, step, dims) = (run.to_owned(), step.clone(), dims.clone());
+        let wanted = (limit - tasks.len()).saturating_add(1);
+        match farm.ask(Request::Tasks { run, state, step, dims, limit: wanted, after }).await? {
+            Answer::Tasks(more, next) => {
+                tasks.extend(more);
+                after = next;
+            }
+            other => return wrong(other),
+        }
+        if after.is_none() || tasks.len() > limit {
+            break;
+        }
+    }
+    tell_more(&mut tasks, limit);
     if json {
         return json_lines(&tasks);
     }
@@ -214,10 +282,12 @@ pub(crate) async fn tasks(
         let progress = task.progress.map_or_else(String::new, |p| format!("{:.0} % ", p * 100.0));
         let attempt = task.attempt.to_string();
         let reason = format!("{progress}{}", plain(&task.reason));
-        vec![task.name.clone(), task.state.name().into(), attempt, reason]
+        let number = || task.worker.map(|worker| worker.0.to_string());
+        let worker = task.worker_name.clone().or_else(number).unwrap_or_default();
+        vec![task.name.clone(), task.state.name().into(), attempt, worker, reason]
     };
     let rows: Vec<Vec<String>> = tasks.iter().map(row).collect();
-    say(&table(&["TASK", "STATE", "ATTEMPT", "REASON"], &rows));
+    say(&table(&["TASK", "STATE", "ATTEMPT", "WORKER", "REASON"], &rows));
     Ok(SUCCEEDED)
 }
 

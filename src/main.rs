@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use client::{
     Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
 };
-use inspect::Farm;
+use inspect::{Farm, RunsArgs};
 use models::ModelsCommand;
 use pictor_engine::TaskState;
 use std::io::IsTerminal;
@@ -96,8 +96,8 @@ enum Command {
     Work(Box<work::WorkArgs>),
     /// Hands a job to a server, with everything that its scenes need.
     Submit(SubmitArgs),
-    /// Lists runs.
-    Runs,
+    /// Lists runs, the newest first.
+    Runs(RunsArgs),
     /// Shows a run: steps, counts, failures, reasons.
     Show {
         /// The run, or the beginning of its id.
@@ -116,6 +116,12 @@ enum Command {
         /// Only tasks of this step.
         #[arg(long)]
         step: Option<String>,
+        /// Only tasks with this value of a dimension: `--dim frame=7`.
+        #[arg(long = "dim", value_name = "NAME=VALUE", value_parser = key_value)]
+        dims: Vec<(String, String)>,
+        /// How many at most [default: 1000, and with --json all].
+        #[arg(long)]
+        limit: Option<usize>,
     },
     /// Prints the log of a task's last attempt.
     Logs {
@@ -292,11 +298,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             work::work((cli_data, default), &server, &args).await
         }
         Command::Submit(args) => client::submit(&remote()?, &data()?, args, json).await,
-        Command::Runs => inspect::runs(&farm()?, json).await,
+        Command::Runs(args) => inspect::runs(&farm()?, args, json).await,
         Command::Show { run, watch: false } => inspect::show(&farm()?, &run, json).await,
         Command::Show { run, watch: true } => inspect::watch(&farm()?, &run, json).await,
-        Command::Tasks { run, state, step } => {
-            inspect::tasks(&farm()?, &run, (state, step), json).await
+        Command::Tasks { run, state, step, dims, limit } => {
+            inspect::tasks(&farm()?, &run, (state, step, dims, limit), json).await
         }
         Command::Logs { run, task, attempt, follow } => {
             inspect::logs(&farm()?, &run, &task, (attempt, follow)).await

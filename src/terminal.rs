@@ -3,7 +3,7 @@
 use pictor_tasks::worker::BLENDER;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 
 /// Prints a line to standard output.
 pub(crate) fn say(line: &str) {
@@ -11,11 +11,37 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// Prints bytes as they are: those of a log.
+/// Prints bytes of a log: as they are, but on a terminal without what moves its cursor or changes colours.
 pub(crate) fn pass_on(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
+    let written_out;
+    let bytes = if out.is_terminal() {
+        written_out = without_controls(bytes);
+        &written_out
+    } else {
+        bytes
+    };
     // As above.
     let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+/// The same with every control character but tabs and ends of lines written out.
+fn without_controls(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut before = 0;
+    for &byte in bytes {
+        // Of two bytes: U+0080 to U+009F.
+        if before == 0xc2 && (0x80..0xa0).contains(&byte) {
+            plain.pop();
+            plain.extend_from_slice(format!("\\u{{{byte:x}}}").as_bytes());
+        } else if byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t') {
+            plain.extend_from_slice(format!("\\u{{{byte:x}}}").as_bytes());
+        } else {
+            plain.push(byte);
+        }
+        before = byte;
+    }
+    plain
 }
 
 /// Prints a line to standard error, marked as an error.
@@ -112,6 +138,13 @@ pub(crate) fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_moves_nothing_on_the_terminal() {
+        let plain = without_controls("é \x1b[31mred\u{9b}2J\r\tend\n".as_bytes());
+        let expected = "é \\u{1b}[31mred\\u{9b}2J\\u{d}\tend\n";
+        assert_eq!(String::from_utf8(plain).unwrap(), expected);
+    }
 
     #[test]
     fn what_strangers_write_moves_nothing_on_the_terminal() {

@@ -72,6 +72,7 @@ impl Run {
         let claimed = Some(claim.execution);
         let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
         self.live.insert(at, live);
+        self.steps[at.0 as usize].workers[at.1 as usize] = claim.worker.0;
         self.set(at, TaskState::Running);
     }
 
@@ -82,6 +83,7 @@ impl Run {
         } else {
             self.drop_live(at);
         }
+        self.steps[at.0 as usize].workers[at.1 as usize] = ended.worker.0;
         match &ended.outcome {
             Outcome::Succeeded(products) => self.succeed(at, ended, products),
             Outcome::Failed(failure) => self.fail(at, ended, failure),

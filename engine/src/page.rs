@@ -19,6 +19,15 @@ pub struct TaskQuery {
     pub dims: Vec<(String, String)>,
 }
 
+impl TaskQuery {
+    /// Whether a task is of the step and has the values that are asked for.
+    fn fits(&self, run: &Run, (step, index): At) -> bool {
+        let sieve = run.space(step).and_then(|space| Sieve::new(space, &self.dims));
+        self.step.is_none_or(|only| only == step)
+            && sieve.is_some_and(|sieve| sieve.next(index) == Some(index))
+    }
+}
+
 /// The tasks that one look found, and where the next one begins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found<T> {
@@ -197,9 +206,20 @@ impl Engine {
         (from, effort): (At, Effort),
         now_ms: i64,
     ) -> Found<TaskView> {
-        let Found { items, next } = run.find(query, from, effort);
+        let Found { mut items, mut next } = run.find(query, from, effort);
+        if query.state == Some(TaskState::Running) {
+            let fits =
+                |at: &At| *at >= from && next.is_none_or(|next| *at < next) && query.fits(run, *at);
+            items.extend(self.begun(run).filter(fits));
+            items.sort_unstable();
+            if items.len() > effort.limit {
+                next = Some(items[effort.limit]);
+                items.truncate(effort.limit);
+            }
+        }
         let mut lacks = Lacks::new();
         let views = items.into_iter().filter_map(|at| self.look(run, at, now_ms, &mut lacks));
+        let views = views.filter(|view| query.state.is_none_or(|wanted| view.state == wanted));
         Found { items: views.collect(), next }
     }
 }

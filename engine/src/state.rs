@@ -167,6 +167,8 @@ pub(crate) struct StepState {
     /// Per task: needs that can no longer be met.
     pub(crate) broken: Vec<u16>,
     pub(crate) attempts: Vec<u32>,
+    /// Per task: who had it last; 0: nobody.
+    pub(crate) workers: Vec<u32>,
     pub(crate) accepted: HashMap<u32, Accepted>,
     /// Only if the outputs are not kept as long as the run.
     pub(crate) retention: Option<Retention>,
@@ -197,6 +199,7 @@ impl StepState {
             closed: vec![0; per_need],
             broken: vec![0; per_need],
             attempts: vec![1; size as usize],
+            workers: vec![0; size as usize],
             ready: TaskSet::new(size),
             order: (order == Order::Preview).then(|| preview_order(&space)),
             tasks,

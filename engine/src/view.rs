@@ -68,8 +68,11 @@ pub struct TaskView {
     pub attempt: u32,
     /// Why it is not running, or how far it is, for people. Empty when it succeeded.
     pub reason: String,
-    /// The worker that has it.
+    /// The worker that has it, or had it when it ended.
     pub worker: Option<WorkerId>,
+    /// What that worker is called, where that is known.
+    #[serde(default)]
+    pub worker_name: Option<String>,
     /// From 0 to 1, for a running task that says so.
     pub progress: Option<f32>,
 }
@@ -268,7 +271,13 @@ impl Engine {
     /// A run in numbers.
     pub fn view(&self, run: &Run) -> RunView {
         let slots: u32 = self.workers.values().map(|w| w.inventory.slots).sum();
-        let steps = (0u16..).take(run.steps.len()).map(|step| run.step_view(step)).collect();
+        let mut steps: Vec<_> =
+            (0u16..).take(run.steps.len()).map(|step| run.step_view(step)).collect();
+        for (step, _) in self.begun(run) {
+            let counts = &mut steps[step as usize].counts;
+            counts[TaskState::Queued as usize] -= 1;
+            counts[TaskState::Running as usize] += 1;
+        }
         RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
     }
 
@@ -299,8 +308,13 @@ impl Engine {
         lacks: &mut Lacks,
     ) -> Option<TaskView> {
         let (step, index) = at;
-        let state = run.task_state(step, index)?;
+        let state = self.shown_state(run, at)?;
         let progress = self.runs.get(&run.id).and_then(|entry| entry.progress.get(&at));
+        // Whoever begins says so, and perhaps no more.
+        let progress =
+            progress.filter(|(fraction, message)| *fraction > 0.0 || !message.is_empty());
+        let last = WorkerId(run.steps[step as usize].workers[index as usize]);
+        let last = Some(last).filter(|last| last.0 > 0 && state.is_terminal());
         Some(TaskView {
             name: run.task_name(step, index),
             step: run.plan.steps[step as usize].name.clone(),
@@ -312,9 +326,23 @@ impl Engine {
             } else {
                 self.reason(run, at, state)
             },
-            worker: run.live.get(&at).map(|live| live.worker),
+            worker: run.live.get(&at).map(|live| live.worker).or(last),
+            worker_name: None,
             progress: progress.map(|(fraction, _)| *fraction),
         })
+    }
+
+    /// Tasks that a worker has begun and not claimed yet: most are over before it would.
+    pub(crate) fn begun(&self, run: &Run) -> impl Iterator<Item = At> {
+        let progress = self.runs.get(&run.id).into_iter().flat_map(|entry| entry.progress.keys());
+        progress.copied().filter(|at| run.task_state(at.0, at.1) == Some(TaskState::Queued))
+    }
+
+    /// A task's state as people see it: what a worker has begun is running.
+    fn shown_state(&self, run: &Run, at: At) -> Option<TaskState> {
+        let state = run.task_state(at.0, at.1)?;
+        let begun = || self.runs.get(&run.id).is_some_and(|e| e.progress.contains_key(&at));
+        Some(if state == TaskState::Queued && begun() { TaskState::Running } else { state })
     }
 
     /// Why a task that is not ready is not running, in words.

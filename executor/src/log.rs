@@ -111,6 +111,19 @@ impl LogWriter {
     }
 }
 
+/// A text as it may stand in a reason: what moves a cursor or changes colours is written out.
+pub(crate) fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => plain.push(c),
+            c if c.is_control() => plain.extend(c.escape_unicode()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
 impl Inner {
     fn line(&mut self, line: &str) {
         if !line.trim().is_empty() {

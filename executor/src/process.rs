@@ -27,6 +27,8 @@ const LAST_LINES: Duration = Duration::from_millis(300);
 /// How long to wait for the end of processes that were killed, and how long where nobody can wait.
 const ENDING: Duration = Duration::from_secs(2);
 const ENDING_AT_ONCE: Duration = Duration::from_millis(100);
+/// How often a program is started whose file is being written.
+const BUSY: u32 = 100;
 /// How often what ended and was left to us is looked for.
 const CLEAR_EVERY: Duration = Duration::from_secs(1);
 
@@ -210,7 +212,17 @@ pub async fn run(
     on_line: &mut (dyn FnMut(&str) -> bool + Send),
 ) -> Result<ExitStatus, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut group = Group::spawn(command).map_err(|error| spawn_failure(command, &error))?;
+    let mut tries = 0;
+    let mut group = loop {
+        match Group::spawn(command) {
+            // Another program is being started and holds, for a moment, the file that we just wrote.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY => {
+                tries += 1;
+                sleep(POLL).await;
+            }
+            spawned => break spawned.map_err(|error| spawn_failure(command, &error))?,
+        }
+    };
     let (stdout, stderr) = (group.child().stdout.take(), group.child().stderr.take());
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
         return Err(failure(FailureKind::Failed, "A program started without its pipes."));

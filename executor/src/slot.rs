@@ -4,7 +4,7 @@ use crate::artifacts::{Artifacts, storage_failure};
 use crate::bundle::Bundle;
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::log::{LogWriter, log_path};
+use crate::log::{LogWriter, log_path, printable};
 use crate::process::settle;
 use crate::task::{
     Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, Warm, failure,
@@ -27,6 +27,8 @@ use tokio::time::{Duration, Instant, sleep_until};
 const RESULTS_EVERY: Duration = Duration::from_millis(250);
 /// Progress of a task is sent at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// A task that takes longer than this is said to have begun.
+const BEGUN: Duration = Duration::from_millis(200);
 /// A stopped runner that does not return this long after the grace time is dropped.
 const BEYOND_GRACE: Duration = Duration::from_millis(500);
 /// How long a slot waits for processes that were killed and do not end.
@@ -211,7 +213,9 @@ impl Slot {
         let (bundle, brief) = (watched.bundle, &watched.bundle.brief);
         let timeout = brief.timeout.map(|limit| Duration::from_millis(limit.0));
         let stalled = brief.stalled.map(|limit| Duration::from_millis(limit.0));
-        let (mut sending, mut progress_due, mut progress_sent) = (None::<Sending<'_>>, None, None);
+        let (mut sending, mut progress_sent) = (None::<Sending<'_>>, None);
+        // Whoever looks sees what runs; what is over by then needs no message.
+        let mut progress_due = Some(Instant::now() + BEGUN);
         let mut give_up = None;
         let result = loop {
             let limits = give_up.is_none();
@@ -240,7 +244,7 @@ impl Slot {
                 }
                 () = at(progress_due), if may_send => {
                     (progress_due, progress_sent) = (None, Some(Instant::now()));
-                    sending = signs.progress(watched.task).and_then(|what| self.send(bundle, what));
+                    sending = self.send(bundle, signs.progress(watched.task));
                 }
                 () = sent(&mut sending) => {
                     sending = None;
@@ -268,9 +272,10 @@ struct Signs {
 }
 
 impl Signs {
-    fn progress(&mut self, task: Try) -> Option<What> {
-        let (fraction, message) = self.updates.borrow_and_update().clone()?;
-        Some(What::Progress { task, fraction, message })
+    /// How far it is; that it has begun where it does not say more.
+    fn progress(&mut self, task: Try) -> What {
+        let (fraction, message) = self.updates.borrow_and_update().clone().unwrap_or_default();
+        What::Progress { task, fraction, message }
     }
 }
 
@@ -288,7 +293,9 @@ impl Watched<'_> {
         let (what, limit, setting) = match (self.signal.reason(), result) {
             (Some(StopReason::Cancelled), _) => return Verdict::Ended(Outcome::Cancelled),
             (_, Ok(products)) => return Verdict::Ended(Outcome::Succeeded(products)),
-            (None, Err(failure)) => return Verdict::Ended(Outcome::Failed(failure)),
+            (None, Err(Failure { kind, message })) => {
+                return Verdict::Ended(Outcome::Failed(failure(kind, printable(&message))));
+            }
             (Some(StopReason::Shutdown), Err(_)) => return Verdict::HandedBack,
             (Some(StopReason::TimedOut(limit)), Err(_)) => ("ran longer than", limit, "timeout"),
             (Some(StopReason::Stalled(limit)), Err(_)) => {
@@ -300,7 +307,7 @@ impl Watched<'_> {
         let name = ctx.map_or_else(|| self.bundle.brief.step.clone(), TaskContext::name);
         let limit = Millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let message = format!("{name} {what} its `{setting}` of {limit} and was stopped.{tail}");
-        Verdict::Ended(Outcome::Failed(failure(FailureKind::TimedOut, message)))
+        Verdict::Ended(Outcome::Failed(failure(FailureKind::TimedOut, printable(&message))))
     }
 }
 

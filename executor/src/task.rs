@@ -8,7 +8,7 @@
 
 use crate::artifacts::{Artifacts, Place};
 use crate::cache::{Fetched, TRANSFERS, Watch};
-use crate::log::LogWriter;
+use crate::log::{LogWriter, printable};
 use crate::{Config, blender, command, encode, merge, upscale};
 use futures_util::{FutureExt, StreamExt, stream};
 use pictor_tasks::body::Body;
@@ -117,7 +117,7 @@ impl TaskContext {
 
     /// Leaves a sentence for the user that is not a failure.
     pub fn note(&self, sentence: impl Into<String>) {
-        let mut sentence: String = sentence.into();
+        let mut sentence = printable(&sentence.into());
         sentence.truncate(sentence.floor_char_boundary(NOTE_BYTES_MAX));
         let mut notes = lock(&self.notes);
         if notes.len() < NOTES_MAX && !notes.contains(&sentence) {
@@ -420,7 +420,7 @@ impl Progress {
     pub fn report(&self, fraction: f32, message: &str) {
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         let end = message.floor_char_boundary(NOTE_BYTES_MAX);
-        self.latest.send_replace(Some((fraction, message[..end].to_owned())));
+        self.latest.send_replace(Some((fraction, printable(&message[..end]))));
         self.activity.touch();
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::handle::{Error, OwnerHandle};
 use pictor_engine::{
-    Config, Effects, Engine, FoldError, Notes, Run, RunState, RunView, TaskState, TaskView,
+    Config, Effects, Effort, Engine, FoldError, Notes, Run, RunState, RunView, TaskQuery,
+    TaskState, TaskView,
 };
 use pictor_storage::Store;
 use pictor_storage::{RunFilter, RunRecord, RunRows};
@@ -20,8 +21,23 @@ const PAGE: u32 = 1000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// The newest runs.
-    Runs,
+    /// Runs, the newest first.
+    Runs {
+        /// Only those in this state.
+        #[serde(default)]
+        state: Option<String>,
+        /// Only those of this account.
+        #[serde(default)]
+        owner: Option<String>,
+        /// Only those with this in their name.
+        #[serde(default)]
+        name: Option<String>,
+        /// How many at most; a thousand at a time.
+        limit: usize,
+        /// Where to go on: the last run of the answer before.
+        #[serde(default)]
+        after: Option<RunId>,
+    },
     /// One run in numbers.
     Show {
         /// Its id or the beginning of it.
@@ -35,6 +51,14 @@ pub enum Request {
         state: Option<TaskState>,
         /// Only those of this step.
         step: Option<String>,
+        /// Only those with these values of dimensions.
+        #[serde(default)]
+        dims: Vec<(String, String)>,
+        /// How many at most; a thousand at a time.
+        limit: usize,
+        /// Where to go on: the step and index that the answer before names.
+        #[serde(default)]
+        after: Option<(u16, u32)>,
     },
     /// One task with its attempts.
     Task {
@@ -71,8 +95,8 @@ pub enum Answer {
     Runs(Vec<RunLine>),
     /// To [`Request::Show`].
     Run(Box<RunReport>),
-    /// To [`Request::Tasks`].
-    Tasks(Vec<TaskView>),
+    /// To [`Request::Tasks`], and where to go on.
+    Tasks(Vec<TaskView>, Option<(u16, u32)>),
     /// To [`Request::Task`].
     Task(Box<TaskReport>),
     /// It was done.
@@ -174,9 +198,9 @@ pub struct AttemptView {
 /// Answers a request, with the engine of the owner if there is one.
 pub async fn answer(store: &dyn Store, owner: Option<&OwnerHandle>, request: Request) -> Answer {
     let answered = match request {
-        Request::Runs => runs(store, owner).await,
+        request @ Request::Runs { .. } => runs(store, owner, request).await,
         Request::Show { run } => show(store, owner, &run).await,
-        Request::Tasks { run, state, step } => tasks(store, owner, &run, (state, step)).await,
+        request @ Request::Tasks { .. } => tasks(store, owner, request).await,
         Request::Task { run, task } => one_task(store, owner, &run, &task).await,
         Request::Control { run, control } => {
             change(store, owner, &run, |_| Ok((Some(control), Answer::Done))).await
@@ -280,9 +304,18 @@ async fn active(owner: Option<&OwnerHandle>) -> Result<impl Fn(&RunRecord) -> bo
     Ok(move |run: &RunRecord| running.as_ref().map_or(!is_over(run), |ids| ids.contains(&run.id)))
 }
 
-async fn runs(store: &dyn Store, owner: Option<&OwnerHandle>) -> Result<Answer, Error> {
+async fn runs(
+    store: &dyn Store,
+    owner: Option<&OwnerHandle>,
+    asked: Request,
+) -> Result<Answer, Error> {
+    let Request::Runs { state, owner: account, name, limit, after } = asked else {
+        return Ok(Answer::Runs(Vec::new()));
+    };
     let active = active(owner).await?;
-    let records = store.runs(&RunFilter::default(), PAGE, None).await?;
+    let filter = RunFilter { state, owner: account, name };
+    let count = u32::try_from(limit).unwrap_or(PAGE).min(PAGE);
+    let records = store.runs(&filter, count, after.as_ref()).await?;
     let lines = records.into_iter().map(|record| {
         let active = active(&record);
         line(record, active)
@@ -294,11 +327,9 @@ async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Resu
     const FEW: usize = 10;
     let record = stored_run(store, run).await?;
     let active = active(owner).await?(&record);
-    let now_ms = crate::now_ms();
     let (view, failures, waiting, notes) = ask(store, owner, &record.id, move |engine, run| {
-        let few = |state| all_tasks(engine, run, Some(state), None, now_ms).take(FEW).collect();
-        let failures: Vec<TaskView> = few(TaskState::Failed);
-        let waiting: Vec<TaskView> = few(TaskState::Ready);
+        let few = |state| first_tasks(engine, run, state, FEW);
+        let (failures, waiting) = (few(TaskState::Failed), few(TaskState::Ready));
         (engine.view(run), failures, waiting, engine.notes(run))
     })
     .await?;
@@ -307,45 +338,48 @@ async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Resu
     Ok(Answer::Run(Box::new(RunReport { line, view, failures, waiting, notes })))
 }
 
-fn all_tasks<'a>(
-    engine: &'a Engine,
-    run: &'a Run,
-    state: Option<TaskState>,
-    step: Option<&'a str>,
-    now_ms: i64,
-) -> impl Iterator<Item = TaskView> + 'a {
-    let states: Vec<TaskState> = state.map_or_else(|| TaskState::ALL.to_vec(), |s| vec![s]);
-    (0u16..)
-        .zip(&run.plan().steps)
-        .filter(move |(_, plan)| step.is_none_or(|name| plan.name == name))
-        .flat_map(move |(number, _)| {
-            let states = states.clone();
-            let mut indices: Vec<u32> =
-                states.iter().flat_map(|s| run.tasks_in(number, *s)).take(PAGE as usize).collect();
-            indices.sort_unstable();
-            indices.into_iter().map(move |index| (number, index))
-        })
-        .filter_map(move |(step, index)| engine.task(run, step, index, now_ms))
+/// The first tasks in a state.
+fn first_tasks(engine: &Engine, run: &Run, state: TaskState, few: usize) -> Vec<TaskView> {
+    let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
+    let effort = Effort { limit: few, places: u32::MAX };
+    here(engine.find(run, &query, ((0, 0), effort), crate::now_ms()).items)
+}
+
+/// Tasks of runs in a data folder were done on this machine.
+fn here(mut tasks: Vec<TaskView>) -> Vec<TaskView> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for task in tasks.iter_mut().filter(|task| task.worker.is_some()) {
+        task.worker_name = Some(name.clone());
+    }
+    tasks
 }
 
 async fn tasks(
     store: &dyn Store,
     owner: Option<&OwnerHandle>,
-    run: &str,
-    (state, step): (Option<TaskState>, Option<String>),
+    asked: Request,
 ) -> Result<Answer, Error> {
-    let record = stored_run(store, run).await?;
+    let Request::Tasks { run, state, step, dims, limit, after } = asked else {
+        return Ok(Answer::Tasks(Vec::new(), None));
+    };
+    let record = stored_run(store, &run).await?;
     let now_ms = crate::now_ms();
     let tasks = ask(store, owner, &record.id, move |engine, run| {
-        if let Some(name) = step.as_ref().filter(|name| run.plan().step(name).is_none()) {
+        let number = step.as_ref().and_then(|name| run.plan().step(name));
+        if let Some(name) = step.filter(|_| number.is_none()) {
             let steps = run.plan().steps.iter().map(|step| step.name.as_str());
             let steps = steps.collect::<Vec<_>>().join(", ");
             return Err(format!("run {} has no step `{name}`; it has {steps}", run.id()));
         }
-        let tasks = all_tasks(engine, run, state, step.as_deref(), now_ms);
-        Ok(tasks.take(PAGE as usize).collect())
+        if let Some((dim, _)) = dims.iter().find(|(dim, _)| !run.has_dimension(dim)) {
+            return Err(format!("run {} has no dimension `{dim}`", run.id()));
+        }
+        let query = TaskQuery { step: number, state, dims };
+        let effort = Effort { limit: limit.min(PAGE as usize), places: u32::MAX };
+        Ok(engine.find(run, &query, (after.unwrap_or_default(), effort), now_ms))
     });
-    Ok(tasks.await?.map_or_else(Answer::Failed, Answer::Tasks))
+    let tasks = tasks.await?;
+    Ok(tasks.map_or_else(Answer::Failed, |found| Answer::Tasks(here(found.items), found.next)))
 }
 
 async fn one_task(

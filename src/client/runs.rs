@@ -13,26 +13,31 @@ use pictor_tasks::message::{Execution, Output, RunId, WorkerId};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
-/// The most runs or tasks that are listed.
-const LISTED: usize = 1000;
-
 /// Asks a server.
 pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
     Ok(match request {
-        Request::Runs => {
-            let runs: Vec<RunSummary> = server.list(&["runs"], &[], LISTED).await?;
+        Request::Runs { state, owner, name, limit, after } => {
+            let mut query = Vec::new();
+            query.extend(state.map(|state| ("state", state)));
+            query.extend(owner.map(|owner| ("owner", owner)));
+            query.extend(name.map(|name| ("name", name)));
+            query.extend(after.map(|after| ("after", after.to_string())));
+            let runs: Vec<RunSummary> = server.list(&["runs"], &query, limit).await?;
             Answer::Runs(runs.into_iter().map(line).collect())
         }
         Request::Show { run } => {
             let run: RunDetail = server.get(&["runs", &run], &[]).await?;
             Answer::Run(Box::new(report(run)))
         }
-        Request::Tasks { run, state, step } => {
-            let mut query = Vec::new();
+        Request::Tasks { run, state, step, dims, limit, .. } => {
+            let dims: Vec<(String, String)> =
+                dims.into_iter().map(|(dim, value)| (format!("dim.{dim}"), value)).collect();
+            let mut query: Vec<(&str, String)> =
+                dims.iter().map(|(dim, value)| (&**dim, value.clone())).collect();
             query.extend(state.map(|state| ("state", state.name().to_owned())));
             query.extend(step.map(|step| ("step", step)));
-            let tasks: Vec<Task> = server.list(&["runs", &run, "tasks"], &query, LISTED).await?;
-            Answer::Tasks(tasks.into_iter().map(view).collect())
+            let tasks: Vec<Task> = server.list(&["runs", &run, "tasks"], &query, limit).await?;
+            Answer::Tasks(tasks.into_iter().map(view).collect(), None)
         }
         Request::Task { run, task } => {
             let task: TaskDetail = server.get(&["runs", &run, "tasks", &task], &[]).await?;
@@ -129,9 +134,9 @@ fn count(counts: &TaskCounts, state: TaskState) -> u32 {
 }
 
 fn view(task: Task) -> TaskView {
-    let Task { name, step, index, state, attempt, reason, worker, progress } = task;
-    let worker = worker.map(WorkerId);
-    TaskView { name, step, index, state: state.engine(), attempt, reason, worker, progress }
+    let Task { name, step, index, state, attempt, reason, worker, worker_name, progress } = task;
+    let (state, worker) = (state.engine(), worker.map(WorkerId));
+    TaskView { name, step, index, state, attempt, reason, worker, worker_name, progress }
 }
 
 fn attempt(attempt: Attempt) -> AttemptView {

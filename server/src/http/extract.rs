@@ -1,6 +1,7 @@
 //! What handlers take out of requests. As in axum, but what cannot be read is answered with a problem.
 
 use super::problem::Problem;
+use super::words;
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -43,7 +44,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             .then(|| serde_json::from_slice(&bytes).ok().map(with_whole_numbers))
             .flatten()
             .and_then(|value| serde_json::from_value(value).ok());
-        let mistake = || Problem::rejected(rejection.status(), rejection.body_text());
+        let mistake =
+            || Problem::rejected(rejection.status(), words::of_body(&rejection.body_text()));
         whole.map(Self).ok_or_else(mistake)
     }
 }
@@ -76,8 +78,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let bad =
-            |rejection: PathRejection| Problem::rejected(rejection.status(), rejection.body_text());
+        let bad = |rejection: PathRejection| {
+            Problem::rejected(rejection.status(), words::of_query(&rejection.body_text()))
+        };
         let path = axum::extract::Path::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(path.0))
     }
@@ -88,7 +91,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let bad = |rejection: QueryRejection| {
-            Problem::rejected(rejection.status(), rejection.body_text())
+            Problem::rejected(rejection.status(), words::of_query(&rejection.body_text()))
         };
         let query = axum::extract::Query::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(query.0))

@@ -31,6 +31,7 @@ mod tasks;
 mod tokens;
 mod transfers;
 mod webhooks;
+mod words;
 mod workers;
 
 pub use artifacts::{Digests, Missing, RunFile};

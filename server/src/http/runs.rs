@@ -301,7 +301,9 @@ pub(super) async fn show(
     let Detail { view, failures, waiting, notes } = api.ask(&record, look).await?;
     let failures = api.find(&record, (failures, FEW), failed).await?;
     let waiting = api.find(&record, (waiting, FEW), ready).await?;
-    Ok(Json(RunDetail::new(record, Detail { view, failures, waiting, notes })))
+    let mut detail = RunDetail::new(record, Detail { view, failures, waiting, notes });
+    api.name_workers(detail.failures.iter_mut().chain(&mut detail.waiting)).await?;
+    Ok(Json(detail))
 }
 
 /// What the engine knows about a run.

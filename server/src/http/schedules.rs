@@ -7,7 +7,9 @@ use super::guard::Target;
 use super::paging::{Name, Page, Paging};
 use super::problem::{Code, Problem};
 use super::submit::refused;
-use crate::schedule::{NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, Triggered};
+use crate::schedule::{
+    NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView, Triggered,
+};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -71,7 +73,7 @@ pub(super) async fn list(
 
 /// Adds a schedule.
 #[utoipa::path(
-    post, path = "/v1/schedules", tag = "schedules", request_body = NewSchedule,
+    post, path = "/v1/schedules", tag = "schedules", request_body = ScheduleBody,
     responses((status = 201, description = "The schedule", body = ScheduleDetail)),
 )]
 pub(super) async fn add(
@@ -105,7 +107,7 @@ pub(super) async fn show(
 #[utoipa::path(
     put, path = "/v1/schedules/{id}", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),
-    request_body = NewSchedule,
+    request_body = ScheduleBody,
     responses((status = 200, description = "The schedule", body = ScheduleDetail)),
 )]
 pub(super) async fn replace(

@@ -11,7 +11,7 @@ use pictor_engine::{Engine, Run, TaskQuery, TaskView};
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{Execution, Outcome, RunId, Try};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -78,17 +78,47 @@ pub struct Task {
     pub attempt: u32,
     /// Why it is not running, why it failed, or how far it is, for people.
     pub reason: String,
-    /// The worker that has it.
+    /// The worker that has it, or had it when it ended.
     pub worker: Option<u32>,
+    /// What that worker is called.
+    #[serde(default)]
+    pub worker_name: Option<String>,
     /// From 0 to 1, for a running task that says so.
     pub progress: Option<f32>,
 }
 
 impl From<TaskView> for Task {
     fn from(view: TaskView) -> Self {
-        let TaskView { name, step, index, state, attempt, reason, worker, progress } = view;
+        let TaskView { name, step, index, state, attempt, reason, worker, worker_name, progress } =
+            view;
         let (state, worker) = (state.into(), worker.map(|worker| worker.0));
-        Self { name, step, index, state, attempt, reason, worker, progress }
+        Self { name, step, index, state, attempt, reason, worker, worker_name, progress }
+    }
+}
+
+impl Api {
+    /// Tasks as they are sent: with the names of their workers.
+    pub(super) async fn tasks(&self, views: Vec<TaskView>) -> Result<Vec<Task>, Problem> {
+        let mut tasks: Vec<Task> = views.into_iter().map(Task::from).collect();
+        self.name_workers(tasks.iter_mut()).await?;
+        Ok(tasks)
+    }
+
+    /// Puts the names of their workers to tasks.
+    pub(super) async fn name_workers<'a>(
+        &self,
+        tasks: impl Iterator<Item = &'a mut Task>,
+    ) -> Result<(), Problem> {
+        let mut done = tasks.filter(|task| task.worker.is_some()).peekable();
+        if done.peek().is_none() {
+            return Ok(());
+        }
+        let records = self.registry.workers().await?;
+        let names: HashMap<u32, String> = records.into_iter().map(|r| (r.id.0, r.name)).collect();
+        for task in done {
+            task.worker_name = task.worker.and_then(|worker| names.get(&worker).cloned());
+        }
+        Ok(())
     }
 }
 
@@ -219,7 +249,7 @@ pub(super) async fn list(
     };
     let found = api.find(&record, (from(first), limit), look).await?;
     let next = next(&found);
-    let items = found.items.into_iter().map(Task::from).collect();
+    let items = api.tasks(found.items).await?;
     Ok(Json(Page { items, next }))
 }
 
@@ -299,7 +329,8 @@ pub(super) async fn show(
     let (at, view, outputs) = found.ok_or_else(|| no_task(&task))?;
     let attempts = attempts(&api, &record.id, at).await?;
     let outputs = outputs.into_iter().map(Output::from).collect();
-    Ok(Json(TaskDetail { task: view.into(), attempts, outputs }))
+    let task = api.tasks(vec![view]).await?.remove(0);
+    Ok(Json(TaskDetail { task, attempts, outputs }))
 }
 
 /// The run has no task of that name.

@@ -18,5 +18,6 @@ pub use decide::{CatchUp, Overlap};
 pub use runner::{Next, Runner};
 pub use timetable::{Timetable, TimetableError};
 pub use view::{
-    FireView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
+    FireView, NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob,
+    Triggered,
 };

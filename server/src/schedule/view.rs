@@ -3,47 +3,113 @@
 use super::decide::{CatchUp, Overlap};
 use super::timetable::TimetableError;
 use crate::SubmitError;
-use crate::http::Digest;
+use crate::http::{Digest, JobBody};
 use pictor_storage::Fire;
 use pictor_tasks::message::RunId;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A schedule as somebody wants it.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "ScheduleBody")]
 pub struct NewSchedule {
+    /// Its name.
+    pub name: String,
+    /// When.
+    pub cron: String,
+    /// The time zone of the clock that `cron` means.
+    pub zone: String,
+    /// What happens when an earlier run of the schedule is still going.
+    pub overlap: Overlap,
+    /// What happens to times that were missed while no server ran.
+    pub catch_up: CatchUp,
+    /// Runs start up to this much later.
+    pub jitter: String,
+    /// The job.
+    pub job: ScheduledJob,
+    /// The folder that results are copied to; empty: nowhere.
+    pub out_dir: String,
+    /// Whether nothing is to happen for now.
+    pub paused: bool,
+}
+
+/// A schedule as it is sent. Its job is written as in a submission.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewSchedule)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleBody {
     /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`.
     #[schema(example = "nightly", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
-    pub name: String,
+    name: String,
     /// When: five cron fields (minute, hour, day of the month, month, weekday), six with a second
     /// before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
     #[schema(example = "30 2 * * mon-fri", max_length = 256)]
-    pub cron: String,
+    cron: String,
     /// The time zone of the clock that `cron` means, a name of the IANA database.
     #[serde(default = "utc")]
     #[schema(default = "UTC", example = "Europe/Berlin")]
-    pub zone: String,
+    zone: String,
     /// What happens when an earlier run of the schedule is still going.
     #[serde(default)]
-    pub overlap: Overlap,
+    overlap: Overlap,
     /// What happens to times that were missed while no server ran.
     #[serde(default)]
-    pub catch_up: CatchUp,
+    catch_up: CatchUp,
     /// Runs start up to this much later, as in `90s` or `10m`, so that not everything starts at the
     /// full hour. Less than the time between two due times.
     #[serde(default = "none")]
     #[schema(default = "0s", example = "10m")]
-    pub jitter: String,
-    /// The job.
-    pub job: ScheduledJob,
+    jitter: String,
+    /// The job: the text of a job file (YAML or JSON), or the job itself as JSON.
+    #[schema(value_type = JobBody, example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
+    job: SentJob,
+    /// The job file's name, for error messages.
+    #[serde(default)]
+    source_name: String,
+    /// Values that replace those of the job: `render.samples` to `16`. Each value is read as YAML.
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+    /// The uploaded files that the job names: the name that it uses, to the BLAKE3 digest of the file,
+    /// or of the list of files of a packed scene.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Digest>)]
+    assets: BTreeMap<String, String>,
     /// The folder that results are copied to, each run's in a folder of its own; empty: nowhere.
     #[serde(default)]
-    pub out_dir: String,
+    out_dir: String,
     /// Whether nothing is to happen for now.
     #[serde(default)]
-    pub paused: bool,
+    paused: bool,
+}
+
+/// A job as it is sent, now and by older programs.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SentJob {
+    Text(String),
+    Whole(ScheduledJob),
+    Tree(Map<String, Value>),
+}
+
+impl From<ScheduleBody> for NewSchedule {
+    fn from(sent: ScheduleBody) -> Self {
+        let ScheduleBody { name, cron, zone, overlap, catch_up, jitter, out_dir, paused, .. } =
+            sent;
+        let ScheduleBody { job, source_name, set, assets, .. } = sent;
+        let text = match job {
+            SentJob::Text(text) => text,
+            SentJob::Tree(tree) => {
+                serde_json::to_string_pretty(&tree).expect("a tree of texts and numbers")
+            }
+            SentJob::Whole(job) => {
+                return Self { name, cron, zone, overlap, catch_up, jitter, job, out_dir, paused };
+            }
+        };
+        let job = ScheduledJob { text, source_name, set, assets };
+        Self { name, cron, zone, overlap, catch_up, jitter, job, out_dir, paused }
+    }
 }
 
 fn utc() -> String {
