@@ -282,7 +282,7 @@ pub(crate) async fn tasks(
         let progress = task.progress.map_or_else(String::new, |p| format!("{:.0} % ", p * 100.0));
         let attempt = task.attempt.to_string();
         let reason = format!("{progress}{}", plain(&task.reason));
-        let number = || task.worker.map(|worker| worker.0.to_string());
+        let number = || task.worker.or(task.ended_by).map(|worker| worker.0.to_string());
         let worker = task.worker_name.clone().or_else(number).unwrap_or_default();
         vec![task.name.clone(), task.state.name().into(), attempt, worker, reason]
     };

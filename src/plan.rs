@@ -6,6 +6,7 @@ use pictor_engine::plan::{DimCounts, DimValues, Plan, Step};
 use pictor_engine::undefined_limits;
 use pictor_server::{Job, SubmitError, read_job};
 use std::collections::BTreeMap;
+use pictor_tasks::body::Body;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -76,6 +77,14 @@ fn needs(plan: &Plan, step: &Step) -> String {
     step.needs.iter().map(need).collect::<Vec<_>>().join(", ")
 }
 
+/// The files that a step's command finds, and where they come from.
+fn files(step: &Step) -> Vec<Vec<String>> {
+    let Body::Command(command) = &step.body else { return Vec::new() };
+    let row =
+        |(place, from): (&String, &String)| vec![step.name.clone(), place.clone(), from.clone()];
+    command.files.iter().map(row).collect()
+}
+
 fn text(job: &Job) -> String {
     let plan = &job.plan;
     let counts = job.task_counts();
@@ -110,8 +119,14 @@ fn text(job: &Job) -> String {
     let known: u64 = counts.values().flatten().map(|n| u64::from(*n)).sum();
     let open = counts.values().any(Option::is_none);
     let (length, path) = plan.longest_path();
+    let files: Vec<Vec<String>> = plan.steps.iter().flat_map(files).collect();
+    let files = if files.is_empty() {
+        String::new()
+    } else {
+        table(&["STEP", "IN {job.dir}", "FILE"], &files) + "\n\n"
+    };
     format!(
-        "{}: {} steps, {}{known} tasks\n\n{}{}\nlongest path: {length} tasks ({})\n",
+        "{}: {} steps, {}{known} tasks\n\n{}{}\n{files}longest path: {length} tasks ({})\n",
         plan.name,
         plan.steps.len(),
         if open { "at least " } else { "" },

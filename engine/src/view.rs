@@ -68,9 +68,12 @@ pub struct TaskView {
     pub attempt: u32,
     /// Why it is not running, or how far it is, for people. Empty when it succeeded.
     pub reason: String,
-    /// The worker that has it, or had it when it ended.
+    /// The worker that has it.
     pub worker: Option<WorkerId>,
-    /// What that worker is called, where that is known.
+    /// The worker that had it when it ended.
+    #[serde(default)]
+    pub ended_by: Option<WorkerId>,
+    /// What either is called, where that is known.
     #[serde(default)]
     pub worker_name: Option<String>,
     /// From 0 to 1, for a running task that says so.
@@ -326,7 +329,8 @@ impl Engine {
             } else {
                 self.reason(run, at, state)
             },
-            worker: run.live.get(&at).map(|live| live.worker).or(last),
+            worker: run.live.get(&at).map(|live| live.worker),
+            ended_by: last,
             worker_name: None,
             progress: progress.map(|(fraction, _)| *fraction),
         })

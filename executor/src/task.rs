@@ -117,7 +117,7 @@ impl TaskContext {
 
     /// Leaves a sentence for the user that is not a failure.
     pub fn note(&self, sentence: impl Into<String>) {
-        let mut sentence = printable(&sentence.into());
+        let mut sentence: String = sentence.into();
         sentence.truncate(sentence.floor_char_boundary(NOTE_BYTES_MAX));
         let mut notes = lock(&self.notes);
         if notes.len() < NOTES_MAX && !notes.contains(&sentence) {

@@ -109,7 +109,11 @@ impl Bench {
 
     async fn report(&mut self) -> What {
         loop {
-            if let ToOwner::Report(report) = self.message().await {
+            // That a task has begun is said whenever it takes a while, also by a busy machine.
+            let begun = |what: &What| matches!(what, What::Progress { fraction: 0.0, message, .. } if message.is_empty());
+            if let ToOwner::Report(report) = self.message().await
+                && !begun(&report.what)
+            {
                 return report.what;
             }
         }

@@ -1,21 +1,19 @@
 //! What other commands may ask about runs and do to them. The same answers come from the process that
 //! owns the data folder (over its socket) and from a command that opened the folder itself.
 
+mod lists;
+
 use crate::handle::{Error, OwnerHandle};
+use lists::{first_tasks, runs, tasks};
 use pictor_engine::{
-    Config, Effects, Effort, Engine, FoldError, Notes, Run, RunState, RunView, TaskQuery,
-    TaskState, TaskView,
+    Config, Effects, Engine, FoldError, Notes, Run, RunState, RunView, TaskState, TaskView,
 };
-use pictor_storage::Store;
-use pictor_storage::{RunFilter, RunRecord, RunRows};
+use pictor_storage::{RunRecord, RunRows, Store};
 use pictor_tasks::history::{Control, Event, Fact, ResetTasks};
 use pictor_tasks::message::{Execution, Outcome, Output, RunId, Try};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The most runs or tasks in one answer.
-const PAGE: u32 = 1000;
 
 /// A question or an order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -304,25 +302,6 @@ async fn active(owner: Option<&OwnerHandle>) -> Result<impl Fn(&RunRecord) -> bo
     Ok(move |run: &RunRecord| running.as_ref().map_or(!is_over(run), |ids| ids.contains(&run.id)))
 }
 
-async fn runs(
-    store: &dyn Store,
-    owner: Option<&OwnerHandle>,
-    asked: Request,
-) -> Result<Answer, Error> {
-    let Request::Runs { state, owner: account, name, limit, after } = asked else {
-        return Ok(Answer::Runs(Vec::new()));
-    };
-    let active = active(owner).await?;
-    let filter = RunFilter { state, owner: account, name };
-    let count = u32::try_from(limit).unwrap_or(PAGE).min(PAGE);
-    let records = store.runs(&filter, count, after.as_ref()).await?;
-    let lines = records.into_iter().map(|record| {
-        let active = active(&record);
-        line(record, active)
-    });
-    Ok(Answer::Runs(lines.collect()))
-}
-
 async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Result<Answer, Error> {
     const FEW: usize = 10;
     let record = stored_run(store, run).await?;
@@ -336,50 +315,6 @@ async fn show(store: &dyn Store, owner: Option<&OwnerHandle>, run: &str) -> Resu
     let mut line = line(record, active);
     view.state.name().clone_into(&mut line.state);
     Ok(Answer::Run(Box::new(RunReport { line, view, failures, waiting, notes })))
-}
-
-/// The first tasks in a state.
-fn first_tasks(engine: &Engine, run: &Run, state: TaskState, few: usize) -> Vec<TaskView> {
-    let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
-    let effort = Effort { limit: few, places: u32::MAX };
-    here(engine.find(run, &query, ((0, 0), effort), crate::now_ms()).items)
-}
-
-/// Tasks of runs in a data folder were done on this machine.
-fn here(mut tasks: Vec<TaskView>) -> Vec<TaskView> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    for task in tasks.iter_mut().filter(|task| task.worker.is_some()) {
-        task.worker_name = Some(name.clone());
-    }
-    tasks
-}
-
-async fn tasks(
-    store: &dyn Store,
-    owner: Option<&OwnerHandle>,
-    asked: Request,
-) -> Result<Answer, Error> {
-    let Request::Tasks { run, state, step, dims, limit, after } = asked else {
-        return Ok(Answer::Tasks(Vec::new(), None));
-    };
-    let record = stored_run(store, &run).await?;
-    let now_ms = crate::now_ms();
-    let tasks = ask(store, owner, &record.id, move |engine, run| {
-        let number = step.as_ref().and_then(|name| run.plan().step(name));
-        if let Some(name) = step.filter(|_| number.is_none()) {
-            let steps = run.plan().steps.iter().map(|step| step.name.as_str());
-            let steps = steps.collect::<Vec<_>>().join(", ");
-            return Err(format!("run {} has no step `{name}`; it has {steps}", run.id()));
-        }
-        if let Some((dim, _)) = dims.iter().find(|(dim, _)| !run.has_dimension(dim)) {
-            return Err(format!("run {} has no dimension `{dim}`", run.id()));
-        }
-        let query = TaskQuery { step: number, state, dims };
-        let effort = Effort { limit: limit.min(PAGE as usize), places: u32::MAX };
-        Ok(engine.find(run, &query, (after.unwrap_or_default(), effort), now_ms))
-    });
-    let tasks = tasks.await?;
-    Ok(tasks.map_or_else(Answer::Failed, |found| Answer::Tasks(here(found.items), found.next)))
 }
 
 async fn one_task(

@@ -125,26 +125,19 @@ pub async fn compile_job(
         plan.folder = folder.display().to_string();
     }
     let mut problems = Vec::new();
+    if let Files::Uploaded(..) = files {
+        let found = no_folder(&plan);
+        if !found.is_empty() {
+            return Err(SubmitError::Invalid(mistakes(&found)));
+        }
+    }
     let programs = program_files(&parsed.spec);
     for (place, name) in names(&parsed.spec).into_iter().chain(programs.clone()) {
         if plan.files.contains_key(&name) {
             continue;
         }
         let of_program = programs.contains(&(place.clone(), name.clone()));
-        let (found, hint) = match files {
-            Files::Folder { folder, .. } if of_program => (
-                CommandFiles::find(&folder.join(&name)).map(|found| found.reference()),
-                "paths are relative to the folder of the job file".to_owned(),
-            ),
-            Files::Folder { folder, hash } => (
-                file(folder, &name, hash).await,
-                "paths are relative to the folder of the job file".to_owned(),
-            ),
-            Files::Uploaded(files, _) => (
-                files.get(&name).cloned().ok_or_else(|| format!("`{name}` was not uploaded")),
-                format!("upload it and name it in `assets`: {{\"{name}\": its BLAKE3 digest}}"),
-            ),
-        };
+        let (found, hint) = find(files, &name, of_program).await;
         match found {
             Ok(file) => drop(plan.files.insert(name, file)),
             Err(message) => {
@@ -152,9 +145,8 @@ pub async fn compile_job(
             }
         }
     }
-    match files {
-        Files::Folder { folder, .. } => problems.extend(frames_are_there(&parsed.spec, folder)),
-        Files::Uploaded(..) => problems.extend(no_folder(&plan)),
+    if let Files::Folder { folder, .. } = files {
+        problems.extend(frames_are_there(&parsed.spec, folder));
     }
     if problems.is_empty() {
         require_blenders(&mut plan, files).await;
@@ -166,6 +158,24 @@ pub async fn compile_job(
         Files::Folder { .. } => SubmitError::Invalid(mistakes),
         Files::Uploaded(..) => SubmitError::NotUploaded(mistakes),
     })
+}
+
+/// What a name of the job stands for, and what to do where it is nothing.
+async fn find(files: Files<'_>, name: &str, of_program: bool) -> (Result<FileRef, String>, String) {
+    match files {
+        Files::Folder { folder, hash } => {
+            let found = if of_program {
+                CommandFiles::find(&folder.join(name)).map(|found| found.reference())
+            } else {
+                file(folder, name, hash).await
+            };
+            (found, "paths are relative to the folder of the job file".to_owned())
+        }
+        Files::Uploaded(files, _) => (
+            files.get(name).cloned().ok_or_else(|| format!("`{name}` was not uploaded")),
+            format!("upload it and name it in `assets`: {{\"{name}\": its BLAKE3 digest}}"),
+        ),
+    }
 }
 
 /// What is wrong with the frames that an upscale of pictures on this machine is to do.

@@ -135,8 +135,8 @@ fn count(counts: &TaskCounts, state: TaskState) -> u32 {
 
 fn view(task: Task) -> TaskView {
     let Task { name, step, index, state, attempt, reason, worker, worker_name, progress } = task;
-    let (state, worker) = (state.engine(), worker.map(WorkerId));
-    TaskView { name, step, index, state, attempt, reason, worker, worker_name, progress }
+    let (state, worker, ended_by) = (state.engine(), worker.map(WorkerId), None);
+    TaskView { name, step, index, state, attempt, reason, worker, ended_by, worker_name, progress }
 }
 
 fn attempt(attempt: Attempt) -> AttemptView {

@@ -81,7 +81,7 @@ fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
     let camera = Some("Nobody".into());
     let (layer, engine) = (Some("fog".into()), Some("luxor".into()));
     let set = [("objects[\"Cube\"].nose".to_owned(), json!(1))].into();
-    let frame = Some("{job.dir}".into());
+    let frame = Some("{scratch}".into());
     vec![
         (scene("none.blend"), Invalid, "There is no scene file at"),
         (scene("text.blend"), Invalid, "is not a .blend file"),

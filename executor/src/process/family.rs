@@ -104,7 +104,7 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
     command.env(MARK, mark.to_string()).process_group(0).kill_on_drop(true);
     let before = getrlimit(Resource::Locks);
     // Where it cannot be set, the variable has to do.
-    let marked = setrlimit(Resource::Locks, Rlimit { current: Some(mark), ..before.clone() });
+    let marked = setrlimit(Resource::Locks, Rlimit { current: Some(mark), ..before });
     let spawned = command.spawn();
     if marked.is_ok() {
         let _ = setrlimit(Resource::Locks, before);

@@ -89,9 +89,9 @@ pub struct Task {
 
 impl From<TaskView> for Task {
     fn from(view: TaskView) -> Self {
-        let TaskView { name, step, index, state, attempt, reason, worker, worker_name, progress } =
+        let TaskView { name, step, index, state, attempt, reason, worker_name, progress, .. } =
             view;
-        let (state, worker) = (state.into(), worker.map(|worker| worker.0));
+        let (state, worker) = (state.into(), view.worker.or(view.ended_by).map(|worker| worker.0));
         Self { name, step, index, state, attempt, reason, worker, worker_name, progress }
     }
 }

@@ -82,7 +82,7 @@ mod tests {
         let fields = schema["$defs"]["StepSpec"]["properties"].as_object().unwrap();
         let common = [
             "name", "over", "needs", "requires", "retry", "timeout", "stalled", "order", "limits",
-            "deliver", "keep",
+            "deliver", "keep", "files",
         ];
         let mut kinds: Vec<&str> = KINDS.into_iter().chain(common).collect();
         kinds.sort_unstable();

@@ -1,0 +1,383 @@
+//! `command` steps by the real binary, in `pictor run` and on a server: what they start ends with them, the
+//! files that they read travel with the job, and what they leave is kept, whatever it is.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::Value as Json;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use support::{Place, Running, Said, build_scenes, files, until, workflows};
+
+/// A server with a worker of its own.
+struct Farm {
+    place: Place,
+    address: String,
+    server: Running,
+}
+
+impl Farm {
+    fn start() -> Self {
+        let place = Place::new();
+        let data = place.path("server").display().to_string();
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--slots", "4", "--data", &data];
+        let mut server = place.start(&serve);
+        let line = server.wait_for("http://127.0.0.1:");
+        let address = line[line.find("http://").unwrap()..].split_whitespace().next().unwrap();
+        let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
+        until("the server has made a token", || place.path("server/admin-token").exists());
+        let ready = ["--silent", "--fail", &format!("{address}/readyz")];
+        until("the server is ready", || {
+            Command::new("curl").args(ready).output().unwrap().status.success()
+        });
+        Self { place, address, server }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command(arguments);
+        command.env("PICTOR_SERVER", &self.address);
+        command.env("PICTOR_TOKEN_FILE", self.place.path("server/admin-token"));
+        command
+    }
+
+    fn pictor(&self, arguments: &[&str]) -> Said {
+        Running::start(&mut self.command(arguments)).finish()
+    }
+
+    fn lines(&self, arguments: &[&str]) -> Vec<Json> {
+        let said = self.pictor(&[arguments, &["--json"]].concat());
+        said.expect(0, &[]);
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The status and body of an answer to a request.
+    fn api(&self, method: &str, path: &str, body: &str) -> (u16, Json) {
+        let token = std::fs::read_to_string(self.place.path("server/admin-token")).unwrap();
+        let token = format!("Authorization: Bearer {}", token.trim());
+        let said = Command::new("curl")
+            .args(["-sS", "-X", method, "-H", &token, "-H", "Content-Type: application/json"])
+            .args(["-d", body, "-w", "\n%{http_code}", &format!("{}{path}", self.address)])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        let (body, status) = said.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+}
+
+/// Everything that a program may do so as to stay: each leaves the number of what it started.
+const STAYERS: &str = r#"pictor: v1
+name: stayers
+retry: { attempts: 1 }
+dims: { kind: [plain, jobs, timeout, setsid, nohup, daemon, script], how: [ended, late] }
+steps:
+  - name: stay
+    over: [kind, how]
+    timeout: 3s
+    command:
+      run:
+        - bash
+        - -c
+        - |
+          me="echo \$\$ > $1; exec sleep 600"
+          case {kind} in
+            plain) bash -c "$me" & ;;
+            jobs) set -m; bash -c "$me" & ;;
+            timeout) timeout 600 bash -c "$me" & ;;
+            setsid) setsid bash -c "$me" & ;;
+            nohup) nohup bash -c "trap '' TERM HUP INT; $me" > /dev/null & ;;
+            daemon) (env -i setsid bash -c "cd /; (bash -c '$me' &)" &) ;;
+            script) script -qc "$me" /dev/null > /dev/null & ;;
+          esac
+          while [ ! -s "$1" ]; do sleep 0.01; done
+          [ {how} = ended ] || sleep 600
+        - bash
+        - "PIDS/{kind}-{how}"
+"#;
+
+/// The numbers that the tasks have written so far.
+fn numbers(place: &Place) -> Vec<i32> {
+    let texts = files(&place.path("pids")).into_values();
+    texts.filter_map(|text| String::from_utf8(text).unwrap().trim().parse().ok()).collect()
+}
+
+fn lives(id: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    test_kill_process(Pid::from_raw(id).unwrap()).is_ok() && !stat.contains(") Z ")
+}
+
+fn stayers(farm: &Farm) {
+    std::fs::create_dir(farm.place.path("pids")).unwrap();
+    let pids = farm.place.path("pids").display().to_string();
+    farm.place.write("job.yaml", &STAYERS.replace("PIDS", &pids));
+}
+
+#[test]
+fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
+    let farm = Farm::start();
+    stayers(&farm);
+    let said = farm.pictor(&["submit", "job.yaml", "--wait"]);
+    said.expect(1, &["7 tasks succeeded, 7 failed", "ran longer than its `timeout`"]);
+    let all = numbers(&farm.place);
+    assert_eq!(all.len(), 14);
+    assert_eq!(all.into_iter().find(|id| lives(*id)), None);
+    // The same, but cancelled.
+    std::fs::remove_dir_all(farm.place.path("pids")).unwrap();
+    stayers(&farm);
+    let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
+    let run = farm.lines(&[&["submit", "job.yaml"][..], &set].concat());
+    let run = run[0]["id"].as_str().unwrap().to_owned();
+    until("four of them stay", || numbers(&farm.place).len() >= 4);
+    farm.pictor(&["cancel", &run]).expect(0, &["is cancelled"]);
+    farm.pictor(&["show", &run, "--watch"]).expect(0, &["cancelled"]);
+    until("they have ended", || numbers(&farm.place).into_iter().all(|id| !lives(id)));
+}
+
+#[test]
+fn what_a_task_starts_ends_with_a_killed_pictor() {
+    let farm = Farm::start();
+    stayers(&farm);
+    let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
+    let set = [&set[..], &["--set", "dims.kind=[timeout, setsid, daemon, script]"]].concat();
+    farm.pictor(&[&["submit", "job.yaml"][..], &set].concat()).expect(0, &[]);
+    until("all of them stay", || numbers(&farm.place).len() == 4);
+    farm.server.signal(Signal::KILL);
+    until("they have ended", || numbers(&farm.place).into_iter().all(|id| !lives(id)));
+}
+
+const WITH_FILES: &str = "pictor: v1\nname: files\nretry: { attempts: 1 }\n\
+    files: { tools/run.sh: ./scripts/run.sh, data: data }\nsteps:\n\
+    - name: say\n  files: { more.txt: scripts/../more.txt }\n  command:\n    \
+    run: [\"{job.dir}/tools/run.sh\", \"{job.dir}\", \"{output.said}\"]\n    \
+    outputs: { said: said.txt }\n  deliver: { said: said.txt }\n";
+
+fn with_files(place: &Place) {
+    place.write("job.yaml", WITH_FILES);
+    let script = "#!/bin/sh\ncat \"$1/more.txt\" \"$1/data/a\" \"$1/data/deep/b\" > \"$2\"\n\
+                  cd \"$1\"; ls -l tools/run.sh data/a | cut -c1-10 >> \"$2\"\n";
+    let script = place.write("scripts/run.sh", script);
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    place.write("more.txt", "more\n");
+    place.write("data/a", "a\n");
+    place.write("data/deep/b", "b\n");
+}
+
+const SAID: &str = "more\na\nb\n-r--r--r--\n-r-xr-xr-x\n";
+
+#[test]
+fn the_files_of_a_command_travel_with_the_job() {
+    let farm = Farm::start();
+    with_files(&farm.place);
+    farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
+    let said = |folder: &str| {
+        String::from_utf8(files(&farm.place.path(folder))["said.txt"].clone()).unwrap()
+    };
+    assert_eq!(said("there"), SAID);
+    farm.place.ok(&["plan", "job.yaml"]).expect(0, &["IN {job.dir}", "tools/run.sh"]);
+    // Here it is the same, by the bytes of the submission.
+    farm.place.ok(&["run", "job.yaml", "--out", "here"]);
+    assert_eq!(said("here"), SAID);
+    // A schedule keeps the bytes that it was given.
+    let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 0 1 1 *"];
+    farm.pictor(&add).expect(0, &["is due at"]);
+    farm.place.write("more.txt", "changed\n");
+    let started = farm.lines(&["schedule", "trigger", "nightly"]);
+    let run = started[0]["run"].as_str().unwrap();
+    farm.pictor(&["show", run, "--watch"]).expect(0, &["succeeded"]);
+    farm.pictor(&["download", run, "--out", "scheduled"]).expect(0, &[]);
+    assert_eq!(said("scheduled"), SAID);
+}
+
+#[test]
+fn a_run_that_goes_on_sees_the_files_of_its_submission() {
+    let place = Place::new();
+    with_files(&place);
+    let slow = "pictor: v1\nname: slow\nfiles: { a: data/a }\nsteps:\n\
+        - { name: first, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
+        - name: second\n  needs: [first]\n  command: { run: [cp, \"{job.dir}/a\", \"{output.a}\"], outputs: { a: a } }\n  \
+          deliver: { a: a }\n";
+    place.write("job.yaml", &slow.replace("GO", &place.path("go").display().to_string()));
+    let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
+    let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
+    run.signal(Signal::KILL);
+    run.finish();
+    place.write("data/a", "something else\n");
+    place.write("go", "");
+    place.ok(&["resume", &id]);
+    assert_eq!(place.results()["a"], b"a\n");
+}
+
+#[test]
+fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
+    let farm = Farm::start();
+    let place = &farm.place;
+    place.write("there.txt", "x");
+    for (files, why) in [
+        ("{ ../x: there.txt }", "relative path"),
+        ("{ /x: there.txt }", "relative path"),
+        ("{ x: gone.txt }", "gone.txt does not exist"),
+        ("{ x: there.txt, x/y: there.txt }", "`x/y` would lie in `x`"),
+        ("{ x: '' }", "path of a file"),
+    ] {
+        let job = format!(
+            "pictor: v1\nname: bad\nsteps:\n  - name: a\n    files: {files}\n    command: {{ run: ['true'] }}\n"
+        );
+        place.write("job.yaml", &job);
+        for verb in ["plan", "run"] {
+            place.pictor(&[verb, "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
+        }
+        farm.pictor(&["submit", "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
+    }
+    // The folder of the job file is nowhere on a server.
+    let job =
+        "pictor: v1\nname: dir\nsteps:\n  - name: a\n    command:\n      run: [ls, '{job.dir}']\n";
+    place.write("job.yaml", job);
+    farm.pictor(&["submit", "job.yaml"]).expect(2, &["{job.dir}", "`files: {", "job.yaml:6"]);
+    place.ok(&["run", "job.yaml"]);
+}
+
+#[test]
+fn outputs_may_be_empty_folders_links_or_left_out() {
+    let farm = Farm::start();
+    let job = "pictor: v1\nname: outs\nretry: { attempts: 1 }\nsteps:\n\
+        - name: make\n  command:\n    run: [sh, -c, 'touch done; mkdir -p d/e; echo a > d/a; echo b > d/e/b; ln -s d/a l']\n    \
+          outputs: { done: done, d: d, l: l, o: { file: maybe.txt, optional: true } }\n  \
+          deliver: { done: done.flag, d: caches, l: link.txt, o: maybe.txt }\n\
+        - name: use\n  needs: [make]\n  command:\n    run: [sh, -c, 'cat \"$1/a\" \"$1/e/b\" \"$2\" > \"$3\"', sh, \
+          '{input.make.d}', '{input.make.done}', '{output.all}']\n    outputs: { all: all.txt }\n  deliver: { all: all.txt }\n";
+    farm.place.write("job.yaml", job);
+    let expected = [
+        ("all.txt", "a\nb\n"),
+        ("caches/a", "a\n"),
+        ("caches/e/b", "b\n"),
+        ("done.flag", ""),
+        ("link.txt", "a\n"),
+    ];
+    let expected = expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into();
+    farm.place.ok(&["run", "job.yaml", "--out", "here"]);
+    assert_eq!(files(&farm.place.path("here")), expected);
+    farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
+    assert_eq!(files(&farm.place.path("there")), expected);
+}
+
+#[test]
+fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
+    build_scenes();
+    let farm = Farm::start();
+    let small = |name: &str| match name {
+        "turntable" => vec!["render.frames=1-2", "render.resolution=64x36", "render.samples=1"],
+        "still" => vec!["render.resolution=64x64", "render.samples=1", "render.tiles=2x1"],
+        "simulation" => vec!["dims.frame=1-2"],
+        "sweep" => vec!["dims.roughness=[\"0.05\"]"],
+        _ => Vec::new(),
+    };
+    for (name, path) in workflows().into_iter().filter(|(name, _)| !name.starts_with("upscale")) {
+        let (path, out) = (path.display().to_string(), format!("out-{name}"));
+        let mut arguments = vec!["submit", &path, "--wait", "--out", &out];
+        arguments.extend(small(&name).into_iter().flat_map(|pair| ["--set", pair]));
+        // One item of the pipeline fails, and that is absorbed.
+        farm.pictor(&arguments).expect(0, &["succeeded"]);
+        assert!(!files(&farm.place.path(&out)).is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
+    let farm = Farm::start();
+    let place = &farm.place;
+    let job = "pictor: v1\nname: short\nsteps:\n\
+        - { name: a, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
+        - { name: b, over: [i], needs: [a], noop: {} }\ndims: { i: { count: 1500 } }\n";
+    place.write("job.yaml", &job.replace("GO", &place.path("go").display().to_string()));
+    let run = farm.lines(&["submit", "job.yaml"])[0]["id"].as_str().unwrap().to_owned();
+    let a = || farm.lines(&["tasks", &run, "--step", "a"]).remove(0);
+    until("it is shown as running", || a()["state"] == "running");
+    assert_eq!(farm.lines(&["tasks", &run, "--state", "running"]).len(), 1);
+    assert_eq!(farm.lines(&["tasks", &run, "--state", "queued"]).len(), 0);
+    farm.pictor(&["show", &run]).expect(0, &["1 running"]);
+    let (_, workers) = farm.api("GET", "/v1/workers", "");
+    let name = workers["items"][0]["name"].as_str().unwrap();
+    assert_eq!(a()["worker_name"], name);
+    place.write("go", "");
+    farm.pictor(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
+    assert_eq!(
+        (a()["state"].as_str(), a()["worker_name"].as_str()),
+        (Some("succeeded"), Some(name))
+    );
+    farm.pictor(&["tasks", &run, "--limit", "1"]).expect(0, &["WORKER", name]);
+    // All for programs; people are told that there are more.
+    assert_eq!(farm.lines(&["tasks", &run]).len(), 1501);
+    assert_eq!(farm.lines(&["tasks", &run, "--limit", "1200"]).len(), 1200);
+    let said = farm.pictor(&["tasks", &run]);
+    said.expect(0, &["only the first 1000"]);
+    assert_eq!(said.out.lines().count(), 1 + 1000);
+    assert_eq!(farm.lines(&["tasks", &run, "--dim", "i=7"]).len(), 1);
+    // The same without a server.
+    let here = place.run(&["--set", "steps[0].command.run=[\"true\"]"]).run_id();
+    let all = place.ok(&["tasks", &here, "--json"]);
+    assert_eq!(all.out.lines().count(), 1501);
+    let one: Json = serde_json::from_str(all.out.lines().next().unwrap()).unwrap();
+    assert!(one["worker_name"].is_string(), "{one}");
+    assert_eq!(place.ok(&["runs", "--state", "failed", "--json"]).out, "");
+    assert_eq!(place.ok(&["runs", "--name", "shor", "--json"]).out.lines().count(), 1);
+}
+
+#[test]
+fn the_api_takes_one_shape_of_a_job_and_speaks_plainly() {
+    let farm = Farm::start();
+    let job = r#"{ "pictor": "v1", "name": "x", "steps": [{ "name": "a", "noop": {} }] }"#;
+    let when = r#""cron": "0 0 1 1 *", "source_name": "x.json", "set": { "priority": "7" }"#;
+    for (name, job) in [("tree", job.to_owned()), ("text", Json::from(job).to_string())] {
+        let body = format!(r#"{{ "name": "{name}", "job": {job}, {when} }}"#);
+        let (status, made) = farm.api("POST", "/v1/schedules", &body);
+        assert_eq!((status, &made["job"]["set"]["priority"]), (201, &"7".into()), "{made}");
+        let body =
+            format!(r#"{{ "job": {job}, "source_name": "x.json", "set": {{ "priority": "7" }} }}"#);
+        assert_eq!(farm.api("POST", "/v1/runs", &body).0, 201);
+    }
+    let old = format!(
+        r#"{{ "name": "old", "cron": "0 0 1 1 *", "job": {{ "text": {} }} }}"#,
+        Json::from(job)
+    );
+    assert_eq!(farm.api("POST", "/v1/schedules", &old).0, 201);
+    for (path, body, expected) in [
+        ("/v1/runs", "{", "the body is not JSON at line 1, column 1"),
+        ("/v1/runs", "{}", "`job` is missing"),
+        ("/v1/runs", r#"{ "job": 7 }"#, "`job` has to be the text of a job file"),
+        ("/v1/runs", r#"{ "job": "", "set": { "a": 1 } }"#, "`set.a` has to be a text, not 1"),
+        ("/v1/runs", r#"{ "jop": "" }"#, "there is no field `jop`; there are `job`"),
+        (
+            "/v1/schedules",
+            r#"{ "name": "a", "cron": "", "job": [] }"#,
+            "has to be the text of a job file",
+        ),
+        (
+            "/v1/schedules",
+            r#"{ "name": "a", "cron": "", "job": "", "overlap": "x" }"#,
+            "`overlap` has to be one of `skip`",
+        ),
+    ] {
+        let (status, said) = farm.api("POST", path, body);
+        let detail = said["detail"].as_str().unwrap();
+        assert_eq!(status / 100, 4, "{said}");
+        assert!(detail.contains(expected), "{body}: {detail}");
+        for word in ["deserialize", "struct", "enum", "untagged", "variant", "u32", "expected"] {
+            assert!(!detail.contains(word), "{body}: {detail}");
+        }
+    }
+    let (_, said) = farm.api("GET", "/v1/runs?limit=x", "");
+    assert_eq!(said["detail"], "`limit` has to be a whole number");
+}
+
+#[test]
+fn a_reason_holds_no_control_characters() {
+    let place = Place::new();
+    let job = "pictor: v1\nname: red\nretry: { attempts: 1 }\nsteps:\n\
+        - { name: a, command: { run: [sh, -c, 'printf \"\\033[31mred\\a\\n\"; exit 1'] } }\n";
+    place.write("job.yaml", job);
+    let said = place.run(&[]);
+    said.expect(1, &["\\u{1b}[31mred\\u{7}"]);
+    let task = place.json(&["tasks", &said.run_id()]);
+    assert!(!task["reason"].as_str().unwrap().contains(|c: char| c.is_control() && c != '\n'));
+}
