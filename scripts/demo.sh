@@ -10,12 +10,13 @@ ${MAKE:-make} --no-print-directory scenes
 pictor=${CARGO_TARGET_DIR:-target}/debug/pictor
 data=${DEMO_DATA:-.pictor} out=${DEMO_OUT:-out/turntable}
 echo
-echo "\$ $pictor run workflows/turntable.yaml --data $data --out $out"
-"$pictor" run workflows/turntable.yaml --data "$data" --out "$out"
+# What a demo before left is replaced.
+echo "\$ $pictor run workflows/turntable.yaml --data $data --out $out --overwrite"
+"$pictor" run workflows/turntable.yaml --data "$data" --out "$out" --overwrite
 echo
 echo "frames    $out/frames/    24 linear EXR pictures"
 echo "previews  $out/previews/  24 PNG pictures"
 echo "video     $out/turntable.mp4"
 echo
 echo "Next, four times as large (fetches 100 MB of networks once):"
-echo "  $pictor models pull --data $data && $pictor run workflows/upscale-image.yaml --data $data"
+echo "  $pictor models pull && $pictor run workflows/upscale-image.yaml --data $data"

@@ -8,6 +8,7 @@ mod models;
 mod plan;
 mod progress;
 mod prune;
+mod results;
 mod serve;
 mod session;
 mod settings;
@@ -23,6 +24,7 @@ use client::{
 use inspect::{Farm, RunsArgs};
 use models::ModelsCommand;
 use pictor_engine::TaskState;
+use results::ResultArgs;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,19 +64,21 @@ enum Command {
     Run {
         /// The job file.
         job: PathBuf,
-        /// Where results land [default: out/RUN].
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
+        #[command(flatten)]
+        results: ResultArgs,
         /// Changes a value of the job file: `--set render.samples=16`.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
         set: Vec<(String, String)>,
         #[command(flatten)]
         machine: Machine,
     },
-    /// Goes on with a run that was interrupted, paused or killed.
+    /// Goes on with a run that was interrupted, paused or killed. Of one that is over it delivers what is not
+    /// there.
     Resume {
         /// The run, or the beginning of its id.
         run: String,
+        #[command(flatten)]
+        results: ResultArgs,
         #[command(flatten)]
         machine: Machine,
     },
@@ -87,6 +91,8 @@ enum Command {
         /// Does not ask, also where results were removed and much has to be made again.
         #[arg(long, short)]
         yes: bool,
+        #[command(flatten)]
+        results: ResultArgs,
         #[command(flatten)]
         machine: Machine,
     },
@@ -275,20 +281,22 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         None => data().map(Farm::Folder),
     };
     match command {
-        Command::Run { job, out, set, machine } => {
-            session::run(&data()?, &job, out, &set, (&machine, json)).await
+        Command::Run { job, results, set, machine } => {
+            session::run(&data()?, &job, &set, (&results, &machine, json)).await
         }
-        Command::Resume { run, machine } => match farm()? {
-            Farm::Folder(data) => session::resume(&data, &run, (&machine, json)).await,
+        Command::Resume { run, results, machine } => match farm()? {
+            Farm::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
             server @ Farm::Server(_) => inspect::resume(&server, &run).await,
         },
-        Command::Retry { run, tasks, yes, machine } => {
+        Command::Retry { run, tasks, yes, results, machine } => {
             let farm = farm()?;
             if !yes && !inspect::is_meant(&farm, &run, &tasks).await? {
                 return Ok(INTERRUPTED);
             }
             match farm {
-                Farm::Folder(data) => session::retry(&data, &run, tasks, (&machine, json)).await,
+                Farm::Folder(data) => {
+                    session::retry(&data, &run, tasks, (&results, &machine, json)).await
+                }
                 server @ Farm::Server(_) => inspect::retry(&server, &run, tasks).await,
             }
         }

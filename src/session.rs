@@ -3,6 +3,7 @@
 
 use crate::client::keep_command_files;
 use crate::progress::Progress;
+use crate::results::{ResultArgs, is_free};
 use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
 use anyhow::Context;
@@ -10,8 +11,8 @@ use pictor_engine::{Config, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
-    Answer, Committed, Owner, OwnerHandle, Request, SubmitError, answer, ask, deliver_all,
-    deliver_rows, listen, load_run, now_ms, read_job, stored_run, sweep_again,
+    Answer, Committed, Owner, OwnerHandle, Place, Request, SubmitError, answer, ask, deliver_all,
+    deliver_rows, listen, load_run, now_ms, read_job, sentences, stored_run, sweep_again,
 };
 use pictor_storage::{Artifacts, SqliteStore, Store};
 use pictor_storage::{RunRecord, RunRows};
@@ -40,12 +41,11 @@ pub(crate) fn random_id() -> u64 {
 /// `pictor run`.
 pub(crate) async fn run(
     data: &Path,
-    job: &Path,
-    out: Option<PathBuf>,
+    file: &Path,
     set: &[(String, String)],
-    how: (&Machine, bool),
+    (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    let mut job = match read_job(job, set, true).await {
+    let mut job = match read_job(file, set, true).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
             explain(mistakes.text.trim_end());
@@ -61,17 +61,25 @@ pub(crate) async fn run(
     keep_command_files(&mut job, &artifacts).await?;
     drop(artifacts);
     let mut new = job.new_run(Path::new(""), now_ms(), random_id());
-    let out = out.unwrap_or_else(|| Path::new("out").join(&*new.id.0));
+    let out = results.out.clone().unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;
     new.out_dir = out.display().to_string();
+    let place = results.place((&job.plan, file), out, (data, &machine.blender)).await?;
+    let run = Run::new(new.id.clone(), Arc::new(job.plan));
+    if !is_free((&run, |_| true), &place, None).await? {
+        return Ok(FAILED);
+    }
     store.create_run(&new, None).await.context("store the run")?;
     let record = stored_run(&*store, &new.id.0).await?;
-    let run = Run::new(new.id.clone(), Arc::new(job.plan));
-    work(data, store, (run, record), how).await
+    work((data, store), (run, record, place), (machine, json)).await
 }
 
 /// `pictor resume`.
-pub(crate) async fn resume(data: &Path, run: &str, how: (&Machine, bool)) -> anyhow::Result<u8> {
+pub(crate) async fn resume(
+    data: &Path,
+    run: &str,
+    (results, machine, json): (&ResultArgs, &Machine, bool),
+) -> anyhow::Result<u8> {
     let control = |event| Control { id: random_id(), event };
     let order = Request::Control { run: run.to_owned(), control: control(Event::Resumed) };
     if works_on(data, run).await?
@@ -82,11 +90,15 @@ pub(crate) async fn resume(data: &Path, run: &str, how: (&Machine, bool)) -> any
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
     let mut run = load_run(&*store, &record.id).await?;
+    let place = results.place_of((run.plan(), &record), (data, &machine.blender)).await?;
+    if !is_free((&run, |state| !state.is_terminal()), &place, Some(&*store)).await? {
+        return Ok(FAILED);
+    }
     if run.state() == RunState::Paused {
         done(&answer(&*store, None, order).await)?;
         run = load_run(&*store, &record.id).await?;
     }
-    work(data, store, (run, record), how).await
+    work((data, store), (run, record, place), (machine, json)).await
 }
 
 /// `pictor retry`.
@@ -94,7 +106,7 @@ pub(crate) async fn retry(
     data: &Path,
     run: &str,
     tasks: Vec<String>,
-    how: (&Machine, bool),
+    (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
     let order = Request::Retry { run: run.to_owned(), tasks, id: random_id(), dry_run: false };
     if works_on(data, run).await?
@@ -104,8 +116,14 @@ pub(crate) async fn retry(
         return Ok(SUCCEEDED);
     }
     let store = open(data).await?;
-    let said = answer(&*store, None, order).await;
     let record = stored_run(&*store, run).await?;
+    let loaded = load_run(&*store, &record.id).await?;
+    let place = results.place_of((loaded.plan(), &record), (data, &machine.blender)).await?;
+    let again = |state| state != TaskState::Succeeded;
+    if !is_free((&loaded, again), &place, Some(&*store)).await? {
+        return Ok(FAILED);
+    }
+    let said = answer(&*store, None, order).await;
     let line = crate::inspect::retried(&said, &record.id.0)?;
     let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
@@ -113,10 +131,8 @@ pub(crate) async fn retry(
         done(&answer(&*store, None, Request::Control { run: run.to_owned(), control }).await)?;
         loaded = load_run(&*store, &record.id).await?;
     }
-    if !how.1 {
-        say(&line);
-    }
-    work(data, store, (loaded, record), how).await
+    say_unless(json, &line);
+    work((data, store), (loaded, record, place), (machine, json)).await
 }
 
 fn done(said: &Answer) -> anyhow::Result<()> {
@@ -182,12 +198,12 @@ async fn machine(
 /// Works on a run until it is over or interrupted. While it is paused it waits to be resumed.
 #[expect(clippy::too_many_lines, reason = "the order in which parts start and end is one story")]
 async fn work(
-    data: &Path,
-    store: Arc<dyn Store>,
-    (run, record): (Run, RunRecord),
+    (data, store): (&Path, Arc<dyn Store>),
+    (run, mut record, place): (Run, RunRecord, Place),
     (options, json): (&Machine, bool),
 ) -> anyhow::Result<u8> {
-    let (id, out) = (record.id.clone(), PathBuf::from(&record.out_dir));
+    let id = record.id.clone();
+    record.out_dir = place.folder.display().to_string();
     let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
     let artifacts = Arc::new(artifacts);
     if run.state().is_terminal() {
@@ -196,7 +212,7 @@ async fn work(
             let state = Some((run.state().name(), Some(now_ms())));
             store.commit(&[RunRows { run: &id, rows: &[], state }]).await?;
         }
-        return conclude(&run, &artifacts, &out, (data, json)).await;
+        return conclude(&run, (&*store, &artifacts), &place, (data, json)).await;
     }
     let config = machine(data, &run, options).await?;
     let (port, mut workers) = in_process(&[HERE]);
@@ -228,7 +244,7 @@ async fn work(
     let agent = Agent::start(Box::new(worker), outbox, HERE, config, worker_artifacts)
         .context("start the worker")?;
     let delivery =
-        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), out.clone())));
+        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), place.clone())));
     let ended = tokio::select! {
         state = until_over(&handle, &id) => state,
         stopped = &mut owner => {
@@ -254,7 +270,7 @@ async fn work(
     let _ = std::fs::remove_file(pictor_server::socket_path(data));
     let run = load_run(&*store, &id).await?;
     if ended.is_some() {
-        return conclude(&run, &artifacts, &out, (data, json)).await;
+        return conclude(&run, (&*store, &artifacts), &place, (data, json)).await;
     }
     say_unless(json, &format!("interrupted; go on with: pictor resume {id}"));
     Ok(INTERRUPTED)
@@ -331,7 +347,7 @@ async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
 async fn deliver(
     handle: OwnerHandle,
     mut news: tokio::sync::broadcast::Receiver<Arc<Committed>>,
-    (id, data, out): (RunId, PathBuf, PathBuf),
+    (id, data, place): (RunId, PathBuf, Place),
 ) {
     let Ok(artifacts) = Artifacts::folder(&data.join("artifacts")) else { return };
     let asked = id.clone();
@@ -349,7 +365,7 @@ async fn deliver(
             Ok(committed) => {
                 let Some(rows) = committed.rows.get(&id) else { continue };
                 // What cannot be delivered now is tried again at the end, and told there.
-                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &out)).await;
+                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &place)).await;
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -360,11 +376,12 @@ async fn deliver(
 /// The end of a run: everything is delivered, and people are told.
 async fn conclude(
     run: &Run,
-    artifacts: &Artifacts,
-    out: &Path,
+    (store, artifacts): (&dyn Store, &Artifacts),
+    place: &Place,
     (data, json): (&Path, bool),
 ) -> anyhow::Result<u8> {
-    let delivered = deliver_all(run, artifacts, out).await;
+    let delivered = deliver_all(run, (store, artifacts), place).await?;
+    let (in_the_way, out) = (sentences(&delivered.in_the_way), &place.folder);
     sweep_again(run, artifacts).await;
     let (state, notes) = (run.state(), run.notes());
     let count = |state: TaskState| -> usize {
@@ -380,7 +397,8 @@ async fn conclude(
         count(TaskState::Cancelled)
     );
     if json {
-        let undelivered = [&delivered.failures[..], &delivered.clashes[..]].concat();
+        let undelivered =
+            [&delivered.failures[..], &delivered.clashes[..], &in_the_way[..]].concat();
         say(&serde_json::json!({
             "event": "end", "run": run.id(), "state": state,
             "files": delivered.files,
@@ -399,6 +417,16 @@ async fn conclude(
     for clash in delivered.clashes.iter().take(5) {
         complain(&format!("deliver {clash}"));
     }
+    in_the_way.iter().for_each(|sentence| complain(sentence));
+    if !in_the_way.is_empty() {
+        complain(&format!(
+            "{} results are not in {}; they are safe in {}: pictor resume {} --out DIR",
+            delivered.in_the_way.len(),
+            out.display(),
+            data.display(),
+            run.id()
+        ));
+    }
     if !delivered.failures.is_empty() {
         for failure in delivered.failures.iter().take(5) {
             complain(&format!("deliver {failure}"));
@@ -411,7 +439,8 @@ async fn conclude(
             run.id()
         ));
     }
-    let whole = delivered.failures.is_empty() && delivered.clashes.is_empty();
+    let whole =
+        delivered.failures.is_empty() && delivered.clashes.is_empty() && in_the_way.is_empty();
     Ok(if whole && state == RunState::Succeeded { SUCCEEDED } else { FAILED })
 }
 

@@ -1,19 +1,27 @@
 //! Delivery: results of a run are copied to where people look for them. It can be repeated: a file that
-//! is there with the right content is left alone, so whatever was missed is caught up with later.
+//! is there with the right content is left alone, so whatever was missed is caught up with later. Nothing is
+//! replaced that the run reads or that it did not make ([`Place`]).
 
+mod place;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use place::resolve;
+pub use place::{InTheWay, Place, Sources, in_the_way, sentences};
+
+use crate::handle::Error;
 use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
-use pictor_storage::Artifacts;
-use pictor_storage::artifacts::digest_file;
+use pictor_storage::{Artifacts, Store};
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{Outcome, Output};
 use pictor_tasks::output::{check_name, in_folder};
 use pictor_tasks::space::Space;
-use pictor_tasks::template::{Placeholder, Template, pad};
-use std::collections::HashMap;
+use pictor_tasks::template::Template;
+use place::{Found, made};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +34,8 @@ pub struct Delivered {
     pub failures: Vec<String>,
     /// Those that are not, for another task's result has their place.
     pub clashes: Vec<String>,
+    /// What others would have replaced.
+    pub in_the_way: Vec<InTheWay>,
 }
 
 struct Item {
@@ -35,18 +45,30 @@ struct Item {
     path: PathBuf,
 }
 
-/// Delivers every result that the run has so far.
-pub async fn deliver_all(run: &Run, artifacts: &Artifacts, out: &Path) -> Delivered {
+/// Delivers every result that the run has so far. What it delivered before may be replaced.
+pub async fn deliver_all(
+    run: &Run,
+    (store, artifacts): (&dyn Store, &Artifacts),
+    place: &Place,
+) -> Result<Delivered, Error> {
     let mut items = Vec::new();
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step).filter(|_| !plan.deliver.is_empty()) else { continue };
         for index in run.tasks_in(step, TaskState::Succeeded) {
             let outputs = run.outputs(step, index).map_or(&[] as &[_], |(_, outputs)| outputs);
-            items.extend(items_of(run.plan(), (step, index), space, outputs, out));
+            items.extend(items_of(run.plan(), (step, index), space, outputs, &place.folder));
         }
     }
     let clashes = take_clashes(run, &mut items);
-    Delivered { clashes, ..copy(items, artifacts).await }
+    let mut delivered = Delivered { clashes, ..Delivered::default() };
+    let left = copy(items, (artifacts, place), &HashSet::new(), &mut delivered).await;
+    if !left.is_empty() {
+        // History is only read where something else is there.
+        let made = made(store, run.id()).await?;
+        delivered.in_the_way.clear();
+        copy(left, (artifacts, place), &made, &mut delivered).await;
+    }
+    Ok(delivered)
 }
 
 /// The first task, in the order of the plan, has a path for itself: what others would put there is taken
@@ -72,12 +94,13 @@ fn take_clashes(run: &Run, items: &mut Vec<Item>) -> Vec<String> {
     clashes
 }
 
-/// Delivers the results in new rows, given the spaces of the plan's steps.
+/// Delivers the results in new rows, given the spaces of the plan's steps. Where something else is, also
+/// something of an earlier attempt, they are left to [`deliver_all`].
 pub async fn deliver_rows(
     plan: &Plan,
     rows: &[Row],
     spaces: &[Option<Arc<Space>>],
-    (artifacts, out): (&Artifacts, &Path),
+    (artifacts, place): (&Artifacts, &Place),
 ) -> Delivered {
     let mut items = Vec::new();
     for row in rows {
@@ -88,10 +111,12 @@ pub async fn deliver_rows(
         }
         if let Some(space) = &spaces[ended.task.step as usize] {
             let at = (ended.task.step, ended.task.task.index);
-            items.extend(items_of(plan, at, space, &products.outputs, out));
+            items.extend(items_of(plan, at, space, &products.outputs, &place.folder));
         }
     }
-    copy(items, artifacts).await
+    let mut delivered = Delivered::default();
+    copy(items, (artifacts, place), &HashSet::new(), &mut delivered).await;
+    delivered
 }
 
 fn items_of(
@@ -120,52 +145,81 @@ pub(crate) fn delivered_by<'a>(
     let path = move |output: &Output| {
         let name = &*output.name;
         if let Some(template) = step.deliver.get(name) {
-            return resolve(template, space, index);
+            return resolved(template, space, index);
         }
         let (folder, rest) = in_folder(name).filter(|_| check_name(name).is_ok())?;
-        Some(format!("{}/{rest}", resolve(step.deliver.get(folder)?, space, index)?))
+        Some(format!("{}/{rest}", resolved(step.deliver.get(folder)?, space, index)?))
     };
     outputs.iter().filter_map(move |output| Some((path(output)?, output)))
 }
 
-pub(crate) fn resolve(template: &str, space: &Space, index: u32) -> Option<String> {
-    let ends = |name: &str| {
-        let axis = space.axes.iter().position(|a| a.name == name)?;
-        space.axes[axis].values.ends(space.position(index, axis))
-    };
-    let value = |placeholder: &Placeholder| match placeholder {
-        Placeholder::Value { name, width } => Some(pad(&space.value(index, name)?, *width)),
-        Placeholder::First { name, width } => Some(pad(&ends(name)?.0, *width)),
-        Placeholder::Last { name, width } => Some(pad(&ends(name)?.1, *width)),
-        Placeholder::Index { width } => Some(format!("{index:0width$}", width = *width as usize)),
-        _ => None,
-    };
-    let mut fill = |placeholder: &Placeholder| {
-        value(placeholder).ok_or_else(|| "not a dimension of the step".to_owned())
-    };
-    Template::parse(template).ok()?.render(&mut fill).ok()
+fn resolved(template: &str, space: &Space, index: u32) -> Option<String> {
+    resolve(&Template::parse(template).ok()?, space, index)
 }
 
-async fn copy(items: Vec<Item>, artifacts: &Artifacts) -> Delivered {
-    let mut delivered = Delivered::default();
-    for Item { key, digest, path, .. } in items {
-        let there = path.exists() && digest_file(&path).await.is_ok_and(|s| s.digest == digest);
-        let done = if there { Ok(()) } else { copy_one((&key, &digest), &path, artifacts).await };
-        match done {
-            Ok(()) => delivered.files.push(path),
-            Err(why) => delivered.failures.push(format!("{}: {why}", path.display())),
+/// Copies what is not there yet. Gives back what something else stands in the way of, unless the run made
+/// that.
+async fn copy(
+    items: Vec<Item>,
+    (artifacts, place): (&Artifacts, &Place),
+    made: &HashSet<String>,
+    delivered: &mut Delivered,
+) -> Vec<Item> {
+    let mut left = Vec::new();
+    for item in items {
+        let replaces = match place.look(&item.path, &item.digest).await {
+            Found::Same => {
+                delivered.files.push(item.path);
+                continue;
+            }
+            Found::Nothing => false,
+            Found::Other(there)
+                if place.overwrite || there.as_ref().is_some_and(|d| made.contains(d)) =>
+            {
+                true
+            }
+            found => {
+                let is_source = matches!(found, Found::Source);
+                delivered.in_the_way.push(InTheWay { is_source, path: item.path.clone() });
+                left.push(item);
+                continue;
+            }
+        };
+        match copy_one(&item, replaces, artifacts).await {
+            Ok(true) => delivered.files.push(item.path),
+            Ok(false) => {
+                delivered.in_the_way.push(InTheWay { is_source: false, path: item.path.clone() });
+                left.push(item);
+            }
+            Err(why) => delivered.failures.push(format!("{}: {why}", item.path.display())),
         }
     }
-    delivered
+    left
 }
 
-async fn copy_one(
-    (key, digest): (&str, &str),
-    path: &Path,
-    artifacts: &Artifacts,
-) -> Result<(), String> {
-    if let Some(folder) = path.parent() {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| error.to_string())?;
+/// Copies one result beside its place, and gives it its name when it is whole. `false`: something else has
+/// come there meanwhile.
+async fn copy_one(item: &Item, replaces: bool, artifacts: &Artifacts) -> Result<bool, String> {
+    let Item { key, digest, path, .. } = item;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    tokio::fs::create_dir_all(folder).await.map_err(|error| error.to_string())?;
+    // A name that nobody else gives; what is left of it after a crash is taken up the next time.
+    let part = folder.join(format!(".pictor-{}", &blake3::hash(key.as_bytes()).to_hex()[..16]));
+    artifacts.fetch(key, &part, digest).await.map_err(|error| error.to_string())?;
+    let named = if replaces {
+        std::fs::rename(&part, path)
+    } else {
+        match renameat_with(CWD, &part, CWD, path, RenameFlags::NOREPLACE) {
+            // A file system that cannot do it at one go: nothing was there a moment ago.
+            Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(&part, path),
+            named => named.map_err(std::io::Error::from),
+        }
+    };
+    let Err(error) = named else { return Ok(true) };
+    // What remains would only be in the way of people.
+    let _ = std::fs::remove_file(&part);
+    if !replaces && error.kind() == std::io::ErrorKind::AlreadyExists {
+        return Ok(false);
     }
-    artifacts.fetch(key, path, digest).await.map(|_| ()).map_err(|error| error.to_string())
+    Err(error.to_string())
 }

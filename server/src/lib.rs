@@ -25,12 +25,16 @@ pub use access::{
 };
 pub use clock::now_ms;
 pub use command_files::CommandFiles;
-pub use deliver::{Delivered, deliver_all, deliver_rows};
+pub use deliver::{
+    Delivered, InTheWay, Place, Sources, deliver_all, deliver_rows, in_the_way, sentences,
+};
 pub use farm::{Farm, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};
 pub use owner::Owner;
 pub use role::Role;
 pub use sequence::Sequence;
 pub use socket::{ask, listen, socket_path};
-pub use submit::{Files, Job, Mistake, Mistakes, SubmitError, compile_job, read_job};
+pub use submit::{
+    Files, Job, Mistake, Mistakes, SubmitError, compile_job, files_of_commands, read_job,
+};
 pub use sweep::sweep_again;

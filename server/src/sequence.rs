@@ -73,13 +73,18 @@ impl Sequence {
 
     /// Why there is none of these frames, if so.
     pub(crate) fn lacks(&self, frames: &Ranges) -> Option<String> {
-        let numbers = frames_of_names(&self.names());
-        let numbers = numbers.unwrap_or_else(|| (1..).take(self.files.len()).collect());
+        let numbers = self.frames();
         if numbers.iter().any(|number| frames.position_of(*number).is_some()) {
             return None;
         }
         let (first, last) = (numbers.iter().min()?, numbers.iter().max()?);
         Some(format!("there is none of the frames {frames}: there are {first} to {last}"))
+    }
+
+    /// The frame of each picture: the number in its name, or else its place.
+    pub(crate) fn frames(&self) -> Vec<i64> {
+        let numbers = frames_of_names(&self.names());
+        numbers.unwrap_or_else(|| (1..).take(self.files.len()).collect())
     }
 
     fn names(&self) -> Vec<String> {

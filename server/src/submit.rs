@@ -287,20 +287,20 @@ async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> 
     Ok(FileRef { path: shown, digest: stored.digest, size_bytes: stored.size_bytes })
 }
 
-impl Job {
-    /// The files that only commands read, by the names that the job has for them.
-    pub fn command_files(&self) -> BTreeSet<&str> {
-        let bodies = || self.plan.steps.iter().map(|step| &step.body);
-        let others: BTreeSet<&str> = bodies()
-            .filter_map(|body| body.scene().map(|s| &*s.scene).or_else(|| body.source()))
-            .collect();
-        let commands = bodies().filter_map(|body| match body {
-            Body::Command(command) => Some(command.files.values()),
-            _ => None,
-        });
-        commands.flatten().map(String::as_str).filter(|name| !others.contains(name)).collect()
-    }
+/// The files that only commands read, by the names that the job has for them.
+pub fn files_of_commands(plan: &Plan) -> BTreeSet<&str> {
+    let bodies = || plan.steps.iter().map(|step| &step.body);
+    let others: BTreeSet<&str> = bodies()
+        .filter_map(|body| body.scene().map(|s| &*s.scene).or_else(|| body.source()))
+        .collect();
+    let commands = bodies().filter_map(|body| match body {
+        Body::Command(command) => Some(command.files.values()),
+        _ => None,
+    });
+    commands.flatten().map(String::as_str).filter(|name| !others.contains(name)).collect()
+}
 
+impl Job {
     /// The run to store, of the user of this machine. `salt` makes ids of runs differ that are submitted
     /// in one millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {

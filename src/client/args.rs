@@ -26,6 +26,9 @@ pub(crate) struct SubmitArgs {
     /// Fetches results into this folder as they come.
     #[arg(long, value_name = "DIR", requires = "wait")]
     pub(crate) out: Option<PathBuf>,
+    /// Replaces files in that folder that are not of this run; never one that was sent for it.
+    #[arg(long, requires = "out")]
+    pub(crate) overwrite: bool,
     /// Runs of higher priority go first, -100 to 100.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-100..=100))]
     pub(crate) priority: Option<i32>,
@@ -50,6 +53,9 @@ pub(crate) struct DownloadArgs {
     /// Where they land [default: out/RUN].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Replaces files that are there and are not of this run; never one that was sent for it from here.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 /// A change of a worker.

@@ -5,6 +5,7 @@ use crate::client::args::DownloadArgs;
 use crate::client::bar;
 use crate::client::connection::{Call, Connection, Patience, Trouble};
 use crate::client::digests::{Digests, digest_of};
+use crate::client::ledger::Ledger;
 use crate::terminal::{complain, say};
 use crate::{FAILED, SUCCEEDED};
 use anyhow::Context;
@@ -12,6 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use glob::Pattern;
 use indicatif::ProgressBar;
 use pictor_server::http::{RunDetail, RunFile};
+use pictor_server::{InTheWay, Place, Sources, sentences};
 use reqwest::StatusCode;
 use reqwest::header::RANGE;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,15 @@ pub(crate) struct Downloaded {
     pub(crate) fetched: usize,
     /// Why others are not.
     pub(crate) failures: Vec<String>,
+    /// What is there and would have been replaced.
+    pub(crate) in_the_way: Vec<InTheWay>,
+}
+
+impl Downloaded {
+    /// A sentence for each reason why something is not there.
+    pub(crate) fn undelivered(&self) -> Vec<String> {
+        [&self.failures[..], &sentences(&self.in_the_way)].concat()
+    }
 }
 
 /// Which files of which run, and where to.
@@ -41,8 +52,8 @@ pub(crate) struct Downloaded {
 pub(crate) struct Wanted<'a> {
     /// The run's id.
     pub(crate) run: &'a str,
-    /// The folder.
-    pub(crate) out: &'a Path,
+    /// The folder, and what may be replaced there.
+    pub(crate) place: &'a Place,
     /// Only those that fit: a whole path, or a name if there is no slash in it.
     pub(crate) pattern: Option<&'a Pattern>,
 }
@@ -68,13 +79,18 @@ pub(crate) async fn fetch_all(
     let pattern = args.pattern.as_deref().map(Pattern::new).transpose().context("the pattern")?;
     let out = args.out.unwrap_or_else(|| Path::new("out").join(&run.id));
     let out = std::path::absolute(&out).context("the output folder")?;
-    let wanted = Wanted { run: &run.id, out: &out, pattern: pattern.as_ref() };
+    let mut ledger = Ledger::open(data, &run.id);
+    let sources = Sources::of(ledger.sources.iter().cloned());
+    let place = Place { folder: out.clone(), sources, overwrite: args.overwrite };
+    let wanted = Wanted { run: &run.id, place: &place, pattern: pattern.as_ref() };
     let mut known = Digests::open(data);
     let bar = if json { ProgressBar::hidden() } else { bar::bytes("fetching", 0) };
-    let fetched = download(server, &wanted, &mut known, &bar).await;
+    let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
     bar.finish_and_clear();
     known.save();
-    let Downloaded { files, fetched, failures } = fetched?;
+    let downloaded = fetched?;
+    let failures = downloaded.undelivered();
+    let Downloaded { files, fetched, .. } = downloaded;
     if json {
         let files = serde_json::json!({
             "run": run.id, "files": files, "fetched": fetched, "undelivered": failures,
@@ -98,7 +114,7 @@ pub(crate) async fn fetch_all(
 pub(crate) async fn download(
     server: &Connection,
     wanted: &Wanted<'_>,
-    known: &mut Digests,
+    (known, ledger): (&mut Digests, &mut Ledger),
     bar: &ProgressBar,
 ) -> anyhow::Result<Downloaded> {
     let items: Vec<RunFile> = server.list(&["runs", wanted.run, "files"], &[], FILES_MAX).await?;
@@ -106,21 +122,32 @@ pub(crate) async fn download(
     let mut todo = Vec::new();
     let (items, clashes) = each_path_once(items.into_iter().filter(|item| wanted.fits(&item.path)));
     for item in items {
-        let path = wanted.out.join(inside(&item.path)?);
-        // A file of another size is another file: that much is known without reading it.
-        let size = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file);
-        let list =
-            if size.is_some_and(|m| m.len() == item.size_bytes) { &mut there } else { &mut todo };
+        let path = wanted.place.folder.join(inside(&item.path)?);
+        let list = if path.symlink_metadata().is_ok() { &mut there } else { &mut todo };
         list.push((item, path));
     }
-    let paths: BTreeSet<PathBuf> = there.iter().map(|(_, path)| path.clone()).collect();
+    // A file of another size is another file, but whose it is only its content tells.
+    let is_file = |path: &&PathBuf| path.is_file();
+    let paths: BTreeSet<PathBuf> =
+        there.iter().map(|(_, path)| path).filter(is_file).cloned().collect();
     let digests = tokio::task::block_in_place(|| known.of(&paths, &|_| ()))?;
+    let digest = |path: &PathBuf| digests.get(path).map(|found| &*found.digest);
     let (same, differ): (Vec<_>, Vec<_>) =
-        there.into_iter().partition(|(item, path)| digests[path].digest == item.digest);
-    todo.extend(differ);
-    bar.set_length(todo.iter().map(|(item, _)| item.size_bytes).sum());
+        there.into_iter().partition(|(item, path)| digest(path) == Some(&*item.digest));
     let files = same.into_iter().map(|(_, path)| path).collect();
     let mut downloaded = Downloaded { files, failures: clashes, ..Downloaded::default() };
+    for (item, path) in differ {
+        let is_source = wanted.place.sources.has(&path);
+        let is_own = digest(&path).is_some_and(|digest| ledger.has(digest));
+        if !is_source && (is_own || wanted.place.overwrite) {
+            todo.push((item, path));
+        } else {
+            downloaded.in_the_way.push(InTheWay { is_source, path });
+        }
+    }
+    downloaded.in_the_way.sort();
+    ledger.fetching(todo.iter().map(|(item, _)| &*item.digest)).context("note what is fetched")?;
+    bar.set_length(todo.iter().map(|(item, _)| item.size_bytes).sum());
     let mut fetches =
         stream::iter(&todo)
             .map(|(item, path)| async move {
@@ -243,8 +270,8 @@ mod tests {
     fn a_pattern_is_about_names_unless_it_has_a_slash() {
         let fits = |pattern: &str, path: &str| {
             let pattern = Pattern::new(pattern).unwrap();
-            let out = Path::new("out");
-            Wanted { run: "r", out, pattern: Some(&pattern) }.fits(path)
+            let place = &Place::default();
+            Wanted { run: "r", place, pattern: Some(&pattern) }.fits(path)
         };
         assert!(fits("*.png", "previews/0001.png"));
         assert!(!fits("*.png", "frames/0001.exr"));

@@ -4,7 +4,7 @@
 use crate::client::digests::Digest;
 use anyhow::Context;
 use pictor_executor::blender::keep_bytecode;
-use pictor_server::{CommandFiles, Job, Sequence};
+use pictor_server::{CommandFiles, Job, Sequence, files_of_commands};
 use pictor_storage::Artifacts;
 use pictor_storage::artifacts::{Stored, asset_key};
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
@@ -117,7 +117,8 @@ pub(crate) fn command_files(path: &Path) -> anyhow::Result<Layout> {
 
 /// Puts the files of a job's commands into artifact storage, so that a task sees them as they are now.
 pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> anyhow::Result<()> {
-    let names: Vec<String> = job.command_files().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> =
+        files_of_commands(&job.plan).into_iter().map(str::to_owned).collect();
     for name in names {
         let Some(file) = job.plan.files.get_mut(&name) else { continue };
         let layout = command_files(Path::new(&file.path))?;

@@ -100,7 +100,8 @@ async fn add(
     json: bool,
 ) -> anyhow::Result<u8> {
     let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
-    let Some(Prepared { job, names, assets }) = prepare(data, wanted, &args.blender).await? else {
+    let Some(Prepared { job, names, assets, .. }) = prepare(data, wanted, &args.blender).await?
+    else {
         return Ok(INVALID);
     };
     super::submit::send(server, &assets, json).await?;

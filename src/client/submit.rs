@@ -4,17 +4,20 @@
 use crate::blenders::BlenderArgs;
 use crate::client::connection::{Call, Connection, Trouble};
 use crate::client::digests::Digests;
+use crate::client::ledger::Ledger;
 use crate::client::pack::{self, Layout};
 use crate::client::upload::{self, Assets, Sent, Source};
 use crate::client::{SubmitArgs, bar, wait};
+use crate::results::is_free;
 use crate::session::random_id;
 use crate::terminal::{complain, explain, say, table};
-use crate::{INVALID, SUCCEEDED};
+use crate::{FAILED, INVALID, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
+use pictor_engine::{Plan, Run};
 use pictor_executor::software;
 use pictor_server::http::{PlanSummary, Submitted, Worker};
-use pictor_server::{Job, Sequence, SubmitError, read_job};
+use pictor_server::{Job, Place, Sequence, Sources, SubmitError, files_of_commands, read_job};
 use pictor_tasks::body::Body;
 use pictor_tasks::media::Media;
 use pictor_tasks::message::RunId;
@@ -23,7 +26,8 @@ use reqwest::Method;
 use reqwest::header::HeaderName;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How many missing files are named.
 const NAMED: usize = 20;
@@ -38,6 +42,8 @@ pub(crate) struct Prepared {
     pub(crate) names: BTreeMap<String, String>,
     /// Everything that the server must have.
     pub(crate) assets: Assets,
+    /// The files of this machine that are read for it.
+    pub(crate) read: BTreeSet<PathBuf>,
 }
 
 /// Reads a job, asks Blender what its scenes need, and takes digests. Nothing: there are mistakes,
@@ -58,12 +64,13 @@ pub(crate) async fn prepare(
             return Ok(None);
         }
     };
-    let layouts = lay_out(&job, data, blender).await?;
+    let layouts = lay_out(&job.plan, data, blender).await?;
     if !tell_missing(&job, &layouts, allow_missing) {
         return Ok(None);
     }
-    let (names, assets) = take_digests(&layouts, data)?;
-    Ok(Some(Prepared { job, names, assets }))
+    let read: BTreeSet<_> = layouts.values().flat_map(Layout::sources).collect();
+    let (names, assets) = take_digests(&layouts, &read, data)?;
+    Ok(Some(Prepared { job, names, assets, read }))
 }
 
 /// `pictor submit`.
@@ -76,6 +83,13 @@ pub(crate) async fn submit(
     args.set.extend(args.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
     let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
     let Some(prepared) = prepare(data, wanted, &args.blender).await? else { return Ok(INVALID) };
+    let place = place(&prepared, &args)?;
+    if let Some(place) = &place {
+        let run = Run::new(RunId("new".into()), Arc::new(prepared.job.plan.clone()));
+        if !is_free((&run, |_| true), place, None).await? {
+            return Ok(FAILED);
+        }
+    }
     warn_of_blenders(server, &prepared.job).await;
     if !args.dry_run {
         send(server, &prepared.assets, json).await?;
@@ -95,8 +109,12 @@ pub(crate) async fn submit(
     }
     let run = answer.run.ok_or_else(|| server.garbled("an answer without the run".into()))?;
     let id = RunId(run.id.as_str().into());
+    let sent = prepared.read.iter().map(PathBuf::as_path);
+    if let Err(error) = Ledger::open(data, &id.0).sent(sent) {
+        tracing::warn!(%error, "which files were sent is not remembered in {}", data.display());
+    }
     if args.wait {
-        return wait::wait(server, &id, (args.out.as_deref(), data), json).await;
+        return wait::wait(server, &id, (place.as_ref(), data), json).await;
     }
     if json {
         say(&serde_json::to_string(&run)?);
@@ -107,14 +125,23 @@ pub(crate) async fn submit(
     Ok(SUCCEEDED)
 }
 
+/// The folder for results, and what they may replace there: no file that is sent, nor the job file.
+fn place(prepared: &Prepared, args: &SubmitArgs) -> anyhow::Result<Option<Place>> {
+    let Some(out) = &args.out else { return Ok(None) };
+    let folder = std::path::absolute(out).context("the output folder")?;
+    let mut sources = Sources::named(&prepared.job.plan, &args.job);
+    sources.extend(prepared.read.iter().cloned());
+    Ok(Some(Place { folder, sources, overwrite: args.overwrite }))
+}
+
 /// What each scene and each source of pictures of a job needs, by the name that the job has for it.
-async fn lay_out(
-    job: &Job,
+pub(crate) async fn lay_out(
+    plan: &Plan,
     data: &Path,
     blender: &BlenderArgs,
 ) -> anyhow::Result<BTreeMap<String, Layout>> {
     let scenes: BTreeSet<&str> =
-        job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
+        plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
     let mut layouts = BTreeMap::new();
     let cache = crate::cache();
     let blenders = if scenes.is_empty() {
@@ -122,18 +149,19 @@ async fn lay_out(
     } else {
         software::blenders(&blender.programs(None, data)?, cache.as_deref()).await
     };
-    for (name, file) in &job.plan.files {
-        if job.command_files().contains(&**name) {
+    let of_commands = files_of_commands(plan);
+    for (name, file) in &plan.files {
+        if of_commands.contains(&**name) {
             layouts.insert(name.clone(), pack::command_files(Path::new(&file.path))?);
             continue;
         }
         if !scenes.contains(&**name) {
-            layouts.insert(name.clone(), source(job, name, Path::new(&file.path))?);
+            layouts.insert(name.clone(), source(plan, name, Path::new(&file.path))?);
             continue;
         }
         let bar = bar::spinner(format!("asking Blender what {name} needs"));
         let scene = Path::new(&file.path);
-        let layout = if let Some(program) = chosen(job, name, &blenders)? {
+        let layout = if let Some(program) = chosen(plan, name, &blenders)? {
             pack::lay_out(scene, Path::new(&program.path), cache.as_deref()).await?
         } else {
             let mut alone = pack::alone(scene)?;
@@ -149,12 +177,12 @@ async fn lay_out(
 }
 
 /// A picture, a video, or the pictures of a sequence: those of the frames that are looked at.
-fn source(job: &Job, name: &str, path: &Path) -> anyhow::Result<Layout> {
+fn source(plan: &Plan, name: &str, path: &Path) -> anyhow::Result<Layout> {
     if !matches!(Media::of(name), Some(Media::Sequence(_))) {
         return pack::alone(path);
     }
     let mut found = Sequence::find(path).map_err(anyhow::Error::msg)?;
-    let probes = job.plan.steps.iter().filter_map(|step| match &step.body {
+    let probes = plan.steps.iter().filter_map(|step| match &step.body {
         Body::Probe(probe) if probe.source == name => Some(probe.frames.as_ref()),
         _ => None,
     });
@@ -166,11 +194,11 @@ fn source(job: &Job, name: &str, path: &Path) -> anyhow::Result<Layout> {
 
 /// The oldest Blender of this machine that the steps with a scene allow; nothing if there is none at all.
 fn chosen<'a>(
-    job: &Job,
+    plan: &Plan,
     scene: &str,
     blenders: &'a [Blender],
 ) -> anyhow::Result<Option<&'a Blender>> {
-    let wanted = blender_for(job, scene);
+    let wanted = blender_for(plan, scene);
     let fits = |blender: &&Blender| version_fits(wanted, &blender.version);
     let found = blenders.iter().find(fits);
     anyhow::ensure!(
@@ -183,8 +211,8 @@ fn chosen<'a>(
 }
 
 /// The versions of Blender that the steps with a scene ask for. What saved it is in all of them.
-fn blender_for<'a>(job: &'a Job, scene: &str) -> &'a str {
-    let steps = job.plan.steps.iter();
+fn blender_for<'a>(plan: &'a Plan, scene: &str) -> &'a str {
+    let steps = plan.steps.iter();
     let mut steps = steps.filter(|step| step.body.scene().is_some_and(|s| s.scene == scene));
     let wanted = steps.find_map(|step| step.requires.software.get(BLENDER));
     wanted.map_or("*", String::as_str)
@@ -198,7 +226,7 @@ async fn warn_of_blenders(server: &Connection, job: &Job) {
     let scenes: BTreeSet<&str> =
         job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
     for scene in scenes {
-        let wanted = blender_for(job, scene);
+        let wanted = blender_for(&job.plan, scene);
         let mut versions = has.iter().flat_map(|has| has.versions(BLENDER));
         if !has.is_empty() && !versions.any(|version| version_fits(wanted, version)) {
             explain(&format!(
@@ -244,14 +272,14 @@ fn tolerates(job: &Job, name: &str) -> bool {
 /// The digest of each scene's or source's list of files, and everything that the server must have.
 fn take_digests(
     layouts: &BTreeMap<String, Layout>,
+    paths: &BTreeSet<PathBuf>,
     data: &Path,
 ) -> anyhow::Result<(BTreeMap<String, String>, Assets)> {
-    let paths: BTreeSet<_> = layouts.values().flat_map(Layout::sources).collect();
     let size = |path| std::fs::metadata(path).map_or(0, |meta| meta.len());
     let bar = bar::bytes("reading", paths.iter().map(size).sum());
     bar.set_message(format!("{} files", paths.len()));
     let mut known = Digests::open(data);
-    let digests = tokio::task::block_in_place(|| known.of(&paths, &|bytes| bar.inc(bytes)))?;
+    let digests = tokio::task::block_in_place(|| known.of(paths, &|bytes| bar.inc(bytes)))?;
     known.save();
     bar.finish_and_clear();
     let (mut names, mut assets) = (BTreeMap::new(), Assets::new());

@@ -3,7 +3,8 @@
 
 use crate::client::connection::Connection;
 use crate::client::digests::Digests;
-use crate::client::download::{Wanted, download};
+use crate::client::download::{Downloaded, Wanted, download};
+use crate::client::ledger::Ledger;
 use crate::client::{Changes, request_of};
 use crate::progress::{Progress, Views};
 use crate::terminal::{complain, plain, say};
@@ -11,9 +12,9 @@ use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
 use pictor_engine::{RunState, TaskState};
-use pictor_server::{Answer, Request, RunReport};
+use pictor_server::{Answer, Place, Request, RunReport};
 use pictor_tasks::message::RunId;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,17 +26,16 @@ const FETCH: Duration = Duration::from_secs(5);
 pub(crate) async fn wait(
     server: &Connection,
     id: &RunId,
-    (out, data): (Option<&Path>, &Path),
+    (place, data): (Option<&Place>, &Path),
     json: bool,
 ) -> anyhow::Result<u8> {
-    let out = out.map(std::path::absolute).transpose().context("the output folder")?;
     let first = look(server, id).await?;
     let (tell, latest) = watch::channel(Some(first.view.clone()));
-    let shown = out.as_ref().map_or_else(String::new, |out| out.display().to_string());
+    let shown = place.map_or_else(String::new, |place| place.folder.display().to_string());
     let interrupted = crate::session::interruption()?;
     let progress = Progress::of((id, &shown), Views::Server(latest), json);
     let followed = tokio::select! {
-        followed = follow(server, first, &tell, (out.as_deref(), data)) => followed,
+        followed = follow(server, first, &tell, (place, data)) => followed,
         () = interrupted => {
             progress.finish().await;
             if !json {
@@ -45,7 +45,7 @@ pub(crate) async fn wait(
         }
     };
     progress.finish().await;
-    conclude(server, &followed?, (out, data), json).await
+    conclude(server, &followed?, (place, data), json).await
 }
 
 async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunReport> {
@@ -59,18 +59,19 @@ async fn follow(
     server: &Connection,
     mut report: RunReport,
     tell: &watch::Sender<Option<pictor_engine::RunView>>,
-    (out, data): (Option<&Path>, &Path),
+    (place, data): (Option<&Place>, &Path),
 ) -> anyhow::Result<RunReport> {
     let id = report.line.id.clone();
     let changes = Changes::of(server.clone(), id.to_string());
-    let mut known = Digests::open(data);
+    let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, &id.0));
     let (mut fetched, mut fetched_at) = (0, Instant::now());
     while !report.view.state.is_terminal() {
         let done = succeeded(&report);
-        if let Some(out) = out.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
-            let wanted = Wanted { run: &id.0, out, pattern: None };
+        if let Some(place) = place.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
+            let wanted = Wanted { run: &id.0, place, pattern: None };
+            let memory = (&mut known, &mut ledger);
             // What cannot be fetched now is tried again at the end, and told there.
-            let _ = download(server, &wanted, &mut known, &ProgressBar::hidden()).await;
+            let _ = download(server, &wanted, memory, &ProgressBar::hidden()).await;
             (fetched, fetched_at) = (done, Instant::now());
         }
         changes.next().await;
@@ -89,23 +90,21 @@ fn succeeded(report: &RunReport) -> u32 {
 async fn conclude(
     server: &Connection,
     report: &RunReport,
-    (out, data): (Option<PathBuf>, &Path),
+    (place, data): (Option<&Place>, &Path),
     json: bool,
 ) -> anyhow::Result<u8> {
     let (id, state) = (&report.line.id, report.view.state);
-    let mut files = Vec::new();
-    let mut failures = Vec::new();
-    if let Some(out) = &out {
-        let mut known = Digests::open(data);
-        let wanted = Wanted { run: &id.0, out, pattern: None };
+    let mut downloaded = Downloaded::default();
+    if let Some(place) = place {
+        let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, &id.0));
+        let wanted = Wanted { run: &id.0, place, pattern: None };
         let bar = if json { ProgressBar::hidden() } else { super::bar::bytes("fetching", 0) };
-        let fetched = download(server, &wanted, &mut known, &bar).await;
+        let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
         bar.finish_and_clear();
         known.save();
-        let fetched = fetched.context("fetch the results")?;
-        files = fetched.files;
-        failures = fetched.failures;
+        downloaded = fetched.context("fetch the results")?;
     }
+    let (files, failures) = (&downloaded.files, downloaded.undelivered());
     if json {
         let end = serde_json::json!({
             "event": "end", "run": id, "state": state, "files": files, "undelivered": failures,
@@ -119,8 +118,8 @@ async fn conclude(
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
         crate::inspect::tell_notes(id, &report.notes);
-        if let Some(out) = out.filter(|_| !files.is_empty()) {
-            say(&format!("{} files in {}", files.len(), out.display()));
+        if let Some(place) = place.filter(|_| !files.is_empty()) {
+            say(&format!("{} files in {}", files.len(), place.folder.display()));
         }
     }
     failures.iter().take(5).for_each(|failure| complain(&format!("fetch {failure}")));

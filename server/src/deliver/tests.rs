@@ -3,9 +3,10 @@
 use super::*;
 use crate::http::find_delivered;
 use pictor_engine::compile;
-use pictor_tasks::history::{Ended, TaskRef};
+use pictor_storage::{NewRun, RunRows, SqliteStore};
+use pictor_tasks::history::{Control, Ended, Event, ResetTasks, TaskRef};
 use pictor_tasks::job::{Source, parse};
-use pictor_tasks::message::{Execution, Products, RunId, Try, WorkerId};
+use pictor_tasks::message::{Execution, FileRef, Products, RunId, Try, WorkerId};
 
 const JOB: &str = "pictor: v1
 name: job
@@ -17,26 +18,80 @@ steps:
     deliver: { image: \"frames/{frame:04}.exr\", files: some/nodes, passes: \"passes/{frame}\" }
 ";
 
-/// A run whose tasks left these outputs: name and content, frame by frame.
-async fn run(artifacts: &Artifacts, left: &[&[(&str, &str)]]) -> Run {
-    let source = Source { name: "job.yaml".into(), text: JOB.into() };
-    let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
-    let mut run = Run::new(RunId("job-1".into()), Arc::new(plan));
-    for (index, outputs) in (0u32..).zip(left) {
+/// Where a run is kept, and its results, and where they land.
+struct Stage {
+    _folder: tempfile::TempDir,
+    store: SqliteStore,
+    artifacts: Artifacts,
+    place: Place,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name| folder.path().join(name);
+        Self {
+            store: SqliteStore::open(&at("data")).await.unwrap(),
+            artifacts: Artifacts::folder(&at("a")).unwrap(),
+            place: Place { folder: at("out"), ..Place::default() },
+            _folder: folder,
+        }
+    }
+
+    async fn products(&self, task: &str, outputs: &[(&str, &str)]) -> Products {
         let mut products = Products::default();
-        for (name, content) in *outputs {
-            let key = format!("runs/job-1/draw/0/{index}/1-00/{name}");
-            let stored = artifacts.put(content.as_bytes().to_vec(), &key).await.unwrap();
+        for (name, content) in outputs {
+            let key = format!("runs/job-1/draw/0/{task}-00/{name}");
+            let stored = self.artifacts.put(content.as_bytes().to_vec(), &key).await.unwrap();
             let (digest, size_bytes) = (stored.digest, stored.size_bytes);
             products.outputs.push(Output { name: (*name).into(), key, digest, size_bytes });
         }
-        run.apply(&row(run.seq() + 1, index, products)).unwrap();
+        products
     }
-    run
+
+    /// A run whose tasks left these outputs: name and content, frame by frame.
+    async fn run(&self, left: &[&[(&str, &str)]]) -> Run {
+        let mut run = new_run();
+        let new = NewRun {
+            id: run.id().clone(),
+            name: "job".into(),
+            spec: JOB.into(),
+            source_name: "job.yaml".into(),
+            plan: serde_json::to_string(&**run.plan()).unwrap(),
+            fold_version: run.plan().fold_version,
+            owner: String::new(),
+            priority: 0,
+            created_ms: 1,
+            out_dir: String::new(),
+        };
+        self.store.create_run(&new, None).await.unwrap();
+        for (index, outputs) in (0u32..).zip(left) {
+            let products = self.products(&format!("{index}/1"), outputs).await;
+            self.apply(&mut run, row(index, products)).await;
+        }
+        run
+    }
+
+    async fn apply(&self, run: &mut Run, mut row: Row) {
+        row.seq = run.seq() + 1;
+        run.apply(&row).unwrap();
+        let rows = RunRows { run: run.id(), rows: &[row], state: None };
+        self.store.commit(&[rows]).await.unwrap();
+    }
+
+    async fn deliver(&self, run: &Run) -> Delivered {
+        deliver_all(run, (&self.store, &self.artifacts), &self.place).await.unwrap()
+    }
+}
+
+fn new_run() -> Run {
+    let source = Source { name: "job.yaml".into(), text: JOB.into() };
+    let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
+    Run::new(RunId("job-1".into()), Arc::new(plan))
 }
 
 /// A task has succeeded.
-fn row(seq: u64, index: u32, products: Products) -> Row {
+fn row(index: u32, products: Products) -> Row {
     let ended = Ended {
         task: TaskRef { step: 0, generation: 0, task: Try { index, attempt: 1 } },
         execution: Execution(0),
@@ -45,7 +100,7 @@ fn row(seq: u64, index: u32, products: Products) -> Row {
         took_ms: 1,
         outcome: Outcome::Succeeded(products),
     };
-    Row { seq, time_ms: 1, fact: Fact::Ended(ended) }
+    Row { seq: 0, time_ms: 1, fact: Fact::Ended(ended) }
 }
 
 /// What lies in the output folder.
@@ -55,9 +110,8 @@ fn there(out: &Path, paths: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn everything_in_a_folder_is_delivered_below_its_path() {
-    let place = tempfile::tempdir().unwrap();
-    let (artifacts, out) =
-        (Artifacts::folder(&place.path().join("a")).unwrap(), place.path().join("out"));
+    let stage = Stage::new().await;
+    let (artifacts, out) = (&stage.artifacts, &stage.place.folder);
     let left: [&[(&str, &str)]; 2] = [
         &[
             ("image", "one"),
@@ -67,8 +121,8 @@ async fn everything_in_a_folder_is_delivered_below_its_path() {
         ],
         &[("image", "two"), ("files/depth/0002.exr", "d2"), ("passes/Mist.exr", "m2")],
     ];
-    let run = run(&artifacts, &left).await;
-    let delivered = deliver_all(&run, &artifacts, &out).await;
+    let run = stage.run(&left).await;
+    let delivered = stage.deliver(&run).await;
     assert_eq!(
         (delivered.files.len(), &delivered.failures[..], &delivered.clashes[..]),
         (6, &[][..], &[][..])
@@ -81,7 +135,7 @@ async fn everything_in_a_folder_is_delivered_below_its_path() {
         "passes/1/Mist.exr",
         "passes/2/Mist.exr",
     ];
-    assert_eq!(there(&out, &paths), ["one", "two", "d1", "d2", "m1", "m2"]);
+    assert_eq!(there(out, &paths), ["one", "two", "d1", "d2", "m1", "m2"]);
     for (path, content) in paths.into_iter().zip(["one", "two", "d1", "d2", "m1", "m2"]) {
         let found = find_delivered(&run, path).unwrap();
         assert_eq!(artifacts.read(&found.key).await.unwrap(), content.as_bytes(), "{path}");
@@ -100,28 +154,131 @@ async fn everything_in_a_folder_is_delivered_below_its_path() {
 
 #[tokio::test]
 async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it() {
-    let place = tempfile::tempdir().unwrap();
-    let (artifacts, out) =
-        (Artifacts::folder(&place.path().join("a")).unwrap(), place.path().join("out"));
+    let stage = Stage::new().await;
+    let (artifacts, out) = (&stage.artifacts, &stage.place.folder);
     let left: [&[(&str, &str)]; 3] = [
         &[("files/still.exr", "same"), ("files/a.exr", "one")],
         &[("files/still.exr", "same"), ("files/a.exr", "two")],
         &[("files/a.exr", "one")],
     ];
-    let run = run(&artifacts, &left).await;
-    // As it comes, the last one is there.
+    let run = stage.run(&left).await;
+    // As it comes, the one that comes first is there.
     let spaces = [run.space(0).cloned()];
     let again = |index| {
         let outputs = run.outputs(0, index).unwrap().1.to_vec();
-        row(1, index, Products { outputs, ..Products::default() })
+        row(index, Products { outputs, ..Products::default() })
     };
-    deliver_rows(run.plan(), &[again(0), again(1)], &spaces, (&artifacts, &out)).await;
-    assert_eq!(there(&out, &["some/nodes/a.exr"]), ["two"]);
-    let delivered = deliver_all(&run, &artifacts, &out).await;
-    assert_eq!(there(&out, &["some/nodes/still.exr", "some/nodes/a.exr"]), ["same", "one"]);
+    deliver_rows(run.plan(), &[again(1), again(0)], &spaces, (artifacts, &stage.place)).await;
+    assert_eq!(there(out, &["some/nodes/a.exr"]), ["two"]);
+    let delivered = stage.deliver(&run).await;
+    assert_eq!(there(out, &["some/nodes/still.exr", "some/nodes/a.exr"]), ["same", "one"]);
     assert_eq!((delivered.files.len(), delivered.clashes.len()), (2, 1), "{delivered:?}");
     let told = &delivered.clashes[0];
     for part in ["some/nodes/a.exr", "draw[frame=1]", "draw[frame=2]", "`{DIMENSION}`"] {
         assert!(told.contains(part), "{told}");
     }
+}
+
+/// What is said to be in the way, by its path in the output folder.
+fn ways(found: &[InTheWay], out: &Path) -> Vec<(bool, String)> {
+    let name = |way: &InTheWay| way.path.strip_prefix(out).unwrap().display().to_string();
+    found.iter().map(|way| (way.is_source, name(way))).collect()
+}
+
+#[tokio::test]
+async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
+    let mut stage = Stage::new().await;
+    let run = stage.run(&[&[("image", "one")], &[("image", "two")], &[("image", "three")]]).await;
+    let out = stage.place.folder.clone();
+    let frames = out.join("frames");
+    std::fs::create_dir_all(&frames).unwrap();
+    let source = out.join("texture.exr");
+    std::fs::write(&source, "texture").unwrap();
+    // The source by another name, a file of somebody else, and a link that leads nowhere.
+    std::fs::hard_link(&source, frames.join("0001.exr")).unwrap();
+    std::fs::write(frames.join("0002.exr"), "mine").unwrap();
+    std::os::unix::fs::symlink("nowhere", frames.join("0003.exr")).unwrap();
+    stage.place.sources = Sources::of([out.join("frames/../texture.exr")]);
+    let paths = ["frames/0001.exr", "frames/0002.exr", "frames/0003.exr"];
+    let delivered = stage.deliver(&run).await;
+    let found = ways(&delivered.in_the_way, &out);
+    assert_eq!(found, paths.map(|path| (path.ends_with("1.exr"), path.to_owned())));
+    assert_eq!(there(&out, &paths), ["texture", "mine", ""]);
+    assert!(delivered.files.is_empty() && delivered.failures.is_empty(), "{delivered:?}");
+    let said = sentences(&delivered.in_the_way);
+    assert!(said[0].contains("frames/0001.exr: the run reads what is there"), "{said:?}");
+    assert!(said[1].contains("frames/0002.exr and another file: something else"), "{said:?}");
+    // Whoever says so may replace all but the source.
+    stage.place.overwrite = true;
+    let delivered = stage.deliver(&run).await;
+    assert_eq!(ways(&delivered.in_the_way, &out), [(true, paths[0].to_owned())]);
+    assert_eq!(there(&out, &paths), ["texture", "two", "three"]);
+    assert_eq!(there(&out, &["texture.exr"]), ["texture"]);
+    let left = std::fs::read_dir(&frames).unwrap().count();
+    assert_eq!(left, 3, "nothing is left beside");
+}
+
+#[tokio::test]
+async fn what_the_run_delivered_before_is_replaced_unless_somebody_changed_it() {
+    let stage = Stage::new().await;
+    let mut run = stage.run(&[&[("image", "one")], &[("image", "two")]]).await;
+    let out = &stage.place.folder;
+    stage.deliver(&run).await;
+    std::fs::write(out.join("frames/0002.exr"), "painted over").unwrap();
+    // Both are done again.
+    let reset = Event::Reset(vec![ResetTasks { step: 0, tasks: vec![0, 1] }]);
+    let event = Fact::Event(Control { id: 7, event: reset });
+    stage.apply(&mut run, Row { seq: 0, time_ms: 1, fact: event }).await;
+    let open = |state: TaskState| !state.is_terminal();
+    let way = in_the_way((&run, open), &stage.place, Some(&stage.store)).await.unwrap();
+    assert_eq!(ways(&way, out), [(false, "frames/0002.exr".to_owned())]);
+    for (index, content) in [(0, "one again"), (1, "two again")] {
+        let products = stage.products(&format!("{index}/2"), &[("image", content)]).await;
+        let mut row = row(index, products);
+        let Fact::Ended(ended) = &mut row.fact else { unreachable!() };
+        ended.task.task.attempt = 2;
+        stage.apply(&mut run, row).await;
+    }
+    let delivered = stage.deliver(&run).await;
+    assert_eq!(there(out, &["frames/0001.exr", "frames/0002.exr"]), ["one again", "painted over"]);
+    assert_eq!(ways(&delivered.in_the_way, out), [(false, "frames/0002.exr".to_owned())]);
+}
+
+#[tokio::test]
+async fn names_that_are_known_before_any_work_are_looked_up_quickly() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_owned();
+    std::fs::create_dir(out.join("shots")).unwrap();
+    std::fs::create_dir(out.join("frames")).unwrap();
+    for name in ["shots/a_0007.png", "shots/a_0009.png", "frames/0009.png", "frames/0010.png"] {
+        std::fs::write(out.join(name), name).unwrap();
+    }
+    let names = |job: &str| {
+        let source = Source { name: "job.yaml".into(), text: job.into() };
+        let mut plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
+        let shots = out.join("shots").display().to_string();
+        let file = FileRef { path: shots, digest: String::new(), size_bytes: 0 };
+        plan.files.insert("shots".into(), file);
+        let sources = Sources::named(&plan, &out.join("job.yaml"));
+        let place = Place { folder: out.clone(), sources, overwrite: false };
+        (Run::new(RunId("job-1".into()), Arc::new(plan)), place)
+    };
+    std::os::unix::fs::symlink("shots", out.join("link")).unwrap();
+    // The numbers of a sequence say what will be made of it.
+    let upscale = "pictor: v1\nname: job\nupscale: { input: shots, model: m }\n";
+    let (run, place) = names(upscale);
+    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    assert_eq!(ways(&found, &out), [(false, "frames/0009.png".to_owned())]);
+    let shots = "steps: [{ name: a, over: [frame], command: { run: ['true'], outputs: { o: x } }, \
+                 deliver: { o: 'shots/A_{frame:04}.png' } }]";
+    let job = format!("pictor: v1\nname: job\ndims: {{ frame: 1-100000 }}\n{shots}\n");
+    let (run, place) = names(&job);
+    let began = std::time::Instant::now();
+    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(found, [], "capitals are other names here");
+    let (run, place) = names(&job.replace("shots/A_", "link/a_"));
+    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|way| way.is_source), "{found:?}");
 }

@@ -160,7 +160,7 @@ mod tests {
             let index = space.find(
                 &dims.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(","),
             )?;
-            if resolve(template, &space, index)? != path {
+            if resolve(&Template::parse(template).unwrap(), &space, index)? != path {
                 return None;
             }
             let value = |axis: &Axis| space.value(index, &axis.name).unwrap().to_string();
