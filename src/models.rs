@@ -36,10 +36,25 @@ pub(crate) struct AddArgs {
     receptive_field: Option<u32>,
 }
 
-/// The folder of networks: `$PICTOR_MODELS`, else `models` among the data.
+/// The folder of networks: `$PICTOR_MODELS`, else `models` in the user's data home, whatever folder a command is
+/// given for its data. What lies in `models` of that folder, where networks were kept before, is copied there.
 pub(crate) fn folder(data: &Path) -> PathBuf {
     let named = std::env::var_os("PICTOR_MODELS").filter(|folder| !folder.is_empty());
-    named.map_or_else(|| data.join("models"), PathBuf::from)
+    if let Some(named) = named {
+        return named.into();
+    }
+    let older = data.join("models");
+    let Some(home) = crate::of_the_user("XDG_DATA_HOME", ".local/share") else { return older };
+    let own = home.join("models");
+    if own == older || !older.is_dir() {
+        return own;
+    }
+    let taken = Folder::new(own.clone()).take_over(&Folder::new(older.clone()));
+    if let Err(error) = taken {
+        tracing::warn!(%error, "the networks in {} are used in their place", older.display());
+        return older;
+    }
+    own
 }
 
 /// `pictor models`.

@@ -48,6 +48,7 @@ impl Place {
         for variable in ["PICTOR_SERVER", "PICTOR_TOKEN", "PICTOR_TOKEN_FILE"] {
             command.env_remove(variable);
         }
+        command.env("XDG_DATA_HOME", self.path("share"));
         command.env("XDG_CONFIG_HOME", self.path("config")).env("XDG_CACHE_HOME", cache());
         command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").env("USER", "tester");
         command

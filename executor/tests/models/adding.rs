@@ -181,3 +181,31 @@ fn a_manifest_that_lies_is_refused() {
         assert!(refused.contains("mine.json is no manifest"), "{from} -> {to}: {refused}");
     }
 }
+
+#[test]
+fn a_file_of_another_kind_says_what_to_do_with_it() {
+    let (scratch, ours) = empty();
+    for (name, parts) in [
+        ("mine.pth", ["weights of PyTorch", "spandrel"]),
+        ("mine.SafeTensors", ["weights of PyTorch", "docs/upscaling.md"]),
+        ("mine.bin", ["network for ncnn", "docs/upscaling.md"]),
+    ] {
+        let file = scratch.path().join(name);
+        std::fs::write(&file, "x").unwrap();
+        let said = ours.add(&file, origin("mine"), &runtime()).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+#[test]
+fn the_networks_of_an_older_folder_are_taken_over_once() {
+    let (_scratch, ours) = empty();
+    ours.take_over(folder()).unwrap();
+    assert_eq!(ours.list().unwrap(), folder().list().unwrap());
+    assert!(ours.path().join("libonnxruntime.so").exists());
+    let known = ours.find("realesr-animevideov3-x2").unwrap();
+    let file = file_of(&ours, &known);
+    let before = std::fs::metadata(&file).unwrap().modified().unwrap();
+    ours.take_over(folder()).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before);
+}
