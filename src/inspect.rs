@@ -6,7 +6,7 @@ use crate::client::{Changes, Connection, follow_log, request_of};
 use crate::session::{DRAW, mean, random_id};
 use crate::terminal::{duration, explain, pass_on, plain, say, table};
 use anyhow::Context;
-use pictor_engine::{Note, Notes, Run, RunState, TaskState, TaskView};
+use pictor_engine::{Note, Notes, Run, RunState, RunView, StepView, TaskState, TaskView};
 use pictor_executor::log_path;
 use pictor_server::{
     Answer, Request, ResetSize, RunLine, RunReport, TaskReport, answer, ask, now_ms,
@@ -235,6 +235,7 @@ fn shown(report: &RunReport) -> String {
             lines.extend(tasks.iter().map(line));
         }
     }
+    lines.extend(left_out(view).into_iter().map(|line| format!("\n{line}")));
     let told = lines_of(notes, usize::MAX);
     if !told.is_empty() {
         lines.push(String::new());
@@ -400,8 +401,13 @@ pub(crate) async fn resume(farm: &Farm, run: &str) -> anyhow::Result<u8> {
 }
 
 /// `pictor retry` on a server.
-pub(crate) async fn retry(farm: &Farm, run: &str, tasks: Vec<String>) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id(), dry_run: false };
+pub(crate) async fn retry(
+    farm: &Farm,
+    run: &str,
+    (tasks, set): (Vec<String>, Vec<(String, String)>),
+) -> anyhow::Result<u8> {
+    let (run_, id) = (run.to_owned(), random_id());
+    let order = Request::Retry { run: run_, tasks, id, dry_run: false, set };
     say(&retried(&farm.ask(order).await?, run)?);
     Ok(SUCCEEDED)
 }
@@ -421,12 +427,16 @@ pub(crate) fn retried(said: &Answer, run: &str) -> anyhow::Result<String> {
 
 /// Asks whoever sits at the terminal whether a retry is meant that does more again than they see: tasks
 /// that had succeeded, and whose results were removed.
-pub(crate) async fn is_meant(farm: &Farm, run: &str, tasks: &[String]) -> anyhow::Result<bool> {
+pub(crate) async fn is_meant(
+    farm: &Farm,
+    run: &str,
+    (tasks, set): (&[String], &[(String, String)]),
+) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(true);
     }
-    let (run, tasks) = (run.to_owned(), tasks.to_vec());
-    let question = Request::Retry { run: run.clone(), tasks, id: 0, dry_run: true };
+    let (run, tasks, set) = (run.to_owned(), tasks.to_vec(), set.to_vec());
+    let question = Request::Retry { run: run.clone(), tasks, id: 0, dry_run: true, set };
     let said = farm.ask(question).await?;
     if matches!(said, Answer::Reset(ResetSize { remade: 0, .. })) {
         return Ok(true);
@@ -468,6 +478,16 @@ pub(crate) fn tell_failures(run: &Run) {
     if more > 0 {
         say(&format!("  and {more} more: pictor tasks {} --state failed", run.id()));
     }
+}
+
+/// How many results a run has left out, by step, for people.
+pub(crate) fn left_out(view: &RunView) -> Vec<String> {
+    let steps = view.steps.iter().filter(|step| step.left_out > 0);
+    let line = |step: &StepView| {
+        let all = step.count(TaskState::Succeeded);
+        format!("{} of {all} results of {} were left out", step.left_out, step.name)
+    };
+    steps.map(line).collect()
 }
 
 /// What workers said at the end of a run: the first few sentences.

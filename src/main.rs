@@ -88,6 +88,10 @@ enum Command {
         run: String,
         /// Tasks such as `render[frame=7,tile=3]`, or whole steps such as `render`.
         tasks: Vec<String>,
+        /// Changes a setting of the run before: `--set upscale.on_error=copy`. Also `retry.attempts`,
+        /// `retry.backoff`, `timeout`, `stalled`, `on_failure`, `max_failures` and `priority`; for all steps.
+        #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+        set: Vec<(String, String)>,
         /// Does not ask, also where results were removed and much has to be made again.
         #[arg(long, short)]
         yes: bool,
@@ -288,16 +292,16 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             Farm::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
             server @ Farm::Server(_) => inspect::resume(&server, &run).await,
         },
-        Command::Retry { run, tasks, yes, results, machine } => {
+        Command::Retry { run, tasks, set, yes, results, machine } => {
             let farm = farm()?;
-            if !yes && !inspect::is_meant(&farm, &run, &tasks).await? {
+            if !yes && !inspect::is_meant(&farm, &run, (&tasks, &set)).await? {
                 return Ok(INTERRUPTED);
             }
             match farm {
                 Farm::Folder(data) => {
-                    session::retry(&data, &run, tasks, (&results, &machine, json)).await
+                    session::retry(&data, &run, (tasks, set), (&results, &machine, json)).await
                 }
-                server @ Farm::Server(_) => inspect::retry(&server, &run, tasks).await,
+                server @ Farm::Server(_) => inspect::retry(&server, &run, (tasks, set)).await,
             }
         }
         Command::Serve(args) => serve::serve(&data()?, &args).await,

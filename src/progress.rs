@@ -95,6 +95,59 @@ fn finished(step: &StepView) -> u32 {
     TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
 }
 
+/// How far a step is, from 0 to 1, with what running tasks say; nothing if they say nothing.
+fn fraction(step: &StepView) -> Option<f64> {
+    let (inside, all) = (step.progress?, step.tasks.filter(|tasks| *tasks > 0)?);
+    Some(((f64::from(finished(step)) + f64::from(inside)) / f64::from(all)).clamp(0.0, 1.0))
+}
+
+/// How a step has gone on since it was first seen to.
+#[derive(Clone, Copy)]
+struct Trend {
+    since: Instant,
+    from: f64,
+    told: f64,
+}
+
+impl Trend {
+    fn new(from: f64) -> Self {
+        Self { since: Instant::now(), from, told: from }
+    }
+
+    /// `37 %, 2m10s left`.
+    fn words(&self, now: f64) -> String {
+        let percent = format!("{:.0} %", (now * 100.0).floor());
+        let (gone, past) = (now - self.from, self.since.elapsed());
+        // Too little says nothing.
+        if gone < 0.01 || past < DRAW {
+            return percent;
+        }
+        let left = past.mul_f64(((1.0 - now) / gone).min(1e6));
+        format!("{percent}, {} left", duration(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The trends of all steps, by their place.
+#[derive(Default)]
+struct Trends(Vec<Option<Trend>>);
+
+impl Trends {
+    /// The trend of a step that says how far it is, and how far that is.
+    fn of(&mut self, place: usize, step: &StepView) -> Option<(&mut Trend, f64)> {
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
+        }
+        let Some(now) = fraction(step) else {
+            self.0[place] = None;
+            return None;
+        };
+        let trend = &mut self.0[place];
+        // Tasks that are done again.
+        *trend = trend.filter(|trend| trend.from <= now);
+        Some((trend.get_or_insert_with(|| Trend::new(now)), now))
+    }
+}
+
 /// `1 failed, 2 running`, without what is not there.
 fn extras(step: &StepView) -> String {
     let states = [TaskState::Running, TaskState::Failed, TaskState::Skipped, TaskState::Cancelled];
@@ -109,6 +162,7 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
     let mut all: Vec<ProgressBar> = Vec::new();
     let total = group.add(ProgressBar::no_length().with_style(style("{msg:>12}")));
     let started = Instant::now();
+    let mut trends = Trends::default();
     while let Some(view) = views.view(&id).await {
         while all.len() < view.steps.len() {
             let name = view.steps[all.len()].name.clone();
@@ -117,14 +171,17 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
             let bar = ProgressBar::no_length().with_style(step_style.clone()).with_prefix(name);
             all.push(group.insert_before(&total, bar));
         }
-        for (bar, step) in all.iter().zip(&view.steps) {
+        for (place, (bar, step)) in all.iter().zip(&view.steps).enumerate() {
             match step.tasks {
                 Some(tasks) => bar.set_length(u64::from(tasks)),
                 None => bar.unset_length(),
             }
             bar.set_position(u64::from(finished(step)));
             let each = step.mean_ms.map_or_else(String::new, |m| format!("{} each", mean(Some(m))));
-            let words = [each, extras(step)].into_iter().filter(|w| !w.is_empty());
+            let inside = trends.of(place, step).map(|(trend, now)| trend.words(now));
+            let words = [each, extras(step), inside.unwrap_or_default()]
+                .into_iter()
+                .filter(|w| !w.is_empty());
             bar.set_message(words.collect::<Vec<_>>().join(", "));
         }
         total.set_message(footer(&view, started));
@@ -161,29 +218,38 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
     let started = Instant::now();
     let mut told: Vec<u32> = Vec::new();
     let mut last = Instant::now();
+    let mut trends = Trends::default();
     let mut state = RunState::Running;
     while let Some(view) = views.view(&id).await {
         told.resize(view.steps.len(), 0);
         let waited = last.elapsed() >= LINE;
-        for (told, step) in told.iter_mut().zip(&view.steps) {
+        for (place, (told, step)) in told.iter_mut().zip(&view.steps).enumerate() {
             let (done, all) = (finished(step), step.tasks.unwrap_or(0));
             let complete = done == all && all > 0;
             // People want to read a line now and then; programs want to know.
-            if done == *told || !(json || complete || waited) {
+            let inside = trends.of(place, step);
+            let goes_on = inside.as_ref().is_some_and(|(trend, now)| now - trend.told >= 0.01);
+            if !(waited && goes_on || done != *told && (json || complete || waited)) {
                 continue;
             }
             *told = done;
+            let inside = inside.map(|(trend, now)| {
+                trend.told = now;
+                (now, trend.words(now))
+            });
             if json {
                 say(&serde_json::json!({
                     "event": "step", "run": id, "step": step.name, "finished": done, "tasks": all,
                     "failed": step.count(TaskState::Failed), "eta_ms": view.eta_ms,
+                    "progress": inside.map(|(now, _)| now),
                 })
                 .to_string());
             } else {
                 let extras = extras(step);
                 let extras = if extras.is_empty() { extras } else { format!("  ({extras})") };
+                let inside = inside.map_or_else(String::new, |(_, words)| format!("  {words}"));
                 let footer = footer(&view, started);
-                say(&format!("{:>12} {done}/{all}{extras}  {footer}", step.name));
+                say(&format!("{:>12} {done}/{all}{extras}{inside}  {footer}", step.name));
             }
         }
         if waited {

@@ -7,7 +7,7 @@ use crate::results::{ResultArgs, is_free};
 use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
 use anyhow::Context;
-use pictor_engine::{Config, Run, RunState, TaskState, undefined_limits};
+use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
@@ -105,10 +105,11 @@ pub(crate) async fn resume(
 pub(crate) async fn retry(
     data: &Path,
     run: &str,
-    tasks: Vec<String>,
+    (tasks, set): (Vec<String>, Vec<(String, String)>),
     (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), tasks, id: random_id(), dry_run: false };
+    let (named, id) = (run.to_owned(), random_id());
+    let order = Request::Retry { run: named, tasks, id, dry_run: false, set };
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
@@ -384,6 +385,7 @@ async fn conclude(
     let (in_the_way, out) = (sentences(&delivered.in_the_way), &place.folder);
     sweep_again(run, artifacts).await;
     let (state, notes) = (run.state(), run.notes());
+    let view = Engine::new(Config::default()).view(run);
     let count = |state: TaskState| -> usize {
         (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()
     };
@@ -409,6 +411,7 @@ async fn conclude(
     } else {
         say(&line);
         crate::inspect::tell_failures(run);
+        crate::inspect::left_out(&view).iter().for_each(|line| say(line));
         crate::inspect::tell_notes(run.id(), &notes);
         if !delivered.files.is_empty() {
             say(&format!("{} files in {}", delivered.files.len(), out.display()));

@@ -47,7 +47,7 @@ fn a_broken_picture_fails_its_own_frame_alone() {
     for (on_error, code, made, said) in [
         ("fail", 1, &[1, 3][..], ["upscale[frame=2", cut]),
         ("copy", 0, &[1, 2, 3], ["succeeded", "3 files in"]),
-        ("skip", 0, &[1, 3], ["succeeded", "2 files in"]),
+        ("skip", 0, &[1, 3], ["1 of 3 results of stitch were left out", "2 files in"]),
     ] {
         let more = format!("  model: realesr-animevideov3-x2\n  on_error: {on_error}\n");
         upscale(&place, "shots/*.png", &more).expect(code, &said);
@@ -56,6 +56,26 @@ fn a_broken_picture_fails_its_own_frame_alone() {
             assert_eq!(png(&place.path("out").join(name)).0, (96, 64));
         }
     }
+}
+
+#[test]
+fn a_film_with_a_broken_picture_is_made_after_all_when_that_is_asked_for() {
+    let place = Place::new();
+    sequence(&place);
+    let more = "  model: realesr-animevideov3-x2\n  output: {file: film.mp4}\n";
+    let said = upscale(&place, "shots/*.png", more);
+    said.expect(1, &["upscale[frame=2", "cut short"]);
+    assert!(!place.path("out/film.mp4").exists());
+    let run = said.run_id();
+    let retry = |set: &str| {
+        let mut command = place.command(&["retry", &run, "--yes", "--set", set]);
+        Running::start(command.env("PICTOR_MODELS", models())).finish()
+    };
+    retry("upscale.on_error=copi").expect(1, &["did you mean `copy`?"]);
+    retry("upscale.model=other").expect(1, &["cannot be changed", "`upscale.on_error`"]);
+    retry("upscale.on_error=copy").expect(0, &["succeeded", "4 files in"]);
+    let what = "-v error -count_packets -show_entries stream=nb_read_packets -of csv=p=0";
+    assert_eq!(tool(&place, "ffprobe", &format!("{what} out/film.mp4")).trim(), "3");
 }
 
 #[test]

@@ -277,6 +277,10 @@ impl Engine {
             fx.stale += 1;
             return false;
         }
+        if matches!(control.event, Event::Changed(_)) {
+            // What workers are told of the steps is another thing now.
+            entry.briefs.fill(None);
+        }
         entry.record(Fact::Event(control), now_ms, fx);
         self.settle(run, fx);
         true

@@ -248,6 +248,7 @@ impl Run {
                 self.cancel_the_rest();
             }
             Event::Reset(tasks) => self.reset(tasks),
+            Event::Changed(changes) => self.change(changes),
             Event::Removed(outputs) => self.remove_outputs(outputs),
         }
     }
@@ -265,7 +266,7 @@ impl Run {
     }
 
     /// Does tasks again, and everything that was built on them.
-    fn reset(&mut self, chosen: &[ResetTasks]) {
+    pub(crate) fn reset(&mut self, chosen: &[ResetTasks]) {
         let closure = self.reset_closure(chosen).into_iter();
         let state = |at: At| self.task_state(at.0, at.1).expect("the closure holds existing tasks");
         self.redo(closure.map(|at| (at, state(at))).collect());

@@ -4,6 +4,7 @@
 mod assign;
 mod audit;
 mod binding;
+mod change;
 mod check;
 mod compile;
 mod cycles;

@@ -13,8 +13,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// The version of the fold: which state a plan and a history mean. A server that does not know a run's
-/// version leaves the run alone. Version 2 can remove outputs before the end of the run.
-pub const FOLD_VERSION: u32 = 2;
+/// version leaves the run alone. Version 2 can remove outputs before the end of the run, version 3 change
+/// settings of a run that exists.
+pub const FOLD_VERSION: u32 = 3;
 /// The versions whose plans and histories mean the same under this fold.
 pub const FOLDS: RangeInclusive<u32> = 1..=FOLD_VERSION;
 
@@ -27,7 +28,7 @@ pub(crate) fn box_size(lens: impl Iterator<Item = u32>) -> u64 {
     lens.fold(1, |size: u64, len| size.saturating_mul(len.max(1).into()))
 }
 
-/// The compiled graph of a run.
+/// The compiled graph of a run. Only its settings can change later ([`pictor_tasks::history::Changes`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The fold that the plan was made for.

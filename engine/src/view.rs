@@ -31,6 +31,12 @@ pub struct StepView {
     pub counts: [u32; 8],
     /// Mean duration of successes so far.
     pub mean_ms: Option<f64>,
+    /// How much of its running tasks is done, in tasks: 1.5 is one and a half. Nothing if none of them says.
+    #[serde(default)]
+    pub progress: Option<f32>,
+    /// Tasks that succeeded and left nothing, although the step's results are delivered.
+    #[serde(default)]
+    pub left_out: u32,
 }
 
 impl StepView {
@@ -187,6 +193,13 @@ impl Run {
             tasks: state.space.as_ref().map(|_| state.counts.iter().sum()),
             counts: state.counts,
             mean_ms: state.mean_ms(),
+            progress: None,
+            left_out: if plan.deliver.is_empty() || state.retention.is_some() {
+                0
+            } else {
+                let kept = u32::try_from(state.accepted.len()).unwrap_or(u32::MAX);
+                state.counts[TaskState::Succeeded as usize].saturating_sub(kept)
+            },
         }
     }
 
@@ -280,6 +293,12 @@ impl Engine {
             let counts = &mut steps[step as usize].counts;
             counts[TaskState::Queued as usize] -= 1;
             counts[TaskState::Running as usize] += 1;
+        }
+        let progress = self.runs.get(&run.id).into_iter().flat_map(|entry| &entry.progress);
+        for (at, (fraction, _)) in progress {
+            if matches!(run.task_state(at.0, at.1), Some(TaskState::Queued | TaskState::Running)) {
+                *steps[at.0 as usize].progress.get_or_insert_default() += fraction;
+            }
         }
         RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
     }

@@ -9,13 +9,14 @@ mod bench;
 mod assignment;
 #[path = "rules/binding.rs"]
 mod binding;
+#[path = "rules/notes.rs"]
+mod changes;
 #[path = "rules/choice.rs"]
 mod choice;
 #[path = "rules/failure.rs"]
 mod failure;
 #[path = "rules/joins.rs"]
 mod joins;
-#[path = "rules/notes.rs"]
 mod notes;
 #[path = "rules/reports.rs"]
 mod reports;

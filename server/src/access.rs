@@ -9,7 +9,8 @@ use pictor_engine::{
     Config, Effects, Engine, FoldError, Notes, Run, RunState, RunView, TaskState, TaskView,
 };
 use pictor_storage::{RunRecord, RunRows, Store};
-use pictor_tasks::history::{Control, Event, Fact, ResetTasks};
+use pictor_tasks::history::{Changes, Control, Event, Fact, ResetTasks};
+use pictor_tasks::job::changes;
 use pictor_tasks::message::{Execution, Outcome, Output, RunId, Try};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -82,6 +83,9 @@ pub enum Request {
         id: u64,
         /// Only says how many tasks that would be.
         dry_run: bool,
+        /// Settings that are changed before: names and values, as `--set` gives them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(String, String)>,
     },
 }
 
@@ -203,11 +207,10 @@ pub async fn answer(store: &dyn Store, owner: Option<&OwnerHandle>, request: Req
         Request::Control { run, control } => {
             change(store, owner, &run, |_| Ok((Some(control), Answer::Done))).await
         }
-        Request::Retry { run, tasks, id, dry_run } => {
+        Request::Retry { run, tasks, id, dry_run, set } => {
             change(store, owner, &run, move |run| {
-                let reset = to_reset(run, &tasks)?;
-                let size = ResetSize::of(run, &reset);
-                let control = Control { id, event: Event::Reset(reset) };
+                let (event, size) = to_retry(run, &tasks, &set)?;
+                let control = Control { id, event };
                 Ok(((!dry_run).then_some(control), Answer::Reset(size)))
             })
             .await
@@ -384,6 +387,30 @@ impl AttemptView {
     }
 }
 
+/// What a retry does, and how much: settings that are changed, and tasks that are done again. Settings alone may
+/// be changed while nothing has failed.
+pub(crate) fn to_retry(
+    run: &Run,
+    names: &[String],
+    set: &[(String, String)],
+) -> Result<(Event, ResetSize), String> {
+    if set.is_empty() {
+        let reset = to_reset(run, names)?;
+        let size = ResetSize::of(run, &reset);
+        return Ok((Event::Reset(reset), size));
+    }
+    let changes = changes(set)?;
+    if let Some(problem) = run.lacks_settings(&changes) {
+        return Err(problem);
+    }
+    let reset = match to_reset(run, names) {
+        Err(_) if names.is_empty() => Vec::new(),
+        reset => reset?,
+    };
+    let size = ResetSize::of(run, &reset);
+    Ok((Event::Changed(Changes { reset, ..changes }), size))
+}
+
 /// Which tasks a retry is about.
 pub(crate) fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
     let mut chosen: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
@@ -418,7 +445,7 @@ fn fits(run: &Run, event: &Event) -> Result<(), String> {
         Event::Paused => "paused",
         Event::Resumed => "resumed",
         Event::Cancelled => "cancelled",
-        Event::Priority(_) | Event::Reset(_) => return Ok(()),
+        Event::Priority(_) | Event::Reset(_) | Event::Changed(_) => return Ok(()),
         Event::Removed(_) => return Err("only the engine removes what nobody reads".into()),
     };
     let (id, state) = (run.id(), run.state());

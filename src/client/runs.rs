@@ -12,6 +12,7 @@ use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{Execution, Output, RunId, WorkerId};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 
 /// Asks a server.
 pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
@@ -57,8 +58,12 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
             }))
         }
         Request::Control { run, control } => control_run(server, &run, control).await?,
-        Request::Retry { run, tasks, dry_run, .. } => {
-            let body = json!({ "tasks": tasks, "dry_run": dry_run });
+        Request::Retry { run, tasks, dry_run, set, .. } => {
+            let mut body = json!({ "tasks": tasks, "dry_run": dry_run });
+            if !set.is_empty() {
+                // A server that does not know it says so.
+                body["set"] = set.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect();
+            }
             let said: ResetAnswer =
                 server.order_once(&["runs", &run, "retry"], Some(&body)).await?;
             Answer::Reset(ResetSize { tasks: said.count, remade: said.remade })
@@ -77,7 +82,7 @@ async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow
             let _: Json = server.order(Method::PATCH, &["runs", run], Some(&body)).await?;
             return Ok(Answer::Done);
         }
-        Event::Reset(_) => anyhow::bail!("tasks are reset by name on a server"),
+        Event::Reset(_) | Event::Changed(_) => anyhow::bail!("tasks are reset by name on a server"),
         Event::Removed(_) => anyhow::bail!("only the engine removes what nobody reads any more"),
     };
     let _: Json = server.order(Method::POST, &["runs", run, verb], None).await?;
@@ -114,9 +119,9 @@ fn report(detail: RunDetail) -> RunReport {
 }
 
 fn step(step: Step) -> StepView {
-    let Step { name, kind, over, size: tasks, tasks: counts, mean_ms } = step;
+    let Step { name, kind, over, size: tasks, tasks: counts, mean_ms, progress, left_out } = step;
     let counts = TaskState::ALL.map(|state| count(&counts, state));
-    StepView { name, kind, over, tasks, counts, mean_ms }
+    StepView { name, kind, over, tasks, counts, mean_ms, progress, left_out }
 }
 
 fn count(counts: &TaskCounts, state: TaskState) -> u32 {

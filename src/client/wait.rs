@@ -117,6 +117,7 @@ async fn conclude(
             say(&format!("  {}: {}", task.name, plain(&task.reason)));
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
+        crate::inspect::left_out(&report.view).iter().for_each(|line| say(line));
         crate::inspect::tell_notes(id, &report.notes);
         if let Some(place) = place.filter(|_| !files.is_empty()) {
             say(&format!("{} files in {}", files.len(), place.folder.display()));

@@ -1,8 +1,11 @@
 //! The rows of a run's history. A run's state is a pure fold over its plan and these rows in order of
 //! `seq`; nothing else is kept.
 
+use crate::body::OnError;
+use crate::job::spec::OnFailure;
 use crate::message::{Execution, Outcome, Try, WorkerId};
 use crate::range::Ranges;
+use crate::units::Millis;
 use serde::{Deserialize, Serialize};
 
 /// One line of a run's history.
@@ -81,6 +84,8 @@ pub enum Event {
     Priority(i32),
     /// These tasks, and everything that was built on them, are done again.
     Reset(Vec<ResetTasks>),
+    /// Settings are changed, and then tasks are done again.
+    Changed(Changes),
     /// What these tasks left is not kept any longer: nobody reads it. Decided by the engine, before
     /// the bytes go.
     Removed(Vec<RemovedOutputs>),
@@ -93,6 +98,39 @@ pub struct RemovedOutputs {
     pub step: u16,
     /// The tasks' indices under the step's present generation.
     pub tasks: Ranges,
+}
+
+/// Settings of a run that are changed while it exists. What is not given stays as it is. They go for all
+/// steps, also for those that had a setting of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// What happens with a picture that cannot be upscaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+    /// Tries in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// Pause before the second try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Millis>,
+    /// How long a task may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Millis>,
+    /// How long a task may go without progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Millis>,
+    /// What a final failure means for the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// How many final failures end the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
+    /// The run's priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// The tasks that are done again, with everything that was built on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<ResetTasks>,
 }
 
 /// Tasks of one step that are reset.

@@ -2,7 +2,8 @@
 
 use super::worker::{Condition, Timer, ToOwner, Worker};
 use super::world::{Event, Faults, World};
-use pictor_tasks::history::{Control, Event as ControlEvent, ResetTasks};
+use pictor_tasks::history::{Changes, Control, Event as ControlEvent, ResetTasks};
+use pictor_tasks::units::Millis;
 
 impl World {
     pub(super) fn chaos(&mut self) {
@@ -34,6 +35,11 @@ impl World {
             1 | 2 => ControlEvent::Paused,
             3..=5 => ControlEvent::Resumed,
             6 => ControlEvent::Priority(i32::try_from(self.rng.below(5)).unwrap()),
+            7 => ControlEvent::Changed(Changes {
+                timeout: Some(Millis(60_000)),
+                reset: self.some_tasks(number),
+                ..Changes::default()
+            }),
             _ => ControlEvent::Reset(self.some_tasks(number)),
         };
         self.last_control += 1;

@@ -52,6 +52,8 @@ impl Model {
                         self.cancel();
                     }
                     Event::Reset(tasks) => self.reset(tasks),
+                    // These change no task.
+                    Event::Changed(changes) => self.reset(&changes.reset),
                     Event::Removed(outputs) => self.remove(outputs)?,
                 }
             }

@@ -5,12 +5,14 @@ use super::auth::Caller;
 use super::extract::{Json, MaybeJson, Path};
 use super::problem::{Code, Problem};
 use super::runs::RunSummary;
-use crate::access::{ResetSize, to_reset};
+use crate::access::{ResetSize, to_retry};
 use axum::extract::State;
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
-use pictor_tasks::history::{Control, Event, ResetTasks};
+use pictor_tasks::history::{Control, Event};
+use pictor_tasks::job::changes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -32,6 +34,12 @@ pub struct RetryRequest {
     #[serde(default)]
     #[schema(max_items = 10_000)]
     tasks: Vec<String>,
+    /// Settings of the job that are changed before, each with a value that is read as YAML: `upscale.on_error`,
+    /// `retry.attempts`, `retry.backoff`, `timeout`, `stalled`, `on_failure`, `max_failures`, `priority`. They go
+    /// for all steps. With settings and no task that failed, only the settings are changed.
+    #[serde(default)]
+    #[schema(example = json!({ "upscale.on_error": "copy" }))]
+    set: BTreeMap<String, String>,
     /// Only say how many tasks that would be.
     #[serde(default)]
     dry_run: bool,
@@ -139,7 +147,7 @@ pub(super) async fn retry(
     Path(run): Path<String>,
     MaybeJson(request): MaybeJson<RetryRequest>,
 ) -> Result<Json<ResetAnswer>, Problem> {
-    again(&api, &caller, &run, (request.tasks, request.dry_run)).await
+    again(&api, &caller, &run, (request.tasks, request.set, request.dry_run)).await
 }
 
 /// Does tasks again, whatever their state, and everything that was built on them.
@@ -158,7 +166,7 @@ pub(super) async fn reset(
     if request.tasks.is_empty() {
         return Err(Problem::invalid("`tasks` has to name at least one task or step"));
     }
-    again(&api, &caller, &run, (request.tasks, request.dry_run)).await
+    again(&api, &caller, &run, (request.tasks, BTreeMap::new(), request.dry_run)).await
 }
 
 async fn change(
@@ -185,26 +193,28 @@ async fn again(
     api: &Api,
     caller: &Caller,
     run: &str,
-    (names, dry_run): (Vec<String>, bool),
+    (names, set, dry_run): (Vec<String>, BTreeMap<String, String>, bool),
 ) -> Result<Json<ResetAnswer>, Problem> {
     if names.len() > NAMES_MAX {
         return Err(Problem::invalid(format!("`tasks` may have at most {NAMES_MAX} names")));
     }
     let record = api.run(caller, run).await?;
     let chosen = !names.is_empty();
-    let ask = move |_: &Engine, run: &Run| -> Result<(Vec<ResetTasks>, ResetSize), String> {
-        let reset = to_reset(run, &names)?;
-        let size = ResetSize::of(run, &reset);
-        Ok((reset, size))
+    let set: Vec<(String, String)> = set.into_iter().collect();
+    if let Err(why) = changes(&set) {
+        return Err(Problem::invalid(why));
+    }
+    let ask = move |_: &Engine, run: &Run| -> Result<(Event, ResetSize), String> {
+        to_retry(run, &names, &set)
     };
     let asked = api.ask(&record, ask).await?;
     let code = if chosen { Code::NotFound } else { Code::Conflict };
-    let (reset, ResetSize { tasks: count, remade }) =
+    let (event, ResetSize { tasks: count, remade }) =
         asked.map_err(|why| Problem::new(code, why))?;
     if dry_run {
         return Ok(Json(ResetAnswer { count, remade, run: None }));
     }
-    let run = Some(commit(api, record, Event::Reset(reset)).await?);
+    let run = Some(commit(api, record, event).await?);
     Ok(Json(ResetAnswer { count, remade, run }))
 }
 

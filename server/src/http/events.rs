@@ -74,7 +74,7 @@ pub enum EventData {
         seq: u64,
         /// When, milliseconds since 1970.
         time_ms: i64,
-        /// `paused`, `resumed`, `cancelled`, `priority`, `reset` or `removed`.
+        /// `paused`, `resumed`, `cancelled`, `priority`, `reset`, `changed` or `removed`.
         change: String,
         /// The new priority.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -410,6 +410,7 @@ fn row_data(run: &RunId, row: &Row, (about, spaces): (&About, &[Option<Arc<Space
                 Change::Cancelled => ("cancelled", None),
                 Change::Priority(priority) => ("priority", Some(*priority)),
                 Change::Reset(_) => ("reset", None),
+                Change::Changed(changes) => ("changed", changes.priority),
                 Change::Removed(_) => ("removed", None),
             };
             return EventData::Control { run, seq, time_ms, change: change.to_owned(), priority };

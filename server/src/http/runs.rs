@@ -153,13 +153,20 @@ pub struct Step {
     pub tasks: TaskCounts,
     /// The mean duration of its successes so far, in milliseconds.
     pub mean_ms: Option<f64>,
+    /// How much of its running tasks is done, in tasks: 1.5 is one and a half; null if none of them says.
+    #[serde(default)]
+    pub progress: Option<f32>,
+    /// Tasks that succeeded and left nothing, although the step's results are delivered: pictures that were left
+    /// out, for instance.
+    #[serde(default)]
+    pub left_out: u32,
 }
 
 impl From<StepView> for Step {
     fn from(view: StepView) -> Self {
         let tasks = TaskCounts::of(std::slice::from_ref(&view));
-        let StepView { name, kind, over, tasks: size, mean_ms, .. } = view;
-        Self { name, kind, over, size, tasks, mean_ms }
+        let StepView { name, kind, over, tasks: size, mean_ms, progress, left_out, .. } = view;
+        Self { name, kind, over, size, tasks, mean_ms, progress, left_out }
     }
 }
 

@@ -2,15 +2,18 @@
 
 use super::{commit, done, dones, history, with_run};
 use pictor_storage::{Error, RunRows, Store};
+use pictor_tasks::body::OnError;
 use pictor_tasks::history::{
-    Claim, Control, Ended, Event, Fact, RemovedOutputs, ResetTasks, Row, TaskRef,
+    Changes, Claim, Control, Ended, Event, Fact, RemovedOutputs, ResetTasks, Row, TaskRef,
 };
+use pictor_tasks::job::spec::OnFailure;
 use pictor_tasks::message::{
     Binding, Bound, Execution, Failure, FailureKind, Outcome, Output, Products, RunId, Try,
     WorkerId,
 };
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
+use pictor_tasks::units::Millis;
 use std::sync::Arc;
 
 fn output(name: &str) -> Output {
@@ -72,6 +75,18 @@ fn events() -> Vec<Event> {
             ResetTasks { step: u16::MAX, tasks: vec![0, u32::MAX] },
             ResetTasks { step: 0, tasks: vec![] },
         ]),
+        Event::Changed(Changes::default()),
+        Event::Changed(Changes {
+            on_error: Some(OnError::Copy),
+            attempts: Some(u32::MAX),
+            backoff: Some(Millis(u64::MAX >> 1)),
+            timeout: Some(Millis(0)),
+            stalled: Some(Millis(1)),
+            on_failure: Some(OnFailure::Stop),
+            max_failures: Some(1),
+            priority: Some(i32::MIN),
+            reset: vec![ResetTasks { step: 0, tasks: vec![7] }],
+        }),
         Event::Removed(vec![RemovedOutputs {
             step: u16::MAX,
             tasks: "0-99,4294967295".parse().unwrap(),
@@ -92,6 +107,7 @@ fn is_listed(fact: &Fact) {
             | Event::Cancelled
             | Event::Priority(_)
             | Event::Reset(_)
+            | Event::Changed(_)
             | Event::Removed(_) => {}
         },
     }

@@ -3,6 +3,7 @@
 //! **Invariant:** the types in [`spec`] are the only description of the language. The JSON Schema is
 //! derived from them, files are checked against that schema, and what passes the check deserialises.
 
+mod changes;
 mod check;
 mod diagnostic;
 pub(crate) mod formats;
@@ -13,6 +14,7 @@ mod shorthand;
 pub mod spec;
 mod tree;
 
+pub use changes::{CHANGEABLE, changes};
 pub use diagnostic::{Diagnostic, Invalid, Source, SourceMap, nearest};
 pub use formats::check_word;
 pub use path::{field, item};
