@@ -112,6 +112,11 @@ pub(crate) fn bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
         if let Some(message) = wrong_makers(plan, step, &makers) {
             problem("needs", message);
         }
+        if let Body::Encode(encode) = &step.body
+            && let Err(message) = encode.codec_of(&encode.file)
+        {
+            problem("encode", message.trim_end_matches('.').to_owned());
+        }
         if let Some(message) = lacks_bake(plan, step) {
             problem("needs", message);
         }

@@ -351,7 +351,11 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
         | Body::Finish(_)
         | Body::Develop(_) => Some(BLENDER),
         Body::Encode(_) | Body::Extract(_) => Some("ffmpeg"),
-        Body::Probe(probe) if Media::of(&probe.source) == Some(Media::Video) => Some("ffmpeg"),
+        Body::Probe(probe)
+            if probe.rehearse.is_some() || Media::of(&probe.source) == Some(Media::Video) =>
+        {
+            Some("ffmpeg")
+        }
         Body::Noop(_)
         | Body::Command(_)
         | Body::Merge(_)

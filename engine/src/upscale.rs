@@ -5,7 +5,7 @@
 
 use crate::expand::{FRAME, step};
 use pictor_tasks::body::{
-    Encode, Extract, ImageFormat, OnError, Probe, Stitch, TILE_PIXELS, Tiling, Upscale,
+    Encode, Extract, ImageFormat, OnError, Probe, Rehearsal, Stitch, TILE_PIXELS, Tiling, Upscale,
 };
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, Keep, Pixels, StepSpec, UpscaleJob, VideoSpec};
@@ -65,12 +65,6 @@ fn check(upscale: &UpscaleJob, media: Media, problems: &mut Vec<Diagnostic>) {
         let hint =
             if single { "remove `video`" } else { "name the video in `output: { file: … }`" };
         problem("video", "no video is made of these pictures".into(), hint);
-    }
-    if let Some(file) = video(upscale, media)
-        && !CONTAINERS.iter().any(|extension| has_extension(&file, extension))
-    {
-        let message = format!("a video cannot be written to `{file}`");
-        problem("output.file", message, "give it a name that ends in .mp4, .mov or .mkv");
     }
     let format = format(upscale, media);
     if let Some(file) = upscale.output.file.as_ref().filter(|_| single) {
@@ -136,6 +130,11 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
         frame: frame.clone(),
         frames: upscale.frames.clone(),
         tiles: Some(tiles.clone()),
+        rehearse: video(upscale, media).map(|file| Rehearsal {
+            encode: encode(upscale, media, &file),
+            model: Some(upscale.model.clone()),
+            scale: upscale.scale,
+        }),
     };
     steps.push(StepSpec { probe: Some(probe), ..step("probe", &[], &[]) });
     if media == Media::Video {
@@ -172,7 +171,7 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
     };
     let plain = step("stitch", frames, &[&["probe", "upscale"], originals].concat());
     steps.push(StepSpec { stitch: Some(stitch), ..delivered(upscale, media, plain) });
-    steps.extend(video(upscale, media).map(|file| encode(upscale, media, &file)));
+    steps.extend(video(upscale, media).map(|file| encoded(media, encode(upscale, media, &file))));
     steps
 }
 
@@ -192,22 +191,24 @@ fn delivered(upscale: &UpscaleJob, media: Media, stitch: StepSpec) -> StepSpec {
     StepSpec { deliver: BTreeMap::from([("image".to_owned(), path)]), ..stitch }
 }
 
-fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> StepSpec {
+/// How the video is made.
+fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> Encode {
     let VideoSpec { codec, crf, keep_audio, fps } = upscale.video.clone().unwrap_or_default();
-    let file = literal(file);
-    let encode = Encode {
-        file: file.clone(),
+    Encode {
+        file: literal(file),
         fps,
         codec,
         quality: crf,
         source: (media == Media::Video).then(|| upscale.input.clone()),
         keep_audio,
         allow_gaps: upscale.on_error != OnError::Fail,
-    };
+    }
+}
+
+fn encoded(media: Media, encode: Encode) -> StepSpec {
     let needs: &[&str] = if media == Media::Video { &["probe", "stitch"] } else { &["stitch"] };
-    let plain = step("encode", &[], needs);
-    let deliver = BTreeMap::from([("video".to_owned(), file)]);
-    StepSpec { encode: Some(encode), deliver, ..plain }
+    let deliver = BTreeMap::from([("video".to_owned(), encode.file.clone())]);
+    StepSpec { encode: Some(encode), deliver, ..step("encode", &[], needs) }
 }
 
 fn until(step: &str) -> Keep {

@@ -1,15 +1,21 @@
 //! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe. Made of the pictures of another
 //! video it can have that one's time stamps, sound, subtitles and metadata (see [`source`]).
 
+mod rehearsal;
 mod source;
+mod streams;
+
+pub(crate) use rehearsal::rehearse;
 
 use crate::artifacts::storage_failure;
 use crate::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::scene_file;
 use crate::task::{TaskContext, failure};
-use crate::video::frames_done;
+use crate::upscale::files_of;
+use crate::video::{Coding, as_file, frames_done};
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input, Products};
+use pictor_tasks::units::Resolution;
 use source::Source;
 use std::fmt;
 use std::fs::File;
@@ -23,6 +29,8 @@ const PROBE: Duration = Duration::from_mins(1);
 /// Frames a second where nothing says how many, and the most.
 const FPS: u32 = 24;
 const FPS_MAX: f64 = 1000.0;
+/// The profile of ProRes that has transparency.
+const PRORES_4444: u8 = 4;
 
 /// What was asked for, checked.
 struct Plan {
@@ -30,6 +38,8 @@ struct Plan {
     codec: Codec,
     quality: u8,
     rate: String,
+    /// Whether it keeps the transparency of its source.
+    transparent: bool,
 }
 
 /// What ffprobe says about a picture or a video.
@@ -46,22 +56,35 @@ struct Probed {
 pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Failure> {
     let invalid = |message: String| failure(FailureKind::Invalid, message);
     let rate = rate(ctx, body).await?;
-    let plan = plan(body, &ctx.resolve(&body.file).await?, rate).map_err(invalid)?;
+    let video = match &body.source {
+        Some(name) => Some((name, source::video(ctx, name).await?)),
+        None => None,
+    };
+    let alpha = video.as_ref().is_some_and(|(_, video)| video.alpha);
+    let plan = plan(body, &ctx.resolve(&body.file).await?, rate, alpha).map_err(invalid)?;
     let pictures = pictures(&ctx.inputs, body.allow_gaps)?;
     let (pattern, first) = link(ctx, &pictures).await?;
     // Relative: a `%` in the path of the data folder would be part of the pattern.
     let pattern = pattern.strip_prefix(&ctx.scratch).unwrap_or(&pattern);
     let size = probe(ctx, &first).await?;
-    let video = ctx.scratch.join(&plan.file);
+    let made = ctx.scratch.join(&plan.file);
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
-    match &body.source {
+    // The source's files stay as long as this lives.
+    let mut files = None;
+    match video {
         None => command.args(arguments(&plan, pattern, &size)),
-        Some(name) => {
-            let source = Source::find(ctx, body, name, &pictures).await?;
+        Some((name, video)) => {
+            let files = files.insert(files_of(ctx, name).await?);
+            let times = source::times(&video, name, &pictures)?;
+            let of = (files.paths[0].as_path(), name.as_str());
+            let source = Source::new(ctx, (body, &plan), of, video, times).await?;
+            let extension = first.extension().and_then(|found| found.to_str()).unwrap_or("png");
+            source.write_list(&ctx.scratch, extension)?;
+            source.check_pictures(ctx).await?;
             command.args(source.arguments(&plan, &size))
         }
     };
-    command.arg(&video).current_dir(&ctx.scratch);
+    command.arg(as_file(&made)).current_dir(&ctx.scratch);
     let count = pictures.len();
     let mut on_line = frames_done(ctx, count);
     let status = run_program(ctx, &mut command, &mut on_line).await?;
@@ -70,8 +93,8 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     }
     // At a constant rate frames of a source are left out or doubled.
     let count = Some(count).filter(|_| body.source.is_none() || body.fps.is_none());
-    check(ctx, &plan, &size, count, &video).await?;
-    Ok(Products { outputs: vec![ctx.put("video", &video).await?], ..Products::default() })
+    check(ctx, &plan, &size, count, &made).await?;
+    Ok(Products { outputs: vec![ctx.put("video", &made).await?], ..Products::default() })
 }
 
 /// Whether the video is what was asked for.
@@ -99,6 +122,14 @@ async fn check(
     let message =
         format!("The video is {found}; expected {wanted}. Are all pictures whole and of one size?");
     Err(failure(FailureKind::BadOutput, message))
+}
+
+impl Probed {
+    /// A PNG file of this size.
+    fn png(size: Resolution) -> Self {
+        let Resolution { width, height } = size;
+        Self { codec_name: "png".into(), width, height, nb_read_packets: "1".into() }
+    }
 }
 
 impl fmt::Display for Probed {
@@ -134,32 +165,18 @@ fn checked(fps: f64, exact: String) -> Result<String, String> {
     Err(format!("{fps} frames a second: expected more than 0, at most {FPS_MAX}."))
 }
 
-fn plan(body: &Encode, file: &str, rate: String) -> Result<Plan, String> {
-    let path = Path::new(file);
-    let name = path.file_name().and_then(|name| name.to_str());
+/// What is to be made of pictures that were taken from a video with or without transparency (`alpha`).
+fn plan(body: &Encode, file: &str, rate: String, alpha: bool) -> Result<Plan, String> {
+    let name = Path::new(file).file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| format!("`{file}` is not the name of a video."))?;
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    let codec = match (extension.as_str(), body.codec) {
-        ("mp4", Some(Codec::Prores)) => {
-            return Err(format!(
-                "ProRes cannot be kept in `{file}`: name it `.mov`, or use `h264`."
-            ));
-        }
-        ("mp4" | "mov" | "mkv", Some(codec)) => codec,
-        ("mp4" | "mkv", None) => Codec::H264,
-        ("mov", None) => Codec::Prores,
-        _ => {
-            return Err(format!("`{file}`: expected a name that ends in .mp4, .mov or .mkv."));
-        }
-    };
-    let (quality, most) = match codec {
-        Codec::H264 => (body.quality.unwrap_or(18), 51),
-        Codec::Prores => (body.quality.unwrap_or(3), 4),
-    };
-    if quality > most {
-        return Err(format!("The quality {quality} is out of range: expected 0 to {most}."));
-    }
-    Ok(Plan { file: name.to_owned(), codec, quality, rate })
+    let codec = body.codec_of(file)?;
+    let quality = body.quality.unwrap_or(match codec {
+        Codec::H264 => 18,
+        Codec::Prores if alpha => PRORES_4444,
+        Codec::Prores => 3,
+    });
+    let transparent = alpha && codec == Codec::Prores && quality == PRORES_4444;
+    Ok(Plan { file: name.to_owned(), codec, quality, rate, transparent })
 }
 
 /// 23.976 and its like are meant as 24000/1001.
@@ -279,14 +296,14 @@ fn arguments(plan: &Plan, pattern: &Path, size: &Probed) -> Vec<String> {
     }
     all.extend(words(&format!("-f image2 -framerate {} -start_number 0 -i", plan.rate)));
     all.push(pattern.display().to_string());
-    all.extend(["-vf".to_owned(), filters(plan, size, &Colours::default(), "")]);
-    all.extend(coded(plan, &Colours::default()));
+    all.extend(["-vf".to_owned(), filters(plan, size, &Coding::default(), "")]);
+    all.extend(coded(plan, &Coding::default()));
     all.extend(words("-an -progress pipe:1"));
     all
 }
 
 /// How the video's samples and its container are coded.
-fn coded(plan: &Plan, colours: &Colours) -> Vec<String> {
+fn coded(plan: &Plan, colours: &Coding) -> Vec<String> {
     let mut all = match plan.codec {
         Codec::H264 => words(&format!("-c:v libx264 -crf {}", plan.quality)),
         Codec::Prores => words(&format!("-c:v prores_ks -vendor apl0 -profile:v {}", plan.quality)),
@@ -294,10 +311,7 @@ fn coded(plan: &Plan, colours: &Colours) -> Vec<String> {
     if !has_extension(&plan.file, "mkv") {
         all.extend(words("-movflags +faststart+write_colr"));
     }
-    let Colours { matrix, primaries, transfer } = colours;
-    all.extend(words(&format!(
-        "-colorspace {matrix} -color_primaries {primaries} -color_trc {transfer} -color_range tv"
-    )));
+    all.extend(words(&colours.options()));
     all
 }
 
@@ -305,26 +319,13 @@ fn has_extension(file: &str, extension: &str) -> bool {
     Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// ffmpeg's names of the properties of the video's colours.
-struct Colours {
-    matrix: String,
-    primaries: String,
-    transfer: String,
-}
-
-/// Those of high definition.
-impl Default for Colours {
-    fn default() -> Self {
-        let bt709 = || "bt709".to_owned();
-        Self { matrix: bt709(), primaries: bt709(), transfer: bt709() }
-    }
-}
-
-/// Transparent pixels over black, an edge doubled where a size is odd, studio range. `last` ends the
-/// chain.
-fn filters(plan: &Plan, size: &Probed, colours: &Colours, last: &str) -> String {
+/// Transparent pixels over black unless they are kept, an edge doubled where a size is odd, studio range.
+/// `last` ends the chain.
+fn filters(plan: &Plan, size: &Probed, colours: &Coding, last: &str) -> String {
     let mut all = Vec::new();
-    if size.codec_name != "exr" {
+    if plan.transparent {
+        all.push("format=gbrap|gbrap16le".to_owned());
+    } else if size.codec_name != "exr" {
         all.push("format=gbrap|gbrap16le,premultiply=inplace=1,format=gbrp|gbrp16le".to_owned());
     }
     let (right, bottom) = (size.width % 2, size.height % 2);
@@ -332,18 +333,16 @@ fn filters(plan: &Plan, size: &Probed, colours: &Colours, last: &str) -> String 
         all.push("pad=ceil(iw/2)*2:ceil(ih/2)*2".to_owned());
         all.push(format!("fillborders=right={right}:bottom={bottom}:mode=smear"));
     }
-    let Colours { matrix, primaries, transfer } = colours;
-    all.push(format!("scale=in_range=pc:out_range=tv:out_color_matrix={matrix}"));
+    all.push(format!("scale=in_range=pc:out_range=tv:out_color_matrix={}", colours.made_with.0));
     let format = match plan.codec {
         Codec::H264 => "yuv420p",
-        Codec::Prores if plan.quality == 4 => "yuv444p10le",
+        Codec::Prores if plan.transparent => "yuva444p10le",
+        Codec::Prores if plan.quality == PRORES_4444 => "yuv444p10le",
         Codec::Prores => "yuv422p10le",
     };
     all.push(format!("format={format}"));
     // For encoders that ask the frames.
-    all.push(format!(
-        "setparams=colorspace={matrix}:color_primaries={primaries}:color_trc={transfer}:range=tv"
-    ));
+    all.push(colours.filter());
     all.extend(Some(last.to_owned()).filter(|last| !last.is_empty()));
     all.join(",")
 }
@@ -358,8 +357,8 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
     command.args(["-v", "error", "-count_packets", "-select_streams", "v:0", "-of", "json"]);
     // In its own folder: a `%` in the path would be read as the pattern of a sequence.
     let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default();
-    command.args(["-show_entries", entries]).arg(name).current_dir(folder);
+    let name = as_file(Path::new(path.file_name().unwrap_or_default()));
+    command.args(["-show_entries", entries, "-i"]).arg(name).current_dir(folder);
     let bad = |why: String| {
         let file = path.file_name().unwrap_or_default().display();
         failure(FailureKind::BadOutput, format!("ffprobe cannot read {file}: {why}."))
@@ -411,7 +410,7 @@ mod tests {
             keep_audio: None,
             allow_gaps: false,
         };
-        let refused = |body, file| plan(&body, file, "25".into()).err().unwrap();
+        let refused = |body, file| plan(&body, file, "25".into(), false).err().unwrap();
         let prores = Some(Codec::Prores);
         assert!(refused(body(prores, None), "a.mp4").contains("`.mov`"));
         assert!(refused(body(None, None), "a.avi").contains(".mp4, .mov or .mkv"));
@@ -420,7 +419,11 @@ mod tests {
         for fps in [0.0, -24.0, f64::NAN, 1000.1] {
             assert!(checked(fps, "24".into()).unwrap_err().contains("at most 1000"));
         }
-        assert_eq!(plan(&body(None, None), "out/a.mov", "25".into()).unwrap().codec, Codec::Prores);
+        let made =
+            |quality, alpha| plan(&body(None, quality), "out/a.mov", "25".into(), alpha).unwrap();
+        assert_eq!((made(None, false).codec, made(None, false).quality), (Codec::Prores, 3));
+        assert!(made(None, true).transparent && made(Some(4), true).transparent);
+        assert!(!made(Some(3), true).transparent && !made(Some(4), false).transparent);
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! What a video is, by ffprobe: the time stamp of every frame, its colours, its shape.
 
-use crate::process::{output, program_failure, run as run_program, spawn_failure};
+mod colours;
+mod times;
+
+pub(crate) use colours::{Coding, Colours};
+
+use crate::artifacts::storage_failure;
+use crate::process::{output, run as run_program, spawn_failure};
 use crate::task::{TaskContext, failure};
+use pictor_tasks::media::{PLAYLIST, video_extensions, video_readers};
 use pictor_tasks::message::{Failure, FailureKind};
 use pictor_tasks::range::Ranges;
 use pictor_tasks::units::Resolution;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
+use times::Said;
 use tokio::process::Command;
 use tokio::time::Duration;
 
 /// How long looking at the header may take.
 const PROBE: Duration = Duration::from_mins(1);
-/// Frames of a video at most: three days at 60 a second.
-const FRAMES_MAX: usize = 16_000_000;
+/// So many bytes of a file tell whether it is a text.
+const HEAD: u64 = 4096;
 
 /// A video.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +32,12 @@ pub(crate) struct Video {
     pub(crate) size: Resolution,
     /// Whether samples have more than 8 bits.
     pub(crate) deep: bool,
+    /// Whether pixels may be transparent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) alpha: bool,
+    /// The decoder that ffmpeg is to use; its own choice otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decoder: Option<String>,
     /// The time stamps of all frames, in order, in units of `time_base` seconds. Frame 1 is the first.
     pub(crate) times: Vec<i64>,
     /// When the last frame ends.
@@ -40,17 +56,12 @@ pub(crate) struct Video {
     pub(crate) sound: Vec<String>,
     /// The codecs of its subtitles, in order.
     pub(crate) subtitles: Vec<String>,
-}
-
-/// ffmpeg's names of the properties of colours; nothing where the file does not say.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Colours {
-    /// From red, green and blue to luma and chroma.
-    pub(crate) matrix: Option<String>,
-    /// The primaries.
-    pub(crate) primaries: Option<String>,
-    /// The transfer function.
-    pub(crate) transfer: Option<String>,
+    /// The codecs of its attachments, such as fonts, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attachments: Vec<String>,
+    /// What else it has, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<String>,
 }
 
 impl Video {
@@ -71,11 +82,9 @@ impl Video {
         time as f64 * self.time_base.0 as f64 / self.time_base.1 as f64
     }
 
-    /// The matrix of the colours. Without a word of the file: that of its size.
-    pub(crate) fn matrix(&self) -> &str {
-        let usual =
-            if self.size.height.min(self.size.width) >= 720 { "bt709" } else { "smpte170m" };
-        self.colours.matrix.as_deref().filter(|name| SCALE_MATRICES.contains(name)).unwrap_or(usual)
+    /// Its shorter side.
+    pub(crate) fn side(&self) -> u32 {
+        self.size.height.min(self.size.width)
     }
 
     /// ffmpeg's filter from the video's samples to red, green and blue.
@@ -83,14 +92,49 @@ impl Video {
         format!(
             "scale=in_color_matrix={}:out_range=pc:\
              flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp",
-            self.matrix()
+            self.colours.matrix(self.side()).0
         )
+    }
+
+    /// The pixel format of its frames as pictures.
+    pub(crate) fn picture_format(&self) -> &'static str {
+        match (self.deep, self.alpha) {
+            (false, false) => "rgb24",
+            (false, true) => "rgba",
+            (true, false) => "rgb48be",
+            (true, true) => "rgba64be",
+        }
+    }
+
+    /// ffmpeg's arguments to read it.
+    pub(crate) fn reading(&self, path: &Path) -> Vec<OsString> {
+        let mut all = Vec::new();
+        if let Some(decoder) = &self.decoder {
+            all.extend(["-c:v".into(), decoder.into()]);
+        }
+        all.extend(reading(path));
+        all
     }
 }
 
-/// The matrices that ffmpeg's `scale` knows by these names.
-const SCALE_MATRICES: [&str; 7] =
-    ["bt709", "fcc", "smpte170m", "bt470bg", "smpte240m", "bt2020nc", "bt2020"];
+/// Arguments of ffmpeg and ffprobe to read the video at a path: only by what reads videos, and nothing
+/// but this file, whatever it contains and however it is called.
+pub(crate) fn reading(path: &Path) -> [OsString; 6] {
+    ["-protocol_whitelist", "file", "-format_whitelist", &video_readers(), "-i"]
+        .map(OsString::from)
+        .into_iter()
+        .chain([as_file(path)])
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("five words and a path")
+}
+
+/// A path as ffmpeg takes for a file: a name may begin with `-` or look like an address.
+pub(crate) fn as_file(path: &Path) -> OsString {
+    let mut name = OsString::from("file:");
+    name.push(path);
+    name
+}
 
 /// What ffprobe says of a file.
 #[derive(Deserialize)]
@@ -99,27 +143,37 @@ struct Answer {
     streams: Vec<Stream>,
     #[serde(default)]
     format: Format,
+    #[serde(default)]
+    pixel_formats: Vec<PixelFormat>,
 }
 
 #[derive(Deserialize, Default)]
 struct Format {
     start_time: Option<String>,
+    duration: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Stream {
     codec_type: Option<String>,
     codec_name: Option<String>,
+    codec_tag_string: Option<String>,
     width: Option<u32>,
     height: Option<u32>,
     pix_fmt: Option<String>,
     time_base: Option<String>,
+    start_time: Option<String>,
+    duration: Option<String>,
+    nb_frames: Option<String>,
+    avg_frame_rate: Option<String>,
     sample_aspect_ratio: Option<String>,
     color_space: Option<String>,
     color_primaries: Option<String>,
     color_transfer: Option<String>,
     #[serde(default)]
     disposition: Disposition,
+    #[serde(default)]
+    tags: Tags,
     #[serde(default)]
     side_data_list: Vec<SideData>,
 }
@@ -130,57 +184,157 @@ struct Disposition {
     attached_pic: u8,
 }
 
+#[derive(Deserialize, Default)]
+struct Tags {
+    #[serde(alias = "ALPHA_MODE")]
+    alpha_mode: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct SideData {
     rotation: Option<f64>,
 }
 
+/// One of ffmpeg's pixel formats.
+#[derive(Deserialize)]
+struct PixelFormat {
+    name: String,
+    flags: Flags,
+    #[serde(default)]
+    components: Vec<Component>,
+}
+
+#[derive(Deserialize)]
+struct Flags {
+    alpha: u8,
+}
+
+#[derive(Deserialize)]
+struct Component {
+    bit_depth: u32,
+}
+
+impl Stream {
+    fn is(&self, kind: &str) -> bool {
+        self.codec_type.as_deref() == Some(kind)
+    }
+
+    /// Its codec, or what the file calls it.
+    fn codec(&self) -> String {
+        let tag = self.codec_tag_string.clone().filter(|tag| !tag.starts_with('['));
+        self.codec_name.clone().or(tag).unwrap_or_else(|| "unknown".into())
+    }
+
+    /// What it is, if it is never kept.
+    fn other(&self) -> Option<String> {
+        let kind = match self.codec_type.as_deref() {
+            Some("video") if self.disposition.attached_pic != 0 => "a cover picture",
+            Some("video") => "another picture",
+            Some("audio" | "subtitle" | "attachment") => return None,
+            _ => "data",
+        };
+        Some(format!("{kind} ({})", self.codec()))
+    }
+}
+
 /// Looks at a video. `name` is what people call it.
 pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<Video, Failure> {
     let bad = |why: &str| failure(FailureKind::Invalid, format!("{name} {why}."));
+    if is_text(path).map_err(|error| storage_failure(name, &error))? {
+        return Err(bad(&format!("is a text and no video. If {PLAYLIST}")));
+    }
     let mut command = Command::new(&ctx.config.programs.ffprobe);
-    command.args(["-v", "error", "-show_streams", "-show_format", "-of", "json"]).arg(path);
+    command.args(["-v", "error", "-show_streams", "-show_format", "-show_pixel_formats"]);
+    command.args(["-of", "json"]).args(reading(path));
     let text = output(&mut command, PROBE).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
-        _ => bad("cannot be read as a video: it is damaged, or no video"),
+        _ => bad(&format!(
+            "cannot be read as a video: it is damaged, or none of the kinds that are read ({})",
+            video_extensions()
+        )),
     })?;
     let answer: Answer =
         serde_json::from_str(&text).map_err(|error| bad(&format!("is not understood: {error}")))?;
-    let Answer { streams, format } = answer;
-    let is = |stream: &&Stream, kind: &str| stream.codec_type.as_deref() == Some(kind);
-    let picture = |stream: &&Stream| is(stream, "video") && stream.disposition.attached_pic == 0;
-    let stream = streams.iter().find(picture).ok_or_else(|| bad("has no pictures"))?;
+    let Answer { streams, format, pixel_formats } = answer;
+    let is_picture = |s: &&Stream| s.is("video") && s.disposition.attached_pic == 0;
+    let place = streams.iter().position(|stream| is_picture(&stream));
+    let place = place.ok_or_else(|| bad("has no pictures"))?;
+    let stream = &streams[place];
     let codecs = |kind: &str| {
-        let of_kind = streams.iter().filter(|stream| is(stream, kind));
-        of_kind.map(|s| s.codec_name.clone().unwrap_or_default()).collect::<Vec<_>>()
+        streams.iter().filter(|stream| stream.is(kind)).map(Stream::codec).collect::<Vec<_>>()
     };
-    let (sound, subtitles) = (codecs("audio"), codecs("subtitle"));
-    let size = upright(stream).ok_or_else(|| bad("does not say how large it is"))?;
+    let others = streams.iter().enumerate().filter(|(number, _)| *number != place);
+    let (size, turned) = upright(stream).ok_or_else(|| bad("does not say how large it is"))?;
     let time_base = stream.time_base.as_deref().and_then(fraction);
     let time_base = time_base.ok_or_else(|| bad("has no time stamps"))?;
-    let (times, end) = times(ctx, path, name).await?;
+    let pixels = pixel_formats.iter().find(|f| Some(&f.name) == stream.pix_fmt.as_ref());
+    let depth = pixels.into_iter().flat_map(|f| &f.components).map(|c| c.bit_depth).max();
+    let decoder = transparent_decoder(ctx, path, name, stream).await?;
+    let start = seconds(format.start_time.as_deref()).unwrap_or(0.0);
+    let (times, end) = Said::of(stream, &format, time_base).times(ctx, path, name).await?;
     let known = |text: &Option<String>| text.clone().filter(|text| text != "unknown");
-    let shape = known(&stream.sample_aspect_ratio);
+    let shape = known(&stream.sample_aspect_ratio).and_then(|shape| {
+        let (width, height) = shape.split_once(':')?;
+        Some(if turned { format!("{height}:{width}") } else { shape })
+    });
     Ok(Video {
         size,
-        deep: stream.pix_fmt.as_deref().is_some_and(is_deep),
+        deep: depth.is_some_and(|bits| bits > 8),
+        alpha: decoder.is_some() || pixels.is_some_and(|format| format.flags.alpha != 0),
+        decoder,
         times,
         end,
         time_base,
-        start: format.start_time.and_then(|text| text.parse().ok()).unwrap_or(0.0),
+        start,
         numbers: Ranges::count(0),
         colours: Colours {
             matrix: known(&stream.color_space),
             primaries: known(&stream.color_primaries),
             transfer: known(&stream.color_transfer),
         },
-        pixel_shape: shape.filter(|shape| !matches!(shape.as_str(), "1:1" | "0:1" | "N/A")),
-        sound,
-        subtitles,
+        pixel_shape: shape.filter(|shape| !matches!(shape.as_str(), "1:1" | "0:1" | "1:0")),
+        sound: codecs("audio"),
+        subtitles: codecs("subtitle"),
+        attachments: codecs("attachment"),
+        others: others.filter_map(|(_, stream)| stream.other()).collect(),
     })
 }
 
-fn upright(stream: &Stream) -> Option<Resolution> {
+/// Whether the first bytes of a file are a text, as of a list of other files; no video's are.
+fn is_text(path: &Path) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)?.take(HEAD).read_to_end(&mut head)?;
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    Ok(!head.is_empty() && !head.iter().any(is_control))
+}
+
+/// The decoder that a transparent VP8 or VP9 needs: ffmpeg's own ones leave the transparency out.
+async fn transparent_decoder(
+    ctx: &TaskContext,
+    path: &Path,
+    name: &str,
+    stream: &Stream,
+) -> Result<Option<String>, Failure> {
+    let decoder = match stream.codec_name.as_deref() {
+        Some("vp8") => "libvpx",
+        Some("vp9") => "libvpx-vp9",
+        _ => return Ok(None),
+    };
+    if stream.tags.alpha_mode.as_deref().is_none_or(|mode| mode == "0") {
+        return Ok(None);
+    }
+    let mut command = Command::new(&ctx.config.programs.ffmpeg);
+    command.args(["-hide_banner", "-nostdin", "-v", "error", "-c:v", decoder]).args(reading(path));
+    command.args(["-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]);
+    if run_program(ctx, &mut command, &mut |_| true).await?.success() {
+        return Ok(Some(decoder.to_owned()));
+    }
+    ctx.note(format!("the transparency of {name} is left out: ffmpeg here lacks {decoder}"));
+    Ok(None)
+}
+
+/// Its size when it is shown, and whether it is turned by a quarter for that.
+fn upright(stream: &Stream) -> Option<(Resolution, bool)> {
     let (width, height) = (stream.width?, stream.height?);
     let rotation = stream.side_data_list.iter().find_map(|data| data.rotation).unwrap_or(0.0);
     let turned = (rotation.abs() % 180.0 - 90.0).abs() < 1.0;
@@ -189,20 +343,7 @@ fn upright(stream: &Stream) -> Option<Resolution> {
     } else {
         Resolution { width, height }
     };
-    (size.width > 0 && size.height > 0).then_some(size)
-}
-
-/// Whether samples of ffmpeg's pixel format have more than 8 bits: `yuv420p10le`, `p010le`, `gray16be`.
-fn is_deep(format: &str) -> bool {
-    let name = format.trim_end_matches("le").trim_end_matches("be");
-    let ends_deep = ["9", "10", "12", "14", "16"].iter().any(|bits| {
-        name.strip_suffix(bits).is_some_and(|rest| rest.ends_with(|c: char| !c.is_ascii_digit()))
-    });
-    name != format && (ends_deep || name.contains("48") || name.contains("64") || is_p0(name))
-}
-
-fn is_p0(name: &str) -> bool {
-    matches!(name, "p010" | "p012" | "p016" | "p210" | "p216" | "p410" | "p416")
+    (size.width > 0 && size.height > 0).then_some((size, turned))
 }
 
 fn fraction(text: &str) -> Option<(i64, i64)> {
@@ -211,57 +352,8 @@ fn fraction(text: &str) -> Option<(i64, i64)> {
     (top > 0 && bottom > 0).then_some((top, bottom))
 }
 
-/// The time stamps of all frames and the end of the last: by the packets, which is quick, or, where they
-/// have no time stamps, by decoding everything.
-async fn times(ctx: &TaskContext, path: &Path, name: &str) -> Result<(Vec<i64>, i64), Failure> {
-    let packets = ["-show_entries", "packet=pts,duration,flags"];
-    if let Some(found) = list(ctx, path, &packets).await? {
-        return Ok(found);
-    }
-    let frames = ["-show_entries", "frame=best_effort_timestamp,pkt_duration"];
-    list(ctx, path, &frames).await?.ok_or_else(|| {
-        failure(FailureKind::Invalid, format!("{name} has no frames, or they have no time stamps."))
-    })
-}
-
-async fn list(
-    ctx: &TaskContext,
-    path: &Path,
-    what: &[&str],
-) -> Result<Option<(Vec<i64>, i64)>, Failure> {
-    let mut command = Command::new(&ctx.config.programs.ffprobe);
-    command.args(["-v", "error", "-select_streams", "V:0"]).args(what);
-    command.args(["-of", "csv=p=0"]).arg(path);
-    let (mut times, mut unknown): (Vec<(i64, i64)>, bool) = (Vec::new(), false);
-    let mut on_line = |line: &str| {
-        let mut fields = line.split(',');
-        let time = fields.next().and_then(|field| field.parse().ok());
-        let duration = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
-        // Marked `D`: decoded for those that follow, and never shown.
-        let shown = !fields.next().is_some_and(|flags| flags.contains('D'));
-        match time {
-            Some(time) if shown && times.len() < FRAMES_MAX => times.push((time, duration)),
-            Some(_) => {}
-            None => unknown |= !line.is_empty(),
-        }
-        if times.len() % 10_000 == 1 {
-            ctx.progress.report(0.0, &format!("{} frames", times.len()));
-        }
-        false
-    };
-    let status = run_program(ctx, &mut command, &mut on_line).await?;
-    if !status.success() && times.is_empty() {
-        return Err(program_failure(ctx, "ffprobe", status));
-    }
-    times.sort_unstable();
-    times.dedup_by_key(|(time, _)| *time);
-    let Some((last, duration)) = times.last().copied().filter(|_| !unknown) else {
-        return Ok(None);
-    };
-    let before = times.len().checked_sub(2).map(|at| times[at].0);
-    let usual = before.map_or(1, |before| last - before);
-    let end = last + if duration > 0 { duration } else { usual };
-    Ok(Some((times.into_iter().map(|(time, _)| time).collect(), end)))
+fn seconds(text: Option<&str>) -> Option<f64> {
+    text?.parse().ok()
 }
 
 /// Reads ffmpeg's `-progress`: how many of so many frames are done. No line of it goes into the log.
@@ -273,28 +365,5 @@ pub(crate) fn frames_done(ctx: &TaskContext, count: usize) -> impl FnMut(&str) -
             ctx.progress.report(f32::from(thousandths) / 1000.0, &format!("frame {done}/{count}"));
         }
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_of_more_than_eight_bits_are_known() {
-        for (format, deep) in [
-            ("yuv420p", false),
-            ("yuv410p", false),
-            ("nv12", false),
-            ("rgb24", false),
-            ("yuv420p10le", true),
-            ("yuv422p12be", true),
-            ("gray16le", true),
-            ("p010le", true),
-            ("rgb48le", true),
-            ("gbrp", false),
-        ] {
-            assert_eq!(is_deep(format), deep, "{format}");
-        }
     }
 }

@@ -2,14 +2,16 @@
 //! the plan and sent to workers. Strings marked *templated* may hold `{frame}`-style placeholders
 //! (see [`crate::template`]), filled in by the worker for each task.
 
+mod encode;
 mod upscale;
 
+pub use encode::{Codec, Encode};
 pub use upscale::{
-    Extract, ImageFormat, OVERLAP_MAX, OnError, Probe, Stitch, TILE_PIXELS, TILE_PIXELS_MAX,
-    TILE_PIXELS_MIN, Tiling, Upscale,
+    Extract, ImageFormat, OVERLAP_MAX, OnError, Probe, Rehearsal, Stitch, TILE_PIXELS,
+    TILE_PIXELS_MAX, TILE_PIXELS_MIN, Tiling, Upscale,
 };
 
-use crate::job::formats::{DimensionName, EngineName, FileName, MediaPath, Property, TemplateText};
+use crate::job::formats::{DimensionName, EngineName, FileName, Property, TemplateText};
 use crate::units::{Grid, Millis, Resolution};
 use crate::worker::Device;
 use schemars::JsonSchema;
@@ -379,48 +381,4 @@ impl PictureFormat {
             Self::Tiff => "tif",
         }
     }
-}
-
-/// Pictures to a video, with ffmpeg. Its inputs are the `image` outputs of the one step it needs that
-/// makes pictures, in the order of that step's tasks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Encode {
-    /// The video's file name; the extension picks the container (`.mp4`, `.mov`, `.mkv`).
-    #[schemars(with = "FileName")]
-    pub file: String,
-    /// Frames a second, more than 0 and at most 1000. Otherwise the time stamps of `source`, or the rate
-    /// of the scene that an `inspect` step which this one needs has looked at, or 24.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.01, max = 1000.0))]
-    pub fps: Option<f64>,
-    /// The codec; by the file's extension otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub codec: Option<Codec>,
-    /// Constant rate factor of H.264, 0 (lossless) to 51; 18 unless given. `ProRes`: profile 0 to 4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 51))]
-    pub quality: Option<u8>,
-    /// The video that the pictures were taken from, for its time stamps, sound, subtitles and
-    /// metadata. Needs a `probe` step of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<MediaPath>")]
-    pub source: Option<String>,
-    /// Whether sound and subtitles of `source` are copied; `true` unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep_audio: Option<bool>,
-    /// Takes the pictures that there are; a task of the needed step without a picture is an error
-    /// otherwise. With the time stamps of `source` the picture before stands for longer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub allow_gaps: bool,
-}
-
-/// Video codecs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Codec {
-    /// H.264, 4:2:0, plays everywhere.
-    H264,
-    /// Apple `ProRes` 422 HQ, for editing.
-    Prores,
 }

@@ -4,8 +4,62 @@ use crate::body::ImageFormat;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// File extensions of videos.
-const VIDEOS: [&str; 10] = ["mp4", "mov", "mkv", "webm", "avi", "m4v", "mpg", "mpeg", "ts", "mxf"];
+/// Videos: the extensions of their names, each with ffmpeg's name of what reads such files. Whatever a
+/// video is called, no other reader is let near it.
+const VIDEOS: [(&str, &str); 27] = [
+    ("mp4", "mov"),
+    ("m4v", "mov"),
+    ("mov", "mov"),
+    ("qt", "mov"),
+    ("f4v", "mov"),
+    ("3gp", "mov"),
+    ("3g2", "mov"),
+    ("mkv", "matroska"),
+    ("webm", "matroska"),
+    ("avi", "avi"),
+    ("divx", "avi"),
+    ("mpg", "mpeg"),
+    ("mpeg", "mpeg"),
+    ("vob", "mpeg"),
+    ("ts", "mpegts"),
+    ("m2ts", "mpegts"),
+    ("mts", "mpegts"),
+    ("m2t", "mpegts"),
+    ("wmv", "asf"),
+    ("asf", "asf"),
+    ("flv", "flv"),
+    ("ogv", "ogg"),
+    ("ogm", "ogg"),
+    ("mxf", "mxf"),
+    ("dv", "dv"),
+    ("rm", "rm"),
+    ("rmvb", "rm"),
+];
+/// Extensions of files that only name other files.
+const PLAYLISTS: [&str; 12] =
+    ["m3u8", "m3u", "mpd", "ism", "f4m", "smil", "pls", "asx", "wvx", "xspf", "ffconcat", "concat"];
+
+/// The extensions of all videos that are read: `.mp4, .m4v, …`.
+pub fn video_extensions() -> String {
+    VIDEOS.map(|(extension, _)| format!(".{extension}")).join(", ")
+}
+
+/// ffmpeg's names of all that may read a video, as its `-format_whitelist` takes them.
+pub fn video_readers() -> String {
+    let mut readers = VIDEOS.map(|(_, reader)| reader).to_vec();
+    readers.dedup();
+    readers.join(",")
+}
+
+/// Why a list of files is no video, and what to do with it.
+pub const PLAYLIST: &str = "it is a list of other files: make one file of them, as in `ffmpeg -i list.m3u8 -c \
+     copy video.mkv`, and give that";
+
+/// Whether a file only names others (`film.m3u8`, `film.mpd`), by its name.
+pub fn is_playlist(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    extension.is_some_and(|extension| PLAYLISTS.contains(&extension.as_str()))
+}
 
 /// A source of pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +91,7 @@ impl Media {
         }
         match format {
             Some(format) => Some(Self::Picture(format)),
-            None => VIDEOS.contains(&extension.as_str()).then_some(Self::Video),
+            None => VIDEOS.iter().any(|(known, _)| *known == extension).then_some(Self::Video),
         }
     }
 }
@@ -127,6 +181,8 @@ mod tests {
             ("frames", Some(Media::Sequence(None))),
             ("shots.v2/frames/", Some(Media::Sequence(None))),
             ("clip.MP4", Some(Media::Video)),
+            ("-clip:1.m2ts", Some(Media::Video)),
+            ("film.m3u8", None),
             ("notes.txt", None),
             ("frames/*.txt", None),
             ("", None),
@@ -134,6 +190,22 @@ mod tests {
             assert_eq!(Media::of(path), media, "{path}");
         }
         assert_eq!(stem("in/city.v2.mp4"), "city.v2");
+    }
+
+    /// The reader of the manual sees every kind that the code knows.
+    #[test]
+    fn every_kind_of_video_is_in_the_manual() {
+        let manual = include_str!("../../docs/upscaling.md");
+        let row = manual.lines().find(|line| line.starts_with("| `clip.mp4` |")).unwrap();
+        let named: Vec<_> = row.split('`').filter(|word| word.starts_with('.')).collect();
+        assert_eq!(named.join(" "), video_extensions().replace(',', ""));
+    }
+
+    #[test]
+    fn a_list_of_files_is_no_video() {
+        assert!(is_playlist("in/film.M3U8") && is_playlist("manifest.mpd"));
+        assert!(!is_playlist("m3u8") && !is_playlist("m3u8.mp4"));
+        assert_eq!(video_readers(), "mov,matroska,avi,mpeg,mpegts,asf,flv,ogg,mxf,dv,rm");
     }
 
     #[test]

@@ -3,35 +3,35 @@
 //! ffmpeg's `concat` reads the pictures from a list that says how long each one stands. Time stamps are
 //! whole microseconds there and multiples of 1/90,000 s in the encoder, of 1 ms in Matroska.
 
-use super::{Colours, Plan, Probed, coded, filters, has_extension, words};
+use super::streams::Streams;
+use super::{Plan, Probed, coded, filters, has_extension, words};
 use crate::artifacts::storage_failure;
-use crate::task::{TaskContext, failure, text_of};
-use crate::upscale::{Files, Info, files_of, info};
-use crate::video::Video;
+use crate::process::{program_failure, run as run_program};
+use crate::task::{TaskContext, failure};
+use crate::upscale::{Info, info};
+use crate::video::{Coding, Video};
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input};
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
 
 /// The list of pictures.
 const LIST: &str = "pictures.ffconcat";
-/// Sound that MP4 can hold. Other sound is coded anew.
-const MP4_SOUND: [&str; 7] = ["aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"];
-/// Subtitles that are texts, and so can be coded anew for any container.
-const TEXTS: [&str; 7] = ["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"];
 
 /// The source of the pictures.
 pub(super) struct Source {
-    path: String,
-    /// The file stays as long as this lives.
-    _files: Files,
+    path: PathBuf,
     video: Video,
-    keep_sound: bool,
+    /// What is kept besides the pictures.
+    streams: Streams,
+    /// The time stamps of the pictures, of which there is at least one.
+    times: Vec<i64>,
     /// The part of the source that is wanted, in seconds from its start; all of it otherwise.
     cut: Option<(f64, f64)>,
     /// When the first picture comes, in seconds from the start of the result.
     offset: f64,
-    /// How many pictures there are.
-    count: u32,
     /// Pictures a second, roughly.
     rate: f64,
     /// When the last picture comes and how long it stands, in units of 1/90,000 s.
@@ -41,40 +41,62 @@ pub(super) struct Source {
     constant: bool,
 }
 
+/// What `probe` found of the source.
+pub(super) async fn video(ctx: &TaskContext, name: &str) -> Result<Video, Failure> {
+    let Some(Info::Video(video)) = info(ctx).await? else {
+        let message = format!("{} needs a `probe` step of {name}.", ctx.brief.step);
+        return Err(failure(FailureKind::Invalid, message));
+    };
+    Ok(*video)
+}
+
+/// The time stamps of pictures of a video.
+pub(super) fn times(video: &Video, name: &str, pictures: &[&Input]) -> Result<Vec<i64>, Failure> {
+    let time = |picture: &&Input| {
+        let number = picture.label.rsplit('=').next().and_then(|text| text.parse().ok());
+        number.and_then(|number| video.time(number)).ok_or_else(|| {
+            let message = format!("{}[{}] is no frame of {name}.", picture.step, picture.label);
+            failure(FailureKind::Invalid, message)
+        })
+    };
+    pictures.iter().map(time).collect()
+}
+
 impl Source {
-    /// Finds the source, and writes the list of pictures.
-    pub(super) async fn find(
+    /// The source at a path, called `name`, for pictures with these time stamps, at least one. Says what
+    /// of it cannot be kept.
+    pub(super) async fn new(
         ctx: &TaskContext,
-        body: &Encode,
-        name: &str,
-        pictures: &[&Input],
+        (body, plan): (&Encode, &Plan),
+        (path, name): (&Path, &str),
+        video: Video,
+        times: Vec<i64>,
     ) -> Result<Self, Failure> {
-        let invalid = |message: String| failure(FailureKind::Invalid, message);
-        let Some(Info::Video(video)) = info(ctx).await? else {
-            let message = format!("{} needs a `probe` step of {name}.", ctx.brief.step);
-            return Err(invalid(message));
-        };
-        let files = files_of(ctx, name).await?;
-        let path = text_of(&files.paths[0])?;
-        let mut times = Vec::with_capacity(pictures.len());
-        for picture in pictures {
-            let number = picture.label.rsplit('=').next().and_then(|text| text.parse().ok());
-            let time = number.and_then(|number| video.time(number));
-            times.push(time.ok_or_else(|| {
-                invalid(format!("{}[{}] is no frame of {name}.", picture.step, picture.label))
-            })?);
+        let mut streams = Streams::default();
+        let mut notes = video.colours.notes(name);
+        if body.keep_audio.unwrap_or(true) {
+            let (kept, said) = Streams::choose(ctx, (path, name), &video, &plan.file).await?;
+            streams = kept;
+            notes.extend(said);
         }
-        let source = Self::new(body, (path, files), *video, &times);
-        let list = source.list(&times, &pictures[0].output.key);
-        std::fs::write(ctx.scratch.join(LIST), list)
-            .map_err(|error| storage_failure(&format!("{LIST} cannot be written"), &error))?;
-        for note in source.sound_notes(&body.file) {
-            ctx.note(note);
+        if video.alpha && !plan.transparent {
+            notes.push(format!(
+                "{} has no transparency: that of {name} is over black; a .mov with ProRes 4444 keeps it",
+                plan.file
+            ));
         }
-        Ok(source)
+        if video.deep && plan.codec == Codec::H264 {
+            notes.push(format!(
+                "{name} has more than 8 bits for each sample, and {} has 8; a .mov with ProRes has 10",
+                plan.file
+            ));
+        }
+        notes.into_iter().for_each(|note| ctx.note(note));
+        Ok(Self::timed(body, path, (video, streams), times))
     }
 
-    fn new(body: &Encode, (path, files): (String, Files), video: Video, times: &[i64]) -> Self {
+    fn timed(body: &Encode, path: &Path, of: (Video, Streams), times: Vec<i64>) -> Self {
+        let (video, streams) = of;
         let numbers = &video.numbers;
         let last_number = numbers.iter().last().unwrap_or(1);
         let whole = numbers.iter().next() == Some(1) && numbers.len() as usize == video.times.len();
@@ -94,27 +116,26 @@ impl Source {
         let offset = (from_start(first) - origin).max(0.0);
         let last = times.last().copied().unwrap_or(first);
         Self {
-            _files: files,
-            path,
-            keep_sound: body.keep_audio.unwrap_or(true),
+            path: path.to_owned(),
+            streams,
             cut,
             offset,
-            count,
             rate: f64::from(count) / length,
             last_time: ticks_of(offset) + ticks(last - first),
             last: ticks(end - last).max(1),
             constant: body.fps.is_some(),
+            times,
             video,
         }
     }
 
-    /// The list of pictures: each with its duration, so that rounding never adds up.
-    fn list(&self, times: &[i64], key: &str) -> String {
+    /// Writes the list of pictures into a folder: each with its duration, so that rounding never adds up.
+    pub(super) fn write_list(&self, folder: &Path, extension: &str) -> Result<(), Failure> {
         let (top, bottom) =
             (i128::from(self.video.time_base.0), i128::from(self.video.time_base.1));
         let micros =
             |time: i64| (i128::from(time) * top * 1_000_000 + bottom / 2).div_euclid(bottom);
-        let extension = key.rsplit_once('.').map_or("png", |(_, extension)| extension);
+        let times = &self.times;
         let end = times.last().map_or(0, |last| micros(*last)) + i128::from(self.last) * 100 / 9;
         let ends = times.iter().skip(1).map(|time| micros(*time)).chain([end]);
         let mut list = "ffconcat version 1.0\n".to_owned();
@@ -127,21 +148,41 @@ impl Source {
                  duration {seconds}.{rest:06}"
             );
         }
-        list
+        std::fs::write(folder.join(LIST), list)
+            .map_err(|error| storage_failure(&format!("{LIST} cannot be written"), &error))
     }
 
-    /// ffmpeg's arguments, without the name of the result.
-    pub(super) fn arguments(&self, plan: &Plan, size: &Probed) -> Vec<String> {
-        let mut all = words("-y -hide_banner -nostdin -v warning -xerror -err_detect explode");
+    /// Decodes all pictures of the list. At one rate the video would not show that one is missing.
+    pub(super) async fn check_pictures(&self, ctx: &TaskContext) -> Result<(), Failure> {
+        if !self.constant {
+            return Ok(());
+        }
+        let mut command = Command::new(&ctx.config.programs.ffmpeg);
+        command.args(words("-hide_banner -nostdin -v warning -xerror -err_detect explode"));
+        command.args(words(&format!("-f concat -safe 0 -i {LIST} -f null -")));
+        let status = run_program(ctx, command.current_dir(&ctx.scratch), &mut |_| false).await?;
+        if status.success() { Ok(()) } else { Err(program_failure(ctx, "ffmpeg", status)) }
+    }
+
+    /// ffmpeg's arguments, without the name of the result. An error in the source's sound, as in many
+    /// recordings, is no reason to give up; a picture that is not decoded makes the count wrong.
+    pub(super) fn arguments(&self, plan: &Plan, size: &Probed) -> Vec<OsString> {
+        let mut all = words("-y -hide_banner -nostdin -v warning -err_detect explode");
         all.extend(words(&format!("-itsoffset {:.6} -f concat -safe 0 -i {LIST}", self.offset)));
         if let Some((start, end)) = self.cut {
             all.extend(words(&format!("-ss {start:.6} -to {end:.6}")));
         }
-        all.extend(["-i".to_owned(), self.path.clone()]);
-        all.extend(words("-map 0:v:0 -map_metadata 1"));
+        let mut all: Vec<OsString> = all.into_iter().map(OsString::from).collect();
+        all.extend(crate::video::reading(&self.path));
+        all.extend(self.results(plan, size).into_iter().map(OsString::from));
+        all
+    }
+
+    fn results(&self, plan: &Plan, size: &Probed) -> Vec<String> {
+        let mut all = words("-map 0:v:0 -map_metadata 1");
         // Chapters are counted from the start of the source.
         all.extend(words(if self.cut.is_some() { "-map_chapters -1" } else { "-map_chapters 1" }));
-        let colours = self.colours();
+        let colours = self.colours(size);
         let shape = self.video.pixel_shape.as_ref();
         let shape = shape.map(|shape| format!("setsar={}", shape.replace(':', "/")));
         let last = shape.unwrap_or_default();
@@ -163,7 +204,11 @@ impl Source {
                 all.extend(["-bsf:v".to_owned(), self.durations()]);
             }
         }
-        all.extend(self.streams(&plan.file));
+        if self.cut.is_some() {
+            // Sound from before the cut would come too early.
+            all.extend(words("-copypriorss 0"));
+        }
+        all.extend(self.streams.arguments(1));
         all.extend(words("-progress pipe:1"));
         all
     }
@@ -172,105 +217,24 @@ impl Source {
     /// asks two of them: the one that is shown last tells when the picture ends, and the one that is
     /// decoded last, how long the track is. Where these are the same packet, the first counts.
     fn durations(&self) -> String {
-        let Self { last_time, last, count, .. } = self;
+        let Self { last_time, last, .. } = self;
         let end = last_time + last;
         let track = end - ticks_of(self.offset);
         let decoded_last = format!("max(1\\,min({track}-DTS+STARTDTS\\,{end}-PTS))");
         let shown_last = format!("if(gte(PTS\\,{last_time}-45)\\,{last}\\,DURATION)");
         format!(
             "setts=pts=PTS:dts=DTS:duration=if(eq(N\\,{})\\,{decoded_last}\\,{shown_last})",
-            count.saturating_sub(1)
+            self.times.len().saturating_sub(1)
         )
     }
 
     /// The source's colours stay what they were.
-    fn colours(&self) -> Colours {
-        let matrix = self.video.matrix().to_owned();
-        let usual = if matrix == "bt709" { "bt709" } else { "smpte170m" };
-        let or_usual = |known: &Option<String>| known.clone().unwrap_or_else(|| usual.to_owned());
-        let known = &self.video.colours;
-        let (primaries, transfer) = (or_usual(&known.primaries), or_usual(&known.transfer));
-        Colours { matrix, primaries, transfer }
-    }
-
-    /// What becomes of each stream of sound and of subtitles.
-    fn streams(&self, file: &str) -> Vec<String> {
-        if !self.keep_sound {
-            return words("-an -sn");
-        }
-        let mut all = Vec::new();
-        if self.cut.is_some() {
-            // Sound from before the cut would come too early.
-            all.extend(words("-copypriorss 0"));
-        }
-        for (number, codec) in self.video.sound.iter().enumerate() {
-            all.extend(words(&format!("-map 1:a:{number}")));
-            let action = if holds_sound(file, codec) { "copy" } else { "aac" };
-            all.extend(words(&format!("-c:a:{number} {action}")));
-        }
-        let kept = self.video.subtitles.iter().enumerate();
-        let kept = kept.filter_map(|(from, codec)| Some((from, subtitle(file, codec)?)));
-        for (to, (from, action)) in kept.enumerate() {
-            all.extend(words(&format!("-map 1:s:{from} -c:s:{to} {action}")));
-        }
-        if has_extension(file, "mkv") {
-            // Fonts of subtitles.
-            all.extend(words("-map 1:t? -c:t copy"));
-        }
-        all
-    }
-
-    fn sound_notes(&self, file: &str) -> Vec<String> {
-        if !self.keep_sound {
-            return Vec::new();
-        }
-        let mut notes = Vec::new();
-        let other = self.video.sound.iter().filter(|codec| !holds_sound(file, codec));
-        notes.extend(other.map(|c| {
-            format!("sound of the codec {c} does not go into {file}: it was coded anew as AAC")
-        }));
-        let lost = self.video.subtitles.iter().filter(|codec| subtitle(file, codec).is_none());
-        notes.extend(lost.map(|c| format!("subtitles of the codec {c} do not go into {file} and were left out; .mkv holds them")));
-        notes
+    fn colours(&self, size: &Probed) -> Coding {
+        self.video.colours.coding(self.video.side(), size.width.min(size.height))
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seconds of a video, at most a few days")]
 fn ticks_of(seconds: f64) -> i64 {
     (seconds * 90_000.0) as i64
-}
-
-fn holds_sound(file: &str, codec: &str) -> bool {
-    if has_extension(file, "mkv") {
-        return true;
-    }
-    let pcm = has_extension(file, "mov") && codec.starts_with("pcm_");
-    pcm || MP4_SOUND.contains(&codec)
-}
-
-/// What makes subtitles of a codec fit the container; nothing if they cannot.
-fn subtitle(file: &str, codec: &str) -> Option<&'static str> {
-    let is_text = TEXTS.contains(&codec);
-    if has_extension(file, "mkv") {
-        return Some(if codec == "mov_text" { "srt" } else { "copy" });
-    }
-    match codec {
-        "mov_text" => Some("copy"),
-        _ => is_text.then_some("mov_text"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_container_cannot_hold_is_coded_anew_or_left_out() {
-        assert!(holds_sound("a.mkv", "vorbis") && !holds_sound("a.mp4", "vorbis"));
-        assert!(holds_sound("a.mov", "pcm_s16le") && !holds_sound("a.mp4", "pcm_s16le"));
-        assert_eq!(subtitle("a.mp4", "subrip"), Some("mov_text"));
-        assert_eq!(subtitle("a.mkv", "mov_text"), Some("srt"));
-        assert_eq!(subtitle("a.mkv", "ass"), Some("copy"));
-        assert_eq!(subtitle("a.mp4", "hdmv_pgs_subtitle"), None);
-    }
 }

@@ -105,8 +105,8 @@ async fn extract(
         last + 1,
         video.to_rgb()
     );
-    let format = if video.deep { "rgb48be" } else { "rgb24" };
-    command.arg("-i").arg(path).args(["-map", "0:V:0", "-vf", &filters, "-pix_fmt", format]);
+    command.args(video.reading(path)).args(["-map", "0:V:0", "-vf", &filters]);
+    command.args(["-pix_fmt", video.picture_format()]);
     command.args(["-fps_mode", "passthrough", "-enc_time_base", "-1", "-compression_level", "1"]);
     command.args(["-f", "image2", "-frame_pts", "1", "-progress", "pipe:1", "%d.png"]);
     command.current_dir(&folder);

@@ -18,7 +18,7 @@ mod tile;
 
 pub(crate) use info::{Info, info};
 pub(crate) use network::Upscaler;
-pub(crate) use original::{Files, files_of};
+pub(crate) use original::files_of;
 
 use crate::task::TaskContext;
 use pictor_tasks::body::Body;

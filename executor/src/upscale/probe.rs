@@ -4,6 +4,7 @@ use super::info::{Info, Picture};
 use super::original::{Files, files_of};
 use crate::artifacts::storage_failure;
 use crate::cache::hash;
+use crate::encode::rehearse;
 use crate::picture::{self, PictureError};
 use crate::task::{TaskContext, failure};
 use crate::video;
@@ -25,9 +26,18 @@ pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Fai
     let info = if media == Some(Media::Video) {
         let mut video = video::look(ctx, &files.paths[0], &body.source).await?;
         video.numbers = chosen(body, &video.all_numbers())?;
+        if let Some(rehearsal) = &body.rehearse {
+            rehearse(ctx, rehearsal, video.size, Some((&files.paths[0], &video))).await?;
+        }
         Info::Video(Box::new(video))
     } else {
-        Info::Pictures(pictures(ctx, body, files).await?)
+        let pictures = pictures(ctx, body, files).await?;
+        if let Some(rehearsal) = &body.rehearse
+            && let Some(size) = one_size(&pictures)?
+        {
+            rehearse(ctx, rehearsal, size, None).await?;
+        }
+        Info::Pictures(pictures)
     };
     let path = ctx.scratch.join("info.json");
     let text = serde_json::to_vec(&info).expect("plain texts and numbers");
@@ -96,6 +106,22 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
         }
     }
     Ok(pictures)
+}
+
+/// The size of all pictures, as a video needs it; nothing if none can be read.
+fn one_size(pictures: &[Picture]) -> Result<Option<Resolution>, Failure> {
+    let mut sized = pictures.iter().filter_map(|picture| Some((&picture.file, picture.size?)));
+    let Some((first, size)) = sized.next() else { return Ok(None) };
+    match sized.find(|(_, other)| *other != size) {
+        None => Ok(Some(size)),
+        Some((file, other)) => {
+            let message = format!(
+                "{first} has {size} pixels and {file} has {other}: the pictures of a video are of one size. \
+                 Take the others out with `frames`, or leave `output.file` out to have the pictures alone."
+            );
+            Err(failure(FailureKind::Invalid, message))
+        }
+    }
 }
 
 fn look(number: i64, path: &Path) -> Result<Picture, Failure> {

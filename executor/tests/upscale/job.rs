@@ -100,7 +100,13 @@ impl Job {
     /// Looks at one picture; gives the number of tiles.
     pub(crate) async fn tiles(&self, farm: &mut Farm, source: &Path) -> Result<u32, Failure> {
         let name = source.display().to_string();
-        let probe = Probe { source: name, frame: None, frames: None, tiles: Some(self.tiling()) };
+        let probe = Probe {
+            source: name,
+            frame: None,
+            frames: None,
+            tiles: Some(self.tiling()),
+            rehearse: None,
+        };
         let mut brief = brief("probe", Body::Probe(probe), Some(source), Vec::new());
         brief.binds = vec!["tile".into()];
         let products = task(farm, brief, 0, Vec::new()).await?;

@@ -3,6 +3,7 @@
 
 #[path = "../farm/mod.rs"]
 mod farm;
+mod films;
 mod job;
 mod pictures;
 mod refusals;

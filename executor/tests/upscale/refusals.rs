@@ -129,6 +129,7 @@ async fn a_broken_picture_fails_alone_and_as_asked() {
         frame: Some("frame".into()),
         frames: None,
         tiles: Some(Tiling { pixels: 40, dim: "tile".into() }),
+        rehearse: None,
     };
     let mut brief = brief("probe", Body::Probe(probe), Some(Path::new(&source)), Vec::new());
     brief.binds = vec!["frame".into(), "tile".into()];

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-fn run(folder: &Path, program: &str, arguments: &str) -> String {
+pub(crate) fn run(folder: &Path, program: &str, arguments: &str) -> String {
     let output =
         Command::new(program).args(arguments.split(' ')).current_dir(folder).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -49,7 +49,13 @@ fn times(path: &Path) -> Vec<f64> {
 
 async fn probe(farm: &mut Farm, source: &Path) -> (Values, Input) {
     let name = source.display().to_string();
-    let probe = Probe { source: name, frame: Some("frame".into()), frames: None, tiles: None };
+    let probe = Probe {
+        source: name,
+        frame: Some("frame".into()),
+        frames: None,
+        tiles: None,
+        rehearse: None,
+    };
     let mut brief = brief("probe", Body::Probe(probe), Some(source), Vec::new());
     brief.binds = vec!["frame".into()];
     let products = task(farm, brief, 0, Vec::new()).await.unwrap();

@@ -1,6 +1,7 @@
 //! Kinds that put pictures and videos through a network: `probe` looks at the source, `extract` takes a
 //! video apart, `upscale` does one tile, `stitch` makes the picture.
 
+use super::Encode;
 use crate::job::formats::{DimensionName, MediaPath};
 use crate::range::Ranges;
 use crate::units::{Grid, Resolution};
@@ -23,7 +24,7 @@ pub const OVERLAP_MAX: u32 = 512;
 ///
 /// A picture that cannot be read is no failure of this step: it has one tile, and the task that reads
 /// it fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     /// A picture, a video, or a sequence: a pattern (`frames/*.png`, `frames/%04d.png`) or a folder.
@@ -42,6 +43,25 @@ pub struct Probe {
     /// (then it is to be bounded by it), else of the one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiling>,
+    /// The video that is made in the end. It is tried with one black picture, so that what cannot work is
+    /// said before all the work is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearse: Option<Rehearsal>,
+}
+
+/// What becomes of pictures, as far as a trial of it has to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rehearsal {
+    /// The step that makes the video.
+    pub encode: Encode,
+    /// The network, whose factor counts unless there is `scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// How many times wider and higher the pictures become, 1 to 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub scale: Option<u32>,
 }
 
 /// Tiles of pictures of any size, and the dimension that counts those of one picture, row by row from

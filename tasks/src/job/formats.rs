@@ -2,7 +2,7 @@
 //! parser that belongs to it says what is wrong with a text.
 
 use crate::body::{OVERLAP_MAX, TILE_PIXELS_MAX, TILE_PIXELS_MIN};
-use crate::media::Media;
+use crate::media::{Media, PLAYLIST, is_playlist, video_extensions};
 use crate::pack::is_packed_path;
 use crate::range::Ranges;
 use crate::template::{RESERVED_NAMES, Template};
@@ -154,10 +154,15 @@ fn local(text: &str) -> Result<(), String> {
 }
 
 fn media(text: &str) -> Result<(), String> {
+    if is_playlist(text) {
+        return Err(PLAYLIST.to_owned());
+    }
     Media::of(text).map(drop).ok_or_else(|| {
-        "expected a picture (.png, .jpg, .webp, .tif, .exr), a pattern such as `frames/*.png` or \
-         `frames/%04d.png`, a folder (`shot.v2/` if its name has a dot), or a video (.mp4, .mov, .mkv, .webm, .avi, ...)"
-            .to_owned()
+        format!(
+            "expected a picture (.png, .jpg, .webp, .tif, .exr), a pattern such as `frames/*.png` or \
+             `frames/%04d.png`, a folder (`shot.v2/` if its name has a dot), or a video ({})",
+            video_extensions()
+        )
     })
 }
 
