@@ -59,6 +59,9 @@ pub(crate) struct Video {
     /// The codecs of its attachments, such as fonts, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) attachments: Vec<String>,
+    /// Whether it says at what time of a recorder's clock it begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) timecode: bool,
     /// What else it has, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) others: Vec<String>,
@@ -151,6 +154,8 @@ struct Answer {
 struct Format {
     start_time: Option<String>,
     duration: Option<String>,
+    #[serde(default)]
+    tags: Tags,
 }
 
 #[derive(Deserialize)]
@@ -188,6 +193,8 @@ struct Disposition {
 struct Tags {
     #[serde(alias = "ALPHA_MODE")]
     alpha_mode: Option<String>,
+    #[serde(alias = "TIMECODE")]
+    timecode: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -296,6 +303,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
         sound: codecs("audio"),
         subtitles: codecs("subtitle"),
         attachments: codecs("attachment"),
+        timecode: format.tags.timecode.is_some(),
         others: others.filter_map(|(_, stream)| stream.other()).collect(),
     })
 }

@@ -2,7 +2,7 @@
 //! and not after all the work.
 
 use super::source::Source;
-use super::{FPS, Plan, Probed, arguments, checked, plan, written};
+use super::{FPS, Plan, Probed, arguments, checked, plan, probe, written};
 use crate::artifacts::storage_failure;
 use crate::models::Folder;
 use crate::picture::{Depth, Layout, Tags, Target, write};
@@ -51,11 +51,16 @@ pub(crate) async fn rehearse(
             command.args(source.arguments(&plan, &picture))
         }
     };
-    command.args(["-t", "1"]).arg(as_file(&folder.join(&plan.file))).current_dir(&folder);
+    let made = folder.join(&plan.file);
+    command.args(["-t", "1"]).arg(as_file(&made)).current_dir(&folder);
     ctx.progress.report(0.0, "trying to make the video");
     let status = run_program(ctx, &mut command, &mut |_| false).await?;
-    if !status.success() {
-        let failed = program_failure(ctx, "ffmpeg", status).message;
+    let tried = match status.success() {
+        // Some of its errors do not change its status.
+        true => probe(ctx, &made).await.map(drop).map_err(|failure| failure.message),
+        false => Err(program_failure(ctx, "ffmpeg", status).message),
+    };
+    if let Err(failed) = tried {
         let message = format!(
             "{} cannot be made of pictures of {size} pixels, as a trial with a black one shows: {failed}",
             plan.file

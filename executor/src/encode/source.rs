@@ -85,6 +85,12 @@ impl Source {
                 plan.file
             ));
         }
+        if video.timecode && !has_extension(&plan.file, "mkv") {
+            notes.push(format!(
+                "the time code of {name} is not kept in {}; .mkv keeps it",
+                plan.file
+            ));
+        }
         if video.deep && plan.codec == Codec::H264 {
             notes.push(format!(
                 "{name} has more than 8 bits for each sample, and {} has 8; a .mov with ProRes has 10",
@@ -188,6 +194,10 @@ impl Source {
         let last = shape.unwrap_or_default();
         all.extend(["-vf".to_owned(), filters(plan, size, &colours, &last)]);
         all.extend(coded(plan, &colours));
+        if !has_extension(&plan.file, "mkv") {
+            // It would count the list's clock, which is too fast for a time code, and leave a broken file.
+            all.extend(words("-write_tmcd 0"));
+        }
         if self.constant {
             all.extend(words(&format!("-fps_mode cfr -r {}", plan.rate)));
         } else {

@@ -178,6 +178,8 @@ async fn every_kind_of_video_keeps_its_frames_and_their_times() {
         assert_eq!(of_sound.len(), usize::from(said.is_some()), "{name}: {notes:?}");
         assert!(said.is_none_or(|said| of_sound[0].starts_with(&said)), "{name}: {notes:?}");
         assert!(!notes.iter().any(|note| note.contains("cut short")), "{name}: {notes:?}");
+        let clock = notes.iter().any(|note| note.contains("the time code of "));
+        assert_eq!(clock, ["mxf", "dv"].contains(&extension), "{name}: {notes:?}");
         if let Some(lost) = notes.iter().find(|note| note.contains("are left out")) {
             panic!("{name}: {lost}");
         }
@@ -215,8 +217,8 @@ async fn colours_of_every_number_are_carried_or_left_out_and_said() {
                         assert_eq!(after, before, "{number} {file}");
                     }
                     _ if place == 0 => {}
-                    // It is in the file, but ffprobe 5.1 takes it for unknown there.
-                    "ebu3213" if file != "a.mkv" => {}
+                    // The container says so; x264 has no word for it, and ffprobe asks the stream first.
+                    "ebu3213" if !file.ends_with("mov") => {}
                     _ => {
                         assert_eq!(after, before, "{number} {file}");
                         named += 1;
@@ -250,7 +252,6 @@ async fn what_is_missing_of_a_truncated_film_is_said() {
         ("a.mkv", format!("{H264} -c:a aac")),
         ("a.avi", "-c:v mpeg4 -q:v 2 -bf 2 -c:a libmp3lame".to_owned()),
         ("a.flv", "-c:v flv1 -q:v 2 -c:a libmp3lame".to_owned()),
-        ("a.wmv", "-c:v wmv2 -q:v 2 -c:a wmav2".to_owned()),
     ] {
         let whole = make(&farm, &format!("{PICTURE} {SOUND} {how}"), name);
         let bytes = std::fs::read(&whole).unwrap();
@@ -426,5 +427,7 @@ async fn streams_are_kept_coded_anew_or_left_out_with_a_note() {
     let source = make(&farm, &clock, "clock.mp4");
     let film = film(&mut farm, &source, &encode(&source, "b.mp4")).await.unwrap();
     assert_eq!(shown(&film.made).len(), 25);
-    assert!(film.notes[0].contains("a cover picture (png), data (tmcd)"), "{:?}", film.notes);
+    for left_out in ["a cover picture (png)", "data (tmcd)"] {
+        assert!(film.notes[0].contains(left_out), "{:?}", film.notes);
+    }
 }
