@@ -191,7 +191,8 @@ async fn colours_of_every_number_are_carried_or_left_out_and_said() {
     let mut farm = farm();
     let plain = make(&farm, &format!("{PICTURE} -frames:v 1 {H264}"), "plain.mp4");
     let mut named = 0;
-    for number in (0..=19).chain([22, 23, 100, 255]) {
+    let files = ["a.mp4", "a.mkv", "a.mov"].into_iter().cycle();
+    for (number, file) in (0..=19).chain([22, 23, 100, 255]).zip(files) {
         let matrix = if number == 0 { 2 } else { number };
         let set = format!(
             "-i {} -c copy -bsf:v h264_metadata=colour_primaries={number}:\
@@ -202,32 +203,30 @@ async fn colours_of_every_number_are_carried_or_left_out_and_said() {
         let what =
             "-select_streams v -show_entries stream=color_space,color_transfer,color_primaries";
         let before = told(&source, what);
-        for file in ["a.mp4", "a.mkv", "a.mov"] {
-            let film = film(&mut farm, &source, &encode(&source, file)).await;
-            let Film { made, notes } = film.unwrap_or_else(|found| panic!("{before}: {found:?}"));
-            let after = told(&made, what);
-            // The matrix, the transfer function, the primaries.
-            for (place, (before, after)) in before.split(',').zip(after.split(',')).enumerate() {
-                let said = notes.iter().any(|note| note.contains(&format!("`{before}`")));
-                match before {
-                    "reserved" => assert!(said && after == "unknown", "{number} {file}: {after}"),
-                    "unknown" => assert!(!said, "{number} {file}: {notes:?}"),
-                    // What samples cannot be made with.
-                    _ if place == 0 && !(said || before == "bt2020c") => {
-                        assert_eq!(after, before, "{number} {file}");
-                    }
-                    _ if place == 0 => {}
-                    // The container says so; x264 has no word for it, and ffprobe asks the stream first.
-                    "ebu3213" if !file.ends_with("mov") => {}
-                    _ => {
-                        assert_eq!(after, before, "{number} {file}");
-                        named += 1;
-                    }
+        let film = film(&mut farm, &source, &encode(&source, file)).await;
+        let Film { made, notes } = film.unwrap_or_else(|found| panic!("{before}: {found:?}"));
+        let after = told(&made, what);
+        // The matrix, the transfer function, the primaries.
+        for (place, (before, after)) in before.split(',').zip(after.split(',')).enumerate() {
+            let said = notes.iter().any(|note| note.contains(&format!("`{before}`")));
+            match before {
+                "reserved" => assert!(said && after == "unknown", "{number} {file}: {after}"),
+                "unknown" => assert!(!said, "{number} {file}: {notes:?}"),
+                // What samples cannot be made with.
+                _ if place == 0 && !(said || before == "bt2020c") => {
+                    assert_eq!(after, before, "{number} {file}");
+                }
+                _ if place == 0 => {}
+                // The container says so; x264 has no word for it, and ffprobe asks the stream first.
+                "ebu3213" if !file.ends_with("mov") => {}
+                _ => {
+                    assert_eq!(after, before, "{number} {file}");
+                    named += 1;
                 }
             }
         }
     }
-    assert!(named > 3 * 25, "{named}");
+    assert!(named > 25, "{named}");
 }
 
 /// What a PAL DVD says.
