@@ -29,7 +29,7 @@ const PROBE: Duration = Duration::from_mins(1);
 /// Frames a second where nothing says how many, and the most.
 const FPS: u32 = 24;
 const FPS_MAX: f64 = 1000.0;
-/// The profile of ProRes that has transparency.
+/// The profile of `ProRes` that has transparency.
 const PRORES_4444: u8 = 4;
 
 /// What was asked for, checked.

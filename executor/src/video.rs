@@ -270,7 +270,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let codecs = |kind: &str| {
         streams.iter().filter(|stream| stream.is(kind)).map(Stream::codec).collect::<Vec<_>>()
     };
-    let others = streams.iter().enumerate().filter(|(number, _)| *number != place);
+    let others = streams[..place].iter().chain(&streams[place + 1..]).filter_map(Stream::other);
     let (size, turned) = upright(stream).ok_or_else(|| bad("does not say how large it is"))?;
     let time_base = stream.time_base.as_deref().and_then(fraction);
     let time_base = time_base.ok_or_else(|| bad("has no time stamps"))?;
@@ -280,10 +280,6 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let start = seconds(format.start_time.as_deref()).unwrap_or(0.0);
     let (times, end) = Said::of(stream, &format, time_base).times(ctx, path, name).await?;
     let known = |text: &Option<String>| text.clone().filter(|text| text != "unknown");
-    let shape = known(&stream.sample_aspect_ratio).and_then(|shape| {
-        let (width, height) = shape.split_once(':')?;
-        Some(if turned { format!("{height}:{width}") } else { shape })
-    });
     Ok(Video {
         size,
         deep: depth.is_some_and(|bits| bits > 8),
@@ -299,12 +295,12 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
             primaries: known(&stream.color_primaries),
             transfer: known(&stream.color_transfer),
         },
-        pixel_shape: shape.filter(|shape| !matches!(shape.as_str(), "1:1" | "0:1" | "1:0")),
+        pixel_shape: pixel_shape(stream, turned),
         sound: codecs("audio"),
         subtitles: codecs("subtitle"),
         attachments: codecs("attachment"),
         timecode: format.tags.timecode.is_some(),
-        others: others.filter_map(|(_, stream)| stream.other()).collect(),
+        others: others.collect(),
     })
 }
 
@@ -352,6 +348,14 @@ fn upright(stream: &Stream) -> Option<(Resolution, bool)> {
         Resolution { width, height }
     };
     (size.width > 0 && size.height > 0).then_some((size, turned))
+}
+
+/// The shape of a pixel when it is shown, unless it is a square.
+fn pixel_shape(stream: &Stream, turned: bool) -> Option<String> {
+    let shape = stream.sample_aspect_ratio.as_deref()?;
+    let (width, height) = shape.split_once(':')?;
+    let known = !matches!(shape, "1:1" | "0:1" | "1:0");
+    known.then(|| if turned { format!("{height}:{width}") } else { shape.to_owned() })
 }
 
 fn fraction(text: &str) -> Option<(i64, i64)> {

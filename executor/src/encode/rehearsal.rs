@@ -55,10 +55,11 @@ pub(crate) async fn rehearse(
     command.args(["-t", "1"]).arg(as_file(&made)).current_dir(&folder);
     ctx.progress.report(0.0, "trying to make the video");
     let status = run_program(ctx, &mut command, &mut |_| false).await?;
-    let tried = match status.success() {
-        // Some of its errors do not change its status.
-        true => probe(ctx, &made).await.map(drop).map_err(|failure| failure.message),
-        false => Err(program_failure(ctx, "ffmpeg", status).message),
+    // Some of its errors do not change its status.
+    let tried = if status.success() {
+        probe(ctx, &made).await.map(drop).map_err(|failure| failure.message)
+    } else {
+        Err(program_failure(ctx, "ffmpeg", status).message)
     };
     if let Err(failed) = tried {
         let message = format!(

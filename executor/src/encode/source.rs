@@ -97,7 +97,9 @@ impl Source {
                 plan.file
             ));
         }
-        notes.into_iter().for_each(|note| ctx.note(note));
+        for note in notes {
+            ctx.note(note);
+        }
         Ok(Self::timed(body, path, (video, streams), times))
     }
 
@@ -209,9 +211,12 @@ impl Source {
                     self.rate.clamp(0.001, 1000.0)
                 )));
             }
-            if !has_extension(&plan.file, "mkv") {
+            all.push("-bsf:v".to_owned());
+            if has_extension(&plan.file, "mkv") {
+                all.push(self.last_duration());
+            } else {
+                all.push(self.durations());
                 all.extend(words("-video_track_timescale 90000"));
-                all.extend(["-bsf:v".to_owned(), self.durations()]);
             }
         }
         if self.cut.is_some() {
@@ -221,6 +226,12 @@ impl Source {
         all.extend(self.streams.arguments(1));
         all.extend(words("-progress pipe:1"));
         all
+    }
+
+    /// How long the last packet of Matroska lasts, in milliseconds: the end of the film is where it ends.
+    fn last_duration(&self) -> String {
+        let (last_time, last) = (self.last_time / 90, (self.last + 45) / 90);
+        format!("setts=pts=PTS:dts=DTS:duration=if(gte(PTS\\,{last_time})\\,{last}\\,DURATION)")
     }
 
     /// How long packets of MP4 last, as a filter of them. The encoder thinks that each is over at once, and MP4

@@ -159,13 +159,14 @@ impl Colours {
                 "{file} has colours of constant luminance (bt2020c), which ffmpeg does not convert: they \
                  are taken for bt2020nc and may be slightly off"
             )),
-            Some(name) if !NO_MATRIX.contains(&name) => {
-                if !MATRICES.iter().any(|(known, _)| *known == name) {
-                    notes.push(format!(
-                        "{file} says `{name}` of the matrix of its colours, which ffmpeg does not \
-                         convert: that of its size is used, and colours may be off"
-                    ));
-                }
+            Some(name)
+                if !NO_MATRIX.contains(&name)
+                    && !MATRICES.iter().any(|(known, _)| *known == name) =>
+            {
+                notes.push(format!(
+                    "{file} says `{name}` of the matrix of its colours, which ffmpeg does not convert: that \
+                     of its size is used, and colours may be off"
+                ));
             }
             _ => {}
         }

@@ -239,8 +239,9 @@ mod tests {
 
     fn read(lines: &[&str]) -> Read {
         let mut read = Read::default();
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        lines.iter().for_each(|line| read.take(line, |time| time as f64 / 25.0));
+        for line in lines {
+            read.take(line, |time| ratio(time, 25));
+        }
         read
     }
 

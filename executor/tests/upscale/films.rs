@@ -111,16 +111,15 @@ fn shown(path: &Path) -> Vec<f64> {
     times
 }
 
-#[tokio::test]
-async fn every_kind_of_video_keeps_its_frames_and_their_times() {
-    let mut farm = farm();
+/// A video of each extension: how ffmpeg makes it, and the codec of the sound that MP4 cannot hold.
+fn kinds() -> Vec<(&'static str, String, Option<&'static str>)> {
     let (mpeg2, mpeg4) = ("-c:v mpeg2video -q:v 2 -bf 2", "-c:v mpeg4 -q:v 2 -bf 2");
     let (theora, rm) = ("-f ogg -c:v libtheora -c:a libvorbis", "-c:v rv20 -s 176x144 -f rm");
     let (qt, f4v) = ("-f mov -c:v mjpeg -c:a pcm_s16le", format!("{H264} -f mp4 -c:a aac"));
     let bluray = format!("-f mpegts -mpegts_m2ts_mode 1 {H264}");
     let dv = "-vf scale=720:576,format=yuv420p -c:v dvvideo -c:a pcm_s16le -ar 48000 -ac 2 -f dv";
     let mxf = "-c:v mpeg2video -q:v 2 -c:a pcm_s16le -ar 48000";
-    let kinds = [
+    vec![
         ("mp4", format!("{H264} -c:a aac"), None),
         ("m4v", format!("{H264} -c:a aac"), None),
         ("mov", format!("{H264} -c:a pcm_s16le"), Some("pcm_s16le")),
@@ -148,7 +147,13 @@ async fn every_kind_of_video_keeps_its_frames_and_their_times() {
         ("dv", dv.to_owned(), Some("pcm_s16le")),
         ("rm", format!("{rm} -c:a ac3"), None),
         ("rmvb", format!("{rm} -c:a ac3"), None),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_kind_of_video_keeps_its_frames_and_their_times() {
+    let mut farm = farm();
+    let kinds = kinds();
     let known = pictor_tasks::media::video_extensions();
     let tried = kinds.iter().map(|(extension, ..)| format!(".{extension}")).collect::<Vec<_>>();
     assert_eq!(known, tried.join(", "));
@@ -157,8 +162,8 @@ async fn every_kind_of_video_keeps_its_frames_and_their_times() {
         let name = format!("-2024-05-06T12:30.{extension}");
         let source = make(&farm, &format!("{PICTURE} {SOUND} {how}"), &name);
         let file = "-2024-05-06T12:30.mp4";
-        let film = film(&mut farm, &source, &encode(&source, file)).await;
-        let Film { made, notes } = film.unwrap_or_else(|found| panic!("{name}: {found:?}"));
+        let ended = film(&mut farm, &source, &encode(&source, file)).await;
+        let Film { made, notes } = ended.unwrap_or_else(|found| panic!("{name}: {found:?}"));
         let (before, after) = (shown(&source), shown(&made));
         assert!(before.len() >= 25, "{name}: {} frames", before.len());
         assert_eq!(before.len(), after.len(), "{name}");
@@ -240,6 +245,12 @@ async fn a_video_says_the_colours_of_its_source() {
     let what = "-show_entries stream=color_space,color_transfer,color_primaries";
     assert_eq!(told(&made, what), "bt470bg,bt470bg,bt470bg");
     assert_eq!(notes, [] as [&str; 0]);
+    // And lasts as long, also where only the last packet tells.
+    for file in ["a.mkv", "a.mov"] {
+        let Film { made, .. } = film(&mut farm, &source, &encode(&source, file)).await.unwrap();
+        let length: f64 = told(&made, "-show_entries format=duration").parse().unwrap();
+        assert!((length - 0.12).abs() < 0.002, "{file}: {length} s");
+    }
 }
 
 #[tokio::test]
