@@ -4,6 +4,20 @@ use crate::body::ImageFormat;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+/// File extensions of pictures, and the format in which what is made of them is written. Some are only read.
+const PICTURES: [(&str, ImageFormat); 11] = [
+    ("png", ImageFormat::Png),
+    ("jpg", ImageFormat::Jpeg),
+    ("jpeg", ImageFormat::Jpeg),
+    ("webp", ImageFormat::Webp),
+    ("tif", ImageFormat::Tiff),
+    ("tiff", ImageFormat::Tiff),
+    ("exr", ImageFormat::Exr),
+    ("gif", ImageFormat::Png),
+    ("bmp", ImageFormat::Png),
+    ("dib", ImageFormat::Png),
+    ("tga", ImageFormat::Png),
+];
 /// Videos: the extensions of their names, each with ffmpeg's name of what reads such files. Whatever a
 /// video is called, no other reader is let near it.
 const VIDEOS: [(&str, &str); 27] = [
@@ -61,6 +75,16 @@ pub fn is_playlist(path: &str) -> bool {
     extension.is_some_and(|extension| PLAYLISTS.contains(&extension.as_str()))
 }
 
+/// The extensions of all pictures that are read: `.png, .jpg, …`.
+pub fn picture_extensions() -> String {
+    PICTURES.map(|(extension, _)| format!(".{extension}")).join(", ")
+}
+
+/// The format of what is made of a picture with this extension, in small letters.
+fn format_of(extension: &str) -> Option<ImageFormat> {
+    PICTURES.iter().find(|(known, _)| *known == extension).map(|(_, format)| *format)
+}
+
 /// A source of pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
@@ -83,7 +107,7 @@ impl Media {
             return (!path.is_empty()).then_some(Self::Sequence(None));
         };
         let extension = extension.to_ascii_lowercase();
-        let format = ImageFormat::of_extension(&extension);
+        let format = format_of(&extension);
         if is_pattern(stem) || is_pattern(&extension) {
             // `frames/*.*`: of many formats.
             let known = format.is_some() || is_pattern(&extension);
@@ -116,8 +140,13 @@ pub fn folder_and_pattern(path: &Path) -> (&Path, Option<&str>) {
 }
 
 /// Whether a file in the folder of a sequence, by its name, is one of its pictures.
+///
+/// Names that begin with a dot are hidden: `._a.png`, which macOS leaves beside `a.png`, holds no picture.
 pub fn is_of_sequence(pattern: Option<&str>, name: &str) -> bool {
-    matches!(Media::of(name), Some(Media::Picture(_))) && pattern.is_none_or(|p| matches(p, name))
+    let hidden = name.starts_with('.') && !pattern.is_some_and(|p| p.starts_with('.'));
+    !hidden
+        && matches!(Media::of(name), Some(Media::Picture(_)))
+        && pattern.is_none_or(|p| matches(p, name))
 }
 
 /// Whether a file's name is one of those that a pattern stands for: `*` is any text, `?` any character,
@@ -183,6 +212,8 @@ mod tests {
             ("clip.MP4", Some(Media::Video)),
             ("-clip:1.m2ts", Some(Media::Video)),
             ("film.m3u8", None),
+            ("old.BMP", Some(Media::Picture(png))),
+            ("sprites/*.tga", Some(Media::Sequence(Some(png)))),
             ("notes.txt", None),
             ("frames/*.txt", None),
             ("", None),
@@ -220,7 +251,8 @@ mod tests {
             ("in/shot.v002/", "in/shot.v002/", &["a_1.png", "b.jpg"]),
         ] {
             let (found, pattern) = folder_and_pattern(Path::new(path));
-            let names = ["a_1.png", "b.jpg", "notes.txt"];
+            let names =
+                ["a_1.png", "b.jpg", "notes.txt", "._a_1.png", ".DS_Store", "Thumbs.db", ".b.jpg"];
             let names = names.into_iter().filter(|name| is_of_sequence(pattern, name));
             assert_eq!((found, names.collect::<Vec<_>>().as_slice()), (Path::new(folder), taken));
         }

@@ -3,18 +3,26 @@
 //! so); others are held in memory, up to [`WHOLE_BYTES_MAX`].
 //!
 //! Samples are floats: 0 to 1, coded for a display, or linear light in EXR and floating-point TIFF.
+//! Linear light is multiplied by its opacity, as EXR has it; what is coded for a display is not, as PNG has it.
 //! Eight and sixteen bits survive the way there and back.
 
+mod exif;
+mod jpeg;
+mod kind;
 mod openexr;
+mod png_tags;
 mod read;
 mod resample;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod tiff;
 mod webp;
 mod write;
 
 pub(crate) use read::{Reader, size};
 pub(crate) use resample::{Filter, Resampler};
+pub(crate) use tags::Tags;
 pub(crate) use webp::add_tags;
 pub(crate) use write::{Target, write};
 
@@ -97,19 +105,6 @@ impl Layout {
     pub(crate) fn row_samples(&self) -> usize {
         self.size.width as usize * self.channels()
     }
-}
-
-/// What a picture's file says beside its pixels; carried into the result as far as its format can.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tags {
-    /// The ICC profile of the colours.
-    pub(crate) icc: Option<Vec<u8>>,
-    /// EXIF, with the orientation taken out.
-    pub(crate) exif: Option<Vec<u8>>,
-    /// Of a PNG: its texts and what it says of its colours.
-    pub(crate) png: Option<Box<png::Info<'static>>>,
-    /// Of an EXR: the attributes of the picture and of the layer that is read.
-    pub(crate) exr: Option<Box<openexr::Attributes>>,
 }
 
 /// The display coding of sRGB, from linear light. Values beyond 0 to 1 are cut off.

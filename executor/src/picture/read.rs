@@ -1,23 +1,22 @@
 //! Reading pictures. PNG files are decoded row by row, unless they are interlaced or turned.
 
-use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX, openexr};
+use super::kind::Kind;
+use super::tiff::{Tiff, cmyk};
+use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX, jpeg, openexr, png_tags};
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::gif::GifDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
-use image::codecs::tiff::TiffDecoder;
+use image::codecs::tga::TgaDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, ImageBuffer, ImageDecoder, ImageError, Limits};
-use pictor_tasks::body::ImageFormat;
+use image::{AnimationDecoder as _, DynamicImage, ImageDecoder, ImageError, Limits};
 use pictor_tasks::units::Resolution;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use tiff::TiffError;
-use tiff::decoder::DecodingResult;
-use tiff::tags::Tag;
 
-type PngReader = png::Reader<BufReader<File>>;
-type TiffReader = tiff::decoder::Decoder<BufReader<File>>;
+pub(super) type PngReader = png::Reader<BufReader<File>>;
 type Result<T> = std::result::Result<T, PictureError>;
 
 /// A picture that is being read, from the top.
@@ -46,37 +45,47 @@ impl Reader {
     /// Opens a picture of any format that is read here, known by its first bytes. `lenient` takes a
     /// JPEG that is cut short: what is missing is grey.
     pub(crate) fn open(path: &Path, lenient: bool) -> Result<Self> {
-        match format(path)? {
-            ImageFormat::Png => {
+        match Kind::of(path)? {
+            Kind::Png => {
                 let reader = open_png(path)?;
                 if !reader.info().interlaced && png_orientation(&reader) == UPRIGHT {
                     return Ok(Self::streamed(reader));
                 }
                 let decoder = PngDecoder::new(BufReader::new(File::open(path)?));
                 let picture = whole(decoder.map_err(image_error)?)?;
-                Ok(Self { tags: png_tags(&reader), ..picture })
+                Ok(Self { tags: png_tags::read(&reader), ..picture })
             }
-            ImageFormat::Jpeg => {
+            Kind::Jpeg => {
                 if !lenient && !jpeg_ends(path)? {
                     return Err(unusable("is cut short: it ends before all of its pixels"));
                 }
-                whole(jpeg(path)?)
+                let (decoder, head) = open_jpeg(path)?;
+                let mut picture = whole(decoder)?;
+                let tags = std::mem::take(&mut picture.tags);
+                let jpeg::Head { xmp, iptc, density, .. } = head;
+                picture.tags = Tags { xmp, iptc, density, ..tags }.with_density_of_exif();
+                Ok(picture)
             }
-            ImageFormat::Webp => whole(webp(path)?),
-            ImageFormat::Tiff => match grey_with_opacity(path)? {
-                Some(decoder) => whole_grey_with_opacity(decoder),
-                None => whole(tiff(path)?),
-            },
-            ImageFormat::Exr => {
+            Kind::Webp => whole(webp(path)?),
+            Kind::Tiff => {
+                let mut tiff = Tiff::open(path)?;
+                let tags = tiff.tags();
+                let (layout, samples) = tiff.read()?;
+                Ok(Self { layout, tags, rows: Rows::Whole(samples), next: 0 })
+            }
+            Kind::Exr => {
                 let (layout, samples, attributes) = openexr::read(path)?;
                 let tags = Tags { exr: Some(Box::new(attributes)), ..Tags::default() };
                 Ok(Self { layout, tags, rows: Rows::Whole(Samples::Float(samples)), next: 0 })
             }
+            Kind::Gif => whole(gif(path)?).map(opaque),
+            Kind::Bmp => whole(BmpDecoder::new(buffered(path)?).map_err(image_error)?),
+            Kind::Tga => whole(TgaDecoder::new(buffered(path)?).map_err(image_error)?),
         }
     }
 
     fn streamed(reader: PngReader) -> Self {
-        let (layout, tags) = (png_layout(&reader), png_tags(&reader));
+        let (layout, tags) = (png_layout(&reader), png_tags::read(&reader));
         Self { layout, tags, rows: Rows::Streamed(Box::new(reader)), next: 0 }
     }
 
@@ -130,25 +139,21 @@ impl Reader {
 /// A picture's width and height, upright. Reads no further than that.
 pub(crate) fn size(path: &Path) -> Result<Resolution> {
     let of = |mut decoder: Box<dyn ImageDecoder>| {
-        let turned = swaps(decoder.orientation().map_err(image_error)?);
-        Ok(upright(decoder.dimensions(), turned))
+        let orientation = decoder.orientation().map_err(image_error)?;
+        Ok(upright(decoder.dimensions(), orientation))
     };
-    match format(path)? {
-        ImageFormat::Png => {
+    match Kind::of(path)? {
+        Kind::Png => {
             let reader = open_png(path)?;
-            let (width, height) = reader.info().size();
-            Ok(upright((width, height), swaps(png_orientation(&reader))))
+            Ok(upright(reader.info().size(), png_orientation(&reader)))
         }
-        ImageFormat::Jpeg => of(Box::new(jpeg(path)?)),
-        ImageFormat::Webp => of(Box::new(webp(path)?)),
-        ImageFormat::Tiff => match grey_with_opacity(path)? {
-            Some(mut decoder) => {
-                let turned = swaps(tiff_orientation(&mut decoder));
-                Ok(upright(decoder.dimensions().map_err(tiff_error)?, turned))
-            }
-            None => of(Box::new(tiff(path)?)),
-        },
-        ImageFormat::Exr => openexr::size(path),
+        Kind::Jpeg => of(Box::new(open_jpeg(path)?.0)),
+        Kind::Webp => of(Box::new(webp(path)?)),
+        Kind::Tiff => Ok(Tiff::open(path)?.size()),
+        Kind::Exr => openexr::size(path),
+        Kind::Gif => of(Box::new(gif(path)?)),
+        Kind::Bmp => of(Box::new(BmpDecoder::new(buffered(path)?).map_err(image_error)?)),
+        Kind::Tga => of(Box::new(TgaDecoder::new(buffered(path)?).map_err(image_error)?)),
     }
 }
 
@@ -171,23 +176,48 @@ fn swaps(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
-fn upright((width, height): (u32, u32), turned: bool) -> Resolution {
-    if turned { Resolution { width: height, height: width } } else { Resolution { width, height } }
+/// The size of a picture that is stored with another one.
+pub(super) fn upright((width, height): (u32, u32), orientation: Orientation) -> Resolution {
+    if swaps(orientation) {
+        Resolution { width: height, height: width }
+    } else {
+        Resolution { width, height }
+    }
 }
 
-/// The format that the first bytes say: names lie.
-fn format(path: &Path) -> Result<ImageFormat> {
-    let mut head = Vec::new();
-    File::open(path)?.take(12).read_to_end(&mut head)?;
-    Ok(match head.as_slice() {
-        [0x89, b'P', b'N', b'G', ..] => ImageFormat::Png,
-        [0xff, 0xd8, ..] => ImageFormat::Jpeg,
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => ImageFormat::Webp,
-        [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => ImageFormat::Tiff,
-        [0x76, 0x2f, 0x31, 0x01, ..] => ImageFormat::Exr,
-        [] => return Err(unusable("is empty")),
-        _ => return Err(unusable("is no PNG, JPEG, WebP, TIFF or EXR picture")),
-    })
+/// Turns the samples of a picture upright.
+pub(super) fn turn<T: Copy>(
+    all: Vec<T>,
+    stored: (u32, u32),
+    channels: usize,
+    orientation: Orientation,
+) -> Vec<T> {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270,
+        Rotate270FlipH,
+    };
+    if orientation == NoTransforms {
+        return all;
+    }
+    let (width, height) = (stored.0 as usize, stored.1 as usize);
+    let size = upright(stored, orientation);
+    let mut turned = Vec::with_capacity(all.len());
+    for y in 0..size.height as usize {
+        for x in 0..size.width as usize {
+            let (column, row) = match orientation {
+                NoTransforms => (x, y),
+                FlipHorizontal => (width - 1 - x, y),
+                Rotate180 => (width - 1 - x, height - 1 - y),
+                FlipVertical => (x, height - 1 - y),
+                Rotate90FlipH => (y, x),
+                Rotate90 => (y, height - 1 - x),
+                Rotate270FlipH => (width - 1 - y, height - 1 - x),
+                Rotate270 => (width - 1 - y, x),
+            };
+            turned.extend(&all[(row * width + column) * channels..][..channels]);
+        }
+    }
+    turned
 }
 
 fn open_png(path: &Path) -> Result<PngReader> {
@@ -223,108 +253,55 @@ fn png_orientation(reader: &PngReader) -> Orientation {
     exif.and_then(Orientation::from_exif_chunk).unwrap_or(UPRIGHT)
 }
 
-fn png_tags(reader: &PngReader) -> Tags {
-    let info = reader.info();
-    Tags {
-        icc: info.icc_profile.as_deref().map(<[u8]>::to_vec),
-        exif: info.exif_metadata.as_deref().map(without_orientation),
-        png: Some(Box::new(info.clone())),
-        exr: None,
-    }
-}
-
-fn without_orientation(exif: &[u8]) -> Vec<u8> {
+pub(super) fn without_orientation(exif: &[u8]) -> Vec<u8> {
     let mut exif = exif.to_vec();
     // There may be none.
     let _ = Orientation::remove_from_exif_chunk(&mut exif);
     exif
 }
 
-fn jpeg(path: &Path) -> Result<JpegDecoder<BufReader<File>>> {
-    if jpeg_components(path)? == Some(4) {
-        return Err(cmyk());
-    }
-    JpegDecoder::new(BufReader::new(File::open(path)?)).map_err(image_error)
+fn buffered(path: &Path) -> Result<BufReader<File>> {
+    Ok(BufReader::new(File::open(path)?))
 }
 
-fn cmyk() -> PictureError {
-    unusable("has the colours of a printer (CMYK): convert it to RGB first")
+fn open_jpeg(path: &Path) -> Result<(JpegDecoder<BufReader<File>>, jpeg::Head)> {
+    let head = jpeg::head(path)?;
+    if head.components == Some(4) {
+        return Err(cmyk());
+    }
+    Ok((JpegDecoder::new(buffered(path)?).map_err(image_error)?, head))
+}
+
+/// Without opacity, if all of it is opaque.
+fn opaque(mut picture: Reader) -> Reader {
+    if let Rows::Whole(Samples::Eight(all)) = &mut picture.rows
+        && picture.layout.alpha
+        && all.chunks_exact(4).all(|pixel| pixel[3] == 255)
+    {
+        *all = all.chunks_exact(4).flat_map(|pixel| &pixel[..3]).copied().collect();
+        picture.layout.alpha = false;
+    }
+    picture
+}
+
+/// A GIF with one picture.
+fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
+    let open = || GifDecoder::new(buffered(path)?).map_err(image_error);
+    let decoder = open()?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) * 4 > WHOLE_BYTES_MAX {
+        return Err(too_large());
+    }
+    // What is damaged is found when the picture is read.
+    if decoder.into_frames().take(2).filter(std::result::Result::is_ok).count() > 1 {
+        return Err(animated());
+    }
+    open()
 }
 
 fn webp(path: &Path) -> Result<WebPDecoder<BufReader<File>>> {
     let decoder = WebPDecoder::new(BufReader::new(File::open(path)?)).map_err(image_error)?;
     if decoder.has_animation() { Err(animated()) } else { Ok(decoder) }
-}
-
-fn tiff(path: &Path) -> Result<TiffDecoder<BufReader<File>>> {
-    let decoder = TiffDecoder::new(BufReader::new(File::open(path)?)).map_err(image_error)?;
-    match decoder.original_color_type() {
-        ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16 => Err(cmyk()),
-        _ => Ok(decoder),
-    }
-}
-
-/// A TIFF of grey and opacity, which `image` does not know.
-fn grey_with_opacity(path: &Path) -> Result<Option<TiffReader>> {
-    let file = BufReader::new(File::open(path)?);
-    let mut decoder = tiff::decoder::Decoder::new(file).map_err(tiff_error)?;
-    let is_one = matches!(
-        decoder.colortype().map_err(tiff_error)?,
-        tiff::ColorType::Multiband { bit_depth: 8 | 16, num_samples: 2 }
-    );
-    Ok(is_one.then_some(decoder))
-}
-
-fn tiff_orientation(decoder: &mut TiffReader) -> Orientation {
-    let tag = decoder.get_tag_unsigned::<u8>(Tag::Orientation).ok();
-    tag.and_then(Orientation::from_exif).unwrap_or(UPRIGHT)
-}
-
-fn whole_grey_with_opacity(mut decoder: TiffReader) -> Result<Reader> {
-    let (width, height) = decoder.dimensions().map_err(tiff_error)?;
-    if u64::from(width) * u64::from(height) * 4 > WHOLE_BYTES_MAX {
-        return Err(too_large());
-    }
-    let mut limits = tiff::decoder::Limits::default();
-    limits.decoding_buffer_size = usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX);
-    decoder = decoder.with_limits(limits);
-    let tags = Tags { icc: decoder.get_tag_u8_vec(Tag::IccProfile).ok(), ..Tags::default() };
-    let orientation = tiff_orientation(&mut decoder);
-    let picture = match decoder.read_image().map_err(tiff_error)? {
-        DecodingResult::U8(samples) => {
-            ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageLumaA8)
-        }
-        DecodingResult::U16(samples) => {
-            ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageLumaA16)
-        }
-        _ => None,
-    };
-    let picture = picture.ok_or_else(|| unusable("has samples of a kind that is not read"))?;
-    Ok(turned(picture, orientation, tags))
-}
-
-fn tiff_error(error: TiffError) -> PictureError {
-    match error {
-        TiffError::IoError(error) => image_error(ImageError::IoError(error)),
-        TiffError::LimitsExceeded => too_large(),
-        other => unusable(format!("cannot be decoded: {other}")),
-    }
-}
-
-/// Components of a JPEG picture: the byte that its frame header gives.
-fn jpeg_components(path: &Path) -> Result<Option<u8>> {
-    let mut file = BufReader::new(File::open(path)?);
-    file.seek(SeekFrom::Start(2))?;
-    let mut head = [0; 4];
-    while file.read_exact(&mut head).is_ok() && head[0] == 0xff {
-        let length = i64::from(u16::from_be_bytes([head[2], head[3]]));
-        if matches!(head[1], 0xc0..=0xcf) && !matches!(head[1], 0xc4 | 0xc8 | 0xcc) {
-            let mut frame = [0; 6];
-            return Ok(file.read_exact(&mut frame).is_ok().then_some(frame[5]));
-        }
-        file.seek_relative(length - 2)?;
-    }
-    Ok(None)
 }
 
 /// Whether a JPEG has its end mark. Some programs write something behind it.
@@ -350,13 +327,15 @@ fn whole(mut decoder: impl ImageDecoder) -> Result<Reader> {
     let tags = Tags {
         icc: decoder.icc_profile().map_err(image_error)?,
         exif: decoder.exif_metadata().map_err(image_error)?.as_deref().map(without_orientation),
+        xmp: decoder.xmp_metadata().map_err(image_error)?,
         ..Tags::default()
     };
+    let tags = tags.with_density_of_exif();
     let picture = DynamicImage::from_decoder(decoder).map_err(image_error)?;
     Ok(turned(picture, orientation, tags))
 }
 
-fn too_large() -> PictureError {
+pub(super) fn too_large() -> PictureError {
     unusable(format!(
         "has more than {} GiB of pixels and cannot be read row by row: save it as a PNG without \
          interlacing and rotation",
@@ -366,6 +345,7 @@ fn too_large() -> PictureError {
 
 fn turned(mut picture: DynamicImage, orientation: Orientation, tags: Tags) -> Reader {
     picture.apply_orientation(orientation);
+    let tags = if swaps(orientation) { tags.turned() } else { tags };
     let colour = picture.color();
     let (size, colours) = (Resolution { width: picture.width(), height: picture.height() }, colour);
     let samples = match picture {

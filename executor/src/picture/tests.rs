@@ -129,7 +129,8 @@ fn what_cannot_be_read_says_why() {
     }
     let path = folder.path().join("a.txt");
     std::fs::write(&path, "no picture").unwrap();
-    assert_eq!(problem(&path), "is no PNG, JPEG, WebP, TIFF or EXR picture");
+    let kinds = "(.png, .jpg, .jpeg, .webp, .tif, .tiff, .exr, .gif, .bmp, .dib, .tga)";
+    assert_eq!(problem(&path), format!("is no picture of a kind that is read {kinds}"));
     std::fs::write(&path, "").unwrap();
     assert_eq!(problem(&path), "is empty");
 }
@@ -171,4 +172,144 @@ fn display_and_linear_light_are_each_others_inverse() {
         assert!((to_display(to_linear(value)) - value).abs() < 1e-5);
     }
     assert!((to_display(7.0) - 1.0).abs() < 1e-6 && to_display(-1.0).abs() < 1e-6);
+}
+
+/// A TIFF of one or more pages of 8 bits, each with these fields and a strip.
+fn tiff_of(path: &Path, pages: u8, width: u32, fields: &[(u16, &[u16])], strip: &[u8]) {
+    let mut encoder =
+        ::tiff::encoder::TiffEncoder::new(std::fs::File::create(path).unwrap()).unwrap();
+    for _ in 0..pages {
+        let mut page = encoder.image_directory().unwrap();
+        let at = u32::try_from(page.write_data(strip).unwrap()).unwrap();
+        let tag = ::tiff::tags::Tag::from_u16_exhaustive;
+        page.write_tag(tag(256), width).unwrap();
+        page.write_tag(tag(257), 1_u32).unwrap();
+        page.write_tag(tag(273), at).unwrap();
+        page.write_tag(tag(279), u32::try_from(strip.len()).unwrap()).unwrap();
+        for (number, values) in fields {
+            page.write_tag(tag(*number), *values).unwrap();
+        }
+        page.finish().unwrap();
+    }
+}
+
+#[test]
+fn a_tiff_with_a_palette_or_with_colours_times_opacity_is_read_as_it_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tif");
+    let rgb = |colours: &[u8]| colours.iter().map(|c| f32::from(*c) / 255.0).collect::<Vec<_>>();
+    // Four colours, two bits each: the numbers 3, 0, 2.
+    let map = [1, 2, 3, 4, 10, 20, 30, 40, 100, 110, 120, 130].map(|n: u16| n * 257);
+    let fields: &[(u16, &[u16])] =
+        &[(258, &[2]), (259, &[1]), (262, &[3]), (277, &[1]), (320, &map)];
+    tiff_of(&path, 1, 3, fields, &[0b1100_1000]);
+    let (found, samples, _) = read(&path);
+    assert_eq!(found, layout("3x1", 3, false, Depth::Eight));
+    assert_eq!(samples, rgb(&[4, 40, 130, 1, 10, 100, 3, 30, 120]));
+    let fields: &[(u16, &[u16])] =
+        &[(258, &[8, 8, 8, 8]), (259, &[1]), (262, &[2]), (277, &[4]), (338, &[1])];
+    tiff_of(&path, 1, 2, fields, &[100, 50, 0, 100, 0, 0, 0, 0]);
+    let (found, samples, _) = read(&path);
+    assert_eq!(found, layout("2x1", 3, true, Depth::Eight));
+    assert_eq!(samples, rgb(&[255, 128, 0, 100, 0, 0, 0, 0]));
+}
+
+#[test]
+fn a_tiff_of_several_pages_is_refused_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tif");
+    let grey: &[(u16, &[u16])] = &[(258, &[8]), (259, &[1]), (262, &[1]), (277, &[1])];
+    tiff_of(&path, 3, 1, grey, &[7]);
+    for problem in [size(&path).unwrap_err(), Reader::open(&path, false).err().unwrap()] {
+        assert!(problem.to_string().starts_with("has 3 pages"), "{problem}");
+        assert!(problem.to_string().contains("tiffsplit"), "{problem}");
+    }
+    tiff_of(&path, 1, 1, grey, &[7]);
+    assert_eq!(size(&path).unwrap(), "1x1".parse().unwrap());
+}
+
+#[test]
+fn what_a_picture_says_of_itself_goes_from_every_format_into_every_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let field = |tag, kind, data: &[u8]| exif::Field { tag, kind, data: data.to_vec() };
+    let said = exif::Exif {
+        main: vec![field(270, 2, b"scan 7\0"), field(315, 2, b"Ada\0")],
+        camera: vec![field(40962, 3, &[9, 0]), field(40963, 4, &[9, 0, 0, 0])],
+        place: vec![field(1, 2, b"N\0")],
+    };
+    let first = Tags {
+        exif: said.to_bytes(),
+        xmp: Some(b"<x tiff:Orientation=\"6\" exif:PixelXDimension='9'>A title</x>".to_vec()),
+        iptc: Some(vec![0x1c, 2, 120, 0, 3, b'a', b'b', b'c']),
+        density: tags::Density::of(300.0, 150.0),
+        ..Tags::default()
+    };
+    let formats = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Tiff];
+    let layout = layout("40x24", 3, false, Depth::Eight);
+    for from in formats {
+        for to in formats {
+            let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+            made(&a, from, layout, &first);
+            let mut notes = Vec::new();
+            let tags = read(&a).2.fitted(to, "80x48".parse().unwrap(), &mut notes);
+            assert!(notes.is_empty(), "{notes:?}");
+            made(&b, to, layout, &tags);
+            let found = read(&b).2;
+            let case = format!("{from:?} to {to:?}");
+            assert_eq!(found.density, first.density, "{case}");
+            assert_eq!(found.iptc, first.iptc, "{case}");
+            let xmp = String::from_utf8(found.xmp.unwrap()).unwrap();
+            let wanted = "<x tiff:Orientation=\"1\" exif:PixelXDimension='80'>A title</x>";
+            assert_eq!(xmp, wanted, "{case}");
+            let told = exif::Exif::parse(&found.exif.unwrap()).unwrap();
+            for (fields, wanted) in [(&told.main, &said.main), (&told.place, &said.place)] {
+                assert!(wanted.iter().all(|field| fields.contains(field)), "{case}: {told:?}");
+            }
+            let size = [field(40962, 4, &[80, 0, 0, 0]), field(40963, 4, &[48, 0, 0, 0])];
+            assert_eq!(told.camera, size, "{case}");
+        }
+    }
+}
+
+#[test]
+fn kinds_that_are_only_read_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let colours = image::RgbImage::from_fn(5, 3, |x, y| {
+        image::Rgb([x, y, x * y].map(|n| u8::try_from(n * 30).unwrap()))
+    });
+    for (name, format) in [
+        ("a.bmp", image::ImageFormat::Bmp),
+        ("a.tga", image::ImageFormat::Tga),
+        ("a.gif", image::ImageFormat::Gif),
+    ] {
+        let path = folder.path().join(name);
+        colours.save_with_format(&path, format).unwrap();
+        let (found, samples, _) = read(&path);
+        assert_eq!(found, layout("5x3", 3, false, Depth::Eight), "{name}");
+        assert_eq!(size(&path).unwrap(), found.size);
+        for (sample, byte) in samples.iter().zip(colours.as_raw()) {
+            assert!((sample * 255.0 - f32::from(*byte)).abs() < 0.01, "{name}");
+        }
+    }
+    let path = folder.path().join("a.heic");
+    std::fs::write(&path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    assert!(size(&path).unwrap_err().to_string().starts_with("is a HEIC or AVIF picture"));
+}
+
+#[test]
+fn damaged_metadata_is_no_harm() {
+    let mut block = exif::Exif {
+        main: vec![exif::Field { tag: 270, kind: 2, data: b"a text\0".to_vec() }],
+        ..exif::Exif::default()
+    }
+    .to_bytes()
+    .unwrap();
+    for at in 0..block.len() {
+        let before = std::mem::replace(&mut block[at], 0xff);
+        let _ = exif::Exif::parse(&block);
+        exif::tell_anew(&mut block, "3x4".parse().unwrap());
+        let _ = exif::Exif::parse(&block[..at]);
+        block[at] = before;
+    }
+    assert_eq!(jpeg::iptc_of(b"8BIM\x04\x04\0\0\xff\xff\xff\xffx"), None);
 }

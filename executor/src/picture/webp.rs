@@ -1,4 +1,4 @@
-//! The colour profile and EXIF of a WebP file, which ffmpeg leaves out: chunks of its container.
+//! The colour profile, EXIF and XMP of a WebP file, which ffmpeg leaves out: chunks of its container.
 
 use super::read::unusable;
 use super::{PictureError, Tags};
@@ -7,10 +7,11 @@ use std::path::Path;
 const PROFILE: u8 = 0x20;
 const ALPHA: u8 = 0x10;
 const EXIF: u8 = 0x08;
+const XMP: u8 = 0x04;
 
 /// Puts the tags into a WebP file.
 pub(crate) fn add_tags(path: &Path, tags: &Tags) -> Result<(), PictureError> {
-    if tags.icc.is_none() && tags.exif.is_none() {
+    if tags.icc.is_none() && tags.exif.is_none() && tags.xmp.is_none() {
         return Ok(());
     }
     let file = std::fs::read(path)?;
@@ -42,6 +43,7 @@ fn with_tags(file: &[u8], tags: &Tags) -> Option<Vec<u8>> {
     }
     flags |= if tags.icc.is_some() { PROFILE } else { 0 };
     flags |= if tags.exif.is_some() { EXIF } else { 0 };
+    flags |= if tags.xmp.is_some() { XMP } else { 0 };
     let mut header = vec![flags, 0, 0, 0];
     for length in [size.0, size.1] {
         header.extend(&(length - 1).to_le_bytes()[..3]);
@@ -54,6 +56,9 @@ fn with_tags(file: &[u8], tags: &Tags) -> Option<Vec<u8>> {
     body.extend(pixels);
     if let Some(exif) = &tags.exif {
         chunk(&mut body, *b"EXIF", exif);
+    }
+    if let Some(xmp) = &tags.xmp {
+        chunk(&mut body, *b"XMP ", xmp);
     }
     let mut file = b"RIFF".to_vec();
     file.extend(u32::try_from(body.len()).ok()?.to_le_bytes());

@@ -1,18 +1,22 @@
 //! Writing pictures. PNG and TIFF are written as the rows come.
 
+use super::exif::{self, Exif, Field};
 use super::read::{image_error, unusable};
-use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX, openexr};
+use super::tags::Density;
+use super::{
+    Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX, jpeg as segments, openexr, png_tags,
+};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use image::codecs::jpeg::JpegEncoder;
+use image::codecs::jpeg::{JpegEncoder, PixelDensity, PixelDensityUnit};
 use image::{ExtendedColorType, ImageEncoder as _};
 use pictor_tasks::body::ImageFormat;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use tiff::TiffError;
-use tiff::encoder::{DirectoryEncoder, TiffEncoder, TiffKind};
-use tiff::tags::{CompressionMethod, ExtraSamples, Tag};
+use tiff::encoder::{DirectoryEncoder, Rational, TiffEncoder, TiffKind};
+use tiff::tags::{CompressionMethod, ExtraSamples, ResolutionUnit, Tag, Type};
 
 /// Rows of a TIFF that are packed together.
 const STRIP_ROWS: u32 = 64;
@@ -89,16 +93,7 @@ fn png(
     };
     let deep = layout.depth != Depth::Eight;
     info.bit_depth = if deep { png::BitDepth::Sixteen } else { png::BitDepth::Eight };
-    info.icc_profile = tags.icc.clone().map(Into::into);
-    info.exif_metadata = tags.exif.clone().map(Into::into);
-    if let Some(source) = tags.png.as_deref() {
-        info.srgb = source.srgb;
-        info.gama_chunk = source.gama_chunk;
-        info.chrm_chunk = source.chrm_chunk;
-        info.uncompressed_latin1_text.clone_from(&source.uncompressed_latin1_text);
-        info.compressed_latin1_text.clone_from(&source.compressed_latin1_text);
-        info.utf8_text.clone_from(&source.utf8_text);
-    }
+    png_tags::put(tags, &mut info);
     let file = BufWriter::new(File::create(path)?);
     let mut encoder = png::Encoder::with_info(file, info).map_err(failed)?;
     let (fast, balanced) = (png::Compression::Fast, png::Compression::Balanced);
@@ -160,8 +155,12 @@ fn jpeg(
             all.extend(pixel[..layout.colours].iter().map(|sample| eight(sample * opacity)));
         }
     })?;
-    let mut file = BufWriter::new(File::create(path)?);
-    let mut encoder = JpegEncoder::new_with_quality(&mut file, target.quality);
+    let mut encoded = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut encoded, target.quality);
+    if let Some(Density { x, y }) = tags.density {
+        let unit = PixelDensityUnit::Inches;
+        encoder.set_pixel_density(PixelDensity { density: (dots(x), dots(y)), unit });
+    }
     if let Some(icc) = &tags.icc {
         // Nothing is refused by this format.
         let _ = encoder.set_icc_profile(icc.clone());
@@ -171,7 +170,17 @@ fn jpeg(
     }
     let colour = if layout.colours == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     encoder.write_image(&all, width, height, colour).map_err(image_error)?;
+    let (before, after) = encoded.split_at(segments::place(&encoded));
+    let mut file = BufWriter::new(File::create(path)?);
+    for part in [before, &segments::segments(tags), after] {
+        file.write_all(part)?;
+    }
     Ok(file.flush()?)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited before")]
+fn dots(to_inch: f64) -> u16 {
+    to_inch.round().clamp(1.0, f64::from(u16::MAX)) as u16
 }
 
 fn tiff_error(error: TiffError) -> PictureError {
@@ -193,11 +202,57 @@ fn tiff(
     let bytes = u64::from(layout.size.height) * layout.row_samples() as u64 * 2;
     if bytes < u64::from(u32::MAX / 2) {
         let mut encoder = TiffEncoder::new(file).map_err(tiff_error)?;
-        strips(encoder.image_directory().map_err(tiff_error)?, layout, tags, rows)
+        directories(&mut encoder, layout, tags, rows)
     } else {
         let mut encoder = TiffEncoder::new_big(file).map_err(tiff_error)?;
-        strips(encoder.image_directory().map_err(tiff_error)?, layout, tags, rows)
+        directories(&mut encoder, layout, tags, rows)
     }
+}
+
+/// Writes what EXIF says of camera and place, and then the picture.
+fn directories<K: TiffKind>(
+    encoder: &mut TiffEncoder<BufWriter<File>, K>,
+    layout: Layout,
+    tags: &Tags,
+    rows: &mut dyn FnMut(&mut Vec<f32>) -> Result<()>,
+) -> Result<()> {
+    let said = tags.exif.as_deref().and_then(Exif::parse).unwrap_or_default();
+    let mut described = said.main;
+    described.retain(|field| exif::DESCRIBING.contains(&field.tag));
+    for (tag, fields) in [(exif::CAMERA, said.camera), (exif::PLACE, said.place)] {
+        if fields.is_empty() {
+            continue;
+        }
+        let mut directory = encoder.extra_directory().map_err(tiff_error)?;
+        put(&mut directory, &fields)?;
+        let place = directory.finish_with_offsets().map_err(tiff_error)?.pointer.0;
+        let place = u32::try_from(place).expect("it is at the beginning of the file");
+        described.push(Field { tag, kind: 4, data: place.to_le_bytes().to_vec() });
+    }
+    let mut image = encoder.image_directory().map_err(tiff_error)?;
+    put(&mut image, &described)?;
+    strips(image, layout, tags, rows)
+}
+
+/// Writes fields as the machine orders its bytes, which is how the file is written.
+fn put<K: TiffKind>(
+    directory: &mut DirectoryEncoder<'_, BufWriter<File>, K>,
+    fields: &[Field],
+) -> Result<()> {
+    for Field { tag, kind, data } in fields {
+        let (Some(kind), Some((number, _))) = (Type::from_u16(*kind), exif::bytes_of(*kind)) else {
+            continue;
+        };
+        let mut data = data.clone();
+        if cfg!(target_endian = "big") {
+            data.chunks_exact_mut(number).for_each(<[u8]>::reverse);
+        }
+        let entry = directory.write_entry_bytes(kind, &data).map_err(tiff_error)?;
+        let mut one = tiff::Directory::empty();
+        one.extend([(Tag::from_u16_exhaustive(*tag), entry)]);
+        directory.extend_from(&one);
+    }
+    Ok(())
 }
 
 /// Writes a TIFF's rows, packed strip by strip, and what it says of them.
@@ -244,6 +299,18 @@ fn strips<K: TiffKind>(
         }
         if let Some(icc) = &tags.icc {
             image.write_tag(Tag::IccProfile, icc.as_slice())?;
+        }
+        for (tag, bytes) in [(700, &tags.xmp), (33723, &tags.iptc)] {
+            if let Some(bytes) = bytes {
+                image.write_tag(Tag::from_u16_exhaustive(tag), bytes.as_slice())?;
+            }
+        }
+        if let Some(density) = tags.density {
+            for (tag, value) in [(Tag::XResolution, density.x), (Tag::YResolution, density.y)] {
+                let [n, d] = Density::fraction(value);
+                image.write_tag(tag, Rational { n, d })?;
+            }
+            image.write_tag(Tag::ResolutionUnit, ResolutionUnit::Inch.to_u16())?;
         }
         Ok(())
     };

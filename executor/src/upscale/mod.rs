@@ -1,15 +1,19 @@
 //! `probe`, `extract`, `upscale` and `stitch` steps: pictures and videos through a network, in tiles.
 //!
-//! A tile's result is a PNG of the network's colours alone, packed fast: packing costs a hundredth of
+//! A tile's result is a PNG of what the network made, packed fast: packing costs a hundredth of
 //! the network's time on a CPU, halves what travels, and `stitch` can read the tiles of one row side
 //! by side, a row of pixels at a time. It has the bits that the final picture will have, 16 if it
-//! has still to be resized: each pixel is rounded by itself, so tiles change nothing. Opacity and the
-//! light beyond a display's white do not pass the network, which was trained on neither: `stitch`
-//! resizes them from the original.
+//! has still to be resized: each pixel is rounded by itself, so tiles change nothing. Opacity passes the
+//! network as a grey picture (`opacity`), and the colours with the visible ones continued beneath what is
+//! transparent (`beneath`). Light beyond a display's white does not pass it, for it was trained on none:
+//! `stitch` resizes that from the original (`beside`).
 
+mod beneath;
+mod beside;
 mod extract;
 mod info;
 mod network;
+mod opacity;
 mod original;
 mod probe;
 mod stitch;

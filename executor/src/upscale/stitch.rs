@@ -1,5 +1,6 @@
 //! `stitch` tasks: the tiles of a picture, and what does not pass the network, to the final picture.
 
+use super::beside::{Beside, Exact, associate, separate};
 use super::original::{Original, original, tile_number};
 use super::tile::SCALE;
 use crate::picture::{
@@ -188,7 +189,7 @@ impl Job {
 
     /// Tags that fit: a profile describes the coding of samples that an EXR does not have.
     fn tags(reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
-        let mut tags = reader.tags().clone();
+        let mut tags = reader.tags().fitted(target.format, target.layout.size, notes);
         if target.layout.depth.is_linear() && tags.icc.take().is_some() {
             notes.push("the colour profile is left out: the picture is taken for sRGB".into());
         }
@@ -205,18 +206,16 @@ impl Job {
         let mut notes = Vec::new();
         let tags = Self::tags(&reader, &target, &mut notes);
         let whole = tiles.size();
-        let colours = source.colours;
-        let mut exact =
-            (whole != size).then(|| Resampler::new(whole, size, colours, Filter::Lanczos3));
+        let mut exact = (whole != size).then(|| Exact::new(whole, size, source));
         let mut beside = Beside::new(source, target.layout, size);
-        let (mut colour, mut done) = (Vec::new(), 0);
+        let (mut made, mut done) = (Vec::new(), 0);
         write(&self.out, target, &tags, &mut |row| {
             match &mut exact {
-                Some(exact) => exact.row(&mut |row| tiles.row(row), &mut colour)?,
-                None => tiles.row(&mut colour)?,
+                Some(exact) => exact.row(&mut |row| tiles.row(row), &mut made)?,
+                None => tiles.row(&mut made)?,
             }
             beside.row(&mut reader)?;
-            beside.join(&colour, row);
+            beside.join(&made, row);
             self.report(&mut done, size.height)
         })?;
         Ok(Made { size, tags, notes })
@@ -232,8 +231,11 @@ impl Job {
         let mut notes = Vec::new();
         let tags = Self::tags(&reader, &target, &mut notes);
         let mut lacking = None;
-        let mut resampler = Resampler::new(source.size, size, source.channels(), Filter::Lanczos3);
+        // Opacity has hardly any ghosts with the cubic, and its colours have the same edges.
+        let filter = if source.alpha { Filter::CatmullRom } else { Filter::Lanczos3 };
+        let mut resampler = Resampler::new(source.size, size, source.channels(), filter);
         let mut done = 0;
+        let (from, to) = (source.depth.is_linear(), target.layout.depth.is_linear());
         write(&self.out, target, &tags, &mut |row| {
             let rows = &mut |row: &mut Vec<f32>| match reader.row(row) {
                 Err(PictureError::Unusable(problem)) if reader.next() > 0 => {
@@ -242,15 +244,28 @@ impl Job {
                     row.resize(source.row_samples(), 0.0);
                     Ok(())
                 }
-                other => other,
+                // What is transparent must not lend its colours to what is not.
+                other => other.map(|()| {
+                    if !from {
+                        associate(row, source)
+                    }
+                }),
             };
             resampler.row(rows, row)?;
-            for sample in &mut *row {
-                *sample = match (source.depth.is_linear(), target.layout.depth.is_linear()) {
-                    (true, false) => to_display(*sample),
-                    (false, true) => to_linear(*sample),
-                    _ => *sample,
-                };
+            if !(from && to) {
+                separate(row, source);
+                for pixel in row.chunks_exact_mut(source.channels()) {
+                    for sample in &mut pixel[..source.colours] {
+                        *sample = match (from, to) {
+                            (true, false) => to_display(*sample),
+                            (false, true) => to_linear(*sample),
+                            _ => *sample,
+                        };
+                    }
+                }
+            }
+            if to && !from {
+                associate(row, source);
             }
             self.report(&mut done, size.height)
         })?;
@@ -339,7 +354,7 @@ impl<'a> Tiles<'a> {
                 height: (rect.y1 - rect.y0) * self.factor,
             };
             let Layout { size, colours, alpha, .. } = reader.layout();
-            if size != wanted || colours != self.source.colours || alpha {
+            if size != wanted || colours != self.source.colours || alpha != self.source.alpha {
                 let problem = format!("is {size} pixels with {colours} colours, not {wanted}");
                 return Err(bad_tile(*number, &problem));
             }
@@ -358,68 +373,4 @@ fn tile_size(path: &Path) -> Result<Resolution> {
 fn bad_tile(number: u32, problem: &str) -> PictureError {
     let message = format!("The tile {number} {problem}. Reset the task that made it.");
     PictureError::Rows(failure(FailureKind::BadOutput, message))
-}
-
-/// What does not pass the network, resized from the original: opacity, and linear light beyond the
-/// white of a display.
-struct Beside {
-    source: Layout,
-    target: Layout,
-    /// Nothing if the picture has neither.
-    resampler: Option<Resampler>,
-    /// The channels of the original that are kept.
-    channels: Vec<usize>,
-    row: Vec<f32>,
-}
-
-impl Beside {
-    fn new(source: Layout, target: Layout, size: Resolution) -> Self {
-        let beyond = source.depth.is_linear() && target.depth.is_linear();
-        let mut channels: Vec<usize> = if beyond { (0..source.colours).collect() } else { vec![] };
-        channels.extend(source.alpha.then_some(source.colours));
-        let count = channels.len();
-        let resampler =
-            (count > 0).then(|| Resampler::new(source.size, size, count, Filter::CatmullRom));
-        Self { source, target, resampler, channels, row: Vec::new() }
-    }
-
-    /// Makes the next row.
-    fn row(&mut self, reader: &mut Reader) -> Result<()> {
-        let Some(resampler) = &mut self.resampler else { return Ok(()) };
-        let (source, channels) = (self.source, &self.channels);
-        let mut pixels = Vec::new();
-        let rows = &mut |out: &mut Vec<f32>| {
-            reader.row(&mut pixels)?;
-            out.clear();
-            for pixel in pixels.chunks_exact(source.channels()) {
-                out.extend(channels.iter().map(|channel| match pixel[*channel] {
-                    opacity if *channel == source.colours => opacity,
-                    light => (light - 1.0).max(0.0),
-                }));
-            }
-            Ok(())
-        };
-        resampler.row(rows, &mut self.row)
-    }
-
-    /// Joins the network's colours with the rest to a row of the picture.
-    fn join(&self, colours: &[f32], out: &mut Vec<f32>) {
-        let count = self.channels.len();
-        out.clear();
-        for (place, pixel) in colours.chunks_exact(self.source.colours).enumerate() {
-            let rest = &self.row[place * count..(place + 1) * count];
-            for (colour, sample) in pixel.iter().enumerate() {
-                out.push(if self.target.depth.is_linear() {
-                    // Where both are linear, what lies beyond comes first.
-                    let is_linear = self.source.depth.is_linear();
-                    to_linear(*sample) + if is_linear { rest[colour].max(0.0) } else { 0.0 }
-                } else {
-                    *sample
-                });
-            }
-            if self.source.alpha {
-                out.extend(rest.last().map(|opacity| opacity.clamp(0.0, 1.0)));
-            }
-        }
-    }
 }

@@ -1,25 +1,26 @@
 //! The rows of a picture that the tiles of one row of tiles need, kept so that they are decoded once.
 
+use super::beneath::{Beneath, Row};
 use crate::models::Planar;
-use crate::picture::{Layout, PictureError, Reader, to_display};
+use crate::picture::{Layout, PictureError};
 use pictor_tasks::units::{Rect, Resolution};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Rows `first..` of a picture: its colours, without opacity.
+/// Rows `first..` of a picture.
 pub(super) struct Strip {
     file: (PathBuf, u64, Option<SystemTime>),
-    reader: Reader,
+    source: Beneath,
     first: u32,
-    rows: VecDeque<Vec<f32>>,
+    rows: VecDeque<Row>,
 }
 
 impl Strip {
     /// Opens a picture.
     pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
-        let reader = Reader::open(path, false)?;
-        Ok(Self { file: identity(path)?, reader, first: 0, rows: VecDeque::new() })
+        let source = Beneath::open(path)?;
+        Ok(Self { file: identity(path)?, source, first: 0, rows: VecDeque::new() })
     }
 
     /// Whether it is of this file, which has not changed since.
@@ -27,9 +28,9 @@ impl Strip {
         identity(path).is_ok_and(|identity| identity == self.file)
     }
 
-    /// What the picture's rows consist of.
+    /// What the picture consists of.
     pub(super) fn layout(&self) -> Layout {
-        self.reader.layout()
+        self.source.layout()
     }
 
     /// Reads the rows from `top` up to `end` and forgets those above.
@@ -37,45 +38,40 @@ impl Strip {
         if top < self.first {
             *self = Self::open(&self.file.0)?;
         }
-        let layout = self.layout();
-        let mut row = Vec::new();
-        while self.first < top {
-            if self.rows.pop_front().is_none() {
-                self.reader.row(&mut row)?;
-            }
+        while self.first < top && self.rows.pop_front().is_some() {
             self.first += 1;
         }
-        while self.reader.next() < end {
-            self.reader.row(&mut row)?;
-            let colours = row.chunks_exact(layout.channels()).flat_map(|p| &p[..layout.colours]);
-            self.rows.push_back(colours.copied().collect());
+        self.first = top;
+        let next = top + u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+        for y in next..end {
+            self.rows.push_back(self.source.row(y)?);
         }
         Ok(())
     }
 
     /// A part of the rows that are held as the networks take it, coded for a display: one plane for each
-    /// of `colours`, the numbers of the picture's own.
+    /// of `channels`, the numbers of the picture's own.
     ///
     /// # Panics
     /// If it reaches beyond the picture or the rows.
-    pub(super) fn window(&self, part: Rect, colours: &[usize]) -> Planar {
-        let Layout { colours: pitch, depth, .. } = self.layout();
+    pub(super) fn window(&self, part: Rect, channels: &[usize]) -> Planar {
+        let pitch = self.layout().colours;
         let size = Resolution { width: part.x1 - part.x0, height: part.y1 - part.y0 };
-        let (left, right) = (part.x0 as usize * pitch, part.x1 as usize * pitch);
+        let columns = part.x0 as usize..part.x1 as usize;
         let (top, end) = ((part.y0 - self.first) as usize, (part.y1 - self.first) as usize);
         let mut samples =
-            Vec::with_capacity(colours.len() * size.width as usize * size.height as usize);
-        for colour in colours {
-            for row in self.rows.range(top..end) {
-                let row = row[left..right].iter().skip(*colour).step_by(pitch);
-                if depth.is_linear() {
-                    samples.extend(row.map(|sample| to_display(*sample)));
+            Vec::with_capacity(channels.len() * size.width as usize * size.height as usize);
+        for channel in channels {
+            for Row { colours, opacity } in self.rows.range(top..end) {
+                if *channel == pitch {
+                    samples.extend(&opacity[columns.clone()]);
                 } else {
-                    samples.extend(row);
+                    let row = &colours[columns.start * pitch..columns.end * pitch];
+                    samples.extend(row.iter().skip(*channel).step_by(pitch));
                 }
             }
         }
-        let channels = u32::try_from(colours.len()).expect("at most three colours");
+        let channels = u32::try_from(channels.len()).expect("at most three channels");
         Planar::new(channels, size, samples).expect("as many samples as the part has")
     }
 }

@@ -1,6 +1,7 @@
 //! `upscale` tasks: one tile through the network.
 
 use super::network::{Model, Network, Upscaler};
+use super::opacity::{is_even, limited};
 use super::original::{Original, original};
 use super::strip::Strip;
 use crate::artifacts::storage_failure;
@@ -166,7 +167,7 @@ impl Job {
         let layout = Layout {
             size,
             colours: source.colours,
-            alpha: false,
+            alpha: source.alpha,
             depth: if deep { Depth::Sixteen } else { Depth::Eight },
         };
         let target = Target { layout, format: ImageFormat::Png, quality: 100, passing: true };
@@ -259,9 +260,9 @@ impl<'a> Bands<'a> {
         if self.taken == self.band.len() {
             self.compute()?;
         }
-        let colours = self.strip.layout().colours;
+        let channels = self.strip.layout().channels();
         let factor = self.job.model.manifest.scale.pow(self.job.passes);
-        let length = ((self.core.x1 - self.core.x0) * factor) as usize * colours;
+        let length = ((self.core.x1 - self.core.x0) * factor) as usize * channels;
         out.clear();
         out.extend(&self.band[self.taken..self.taken + length]);
         self.taken += length;
@@ -273,8 +274,9 @@ impl<'a> Bands<'a> {
         let Rect { x0, y0, x1, y1 } = self.core;
         let tile = Resolution { width: x1 - x0, height: y1 - y0 };
         let factor = self.job.model.manifest.scale.pow(self.job.passes);
-        let colours = self.strip.layout().colours;
-        let pitch = (tile.width * factor) as usize * colours;
+        let Layout { colours, alpha, .. } = self.strip.layout();
+        let channels = colours + usize::from(alpha);
+        let pitch = (tile.width * factor) as usize * channels;
         self.taken = 0;
         self.band.clear();
         for _ in 0..self.parts.columns {
@@ -288,8 +290,14 @@ impl<'a> Bands<'a> {
                 return Err(PictureError::Rows(self.job.stop.failure()));
             }
             let made = self.network_on(window)?;
-            let place =
-                Place { tile: Tile { window, core }, left: part.x0, factor, pitch, colours };
+            let place = Place {
+                tile: Tile { window, core },
+                left: part.x0,
+                factor,
+                pitch,
+                colours,
+                channels,
+            };
             place.put(&made, &mut self.band);
             self.next += 1;
             let (done, all) = (self.next, self.parts.tiles());
@@ -310,9 +318,11 @@ impl<'a> Bands<'a> {
         Rect { x0, y0, x1: x0 + self.window.width, y1: y0 + self.window.height }
     }
 
-    /// What the network makes of a window: one plane for each colour of the picture.
+    /// What the network makes of a window: the planes of its colours, and a last one of its opacity if the
+    /// picture has that.
     fn network_on(&mut self, window: Rect) -> Result<Vec<Planar>, PictureError> {
-        let (colours, channels) = (self.strip.layout().colours, self.job.model.manifest.channels);
+        let Layout { colours, alpha, .. } = self.strip.layout();
+        let channels = self.job.model.manifest.channels;
         let runs: Vec<Vec<usize>> = match (channels, colours) {
             (1, _) => (0..colours).map(|colour| vec![colour]).collect(),
             (_, 1) => vec![vec![0; 3]],
@@ -323,7 +333,14 @@ impl<'a> Bands<'a> {
             let part = self.strip.window(window, &colours);
             self.network.run(part, [window.x0, window.y0], times).map_err(PictureError::Rows)
         };
-        runs.into_iter().map(&mut run).collect()
+        let mut made = runs.into_iter().map(&mut run).collect::<Result<Vec<_>, _>>()?;
+        if alpha {
+            let source = self.strip.window(window, &[colours]);
+            let run = (!is_even(&source)).then(|| run(vec![colours; channels as usize]));
+            let factor = self.job.model.manifest.scale.pow(self.job.passes);
+            made.push(limited(&source, run.transpose()?.as_ref(), factor));
+        }
+        Ok(made)
     }
 }
 
@@ -336,6 +353,8 @@ struct Place {
     /// Samples of a row of the tile.
     pitch: usize,
     colours: usize,
+    /// With that of opacity.
+    channels: usize,
 }
 
 impl Place {
@@ -349,13 +368,19 @@ impl Place {
         let plane_length = wide * scaled(window.y1 - window.y0);
         let planes: Vec<&[f32]> =
             made.iter().flat_map(|part| part.samples().chunks_exact(plane_length)).collect();
+        let beside = self.channels - self.colours;
+        let (planes, opacity) = planes.split_at(planes.len() - beside);
         for row in 0..rows {
             let from = (top + row) * wide + left;
-            let to = row * self.pitch + scaled(self.left) * self.colours;
+            let to = row * self.pitch + scaled(self.left) * self.channels;
             for column in 0..width {
-                let pixel = &mut band[to + column * self.colours..][..self.colours];
+                let pixel = &mut band[to + column * self.channels..][..self.channels];
                 let at = from + column;
-                match (pixel, planes.as_slice()) {
+                let (pixel, rest) = pixel.split_at_mut(self.colours);
+                for (sample, plane) in rest.iter_mut().zip(opacity) {
+                    *sample = plane[at];
+                }
+                match (pixel, planes) {
                     // Grey went in three times: what comes out is as light as the three together.
                     ([grey], [red, green, blue]) => {
                         *grey = 0.2126 * red[at] + 0.7152 * green[at] + 0.0722 * blue[at];

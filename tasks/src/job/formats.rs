@@ -2,7 +2,7 @@
 //! parser that belongs to it says what is wrong with a text.
 
 use crate::body::{OVERLAP_MAX, TILE_PIXELS_MAX, TILE_PIXELS_MIN};
-use crate::media::{Media, PLAYLIST, is_playlist, video_extensions};
+use crate::media::{Media, PLAYLIST, is_playlist, picture_extensions, video_extensions};
 use crate::pack::is_packed_path;
 use crate::range::Ranges;
 use crate::template::{RESERVED_NAMES, Template};
@@ -159,8 +159,9 @@ fn media(text: &str) -> Result<(), String> {
     }
     Media::of(text).map(drop).ok_or_else(|| {
         format!(
-            "expected a picture (.png, .jpg, .webp, .tif, .exr), a pattern such as `frames/*.png` or \
-             `frames/%04d.png`, a folder (`shot.v2/` if its name has a dot), or a video ({})",
+            "expected a picture ({}), a pattern such as `frames/*.png` or `frames/%04d.png`, a folder \
+             (`shot.v2/` if its name has a dot), or a video ({})",
+            picture_extensions(),
             video_extensions()
         )
     })

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpscaleJob {
-    /// A picture (.png .jpg .webp .tif .exr), a sequence of them as a pattern (`frames/*.png`,
+    /// A picture (PNG, JPEG, WebP, TIFF, EXR, GIF, BMP, TGA), a sequence of them as a pattern (`frames/*.png`,
     /// `frames/%04d.png`) or a folder, or a video; relative to the job file.
     #[schemars(with = "MediaPath")]
     pub input: String,

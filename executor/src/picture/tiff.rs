@@ -1,0 +1,451 @@
+//! TIFF pictures: what is read of them, and what they say beside their pixels.
+
+use super::exif::{self, Exif, Field};
+use super::jpeg::iptc_of;
+use super::read::{Samples, image_error, too_large, turn, unusable, upright};
+use super::tags::TAG_BYTES_MAX;
+use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX};
+use image::ImageError;
+use image::metadata::Orientation;
+use pictor_tasks::units::Resolution;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::tags::{ByteOrder, IfdPointer, Tag, Type, ValueBuffer};
+use tiff::{ColorType, Directory, TiffError};
+
+const XMP: Tag = Tag::Unknown(700);
+const IPTC: Tag = Tag::Unknown(33723);
+const PHOTOSHOP: Tag = Tag::Unknown(34377);
+/// The kinds of a page that are no page: a smaller version of another one, a mask.
+const BESIDE: u32 = 1 | 4;
+
+type Result<T> = std::result::Result<T, PictureError>;
+
+/// How the samples of a pixel are meant.
+enum Colours {
+    Grey,
+    Rgb,
+    YCbCr,
+    /// The number of a colour of these.
+    Palette(Vec<[u8; 3]>),
+}
+
+/// A TIFF file with one picture.
+pub(super) struct Tiff {
+    decoder: Decoder<Source>,
+    stored: (u32, u32),
+    colours: Colours,
+    bits: u8,
+    /// Whether there is opacity, by which the colours may be multiplied.
+    alpha: Option<Alpha>,
+    orientation: Orientation,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alpha {
+    Associated,
+    Unassociated,
+}
+
+impl Tiff {
+    /// Opens a file that has one page, of a kind that is read.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let has_palette = source.change.is_some();
+        let limit = usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX);
+        let mut limits = Limits::default();
+        limits.decoding_buffer_size = limit;
+        limits.intermediate_buffer_size = limit;
+        limits.ifd_value_size = TAG_BYTES_MAX;
+        let mut decoder = Decoder::new(source).map_err(tiff_error)?.with_limits(limits);
+        let stored = decoder.dimensions().map_err(tiff_error)?;
+        let kind = decoder.colortype().map_err(tiff_error)?;
+        let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).ok().flatten();
+        let alpha = match extra.unwrap_or_default().first() {
+            Some(1) => Some(Alpha::Associated),
+            Some(2) | None => Some(Alpha::Unassociated),
+            Some(_) => None,
+        };
+        let (colours, bits, alpha) = match kind {
+            ColorType::Gray(bits) if has_palette => (Colours::palette(&mut decoder)?, bits, None),
+            ColorType::Gray(bits) => (Colours::Grey, bits, None),
+            ColorType::Multiband { bit_depth, num_samples } if num_samples > 1 && !has_palette => {
+                (Colours::Grey, bit_depth, alpha)
+            }
+            ColorType::RGB(bits) => (Colours::Rgb, bits, None),
+            ColorType::RGBA(bits) => (Colours::Rgb, bits, alpha.or(Some(Alpha::Unassociated))),
+            ColorType::YCbCr(8) => (Colours::YCbCr, 8, None),
+            ColorType::CMYK(_) | ColorType::CMYKA(_) => return Err(cmyk()),
+            other => return Err(unread(&format!("{other:?}"))),
+        };
+        if !matches!(bits, 1 | 2 | 4 | 8 | 16 | 32) {
+            return Err(unread(&format!("{bits} bits")));
+        }
+        let orientation = decoder.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten();
+        let orientation =
+            orientation.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms);
+        let mut tiff = Self { decoder, stored, colours, bits, alpha, orientation };
+        tiff.check_pages()?;
+        Ok(tiff)
+    }
+
+    /// Width and height, upright.
+    pub(super) fn size(&self) -> Resolution {
+        upright(self.stored, self.orientation)
+    }
+
+    /// The others would be lost.
+    fn check_pages(&mut self) -> Result<()> {
+        let mut pages = 1_u32;
+        let mut next = self.decoder.image_ifd().directory().next();
+        let mut seen = 0;
+        while let Some(pointer) = next {
+            seen += 1;
+            // Chains may lead back.
+            if seen > 100_000 {
+                break;
+            }
+            let directory = self.decoder.read_directory(pointer).map_err(tiff_error)?;
+            let mut tags = self.decoder.read_directory_tags(&directory);
+            let kind = tags.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten();
+            // Old ones: 2 is a smaller version.
+            let old = tags.find_tag_unsigned::<u16>(Tag::SubfileType).ok().flatten();
+            let beside = kind.unwrap_or(0) & BESIDE != 0 || old == Some(2);
+            pages += u32::from(!beside);
+            next = directory.next();
+        }
+        if pages == 1 {
+            return Ok(());
+        }
+        Err(unusable(format!(
+            "has {pages} pages, and one file holds one picture here: split it first, for example with \
+             `tiffsplit FILE page_`, and name the folder or the pattern of the pages as the input"
+        )))
+    }
+
+    /// What lies beside the pixels.
+    pub(super) fn tags(&mut self) -> Tags {
+        let place = self.decoder.ifd_pointer();
+        let main = place.and_then(|place| self.decoder.read_directory(place).ok());
+        let Some(main) = main else { return Tags::default() };
+        let mut bytes = |tag| {
+            let bytes = value(&mut self.decoder, &main, tag)?;
+            (!bytes.data.is_empty()).then_some(bytes.data)
+        };
+        let (icc, xmp) = (bytes(Tag::IccProfile), bytes(XMP));
+        let iptc = bytes(IPTC).or_else(|| iptc_of(&bytes(PHOTOSHOP)?));
+        let mut field = |tag: u16| value(&mut self.decoder, &main, Tag::from_u16_exhaustive(tag));
+        let mut said = Exif {
+            main: exif::DESCRIBING.into_iter().filter_map(&mut field).collect(),
+            ..Exif::default()
+        };
+        // How large it is to be shown is told apart from that.
+        let sizes = [282, 283, 296].into_iter().filter_map(&mut field).collect();
+        let density = Exif { main: sizes, ..Exif::default() }.density();
+        said.camera = self.fields(&main, exif::CAMERA);
+        said.place = self.fields(&main, exif::PLACE);
+        let tags = Tags { icc, exif: said.to_bytes(), xmp, iptc, density, ..Tags::default() };
+        if self.size() == upright(self.stored, Orientation::NoTransforms) {
+            tags
+        } else {
+            tags.turned()
+        }
+    }
+
+    /// The fields of a directory that a field of the main one leads to.
+    fn fields(&mut self, main: &Directory, leads: u16) -> Vec<Field> {
+        let lead = value(&mut self.decoder, main, Tag::from_u16_exhaustive(leads));
+        let place = lead.and_then(|field| {
+            let mut data = field.data;
+            data.resize(8, 0);
+            Some(u64::from_le_bytes(data.try_into().ok()?))
+        });
+        let directory = place.and_then(|at| self.decoder.read_directory(IfdPointer(at)).ok());
+        let Some(directory) = directory else { return Vec::new() };
+        let tags: Vec<Tag> = directory.iter().map(|(tag, _)| tag).collect();
+        tags.into_iter().filter_map(|tag| value(&mut self.decoder, &directory, tag)).collect()
+    }
+
+    /// All samples, upright.
+    pub(super) fn read(mut self) -> Result<(Layout, Samples)> {
+        let (width, height) = self.stored;
+        let pixels = u64::from(width) * u64::from(height);
+        let count = if matches!(self.colours, Colours::Grey) { 1 } else { 3 };
+        let channels = count + usize::from(self.alpha.is_some());
+        let wide = u64::from(self.bits.max(8)) / 8 * channels as u64;
+        if pixels.saturating_mul(wide) > WHOLE_BYTES_MAX {
+            return Err(too_large());
+        }
+        let mut found = DecodingResult::U8(Vec::new());
+        let layout = self.decoder.read_image_to_buffer(&mut found).map_err(tiff_error)?;
+        if found.as_buffer(0).as_bytes().len() < layout.complete_len {
+            return Err(too_large());
+        }
+        let planes = layout.planes.max(1);
+        let (width, height) = (width as usize, height as usize);
+        let size = (width, height, planes);
+        let samples = match found {
+            DecodingResult::U8(all) if self.bits < 8 => {
+                let stride = layout.row_stride.map_or(all.len() / height.max(1), |n| n.get());
+                Samples::Eight(unpacked(&all, width, stride, self.bits, &self.colours))
+            }
+            DecodingResult::U8(all) => Samples::Eight(picked(&all, size, self.needed())?),
+            DecodingResult::U16(all) => Samples::Sixteen(picked(&all, size, self.needed())?),
+            DecodingResult::U32(all) => {
+                let all: Vec<u16> = all.into_iter().map(|n| high(n.to_be_bytes())).collect();
+                Samples::Sixteen(picked(&all, size, self.needed())?)
+            }
+            DecodingResult::F16(all) => {
+                let all: Vec<f32> = all.into_iter().map(|number| number.to_f32()).collect();
+                Samples::Float(picked(&all, size, self.needed())?)
+            }
+            DecodingResult::F32(all) => Samples::Float(picked(&all, size, self.needed())?),
+            _ => return Err(unread("numbers with a sign, or of 64 bits")),
+        };
+        let samples = self.meant(samples, channels)?;
+        let samples = match samples {
+            Samples::Eight(all) => {
+                Samples::Eight(turn(all, self.stored, channels, self.orientation))
+            }
+            Samples::Sixteen(all) => {
+                Samples::Sixteen(turn(all, self.stored, channels, self.orientation))
+            }
+            Samples::Float(all) => {
+                Samples::Float(turn(all, self.stored, channels, self.orientation))
+            }
+        };
+        let depth = match samples {
+            Samples::Eight(_) => Depth::Eight,
+            Samples::Sixteen(_) => Depth::Sixteen,
+            Samples::Float(_) => Depth::Float,
+        };
+        let layout =
+            Layout { size: self.size(), colours: count, alpha: self.alpha.is_some(), depth };
+        Ok((layout, samples))
+    }
+
+    /// How many samples of a pixel are of use.
+    fn needed(&self) -> usize {
+        let colours = if matches!(self.colours, Colours::Rgb | Colours::YCbCr) { 3 } else { 1 };
+        colours + usize::from(self.alpha.is_some())
+    }
+
+    /// Samples as they are elsewhere: of colours, which are multiplied by opacity if they are linear light.
+    fn meant(&self, samples: Samples, channels: usize) -> Result<Samples> {
+        Ok(match (samples, &self.colours, self.alpha) {
+            (Samples::Eight(all), Colours::Palette(colours), _) => {
+                let colour = |number: &u8| colours.get(usize::from(*number)).copied();
+                Samples::Eight(all.iter().flat_map(|n| colour(n).unwrap_or_default()).collect())
+            }
+            (Samples::Sixteen(all), Colours::Palette(colours), _) => {
+                let colour = |number: &u16| colours.get(usize::from(*number)).copied();
+                Samples::Eight(all.iter().flat_map(|n| colour(n).unwrap_or_default()).collect())
+            }
+            (Samples::Eight(mut all), Colours::YCbCr, _) => {
+                all.chunks_exact_mut(3).for_each(rgb);
+                Samples::Eight(all)
+            }
+            (Samples::Float(_), Colours::Palette(_) | Colours::YCbCr, _)
+            | (Samples::Sixteen(_), Colours::YCbCr, _) => return Err(unread("such colours")),
+            (Samples::Eight(mut all), _, Some(Alpha::Associated)) => {
+                for pixel in all.chunks_exact_mut(channels) {
+                    let (opacity, colours) = pixel.split_last_mut().expect("it has an opacity");
+                    let whole = u32::from(*opacity);
+                    for colour in colours.iter_mut().filter(|_| whole > 0) {
+                        let divided = (u32::from(*colour) * 255 + whole / 2) / whole;
+                        *colour = u8::try_from(divided).unwrap_or(u8::MAX);
+                    }
+                }
+                Samples::Eight(all)
+            }
+            (Samples::Sixteen(mut all), _, Some(Alpha::Associated)) => {
+                for pixel in all.chunks_exact_mut(channels) {
+                    let (opacity, colours) = pixel.split_last_mut().expect("it has an opacity");
+                    let whole = u64::from(*opacity);
+                    for colour in colours.iter_mut().filter(|_| whole > 0) {
+                        let divided = (u64::from(*colour) * 65_535 + whole / 2) / whole;
+                        *colour = u16::try_from(divided).unwrap_or(u16::MAX);
+                    }
+                }
+                Samples::Sixteen(all)
+            }
+            (Samples::Float(mut all), _, Some(Alpha::Unassociated)) => {
+                for pixel in all.chunks_exact_mut(channels) {
+                    let (opacity, colours) = pixel.split_last_mut().expect("it has an opacity");
+                    colours.iter_mut().for_each(|colour| *colour *= *opacity);
+                }
+                Samples::Float(all)
+            }
+            (samples, ..) => samples,
+        })
+    }
+}
+
+impl Colours {
+    fn palette(decoder: &mut Decoder<Source>) -> Result<Self> {
+        let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(tiff_error)?;
+        // Some programs write numbers of 8 bits.
+        let small = map.iter().all(|value| *value < 256);
+        let eight =
+            |value: u16| if small { value.to_be_bytes()[1] } else { value.to_be_bytes()[0] };
+        let count = map.len() / 3;
+        let colour = |n: usize| [map[n], map[count + n], map[2 * count + n]].map(eight);
+        Ok(Self::Palette((0..count).map(colour).collect()))
+    }
+}
+
+/// The upper half of a number.
+fn high(bytes: [u8; 4]) -> u16 {
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+/// The first samples of each pixel, one pixel after the other.
+fn picked<T: Copy>(
+    all: &[T],
+    (width, height, planes): (usize, usize, usize),
+    needed: usize,
+) -> Result<Vec<T>> {
+    let pixels = width * height;
+    let stored = all.len().checked_div(pixels).unwrap_or(0);
+    if stored < needed || all.len() % pixels != 0 {
+        return Err(unread("fewer samples than its pixels need"));
+    }
+    if planes > 1 {
+        return Ok((0..pixels)
+            .flat_map(|at| (0..needed).map(move |n| all[n * pixels + at]))
+            .collect());
+    }
+    Ok(all.chunks_exact(stored).flat_map(|pixel| &pixel[..needed]).copied().collect())
+}
+
+/// Samples of fewer than 8 bits, each in a byte: as light as they are meant, or the number of a colour.
+fn unpacked(all: &[u8], width: usize, stride: usize, bits: u8, colours: &Colours) -> Vec<u8> {
+    let most = (1_u8 << bits) - 1;
+    let factor = if matches!(colours, Colours::Grey) { 255 / most } else { 1 };
+    let each = usize::from(8 / bits);
+    let rows = all.chunks_exact(stride.max(1));
+    rows.flat_map(|row| {
+        (0..width).map(move |x| {
+            let place = u8::try_from(x % each).unwrap_or(0) + 1;
+            (row[x / each] >> (8 - place * bits) & most) * factor
+        })
+    })
+    .collect()
+}
+
+/// Red, green and blue of brightness and two differences, as JPEG has them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited before")]
+fn rgb(pixel: &mut [u8]) {
+    let [y, blue, red] = [0_usize, 1, 2].map(|at| f32::from(pixel[at]));
+    let (blue, red) = (blue - 128.0, red - 128.0);
+    let colours = [y + 1.402 * red, y - 0.344_136 * blue - 0.714_136 * red, y + 1.772 * blue];
+    for (sample, colour) in pixel.iter_mut().zip(colours) {
+        *sample = colour.round().clamp(0.0, 255.0) as u8;
+    }
+}
+
+/// A field of a directory, if it is of a kind that EXIF has.
+fn value(decoder: &mut Decoder<Source>, directory: &Directory, tag: Tag) -> Option<Field> {
+    let mut buffer = ValueBuffer::empty(Type::BYTE);
+    decoder.read_directory_tags(directory).find_tag_buf(tag, &mut buffer).ok().flatten()?;
+    let kind = buffer.data_type().to_u16();
+    exif::bytes_of(kind)?;
+    buffer.set_byte_order(ByteOrder::LittleEndian);
+    Some(Field { tag: tag.to_u16(), kind, data: buffer.as_bytes().to_vec() })
+}
+
+fn tiff_error(error: TiffError) -> PictureError {
+    match error {
+        TiffError::IoError(error) => image_error(ImageError::IoError(error)),
+        TiffError::LimitsExceeded => too_large(),
+        other => unusable(format!("cannot be decoded: {other}")),
+    }
+}
+
+pub(super) fn cmyk() -> PictureError {
+    unusable("has the colours of a printer (CMYK): convert it to RGB first")
+}
+
+fn unread(what: &str) -> PictureError {
+    unusable(format!(
+        "has samples of a kind that is not read ({what}): save it as RGB or grey with 8 or 16 bits, or \
+         with floating-point numbers of 32"
+    ))
+}
+
+/// A file in which a picture with a palette is said to be grey: the decoder knows no palettes, and the numbers of the
+/// colours are packed like greys.
+struct Source {
+    file: BufReader<File>,
+    at: u64,
+    /// Where other bytes are read than those that are there.
+    change: Option<(u64, [u8; 2])>,
+}
+
+impl Source {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut file = BufReader::new(File::open(path)?);
+        let change = palette(&mut file).ok().flatten();
+        file.rewind()?;
+        Ok(Self { file, at: 0, change })
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(bytes)?;
+        if let Some((start, change)) = self.change {
+            for (place, byte) in (start..).zip(change) {
+                if let Some(place) = place.checked_sub(self.at)
+                    && let Ok(place) = usize::try_from(place)
+                    && place < read
+                {
+                    bytes[place] = byte;
+                }
+            }
+        }
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Source {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.file.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+/// Where the first page says that it has a palette, and what it would say if it were grey.
+fn palette(file: &mut BufReader<File>) -> io::Result<Option<(u64, [u8; 2])>> {
+    let mut head = [0; 16];
+    let read = file.by_ref().take(16).read(&mut head)?;
+    if read < 8 {
+        return Ok(None);
+    }
+    let big_endian = head[0] == b'M';
+    let number = |bytes: &[u8]| {
+        let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        if big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
+    };
+    let large = number(&head[2..4]) == 43;
+    let (start, counted, length) =
+        if large { (number(&head[8..16]), 8, 20) } else { (number(&head[4..8]), 2, 12) };
+    file.seek(SeekFrom::Start(start))?;
+    let mut count = vec![0; counted];
+    file.read_exact(&mut count)?;
+    let mut entry = vec![0; length];
+    for field in 0..number(&count).min(1000) {
+        file.read_exact(&mut entry)?;
+        // Of whether it is grey, coloured, or something else.
+        if number(&entry[..2]) == 262 {
+            let value = length - if large { 8 } else { 4 };
+            let place = start + counted as u64 + field * length as u64 + value as u64;
+            let grey = if big_endian { [0, 1] } else { [1, 0] };
+            return Ok((number(&entry[value..value + 2]) == 3).then_some((place, grey)));
+        }
+    }
+    Ok(None)
+}
