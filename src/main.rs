@@ -293,16 +293,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             server @ Farm::Server(_) => inspect::resume(&server, &run).await,
         },
         Command::Retry { run, tasks, set, yes, results, machine } => {
-            let farm = farm()?;
-            if !yes && !inspect::is_meant(&farm, &run, (&tasks, &set)).await? {
-                return Ok(INTERRUPTED);
-            }
-            match farm {
-                Farm::Folder(data) => {
-                    session::retry(&data, &run, (tasks, set), (&results, &machine, json)).await
-                }
-                server @ Farm::Server(_) => inspect::retry(&server, &run, (tasks, set)).await,
-            }
+            retry(farm()?, &run, (tasks, set), yes, (&results, &machine, json)).await
         }
         Command::Serve(args) => serve::serve(&data()?, &args).await,
         Command::Work(args) => {
@@ -332,6 +323,23 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Schema => plan::schema(),
         Command::Doctor { blender } => doctor::doctor(&data()?, &blender, json).await,
         Command::SetupBlender(args) => blenders::setup(&data()?, args).await,
+    }
+}
+
+/// Does tasks again, after asking unless `yes`.
+async fn retry(
+    farm: Farm,
+    run: &str,
+    (tasks, set): (Vec<String>, Vec<(String, String)>),
+    yes: bool,
+    how: (&ResultArgs, &Machine, bool),
+) -> anyhow::Result<u8> {
+    if !yes && !inspect::is_meant(&farm, run, (&tasks, &set)).await? {
+        return Ok(INTERRUPTED);
+    }
+    match farm {
+        Farm::Folder(data) => session::retry(&data, run, (tasks, set), how).await,
+        server @ Farm::Server(_) => inspect::retry(&server, run, (tasks, set)).await,
     }
 }
 

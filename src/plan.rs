@@ -5,8 +5,8 @@ use crate::{INVALID, SUCCEEDED};
 use pictor_engine::plan::{DimCounts, DimValues, Plan, Step};
 use pictor_engine::undefined_limits;
 use pictor_server::{Job, SubmitError, read_job};
-use std::collections::BTreeMap;
 use pictor_tasks::body::Body;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 

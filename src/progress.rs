@@ -95,9 +95,10 @@ fn finished(step: &StepView) -> u32 {
     TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
 }
 
-/// How far a step is, from 0 to 1, with what running tasks say; nothing if they say nothing.
+/// How far a step is, from 0 to 1, with what running tasks say; nothing while nothing of it runs.
 fn fraction(step: &StepView) -> Option<f64> {
-    let (inside, all) = (step.progress?, step.tasks.filter(|tasks| *tasks > 0)?);
+    let all = step.tasks.filter(|_| step.count(TaskState::Running) > 0)?;
+    let inside = step.progress.unwrap_or(0.0);
     Some(((f64::from(finished(step)) + f64::from(inside)) / f64::from(all)).clamp(0.0, 1.0))
 }
 
@@ -106,12 +107,11 @@ fn fraction(step: &StepView) -> Option<f64> {
 struct Trend {
     since: Instant,
     from: f64,
-    told: f64,
 }
 
 impl Trend {
     fn new(from: f64) -> Self {
-        Self { since: Instant::now(), from, told: from }
+        Self { since: Instant::now(), from }
     }
 
     /// `37 %, 2m10s left`.
@@ -133,7 +133,7 @@ struct Trends(Vec<Option<Trend>>);
 
 impl Trends {
     /// The trend of a step that says how far it is, and how far that is.
-    fn of(&mut self, place: usize, step: &StepView) -> Option<(&mut Trend, f64)> {
+    fn of(&mut self, place: usize, step: &StepView) -> Option<(&Trend, f64)> {
         if self.0.len() <= place {
             self.0.resize(place + 1, None);
         }
@@ -227,16 +227,12 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
             let (done, all) = (finished(step), step.tasks.unwrap_or(0));
             let complete = done == all && all > 0;
             // People want to read a line now and then; programs want to know.
-            let inside = trends.of(place, step);
-            let goes_on = inside.as_ref().is_some_and(|(trend, now)| now - trend.told >= 0.01);
-            if !(waited && goes_on || done != *told && (json || complete || waited)) {
+            let inside = trends.of(place, step).map(|(trend, now)| (now, trend.words(now)));
+            let runs_still = waited && inside.is_some();
+            if !(runs_still || done != *told && (json || complete || waited)) {
                 continue;
             }
             *told = done;
-            let inside = inside.map(|(trend, now)| {
-                trend.told = now;
-                (now, trend.words(now))
-            });
             if json {
                 say(&serde_json::json!({
                     "event": "step", "run": id, "step": step.name, "finished": done, "tasks": all,

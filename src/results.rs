@@ -65,6 +65,8 @@ pub(crate) async fn is_free(
     store: Option<&dyn Store>,
 ) -> anyhow::Result<bool> {
     let found = in_the_way(tasks, place, store).await?;
-    sentences(&found).iter().for_each(|sentence| complain(sentence));
+    for sentence in sentences(&found) {
+        complain(&sentence);
+    }
     Ok(found.is_empty())
 }

@@ -11,8 +11,9 @@ use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
-    Answer, Committed, Owner, OwnerHandle, Place, Request, SubmitError, answer, ask, deliver_all,
-    deliver_rows, listen, load_run, now_ms, read_job, sentences, stored_run, sweep_again,
+    Answer, Committed, Delivered, Owner, OwnerHandle, Place, Request, SubmitError, answer, ask,
+    deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, stored_run,
+    sweep_again,
 };
 use pictor_storage::{Artifacts, SqliteStore, Store};
 use pictor_storage::{RunRecord, RunRows};
@@ -411,17 +412,29 @@ async fn conclude(
     } else {
         say(&line);
         crate::inspect::tell_failures(run);
-        crate::inspect::left_out(&view).iter().for_each(|line| say(line));
+        for line in crate::inspect::left_out(&view) {
+            say(&line);
+        }
         crate::inspect::tell_notes(run.id(), &notes);
         if !delivered.files.is_empty() {
             say(&format!("{} files in {}", delivered.files.len(), out.display()));
         }
     }
+    tell_undelivered(run, &delivered, out, data);
+    let whole =
+        delivered.failures.is_empty() && delivered.clashes.is_empty() && in_the_way.is_empty();
+    Ok(if whole && state == RunState::Succeeded { SUCCEEDED } else { FAILED })
+}
+
+/// Tells which results are not in the output folder, and what to do.
+fn tell_undelivered(run: &Run, delivered: &Delivered, out: &Path, data: &Path) {
     for clash in delivered.clashes.iter().take(5) {
         complain(&format!("deliver {clash}"));
     }
-    in_the_way.iter().for_each(|sentence| complain(sentence));
-    if !in_the_way.is_empty() {
+    for sentence in sentences(&delivered.in_the_way) {
+        complain(&sentence);
+    }
+    if !delivered.in_the_way.is_empty() {
         complain(&format!(
             "{} results are not in {}; they are safe in {}: pictor resume {} --out DIR",
             delivered.in_the_way.len(),
@@ -442,9 +455,6 @@ async fn conclude(
             run.id()
         ));
     }
-    let whole =
-        delivered.failures.is_empty() && delivered.clashes.is_empty() && in_the_way.is_empty();
-    Ok(if whole && state == RunState::Succeeded { SUCCEEDED } else { FAILED })
 }
 
 /// How often a terminal is drawn.

@@ -9,7 +9,7 @@ mod bench;
 mod assignment;
 #[path = "rules/binding.rs"]
 mod binding;
-#[path = "rules/notes.rs"]
+#[path = "rules/changes.rs"]
 mod changes;
 #[path = "rules/choice.rs"]
 mod choice;
@@ -17,6 +17,7 @@ mod choice;
 mod failure;
 #[path = "rules/joins.rs"]
 mod joins;
+#[path = "rules/notes.rs"]
 mod notes;
 #[path = "rules/reports.rs"]
 mod reports;

@@ -454,12 +454,11 @@ where
     let stalls = |why: String| stall.send_replace(Some(Stall { since, why: why.into() }));
     loop {
         let mut written = std::pin::pin!(write());
-        let done = match timeout(SLOW, &mut written).await {
-            Ok(done) => done,
-            Err(_) => {
-                stalls("the database does not answer".to_owned());
-                written.await
-            }
+        let done = if let Ok(done) = timeout(SLOW, &mut written).await {
+            done
+        } else {
+            stalls("the database does not answer".to_owned());
+            written.await
         };
         let Err(failure) = done else { break };
         if !failure.is_retryable() {

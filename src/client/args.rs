@@ -14,6 +14,7 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 /// What is submitted, and what happens then.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SubmitArgs {
     /// The job file.
     pub(crate) job: PathBuf,

@@ -117,8 +117,7 @@ pub(crate) fn command_files(path: &Path) -> anyhow::Result<Layout> {
 
 /// Puts the files of a job's commands into artifact storage, so that a task sees them as they are now.
 pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> anyhow::Result<()> {
-    let names: Vec<String> =
-        files_of_commands(&job.plan).into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = files_of_commands(&job.plan).into_iter().map(str::to_owned).collect();
     for name in names {
         let Some(file) = job.plan.files.get_mut(&name) else { continue };
         let layout = command_files(Path::new(&file.path))?;

@@ -117,7 +117,9 @@ async fn conclude(
             say(&format!("  {}: {}", task.name, plain(&task.reason)));
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
-        crate::inspect::left_out(&report.view).iter().for_each(|line| say(line));
+        for line in crate::inspect::left_out(&report.view) {
+            say(&line);
+        }
         crate::inspect::tell_notes(id, &report.notes);
         if let Some(place) = place.filter(|_| !files.is_empty()) {
             say(&format!("{} files in {}", files.len(), place.folder.display()));

@@ -157,7 +157,7 @@ fn values(x: &str, sets: &[(String, String)]) -> Result<Vec<String>, String> {
         parse(&source, sets).map_err(|mistakes| mistakes.render(&source))?.spec.dims["x"].clone();
     let numbers =
         |ranges: pictor_tasks::range::Ranges| ranges.iter().map(|n| n.to_string()).collect();
-    Ok(dim.values.or(dim.range.map(numbers)).unwrap())
+    dim.values.or(dim.range.map(numbers)).ok_or_else(|| "no values".to_owned())
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     /// How long tasks take.
     pub(crate) took_ms: u32,
     controls: u64,
+    /// As it is stored.
+    plan: Arc<pictor_engine::Plan>,
 }
 
 /// The plan of a job; the version and a name are added.
@@ -70,6 +72,7 @@ impl Bench {
     }
 
     pub(crate) fn without_workers(job: &str, config: Config) -> Self {
+        let plan = Arc::new(plan(job));
         let mut bench = Self {
             engine: Engine::new(config),
             run: RunId("run".into()),
@@ -81,8 +84,9 @@ impl Bench {
             confirms: true,
             took_ms: 10,
             controls: 0,
+            plan: plan.clone(),
         };
-        let run = Run::new(bench.run.clone(), Arc::new(plan(job)));
+        let run = Run::new(bench.run.clone(), plan);
         bench.engine.add_run(run, "me".into(), 0, 0);
         bench
     }
@@ -287,11 +291,12 @@ impl Bench {
 
     /// A run that is recovered from the rows equals this one.
     pub(crate) fn check_recovery(&self) {
-        let mut again = Run::new(self.run.clone(), self.run().plan().clone());
+        let mut again = Run::new(self.run.clone(), self.plan.clone());
         for row in &self.rows {
             again.apply(row).unwrap();
         }
         assert!(again.durable() == self.run().durable());
+        assert_eq!(again.plan(), self.run().plan());
     }
 }
 

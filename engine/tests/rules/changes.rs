@@ -1,7 +1,7 @@
 //! Settings that are changed while a run exists: folded like everything else, and told to workers.
 
 use super::bench::Bench;
-use pictor_engine::{Run, RunState, TaskState};
+use pictor_engine::{RunState, TaskState};
 use pictor_tasks::body::{Body, OnError};
 use pictor_tasks::history::{Changes, Event, ResetTasks};
 use pictor_tasks::message::FailureKind;
@@ -53,20 +53,17 @@ fn on_error_goes_for_all_that_the_macro_made() {
         steps.filter_map(|step| lenient(&step.body)).collect()
     };
     assert_eq!(all(&bench), [false; 3]);
-    let change = |on_error| Event::Changed(Changes { on_error: Some(on_error), ..Changes::default() });
-    let plan = bench.run().plan().clone();
+    let change =
+        |on_error| Event::Changed(Changes { on_error: Some(on_error), ..Changes::default() });
     bench.control(change(OnError::Copy));
     assert_eq!(all(&bench), [true; 3]);
-    // From the plan as it is stored.
-    let mut again = Run::new(bench.run().id().clone(), plan);
-    for row in &bench.rows {
-        again.apply(row).unwrap();
-    }
-    assert_eq!(again.plan(), bench.run().plan());
+    bench.check_recovery();
     bench.control(change(OnError::Fail));
     assert_eq!(all(&bench), [false; 3]);
     let other = Bench::new("steps: [{ name: one, noop: {} }]\n");
     let changes = Changes { on_error: Some(OnError::Copy), ..Changes::default() };
-    assert!(other.run().lacks_settings(&changes).is_some_and(|why| why.contains("upscales nothing")));
+    assert!(
+        other.run().lacks_settings(&changes).is_some_and(|why| why.contains("upscales nothing"))
+    );
     assert_eq!(bench.run().lacks_settings(&changes), None);
 }

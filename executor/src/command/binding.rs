@@ -29,7 +29,7 @@ pub(super) fn read(path: &Path) -> Result<Bound, String> {
 
 fn parse(bytes: &[u8]) -> Result<Bound, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
         format!("line {line} is not UTF-8.")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

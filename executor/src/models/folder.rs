@@ -277,11 +277,9 @@ fn of_another_kind(file: &Path) -> Option<String> {
              the script in docs/upscaling.md (\"Networks of other kinds\"), which needs the Python packages \
              torch and spandrel, and add the .onnx that it writes"
         )),
-        "bin" | "param" => Some(format!(
-            "is a part of a network for ncnn (.param and .bin), and networks are added from ONNX files: get \
+        "bin" | "param" => Some("is a part of a network for ncnn (.param and .bin), and networks are added from ONNX files: get \
              the network as .pth or .onnx from where it was published; a .pth is converted with the script in \
-             docs/upscaling.md (\"Networks of other kinds\")"
-        )),
+             docs/upscaling.md (\"Networks of other kinds\")".to_string()),
         _ => None,
     }
 }

@@ -293,7 +293,7 @@ fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
         return Err(too_large());
     }
     // What is damaged is found when the picture is read.
-    if decoder.into_frames().take(2).filter(std::result::Result::is_ok).count() > 1 {
+    if decoder.into_frames().take(2).flatten().count() > 1 {
         return Err(animated());
     }
     open()

@@ -188,7 +188,8 @@ impl Tiff {
         let size = (width, height, planes);
         let samples = match found {
             DecodingResult::U8(all) if self.bits < 8 => {
-                let stride = layout.row_stride.map_or(all.len() / height.max(1), |n| n.get());
+                let stride =
+                    layout.row_stride.map_or(all.len() / height.max(1), std::num::NonZero::get);
                 Samples::Eight(unpacked(&all, width, stride, self.bits, &self.colours))
             }
             DecodingResult::U8(all) => Samples::Eight(picked(&all, size, self.needed())?),
@@ -198,7 +199,7 @@ impl Tiff {
                 Samples::Sixteen(picked(&all, size, self.needed())?)
             }
             DecodingResult::F16(all) => {
-                let all: Vec<f32> = all.into_iter().map(|number| number.to_f32()).collect();
+                let all: Vec<f32> = all.into_iter().map(exr::prelude::f16::to_f32).collect();
                 Samples::Float(picked(&all, size, self.needed())?)
             }
             DecodingResult::F32(all) => Samples::Float(picked(&all, size, self.needed())?),
@@ -274,7 +275,9 @@ impl Tiff {
             (Samples::Float(mut all), _, Some(Alpha::Unassociated)) => {
                 for pixel in all.chunks_exact_mut(channels) {
                     let (opacity, colours) = pixel.split_last_mut().expect("it has an opacity");
-                    colours.iter_mut().for_each(|colour| *colour *= *opacity);
+                    for colour in colours.iter_mut() {
+                        *colour *= *opacity;
+                    }
                 }
                 Samples::Float(all)
             }
@@ -309,7 +312,7 @@ fn picked<T: Copy>(
 ) -> Result<Vec<T>> {
     let pixels = width * height;
     let stored = all.len().checked_div(pixels).unwrap_or(0);
-    if stored < needed || all.len() % pixels != 0 {
+    if stored < needed || !all.len().is_multiple_of(pixels) {
         return Err(unread("fewer samples than its pixels need"));
     }
     if planes > 1 {

@@ -156,20 +156,20 @@ fn jpeg(
         }
     })?;
     let mut encoded = Vec::new();
-    let mut encoder = JpegEncoder::new_with_quality(&mut encoded, target.quality);
+    let mut jpeg = JpegEncoder::new_with_quality(&mut encoded, target.quality);
     if let Some(Density { x, y }) = tags.density {
         let unit = PixelDensityUnit::Inches;
-        encoder.set_pixel_density(PixelDensity { density: (dots(x), dots(y)), unit });
+        jpeg.set_pixel_density(PixelDensity { density: (dots(x), dots(y)), unit });
     }
     if let Some(icc) = &tags.icc {
         // Nothing is refused by this format.
-        let _ = encoder.set_icc_profile(icc.clone());
+        let _ = jpeg.set_icc_profile(icc.clone());
     }
     if let Some(exif) = &tags.exif {
-        let _ = encoder.set_exif_metadata(exif.clone());
+        let _ = jpeg.set_exif_metadata(exif.clone());
     }
     let colour = if layout.colours == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    encoder.write_image(&all, width, height, colour).map_err(image_error)?;
+    jpeg.write_image(&all, width, height, colour).map_err(image_error)?;
     let (before, after) = encoded.split_at(segments::place(&encoded));
     let mut file = BufWriter::new(File::create(path)?);
     for part in [before, &segments::segments(tags), after] {

@@ -12,7 +12,9 @@ pub(super) fn associate(row: &mut [f32], layout: Layout) {
     if layout.alpha {
         for pixel in row.chunks_exact_mut(layout.channels()) {
             let (colours, opacity) = pixel.split_at_mut(layout.colours);
-            colours.iter_mut().for_each(|colour| *colour *= opacity[0]);
+            for colour in colours.iter_mut() {
+                *colour *= opacity[0];
+            }
         }
     }
 }
@@ -24,7 +26,9 @@ pub(super) fn separate(row: &mut [f32], layout: Layout) {
             let (colours, opacity) = pixel.split_at_mut(layout.colours);
             opacity[0] = opacity[0].clamp(0.0, 1.0);
             if opacity[0] > 0.0 {
-                colours.iter_mut().for_each(|colour| *colour /= opacity[0]);
+                for colour in colours.iter_mut() {
+                    *colour /= opacity[0];
+                }
             }
         }
     }

@@ -247,7 +247,7 @@ impl Job {
                 // What is transparent must not lend its colours to what is not.
                 other => other.map(|()| {
                     if !from {
-                        associate(row, source)
+                        associate(row, source);
                     }
                 }),
             };

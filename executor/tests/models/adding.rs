@@ -200,12 +200,12 @@ fn a_file_of_another_kind_says_what_to_do_with_it() {
 #[test]
 fn the_networks_of_an_older_folder_are_taken_over_once() {
     let (_scratch, ours) = empty();
-    ours.take_over(folder()).unwrap();
+    ours.take_over(&folder()).unwrap();
     assert_eq!(ours.list().unwrap(), folder().list().unwrap());
     assert!(ours.path().join("libonnxruntime.so").exists());
     let known = ours.find("realesr-animevideov3-x2").unwrap();
     let file = file_of(&ours, &known);
     let before = std::fs::metadata(&file).unwrap().modified().unwrap();
-    ours.take_over(folder()).unwrap();
+    ours.take_over(&folder()).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), before);
 }

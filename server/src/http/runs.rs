@@ -309,7 +309,7 @@ pub(super) async fn show(
     let failures = api.find(&record, (failures, FEW), failed).await?;
     let waiting = api.find(&record, (waiting, FEW), ready).await?;
     let mut detail = RunDetail::new(record, Detail { view, failures, waiting, notes });
-    api.name_workers(detail.failures.iter_mut().chain(&mut detail.waiting)).await?;
+    api.name_workers(detail.failures.iter_mut().chain(&mut detail.waiting).collect()).await?;
     Ok(Json(detail))
 }
 

@@ -100,22 +100,18 @@ impl Api {
     /// Tasks as they are sent: with the names of their workers.
     pub(super) async fn tasks(&self, views: Vec<TaskView>) -> Result<Vec<Task>, Problem> {
         let mut tasks: Vec<Task> = views.into_iter().map(Task::from).collect();
-        self.name_workers(tasks.iter_mut()).await?;
+        self.name_workers(tasks.iter_mut().collect()).await?;
         Ok(tasks)
     }
 
     /// Puts the names of their workers to tasks.
-    pub(super) async fn name_workers<'a>(
-        &self,
-        tasks: impl Iterator<Item = &'a mut Task>,
-    ) -> Result<(), Problem> {
-        let mut done = tasks.filter(|task| task.worker.is_some()).peekable();
-        if done.peek().is_none() {
+    pub(super) async fn name_workers(&self, tasks: Vec<&mut Task>) -> Result<(), Problem> {
+        if tasks.iter().all(|task| task.worker.is_none()) {
             return Ok(());
         }
         let records = self.registry.workers().await?;
         let names: HashMap<u32, String> = records.into_iter().map(|r| (r.id.0, r.name)).collect();
-        for task in done {
+        for task in tasks {
             task.worker_name = task.worker.and_then(|worker| names.get(&worker).cloned());
         }
         Ok(())

@@ -74,9 +74,17 @@ pub(super) struct Refused(Arc<Mutex<Option<Instant>>>);
 
 impl Refused {
     /// Notes an error, if it is a refusal.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the pool tells ages of connections in real time"
+    )]
     pub(super) fn note(&self, error: &sqlx::Error) {
         const READ_ONLY: &str = "25006";
-        if error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == READ_ONLY) {
+        if error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .is_some_and(|code| code == READ_ONLY)
+        {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
     }

@@ -295,11 +295,11 @@ impl<'a> Checker<'a> {
 /// YAML 1.1 reads as base 8), or, as a value of a dimension, in any other notation.
 fn respelled(node: &Node, schema: &Value) -> Option<(String, String)> {
     let (Data::Int(_, raw) | Data::Float(_, raw)) = &node.data else { return None };
-    let number = node.to_json();
+    let number = node.to_json().to_string();
     let is_value = schema.get("format").is_some_and(|name| name == "pictor-number-value");
     let digits = raw.trim_start_matches(['+', '-']).as_bytes();
     let zeros = digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit();
-    let odd = if is_value { number.to_string() != *raw } else { zeros && !takes(schema, "string") };
+    let odd = if is_value { *raw != number } else { zeros && !takes(schema, "string") };
     let hint = format!("put quotes around it: \"{raw}\", or write {number}");
     odd.then(|| (format!("{} would become {number}", quoted(raw)), hint))
 }
