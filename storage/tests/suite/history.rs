@@ -79,7 +79,7 @@ fn events() -> Vec<Event> {
         Event::Changed(Changes {
             on_error: Some(OnError::Copy),
             attempts: Some(u32::MAX),
-            backoff: Some(Millis(u64::MAX >> 1)),
+            backoff: Some(Millis(3_650 * 86_400_000)),
             timeout: Some(Millis(0)),
             stalled: Some(Millis(1)),
             on_failure: Some(OnFailure::Stop),
