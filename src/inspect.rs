@@ -1,18 +1,15 @@
-//! Commands that look at runs or change them from outside: through a server, through the process that
-//! works in the data folder, or, when there is none, in the folder itself.
+//! Commands that look at runs from outside: through a server, through the process that works in the data
+//! folder, or, when there is none, in the folder itself.
 
 use crate::SUCCEEDED;
 use crate::client::{Changes, Connection, follow_log, request_of};
-use crate::session::{DRAW, mean, random_id};
+use crate::session::{DRAW, mean};
 use crate::terminal::{duration, explain, pass_on, plain, say, table};
 use anyhow::Context;
 use pictor_engine::{Note, Notes, Run, RunState, RunView, StepView, TaskState, TaskView};
 use pictor_executor::log_path;
-use pictor_server::{
-    Answer, Request, ResetSize, RunLine, RunReport, TaskReport, answer, ask, now_ms,
-};
+use pictor_server::{Answer, Request, RunLine, RunReport, TaskReport, answer, ask, now_ms};
 use pictor_storage::SqliteStore;
-use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, Try};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -77,7 +74,7 @@ pub(crate) fn done(said: Answer, line: &str) -> anyhow::Result<u8> {
     Ok(SUCCEEDED)
 }
 
-fn wrong<T>(said: Answer) -> anyhow::Result<T> {
+pub(crate) fn wrong<T>(said: Answer) -> anyhow::Result<T> {
     match said {
         Answer::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
@@ -388,79 +385,6 @@ impl LogFile {
             Err(error) => Err(error).with_context(|| format!("read {}", self.path.display())),
         }
     }
-}
-
-async fn control(farm: &Farm, run: &str, event: Event, line: &str) -> anyhow::Result<u8> {
-    let control = Control { id: random_id(), event };
-    done(farm.ask(Request::Control { run: run.to_owned(), control }).await?, line)
-}
-
-/// `pictor resume` on a server.
-pub(crate) async fn resume(farm: &Farm, run: &str) -> anyhow::Result<u8> {
-    control(farm, run, Event::Resumed, &format!("{run} goes on")).await
-}
-
-/// `pictor retry` on a server.
-pub(crate) async fn retry(
-    farm: &Farm,
-    run: &str,
-    (tasks, set): (Vec<String>, Vec<(String, String)>),
-) -> anyhow::Result<u8> {
-    let (run_, id) = (run.to_owned(), random_id());
-    let order = Request::Retry { run: run_, tasks, id, dry_run: false, set };
-    say(&retried(&farm.ask(order).await?, run)?);
-    Ok(SUCCEEDED)
-}
-
-/// How much of a run is done again, for people.
-pub(crate) fn retried(said: &Answer, run: &str) -> anyhow::Result<String> {
-    let ResetSize { tasks, remade } = match said {
-        Answer::Reset(size) => *size,
-        other => return wrong(other.clone()),
-    };
-    let more = match remade {
-        0 => String::new(),
-        _ => format!(", {remade} of them because what they had left was read and removed"),
-    };
-    Ok(format!("{tasks} tasks of {run} are done again{more}"))
-}
-
-/// Asks whoever sits at the terminal whether a retry is meant that does more again than they see: tasks
-/// that had succeeded, and whose results were removed.
-pub(crate) async fn is_meant(
-    farm: &Farm,
-    run: &str,
-    (tasks, set): (&[String], &[(String, String)]),
-) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Ok(true);
-    }
-    let (run, tasks, set) = (run.to_owned(), tasks.to_vec(), set.to_vec());
-    let question = Request::Retry { run: run.clone(), tasks, id: 0, dry_run: true, set };
-    let said = farm.ask(question).await?;
-    if matches!(said, Answer::Reset(ResetSize { remade: 0, .. })) {
-        return Ok(true);
-    }
-    let would = retried(&said, &run)?;
-    let answer = tokio::task::spawn_blocking(move || crate::terminal::confirm(&would)).await?;
-    Ok(answer)
-}
-
-/// `pictor pause`.
-pub(crate) async fn pause(farm: &Farm, run: &str) -> anyhow::Result<u8> {
-    let line = format!("{run} is paused; go on with: pictor resume {run}");
-    control(farm, run, Event::Paused, &line).await
-}
-
-/// `pictor cancel`.
-pub(crate) async fn cancel(farm: &Farm, run: &str) -> anyhow::Result<u8> {
-    control(farm, run, Event::Cancelled, &format!("{run} is cancelled")).await
-}
-
-/// `pictor priority`.
-pub(crate) async fn priority(farm: &Farm, run: &str, priority: i32) -> anyhow::Result<u8> {
-    let line = format!("{run} has priority {priority}");
-    control(farm, run, Event::Priority(priority), &line).await
 }
 
 /// The first failures of a run that is over, each with its reason and where its log is.

@@ -2,6 +2,7 @@
 
 mod blenders;
 mod client;
+mod control;
 mod doctor;
 mod inspect;
 mod models;
@@ -290,7 +291,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Resume { run, results, machine } => match farm()? {
             Farm::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
-            server @ Farm::Server(_) => inspect::resume(&server, &run).await,
+            server @ Farm::Server(_) => control::resume(&server, &run).await,
         },
         Command::Retry { run, tasks, set, yes, results, machine } => {
             retry(farm()?, &run, (tasks, set), yes, (&results, &machine, json)).await
@@ -310,9 +311,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Logs { run, task, attempt, follow } => {
             inspect::logs(&farm()?, &run, &task, (attempt, follow)).await
         }
-        Command::Pause { run } => inspect::pause(&farm()?, &run).await,
-        Command::Cancel { run } => inspect::cancel(&farm()?, &run).await,
-        Command::Priority { run, priority } => inspect::priority(&farm()?, &run, priority).await,
+        Command::Pause { run } => control::pause(&farm()?, &run).await,
+        Command::Cancel { run } => control::cancel(&farm()?, &run).await,
+        Command::Priority { run, priority } => control::priority(&farm()?, &run, priority).await,
         Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
         Command::Prune(args) => prune::prune((&data()?, &server, named), &args, json).await,
         Command::Workers(args) => client::workers(&remote()?, args, json).await,
@@ -334,12 +335,12 @@ async fn retry(
     yes: bool,
     how: (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    if !yes && !inspect::is_meant(&farm, run, (&tasks, &set)).await? {
+    if !yes && !control::is_meant(&farm, run, (&tasks, &set)).await? {
         return Ok(INTERRUPTED);
     }
     match farm {
         Farm::Folder(data) => session::retry(&data, run, (tasks, set), how).await,
-        server @ Farm::Server(_) => inspect::retry(&server, run, (tasks, set)).await,
+        server @ Farm::Server(_) => control::retry(&server, run, (tasks, set)).await,
     }
 }
 

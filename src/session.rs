@@ -114,7 +114,7 @@ pub(crate) async fn retry(
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
-        say(&format!("{}, in the process that runs it", crate::inspect::retried(&said, run)?));
+        say(&format!("{}, in the process that runs it", crate::control::retried(&said, run)?));
         return Ok(SUCCEEDED);
     }
     let store = open(data).await?;
@@ -126,7 +126,7 @@ pub(crate) async fn retry(
         return Ok(FAILED);
     }
     let said = answer(&*store, None, order).await;
-    let line = crate::inspect::retried(&said, &record.id.0)?;
+    let line = crate::control::retried(&said, &record.id.0)?;
     let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
         let control = Control { id: random_id(), event: Event::Resumed };

@@ -117,7 +117,7 @@ fn a_blender_that_lacks_the_denoiser_is_passed_over() {
     }
     // What the job says about the denoiser decides.
     place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  denoise: false\n"));
-    let said = place.run(&["--blender", "blender", "--blender", new]);
+    let said = place.run(&["--overwrite", "--blender", "blender", "--blender", new]);
     said.expect(0, &["succeeded"]);
     assert!(!said.out.contains("is not rendered by"), "{said}");
 }

@@ -322,7 +322,11 @@ fn only_results_that_are_missing_or_differ_are_fetched() {
     std::fs::remove_file(path(1)).unwrap();
     std::fs::write(path(2), vec![b'x'; 100_002]).unwrap();
     std::fs::write(path(3), "short").unwrap();
-    assert_eq!(download(&[])["fetched"], 3);
+    // What somebody else may have written is not replaced without a word; the rest is there.
+    let refused = farm.pictor(&["download", &run, "--out", "fetched"]);
+    refused.expect(1, &["002.txt and another file: something else is there", "--overwrite"]);
+    assert_eq!(std::fs::read(path(2)).unwrap(), vec![b'x'; 100_002]);
+    assert_eq!(download(&["--overwrite"])["fetched"], 2);
     assert_eq!(files(&farm.place.path("fetched")), whole);
 }
 

@@ -238,11 +238,13 @@ fn results_land_beside_the_command_unless_told_otherwise() {
     let said = place.ok(&["run", "jobs/job.yaml"]);
     let copied = place.path(&format!("out/{}/c.yaml", said.run_id()));
     assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(place.path("jobs/job.yaml")).unwrap());
-    // Delivered again if somebody lost them, and repaired if somebody broke them.
+    // Delivered again if somebody lost them, and repaired, on request, if somebody broke them.
     std::fs::remove_dir_all(place.path("out")).unwrap();
     place.ok(&["resume", &said.run_id()]).expect(0, &["1 files in"]);
     std::fs::write(place.path(&format!("out/{}/c.yaml", said.run_id())), "broken").unwrap();
-    place.ok(&["resume", &said.run_id()]);
+    let refused = place.pictor(&["resume", &said.run_id()]);
+    refused.expect(1, &["c.yaml: something else is there", "--overwrite"]);
+    place.ok(&["resume", &said.run_id(), "--overwrite"]);
     let text =
         std::fs::read_to_string(place.path(&format!("out/{}/c.yaml", said.run_id()))).unwrap();
     assert!(text.starts_with("pictor: v1"));

@@ -152,6 +152,8 @@ impl Farm {
         let all = [&arguments[..], &["--allow-commands", "--server", &self.url], more].concat();
         let mut command = self.place.command(&all);
         command.env_remove("PICTOR_DATA").env("TZ", "UTC");
+        // A machine of its own.
+        command.env("XDG_DATA_HOME", self.place.path(&format!("{name}/share")));
         if let Some(token) = token {
             command.env("PICTOR_TOKEN_FILE", self.place.path(token));
         }
@@ -297,9 +299,9 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
 #[test]
 fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let farm = Farm::start(false);
-    let models = |name: &str| {
-        std::fs::create_dir_all(farm.place.path(name)).unwrap();
-        let to = farm.place.path(&format!("{name}/models"));
+    let models = |home: &str| {
+        std::fs::create_dir_all(farm.place.path(&format!("{home}/pictor"))).unwrap();
+        let to = farm.place.path(&format!("{home}/pictor/models"));
         std::os::unix::fs::symlink(support::models(), to).unwrap();
     };
     let source = farm.place.path("source");
@@ -311,7 +313,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let job = "pictor: v1\nname: larger\nupscale:\n  input: source/s_%04d.png\n  \
                model: realesr-animevideov3-x2\n  tile: 64\n  frames: 2-4\n";
     farm.place.write("job.yaml", job);
-    models("data");
+    models("share");
     let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
     let made = |folder: &str| support::files(&farm.place.path(folder));
     let left = |folder: &str, run: &str| {
@@ -329,9 +331,9 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let why = "no worker has model `realesr-animevideov3-x2`: `pictor models pull` fetches";
     let tasks = |state: &str| farm.ok(&["tasks", &run, "--state", state]).out;
     until("the tiles wait", || tasks("ready").contains(why));
-    models("bare");
+    models("bare/share");
     until("it has noticed", || tasks("succeeded").contains("upscale"));
-    let _able = (models("able"), farm.worker("able", &[]));
+    let _able = (models("able/share"), farm.worker("able", &[]));
     farm.until_succeeded(&run);
     farm.ok(&["download", &run, "--out", "there"]);
     assert!(made("here").into_keys().eq([2, 3, 4].map(|frame| format!("frames/000{frame}.png"))));

@@ -70,7 +70,11 @@ impl Identity {
         let api = Api::new(client.clone(), settings.servers.clone(), enrolment.clone());
         let (name, servers) = (settings.name.clone(), settings.servers.clone());
         let asked = Enrol { name: &name, inventory, place };
-        let enrolled = ask(&api, "/v1/workers", &asked).await?;
+        // A token that does not do is no worker that was forgotten.
+        let enrolled = ask(&api, "/v1/workers", &asked).await.map_err(|error| match error {
+            FarmError::Unknown(why) => FarmError::Refused(why),
+            other => other,
+        })?;
         let Enrolled { id, token, amqp: Amqp { url: amqp_url }, heartbeat_ms } = enrolled;
         let identity = Self { id, name, servers, token, amqp_url, heartbeat_ms };
         identity.write(data).map_err(unusable)?;
