@@ -145,14 +145,13 @@ impl Farm {
         worker
     }
 
-    /// The same without waiting.
+    /// The same without waiting. Each is a machine of its own.
     fn start_worker(&self, name: &str, token: Option<&str>, more: &[&str]) -> Daemon {
         let data = self.place.path(name).display().to_string();
         let arguments = ["work", "--data", &data, "--name", name, "--slots", "1"];
         let all = [&arguments[..], &["--allow-commands", "--server", &self.url], more].concat();
         let mut command = self.place.command(&all);
         command.env_remove("PICTOR_DATA").env("TZ", "UTC");
-        // A machine of its own.
         command.env("XDG_DATA_HOME", self.place.path(&format!("{name}/share")));
         if let Some(token) = token {
             command.env("PICTOR_TOKEN_FILE", self.place.path(token));
@@ -307,8 +306,9 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let source = farm.place.path("source");
     std::fs::create_dir_all(&source).unwrap();
     let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-f", "lavfi", "-i", "testsrc=size=100x70:rate=5"]);
-    ffmpeg.args(["-frames:v", "4", "s_%04d.png"]).current_dir(&source);
+    ffmpeg
+        .args("-v error -f lavfi -i testsrc=size=100x70:rate=5 -frames:v 4 s_%04d.png".split(' '));
+    ffmpeg.current_dir(&source);
     assert!(ffmpeg.status().unwrap().success());
     let job = "pictor: v1\nname: larger\nupscale:\n  input: source/s_%04d.png\n  \
                model: realesr-animevideov3-x2\n  tile: 64\n  frames: 2-4\n";
@@ -488,10 +488,8 @@ fn what_cannot_work_is_told_at_once() {
     with(&["--ca", "/nowhere"]).expect(1, &["use /nowhere: No such file"]);
     with(&["--config", "/nowhere"]).expect(1, &["read the configuration /nowhere"]);
     let farm = Farm::start(false);
-    let token =
-        farm.place.write("viewer", &farm.ok(&["token", "add", "v", "--role", "viewer"]).out);
-    let mut refused =
-        farm.start_worker("one", Some(token.file_name().unwrap().to_str().unwrap()), &[]);
+    farm.place.write("viewer", &farm.ok(&["token", "add", "v", "--role", "viewer"]).out);
+    let mut refused = farm.start_worker("one", Some("viewer"), &[]);
     until("it ends", || !refused.is_running());
     assert!(refused.said().contains("the farm refuses this worker"), "{}", refused.said());
     let _first = farm.worker("two", &[]);

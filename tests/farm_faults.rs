@@ -7,7 +7,7 @@ mod support;
 
 use hosts::Farm;
 use hosts::daemon::Daemon;
-use hosts::history::{attempts, count, created_ms, one_success_each, rejected};
+use hosts::history::{attempts, claims, count, created_ms, one_success_each, rejected};
 use pictor_tasks::message::{Execution, Outcome, Products, Report, RunId, StepKey, TaskEnd};
 use pictor_tasks::message::{Try, What, WorkerId};
 use reqwest::Method;
@@ -182,7 +182,7 @@ fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wa
     let mut farm = Farm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 1));
     let executed = farm.place.path("executed");
-    until("it is claimed", || farm.api.run(&run)["tasks"]["running"] == 1);
+    until("it is claimed", || claims(&farm, &run) == 1);
     farm.workers[0].signal(Signal::STOP);
     farm.add_worker(1);
     until("its lease ends and the other one has the task", || lines(&executed) == 2);

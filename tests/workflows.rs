@@ -136,7 +136,7 @@ fn turntable(place: &Place) {
 fn upscale(place: &Place, name: &str, input: &str, set: &[&str]) -> Said {
     let path = workflows()[name].display().to_string();
     let input = format!("upscale.input={}", place.path("turntable").join(input).display());
-    let mut arguments = vec!["run", &path, "--out", "out", "--set", &input];
+    let mut arguments = vec!["run", &path, "--out", "out", "--overwrite", "--set", &input];
     arguments.extend(set.iter().flat_map(|pair| ["--set", pair]));
     let mut command = place.command(&arguments);
     let said = Running::start(command.env("PICTOR_MODELS", models())).finish();

@@ -43,6 +43,12 @@ pub(crate) fn attempts(farm: &Farm, run: &str) -> Vec<Attempt> {
     rows.iter().map(attempt).collect()
 }
 
+/// How many of a run's attempts have been claimed.
+pub(crate) fn claims(farm: &Farm, run: &str) -> i64 {
+    let sql = "SELECT count(*) FROM claim c JOIN run r ON r.number = c.run WHERE r.id = $1";
+    rows(farm, sql, Some(run))[0].get(0)
+}
+
 /// How many attempts ended so.
 pub(crate) fn count(attempts: &[Attempt], outcome: i16) -> usize {
     attempts.iter().filter(|attempt| attempt.outcome == outcome).count()

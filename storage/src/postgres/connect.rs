@@ -15,6 +15,8 @@ const MIGRATION_LOCK: i64 = 0x7069_6374_6f72;
 const POOL: u32 = 8;
 /// How long a connection may take to be made or to become free.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// How long after a refusal to be written connections are asked whether they would refuse again.
+const DOUBTFUL: Duration = Duration::from_secs(60);
 /// How long a statement may take, by our clock. The database gives up before, by its own clock; if it
 /// cannot even do that, we go on without it.
 pub(super) const ANSWER: Duration = Duration::from_secs(12);
@@ -51,18 +53,27 @@ pub(super) fn place(options: &PgConnectOptions) -> String {
     format!("{database} at {host}:{port}")
 }
 
-/// Connections for everything but commits. Those that are older than `refused` are not used again.
+/// Connections for everything but commits. Those that are older than `refused` are not used again, and those that
+/// were made soon after it may be as it was: they are asked first.
 pub(super) fn pool(options: PgConnectOptions, refused: Refused) -> PgPool {
     PgPoolOptions::new()
         .max_connections(POOL)
         .acquire_timeout(CONNECT)
-        .before_acquire(move |_, meta| {
-            let newer = refused
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_none_or(|at| meta.age < at.elapsed());
-            Box::pin(async move { Ok(newer) })
+        .before_acquire(move |connection, meta| {
+            let last = *refused.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = last.map(|at| at.elapsed());
+            Box::pin(async move {
+                match since {
+                    Some(since) if meta.age >= since => Ok(false),
+                    Some(since) if since < DOUBTFUL => {
+                        let is: String = sqlx::query_scalar("SHOW transaction_read_only")
+                            .fetch_one(connection)
+                            .await?;
+                        Ok(is == "off")
+                    }
+                    _ => Ok(true),
+                }
+            })
         })
         .connect_lazy_with(options)
 }
