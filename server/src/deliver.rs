@@ -206,6 +206,9 @@ async fn copy_one(item: &Item, replaces: bool, artifacts: &Artifacts) -> Result<
     // A name that nobody else gives; what is left of it after a crash is taken up the next time.
     let part = folder.join(format!(".pictor-{}", &blake3::hash(key.as_bytes()).to_hex()[..16]));
     artifacts.fetch(key, &part, digest).await.map_err(|error| error.to_string())?;
+    // After a power cut a file that has its name is whole, or nobody would know that it is ours.
+    let whole = tokio::fs::File::open(&part).await.map_err(|error| error.to_string())?;
+    whole.sync_all().await.map_err(|error| error.to_string())?;
     let named = if replaces {
         std::fs::rename(&part, path)
     } else {

@@ -16,7 +16,7 @@ const POOL: u32 = 8;
 /// How long a connection may take to be made or to become free.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long after a refusal to be written connections are asked whether they would refuse again.
-const DOUBTFUL: Duration = Duration::from_secs(60);
+const DOUBTFUL: Duration = Duration::from_mins(1);
 /// How long a statement may take, by our clock. The database gives up before, by its own clock; if it
 /// cannot even do that, we go on without it.
 pub(super) const ANSWER: Duration = Duration::from_secs(12);
