@@ -1,5 +1,5 @@
 //! Programs: started in a process group of their own, their lines captured, ended with everything that they
-//! started, wherever it went ([`family`]). That happens when the program ends, when it is stopped, and when
+//! started, wherever it went (`process/family.rs`). That happens when the program ends, when it is stopped, and when
 //! its [`Group`] is dropped. If pictor itself is killed (`kill -9`), the watchdog does it: a small shell that
 //! reads the groups' numbers from a pipe, which the kernel closes with pictor. It ends these groups, and
 //! every process that carries our mark.
