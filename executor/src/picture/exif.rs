@@ -233,19 +233,24 @@ pub(super) fn tell_anew(bytes: &mut [u8], size: Resolution) {
             _ => continue,
         };
         if matches!(entry.kind, 3 | 4) && entry.count == 1 {
-            changes.push((entry.at, value));
+            changes.push((entry.at, entry.kind, value));
         }
     }
     let big = block.big;
-    for (at, value) in changes {
-        // As a number of 32 bits, for it may be too large for 16.
-        let mut kind = 4_u16.to_le_bytes();
-        let mut value = value.to_le_bytes();
-        if big {
-            kind.reverse();
-            value.reverse();
-        }
-        bytes[at..at + 2].copy_from_slice(&kind);
+    for (at, kind, value) in changes {
+        // In its type, for readers expect 16 bits of an orientation, unless a size is too large for that.
+        let ordered = |mut bytes: Vec<u8>| {
+            if big {
+                bytes.reverse();
+            }
+            bytes
+        };
+        let (kind, mut value) = match u16::try_from(value) {
+            Ok(short) if kind == 3 => (3_u16, ordered(short.to_le_bytes().to_vec())),
+            _ => (4, ordered(value.to_le_bytes().to_vec())),
+        };
+        value.resize(4, 0);
+        bytes[at..at + 2].copy_from_slice(&ordered(kind.to_le_bytes().to_vec()));
         if let Some(place) = bytes.get_mut(at + 6..at + 10) {
             place.copy_from_slice(&value);
         }
