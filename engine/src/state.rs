@@ -1,4 +1,6 @@
-//! The states of tasks and runs, and the arrays that hold one step's tasks.
+//! The arrays that hold one step's tasks, and what is known of each.
+
+pub use pictor_tasks::state::{RunState, TaskState};
 
 use crate::plan::{DimBound, DimCounts, DimValues, Plan};
 use crate::retention::Retention;
@@ -6,108 +8,8 @@ use crate::task_set::TaskSet;
 use pictor_tasks::job::spec::Order;
 use pictor_tasks::message::{Execution, Output, WorkerId};
 use pictor_tasks::space::{Axis, Bound, Space, Values};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// The state of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum TaskState {
-    /// It waits for other tasks.
-    Pending,
-    /// It may be assigned to a worker.
-    Ready,
-    /// A worker's queue holds it.
-    Queued,
-    /// A worker has claimed it and holds a lease.
-    Running,
-    /// Its success is committed.
-    Succeeded,
-    /// It failed and is not tried again.
-    Failed,
-    /// Something that it needs did not succeed. Derived, never stored; undone by a retry.
-    Skipped,
-    /// It was given up.
-    Cancelled,
-}
-
-impl TaskState {
-    /// All states, in order.
-    pub const ALL: [Self; 8] = [
-        Self::Pending,
-        Self::Ready,
-        Self::Queued,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Skipped,
-        Self::Cancelled,
-    ];
-
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether nothing more happens by itself.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
-    }
-
-    /// Whether the state follows from the needs alone.
-    pub(crate) fn is_derived(self) -> bool {
-        matches!(self, Self::Pending | Self::Ready | Self::Skipped)
-    }
-}
-
-/// The state of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunState {
-    /// Tasks are or will be assigned.
-    Running,
-    /// No task is assigned until it is resumed.
-    Paused,
-    /// Every task is over and no failure was left unabsorbed.
-    Succeeded,
-    /// Every task is over and some failure was not absorbed by a soft need.
-    Failed,
-    /// It was given up.
-    Cancelled,
-}
-
-impl RunState {
-    /// All states, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled];
-
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether the run is over.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
-}
 
 /// What went wrong with a task so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
 use crate::client::connection::Connection;
 use crate::terminal::{duration, explain, programs, say, table};
-use pictor_server::http::{Gpu, MadeToken, Service, TokenView, Worker};
+use pictor_server::http::{Gpu, MadeToken, TokenView, Worker};
 use pictor_server::now_ms;
+use pictor_tasks::state::Service;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 

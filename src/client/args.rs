@@ -2,8 +2,8 @@
 
 use crate::blenders::BlenderArgs;
 use clap::{Args, Subcommand};
-use pictor_server::http::Service;
 use pictor_server::schedule::{CatchUp, Overlap};
+use pictor_tasks::state::Service;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! What a pictor job may contain: the job file, step and task kinds, messages between the engine and
-//! its workers, the rows of a run's history, and the geometry of dimensions and tiles. Pure: no I/O,
-//! no clock, no randomness.
+//! its workers, the rows of a run's history, the states of runs, tasks and workers, and the geometry of
+//! dimensions and tiles. Pure: no I/O, no clock, no randomness.
 
 pub mod blend;
 pub mod body;
@@ -12,6 +12,7 @@ pub mod output;
 pub mod pack;
 pub mod range;
 pub mod space;
+pub mod state;
 pub mod template;
 pub mod units;
 pub mod worker;

@@ -3,9 +3,9 @@
 
 use super::hours::Hours;
 use super::idle::Idle;
-use super::wire::Service;
 use crate::agent::Intake;
 use jiff::Zoned;
+use pictor_tasks::state::Service;
 use tokio::time::{Duration, Instant};
 
 /// How the worker stands, for its farm and for people.

@@ -29,6 +29,7 @@ use logs::LogPost;
 use outbox::FarmOutbox;
 use pictor_queue::{Address, RabbitReports, RabbitWorker, Ticket};
 use pictor_tasks::message::{StepKey, Try, WorkerId};
+use pictor_tasks::state::Service;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fmt;
@@ -39,7 +40,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep, timeout};
-use wire::Service;
 
 /// How often working hours and idleness are looked at.
 const LOOK: Duration = Duration::from_secs(5);

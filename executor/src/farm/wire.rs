@@ -3,6 +3,7 @@
 use crate::inventory::{GpuLoad, MachineLoad};
 use pictor_queue::Ticket;
 use pictor_tasks::message::{Execution, Input, StepKey, Try, WorkerId};
+use pictor_tasks::state::Service;
 use pictor_tasks::worker::Inventory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,19 +60,6 @@ pub(crate) struct Holding {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) state: Service,
-}
-
-/// Whether a worker is in service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Service {
-    /// It works.
-    #[default]
-    Enabled,
-    /// It hands back what it has, at once, and takes nothing.
-    Disabled,
-    /// It finishes what it is doing and takes nothing more.
-    Draining,
 }
 
 /// A worker is about to start a task.

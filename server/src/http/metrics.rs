@@ -4,7 +4,6 @@
 use super::Api;
 use super::fleet::Beat;
 use super::problem::Problem;
-use super::workers::Service;
 use crate::handle::{COMMIT_BOUNDS_US, Error, Tally};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
@@ -12,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pictor_engine::{RunState, TaskState, Totals, WorkerView};
 use pictor_queue::Depth;
+use pictor_tasks::state::Service;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -147,7 +147,7 @@ impl Snapshot {
         for record in records {
             let seen = views.iter().find(|view| view.id == record.id);
             let online = seen.is_some_and(|view| now_ms - view.seen_ms <= lease_ms);
-            let state = Service::named(&record.state).name();
+            let state = Service::named(&record.state).unwrap_or_default().name();
             *snapshot.workers.entry((state, online)).or_default() += 1;
             let beat = beats.iter().find(|(id, _)| *id == record.id.0).filter(|_| online);
             snapshot.beats.extend(beat.map(|(_, beat)| (record.name, beat.clone())));

@@ -58,9 +58,7 @@ pub use tokens::{AuditView, MadeToken, NewToken, TokenView};
 pub use transfers::{
     Input, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest, StepRef, TryRef,
 };
-pub use workers::{
-    Amqp, Enrol, Enrolled, Heartbeat, Holding, Orders, Service, Worker, WorkerPatch,
-};
+pub use workers::{Amqp, Enrol, Enrolled, Heartbeat, Holding, Orders, Worker, WorkerPatch};
 
 use crate::role::Role;
 use crate::schedule::Schedules;

@@ -16,6 +16,7 @@ use pictor_engine::WorkerView;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
+use pictor_tasks::state::Service;
 use pictor_tasks::worker;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,37 +25,6 @@ use utoipa::ToSchema;
 
 /// The longest name of a worker.
 const NAME_BYTES_MAX: usize = 64;
-
-/// Whether a worker is in service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Service {
-    /// It works.
-    Enabled,
-    /// It hands back what it has and takes nothing.
-    Disabled,
-    /// It finishes what it is doing and takes nothing more.
-    Draining,
-}
-
-impl Service {
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-            Self::Draining => "draining",
-        }
-    }
-
-    pub(super) fn named(name: &str) -> Self {
-        match name {
-            "disabled" => Self::Disabled,
-            "draining" => Self::Draining,
-            _ => Self::Enabled,
-        }
-    }
-}
 
 /// A worker.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -103,7 +73,7 @@ impl Worker {
             id: record.id.0,
             name: record.name,
             account: record.account,
-            state: Service::named(&record.state),
+            state: Service::named(&record.state).unwrap_or_default(),
             online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
             accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
             reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
@@ -376,7 +346,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<Orders>, Problem> {
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
-    let state = Service::named(&record.state);
+    let state = Service::named(&record.state).unwrap_or_default();
     let Heartbeat { holding, gpus, machine, inventory, accepts, reason, place } = said;
     api.fleet.check_place(&record, &place)?;
     api.fleet.heard(id, place);
