@@ -4,6 +4,7 @@ use crate::compile::did_you_mean;
 use crate::plan::{Plan, Step};
 use pictor_tasks::body::{Body, Scene};
 use pictor_tasks::job::Diagnostic;
+use pictor_tasks::space::frame_dim;
 use pictor_tasks::template::{Placeholder, Template};
 
 /// Reports placeholders that name dimensions, steps or outputs which the step does not have.
@@ -122,7 +123,7 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
         let place = format!("{path}.deliver.{name}");
         let is_folder = delivers_folder(&step.body, name);
         // Blender puts the frame's number into the names of the files that a scene's nodes write.
-        let told = |dim: &str| is_folder && name == "files" && is_frame(dim);
+        let told = |dim: &str| is_folder && name == "files" && frame_dim([dim]).is_some();
         let template = Template::parse(text).ok();
         if let Some(dim) = template.and_then(|template| left_out(plan, step, &template, told)) {
             let message =
@@ -161,10 +162,6 @@ fn delivers_folder(body: &Body, name: &str) -> bool {
     let of_frames =
         matches!(body, Body::Blender(_) | Body::Merge(_) | Body::Finish(_) | Body::Develop(_));
     of_frames && matches!(name, "files" | "passes")
-}
-
-fn is_frame(dim: &str) -> bool {
-    dim.rsplit('.').next() == Some("frame")
 }
 
 /// A dimension of the step that occurs neither in a delivery's path nor in what it delivers there.

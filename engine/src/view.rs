@@ -171,8 +171,13 @@ impl Run {
             let name = &self.plan.steps[join.producer as usize].name;
             join.producers(point, &mut |index| {
                 for output in producer.accepted.get(&index).iter().flat_map(|a| &a.outputs) {
-                    let (step, label) = (name.clone(), space.label(index));
-                    inputs.push(Input { step, label, index, output: output.clone() });
+                    inputs.push(Input {
+                        step: name.clone(),
+                        label: space.label(index),
+                        index,
+                        coordinates: space.coordinates(index),
+                        output: output.clone(),
+                    });
                 }
             });
         }

@@ -62,7 +62,11 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     };
     let alpha = video.as_ref().is_some_and(|(_, video)| video.alpha);
     let plan = plan(body, &ctx.resolve(&body.file).await?, rate, alpha).map_err(invalid)?;
-    let pictures = pictures(&ctx.inputs, body.allow_gaps)?;
+    let mut pictures = pictures(&ctx.inputs, body.allow_gaps)?;
+    let times = match &video {
+        Some((name, video)) => source::in_time(video, name, &mut pictures)?,
+        None => Vec::new(),
+    };
     let (pattern, first) = link(ctx, &pictures).await?;
     // Relative: a `%` in the path of the data folder would be part of the pattern.
     let pattern = pattern.strip_prefix(&ctx.scratch).unwrap_or(&pattern);
@@ -75,7 +79,6 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
         None => command.args(arguments(&plan, pattern, &size)),
         Some((name, video)) => {
             let files = files.insert(files_of(ctx, name).await?);
-            let times = source::times(&video, name, &pictures)?;
             let of = (files.paths[0].as_path(), name.as_str());
             let source = Source::new(ctx, (body, &plan), of, video, times).await?;
             let extension = first.extension().and_then(|found| found.to_str()).unwrap_or("png");
@@ -206,22 +209,16 @@ fn pictures(inputs: &[Input], allow_gaps: bool) -> Result<Vec<&Input>, Failure> 
     }
     let extension = |input: &Input| Path::new(&input.output.key).extension().map(ToOwned::to_owned);
     if let Some(other) = pictures.iter().find(|input| extension(input) != extension(first)) {
-        let message = format!("{} has another format than {}.", name(other), name(first));
+        let message = format!("{other} has another format than {first}.");
         return invalid(message);
     }
     match gap(&pictures).filter(|_| !allow_gaps) {
         None => Ok(pictures),
         Some((before, after)) => invalid(format!(
-            "There is no picture between {} and {}. Retry what failed there, or encode only whole \
-             sequences.",
-            name(before),
-            name(after),
+            "There is no picture between {before} and {after}. Retry what failed there, or encode only \
+             whole sequences.",
         )),
     }
-}
-
-fn name(input: &Input) -> String {
-    format!("{}[{}]", input.step, input.label)
 }
 
 /// The neighbours of a missing picture. Indices may have regular distances (other dimensions lie
@@ -235,10 +232,11 @@ fn gap<'a>(pictures: &[&'a Input]) -> Option<(&'a Input, &'a Input)> {
     pairs().find(|pair| distance(pair) > distance(&nearest) && differing(pair.0, pair.1) == fastest)
 }
 
-fn differing(a: &Input, b: &Input) -> Vec<String> {
-    let pairs = a.label.split(',').zip(b.label.split(','));
-    let dim = |pair: &str| pair.split('=').next().unwrap_or("").to_owned();
-    pairs.filter(|(a, b)| a != b).map(|(a, _)| dim(a)).collect()
+/// The dimensions in which two pictures differ.
+fn differing<'a>(a: &'a Input, b: &Input) -> Vec<&'a str> {
+    let values = a.coordinates.0.iter();
+    let other = |name: &str| b.coordinates.0.get(name);
+    values.filter(|(name, value)| other(name) != Some(value)).map(|(name, _)| &**name).collect()
 }
 
 /// Numbered links to the pictures, and the first of them.
@@ -253,7 +251,7 @@ async fn link(ctx: &TaskContext, pictures: &[&Input]) -> Result<(PathBuf, PathBu
     let paths = ctx.input_paths(pictures).await?;
     for (number, (input, path)) in pictures.iter().zip(paths).enumerate() {
         if let Some(problem) = truncated(&path, extension) {
-            let message = format!("The picture of {} {problem}. Reset that task.", name(input));
+            let message = format!("The picture of {input} {problem}. Reset that task.");
             return Err(failure(FailureKind::BadOutput, message));
         }
         let link = folder.join(format!("{number:08}.{extension}"));
@@ -375,11 +373,13 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
 mod tests {
     use super::*;
     use pictor_tasks::message::Output;
+    use pictor_tasks::space::Coordinates;
 
     fn input(index: u32, label: &str) -> Input {
         let key = format!("runs/1/{index}.png");
         let output = Output { name: "image".into(), key, digest: String::new(), size_bytes: 1 };
-        Input { step: "develop".into(), label: label.into(), index, output }
+        let coordinates = Coordinates::of_label(label);
+        Input { step: "develop".into(), label: label.into(), index, coordinates, output }
     }
 
     #[test]

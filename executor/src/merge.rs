@@ -29,10 +29,7 @@ pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
     }
     let inputs = in_order(&ctx.inputs, &merge.tiles)?;
     let paths = ctx.input_paths(&inputs).await?;
-    let named = |(input, path): (&&Input, PathBuf)| Tile {
-        name: format!("{}[{}]", input.step, input.label),
-        path,
-    };
+    let named = |(input, path): (&&Input, PathBuf)| Tile { name: input.to_string(), path };
     let tiles: Vec<Tile> = inputs.iter().zip(paths).map(named).collect();
     let out = ctx.scratch.join("image.exr");
     let (target, progress, stop) = (out.clone(), ctx.progress.clone(), ctx.stop.clone());
@@ -64,9 +61,9 @@ fn whole(inputs: &[Input]) -> Result<Option<Products>, Failure> {
     };
     if let Some(tile) = inputs.iter().find(|input| input.output.name == "image") {
         let message = format!(
-            "{}[{}] has the whole frame and {}[{}] a tile of it. Were they rendered by different versions of \
+            "{whole} has the whole frame and {tile} a tile of it. Were they rendered by different versions of \
              Blender, or with other settings? Retry the step `{}`.",
-            whole.step, whole.label, tile.step, tile.label, whole.step
+            whole.step
         );
         return Err(failure(FailureKind::Invalid, message));
     }
@@ -84,19 +81,17 @@ fn in_order<'a>(inputs: &'a [Input], tiles: &Tiles) -> Result<Vec<&'a Input>, Fa
     let count = tiles.grid.tiles() as usize;
     let mut found = vec![None; count];
     for input in inputs.iter().filter(|input| input.output.name == "image") {
-        let number = tile_number(&input.label, &tiles.dim);
+        let number = input.coordinates.number(&tiles.dim).and_then(|n| usize::try_from(n).ok());
         let place = number.and_then(|number| found.get_mut(number)).ok_or_else(|| {
             let Tiles { grid, dim } = tiles;
-            let Input { step, label, .. } = input;
             let message = format!(
-                "{step}[{label}] is not a tile of the {grid} grid: expected `{dim}` from 0 to {}.",
+                "{input} is not a tile of the {grid} grid: expected `{dim}` from 0 to {}.",
                 count - 1
             );
             failure(FailureKind::Invalid, message)
         })?;
         if let Some(first) = place.replace(input) {
-            let (a, b) = (&first.label, &input.label);
-            let message = format!("There are two pictures for one tile: [{a}] and [{b}].");
+            let message = format!("There are two pictures for one tile: {first} and {input}.");
             return Err(failure(FailureKind::Invalid, message));
         }
     }
@@ -108,11 +103,6 @@ fn in_order<'a>(inputs: &'a [Input], tiles: &Tiles) -> Result<Vec<&'a Input>, Fa
             Err(failure(FailureKind::Invalid, message))
         },
     )
-}
-
-/// The number in `…,tile=3,…`.
-fn tile_number(label: &str, dim: &str) -> Option<usize> {
-    label.split(',').find_map(|pair| pair.strip_prefix(dim)?.strip_prefix('=')?.parse().ok())
 }
 
 /// Reads the tiles one after another into the whole picture. `on_tile` hears how many are done, and
@@ -199,6 +189,7 @@ mod tests {
     use exr::meta::attribute::{AttributeValue, Chromaticities};
     use exr::meta::header::LayerAttributes;
     use exr::prelude::{Compression, LineOrder, Vec2, WritableImage as _, f16};
+    use pictor_tasks::space::Coordinates;
     use std::path::Path;
 
     /// A picture with every sample type, NaN with a payload, two parts and odd attributes.
@@ -340,6 +331,7 @@ mod tests {
             step: "render".into(),
             label: format!("tile={index}"),
             index,
+            coordinates: Coordinates::default(),
             output: Output {
                 name: name.into(),
                 key: format!("{index}/{name}"),
@@ -358,11 +350,12 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_found_by_the_number_in_their_label() {
+    fn tiles_are_found_by_their_coordinates() {
         let input = |label: &str| Input {
             step: "render".into(),
             label: label.into(),
             index: 0,
+            coordinates: Coordinates::of_label(label),
             output: Output {
                 name: "image".into(),
                 key: label.into(),

@@ -6,7 +6,7 @@ mod farm;
 use farm::{Farm, brief, command, first_try, is_gone, shell};
 use pictor_tasks::body::{Body, Command, LongWritten, Written};
 use pictor_tasks::message::{Bound, FailureKind, Input, Outcome, Output, Products, What};
-use pictor_tasks::space::Values;
+use pictor_tasks::space::{Coordinates, Values};
 use pictor_tasks::units::Millis;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -177,8 +177,13 @@ async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
     assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
 
     // The next step finds the folder as it was.
-    let input =
-        |output: Output| Input { step: "before".into(), label: String::new(), index: 0, output };
+    let input = |output: Output| Input {
+        step: "before".into(),
+        label: String::new(),
+        index: 0,
+        coordinates: Coordinates::default(),
+        output,
+    };
     farm.inputs = Some(products.outputs.into_iter().map(input).collect());
     let script = "cd \"$1\"; cat c e/b > \"$2\"";
     let run = ["sh", "-c", script, "sh", "{input.before.d}", "{output.all}"];

@@ -2,7 +2,7 @@
 //! doubled, and the committed history decides.
 
 use crate::body::Body;
-use crate::space::{Space, Values};
+use crate::space::{Coordinates, Space, Values};
 use crate::units::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,12 +122,25 @@ pub struct Output {
 pub struct Input {
     /// The step that made it.
     pub step: String,
-    /// The task of that step that made it, as in `frame=7,tile=3`.
+    /// The task of that step that made it, as in `frame=7,tile=3`. For people only.
     pub label: String,
     /// That task's index.
     pub index: u32,
+    /// The values of that task's dimensions. Servers of an earlier version do not send them.
+    #[serde(default)]
+    pub coordinates: Coordinates,
     /// The artifact.
     pub output: Output,
+}
+
+impl fmt::Display for Input {
+    /// The task that made it, as in `render[frame=7]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.label.as_str() {
+            "" => write!(f, "{}", self.step),
+            label => write!(f, "{}[{label}]", self.step),
+        }
+    }
 }
 
 /// Values for a late-bound dimension (or for its bound).

@@ -3,6 +3,7 @@
 
 use crate::range::Ranges;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -23,9 +24,9 @@ pub enum Values {
     },
 }
 
-/// One value of a dimension.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// One value of a dimension; a number or a text in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Value {
     /// A whole number, for example a frame.
     Int(i64),
@@ -51,6 +52,35 @@ impl fmt::Display for Value {
             Self::Name(s) => s.fmt(f),
         }
     }
+}
+
+/// Where a task is in its step's space: the value of each dimension, by the dimension's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Coordinates(pub BTreeMap<String, Value>);
+
+impl Coordinates {
+    /// The value of a dimension where a number is needed (see [`Value::number`]).
+    pub fn number(&self, dim: &str) -> Option<i64> {
+        self.0.get(dim)?.number()
+    }
+
+    /// What a label says, as [`Space::label`] writes it; servers of an earlier version send nothing else.
+    pub fn of_label(label: &str) -> Self {
+        let pairs = label.split(',').filter_map(|pair| pair.split_once('='));
+        let value = |text: &str| match text.parse::<i64>() {
+            Ok(number) if number.to_string() == text => Value::Int(number),
+            _ => Value::Name(text.to_owned()),
+        };
+        Self(pairs.map(|(name, text)| (name.to_owned(), value(text))).collect())
+    }
+}
+
+/// Which of these dimensions counts the frames: the one called `frame`, or one that ends so, as in
+/// `shot.frame`.
+pub fn frame_dim<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let ends_so = |name: &&str| name.rsplit('.').next() == Some("frame");
+    names.into_iter().filter(ends_so).min_by_key(|name| *name != "frame")
 }
 
 impl Values {
@@ -179,7 +209,16 @@ impl Space {
         self.axes[axis].values.get(self.position(index, axis))
     }
 
-    /// `frame=7,tile=3`; empty for a step without dimensions.
+    /// The values of all dimensions at `index`.
+    pub fn coordinates(&self, index: u32) -> Coordinates {
+        let axes = self.axes.iter().enumerate();
+        let values = axes.filter_map(|(i, axis)| {
+            Some((axis.name.clone(), axis.values.get(self.position(index, i))?))
+        });
+        Coordinates(values.collect())
+    }
+
+    /// `frame=7,tile=3`, for people; empty for a step without dimensions.
     pub fn label(&self, index: u32) -> String {
         let mut label = String::new();
         for (i, axis) in self.axes.iter().enumerate() {

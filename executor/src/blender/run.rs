@@ -10,7 +10,7 @@ use crate::scene_file;
 use crate::task::{TaskContext, failure, text_of};
 use pictor_tasks::body::{Body, Develop, Render, Scene};
 use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Output, Products};
-use pictor_tasks::space::{Value, Values};
+use pictor_tasks::space::{Value, Values, frame_dim};
 use pictor_tasks::units::{Rect, Resolution};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -444,12 +444,8 @@ async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure>
     let text = if let Some(template) = &scene.frame {
         ctx.resolve(template).await?
     } else {
-        let last = |name: &&str| name.rsplit('.').next() == Some("frame");
-        let names = || space.axes.iter().map(|axis| axis.name.as_str());
-        let Some(name) = names().find(|name| *name == "frame").or_else(|| names().find(last))
-        else {
-            return Ok(None);
-        };
+        let names = space.axes.iter().map(|axis| axis.name.as_str());
+        let Some(name) = frame_dim(names) else { return Ok(None) };
         space.value(ctx.task.index, name).map_or(String::new(), |value| value.to_string())
     };
     text.trim().parse().map(Some).map_err(|_| {

@@ -11,7 +11,7 @@ use pictor_tasks::body::{Body, Merge, Render, Scene, Tiles};
 use pictor_tasks::message::{
     Brief, Execution, Failure, FileRef, Input, Output, Products, RunId, StepKey, Try,
 };
-use pictor_tasks::space::{Axis, Space, Values};
+use pictor_tasks::space::{Axis, Coordinates, Space, Values};
 use pictor_tasks::units::Grid;
 use pictor_tasks::worker::{Blender, Inventory};
 use serde_json::json;
@@ -283,9 +283,9 @@ impl Bench {
         for index in 0..grid.tiles() {
             let render = Render { scene: scene.clone(), tiles: Some(tiles.clone()) };
             let work = self.work(Body::Blender(render), &dims, index, Vec::new());
-            let label = work.ctx.brief.space.label(index);
+            let coordinates = work.ctx.brief.space.coordinates(index);
             let products = work.on(sessions).await.unwrap();
-            inputs.push(input(&label, index, products));
+            inputs.push(input(coordinates, index, products));
         }
         let work = self.work(Body::Merge(Merge { tiles }), &[("frame", "5")], 0, inputs);
         work.on(sessions).await.unwrap().outputs.remove(0)
@@ -301,10 +301,10 @@ impl Bench {
     }
 }
 
-fn input(label: &str, index: u32, mut products: Products) -> Input {
+fn input(coordinates: Coordinates, index: u32, mut products: Products) -> Input {
     let output = products.outputs.remove(0);
     assert_eq!(output.name, "image");
-    Input { step: "render".into(), label: label.into(), index, output }
+    Input { step: "render".into(), label: String::new(), index, coordinates, output }
 }
 
 /// Every channel's bits. `Composite` is the compositor's result, which tiles do not have.

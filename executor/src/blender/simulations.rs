@@ -5,6 +5,7 @@ use super::Sessions;
 use super::scenes::{Bench, assert_same_as, blender_at, scene};
 use pictor_tasks::body::{Body, Render, Scene, Simulate};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Input, Products};
+use pictor_tasks::space::Coordinates;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -121,8 +122,13 @@ async fn what_is_baked_here_is_what_blender_bakes() {
             let products = done(&bench, bake, &path, Vec::new(), &mut sessions).await.expect(&what);
             let names: Vec<&str> = products.outputs.iter().map(|output| &*output.name).collect();
             assert_eq!(names[0], "baked", "{what}");
-            let one =
-                |output| Input { step: "bake".into(), label: String::new(), index: 0, output };
+            let one = |output| Input {
+                step: "bake".into(),
+                label: String::new(),
+                index: 0,
+                coordinates: Coordinates::default(),
+                output,
+            };
             let baked: Vec<Input> = products.outputs.into_iter().map(one).collect();
             for frame in [5, 2, 6, 1, 3] {
                 let body = render(frame, Simulate::Bake);

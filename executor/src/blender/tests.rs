@@ -6,7 +6,7 @@ use crate::exr_image::ExrImage;
 use crate::task::StopReason;
 use pictor_tasks::body::{Body, Develop, PictureFormat, Render, Scene, Tiles};
 use pictor_tasks::message::{Bound, FailureKind, FileRef, Input};
-use pictor_tasks::space::Values;
+use pictor_tasks::space::{Coordinates, Values};
 use pictor_tasks::units::Grid;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
@@ -41,8 +41,15 @@ async fn a_finished_and_developed_frame_is_the_picture_that_plain_blender_makes(
     let scene = scene("composited.blend");
     let merged = bench.merged(&mut sessions, &scene, Grid { columns: 2, rows: 1 }).await;
     assert_same_pixels(&bench.path(&merged), "composited.OPEN_EXR_MULTILAYER", "raw");
-    let one =
-        |output| vec![Input { step: "merge".into(), label: "frame=5".into(), index: 0, output }];
+    let coordinates = Coordinates::of_label("frame=5");
+    let merged_frame = Input {
+        step: "merge".into(),
+        label: "frame=5".into(),
+        index: 0,
+        coordinates,
+        output: merged.clone(),
+    };
+    let one = |output| vec![Input { output, ..merged_frame.clone() }];
     let finish = Body::Finish(scene.clone());
     let work = bench.work(finish.clone(), &[("frame", "5")], 0, one(merged));
     let finished = work.on(&mut sessions).await.unwrap().outputs.remove(0);

@@ -12,6 +12,7 @@ use crate::upscale::{Info, info};
 use crate::video::{Coding, Video};
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input};
+use pictor_tasks::space::frame_dim;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,16 +51,42 @@ pub(super) async fn video(ctx: &TaskContext, name: &str) -> Result<Video, Failur
     Ok(*video)
 }
 
-/// The time stamps of pictures of a video.
-pub(super) fn times(video: &Video, name: &str, pictures: &[&Input]) -> Result<Vec<i64>, Failure> {
+/// Puts the pictures into the order in which the source shows them, and returns their time stamps.
+pub(super) fn in_time(
+    video: &Video,
+    name: &str,
+    pictures: &mut [&Input],
+) -> Result<Vec<i64>, Failure> {
+    let invalid = |message: String| failure(FailureKind::Invalid, message);
+    let dim = counting(pictures).map(ToOwned::to_owned);
+    let number = |picture: &Input| picture.coordinates.number(dim.as_deref()?);
+    pictures.sort_by_key(|picture| number(picture));
+    if let Some(pair) = pictures.windows(2).find(|pair| number(pair[0]) == number(pair[1]))
+        && let Some(frame) = number(pair[0])
+    {
+        let (one, two) = (pair[0], pair[1]);
+        return Err(invalid(format!("There are two pictures of frame {frame}: {one} and {two}.")));
+    }
     let time = |picture: &&Input| {
-        let number = picture.label.rsplit('=').next().and_then(|text| text.parse().ok());
-        number.and_then(|number| video.time(number)).ok_or_else(|| {
-            let message = format!("{}[{}] is no frame of {name}.", picture.step, picture.label);
-            failure(FailureKind::Invalid, message)
-        })
+        let time = number(picture).and_then(|number| video.time(number));
+        time.ok_or_else(|| invalid(format!("{picture} is not a frame of {name}.")))
     };
     pictures.iter().map(time).collect()
+}
+
+/// The dimension that counts the frames: `frame`, or the only one in which the pictures differ.
+fn counting<'a>(pictures: &[&'a Input]) -> Option<&'a str> {
+    let first = &pictures.first()?.coordinates.0;
+    let names = first.keys().map(String::as_str);
+    let differs = |name: &&str| {
+        let value = first.get(*name);
+        pictures.iter().any(|picture| picture.coordinates.0.get(*name) != value)
+    };
+    frame_dim(names.clone()).or_else(|| {
+        let differing: Vec<&str> = names.clone().filter(differs).collect();
+        let candidates = if differing.is_empty() { names.collect() } else { differing };
+        <[&str; 1]>::try_from(candidates).ok().map(|[name]| name)
+    })
 }
 
 impl Source {

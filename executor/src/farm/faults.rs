@@ -10,6 +10,7 @@ use crate::cache::{Cache, Fetched, Watch};
 use crate::log::{LogWriter, OpenLogs};
 use crate::task::{Activity, Progress, Stopper};
 use pictor_tasks::message::{Execution, Output, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::space::Value;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -183,7 +184,8 @@ async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_toke
     let link = |name: &str| {
         let output = json!({"name": "image", "key": "runs/r/a.exr", "digest": digest(b"frame"),
                             "size_bytes": 5});
-        let input = json!({"step": "s", "label": "", "index": 0, "output": output});
+        let input =
+            json!({"step": "s", "label": "frame=7,pass=depth", "index": 0, "output": output});
         let url = format!("{}/{name}", storage.address);
         let link = json!({"url": url, "headers": {"x-signed": name, "host": "y"}});
         ok(json!({"inputs": [{"input": input, "link": link}]}).to_string())
@@ -191,6 +193,10 @@ async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_toke
     let server = Server::start(vec![link("old"), link("new")]).await;
     let bench = Bench::new(&[&server.address]);
     let inputs = bench.store.inputs(&bench.key, TASK).await.unwrap();
+    // A server of an earlier version sends no coordinates.
+    let values = [("frame", Value::Int(7)), ("pass", Value::Name("depth".into()))];
+    let values = values.map(|(name, value)| (name.to_owned(), value));
+    assert_eq!(inputs[0].input.coordinates.0, values.into());
     let output: &Output = &inputs[0].input.output;
     let part = bench.folder.path().join("part");
     let fetched = bench.store.input(bench.place(), output, &part, &bench.watch).await.unwrap();

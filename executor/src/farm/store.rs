@@ -8,6 +8,7 @@ use crate::artifacts::{Place, storage_failure};
 use crate::cache::{Cache, Fetched, Watch};
 use crate::task::{failure, lock};
 use pictor_tasks::message::{Failure, FailureKind, Output, StepKey, Try, WorkerId};
+use pictor_tasks::space::Coordinates;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Method, StatusCode};
 use std::collections::HashMap;
@@ -64,7 +65,13 @@ impl FarmStore {
         let ticket = self.tickets.of(key, task);
         let path = format!("/v1/workers/{}/inputs", self.worker.0);
         let asked = InputsOf { key, task, ticket };
-        let Inputs { inputs } = self.api.post_patiently(&path, &asked).await?;
+        let Inputs { mut inputs } = self.api.post_patiently(&path, &asked).await?;
+        for LinkedInput { input, .. } in &mut inputs {
+            // A server of an earlier version says where the task is in the label only.
+            if input.coordinates.0.is_empty() {
+                input.coordinates = Coordinates::of_label(&input.label);
+            }
+        }
         let links = inputs.iter().map(|i| (i.input.output.key.clone(), i.link.clone())).collect();
         lock(&self.links).insert((key.clone(), task), links);
         Ok(inputs)

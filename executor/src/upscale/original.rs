@@ -72,7 +72,7 @@ pub(super) async fn original(
     let number = frame.map(|dim| frame_number(ctx, dim)).transpose()?;
     let Some(name) = name else {
         let Some(input) = made(ctx, number, tiles)? else { return Ok(None) };
-        let name = format!("{}[{}] {}", input.step, input.label, input.output.name);
+        let name = format!("{input} {}", input.output.name);
         let (path, blame) = (ctx.input_path(input).await?, FailureKind::BadOutput);
         return Ok(Some(Original { name, path, blame, _kept: None }));
     };
@@ -128,7 +128,7 @@ fn made<'a>(
     number: Option<i64>,
     tiles: Option<&str>,
 ) -> Result<Option<&'a Input>, Failure> {
-    let is_tile = |input: &Input| tiles.is_some_and(|dim| tile_number(&input.label, dim).is_some());
+    let is_tile = |input: &Input| tiles.is_some_and(|dim| input.coordinates.number(dim).is_some());
     // Not what `probe` and `inspect` leave, and not what lies beside a picture.
     let is_other = |input: &Input| {
         let name = &*input.output.name;
@@ -149,9 +149,4 @@ fn made<'a>(
         }
         (None, Some(_)) => unreachable!("what has no first has no second"),
     }
-}
-
-/// The number in `…,tile=3,…`.
-pub(super) fn tile_number(label: &str, dim: &str) -> Option<u32> {
-    label.split(',').find_map(|pair| pair.strip_prefix(dim)?.strip_prefix('=')?.parse().ok())
 }

@@ -1,7 +1,7 @@
 //! `stitch` tasks: the tiles of a picture, and what does not pass the network, to the final picture.
 
 use super::beside::{Beside, Exact, associate, separate};
-use super::original::{Original, original, tile_number};
+use super::original::{Original, original};
 use super::tile::SCALE;
 use crate::picture::{
     self, Depth, Filter, Layout, PictureError, Reader, Resampler, Tags, Target, add_tags,
@@ -90,7 +90,7 @@ async fn tile_files(
     body: &Stitch,
 ) -> std::result::Result<(Vec<(u32, PathBuf)>, Option<u32>), Failure> {
     let (mut files, mut scale) = (Vec::new(), None);
-    let number = |input: &Input| tile_number(&input.label, &body.tiles.dim);
+    let number = |input: &Input| input.coordinates.number(&body.tiles.dim)?.try_into().ok();
     let inputs: Vec<&Input> = ctx.inputs.iter().filter(|input| number(input).is_some()).collect();
     let paths = ctx.input_paths(&inputs).await?;
     for (input, path) in inputs.into_iter().zip(paths) {

@@ -8,7 +8,7 @@ use pictor_tasks::message::{
     Assignment, Brief, Cancel, Failure, Input, Outcome, Output, Products, Report, RunId, StepKey,
     TaskEnd, Try, What, WorkerId,
 };
-use pictor_tasks::space::{Axis, Space, Values};
+use pictor_tasks::space::{Axis, Coordinates, Space, Values};
 use pictor_tasks::units::Millis;
 use pictor_tasks::worker::Inventory;
 use std::collections::BTreeMap;
@@ -206,7 +206,8 @@ impl Farm {
         let size_bytes = std::fs::copy(path, &stored).unwrap();
         let digest = blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string();
         let output = Output { name: name.into(), key, digest, size_bytes };
-        Input { step: "before".into(), label: label.into(), index, output }
+        let coordinates = Coordinates::of_label(label);
+        Input { step: "before".into(), label: label.into(), index, coordinates, output }
     }
 
     /// Waits until a file holds `count` lines, and gives them.

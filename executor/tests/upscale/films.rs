@@ -64,6 +64,16 @@ async fn look(
 
 /// Takes a source apart and puts it together.
 async fn film(farm: &mut Farm, source: &Path, encode: &Encode) -> Result<Film, Failure> {
+    film_over(farm, source, encode, &|number| (format!("frame={number}"), number - 1)).await
+}
+
+/// The same with pictures that are over more dimensions: `task` says which one made that of a frame.
+async fn film_over(
+    farm: &mut Farm,
+    source: &Path,
+    encode: &Encode,
+    task_of: &dyn Fn(u32) -> (String, u32),
+) -> Result<Film, Failure> {
     let (frames, info, mut notes) = look(farm, source, encode, 1).await?;
     let mut inputs = Vec::new();
     for segment in 0..frames.len().div_ceil(10) {
@@ -75,7 +85,8 @@ async fn film(farm: &mut Farm, source: &Path, encode: &Encode) -> Result<Film, F
         inputs.extend(products.outputs.iter().map(|output| {
             let number: u32 = output.name.strip_prefix("frame-").unwrap().parse().unwrap();
             let output = Output { name: "image".into(), ..output.clone() };
-            input("stitch", format!("frame={number}"), number - 1, &output)
+            let (label, index) = task_of(number);
+            input("stitch", label, index, &output)
         }));
         notes.extend(products.notes);
     }
@@ -109,6 +120,47 @@ fn shown(path: &Path) -> Vec<f64> {
         times.push(line.parse().unwrap_or(next));
     }
     times
+}
+
+/// How light the frames of a film are, in order.
+fn lights(path: &Path) -> Vec<u8> {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+    let how = "-v error -fps_mode passthrough -vf scale=1:1,format=gray -f rawvideo -y lights";
+    run(folder, "ffmpeg", &format!("-i file:{name} {how}"));
+    std::fs::read(folder.join("lights")).unwrap()
+}
+
+#[tokio::test]
+async fn a_film_of_pictures_over_more_dimensions_counts_the_frames_only() {
+    let mut farm = farm();
+    // Ten frames, each lighter than the one before, at times that no rate gives.
+    let grey = "-f lavfi -i color=black:size=96x64:rate=25:duration=0.6,\
+                geq=lum='16+N*14':cb=128:cr=128,select='lt(mod(n\\,3)\\,2)'";
+    let source = make(&farm, &format!("{grey} -fps_mode vfr {H264}"), "grey.mp4");
+    let before = shown(&source);
+    assert_eq!(before.len(), 10);
+    let frame_pass = |number: u32| (format!("frame={number},pass=2"), (number - 1) * 3 + 1);
+    let pass_frame = |number: u32| (format!("pass=2,frame={number}"), 10 + number - 1);
+    let of_words = |number: u32| (format!("shot.frame={number},pass=depth"), number * 3);
+    let other_name = |number: u32| (format!("number={number},pass=2"), number * 3);
+    let tasks: [&dyn Fn(u32) -> (String, u32); 4] =
+        [&frame_pass, &pass_frame, &of_words, &other_name];
+    for task_of in tasks {
+        let over = task_of(1).0;
+        let body = encode(&source, "made.mp4");
+        let film = film_over(&mut farm, &source, &body, task_of).await;
+        let Film { made, .. } = film.unwrap_or_else(|found| panic!("{over}: {found:?}"));
+        let (after, lights) = (shown(&made), lights(&made));
+        assert_eq!(after.len(), before.len(), "{over}");
+        let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off <= 0.001, "{over}: {off} s");
+        assert!(lights.is_sorted_by(|a, b| a < b), "{over}: {lights:?}");
+    }
+    // Two pictures of each frame make no film.
+    let twice = |number: u32| (format!("frame={},pass={number}", number.div_ceil(2)), number);
+    let film = film_over(&mut farm, &source, &encode(&source, "made.mp4"), &twice).await;
+    let message = film.err().unwrap().message;
+    assert!(message.contains("two pictures of frame 1"), "{message}");
 }
 
 /// A video of each extension: how ffmpeg makes it, and the codec of the sound that MP4 cannot hold.

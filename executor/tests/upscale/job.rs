@@ -4,7 +4,7 @@ use crate::farm::Farm;
 use crate::weights;
 use pictor_tasks::body::{Body, ImageFormat, OnError, Probe, Stitch, Tiling, Upscale};
 use pictor_tasks::message::{Bound, Brief, Failure, FileRef, Input, Outcome, Output, Products};
-use pictor_tasks::space::{Axis, Space, Values};
+use pictor_tasks::space::{Axis, Coordinates, Space, Values};
 use std::path::{Path, PathBuf};
 
 /// A worker with the real models.
@@ -73,7 +73,8 @@ pub(crate) fn axis(name: &str, values: Values) -> Axis {
 
 /// What a task of a step made, as an input of another.
 pub(crate) fn input(step: &str, label: String, index: u32, output: &Output) -> Input {
-    Input { step: step.into(), label, index, output: output.clone() }
+    let coordinates = Coordinates::of_label(&label);
+    Input { step: step.into(), label, index, coordinates, output: output.clone() }
 }
 
 /// Does one task.

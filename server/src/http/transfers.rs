@@ -18,6 +18,7 @@ use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::output::check_name;
 use pictor_tasks::pack::is_digest;
+use pictor_tasks::space::Coordinates;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,10 +91,13 @@ pub struct InputsRequest {
 pub struct Input {
     /// The step that made it.
     pub step: String,
-    /// The task of that step that made it, as in `frame=7,tile=3`.
+    /// The task of that step that made it, as in `frame=7,tile=3`. For people only.
     pub label: String,
     /// That task's index.
     pub index: u32,
+    /// The values of that task's dimensions, numbers or texts, by the dimension's name.
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    pub coordinates: Coordinates,
     /// The artifact.
     pub output: Output,
 }
@@ -146,8 +150,8 @@ pub(super) async fn inputs(
             Some(link) => Link { url: link.url, headers: link.headers },
             None => api.link(worker, "GET", &input.output.key),
         };
-        let message::Input { step, label, index, output } = input;
-        let input = Input { step, label, index, output: output.into() };
+        let message::Input { step, label, index, coordinates, output } = input;
+        let input = Input { step, label, index, coordinates, output: output.into() };
         inputs.push(LinkedInput { input, link });
     }
     Ok(Json(Inputs { inputs }))

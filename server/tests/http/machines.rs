@@ -290,6 +290,7 @@ async fn a_task_that_is_current_gets_its_inputs_as_links() {
     let inputs = asked["inputs"].as_array().unwrap();
     assert_eq!(inputs.len(), 5);
     assert_eq!(inputs[3]["input"]["label"], "frame=4");
+    assert_eq!(inputs[3]["input"]["coordinates"], json!({ "frame": 4 }));
     let link = &inputs[3]["link"];
     let proof = link["headers"]["pictor-link"].as_str().unwrap();
     let get = farm.request(&token, Method::GET, link["url"].as_str().unwrap());
