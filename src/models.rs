@@ -4,7 +4,7 @@ use crate::terminal::{say, table};
 use crate::{FAILED, SUCCEEDED};
 use clap::{Args, Subcommand};
 use pictor_executor::Programs;
-use pictor_executor::models::{Folder, Manifest, ModelError, Origin, Runtime};
+use pictor_models::{Folder, Manifest, ModelError, Origin, Runtime};
 use std::path::{Path, PathBuf};
 
 /// What to do with the networks.

@@ -1,7 +1,7 @@
 //! What upscaling is measured with: networks, and something to look at.
 
 use crate::machine;
-use pictor_executor::models::Folder;
+use pictor_models::Folder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

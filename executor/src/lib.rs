@@ -1,33 +1,22 @@
 //! How work is done: the worker's agent, its slots, and one runner for each kind of task.
+//!
+//! Each folder uses only what comes before it: `ground`, `files`, `programs`, `task`, `runners`, `worker`, `farm`.
 
-mod agent;
-mod artifacts;
-pub mod blender;
-mod bundle;
-mod cache;
-mod clock;
-mod command;
-mod config;
-mod encode;
-mod exr_image;
 pub mod farm;
-pub mod inventory;
-mod log;
-pub mod merge;
-pub mod models;
-mod picture;
-pub mod process;
-mod scene_file;
-mod slot;
-pub mod software;
+mod files;
+mod ground;
+mod programs;
+mod runners;
 mod task;
-mod told;
-mod upscale;
-mod video;
+mod worker;
 
-pub use agent::{Agent, Handle, Intake};
-pub use artifacts::{Artifacts, Place};
-pub use cache::CACHE_BYTES;
-pub use config::{Config, Programs};
-pub use log::{LogWriter, OpenLogs, log_path};
-pub use task::{Activity, Device, Progress, StopReason, StopSignal, Stopper, TaskContext, failure};
+pub use files::artifacts::{Artifacts, Place};
+pub use files::cache::CACHE_BYTES;
+pub use ground::failure::failure;
+pub use ground::log::{LogWriter, OpenLogs, log_path};
+pub use ground::progress::{Activity, Progress, StopReason, StopSignal, Stopper};
+pub use programs::{Programs, process, software};
+pub use runners::{blender, merge};
+pub use task::{Config, Device, TaskContext};
+pub use worker::agent::{Agent, Handle, Intake};
+pub use worker::inventory;

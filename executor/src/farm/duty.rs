@@ -3,7 +3,7 @@
 
 use super::hours::Hours;
 use super::idle::Idle;
-use crate::agent::Intake;
+use crate::worker::agent::Intake;
 use jiff::Zoned;
 use pictor_tasks::state::Service;
 use tokio::time::{Duration, Instant};

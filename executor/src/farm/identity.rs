@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::wire::{Amqp, Enrol, Enrolled, Heartbeat, Orders};
 use super::{Backoff, FarmError, Settings};
-use crate::inventory::MachineLoad;
+use crate::worker::inventory::MachineLoad;
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
 use serde::de::DeserializeOwned;

@@ -1,7 +1,7 @@
 //! Whether somebody uses this machine: keys and mouse (what the kernel counts for them), terminals (when
 //! they were last typed into), and the desktop's own opinion (logind). Nothing is read of what is typed.
 
-use crate::process::output;
+use crate::programs::process::output;
 use std::path::Path;
 use std::time::SystemTime;
 use tokio::process::Command;

@@ -6,7 +6,7 @@
 use super::Backoff;
 use super::api::{Api, ApiError};
 use super::wire::Link;
-use crate::log::OpenLogs;
+use crate::ground::log::OpenLogs;
 use pictor_tasks::message::WorkerId;
 use reqwest::Method;
 use std::collections::BTreeMap;

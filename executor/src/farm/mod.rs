@@ -16,12 +16,12 @@ mod wire;
 pub use hours::{Hours, HoursError};
 pub(crate) use store::FarmStore;
 
-use crate::agent::{Agent, Handle, Intake};
-use crate::artifacts::Artifacts;
-use crate::cache::Cache;
-use crate::config::Config;
-use crate::inventory::Telemetry;
-use crate::log::OpenLogs;
+use crate::files::artifacts::Artifacts;
+use crate::files::cache::Cache;
+use crate::ground::log::OpenLogs;
+use crate::task::Config;
+use crate::worker::agent::{Agent, Handle, Intake};
+use crate::worker::inventory::Telemetry;
 use api::Api;
 use duty::{Duty, Standing};
 use identity::Identity;

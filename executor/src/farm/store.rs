@@ -4,9 +4,10 @@
 use super::api::{Api, ApiError};
 use super::wire::{Inputs, InputsOf, Link, LinkedInput, OutputOf, OutputPlace};
 use super::{Backoff, Tickets};
-use crate::artifacts::{Place, storage_failure};
-use crate::cache::{Cache, Fetched, Watch};
-use crate::task::{failure, lock};
+use crate::files::artifacts::Place;
+use crate::files::cache::{Cache, Fetched, Watch};
+use crate::ground::failure::{failure, storage_failure};
+use crate::ground::lock;
 use pictor_tasks::message::{Failure, FailureKind, Output, StepKey, Try, WorkerId};
 use pictor_tasks::space::Coordinates;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};

@@ -1,6 +1,6 @@
 //! What a worker and a server say to each other by HTTP.
 
-use crate::inventory::{GpuLoad, MachineLoad};
+use crate::worker::inventory::{GpuLoad, MachineLoad};
 use pictor_queue::Ticket;
 use pictor_tasks::message::{Execution, Input, StepKey, Try, WorkerId};
 use pictor_tasks::state::Service;

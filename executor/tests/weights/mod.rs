@@ -1,5 +1,5 @@
 //! The real weights, fetched once and kept for later runs of the tests.
-use pictor_executor::models::{Folder, Runtime};
+use pictor_models::{Folder, Runtime};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

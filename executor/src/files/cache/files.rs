@@ -1,0 +1,72 @@
+//! The cache's work on the disk.
+
+use super::Fetched;
+use crate::ground::failure::{failure, storage_failure};
+use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// How much is hashed at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The list of a packed scene, if the file is one.
+pub(super) fn read_manifest(path: &Path) -> Result<Option<PackManifest>, Failure> {
+    let unreadable = |error: io::Error| storage_failure("A scene cannot be read", &error);
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(32).read_to_end(&mut bytes).map_err(unreadable)?;
+    if !PackManifest::is_one(&bytes) {
+        return Ok(None);
+    }
+    file.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+    let manifest = PackManifest::from_json(&bytes);
+    manifest.map(Some).map_err(|error| failure(FailureKind::Invalid, format!("{error}.")))
+}
+
+/// Puts files to their places in a new folder: links, or copies where there can be none.
+pub(super) fn lay_out(folder: &Path, files: &[(PathBuf, String)]) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut made = HashSet::new();
+    for (from, path) in files {
+        let to = folder.join(path);
+        if let Some(parent) = to.parent().map(Path::to_owned)
+            && !made.contains(&parent)
+        {
+            std::fs::create_dir_all(&parent)?;
+            made.insert(parent);
+        }
+        if std::fs::hard_link(from, &to).is_err() {
+            std::fs::copy(from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// The digest and size of a file.
+pub(crate) fn hash(path: &Path) -> Result<Fetched, Failure> {
+    let unreadable =
+        |error: io::Error| storage_failure(&format!("{} cannot be read", path.display()), &error);
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let (mut hasher, mut chunk, mut size_bytes) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES], 0);
+    loop {
+        match file.read(&mut chunk).map_err(unreadable)? {
+            0 => break,
+            read => {
+                hasher.update(&chunk[..read]);
+                size_bytes += read as u64;
+            }
+        }
+    }
+    Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes })
+}
+
+/// Work on files, off the threads that wait for messages.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        Err(failure(FailureKind::Storage, format!("Work on a file failed: {panic}.")))
+    })
+}

@@ -1,0 +1,71 @@
+//! Why a task could not be done: the sentences for what every part of the executor meets.
+
+use pictor_pictures::PictureError;
+use pictor_pictures::exr_image::ExrError;
+use pictor_tasks::message::{Failure, FailureKind};
+use std::error::Error;
+
+/// A failure of this kind, with this message.
+pub fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure { kind, message: message.into() }
+}
+
+/// A failure of storage, with what to do if the disk is full.
+pub(crate) fn storage_failure(what: &str, error: &(dyn Error + 'static)) -> Failure {
+    let cause = io_error(error);
+    let full = cause.is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    });
+    let message = if full {
+        format!("{what}: the disk of this worker is full. Free some space and retry.")
+    } else {
+        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        format!("{what}: {cause}.")
+    };
+    failure(FailureKind::Storage, message)
+}
+
+pub(crate) fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Why a picture cannot be used, with its name. `kind` is for one that is unusable.
+pub(crate) fn picture_failure(error: PictureError, name: &str, kind: FailureKind) -> Failure {
+    match error {
+        PictureError::Io(error) => {
+            storage_failure(&format!("{name} cannot be read or written"), &error)
+        }
+        PictureError::Unusable(problem) => failure(kind, format!("{name} {problem}.")),
+        PictureError::Rows(failure) => failure,
+    }
+}
+
+/// Why an EXR file that a task made or was given cannot be used.
+pub(crate) fn exr_failure(error: ExrError) -> Failure {
+    match error {
+        ExrError::Io(path, error) => {
+            storage_failure(&format!("{} cannot be read or written", path.display()), &error)
+        }
+        other => failure(FailureKind::BadOutput, format!("{other}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let full = std::io::Error::from_raw_os_error(28);
+        let failure = storage_failure("x cannot be stored", &full);
+        assert_eq!(failure.kind, FailureKind::Storage);
+        assert!(failure.message.contains("the disk of this worker is full"), "{failure:?}");
+    }
+}

@@ -1,0 +1,119 @@
+//! How far a task is, whether it shows signs of life, and when it has to stop.
+
+use super::failure::failure;
+use super::lock;
+use super::log::printable;
+use pictor_tasks::message::{Failure, FailureKind};
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+
+/// The longest word on how far a task is.
+const MESSAGE_BYTES_MAX: usize = 1_000;
+
+/// Why a task was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The engine wants it no longer.
+    Cancelled,
+    /// The worker shuts down.
+    Shutdown,
+    /// It took longer than it may.
+    TimedOut(Duration),
+    /// It made no progress for too long.
+    Stalled(Duration),
+}
+
+/// Tells a runner when to give up.
+#[derive(Clone, Debug)]
+pub struct StopSignal {
+    reason: watch::Receiver<Option<StopReason>>,
+}
+
+/// The slot's end of a [`StopSignal`].
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    reason: watch::Sender<Option<StopReason>>,
+}
+
+impl Stopper {
+    /// A pair.
+    pub fn new() -> (Self, StopSignal) {
+        let (sender, receiver) = watch::channel(None);
+        (Self { reason: sender }, StopSignal { reason: receiver })
+    }
+
+    /// Stops the task. The first reason stands.
+    pub fn stop(&self, reason: StopReason) {
+        self.reason.send_if_modified(|now| {
+            let first = now.is_none();
+            *now = now.or(Some(reason));
+            first
+        });
+    }
+}
+
+impl StopSignal {
+    /// Why the task was stopped, if it was.
+    pub fn reason(&self) -> Option<StopReason> {
+        *self.reason.borrow()
+    }
+
+    /// Resolves once the task has to stop. Cancel safe.
+    pub async fn stopped(&self) -> StopReason {
+        let mut reason = self.reason.clone();
+        match reason.wait_for(Option::is_some).await.map(|reason| *reason) {
+            Ok(Some(reason)) => reason,
+            // Nobody is left who could stop the task.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What a stopped runner may return.
+    pub fn failure(&self) -> Failure {
+        failure(FailureKind::Failed, "The task was stopped.")
+    }
+}
+
+/// How far a task is, for people. Cheap: the slot sends the latest value on, at most twice a second.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    latest: watch::Sender<Option<(f32, String)>>,
+    pub(crate) activity: Activity,
+}
+
+impl Progress {
+    pub(crate) fn new(activity: Activity) -> (Self, watch::Receiver<Option<(f32, String)>>) {
+        let (latest, receiver) = watch::channel(None);
+        (Self { latest, activity }, receiver)
+    }
+
+    /// Says how far the task is, from 0 to 1, with a word such as `sample 12/64`.
+    pub fn report(&self, fraction: f32, message: &str) {
+        let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+        self.latest.send_replace(Some((fraction, printable(&message[..end]))));
+        self.activity.touch();
+    }
+}
+
+/// When a task last showed a sign of life: progress or a line of output.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    last: Arc<Mutex<Instant>>,
+}
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self { last: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// A sign of life.
+    pub fn touch(&self) {
+        *lock(&self.last) = Instant::now();
+    }
+
+    pub(crate) fn last(&self) -> Instant {
+        *lock(&self.last)
+    }
+}

@@ -1,0 +1,363 @@
+//! Whose processes are whose. A program's processes may leave its process group and its session, clear their
+//! environment, and outlive whoever started them; three things are theirs all the same:
+//!
+//! - pictor adopts what loses its parent (it is a *subreaper*), so all of them descend from it;
+//! - they inherit a mark: the soft limit of `RLIMIT_LOCKS`, which has meant nothing since Linux 2.4. It stays
+//!   with a process whatever program it becomes. A variable of the environment has the same number;
+//! - who has neither was started by one of the programs that ran then.
+
+use crate::ground::lock;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process,
+    set_child_subreaper, setrlimit, waitpid,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::{LazyLock, Mutex};
+use tokio::process::{Child, Command};
+use tokio::time::{Duration, Instant};
+
+/// The variable that marks our programs and all their children.
+pub(super) const MARK: &str = "PICTOR_WATCH";
+/// A mark is the number of this pictor and that of the program, of so many digits.
+const PROGRAMS: u64 = 10_000_000;
+/// What ended is cleared away this often while programs run.
+const CLEAR_EVERY: Duration = Duration::from_secs(1);
+/// Looks that follow each other at once while processes come and go.
+const LOOKS: usize = 5;
+
+/// The number that begins all our marks. No other pictor has it.
+pub(super) static OURS: LazyLock<u64> = LazyLock::new(|| {
+    let random = RandomState::new().hash_one(std::process::id());
+    100_000_000 + random % 900_000_000
+});
+
+static FAMILIES: LazyLock<Mutex<Families>> = LazyLock::new(Mutex::default);
+
+/// The programs that run.
+#[derive(Debug, Default)]
+struct Families {
+    /// Programs so far.
+    count: u64,
+    /// Those that are not over, by mark.
+    live: BTreeMap<u64, Family>,
+    /// Processes that are known to be a family's, by number and start: whatever becomes of them.
+    known: BTreeMap<(i32, u64), u64>,
+    /// Children that somebody waits for. Everything else that ended is ours to clear away.
+    awaited: BTreeSet<i32>,
+    /// Families that were told to end and had not by then.
+    leaving: Vec<Family>,
+    cleared: Option<Instant>,
+}
+
+/// A program and everything that it started, directly or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Family {
+    mark: u64,
+    leader: i32,
+    /// When the leader was started, in the kernel's ticks.
+    started: u64,
+}
+
+/// A process, as `/proc` has it.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    id: i32,
+    parent: i32,
+    group: i32,
+    session: i32,
+    /// In the kernel's ticks.
+    started: u64,
+    ended: bool,
+}
+
+/// Which members of a family a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// All of them.
+    All,
+    /// Those that left the leader's process group.
+    Strays,
+}
+
+/// Starts a child that no family ends, and that is waited for.
+pub(super) fn spawn_apart(command: &mut std::process::Command) -> io::Result<std::process::Child> {
+    let mut families = lock(&FAMILIES);
+    let child = command.spawn()?;
+    families.awaited.extend(i32::try_from(child.id()));
+    Ok(child)
+}
+
+/// Starts a program as the first of its family, in a process group of its own.
+pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
+    // Nobody else may start one meanwhile, nor clear away what is not listed yet.
+    let mut families = lock(&FAMILIES);
+    if families.count == 0
+        && let Err(error) = set_child_subreaper(Some(getpid()))
+    {
+        tracing::warn!(%error, "a task's processes may outlive it where they leave its process group");
+    }
+    families.count += 1;
+    let mark = *OURS * PROGRAMS + families.count % PROGRAMS;
+    command.env(MARK, mark.to_string()).process_group(0).kill_on_drop(true);
+    let before = getrlimit(Resource::Locks);
+    // Where it cannot be set, the variable has to do.
+    let marked = setrlimit(Resource::Locks, Rlimit { current: Some(mark), ..before });
+    let spawned = command.spawn();
+    if marked.is_ok() {
+        let _ = setrlimit(Resource::Locks, before);
+    }
+    let child = spawned?;
+    let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    let id = id.ok_or_else(|| io::Error::other("a process without a number"))?;
+    let leader = id.as_raw_pid();
+    let started = Process::read(leader).map_or(0, |process| process.started);
+    let family = Family { mark, leader, started };
+    families.live.insert(mark, family);
+    families.awaited.insert(leader);
+    Ok((child, id, family))
+}
+
+impl Family {
+    /// Its leader has been waited for.
+    pub(super) fn leader_ended(self) {
+        lock(&FAMILIES).awaited.remove(&self.leader);
+    }
+
+    /// It is over: nothing of it is left, or [`settle`] sees to the rest.
+    pub(super) fn over(self, gone: bool) {
+        let mut families = lock(&FAMILIES);
+        families.live.remove(&self.mark);
+        if !gone {
+            families.leaving.push(self);
+        }
+    }
+
+    /// How many live of it; they are sent a signal.
+    pub(super) fn signal(self, signal: Option<Signal>, who: Who) -> usize {
+        let mut families = lock(&FAMILIES);
+        let mut ended = BTreeSet::new();
+        let mut reached = 0;
+        for _ in 0..LOOKS {
+            let (all, mut changed) = descendants();
+            let there: BTreeSet<_> = all.iter().map(Process::key).collect();
+            families.known.retain(|process, _| there.contains(process));
+            families.clear(&all);
+            for process in all.iter().filter(|process| process.ended) {
+                // What it had started may have come to us after we looked.
+                changed |= ended.insert(process.id);
+            }
+            let members = families.members(self, &all);
+            let wanted = |process: &&Process| {
+                !process.ended && (who == Who::All || process.group != self.leader)
+            };
+            let mut refused = 0;
+            let members: Vec<_> = members.into_iter().filter(wanted).collect();
+            for process in &members {
+                let sent = Pid::from_raw(process.id).zip(signal);
+                let sent = sent.map(|(id, signal)| kill_process(id, signal));
+                if sent == Some(Err(rustix::io::Errno::PERM)) {
+                    refused += 1;
+                    tracing::warn!(
+                        process.id,
+                        "a task's process belongs to another user: it stays"
+                    );
+                }
+            }
+            reached = members.len() - refused;
+            if reached > 0 || !changed {
+                break;
+            }
+        }
+        reached
+    }
+}
+
+/// Ends what is left of families that were over before all of them had ended; waits for it for a while.
+pub(crate) async fn settle(limit: Duration) {
+    let deadline = Instant::now() + limit;
+    loop {
+        let leaving = lock(&FAMILIES).leaving.clone();
+        let gone: Vec<Family> = leaving
+            .iter()
+            .filter(|family| family.signal(Some(Signal::KILL), Who::All) == 0)
+            .copied()
+            .collect();
+        lock(&FAMILIES).leaving.retain(|family| !gone.contains(family));
+        if gone.len() == leaving.len() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            tracing::warn!("processes of a task do not end, although they were killed");
+            lock(&FAMILIES).leaving.retain(|family| !leaving.contains(family));
+            return;
+        }
+        tokio::time::sleep(super::POLL).await;
+    }
+}
+
+/// Clears away children that nobody waits for: those that a task's processes left to us.
+pub(super) fn clear_ended() {
+    let mut families = lock(&FAMILIES);
+    let now = Instant::now();
+    if families.cleared.is_none_or(|before| now - before >= CLEAR_EVERY) {
+        families.cleared = Some(now);
+        let mut all = Vec::new();
+        children(getpid().as_raw_pid(), &mut |id| all.extend(Process::read(id)));
+        families.clear(&all);
+    }
+}
+
+impl Families {
+    /// Clears away what has ended and was left to us. Children in our own process group were started by
+    /// something that waits for them.
+    fn clear(&self, all: &[Process]) {
+        let me = getpid().as_raw_pid();
+        let group = rustix::process::getpgrp().as_raw_pid();
+        let left = |p: &&Process| {
+            p.ended && p.parent == me && p.group != group && !self.awaited.contains(&p.id)
+        };
+        for process in all.iter().filter(left) {
+            let _ = waitpid(Pid::from_raw(process.id), WaitOptions::NOHANG);
+        }
+    }
+
+    /// Those that belong to a family. `all` has parents before their children.
+    fn members<'a>(&mut self, family: Family, all: &'a [Process]) -> Vec<&'a Process> {
+        let me = getpid().as_raw_pid();
+        let group = rustix::process::getpgrp().as_raw_pid();
+        let mut ids = BTreeSet::from([family.leader]);
+        let mut members = Vec::new();
+        for process in all {
+            let known = self.known.get(&process.key()).copied();
+            let ours = match known.or_else(|| mark_of(process.id, process.group == group)) {
+                _ if process.id == family.leader => true,
+                Some(mark) => mark == family.mark,
+                None if process.group == group => false,
+                None if process.parent == me => {
+                    !self.awaited.contains(&process.id)
+                        && (process.group == family.leader
+                            || process.session == family.leader
+                            || self.must_be(family, process.started))
+                }
+                None => [process.parent, process.group, process.session]
+                    .iter()
+                    .any(|id| ids.contains(id)),
+            };
+            if ours {
+                ids.insert(process.id);
+                self.known.insert(process.key(), family.mark);
+                members.push(process);
+            }
+        }
+        members
+    }
+
+    /// Whether what was started then and carries no mark can only be this family's.
+    fn must_be(&self, family: Family, started: u64) -> bool {
+        let others = || self.live.iter().filter(|(mark, _)| **mark != family.mark);
+        family.started <= started && others().all(|(_, other)| other.started > started)
+    }
+}
+
+/// The mark that a process carries, if it is one of ours. A limit may have been inherited by something that
+/// we started for ourselves in the same moment.
+fn mark_of(id: i32, in_our_group: bool) -> Option<u64> {
+    let of_ours = |mark: &u64| mark / PROGRAMS == *OURS;
+    let limit = || {
+        let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).ok()?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
+        line.split_whitespace().next()?.parse().ok().filter(of_ours)
+    };
+    let variable = || {
+        let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value = variables.find_map(|v| v.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="))?;
+        std::str::from_utf8(value).ok()?.parse().ok().filter(of_ours)
+    };
+    (!in_our_group).then(limit).flatten().or_else(variable)
+}
+
+/// Everything that descends from us, parents first, and whether some ended while we looked.
+fn descendants() -> (Vec<Process>, bool) {
+    let (mut all, mut changed, mut next) = (Vec::new(), false, 0);
+    let mut seen = BTreeSet::new();
+    let mut parent = getpid().as_raw_pid();
+    loop {
+        children(parent, &mut |id| {
+            if seen.insert(id) {
+                match Process::read(id) {
+                    Some(process) => all.push(process),
+                    None => changed = true,
+                }
+            }
+        });
+        let Some(process) = all.get(next) else { return (all, changed) };
+        parent = process.id;
+        next += 1;
+    }
+}
+
+/// The children of a process: those of each of its threads.
+fn children(id: i32, found: &mut dyn FnMut(i32)) {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let list = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        list.split_whitespace().filter_map(|child| child.parse().ok()).for_each(&mut *found);
+    }
+}
+
+impl Process {
+    fn key(&self) -> (i32, u64) {
+        (self.id, self.started)
+    }
+
+    fn read(id: i32) -> Option<Self> {
+        let stat = std::fs::read(Path::new("/proc").join(id.to_string()).join("stat")).ok()?;
+        Self::parse(id, &String::from_utf8_lossy(&stat))
+    }
+
+    /// The name, in parentheses, may be anything.
+    fn parse(id: i32, stat: &str) -> Option<Self> {
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let number = |field: usize| fields.get(field)?.parse().ok();
+        Some(Self {
+            id,
+            parent: number(1)?,
+            group: number(2)?,
+            session: number(3)?,
+            started: fields.get(19)?.parse().ok()?,
+            ended: matches!(*fields.first()?, "Z" | "X"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name_is() {
+        let stat = "7 (a ) Z 9 (b) S 5 6 4 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 1234 9 9";
+        let process = Process::parse(7, stat).unwrap();
+        assert_eq!((process.parent, process.group, process.session), (5, 6, 4));
+        assert_eq!((process.started, process.ended), (1234, false));
+        assert!(
+            Process::parse(7, "7 (a) Z 5 6 4 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9").unwrap().ended
+        );
+        assert!(Process::parse(7, "7 (a) S 5").is_none());
+    }
+
+    #[test]
+    fn who_has_no_mark_belongs_to_the_only_one_who_can_have_started_it() {
+        let one = Family { mark: 1, leader: 10, started: 100 };
+        let two = Family { mark: 2, leader: 20, started: 200 };
+        let live = BTreeMap::from([(1, one), (2, two)]);
+        let families = Families { live, ..Families::default() };
+        assert!(families.must_be(one, 150) && !families.must_be(two, 150));
+        assert!(!families.must_be(one, 250) && !families.must_be(two, 250));
+        assert!(!families.must_be(one, 50));
+    }
+}

@@ -1,0 +1,497 @@
+//! The tasks that a Blender session does, and the checks of what it made.
+
+use super::picture;
+use super::session::{Inspection, Session, read_as};
+use super::sessions::Sessions;
+use crate::ground::failure::{exr_failure, failure, storage_failure};
+use crate::ground::text_of;
+use crate::runners::merge::WHOLE;
+use crate::runners::scene_file;
+use crate::task::TaskContext;
+use pictor_pictures::exr_image::{self, ExrImage, Stats};
+use pictor_tasks::body::{Body, Develop, Render, Scene};
+use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Output, Products};
+use pictor_tasks::space::{Value, Values, frame_dim};
+use pictor_tasks::units::{Rect, Resolution};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Does an inspect, blender, finish or develop task.
+pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
+    let scene = ctx.brief.body.scene().expect("only bodies with a scene come here");
+    let settings = settings(ctx, scene).await?;
+    let job = Job { ctx, scene, settings };
+    loop {
+        let session = sessions.get(ctx, scene).await?;
+        let done = match &ctx.brief.body {
+            Body::Inspect(_) => job.inspect(session).await,
+            Body::Bake(_) => job.bake(session).await,
+            Body::Blender(render) => job.render(session, render).await,
+            Body::Finish(_) => job.finish(session).await,
+            Body::Develop(develop) => job.develop(session, develop).await,
+            _ => unreachable!("only bodies with a scene come here"),
+        };
+        // A build may lack what only the opened scene tells, like the denoiser: there may be another Blender here.
+        match &done {
+            Err(failure) if failure.kind == FailureKind::Unsupported => {
+                let Some(program) = sessions.pass_over(ctx, scene) else { return done };
+                let (scene, program) = (&scene.scene, program.display());
+                let why = failure.message.split_inclusive(". ").next().unwrap_or_default().trim();
+                ctx.note(format!("{scene} is not rendered by {program}: {why}"));
+            }
+            _ => return done,
+        }
+    }
+}
+
+/// A task with its settings worked out.
+struct Job<'a> {
+    ctx: &'a TaskContext,
+    scene: &'a Scene,
+    settings: Json,
+}
+
+/// The driver's answer to `render`.
+#[derive(Deserialize)]
+struct Rendered {
+    region: [u32; 4],
+    frame_width: u32,
+    frame_height: u32,
+    /// The file holds the whole frame, whatever was asked for.
+    whole: bool,
+    /// The scene's render region decides the frame's size.
+    bordered: bool,
+    #[serde(default)]
+    notes: Vec<String>,
+    #[serde(default)]
+    files: Vec<String>,
+}
+
+/// The driver's answer to `finish`.
+#[derive(Deserialize)]
+struct Finished {
+    /// The compositor's result, or the denoised picture.
+    path: Option<PathBuf>,
+    /// Of a multilayer frame: the denoised pictures by their layers, and what only the denoiser needed.
+    #[serde(default)]
+    denoised: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    drop: Vec<String>,
+    #[serde(default)]
+    files: Vec<String>,
+}
+
+/// Where File Output nodes write, below the task's scratch folder, and what their outputs begin with.
+const FILES: &str = "files";
+/// What the outputs of single passes begin with.
+const PASSES: &str = "passes";
+
+impl Job<'_> {
+    /// Checks the scene, finds the frames of it, and leaves what it found for later steps.
+    async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
+        let found = self.looked_at(session).await?;
+        let output = scene_file::leave(self.ctx, &found).await?;
+        let inspection: Inspection = read_as(found)?;
+        for note in &inspection.notes {
+            self.ctx.note(note.clone());
+        }
+        let Inspection { frame_start, frame_end, frame_step, .. } = inspection;
+        let mut products = Products { outputs: vec![output], ..Products::default() };
+        for dim in &self.ctx.brief.binds {
+            let text = format!("{frame_start}-{frame_end}x{}", frame_step.max(1));
+            let frames = text.parse().map_err(|error| {
+                let scene = &self.scene.scene;
+                let message = format!("The frame range of {scene} cannot be rendered: {error}.");
+                failure(FailureKind::Invalid, message)
+            })?;
+            let values = Bound::Values(Values::Ints(frames));
+            products.bindings.push(Binding { dim: dim.clone(), values });
+        }
+        Ok(products)
+    }
+
+    /// Bakes what the scene simulates into a copy of it.
+    async fn bake(&self, session: &mut Session) -> Result<Products, Failure> {
+        let folder = self.ctx.scratch.join("baked");
+        let made = tokio::fs::create_dir_all(&folder).await;
+        made.map_err(|error| storage_failure("The folder to bake into cannot be made", &error))?;
+        let more = json!({ "frame": self.settings["frame"], "folder": text_of(&folder)? });
+        let answer = self.ask(session, "bake", &folder, more).await;
+        session.spend();
+        let answer = answer?;
+        let mut products = Products::default();
+        for (name, field) in [("baked", "scene"), ("caches", "caches")] {
+            if let Some(path) = answer.get(field).and_then(Json::as_str) {
+                products.outputs.push(self.ctx.put(name, Path::new(path)).await?);
+            }
+        }
+        if products.outputs.is_empty() {
+            self.ctx.note("Nothing in the scene has to be baked.");
+        }
+        Ok(products)
+    }
+
+    /// Renders a frame or a tile of it.
+    async fn render(&self, session: &mut Session, render: &Render) -> Result<Products, Failure> {
+        let (frame, wanted) = (self.frame(session), self.region(session, render).await?);
+        let out = self.ctx.scratch.join("image.exr");
+        let region =
+            wanted.as_ref().map(|part| [part.rect.x0, part.rect.y0, part.rect.x1, part.rect.y1]);
+        let tile = wanted.as_ref().map(|part| part.tile);
+        let more =
+            json!({ "frame": frame, "region": region, "tile": tile, "files": self.files()? });
+        let answer = self.ask(session, "render", &out, more).await?;
+        if answer.get("nothing") == Some(&Json::Bool(true)) {
+            return Ok(Products::default());
+        }
+        let rendered: Rendered = read_as(answer)?;
+        for note in rendered.notes {
+            self.ctx.note(note);
+        }
+        let [x0, y0, x1, y1] = rendered.region;
+        let whole = Resolution { width: rendered.frame_width, height: rendered.frame_height };
+        let expected = wanted.as_ref().map(|part| part.frame).or(self.scene.resolution);
+        if let Some(expected) = expected.filter(|size| !rendered.bordered && *size != whole) {
+            let message = format!("Blender rendered a frame of {whole} pixels, not {expected}.");
+            return Err(failure(FailureKind::BadOutput, message));
+        }
+        let all = Rect { x0: 0, y0: 0, x1: whole.width, y1: whole.height };
+        let (name, wanted) = match wanted {
+            Some(_) if rendered.whole => (WHOLE, all),
+            Some(part) => ("image", part.rect),
+            None => ("image", all),
+        };
+        let stats = check_and_cut(&out, Rect { x0, y0, x1, y1 }, wanted).await?;
+        let mut outputs = vec![self.store(name, &out, stats).await?];
+        outputs.extend(self.stored(FILES, &rendered.files).await?);
+        Ok(Products { outputs, ..Products::default() })
+    }
+
+    /// Denoises and composites a rendered frame.
+    async fn finish(&self, session: &mut Session) -> Result<Products, Failure> {
+        let (input, path) = self.image().await?;
+        let (raw, out) = (path.clone(), self.ctx.scratch.join("image.exr"));
+        let size = blocking(move || exr_image::size(&raw).map_err(exr_failure)).await?;
+        let more = json!({
+            "frame": self.frame(session),
+            "in": text_of(&path)?,
+            "size": [size.width, size.height],
+            "files": self.files()?,
+        });
+        let answer = self.ask(session, "finish", &out, more).await?;
+        let is_unchanged = answer.get("unchanged") == Some(&Json::Bool(true));
+        if is_unchanged && !self.scene.pass_files {
+            let outputs = self.ctx.inputs.iter().filter(|other| other.index == input.index);
+            let outputs = outputs.map(|other| other.output.clone()).collect();
+            return Ok(Products { outputs, ..Products::default() });
+        }
+        let (mut outputs, finished) = if is_unchanged {
+            let others = self.ctx.inputs.iter().filter(|other| other.output.name != "image");
+            (others.map(|other| other.output.clone()).collect(), None)
+        } else {
+            let finished: Finished = read_as(answer)?;
+            (self.stored(FILES, &finished.files).await?, Some(finished))
+        };
+        if self.scene.all_passes {
+            let (target, is_split) = (out.clone(), self.scene.pass_files);
+            let passes =
+                blocking(move || assemble(&path, size, finished, (&target, is_split))).await?;
+            outputs.extend(self.stored(PASSES, &passes).await?);
+        }
+        let all = Rect { x0: 0, y0: 0, x1: size.width, y1: size.height };
+        let stats = check_and_cut(&out, all, all).await?;
+        outputs.push(self.store("image", &out, stats).await?);
+        Ok(Products { outputs, ..Products::default() })
+    }
+
+    /// Makes an ordinary picture of a frame.
+    async fn develop(&self, session: &mut Session, body: &Develop) -> Result<Products, Failure> {
+        let (_, path) = self.image().await?;
+        let (format, raw) = (body.format, path.clone());
+        let size = blocking(move || exr_image::size(&raw).map_err(exr_failure)).await?;
+        let out = self.ctx.scratch.join(format!("image.{}", format.extension()));
+        let more = json!({
+            "frame": self.frame(session), "in": text_of(&path)?, "format": format,
+            "size": [size.width, size.height],
+        });
+        self.ask(session, "develop", &out, more).await?;
+        let made = out.clone();
+        blocking(move || picture::check(&made, format, size)).await?;
+        let output = self.store("image", &out, Stats::default()).await?;
+        Ok(Products { outputs: vec![output], ..Products::default() })
+    }
+
+    /// Where File Output nodes write.
+    fn files(&self) -> Result<String, Failure> {
+        text_of(&self.ctx.scratch.join(FILES))
+    }
+
+    /// Stores what lies in a folder of the task, as outputs whose names begin with the folder's.
+    async fn stored(&self, folder: &str, files: &[String]) -> Result<Vec<Output>, Failure> {
+        let mut outputs = Vec::with_capacity(files.len());
+        for file in files {
+            let name = format!("{folder}/{file}");
+            outputs.push(self.ctx.put_as(&name, &self.ctx.scratch.join(&name), &name).await?);
+        }
+        Ok(outputs)
+    }
+
+    async fn ask(
+        &self,
+        session: &mut Session,
+        op: &str,
+        out: &Path,
+        more: Json,
+    ) -> Result<Map<String, Json>, Failure> {
+        let mut question = Map::new();
+        question.insert("op".into(), op.into());
+        question.insert("out".into(), text_of(out)?.into());
+        question.insert("settings".into(), self.settings.clone());
+        if let Json::Object(more) = more {
+            question.extend(more);
+        }
+        let doing = format!("working on {}", self.ctx.name());
+        session.ask(self.ctx, &doing, question).await
+    }
+
+    /// What the scene is like with the job's settings.
+    async fn inspection(&self, session: &mut Session) -> Result<Inspection, Failure> {
+        read_as(self.looked_at(session).await?)
+    }
+
+    /// The same in the driver's words.
+    async fn looked_at(&self, session: &mut Session) -> Result<Map<String, Json>, Failure> {
+        let question = json!({ "op": "inspect", "settings": self.settings });
+        let Json::Object(question) = question else { unreachable!("written as an object") };
+        let doing = format!("working on {}", self.ctx.name());
+        session.ask(self.ctx, &doing, question).await
+    }
+
+    async fn store(&self, name: &str, path: &Path, stats: Stats) -> Result<Output, Failure> {
+        if let Some(note) = stats.note() {
+            self.ctx.note(note);
+        }
+        self.ctx.put(name, path).await
+    }
+
+    /// The one picture that the task reads, and where it is.
+    async fn image(&self) -> Result<(&Input, PathBuf), Failure> {
+        let mut images = self.ctx.inputs.iter().filter(|input| input.output.name == "image");
+        let (Some(input), None) = (images.next(), images.next()) else {
+            let message = format!("{} needs exactly one picture as its input.", self.ctx.name());
+            return Err(failure(FailureKind::Invalid, message));
+        };
+        Ok((input, self.ctx.input_path(input).await?))
+    }
+
+    /// The frame to work on: the job's, the dimension's, or the one that the scene was saved at.
+    fn frame(&self, session: &Session) -> i64 {
+        self.settings["frame"].as_i64().unwrap_or(session.inspection.frame_current)
+    }
+
+    /// Whether frames have the size that the scene has without the job's settings.
+    fn has_own_size(&self) -> bool {
+        let Scene { set, state, border, .. } = self.scene;
+        set.is_empty() && state.is_none() && *border != Some(false)
+    }
+
+    /// What of the frame the task renders. `None` if the frame is not cut.
+    async fn region(
+        &self,
+        session: &mut Session,
+        render: &Render,
+    ) -> Result<Option<Part>, Failure> {
+        let Some(tiles) = &render.tiles else {
+            return Ok(None);
+        };
+        let size = match self.scene.resolution {
+            Some(size) => size,
+            None if self.has_own_size() => session.inspection.size(),
+            None => self.inspection(session).await?.size(),
+        };
+        let value = self.ctx.brief.space.value(self.ctx.task.index, &tiles.dim);
+        let tile = value.as_ref().and_then(Value::number).and_then(|n| u32::try_from(n).ok());
+        let found = tile.and_then(|tile| Some((tile, tiles.grid.rect(tile, size)?)));
+        let (tile, rect) = found.ok_or_else(|| {
+            let tile = value.map_or("(no such dimension)".into(), |value| value.to_string());
+            let message = format!(
+                "A frame of {size} pixels cut into {} tiles has no tile {tile} (`{}`).",
+                tiles.grid, tiles.dim
+            );
+            failure(FailureKind::Invalid, message)
+        })?;
+        Ok(Some(Part { tile, rect, frame: size }))
+    }
+}
+
+/// A tile of a frame.
+struct Part {
+    tile: u32,
+    rect: Rect,
+    /// The size of the whole frame.
+    frame: Resolution,
+}
+
+/// Makes of a multilayer frame what Blender's own file would hold, and writes it to `out`; or, if it is to be split,
+/// the picture alone, and each pass into the folder of passes beside it, whose names are returned.
+fn assemble(
+    raw: &Path,
+    size: Resolution,
+    finished: Option<Finished>,
+    (out, is_split): (&Path, bool),
+) -> Result<Vec<String>, Failure> {
+    let mut frame = ExrImage::read(raw).map_err(exr_failure)?;
+    if let Some(Finished { path, denoised, drop, .. }) = finished {
+        let read = |path: PathBuf| {
+            exr_image::check(&path, size).map(|(image, _)| image).map_err(exr_failure)
+        };
+        let denoised = denoised.into_iter().map(|(layer, path)| Ok((layer, read(path)?)));
+        let denoised = denoised.collect::<Result<BTreeMap<_, _>, Failure>>()?;
+        let composite = path.map(read).transpose()?;
+        frame = frame.finished(&denoised, composite.as_ref(), &drop);
+    }
+    if !is_split {
+        frame.write(out).map_err(exr_failure)?;
+        return Ok(Vec::new());
+    }
+    let (picture, passes) = frame.split();
+    let picture = picture.ok_or_else(|| {
+        let message = format!("{} has no picture among its passes.", raw.display());
+        failure(FailureKind::BadOutput, message)
+    })?;
+    picture.write(out).map_err(exr_failure)?;
+    let folder = out.with_file_name(PASSES);
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        storage_failure(&format!("The folder {} cannot be made", folder.display()), &error)
+    })?;
+    let mut names = Vec::with_capacity(passes.len());
+    for (name, pass) in passes {
+        let file = format!("{}.exr", plain_name(&name));
+        pass.write(&folder.join(&file)).map_err(exr_failure)?;
+        names.push(file);
+    }
+    Ok(names)
+}
+
+/// A name of the scene's author's as a file's.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    name.chars().map(plain).collect()
+}
+
+/// What the driver is to change in the scene, placeholders filled in; and the frame.
+async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
+    let mut set = Map::new();
+    for (path, value) in &scene.set {
+        set.insert(path.clone(), filled(ctx, value).await?);
+    }
+    let state = match &scene.state {
+        Some(state) => Some(ctx.resolve(&format!("{{input.{state}}}")).await?),
+        None => None,
+    };
+    let text = async |text: &Option<String>| match text {
+        Some(text) => ctx.resolve(text).await.map(Some),
+        None => Ok(None),
+    };
+    Ok(json!({
+        "width": scene.resolution.map(|size| size.width),
+        "height": scene.resolution.map(|size| size.height),
+        "samples": scene.samples,
+        "seed": scene.seed,
+        "camera": text(&scene.camera).await?,
+        "view_layer": text(&scene.view_layer).await?,
+        "view": text(&scene.view).await?,
+        "sequencer": scene.sequencer,
+        "border": scene.border,
+        "engine": scene.engine,
+        "passes": if scene.all_passes { "all" } else { "auto" },
+        "denoise": scene.denoise,
+        "compositor": scene.compositor,
+        "simulate": scene.simulate,
+        "set": set,
+        "state": state,
+        "frame": frame(ctx, scene).await?,
+    }))
+}
+
+/// A property's value with the placeholders of its texts filled in. A text that is one placeholder
+/// and nothing else becomes a number if it stands for one.
+async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
+    match value {
+        Json::String(text) => {
+            let filled = ctx.resolve(text).await?;
+            let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+            let is_one = inner.is_some_and(|inner| !inner.contains(['{', '}']));
+            let whole = || filled.parse::<i64>().ok().map(Json::from);
+            let real = || filled.parse::<f64>().ok().filter(|n| n.is_finite()).map(Json::from);
+            let number = if is_one { whole().or_else(real) } else { None };
+            Ok(number.unwrap_or(Json::String(filled)))
+        }
+        Json::Array(items) => {
+            let mut list = Vec::with_capacity(items.len());
+            for item in items {
+                list.push(Box::pin(filled(ctx, item)).await?);
+            }
+            Ok(Json::Array(list))
+        }
+        other => Ok(other.clone()),
+    }
+}
+
+/// The frame that the job asks for, read as a number here: `frame:` of the scene, or the task's value of the dimension
+/// `frame` or of one that ends so.
+async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure> {
+    let space = &ctx.brief.space;
+    let text = if let Some(template) = &scene.frame {
+        ctx.resolve(template).await?
+    } else {
+        let names = space.axes.iter().map(|axis| axis.name.as_str());
+        let Some(name) = frame_dim(names) else { return Ok(None) };
+        space.value(ctx.task.index, name).map_or(String::new(), |value| value.to_string())
+    };
+    text.trim().parse().map(Some).map_err(|_| {
+        let message = format!("{}: `{text}` is not a frame: expected a whole number.", ctx.name());
+        failure(FailureKind::Invalid, message)
+    })
+}
+
+/// Checks a render and, if it holds more than was wanted (adaptive sampling looks at neighbours),
+/// cuts it. Both rectangles are of the whole frame.
+async fn check_and_cut(path: &Path, holds: Rect, wanted: Rect) -> Result<Stats, Failure> {
+    let path = path.to_owned();
+    blocking(move || {
+        let inside = holds.x0 <= wanted.x0
+            && holds.y0 <= wanted.y0
+            && holds.x1 >= wanted.x1
+            && holds.y1 >= wanted.y1;
+        if !inside {
+            let message = format!("Blender rendered {holds:?}, and {wanted:?} was wanted.");
+            return Err(failure(FailureKind::BadOutput, message));
+        }
+        let size = Resolution { width: holds.x1 - holds.x0, height: holds.y1 - holds.y0 };
+        let (image, stats) = exr_image::check(&path, size).map_err(exr_failure)?;
+        if holds == wanted {
+            return Ok(stats);
+        }
+        let part = image.cut(Rect {
+            x0: wanted.x0 - holds.x0,
+            y0: wanted.y0 - holds.y0,
+            x1: wanted.x1 - holds.x0,
+            y1: wanted.y1 - holds.y0,
+        });
+        part.write(&path).map_err(exr_failure)?;
+        Ok(part.stats())
+    })
+    .await
+}
+
+/// Work on pixels, off the threads that wait for messages.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| {
+        Err(failure(FailureKind::Failed, format!("Checking a picture failed: {panic}.")))
+    })
+}

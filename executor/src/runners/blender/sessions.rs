@@ -1,0 +1,275 @@
+//! The warm Blender sessions of one slot: few, within a share of the machine's memory, the least
+//! recently used one goes first.
+
+use super::choice::{Choice, choose, saved_by};
+use super::session::{Baked, Session, Start, memory_of};
+use crate::files::cache::Kept;
+use crate::ground::failure::failure;
+use crate::task::TaskContext;
+use pictor_tasks::blend::Release;
+use pictor_tasks::body::{Scene, Simulate};
+use pictor_tasks::message::{Failure, FailureKind, FileRef, Input};
+use std::io::{ErrorKind, Read as _};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+/// The most sessions of one slot: the scene of now and the one before.
+const SESSIONS_MAX: usize = 2;
+/// How much of a scene is hashed at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The scenes of which it is remembered who saved them, and who is unable to do them.
+const SAVED_MAX: usize = 8;
+/// The Python side.
+const DRIVER: [(&str, &str); 8] = [
+    ("driver.py", include_str!("driver.py")),
+    ("scene.py", include_str!("scene.py")),
+    ("frame.py", include_str!("frame.py")),
+    ("compositor.py", include_str!("compositor.py")),
+    ("files.py", include_str!("files.py")),
+    ("packed.py", include_str!("packed.py")),
+    ("settings.py", include_str!("settings.py")),
+    ("simulation.py", include_str!("simulation.py")),
+];
+
+/// The Blender processes of one slot. Dropping it ends them.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    /// The least recently used one first.
+    live: Vec<Live>,
+    /// Which release saved a scene, by the digest of its content; the last ones.
+    saved: Vec<(String, Release)>,
+    /// Scenes that a Blender has said it cannot do with these settings; the last ones.
+    unable: Vec<(Wish, PathBuf)>,
+}
+
+/// What decides whether a build of Blender can do a scene: its content, and whether the job wants its denoiser
+/// and its compositor.
+type Wish = (String, Option<bool>, Option<bool>);
+
+#[derive(Debug)]
+struct Live {
+    start: Start,
+    /// The scene file's content, and that of what was baked of it.
+    digests: Vec<String>,
+    session: Session,
+    /// Keeps the files that Blender may still read.
+    _scene: Option<Kept>,
+}
+
+impl Sessions {
+    /// The session that has the scene loaded: a warm one, or a new one.
+    pub(super) async fn get(
+        &mut self,
+        ctx: &TaskContext,
+        scene: &Scene,
+    ) -> Result<&mut Session, Failure> {
+        let file = ctx.file(&scene.scene)?;
+        let saved = self.saved_by(ctx, file).await?;
+        let choice = choose(ctx, saved, &self.unable(&wish(scene, file)))?;
+        let start = start(ctx, scene, file, choice);
+        let baked = ["baked", "caches"].map(|name| baked(ctx, scene, name));
+        let digests = baked.iter().flatten().map(|input| &input.output.digest);
+        let digests: Vec<String> = [&file.digest].into_iter().chain(digests).cloned().collect();
+        self.live.retain_mut(|live| live.session.is_usable());
+        let same = |live: &Live| live.start == start && live.digests == digests;
+        let live = match self.live.iter().position(same) {
+            Some(warm) => self.live.remove(warm),
+            None => self.open(ctx, start, (file, baked), digests).await?,
+        };
+        self.live.push(live);
+        while self.live.len() > 1 && self.memory() > share_of_memory(ctx) {
+            self.live.remove(0);
+        }
+        Ok(&mut self.live.last_mut().expect("pushed above").session)
+    }
+
+    /// Remembers that the Blender used last lacks something for this scene, and returns its path if another one here
+    /// is to be tried. `None` if there is none.
+    pub(super) fn pass_over(&mut self, ctx: &TaskContext, scene: &Scene) -> Option<PathBuf> {
+        let program = self.live.last()?.start.program.clone();
+        let file = ctx.file(&scene.scene).ok()?;
+        let (_, release) = self.saved.iter().find(|(digest, _)| *digest == file.digest)?;
+        let wish = wish(scene, file);
+        let mut unable = self.unable(&wish);
+        unable.push(program.clone());
+        choose(ctx, *release, &unable).ok()?;
+        if self.unable.len() >= SAVED_MAX {
+            self.unable.remove(0);
+        }
+        self.unable.push((wish, program.clone()));
+        Some(program)
+    }
+
+    fn unable(&self, wish: &Wish) -> Vec<PathBuf> {
+        let same = self.unable.iter().filter(|(other, _)| other == wish);
+        same.map(|(_, program)| program.clone()).collect()
+    }
+
+    /// The release that saved a scene: an older one must not even try to read it.
+    async fn saved_by(&mut self, ctx: &TaskContext, file: &FileRef) -> Result<Release, Failure> {
+        let known = self.saved.iter().find(|(digest, _)| *digest == file.digest);
+        if let Some((_, release)) = known {
+            return Ok(*release);
+        }
+        let kept = ctx.artifacts.scene(file, &ctx.watch()).await?;
+        let path = kept.as_ref().map_or(Path::new(&file.path), |kept| &kept.path).to_owned();
+        let read = tokio::task::spawn_blocking(move || saved_by(&path)).await;
+        let release = read.map_err(|panic| failure(FailureKind::Failed, panic.to_string()))??;
+        if self.saved.len() >= SAVED_MAX {
+            self.saved.remove(0);
+        }
+        self.saved.push((file.digest.clone(), release));
+        Ok(release)
+    }
+
+    async fn open(
+        &mut self,
+        ctx: &TaskContext,
+        start: Start,
+        (file, [baked, caches]): (&FileRef, [Option<&Input>; 2]),
+        digests: Vec<String>,
+    ) -> Result<Live, Failure> {
+        while self.live.len() >= SESSIONS_MAX
+            || (!self.live.is_empty() && self.memory() > share_of_memory(ctx))
+        {
+            self.live.remove(0);
+        }
+        let scene = ctx.artifacts.scene(file, &ctx.watch()).await?;
+        let mut place = start.clone();
+        match &scene {
+            Some(Kept { path, tree, .. }) => {
+                place.scene.clone_from(path);
+                place.tree.clone_from(tree);
+            }
+            None => verify(ctx, file).await?,
+        }
+        if let Some(baked) = baked {
+            let scene = ctx.input_path(baked).await?;
+            let caches = match caches {
+                Some(caches) => Some(ctx.input_path(caches).await?),
+                None => None,
+            };
+            place.baked = Some(Baked { scene, caches });
+        }
+        write_driver(&start.driver)?;
+        let session = Session::start(ctx, &place).await?;
+        Ok(Live { start, digests, session, _scene: scene })
+    }
+
+    fn memory(&self) -> u64 {
+        self.live.iter().map(|live| memory_of(live.session.id())).sum()
+    }
+
+    /// The processes, the least recently used first.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.live.iter().map(|live| live.session.id()).collect()
+    }
+}
+
+/// What idle and busy sessions of a slot may use together: half of the memory belongs to the
+/// renderers.
+fn share_of_memory(ctx: &TaskContext) -> u64 {
+    match ctx.config.inventory.memory_bytes {
+        0 => u64::MAX,
+        memory => memory / 2 / u64::from(ctx.config.slots.max(1)),
+    }
+}
+
+fn wish(scene: &Scene, file: &FileRef) -> Wish {
+    (file.digest.clone(), scene.denoise, scene.compositor)
+}
+
+/// What a needed step has baked of the scene. There is none if nothing had to be.
+fn baked<'a>(ctx: &'a TaskContext, scene: &Scene, name: &str) -> Option<&'a Input> {
+    let mut inputs = ctx.inputs.iter();
+    inputs.find(|input| scene.simulate == Simulate::Bake && input.output.name == name)
+}
+
+fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> Start {
+    let Choice { program, device, env } = choice;
+    let folder = ctx.config.data.join("blender");
+    let mut version = blake3::Hasher::new();
+    for (_, text) in DRIVER {
+        version.update(text.as_bytes());
+    }
+    let version = &version.finalize().to_hex()[..16];
+    let cpus = u32::try_from(available_parallelism().map_or(1, NonZero::get)).unwrap_or(1);
+    Start {
+        program,
+        driver: folder.join(format!("driver-{version}")).join("driver.py"),
+        scene: PathBuf::from(&file.path),
+        tree: None,
+        baked: None,
+        allow_missing: scene.allow_missing,
+        device,
+        env,
+        threads: (cpus / ctx.config.slots.max(1)).max(1),
+        folder,
+        cache: ctx.config.cache.clone(),
+    }
+}
+
+/// The scene must be the one that was submitted: frames of two versions must not end up in one
+/// film.
+async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
+    let (path, progress, stop) = (file.path.clone(), ctx.progress.clone(), ctx.stop.clone());
+    let hash = tokio::task::spawn_blocking(move || {
+        digest(Path::new(&path), || {
+            progress.report(0.0, "checking the scene");
+            stop.reason().is_none()
+        })
+    });
+    let path = &file.path;
+    match hash.await.map_err(std::io::Error::other).and_then(|digest| digest) {
+        Ok(digest) if digest == file.digest => Ok(()),
+        Ok(_) => {
+            let message =
+                format!("The scene {path} changed since the run was submitted; submit it again.");
+            Err(failure(FailureKind::Invalid, message))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let message =
+                format!("There is no scene file at {path}. Check the path in the job file.");
+            Err(failure(FailureKind::Invalid, message))
+        }
+        Err(_) if ctx.stop.reason().is_some() => Err(ctx.stop.failure()),
+        Err(error) => {
+            let message = format!("The scene {path} cannot be read: {error}.");
+            Err(failure(FailureKind::Storage, message))
+        }
+    }
+}
+
+fn digest(path: &Path, mut on_chunk: impl FnMut() -> bool) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
+    while on_chunk() {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            read => hasher.update(&chunk[..read]),
+        };
+    }
+    Err(ErrorKind::Interrupted.into())
+}
+
+/// Puts the driver where Blender can read it, unless it is there.
+fn write_driver(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = |(name, text): (&str, &str)| {
+        let path = folder.join(name);
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(());
+        }
+        // Other slots may be writing it too.
+        let part = format!("{}-{:?}.part", std::process::id(), std::thread::current().id());
+        let part = path.with_extension(part);
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(&part, text)?;
+        std::fs::rename(&part, &path)
+    };
+    DRIVER.into_iter().try_for_each(write).map_err(|error| {
+        crate::ground::failure::storage_failure("Blender's driver cannot be written", &error)
+    })
+}

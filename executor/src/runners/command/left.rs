@@ -1,0 +1,95 @@
+//! What a program left: files, empty ones included, and folders, of which every file is an output of its own.
+
+use crate::ground::failure::failure;
+use crate::task::TaskContext;
+use pictor_tasks::body::Written;
+use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::output::{IN_FOLDERS_MAX, check_name};
+use std::path::{Path, PathBuf};
+
+/// One output.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Its name.
+    pub(super) name: String,
+    /// Where its bytes are, links followed.
+    pub(super) path: PathBuf,
+    /// Its path in the task's folder.
+    pub(super) file: String,
+}
+
+/// Finds what the program left under an output's name.
+pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<Vec<Left>, Failure> {
+    let file = written.file();
+    let bad = |why: String| {
+        let message = format!("The output `{name}` ({file}) {why}.");
+        failure(FailureKind::BadOutput, message)
+    };
+    let path = ctx.scratch.join(file);
+    if std::fs::symlink_metadata(&path).is_err() {
+        if written.is_optional() {
+            return Ok(Vec::new());
+        }
+        let why = "was not written, although the program succeeded; `{file: NAME, optional: true}` allows that";
+        return Err(bad(why.to_owned()));
+    }
+    let scratch = ctx.scratch.canonicalize();
+    let scratch = scratch.map_err(|error| bad(format!("cannot be looked at: {error}")))?;
+    let real = inside(&path, &scratch).map_err(&bad)?;
+    if real.is_file() {
+        return Ok(vec![Left { name: name.to_owned(), path: real, file: file.to_owned() }]);
+    }
+    if !real.is_dir() {
+        return Err(bad("is neither a file nor a folder".to_owned()));
+    }
+    let mut found = Vec::new();
+    folder(&real, (name, file), &scratch, &mut found).map_err(&bad)?;
+    if found.is_empty() && !written.is_optional() {
+        return Err(bad("is a folder without any file".to_owned()));
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Where a path leads, if that is in the task's folder: what lies outside is not the task's to give away.
+fn inside(path: &Path, scratch: &Path) -> Result<PathBuf, String> {
+    let real = path.canonicalize().map_err(|_| "is a link that leads nowhere".to_owned())?;
+    if real.starts_with(scratch) {
+        return Ok(real);
+    }
+    let to = real.display();
+    Err(format!("is a link that leads out of the task's folder, to {to}: copy the file instead"))
+}
+
+fn folder(
+    path: &Path,
+    (name, file): (&str, &str),
+    scratch: &Path,
+    found: &mut Vec<Left>,
+) -> Result<(), String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let part = entry.file_name().to_string_lossy().into_owned();
+        let (name, file) = (format!("{name}/{part}"), format!("{file}/{part}"));
+        check_name(&name)
+            .map_err(|why| format!("holds a file whose name cannot be used: {why}"))?;
+        let of = |why: String| format!("holds `{}`, which {why}", file.escape_debug());
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() {
+            folder(&entry.path(), (&name, &file), scratch, found)?;
+            continue;
+        }
+        let real = inside(&entry.path(), scratch).map_err(of)?;
+        if !real.is_file() {
+            return Err(of("is neither a file nor a folder".to_owned()));
+        }
+        if found.len() == IN_FOLDERS_MAX {
+            return Err(format!(
+                "is a folder with more than {IN_FOLDERS_MAX} files: pack them into one (`tar -cf`)"
+            ));
+        }
+        found.push(Left { name, path: real, file });
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! What becomes of a source's sound, subtitles and fonts in a video of another kind.
+//!
+//! What a container ought to hold, and what plays there, is known; what this ffmpeg really puts into it
+//! (FLAC in MP4, MP3 of 8 kHz), a trial with the first second tells, long before the film is done.
+
+use super::{has_extension, words};
+use crate::programs::process::{output, spawn_failure};
+use crate::runners::video::{Video, as_file};
+use crate::task::TaskContext;
+use pictor_tasks::message::Failure;
+use std::path::Path;
+use tokio::process::Command;
+use tokio::time::Duration;
+
+/// Sound that players find in MP4. Other sound is coded anew.
+const MP4_SOUND: [&str; 7] = ["aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"];
+/// Subtitles that are texts, and so can be coded anew for any container.
+const TEXTS: [&str; 7] = ["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"];
+/// A trial that takes longer has begun to write, and so worked.
+const TRIAL: Duration = Duration::from_mins(1);
+
+/// Streams of the source, each with what is done with it.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    kept: Vec<Kept>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    /// ffmpeg's letter: sound, subtitles, attachments.
+    kind: char,
+    /// Which of its kind.
+    number: usize,
+    action: &'static str,
+}
+
+impl Streams {
+    /// Chooses for each stream what works; the sentences say what changes and what is left out. `name` is
+    /// what people call the source, `file` the name of the video.
+    pub(super) async fn choose(
+        ctx: &TaskContext,
+        (path, name): (&Path, &str),
+        video: &Video,
+        file: &str,
+    ) -> Result<(Self, Vec<String>), Failure> {
+        let (mut kept, mut notes) = (Vec::new(), Vec::new());
+        let of_kind = |kind, codecs: &Vec<String>| {
+            let codecs = codecs.clone().into_iter().enumerate();
+            codecs.map(|(number, codec)| (kind, number, codec)).collect::<Vec<_>>()
+        };
+        let streams = [
+            of_kind('a', &video.sound),
+            of_kind('s', &video.subtitles),
+            of_kind('t', &video.attachments),
+        ]
+        .concat();
+        let first = |(kind, number, codec): &(char, usize, String)| {
+            let action = *actions(file, *kind, codec).first()?;
+            Some(Kept { kind: *kind, number: *number, action })
+        };
+        let best = Self { kept: streams.iter().filter_map(first).collect() };
+        let all_work = best.work(ctx, path, file).await?;
+        for (kind, number, codec) in &streams {
+            let mut chosen = None;
+            for action in actions(file, *kind, codec) {
+                let stream = Kept { kind: *kind, number: *number, action };
+                let alone = Self { kept: vec![stream.clone()] };
+                if all_work || alone.work(ctx, path, file).await? {
+                    chosen = Some(stream);
+                    break;
+                }
+            }
+            notes.extend(note(name, file, (*kind, codec), chosen.as_ref()));
+            kept.extend(chosen);
+        }
+        if !video.others.is_empty() {
+            notes.push(format!("left out of {name}: {}", video.others.join(", ")));
+        }
+        Ok((Self { kept }, notes))
+    }
+
+    /// ffmpeg's arguments for them, of its input `input`.
+    pub(super) fn arguments(&self, input: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        for (place, Kept { kind, number, action }) in self.kept.iter().enumerate() {
+            let before = self.kept[..place].iter().filter(|stream| stream.kind == *kind).count();
+            all.extend(words(&format!("-map {input}:{kind}:{number} -c:{kind}:{before} {action}")));
+        }
+        all
+    }
+
+    /// Whether ffmpeg puts their first second into a file of this kind.
+    async fn work(&self, ctx: &TaskContext, path: &Path, file: &str) -> Result<bool, Failure> {
+        if self.kept.is_empty() {
+            return Ok(true);
+        }
+        let extension = file.rsplit_once('.').map_or("mkv", |(_, extension)| extension);
+        let trial = ctx.scratch.join(format!("trial.{extension}"));
+        let mut command = Command::new(&ctx.config.programs.ffmpeg);
+        command
+            .args(["-y", "-hide_banner", "-nostdin", "-v", "error"])
+            .args(crate::runners::video::reading(path));
+        command.args(self.arguments(0)).args(["-t", "1"]).arg(as_file(&trial));
+        let ended = output(&mut command, TRIAL).await;
+        // It is written anew by the next one, and removed with the folder.
+        let _ = std::fs::remove_file(&trial);
+        match ended {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                std::io::ErrorKind::NotFound => Err(spawn_failure(&command, &error)),
+                kind => Ok(kind == std::io::ErrorKind::TimedOut),
+            },
+        }
+    }
+}
+
+/// What may be done with a stream so that it fits into the container, the best first.
+fn actions(file: &str, kind: char, codec: &str) -> &'static [&'static str] {
+    let (mkv, is_text) = (has_extension(file, "mkv"), TEXTS.contains(&codec));
+    let pcm = has_extension(file, "mov") && codec.starts_with("pcm_");
+    match kind {
+        'a' if mkv || pcm || MP4_SOUND.contains(&codec) => &["copy", "aac"],
+        'a' => &["aac"],
+        // It holds texts of that kind only by another name.
+        's' if mkv && codec == "mov_text" => &["srt"],
+        's' if mkv => &["copy", "srt"],
+        's' if codec == "mov_text" => &["copy"],
+        's' if is_text => &["mov_text"],
+        't' if mkv => &["copy"],
+        _ => &[],
+    }
+}
+
+/// What to tell people of a stream.
+fn note(
+    name: &str,
+    file: &str,
+    (kind, codec): (char, &str),
+    kept: Option<&Kept>,
+) -> Option<String> {
+    let what = match kind {
+        'a' => "sound",
+        's' => "subtitles",
+        _ => "an attachment",
+    };
+    let holder = if has_extension(file, "mkv") { "" } else { "; .mkv holds more" };
+    match kept.map(|kept| kept.action) {
+        Some("aac") => Some(format!(
+            "{what} of the codec {codec} of {name} does not go into {file}: it was coded anew as AAC"
+        )),
+        Some(_) => None,
+        None => Some(format!(
+            "{what} of the codec {codec} of {name} cannot be kept in {file}: left out{holder}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_container_cannot_hold_is_coded_anew_or_left_out() {
+        for (file, kind, codec, best) in [
+            ("a.mkv", 'a', "vorbis", Some("copy")),
+            ("a.mp4", 'a', "vorbis", Some("aac")),
+            ("a.mov", 'a', "pcm_s16le", Some("copy")),
+            ("a.mp4", 'a', "pcm_s16le", Some("aac")),
+            ("a.mp4", 's', "subrip", Some("mov_text")),
+            ("a.mkv", 's', "mov_text", Some("srt")),
+            ("a.mkv", 's', "ass", Some("copy")),
+            ("a.mp4", 's', "hdmv_pgs_subtitle", None),
+            ("a.mkv", 't', "ttf", Some("copy")),
+            ("a.mp4", 't', "ttf", None),
+        ] {
+            assert_eq!(actions(file, kind, codec).first().copied(), best, "{codec} in {file}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The rows of a picture as networks take them: coded for a display, and with the visible colours continued
+//! beneath what is transparent. Programs leave black there, or anything: a network takes the edge between that
+//! and what is seen for a part of the picture, and draws a halo of it.
+//!
+//! A hidden pixel gets the mean of the visible ones up to [`REACH`] pixels away, the nearer the heavier. The sums are of
+//! whole numbers, so they are the same whatever row is read first, and a tile has the whole picture's colours.
+
+use pictor_pictures::{Layout, PictureError, Reader, to_display};
+use std::collections::VecDeque;
+use std::path::Path;
+
+/// Colours are continued so far, in pixels: as far as networks see more than a trace of.
+const REACH: u32 = 64;
+/// Pixels of less opacity are partly hidden: where 8 bits once held colours multiplied by such an opacity, little is
+/// left of the colour.
+const SOLID: f32 = 1.0 / 16.0;
+/// What the pixels within twice the distance count for, compared with those within once.
+const FARTHER: f64 = 1.0 / 16.0;
+/// The largest of a whole number that stands for a sample.
+const WHOLE: f32 = 65_535.0;
+
+/// A row of a picture.
+#[derive(Default)]
+pub(super) struct Row {
+    /// Pixel by pixel, coded for a display and not multiplied by opacity.
+    pub(super) colours: Vec<f32>,
+    /// Of each pixel; nothing if the picture has none.
+    pub(super) opacity: Vec<f32>,
+}
+
+/// A row, and what it adds to the sums.
+struct Held {
+    row: Row,
+    /// The colours, each times the opacity, and the opacity.
+    weighted: Vec<[u32; 4]>,
+}
+
+/// Reads a picture's rows, from any on.
+pub(super) struct Beneath {
+    reader: Reader,
+    held: VecDeque<Held>,
+    /// The number of the first row that is held.
+    first: u32,
+}
+
+impl Beneath {
+    /// Opens a picture.
+    pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
+        Ok(Self { reader: Reader::open(path, false)?, held: VecDeque::new(), first: 0 })
+    }
+
+    /// What the picture consists of.
+    pub(super) fn layout(&self) -> Layout {
+        self.reader.layout()
+    }
+
+    /// Reads the row `y`, which comes after every one that was read before.
+    pub(super) fn row(&mut self, y: u32) -> Result<Row, PictureError> {
+        let layout = self.layout();
+        let reach = if layout.alpha { REACH } else { 0 };
+        let (top, end) = (y.saturating_sub(reach), (y + reach + 1).min(layout.size.height));
+        while self.first < top && self.held.pop_front().is_some() {
+            self.first += 1;
+        }
+        let mut samples = Vec::new();
+        while self.reader.next() < end {
+            self.reader.row(&mut samples)?;
+            if self.reader.next() > top {
+                self.held.push_back(Held::of(&samples, layout));
+            } else {
+                self.first = self.reader.next();
+            }
+        }
+        if !layout.alpha {
+            self.first += 1;
+            return Ok(self.held.pop_front().expect("it was just read").row);
+        }
+        let at = (y - self.first) as usize;
+        let Row { colours, opacity } = &self.held[at].row;
+        let mut row = Row { colours: colours.clone(), opacity: opacity.clone() };
+        if opacity.iter().any(|opacity| *opacity < SOLID) {
+            self.continue_colours(at, layout.colours, &mut row);
+        }
+        Ok(row)
+    }
+
+    /// Puts the colours around into the hidden pixels of the row `at` of those that are held.
+    #[expect(clippy::cast_precision_loss, reason = "a mean of colours needs no 53 bits")]
+    #[expect(clippy::cast_possible_truncation, reason = "a colour needs no 53 bits")]
+    fn continue_colours(&self, at: usize, count: usize, row: &mut Row) {
+        let width = row.opacity.len();
+        let mut columns = vec![[0_u64; 4]; width];
+        let mut before = vec![[0_u64; 4]; width + 1];
+        let mut found = vec![[0.0_f64; 4]; width];
+        add(&self.held[at], &mut columns);
+        let (mut reach, mut added, mut weight) = (1_usize, 0, 1.0);
+        while reach <= REACH as usize {
+            for distance in added + 1..=reach {
+                let above = at.checked_sub(distance).and_then(|at| self.held.get(at));
+                for held in above.into_iter().chain(self.held.get(at + distance)) {
+                    add(held, &mut columns);
+                }
+            }
+            for x in 0..width {
+                before[x + 1] = std::array::from_fn(|n| before[x][n] + columns[x][n]);
+            }
+            for (x, found) in found.iter_mut().enumerate().filter(|(x, _)| row.opacity[*x] < SOLID)
+            {
+                let (left, right) = (x.saturating_sub(reach), (x + reach + 1).min(width));
+                for (n, found) in found.iter_mut().enumerate() {
+                    *found += (before[right][n] - before[left][n]) as f64 * weight;
+                }
+            }
+            (added, reach, weight) = (reach, reach * 2, weight * FARTHER);
+        }
+        for (x, [colours @ .., opacity]) in found.iter().enumerate() {
+            if *opacity == 0.0 {
+                continue;
+            }
+            let seen = row.opacity[x].max(0.0) / SOLID;
+            for (own, sum) in row.colours[x * count..(x + 1) * count].iter_mut().zip(colours) {
+                let around = (sum / opacity) as f32 / WHOLE;
+                *own = around + (*own - around) * seen;
+            }
+        }
+    }
+}
+
+fn add(held: &Held, columns: &mut [[u64; 4]]) {
+    for (sum, pixel) in columns.iter_mut().zip(&held.weighted) {
+        for (sum, sample) in sum.iter_mut().zip(pixel) {
+            *sum += u64::from(*sample);
+        }
+    }
+}
+
+impl Held {
+    fn of(samples: &[f32], layout: Layout) -> Self {
+        let (count, linear) = (layout.colours, layout.depth.is_linear());
+        let mut held = Self { row: Row::default(), weighted: Vec::new() };
+        for pixel in samples.chunks_exact(layout.channels()) {
+            let start = held.row.colours.len();
+            let opacity = if layout.alpha { pixel[count].clamp(0.0, 1.0) } else { 1.0 };
+            // Linear light is multiplied by opacity.
+            let light = |sample: &f32| if opacity > 0.0 { sample / opacity } else { *sample };
+            if linear {
+                held.row.colours.extend(pixel[..count].iter().map(|s| to_display(light(s))));
+            } else {
+                held.row.colours.extend(&pixel[..count]);
+            }
+            if layout.alpha {
+                held.row.opacity.push(opacity);
+                let opacity = whole(opacity);
+                let mut weighted = [0, 0, 0, opacity];
+                for (to, colour) in weighted.iter_mut().zip(&held.row.colours[start..]) {
+                    *to = whole(*colour) * opacity;
+                }
+                held.weighted.push(weighted);
+            }
+        }
+        held
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and limited before"
+)]
+fn whole(sample: f32) -> u32 {
+    (sample.clamp(0.0, 1.0) * WHOLE).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pictor_pictures::{Depth, Tags, Target, write};
+    use pictor_tasks::body::ImageFormat;
+    use pictor_tasks::units::Resolution;
+
+    /// A red disc with a green right half on black that cannot be seen.
+    fn disc(path: &Path) -> Resolution {
+        let size = Resolution { width: 150, height: 170 };
+        let layout = Layout { size, colours: 3, alpha: true, depth: Depth::Eight };
+        let target = Target { layout, format: ImageFormat::Png, quality: 100, passing: true };
+        let mut y = 0_i32;
+        write(path, target, &Tags::default(), &mut |row| {
+            row.clear();
+            for x in 0..150_i32 {
+                let inside = (x - 75).pow(2) + (y - 85).pow(2) < 30 * 30;
+                row.extend(match (inside, x < 75) {
+                    (true, true) => [1.0, 0.0, 0.2, 1.0],
+                    (true, false) => [0.0, 1.0, 0.2, 1.0],
+                    _ => [0.0; 4],
+                });
+            }
+            y += 1;
+            Ok(())
+        })
+        .unwrap();
+        size
+    }
+
+    #[test]
+    fn visible_colours_go_on_beneath_what_is_transparent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let size = disc(&path);
+        let mut source = Beneath::open(&path).unwrap();
+        let all: Vec<Row> = (0..size.height).map(|y| source.row(y).unwrap()).collect();
+        let at = |x: usize, y: usize| &all[y].colours[3 * x..3 * x + 3];
+        assert_eq!(
+            (at(60, 85), all[85].opacity[60]),
+            ([1.0, 0.0, 0.2].as_slice(), 1.0),
+            "as it was"
+        );
+        for (x, y, colour) in [(43, 85, 0), (40, 85, 0), (107, 85, 1), (110, 85, 1)] {
+            let pixel = at(x, y);
+            assert!(pixel[colour] > 0.9 && (pixel[2] - 0.2).abs() < 0.01, "{x} {y}: {pixel:?}");
+            assert!(all[y].opacity[x].abs() < 1e-6);
+        }
+        assert!((at(75, 20)[2] - 0.2).abs() < 0.01, "far away too: {:?}", at(75, 20));
+        // From whatever row on it is read.
+        for first in [1, 40, 90, 169] {
+            let mut source = Beneath::open(&path).unwrap();
+            for y in first..size.height {
+                let row = source.row(y).unwrap();
+                assert!(row.colours == all[y as usize].colours, "row {y}, read from {first} on");
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What `probe` found, for the steps that need it.
+
+use crate::ground::failure::failure;
+use crate::runners::video::Video;
+use crate::task::TaskContext;
+use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::units::Resolution;
+use serde::{Deserialize, Serialize};
+
+/// The output `info` of a `probe` step.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Info {
+    /// Pictures, in the order of their frames.
+    Pictures(Vec<Picture>),
+    /// A video.
+    Video(Box<Video>),
+}
+
+/// One picture of a source.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Picture {
+    /// Its frame.
+    pub(super) number: i64,
+    /// Its file's name.
+    pub(super) file: String,
+    /// The file's size: another one means that it changed since.
+    pub(super) size_bytes: u64,
+    /// Width and height, upright; nothing if it cannot be read.
+    pub(super) size: Option<Resolution>,
+    /// Why it cannot be read.
+    pub(super) problem: Option<String>,
+}
+
+/// Reads what the needed `probe` step found, if there is one.
+pub(crate) async fn info(ctx: &TaskContext) -> Result<Option<Info>, Failure> {
+    let Some(input) = ctx.inputs.iter().find(|input| input.output.name == "info") else {
+        return Ok(None);
+    };
+    let path = ctx.input_path(input).await?;
+    let bad = |problem: String| {
+        let message = format!("The `info` of {} cannot be read: {problem}.", input.step);
+        failure(FailureKind::BadOutput, message)
+    };
+    let text = tokio::fs::read(&path).await.map_err(|error| bad(error.to_string()))?;
+    serde_json::from_slice(&text).map(Some).map_err(|error| bad(error.to_string()))
+}

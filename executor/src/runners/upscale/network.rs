@@ -1,0 +1,144 @@
+//! The network of a slot: loaded with the first tile and kept for the next ones.
+
+use super::strip::Strip;
+use crate::ground::failure::failure;
+use crate::task::TaskContext;
+use pictor_models::{Device, Ender, Folder, Manifest, ModelError, Net, Planar, Runtime};
+use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::units::Resolution;
+use std::num::NonZero;
+
+/// What a slot keeps from one tile to the next.
+#[derive(Default)]
+pub(crate) struct Upscaler {
+    pub(super) network: Option<Network>,
+    pub(super) strip: Option<Strip>,
+}
+
+/// A network that is loaded.
+pub(super) struct Network {
+    digest: String,
+    net: Net,
+    /// Why it does not run on the GPU that the slot has.
+    pub(super) fallback: Option<String>,
+}
+
+/// A model of this worker, and what runs it. What is missing, another worker may have.
+#[derive(Clone)]
+pub(super) struct Model {
+    folder: Folder,
+    pub(super) manifest: Manifest,
+    device: Device,
+    threads: Device,
+}
+
+impl Model {
+    /// Finds a model by its name.
+    pub(super) fn find(ctx: &TaskContext, name: &str) -> Result<Self, Failure> {
+        let folder = Folder::new(ctx.config.models.clone());
+        let manifest = folder.find(name).map_err(|error| model_failure(&error))?;
+        let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let share = cpus / usize::try_from(ctx.config.slots.max(1)).unwrap_or(usize::MAX);
+        let threads = Device::Cpu(NonZero::new(share).unwrap_or(NonZero::<usize>::MIN));
+        let gpu = ctx.device.as_ref().and_then(|device| i32::try_from(device.index).ok());
+        Ok(Self { folder, manifest, device: gpu.map_or(threads, Device::Gpu), threads })
+    }
+
+    /// Whether it is to run on a GPU.
+    pub(super) fn wants_gpu(&self) -> bool {
+        matches!(self.device, Device::Gpu(_))
+    }
+
+    /// The model, loaded: `kept` if it is that one.
+    pub(super) fn load(&self, kept: Option<Network>) -> Result<Network, Failure> {
+        if let Some(network) = kept.filter(|network| network.digest == self.manifest.digest) {
+            return Ok(network);
+        }
+        let library = Runtime::find(self.folder.path()).ok_or_else(|| {
+            let folder = self.folder.path().display();
+            let message = format!(
+                "This worker has no ONNX Runtime, which runs networks: fetch it with `pictor models \
+                 pull`, or set ORT_DYLIB_PATH to a libonnxruntime.so. It is looked for in {folder}."
+            );
+            failure(FailureKind::Unsupported, message)
+        })?;
+        let load = || {
+            let runtime = Runtime::load(&library)?;
+            let bytes = self.folder.read(&self.manifest)?;
+            match Net::load(&runtime, &bytes, self.device) {
+                Err(error) if self.wants_gpu() => {
+                    let net = Net::load(&runtime, &bytes, self.threads)?;
+                    Ok((net, Some(error.to_string())))
+                }
+                loaded => loaded.map(|net| (net, None)),
+            }
+        };
+        let (net, fallback) = load().map_err(|error: ModelError| model_failure(&error))?;
+        Ok(Network { digest: self.manifest.digest.clone(), net, fallback })
+    }
+}
+
+impl Network {
+    /// What ends its runs; it is of no use then.
+    pub(super) fn ender(&self) -> Ender {
+        self.net.ender()
+    }
+
+    /// Runs the network as often as asked on one part of a picture, which lies there from the pixel `at`
+    /// on. The result has `scale` times its size for each time.
+    pub(super) fn run(
+        &mut self,
+        part: Planar,
+        at: [u32; 2],
+        [passes, scale]: [u32; 2],
+    ) -> Result<Planar, Failure> {
+        let mut picture = part;
+        for pass in 0..passes {
+            let size = picture.size();
+            let wanted = Resolution { width: size.width * scale, height: size.height * scale };
+            let made = self.net.run(&picture, at.map(|pixel| pixel * scale.pow(pass))).map_err(
+                |error| {
+                    let message = error.to_string();
+                    let kind =
+                        if message.contains("allocate memory") || message.contains("BFCArena") {
+                            FailureKind::OutOfMemory
+                        } else {
+                            FailureKind::Failed
+                        };
+                    failure(kind, format!("{message}."))
+                },
+            )?;
+            if made.size() != wanted {
+                let message = format!(
+                    "The network made {} pixels of {size}, not {wanted}: it does not take pictures \
+                     of this size.",
+                    made.size()
+                );
+                return Err(failure(FailureKind::BadOutput, message));
+            }
+            if made.samples().iter().any(|sample| sample.is_nan()) {
+                let message = "The network made something that is no number.";
+                return Err(failure(FailureKind::BadOutput, message));
+            }
+            // It expects values of a display, and its own may lie a little beyond.
+            picture = if pass + 1 < passes { limited(&made) } else { made };
+        }
+        Ok(picture)
+    }
+}
+
+fn limited(picture: &Planar) -> Planar {
+    let samples = picture.samples().iter().map(|sample| sample.clamp(0.0, 1.0)).collect();
+    Planar::new(picture.channels(), picture.size(), samples).expect("as many samples as before")
+}
+
+/// Another worker may have what this one lacks.
+fn model_failure(error: &ModelError) -> Failure {
+    let kind = match error {
+        ModelError::Io(..) => FailureKind::Storage,
+        _ => FailureKind::Unsupported,
+    };
+    let message = error.to_string();
+    let (first, rest) = message.split_at(message.chars().next().map_or(0, char::len_utf8));
+    failure(kind, format!("{}{rest}.", first.to_uppercase()))
+}

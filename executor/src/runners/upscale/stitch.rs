@@ -1,0 +1,381 @@
+//! `stitch` tasks: the tiles of a picture, and what does not pass the network, to the final picture.
+
+use super::beside::{Beside, Exact, associate, separate};
+use super::original::{Original, original};
+use super::tile::SCALE;
+use crate::ground::failure::{failure, picture_failure};
+use crate::ground::progress::{Progress, StopSignal};
+use crate::programs::process::{program_failure, run as run_program};
+use crate::task::TaskContext;
+use pictor_pictures::{
+    Depth, Filter, Layout, PictureError, Reader, Resampler, Tags, Target, add_tags, to_display,
+    to_linear, write,
+};
+use pictor_tasks::body::{ImageFormat, OnError, Stitch};
+use pictor_tasks::message::{Failure, FailureKind, Input, Products};
+use pictor_tasks::units::{Grid, Rect, Resolution};
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+/// Quality of JPEG and WebP unless a job says otherwise.
+const QUALITY: u8 = 92;
+/// The longest side of a WebP.
+const WEBP_PIXELS_MAX: u32 = 16_383;
+
+type Result<T> = std::result::Result<T, PictureError>;
+
+/// Makes the picture.
+pub(super) async fn run(
+    ctx: &TaskContext,
+    body: &Stitch,
+) -> std::result::Result<Products, Failure> {
+    let tiles = Some(body.tiles.dim.as_str());
+    let found = original(ctx, body.source.as_deref(), body.frame.as_deref(), tiles).await?;
+    let Some(original) = found else {
+        return given_up(ctx, body, "The frame could not be taken out of the video.");
+    };
+    let (files, scale) = tile_files(ctx, body).await?;
+    let (name, blame) = (original.name.clone(), original.blame);
+    let webp = body.format == ImageFormat::Webp;
+    let extension = if webp { "png" } else { body.format.extension() };
+    let out = ctx.scratch.join(format!("image.{extension}"));
+    let job = Job {
+        original,
+        files,
+        scale: body.scale.or(scale),
+        body: body.clone(),
+        out: out.clone(),
+        progress: ctx.progress.clone(),
+        stop: ctx.stop.clone(),
+    };
+    let work = tokio::task::spawn_blocking(move || job.run());
+    let made = tokio::select! {
+        made = work => made.map_err(|panic| {
+            failure(FailureKind::Failed, format!("Stitching failed: {panic}."))
+        })?,
+        _ = ctx.stop.stopped() => return Err(ctx.stop.failure()),
+    };
+    let made = match made {
+        Ok(made) => made,
+        Err(PictureError::Unusable(problem)) => {
+            return given_up(ctx, body, &format!("{name} {problem}."));
+        }
+        Err(error) => return Err(picture_failure(error, &name, blame)),
+    };
+    made.notes.into_iter().for_each(|note| ctx.note(note));
+    let out = if webp { to_webp(ctx, body, &out, &made.tags).await? } else { out };
+    let bad = |error: PictureError| {
+        picture_failure(error, "The picture that was made", FailureKind::BadOutput)
+    };
+    let size = pictor_pictures::size(&out).map_err(bad)?;
+    if size != made.size {
+        let message = format!("The picture is {size} pixels, not {}.", made.size);
+        return Err(failure(FailureKind::BadOutput, message));
+    }
+    Ok(Products { outputs: vec![ctx.put("image", &out).await?], ..Products::default() })
+}
+
+/// The end of a picture that cannot be made.
+fn given_up(
+    ctx: &TaskContext,
+    body: &Stitch,
+    problem: &str,
+) -> std::result::Result<Products, Failure> {
+    if body.on_error == OnError::Fail {
+        return Err(failure(FailureKind::Invalid, problem));
+    }
+    ctx.note(format!("left out: {problem}"));
+    Ok(Products::default())
+}
+
+/// The tiles that there are, by their number; and the factor, if one was given up.
+async fn tile_files(
+    ctx: &TaskContext,
+    body: &Stitch,
+) -> std::result::Result<(Vec<(u32, PathBuf)>, Option<u32>), Failure> {
+    let (mut files, mut scale) = (Vec::new(), None);
+    let number = |input: &Input| input.coordinates.number(&body.tiles.dim)?.try_into().ok();
+    let inputs: Vec<&Input> = ctx.inputs.iter().filter(|input| number(input).is_some()).collect();
+    let paths = ctx.input_paths(&inputs).await?;
+    for (input, path) in inputs.into_iter().zip(paths) {
+        if input.output.name == SCALE {
+            let text = std::fs::read_to_string(&path);
+            scale = text.ok().and_then(|text| text.parse().ok()).filter(|s| (1..=16).contains(s));
+        } else {
+            files.extend(number(input).map(|number| (number, path)));
+        }
+    }
+    files.sort();
+    Ok((files, scale))
+}
+
+/// Packs the picture as WebP, with ffmpeg.
+async fn to_webp(
+    ctx: &TaskContext,
+    body: &Stitch,
+    png: &Path,
+    tags: &Tags,
+) -> std::result::Result<PathBuf, Failure> {
+    let out = ctx.scratch.join("image.webp");
+    let quality = body.quality.unwrap_or(QUALITY).to_string();
+    let mut command = Command::new(&ctx.config.programs.ffmpeg);
+    command.args(["-y", "-hide_banner", "-nostdin", "-v", "error", "-i", "image.png"]);
+    command.args(["-c:v", "libwebp", "-quality", &quality, "-f", "webp", "image.webp"]);
+    command.current_dir(png.parent().unwrap_or(Path::new(".")));
+    let status = run_program(ctx, &mut command, &mut |_| true).await?;
+    if !status.success() {
+        return Err(program_failure(ctx, "ffmpeg", status));
+    }
+    add_tags(&out, tags)
+        .map_err(|error| picture_failure(error, "image.webp", FailureKind::BadOutput))?;
+    Ok(out)
+}
+
+/// One picture, and all that is needed to make it on a thread of its own.
+struct Job {
+    original: Original,
+    files: Vec<(u32, PathBuf)>,
+    /// The factor, unless only the tiles tell.
+    scale: Option<u32>,
+    body: Stitch,
+    out: PathBuf,
+    progress: Progress,
+    stop: StopSignal,
+}
+
+/// What was made.
+struct Made {
+    size: Resolution,
+    tags: Tags,
+    notes: Vec<String>,
+}
+
+impl Job {
+    fn run(&self) -> Result<Made> {
+        let lenient = self.body.on_error == OnError::Copy;
+        let reader = Reader::open(&self.original.path, lenient)?;
+        let layout = reader.layout();
+        let grid = self.body.tiles.grid(layout.size);
+        let missing = (0..grid.tiles()).zip(&self.files).find(|(n, (tile, _))| n != tile);
+        let complete = missing.is_none() && self.files.len() == grid.tiles() as usize;
+        if complete {
+            return self.stitch(reader, grid);
+        }
+        match self.body.on_error {
+            OnError::Fail => Err(PictureError::Rows(failure(
+                FailureKind::Invalid,
+                format!("There are {} of {} tiles.", self.files.len(), grid.tiles()),
+            ))),
+            OnError::Skip => Err(PictureError::Unusable("could not be upscaled".into())),
+            OnError::Copy => self.copy(reader),
+        }
+    }
+
+    /// The picture that is written of an original with this layout.
+    fn target(&self, source: Layout, size: Resolution) -> Result<Target> {
+        let format = self.body.format;
+        if format == ImageFormat::Webp && size.width.max(size.height) > WEBP_PIXELS_MAX {
+            let problem = format!(
+                "would have {size} pixels, and WebP has at most {WEBP_PIXELS_MAX} on a side: choose \
+                 another `format`"
+            );
+            return Err(PictureError::Rows(failure(FailureKind::Invalid, problem)));
+        }
+        let depth = match (format, source.depth) {
+            (ImageFormat::Exr, Depth::Float) => Depth::Float,
+            (ImageFormat::Exr, _) => Depth::Half,
+            (ImageFormat::Jpeg | ImageFormat::Webp, _) | (_, Depth::Eight) => Depth::Eight,
+            _ => Depth::Sixteen,
+        };
+        let layout = Layout { size, depth, ..source };
+        let quality = self.body.quality.unwrap_or(QUALITY);
+        Ok(Target { layout, format, quality, passing: format == ImageFormat::Webp })
+    }
+
+    /// Tags that fit: a profile describes the coding of samples that an EXR does not have.
+    fn tags(reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
+        let mut tags = reader.tags().fitted(target.format, target.layout.size, notes);
+        if target.layout.depth.is_linear() && tags.icc.take().is_some() {
+            notes.push("the colour profile is left out: the picture is taken for sRGB".into());
+        }
+        tags
+    }
+
+    fn stitch(&self, mut reader: Reader, grid: Grid) -> Result<Made> {
+        let source = reader.layout();
+        let mut tiles = Tiles::open(&self.files, grid, source)?;
+        let scale = self.scale.unwrap_or(tiles.factor);
+        let size =
+            Resolution { width: source.size.width * scale, height: source.size.height * scale };
+        let target = self.target(source, size)?;
+        let mut notes = Vec::new();
+        let tags = Self::tags(&reader, &target, &mut notes);
+        let whole = tiles.size();
+        let mut exact = (whole != size).then(|| Exact::new(whole, size, source));
+        let mut beside = Beside::new(source, target.layout, size);
+        let (mut made, mut done) = (Vec::new(), 0);
+        write(&self.out, target, &tags, &mut |row| {
+            match &mut exact {
+                Some(exact) => exact.row(&mut |row| tiles.row(row), &mut made)?,
+                None => tiles.row(&mut made)?,
+            }
+            beside.row(&mut reader)?;
+            beside.join(&made, row);
+            self.report(&mut done, size.height)
+        })?;
+        Ok(Made { size, tags, notes })
+    }
+
+    /// The original, resized without the network; what is missing of it is black.
+    fn copy(&self, mut reader: Reader) -> Result<Made> {
+        let source = reader.layout();
+        let scale = self.scale.unwrap_or(1);
+        let size =
+            Resolution { width: source.size.width * scale, height: source.size.height * scale };
+        let target = self.target(source, size)?;
+        let mut notes = Vec::new();
+        let tags = Self::tags(&reader, &target, &mut notes);
+        let mut lacking = None;
+        // Opacity has hardly any ghosts with the cubic, and its colours have the same edges.
+        let filter = if source.alpha { Filter::CatmullRom } else { Filter::Lanczos3 };
+        let mut resampler = Resampler::new(source.size, size, source.channels(), filter);
+        let mut done = 0;
+        let (from, to) = (source.depth.is_linear(), target.layout.depth.is_linear());
+        write(&self.out, target, &tags, &mut |row| {
+            let rows = &mut |row: &mut Vec<f32>| match reader.row(row) {
+                Err(PictureError::Unusable(problem)) if reader.next() > 0 => {
+                    lacking.get_or_insert((reader.next(), problem));
+                    row.clear();
+                    row.resize(source.row_samples(), 0.0);
+                    Ok(())
+                }
+                // What is transparent must not lend its colours to what is not.
+                other => other.map(|()| {
+                    if !from {
+                        associate(row, source);
+                    }
+                }),
+            };
+            resampler.row(rows, row)?;
+            if !(from && to) {
+                separate(row, source);
+                for pixel in row.chunks_exact_mut(source.channels()) {
+                    for sample in &mut pixel[..source.colours] {
+                        *sample = match (from, to) {
+                            (true, false) => to_display(*sample),
+                            (false, true) => to_linear(*sample),
+                            _ => *sample,
+                        };
+                    }
+                }
+            }
+            if to && !from {
+                associate(row, source);
+            }
+            self.report(&mut done, size.height)
+        })?;
+        notes.push(match lacking {
+            Some((rows, problem)) => format!(
+                "{} {problem}: {rows} of its {} rows were resized without the network",
+                self.original.name, source.size.height
+            ),
+            None => format!("{} was resized without the network", self.original.name),
+        });
+        Ok(Made { size, tags, notes })
+    }
+
+    fn report(&self, done: &mut u32, rows: u32) -> Result<()> {
+        *done += 1;
+        if done.is_multiple_of(256) || *done == rows {
+            let thousandths = u64::from(*done) * 1000 / u64::from(rows);
+            let fraction = f32::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0;
+            self.progress.report(fraction, &format!("row {done}/{rows}"));
+            if self.stop.reason().is_some() {
+                return Err(PictureError::Rows(self.stop.failure()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tiles of a picture, read side by side.
+struct Tiles<'a> {
+    files: &'a [(u32, PathBuf)],
+    grid: Grid,
+    source: Layout,
+    /// Pixels of a tile for each of the original, along each axis.
+    factor: u32,
+    /// The tiles of the row of tiles that is being read.
+    open: Vec<Reader>,
+    next: usize,
+    part: Vec<f32>,
+}
+
+impl<'a> Tiles<'a> {
+    fn open(files: &'a [(u32, PathBuf)], grid: Grid, source: Layout) -> Result<Self> {
+        let mut tiles =
+            Self { files, grid, source, factor: 1, open: Vec::new(), next: 0, part: Vec::new() };
+        tiles.factor = {
+            let first = tile_size(&files[0].1)?;
+            let rect = tiles.rect(0)?;
+            (first.width / (rect.x1 - rect.x0)).max(1)
+        };
+        Ok(tiles)
+    }
+
+    fn size(&self) -> Resolution {
+        let Resolution { width, height } = self.source.size;
+        Resolution { width: width * self.factor, height: height * self.factor }
+    }
+
+    fn rect(&self, tile: u32) -> Result<Rect> {
+        let rect = self.grid.rect(tile, self.source.size);
+        rect.ok_or_else(|| bad_tile(tile, "has no place in the picture"))
+    }
+
+    /// The next row of the whole.
+    fn row(&mut self, out: &mut Vec<f32>) -> Result<()> {
+        let used_up = |reader: &Reader| reader.next() == reader.layout().size.height;
+        if self.open.first().is_none_or(used_up) {
+            self.open_row()?;
+        }
+        out.clear();
+        for reader in &mut self.open {
+            reader.row(&mut self.part).map_err(|error| bad_tile(0, &error.to_string()))?;
+            out.extend(&self.part);
+        }
+        Ok(())
+    }
+
+    fn open_row(&mut self) -> Result<()> {
+        self.open.clear();
+        let end = self.next + self.grid.columns as usize;
+        for (number, path) in &self.files[self.next..end] {
+            let rect = self.rect(*number)?;
+            let reader =
+                Reader::open(path, false).map_err(|error| bad_tile(*number, &error.to_string()))?;
+            let wanted = Resolution {
+                width: (rect.x1 - rect.x0) * self.factor,
+                height: (rect.y1 - rect.y0) * self.factor,
+            };
+            let Layout { size, colours, alpha, .. } = reader.layout();
+            if size != wanted || colours != self.source.colours || alpha != self.source.alpha {
+                let problem = format!("is {size} pixels with {colours} colours, not {wanted}");
+                return Err(bad_tile(*number, &problem));
+            }
+            self.open.push(reader);
+        }
+        self.next = end;
+        Ok(())
+    }
+}
+
+fn tile_size(path: &Path) -> Result<Resolution> {
+    pictor_pictures::size(path).map_err(|error| bad_tile(0, &error.to_string()))
+}
+
+/// A tile is another step's work, not the picture's fault.
+fn bad_tile(number: u32, problem: &str) -> PictureError {
+    let message = format!("The tile {number} {problem}. Reset the task that made it.");
+    PictureError::Rows(failure(FailureKind::BadOutput, message))
+}

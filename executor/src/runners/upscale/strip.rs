@@ -1,0 +1,82 @@
+//! The rows of a picture that the tiles of one row of tiles need, kept so that they are decoded once.
+
+use super::beneath::{Beneath, Row};
+use pictor_models::Planar;
+use pictor_pictures::{Layout, PictureError};
+use pictor_tasks::units::{Rect, Resolution};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Rows `first..` of a picture.
+pub(super) struct Strip {
+    file: (PathBuf, u64, Option<SystemTime>),
+    source: Beneath,
+    first: u32,
+    rows: VecDeque<Row>,
+}
+
+impl Strip {
+    /// Opens a picture.
+    pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
+        let source = Beneath::open(path)?;
+        Ok(Self { file: identity(path)?, source, first: 0, rows: VecDeque::new() })
+    }
+
+    /// Whether it is of this file, which has not changed since.
+    pub(super) fn is_of(&self, path: &Path) -> bool {
+        identity(path).is_ok_and(|identity| identity == self.file)
+    }
+
+    /// What the picture consists of.
+    pub(super) fn layout(&self) -> Layout {
+        self.source.layout()
+    }
+
+    /// Reads the rows from `top` up to `end` and forgets those above.
+    pub(super) fn advance(&mut self, top: u32, end: u32) -> Result<(), PictureError> {
+        if top < self.first {
+            *self = Self::open(&self.file.0)?;
+        }
+        while self.first < top && self.rows.pop_front().is_some() {
+            self.first += 1;
+        }
+        self.first = top;
+        let next = top + u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+        for y in next..end {
+            self.rows.push_back(self.source.row(y)?);
+        }
+        Ok(())
+    }
+
+    /// A part of the rows that are held as the networks take it, coded for a display: one plane for each
+    /// of `channels`, the numbers of the picture's own.
+    ///
+    /// # Panics
+    /// If it reaches beyond the picture or the rows.
+    pub(super) fn window(&self, part: Rect, channels: &[usize]) -> Planar {
+        let pitch = self.layout().colours;
+        let size = Resolution { width: part.x1 - part.x0, height: part.y1 - part.y0 };
+        let columns = part.x0 as usize..part.x1 as usize;
+        let (top, end) = ((part.y0 - self.first) as usize, (part.y1 - self.first) as usize);
+        let mut samples =
+            Vec::with_capacity(channels.len() * size.width as usize * size.height as usize);
+        for channel in channels {
+            for Row { colours, opacity } in self.rows.range(top..end) {
+                if *channel == pitch {
+                    samples.extend(&opacity[columns.clone()]);
+                } else {
+                    let row = &colours[columns.start * pitch..columns.end * pitch];
+                    samples.extend(row.iter().skip(*channel).step_by(pitch));
+                }
+            }
+        }
+        let channels = u32::try_from(channels.len()).expect("at most three channels");
+        Planar::new(channels, size, samples).expect("as many samples as the part has")
+    }
+}
+
+fn identity(path: &Path) -> std::io::Result<(PathBuf, u64, Option<SystemTime>)> {
+    let meta = path.metadata()?;
+    Ok((path.to_owned(), meta.len(), meta.modified().ok()))
+}

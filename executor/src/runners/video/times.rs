@@ -1,0 +1,275 @@
+//! When the frames of a video come: the time stamp of each, and what is missing of a file that was cut
+//! short.
+
+use super::{Format, Stream, fraction, reading, seconds};
+use crate::ground::failure::failure;
+use crate::programs::process::{program_failure, run as run_program};
+use crate::task::TaskContext;
+use pictor_tasks::message::{Failure, FailureKind};
+use std::path::Path;
+use tokio::process::Command;
+
+/// Frames of a video at most: three days at 60 a second.
+const FRAMES_MAX: usize = 16_000_000;
+/// So many seconds may time stamps go back from a packet to the next.
+const BACK_MAX: f64 = 0.5;
+/// So many seconds may an end differ from what the file says.
+const END_OFF: f64 = 0.05;
+
+/// What a file says of itself before anybody has read all of it.
+pub(super) struct Said {
+    time_base: (i64, i64),
+    /// How many frames.
+    frames: Option<usize>,
+    /// When it ends, in seconds, and whether it says so of the picture and not only of the whole.
+    end: Option<(f64, bool)>,
+}
+
+/// What was read.
+#[derive(Default)]
+struct Read {
+    /// Time stamp and duration of each frame, in the order in which they came.
+    frames: Vec<(Option<i64>, i64)>,
+    /// Packets that are decoded only for others.
+    hidden: usize,
+    /// The last time of decoding.
+    decoded: Option<i64>,
+    /// How many frames came before the time went back.
+    back: Option<usize>,
+}
+
+impl Said {
+    pub(super) fn of(stream: &Stream, format: &Format, time_base: (i64, i64)) -> Self {
+        let end = |start: &Option<String>, duration: &Option<String>| {
+            let start = seconds(start.as_deref()).unwrap_or(0.0);
+            seconds(duration.as_deref()).map(|duration| start + duration)
+        };
+        let of_stream = end(&stream.start_time, &stream.duration).map(|end| (end, true));
+        let of_file = || end(&format.start_time, &format.duration).map(|end| (end, false));
+        let frames: Option<u32> = stream.nb_frames.as_deref().and_then(|text| text.parse().ok());
+        // Where the index is missing, the duration is guessed from the size of the file.
+        let rate = stream.avg_frame_rate.as_deref().and_then(fraction);
+        let counted = frames.zip(rate).and_then(|(frames, (top, bottom))| {
+            let start = seconds(stream.start_time.as_deref())?;
+            Some((start + f64::from(frames) * ratio(bottom, top), true))
+        });
+        let of_stream = of_stream.map(|(end, of)| (counted.map_or(end, |(by, _)| end.max(by)), of));
+        let frames = frames.and_then(|frames| frames.try_into().ok());
+        Self { time_base, frames, end: of_stream.or(counted).or_else(of_file) }
+    }
+
+    /// The time stamps of all frames and the end of the last: by the packets, which is quick, or, where
+    /// they have no time stamps or the file is cut short, by decoding everything.
+    pub(super) async fn times(
+        &self,
+        ctx: &TaskContext,
+        path: &Path,
+        name: &str,
+    ) -> Result<(Vec<i64>, i64), Failure> {
+        let invalid = |message: String| failure(FailureKind::Invalid, message);
+        let mut read = self.list(ctx, path, "packet=pts,dts,duration,flags").await?;
+        if let Some(frames) = read.back {
+            return Err(invalid(format!(
+                "The time stamps of {name} go back after {frames} frames, as where recordings were joined. \
+                 Give it new ones, as in `ffmpeg -i INPUT -c copy NEW.mkv`, and take that."
+            )));
+        }
+        let packets = read.frames.len() + read.hidden;
+        let short = self.is_short(ctx, path, packets, &read).await?;
+        if short || read.frames.iter().any(|(time, _)| time.is_none()) {
+            let what = "frame=best_effort_timestamp,pkt_duration,duration";
+            read = self.list(ctx, path, what).await?;
+        }
+        let before = read.frames.len();
+        let (mut times, end) = read.times().ok_or_else(|| {
+            invalid(format!("{name} has no frames, or they have no time stamps."))
+        })?;
+        times.dedup();
+        let count = times.len();
+        if count < before {
+            let lost = before - count;
+            ctx.note(format!(
+                "{lost} frames of {name} have no time stamp, or that of another frame, and are left out"
+            ));
+        }
+        if short {
+            let there = self.in_seconds(end);
+            ctx.note(match (self.frames, self.end) {
+                (Some(frames), _) => format!(
+                    "{name} is cut short: it should have {frames} frames, and has {count} ({there:.2} s)"
+                ),
+                (None, end) => format!(
+                    "{name} is cut short: it should last until {:.2} s, and ends at {there:.2} s, after \
+                     {count} frames",
+                    end.map_or(0.0, |(end, _)| end)
+                ),
+            });
+        }
+        Ok((times, end))
+    }
+
+    fn in_seconds(&self, time: i64) -> f64 {
+        ratio(time, 1) * ratio(self.time_base.0, self.time_base.1)
+    }
+
+    /// Whether the file ends before it says.
+    async fn is_short(
+        &self,
+        ctx: &TaskContext,
+        path: &Path,
+        packets: usize,
+        read: &Read,
+    ) -> Result<bool, Failure> {
+        let Some((said, of_picture)) = self.end else { return Ok(false) };
+        if self.frames.is_some_and(|frames| packets >= frames) {
+            return Ok(false);
+        }
+        let Some((times, end)) = read.times() else { return Ok(false) };
+        let gaps = i64::try_from(times.len()).unwrap_or(i64::MAX) - 1;
+        let usual = (times[times.len() - 1] - times[0]).checked_div(gaps).unwrap_or(0);
+        let off = END_OFF + self.in_seconds(usual) / 2.0;
+        let end = self.in_seconds(end);
+        let is_short = |end: f64| said - end > off;
+        if !is_short(end) || of_picture {
+            return Ok(is_short(end));
+        }
+        // Sound may be longer than the picture.
+        Ok(is_short(self.end_of_sound(ctx, path).await?.unwrap_or(end)))
+    }
+
+    /// When the last packet of sound ends, in seconds.
+    async fn end_of_sound(&self, ctx: &TaskContext, path: &Path) -> Result<Option<f64>, Failure> {
+        let mut command = Command::new(&ctx.config.programs.ffprobe);
+        command.args(["-v", "error", "-select_streams", "a", "-of", "compact=p=0"]);
+        command.args(["-show_entries", "packet=pts_time"]).args(reading(path));
+        let mut end = None;
+        let mut on_line = |line: &str| {
+            let time = field(line, "pts_time").and_then(|time| time.parse::<f64>().ok());
+            end = time.map(|time| end.map_or(time, |end: f64| end.max(time))).or(end);
+            ctx.progress.activity.touch();
+            false
+        };
+        run_program(ctx, &mut command, &mut on_line).await?;
+        Ok(end)
+    }
+
+    /// Reads what ffprobe says of all packets or frames.
+    async fn list(&self, ctx: &TaskContext, path: &Path, what: &str) -> Result<Read, Failure> {
+        let mut command = Command::new(&ctx.config.programs.ffprobe);
+        command.args(["-v", "error", "-select_streams", "V:0", "-show_entries", what]);
+        command.args(["-of", "compact=p=0"]).args(reading(path));
+        let mut read = Read::default();
+        let mut on_line = |line: &str| {
+            read.take(line, |time| self.in_seconds(time));
+            if read.frames.len() % 10_000 == 1 {
+                ctx.progress.report(0.0, &format!("{} frames", read.frames.len()));
+            }
+            false
+        };
+        let status = run_program(ctx, &mut command, &mut on_line).await?;
+        if !status.success() && read.frames.is_empty() {
+            return Err(program_failure(ctx, "ffprobe", status));
+        }
+        Ok(read)
+    }
+}
+
+impl Read {
+    /// Takes a line of ffprobe's.
+    fn take(&mut self, line: &str, in_seconds: impl Fn(i64) -> f64) {
+        let number = |name| field(line, name).and_then(|text| text.parse::<i64>().ok());
+        let has = |name| field(line, name).is_some();
+        if !has("pts") && !has("best_effort_timestamp") {
+            return;
+        }
+        if let Some(decoded) = number("dts") {
+            let back = self.decoded.is_some_and(|before| in_seconds(before - decoded) > BACK_MAX);
+            if back && self.back.is_none() {
+                self.back = Some(self.frames.len());
+            }
+            self.decoded = Some(decoded);
+        }
+        // Marked `D`: decoded for those that follow, and never shown.
+        if field(line, "flags").is_some_and(|flags| flags.contains('D')) {
+            self.hidden += 1;
+        } else if self.frames.len() < FRAMES_MAX {
+            let time = number("pts").or_else(|| number("best_effort_timestamp"));
+            let duration = number("duration").or_else(|| number("pkt_duration")).unwrap_or(0);
+            self.frames.push((time, duration));
+        }
+    }
+
+    /// The times of the frames in order, and the end of the last. A frame without a time stamp follows the one
+    /// before it: the last ones of a decoder that holds frames back have none. Nothing: there are no frames.
+    fn times(&self) -> Option<(Vec<i64>, i64)> {
+        let mut step = 1;
+        let mut timed: Vec<(i64, i64)> = Vec::with_capacity(self.frames.len());
+        for &(time, duration) in &self.frames {
+            let last = timed.last().map(|(time, _)| *time);
+            let next = last.map(|last| last + step);
+            let Some(time) = time.or(next) else { continue };
+            step = match (duration, last) {
+                (1.., _) => duration,
+                (_, Some(last)) if time > last => time - last,
+                _ => step,
+            };
+            timed.push((time, duration));
+        }
+        timed.sort_unstable();
+        let &(last, duration) = timed.last()?;
+        let before = timed.iter().rev().map(|(time, _)| *time).find(|time| *time < last);
+        let usual = before.map_or(1, |before| last - before);
+        let end = last + if duration > 0 { duration } else { usual };
+        Some((timed.into_iter().map(|(time, _)| time).collect(), end))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "less than a microsecond in a century")]
+fn ratio(top: i64, bottom: i64) -> f64 {
+    top as f64 / bottom as f64
+}
+
+/// The value of `name=value` in a line of such pairs.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split('|').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str]) -> Read {
+        let mut read = Read::default();
+        for line in lines {
+            read.take(line, |time| ratio(time, 25));
+        }
+        read
+    }
+
+    #[test]
+    fn frames_that_the_decoder_gives_up_last_have_no_time_stamps() {
+        let lines = [
+            "best_effort_timestamp=1|pkt_duration=2",
+            "best_effort_timestamp=3|pkt_duration=2|side_data|",
+            "best_effort_timestamp=N/A|pkt_duration=2",
+            "best_effort_timestamp=N/A|duration=2",
+            "",
+        ];
+        assert_eq!(read(&lines).times(), Some((vec![1, 3, 5, 7], 9)));
+        assert_eq!(read(&["best_effort_timestamp=N/A", ""]).times(), None);
+    }
+
+    #[test]
+    fn packets_come_in_any_order_and_some_are_never_shown() {
+        let lines = [
+            "pts=-1|dts=-2|duration=1|flags=KD",
+            "pts=0|dts=-1|duration=1|flags=K_",
+            "pts=3|dts=0|duration=0|flags=__",
+            "pts=1|dts=1|duration=1|flags=__",
+        ];
+        let found = read(&lines);
+        assert_eq!((found.hidden, found.back), (1, None));
+        assert_eq!(found.times(), Some((vec![0, 1, 3], 5)));
+        assert_eq!(read(&["pts=100|dts=99", "pts=101|dts=100", "pts=0|dts=0"]).back, Some(2));
+    }
+}

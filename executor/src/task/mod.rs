@@ -1,0 +1,169 @@
+//! What a runner is given to do one task.
+//!
+//! A runner is `async fn run(ctx: &TaskContext, …) -> Result<Products, Failure>`. It may be dropped at
+//! any await: whatever it started must end by that (see [`crate::process::Group`]). When
+//! [`StopSignal::stopped`] resolves it ends its processes and returns any failure: the slot already
+//! knows why it stopped.
+
+mod config;
+
+pub use config::Config;
+
+use crate::files::artifacts::{Artifacts, Place};
+use crate::files::cache::{Fetched, TRANSFERS, Watch};
+use crate::ground::failure::failure;
+use crate::ground::lock;
+use crate::ground::log::LogWriter;
+use crate::ground::progress::{Progress, StopSignal};
+use futures_util::{FutureExt, StreamExt, stream};
+use pictor_tasks::message::{
+    Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
+};
+use pictor_tasks::worker::Gpu;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Notes that one task may leave, and the length of each.
+const NOTES_MAX: usize = 20;
+const NOTE_BYTES_MAX: usize = 1_000;
+
+/// The GPU that a slot drives.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its number on this machine, as the driver counts.
+    pub index: u32,
+    /// What it is.
+    pub gpu: Gpu,
+}
+
+/// Everything that a runner needs to do one task.
+#[derive(Debug)]
+pub struct TaskContext {
+    /// What to do; the same for all tasks of the step.
+    pub brief: Arc<Brief>,
+    /// The step.
+    pub key: StepKey,
+    /// The task and its attempt.
+    pub task: Try,
+    /// This carrying-out.
+    pub execution: Execution,
+    /// The slot, from 0.
+    pub slot: u32,
+    /// The slot's GPU, if it has one.
+    pub device: Option<Device>,
+    /// The artifacts that the task reads, by step and then in index order.
+    pub inputs: Vec<Input>,
+    /// A folder of the task's own. It exists, is empty, and is removed afterwards.
+    pub scratch: PathBuf,
+    /// Artifact storage.
+    pub artifacts: Artifacts,
+    /// The task's log.
+    pub log: LogWriter,
+    /// Where to say how far the task is.
+    pub progress: Progress,
+    /// Tells when to give up.
+    pub stop: StopSignal,
+    /// The worker's settings.
+    pub config: Arc<Config>,
+    pub(crate) notes: Mutex<Vec<String>>,
+}
+
+impl TaskContext {
+    /// The task as people write it: `render[frame=7]`.
+    pub fn name(&self) -> String {
+        let label = self.brief.space.label(self.task.index);
+        if label.is_empty() {
+            self.brief.step.clone()
+        } else {
+            format!("{}[{label}]", self.brief.step)
+        }
+    }
+
+    /// Leaves a sentence for the user that is not a failure.
+    pub fn note(&self, sentence: impl Into<String>) {
+        let mut sentence: String = sentence.into();
+        sentence.truncate(sentence.floor_char_boundary(NOTE_BYTES_MAX));
+        let mut notes = lock(&self.notes);
+        if notes.len() < NOTES_MAX && !notes.contains(&sentence) {
+            notes.push(sentence);
+        }
+    }
+
+    /// The file that the body names: as it was when the run was submitted.
+    pub fn file(&self, name: &str) -> Result<&FileRef, Failure> {
+        self.brief.files.get(name).ok_or_else(|| {
+            let message =
+                format!("The job names the file `{name}`, but it was not submitted with it.");
+            failure(FailureKind::Invalid, message)
+        })
+    }
+
+    /// A path on this machine where the input's bytes can be read. Never write to it.
+    pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
+        let folder = self.scratch.join(".inputs");
+        self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await
+    }
+
+    /// The same of many, in their order. Storage may be far away, so several are fetched at a time.
+    pub async fn input_paths(&self, inputs: &[&Input]) -> Result<Vec<PathBuf>, Failure> {
+        let mut seen = HashSet::new();
+        let different = inputs.iter().filter(|input| seen.insert(&input.output.digest));
+        let fetches: Vec<_> = different.map(|input| self.input_path(input).boxed()).collect();
+        let count = fetches.len();
+        let mut arriving = stream::iter(fetches).buffer_unordered(TRANSFERS).enumerate();
+        while let Some((done, path)) = arriving.next().await {
+            path?;
+            if count > 1 {
+                self.progress.report(0.0, &format!("fetching inputs: {}/{count}", done + 1));
+            }
+        }
+        let mut paths = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            paths.push(self.input_path(input).await?);
+        }
+        Ok(paths)
+    }
+
+    /// The inputs that a step made under an output name, in index order.
+    pub fn inputs_of<'a>(
+        &'a self,
+        step: &'a str,
+        output: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Input> {
+        let wanted = move |i: &&Input| i.step == step && output.is_none_or(|o| i.output.name == o);
+        self.inputs.iter().filter(wanted)
+    }
+
+    /// Stores a file that the task made as its output `name`.
+    pub async fn put(&self, name: &str, path: &Path) -> Result<Output, Failure> {
+        let file = path.file_name().and_then(|file| file.to_str()).ok_or_else(|| {
+            failure(FailureKind::BadOutput, format!("{} has no usable file name.", path.display()))
+        })?;
+        self.put_as(name, path, file).await
+    }
+
+    /// Stores a file under a name of its own: a relative path. An output of a folder has its own name there:
+    /// `put_as("files/depth.exr", path, "files/depth.exr")`.
+    pub(crate) async fn put_as(
+        &self,
+        name: &str,
+        path: &Path,
+        file: &str,
+    ) -> Result<Output, Failure> {
+        let (key, made) = self.artifacts.put(self.place(), file, path, &self.watch()).await?;
+        let Fetched { digest, size_bytes } = made;
+        Ok(Output { name: name.to_owned(), key, digest, size_bytes })
+    }
+
+    /// Whose outputs they are.
+    fn place(&self) -> Place<'_> {
+        let Self { key, task, execution, .. } = self;
+        Place { key, step: &self.brief.step, task: *task, execution: *execution }
+    }
+
+    /// Whom transfers tell how far they are.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { progress: self.progress.clone(), stop: self.stop.clone() }
+    }
+}

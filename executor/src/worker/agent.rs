@@ -1,0 +1,433 @@
+//! The worker's agent: takes messages at once, hands bundles to its slots, claims what takes long, and
+//! says that it is alive.
+
+use crate::files::artifacts::Artifacts;
+use crate::runners::Warm;
+use crate::task::{Config, Device};
+use crate::worker::bundle::Bundle;
+use crate::worker::inventory::watch_models;
+use crate::worker::slot::{Slot, at, scratch_root};
+use pictor_queue::{Delivery, Outbox, Receipt, ToOwner, ToWorker, WorkerQueue};
+use pictor_tasks::message::{Assignment, Cancel, Execution, Report, StepKey, Try, What, WorkerId};
+use pictor_tasks::worker::Inventory;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+/// Messages of the agent that may wait for a slow owner before the agent waits too.
+const MAIL: usize = 256;
+
+/// What a worker does about work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Intake {
+    /// It takes what it is given.
+    Open,
+    /// It finishes what it is doing, hands back the rest and takes nothing.
+    Finish,
+    /// It hands everything back, also what it is doing, and takes nothing.
+    HandBack,
+}
+
+/// What an agent is told.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    intake: Intake,
+    /// It ends when it holds nothing any more.
+    leave: bool,
+}
+
+/// A running agent. Dropping it stops the worker in good order, without waiting for that.
+#[derive(Debug)]
+pub struct Handle {
+    order: watch::Sender<Order>,
+    holds: Arc<AtomicUsize>,
+    agent: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Takes work from now on, or takes none. A worker that leaves does not come back.
+    pub fn take(&self, intake: Intake) {
+        self.order.send_if_modified(|order| {
+            let changes = !order.leave && order.intake != intake;
+            order.intake = if changes { intake } else { order.intake };
+            changes
+        });
+    }
+
+    /// Leaves, once everything is finished or handed back. May be made more urgent.
+    pub fn leave(&self, intake: Intake) {
+        self.order.send_modify(|order| {
+            *order = Order { intake: order.intake.max(intake).max(Intake::Finish), leave: true };
+        });
+    }
+
+    /// How many bundles of tasks the worker holds.
+    pub fn holds(&self) -> usize {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    /// Stops running tasks, hands everything back and says goodbye. Takes less than 2 s.
+    pub async fn shutdown(mut self) {
+        self.leave(Intake::HandBack);
+        self.ended().await;
+    }
+
+    /// Finishes running tasks, hands back the rest and says goodbye.
+    pub async fn drain(mut self) {
+        self.leave(Intake::Finish);
+        self.ended().await;
+    }
+
+    /// Waits until the worker has ended: it was told to, or its owner is gone.
+    pub async fn ended(&mut self) {
+        // A panic was printed where it happened.
+        let _ = (&mut self.agent).await;
+    }
+}
+
+/// What the agent has to say, in order.
+#[derive(Debug)]
+enum Mail {
+    Message(ToOwner),
+    /// Once everything before it has reached the owner.
+    Settle(Receipt),
+}
+
+/// A worker's agent.
+#[derive(Debug)]
+pub struct Agent {
+    id: WorkerId,
+    config: Arc<Config>,
+    artifacts: Artifacts,
+    outbox: Arc<dyn Outbox>,
+    mail: mpsc::Sender<Mail>,
+    /// Apart from the others: one that waits through an outage must not keep heartbeats back.
+    heartbeats: mpsc::Sender<Mail>,
+    slots: Vec<SlotState>,
+    /// Everything that is held, in the order of its arrival.
+    held: Vec<Arc<Bundle>>,
+    /// What no slot has yet.
+    waiting: VecDeque<Arc<Bundle>>,
+    /// What it was told last.
+    order: Order,
+    /// How many are held, for others to see.
+    holds: Arc<AtomicUsize>,
+    /// The networks of this machine.
+    models: watch::Receiver<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    bundles: mpsc::Sender<Arc<Bundle>>,
+    busy: bool,
+    /// The scene that the slot worked on last.
+    scene: Option<String>,
+    has_gpu: bool,
+}
+
+impl Agent {
+    /// Starts a worker. It fails if its data folder cannot be used.
+    pub fn start(
+        queue: Box<dyn WorkerQueue>,
+        outbox: Arc<dyn Outbox>,
+        id: WorkerId,
+        config: Config,
+        artifacts: Artifacts,
+    ) -> io::Result<Handle> {
+        let config = Arc::new(config);
+        let scratch = scratch_root(&config, id);
+        match std::fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir_all(&scratch)?,
+        }
+        let (mail, letters) = mpsc::channel(MAIL);
+        let (heartbeats, beats) = mpsc::channel(1);
+        let begin = Order { intake: Intake::Open, leave: false };
+        let (order, orders) = watch::channel(begin);
+        let holds = Arc::<AtomicUsize>::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(post(outbox.clone(), letters));
+        tasks.spawn(post(outbox.clone(), beats));
+        let (tell, models) = watch::channel(config.inventory.models.clone());
+        tasks.spawn(watch_models(config.models.clone(), config.heartbeat, tell));
+        let (free, freed) = mpsc::channel(config.slots.max(1) as usize);
+        let mut agent = Self {
+            id,
+            artifacts,
+            outbox,
+            mail,
+            heartbeats,
+            slots: Vec::new(),
+            held: Vec::new(),
+            waiting: VecDeque::new(),
+            order: begin,
+            holds: holds.clone(),
+            models,
+            config,
+        };
+        for index in 0..agent.config.slots {
+            let (slot, state, bundles) = agent.slot(index);
+            agent.slots.push(state);
+            tasks.spawn(slot.run(bundles, free.clone()));
+        }
+        let agent = tokio::spawn(agent.run(queue, orders, freed, tasks));
+        Ok(Handle { order, holds, agent })
+    }
+
+    fn slot(&self, index: u32) -> (Slot, SlotState, mpsc::Receiver<Arc<Bundle>>) {
+        let gpu = self.config.inventory.gpus.get(index as usize).cloned();
+        let device = gpu.map(|gpu| Device { index, gpu });
+        let (bundles, receiver) = mpsc::channel(1);
+        let state = SlotState { bundles, busy: false, scene: None, has_gpu: device.is_some() };
+        let slot = Slot {
+            index,
+            worker: self.id,
+            device,
+            config: self.config.clone(),
+            artifacts: self.artifacts.clone(),
+            outbox: self.outbox.clone(),
+            warm: Warm::default(),
+        };
+        (slot, state, receiver)
+    }
+
+    async fn run(
+        mut self,
+        mut queue: Box<dyn WorkerQueue>,
+        mut orders: watch::Receiver<Order>,
+        mut freed: mpsc::Receiver<(u32, Execution)>,
+        mut tasks: JoinSet<()>,
+    ) {
+        self.join().await;
+        let period = self.config.heartbeat;
+        let mut heartbeat = interval_at(Instant::now() + period, period);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut owner_is_there = true;
+        // Whoever could give orders is gone.
+        let mut is_unled = false;
+        let leave_now = Order { intake: Intake::HandBack, leave: true };
+        while !(self.order.leave && self.held.is_empty()) {
+            let claim = self.next_claim();
+            tokio::select! {
+                delivery = queue.receive(), if owner_is_there => {
+                    if let Some(delivery) = delivery {
+                        self.deliver(delivery).await;
+                    } else {
+                        owner_is_there = false;
+                        self.obey(leave_now).await;
+                    }
+                }
+                Some((slot, execution)) = freed.recv() => self.free(slot, execution),
+                () = at(claim) => self.claim().await,
+                _ = heartbeat.tick() => self.heartbeat(),
+                Ok(()) = self.models.changed() => self.join().await,
+                changed = orders.changed(), if !is_unled => {
+                    is_unled = changed.is_err();
+                    let order = *orders.borrow_and_update();
+                    self.obey(if is_unled { leave_now } else { order }).await;
+                    self.heartbeat();
+                }
+            }
+            self.dispatch();
+            self.holds.store(self.held.len(), Ordering::Relaxed);
+        }
+        self.say(ToOwner::Left(self.id)).await;
+        // Without senders the slots and the post end, the post after its last message. The queue stays
+        // until then: receipts need it.
+        drop(self);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Says what this worker has to offer: first, and when that has changed.
+    async fn join(&mut self) {
+        let models = self.models.borrow_and_update().clone();
+        let offer = Inventory { models, ..self.config.offer() };
+        self.say(ToOwner::Joined(self.id, offer)).await;
+    }
+
+    async fn say(&self, message: ToOwner) {
+        // A lost owner is noticed where messages come in.
+        let _ = self.mail.send(Mail::Message(message)).await;
+    }
+
+    /// Settles a receipt when everything that was said before has reached the owner.
+    async fn settle(&self, receipt: Option<Receipt>) {
+        if let Some(receipt) = receipt {
+            // As above.
+            let _ = self.mail.send(Mail::Settle(receipt)).await;
+        }
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) {
+        let Delivery { message, receipt, is_kept } = delivery;
+        match message {
+            ToWorker::Assign(assignment) => self.assign(assignment, receipt, is_kept).await,
+            ToWorker::Cancel(cancel) => {
+                self.cancel(cancel).await;
+                receipt.settle();
+            }
+        }
+    }
+
+    async fn report(&self, bundle: &Bundle, tasks: Vec<Try>, what: fn(Vec<Try>) -> What) {
+        if tasks.is_empty() {
+            return;
+        }
+        let (worker, key, execution) = (self.id, bundle.key.clone(), bundle.execution);
+        self.say(ToOwner::Report(Report { worker, key, execution, what: what(tasks) })).await;
+    }
+
+    async fn assign(&mut self, mut assignment: Assignment, receipt: Receipt, is_kept: bool) {
+        // Delivery is at least once: what is held already is not done twice.
+        let first = assignment.tasks.first().copied();
+        let mut held = Vec::new();
+        self.held.iter().filter(|b| b.key == assignment.key).for_each(|b| b.list(&mut held));
+        if overlap(&held, &assignment.tasks) {
+            let held: HashSet<Try> = held.into_iter().collect();
+            assignment.tasks.retain(|task| !held.contains(task));
+        }
+        if assignment.tasks.is_empty() {
+            let holds = |bundle: &&Arc<Bundle>| {
+                let mut held = Vec::new();
+                bundle.list(&mut held);
+                bundle.key == assignment.key && first.is_some_and(|first| held.contains(&first))
+            };
+            return match self.held.iter().find(holds) {
+                Some(bundle) => bundle.renew(receipt),
+                None => receipt.settle(),
+            };
+        }
+        let bundle = Arc::new(Bundle::new(assignment, receipt, is_kept));
+        if self.order.intake != Intake::Open {
+            self.report(&bundle, bundle.release(false), What::Released).await;
+            return self.settle(bundle.take_receipt()).await;
+        }
+        self.held.push(bundle.clone());
+        self.waiting.push_back(bundle);
+    }
+
+    async fn cancel(&mut self, cancel: Cancel) {
+        let tasks: HashSet<Try> = cancel.tasks.into_iter().collect();
+        for bundle in self.held.iter().filter(|bundle| bundle.key == cancel.key) {
+            self.report(bundle, bundle.cancel(&tasks), What::Released).await;
+        }
+        self.forget_empty().await;
+    }
+
+    async fn obey(&mut self, order: Order) {
+        let leave = self.order.leave || order.leave;
+        self.order = Order { leave, ..order };
+        if order.intake == Intake::Open {
+            return;
+        }
+        for bundle in &self.held {
+            let stop = order.intake == Intake::HandBack;
+            self.report(bundle, bundle.release(stop), What::Released).await;
+        }
+        self.forget_empty().await;
+    }
+
+    /// Forgets bundles that lost all their tasks before a slot took them.
+    async fn forget_empty(&mut self) {
+        let (empty, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|bundle| bundle.is_empty());
+        self.waiting = waiting.into();
+        self.held.retain(|held| !empty.iter().any(|bundle| bundle.execution == held.execution));
+        for bundle in empty {
+            self.settle(bundle.take_receipt()).await;
+        }
+    }
+
+    fn free(&mut self, slot: u32, execution: Execution) {
+        self.held.retain(|bundle| bundle.execution != execution);
+        if let Some(slot) = self.slots.get_mut(slot as usize) {
+            slot.busy = false;
+        }
+    }
+
+    /// Gives waiting bundles to idle slots, oldest first.
+    fn dispatch(&mut self) {
+        while let Some(bundle) = self.waiting.front() {
+            let idle = self.slots.iter_mut().filter(|slot| !slot.busy);
+            let Some(slot) = idle.min_by_key(|slot| slot.rank(bundle)) else {
+                return;
+            };
+            slot.busy = true;
+            if bundle.scene.is_some() {
+                slot.scene.clone_from(&bundle.scene);
+            }
+            if let Some(bundle) = self.waiting.pop_front() {
+                slot.bundles.try_send(bundle).expect("an idle slot's channel is empty");
+            }
+        }
+    }
+
+    fn next_claim(&self) -> Option<Instant> {
+        let open = self.held.iter().filter(|bundle| !bundle.is_claimed());
+        open.map(|bundle| bundle.received + self.config.claim_after).min()
+    }
+
+    async fn claim(&mut self) {
+        let limit = self.config.claim_after;
+        for bundle in &self.held {
+            if !bundle.is_claimed() && bundle.received.elapsed() >= limit {
+                self.report(bundle, bundle.claim(), What::Claimed).await;
+                self.settle(bundle.take_receipt()).await;
+            }
+        }
+    }
+
+    fn heartbeat(&self) {
+        let mut held: BTreeMap<&StepKey, Vec<Try>> = BTreeMap::new();
+        for bundle in &self.held {
+            bundle.list(held.entry(&bundle.key).or_default());
+        }
+        let held = held.into_iter().filter(|(_, tasks)| !tasks.is_empty());
+        let held = held.map(|(key, tasks)| (key.clone(), tasks)).collect();
+        // An owner that does not keep up has the last heartbeats still to read.
+        let _ = self.heartbeats.try_send(Mail::Message(ToOwner::Heartbeat(self.id, held)));
+    }
+}
+
+impl SlotState {
+    /// Less is better: the scene is loaded, no other scene would be lost, GPUs are left to renders.
+    fn rank(&self, bundle: &Bundle) -> (u8, bool) {
+        let renders = bundle.brief.body.scene().is_some();
+        let scene = match (&self.scene, &bundle.scene) {
+            (Some(loaded), Some(wanted)) if loaded == wanted => 0,
+            (None, _) => 1,
+            (Some(_), _) => 2,
+        };
+        (scene, self.has_gpu != renders)
+    }
+}
+
+/// Whether two lists may have a try in common.
+fn overlap(held: &[Try], tasks: &[Try]) -> bool {
+    let ends = |list: &[Try]| {
+        let indices = || list.iter().map(|task| task.index);
+        Some((indices().min()?, indices().max()?))
+    };
+    let (Some((first, last)), Some((low, high))) = (ends(held), ends(tasks)) else {
+        return false;
+    };
+    first <= high && low <= last
+}
+
+/// Sends the agent's messages, so that a slow owner does not keep the agent from hearing a cancel.
+async fn post(outbox: Arc<dyn Outbox>, mut letters: mpsc::Receiver<Mail>) {
+    while let Some(mail) = letters.recv().await {
+        match mail {
+            Mail::Settle(receipt) => receipt.settle(),
+            Mail::Message(message) => {
+                if outbox.send(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot
+//! that does them.
+
+use crate::ground::lock;
+use crate::ground::progress::{StopReason, StopSignal, Stopper};
+use pictor_queue::Receipt;
+use pictor_tasks::body::{Body, Noop};
+use pictor_tasks::message::{
+    Assignment, Brief, Execution, Outcome, Products, StepKey, TaskEnd, Try,
+};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::time::Instant;
+
+/// One assignment in this worker's hands.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) key: StepKey,
+    pub(crate) brief: Arc<Brief>,
+    pub(crate) execution: Execution,
+    pub(crate) received: Instant,
+    /// Whether a task is still this worker's is to be asked before it is started.
+    pub(crate) is_kept: bool,
+    /// The digest of the scene that the tasks work on.
+    pub(crate) scene: Option<String>,
+    work: Mutex<Work>,
+}
+
+/// **Invariant:** a try that this worker holds is in exactly one of the first four.
+#[derive(Debug, Default)]
+struct Work {
+    waiting: VecDeque<Try>,
+    running: Option<(Try, Stopper)>,
+    /// Ended and not yet reported.
+    ended: Vec<TaskEnd>,
+    /// Ended, and the report is on its way, which in an outage may take long.
+    reporting: Vec<Try>,
+    claimed: bool,
+    /// The assignment comes again if this is lost. Nothing: a lease or a report stands for the tasks.
+    receipt: Option<Receipt>,
+}
+
+impl Bundle {
+    pub(crate) fn new(assignment: Assignment, receipt: Receipt, is_kept: bool) -> Self {
+        let Assignment { key, brief, tasks, .. } = assignment;
+        let scene = brief.body.scene().and_then(|scene| brief.files.get(&scene.scene));
+        Self {
+            scene: scene.map(|file| file.digest.clone()),
+            execution: draw(),
+            received: Instant::now(),
+            is_kept,
+            work: Mutex::new(Work {
+                waiting: tasks.into(),
+                receipt: Some(receipt),
+                ..Work::default()
+            }),
+            key,
+            brief,
+        }
+    }
+
+    /// Whether the tasks are over as soon as they are looked at.
+    pub(crate) fn is_instant(&self) -> bool {
+        matches!(self.brief.body, Body::Noop(Noop { duration: None }))
+    }
+
+    /// Starts the next task.
+    pub(crate) fn start_next(&self) -> Option<(Try, Stopper, StopSignal)> {
+        let mut work = lock(&self.work);
+        let task = work.waiting.pop_front()?;
+        let (stopper, signal) = Stopper::new();
+        work.running = Some((task, stopper.clone()));
+        Some((task, stopper, signal))
+    }
+
+    /// The running task ended so; nothing: it is forgotten.
+    pub(crate) fn end(&self, end: Option<TaskEnd>) {
+        let mut work = lock(&self.work);
+        work.running = None;
+        work.ended.extend(end);
+    }
+
+    /// Starts and ends all that wait, for tasks that are nothing to do.
+    pub(crate) fn end_all(&self, started_ms: i64) -> Vec<TaskEnd> {
+        let mut work = lock(&self.work);
+        work.reporting = std::mem::take(&mut work.waiting).into();
+        let succeeded = |task: &Try| {
+            let outcome = Outcome::Succeeded(Products::default());
+            TaskEnd { task: *task, started_ms, took_ms: 0, outcome }
+        };
+        work.reporting.iter().map(succeeded).collect()
+    }
+
+    /// What has ended since this was last asked. It is held until it is [`reported`](Self::reported).
+    pub(crate) fn take_ended(&self) -> Vec<TaskEnd> {
+        let mut work = lock(&self.work);
+        let ended = std::mem::take(&mut work.ended);
+        work.reporting.extend(ended.iter().map(|end| end.task));
+        ended
+    }
+
+    /// Everything that was taken has reached the owner.
+    pub(crate) fn reported(&self) {
+        lock(&self.work).reporting.clear();
+    }
+
+    /// The receipt of the assignment, once.
+    pub(crate) fn take_receipt(&self) -> Option<Receipt> {
+        lock(&self.work).receipt.take()
+    }
+
+    /// The same tasks came again: what was to be done with the old receipt is done with the new one.
+    pub(crate) fn renew(&self, receipt: Receipt) {
+        match &mut lock(&self.work).receipt {
+            Some(old) => *old = receipt,
+            None => receipt.settle(),
+        }
+    }
+
+    /// Stops these tasks. Gives those that were never started.
+    pub(crate) fn cancel(&self, tasks: &HashSet<Try>) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        if let Some((_, stopper)) = work.running.as_ref().filter(|(task, _)| tasks.contains(task)) {
+            stopper.stop(StopReason::Cancelled);
+        }
+        let (dropped, kept): (Vec<Try>, _) =
+            work.waiting.drain(..).partition(|task| tasks.contains(task));
+        work.waiting = kept.into();
+        dropped
+    }
+
+    /// Takes away everything that was not started. With `stop`, the running task ends too.
+    pub(crate) fn release(&self, stop: bool) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        if let Some((_, stopper)) = work.running.as_ref().filter(|_| stop) {
+            stopper.stop(StopReason::Shutdown);
+        }
+        std::mem::take(&mut work.waiting).into()
+    }
+
+    /// The tries to claim, once.
+    pub(crate) fn claim(&self) -> Vec<Try> {
+        let mut work = lock(&self.work);
+        work.claimed = true;
+        work.open().collect()
+    }
+
+    pub(crate) fn is_claimed(&self) -> bool {
+        lock(&self.work).claimed
+    }
+
+    /// Whether nothing is left to do, not even for a slot.
+    pub(crate) fn is_empty(&self) -> bool {
+        let work = lock(&self.work);
+        work.waiting.is_empty() && work.running.is_none()
+    }
+
+    /// Adds every try that this worker holds.
+    pub(crate) fn list(&self, held: &mut Vec<Try>) {
+        let work = lock(&self.work);
+        held.extend(work.open());
+        held.extend(work.ended.iter().map(|end| end.task));
+        held.extend(&work.reporting);
+    }
+}
+
+impl Work {
+    /// Running or waiting.
+    fn open(&self) -> impl Iterator<Item = Try> {
+        let running = self.running.iter().map(|(task, _)| *task);
+        running.chain(self.waiting.iter().copied())
+    }
+}
+
+/// A number that no other carrying-out has: random keys, and a counter under them.
+fn draw() -> Execution {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Execution(RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executions_differ() {
+        let drawn: HashSet<Execution> = (0..100_000).map(|_| draw()).collect();
+        assert_eq!(drawn.len(), 100_000);
+    }
+}
