@@ -178,6 +178,7 @@ impl ExrImage {
     }
 
     /// A picture of another size with the same layers, channels and attributes; all samples are 0.
+    #[must_use]
     pub fn canvas(&self, size: Resolution) -> Self {
         let pixels = size.width as usize * size.height as usize;
         let layers = self.image.layer_data.iter().map(|layer| {
@@ -206,6 +207,7 @@ impl ExrImage {
     }
 
     /// The part of the picture inside `area`, which must lie within the picture.
+    #[must_use]
     pub fn cut(&self, area: Rect) -> Self {
         let mut part =
             self.canvas(Resolution { width: area.x1 - area.x0, height: area.y1 - area.y0 });

@@ -64,6 +64,7 @@ pub struct Tags {
 
 impl Tags {
     /// What fits into a file of this format, with pixels of this size told anew. What does not fit is told in `notes`.
+    #[must_use]
     pub fn fitted(&self, format: ImageFormat, size: Resolution, notes: &mut Vec<String>) -> Self {
         let mut tags = self.clone();
         if let Some(exif) = &mut tags.exif {

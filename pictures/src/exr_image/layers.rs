@@ -45,6 +45,7 @@ impl ExrImage {
     /// Makes of a rendered multilayer picture what Blender's own multilayer file holds: the pictures in `denoised`, by
     /// their layers, in place of the noisy ones, which stay as `Noisy Image`; the compositor's result; and nothing
     /// whose name begins as one of `dropped` does.
+    #[must_use]
     pub fn finished(
         mut self,
         denoised: &BTreeMap<String, Self>,
