@@ -18,6 +18,7 @@ mod wheel;
 
 pub use folder::{Folder, Manifest, Origin};
 pub use net::{Device, Ender, Net, Runtime};
+pub use operator::Listener;
 pub use planar::{Planar, upscale_tiled};
 pub use tiling::{Tile, Tiling};
 

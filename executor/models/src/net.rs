@@ -1,7 +1,8 @@
 //! Runs a network with ONNX Runtime, whose library is loaded when the worker starts: nothing is linked
 //! or built, and whoever has a GPU brings the library that fits it.
 
-use super::{ModelError, Planar, Tile, operator};
+use super::operator::{self, Layers, Listener};
+use super::{ModelError, Planar, Tile};
 use ort::environment::Environment;
 use ort::ep;
 use ort::session::builder::SessionBuilder;
@@ -66,6 +67,7 @@ pub enum Device {
 pub struct Net {
     session: Session,
     options: Arc<RunOptions>,
+    layers: Arc<Layers>,
     /// Whether it computes rows and columns in pairs.
     in_pairs: bool,
 }
@@ -98,13 +100,14 @@ impl Net {
         let replaced = (matches!(device, Device::Cpu(_)) && is_fast())
             .then(|| operator::replaced(model))
             .flatten();
+        let layers = Arc::new(Layers::new(replaced.as_ref().map_or(0, |(_, count)| *count)));
         if replaced.is_some() {
-            let domain = operator::domain().map_err(failed)?;
+            let domain = operator::domain(layers.clone()).map_err(failed)?;
             builder = builder.with_operators(domain).map_err(|error| failed(error.into()))?;
         }
-        let session =
-            builder.commit_from_memory(replaced.as_deref().unwrap_or(model)).map_err(failed)?;
-        Ok(Self { session, options, in_pairs: replaced.is_some() })
+        let used = replaced.as_ref().map_or(model, |(replaced, _)| replaced);
+        let session = builder.commit_from_memory(used).map_err(failed)?;
+        Ok(Self { session, options, layers, in_pairs: replaced.is_some() })
     }
 
     /// What ends its runs.
@@ -123,6 +126,12 @@ impl Net {
                 ep::CUDA::default().with_device_id(index).build().error_on_failure(),
             ])?,
         })
+    }
+
+    /// Lets `listener` hear how far the next run is, while it computes. On a GPU, or where ONNX Runtime does
+    /// all of it, a run takes a moment or cannot be looked into: there it hears nothing.
+    pub fn tell(&self, listener: Listener) {
+        self.layers.begin(listener);
     }
 
     /// Runs the network on a tile whose first pixel is the one at column `x` and row `y` of its picture.

@@ -10,7 +10,8 @@ use ort::value::{TensorElementType, TensorValueType};
 use pictor_convolution::{Convolution, Part, Scratch};
 use prost::Message;
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The namespace and the name of the operator, and the version of the namespace.
 const DOMAIN: &str = "pictor";
@@ -19,10 +20,43 @@ const VERSION: i64 = 1;
 /// In how many pieces threads take a convolution's parts: enough for the last one not to be waited for.
 const BATCHES: usize = 24;
 
+/// Hears how far a run is, from 0 to 1.
+pub type Listener = Arc<dyn Fn(f32) + Send + Sync>;
+
+/// How many of a network's convolutions a run has behind it: a large network takes minutes on a CPU.
+#[derive(Default)]
+pub(super) struct Layers {
+    done: AtomicU32,
+    all: u32,
+    listener: Mutex<Option<Listener>>,
+}
+
+impl Layers {
+    /// Of a network with `all` convolutions that the operator does.
+    pub(super) fn new(all: u32) -> Self {
+        Self { all, ..Self::default() }
+    }
+
+    /// A run begins, and tells `listener` of itself.
+    pub(super) fn begin(&self, listener: Listener) {
+        self.done.store(0, Ordering::Relaxed);
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a network has some hundred layers")]
+    fn step(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            listener(done as f32 / self.all.max(done) as f32);
+        }
+    }
+}
+
 /// The network with every 3×3 convolution that is one replaced by the operator, together with a
-/// rectifier that follows it. Nothing if there is none, or if the network computes anything in less than
-/// the picture's resolution: its tiles then have to begin where it wants them to.
-pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
+/// rectifier that follows it, and how many these are. Returns `None` if there is none, or if the network
+/// computes anything in less than the picture's resolution: its tiles then have to begin where it wants them to.
+pub(super) fn replaced(model: &[u8]) -> Option<(Vec<u8>, u32)> {
     let mut model = Model::decode(model).ok()?;
     let graph = model.graph.as_mut()?;
     field(graph).ok()?;
@@ -32,6 +66,7 @@ pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
     if found.is_empty() {
         return None;
     }
+    let count = u32::try_from(found.len()).ok()?;
     let mut merged = HashSet::new();
     for (index, convolution) in found {
         merged.extend(convolution.rectifier);
@@ -40,12 +75,12 @@ pub(super) fn replaced(model: &[u8]) -> Option<Vec<u8>> {
     let mut index = 0..;
     graph.node.retain(|_| index.next().is_some_and(|index| !merged.contains(&index)));
     model.import(DOMAIN, VERSION);
-    Some(model.encode_to_vec())
+    Some((model.encode_to_vec(), count))
 }
 
-/// The operator, for a session.
-pub(super) fn domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(DOMAIN)?.add(Convolve)
+/// The operator, for a session whose runs are counted in `layers`.
+pub(super) fn domain(layers: Arc<Layers>) -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(DOMAIN)?.add(Convolve(layers))
 }
 
 /// A convolution that the operator can do.
@@ -147,7 +182,7 @@ fn slope(graph: &Graph, node: &Node, channels: usize) -> Option<Vec<f32>> {
     }
 }
 
-struct Convolve;
+struct Convolve(Arc<Layers>);
 
 impl Operator for Convolve {
     type Kernel<'attr> = Computing;
@@ -177,7 +212,7 @@ impl Operator for Convolve {
         };
         let convolution = convolution
             .ok_or_else(|| ort::Error::new("the convolution's weights do not fit each other"))?;
-        Ok(Computing { convolution, scratch: Mutex::default() })
+        Ok(Computing { convolution, scratch: Mutex::default(), layers: self.0.clone() })
     }
 }
 
@@ -186,6 +221,7 @@ struct Computing {
     convolution: Convolution,
     /// Of threads that are not computing.
     scratch: Mutex<Vec<Scratch>>,
+    layers: Arc<Layers>,
 }
 
 impl Kernel for Computing {
@@ -216,7 +252,9 @@ impl Kernel for Computing {
                 part.compute(&mut scratch);
             }
             kept().push(scratch);
-        })
+        })?;
+        self.layers.step();
+        Ok(())
     }
 }
 
@@ -259,7 +297,7 @@ mod tests {
         ];
         let (input, output) = (value("in"), value("out"));
         let graph = Graph { node, initializer, input, output, ..Graph::default() };
-        let model = Model::decode(&*replaced(&Model::new(graph).encode_to_vec())?).unwrap();
+        let model = Model::decode(&*replaced(&Model::new(graph).encode_to_vec())?.0).unwrap();
         let graph = model.graph.unwrap();
         let ours = graph.node.iter().filter(|node| node.domain == DOMAIN);
         let slopes = ours.map(|node| graph.constant(&node.input[3]).unwrap().as_floats().unwrap());

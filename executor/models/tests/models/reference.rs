@@ -4,6 +4,7 @@ use crate::scene::picture;
 use crate::{difference, folder, kept, net, reference_python, wheel};
 use pictor_models::Planar;
 use pictor_tasks::units::Resolution;
+use std::sync::{Arc, Mutex};
 
 /// Runs a model with ncnn on the CPU.
 const NCNN: &str = "
@@ -53,5 +54,22 @@ fn every_model_agrees_with_ncnn() {
         let (max, mean) = difference(&ours, &theirs);
         eprintln!("{name}: max {max:.2e}, mean {mean:.2e}");
         assert!(max <= 2.0 / 255.0 && mean <= 0.1 / 255.0, "{name}: {max} {mean}");
+    }
+}
+
+/// A run says how far it is while it computes, from its first layers to its last.
+#[test]
+fn a_run_says_how_far_it_is() {
+    let mut net = net("realesr-animevideov3-x2");
+    let picture = picture(40, 24);
+    for _ in 0..2 {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let listener = heard.clone();
+        net.tell(Arc::new(move |run| listener.lock().unwrap().push(run)));
+        net.run(&picture, [0, 0]).unwrap();
+        let heard = heard.lock().unwrap();
+        let is_fast = pictor_convolution::is_fast();
+        assert_eq!(heard.len() > 10, is_fast, "{heard:?}");
+        assert!(heard.is_sorted() && heard.last().is_none_or(|last| *last == 1.0), "{heard:?}");
     }
 }

@@ -3,10 +3,11 @@
 use super::strip::Strip;
 use crate::ground::failure::failure;
 use crate::task::TaskContext;
-use pictor_models::{Device, Ender, Folder, Manifest, ModelError, Net, Planar, Runtime};
+use pictor_models::{Device, Ender, Folder, Listener, Manifest, ModelError, Net, Planar, Runtime};
 use pictor_tasks::message::{Failure, FailureKind};
 use pictor_tasks::units::Resolution;
 use std::num::NonZero;
+use std::sync::Arc;
 
 /// What a slot keeps from one tile to the next.
 #[derive(Default)]
@@ -85,15 +86,18 @@ impl Network {
     }
 
     /// Runs the network as often as asked on one part of a picture, which lies there from the pixel `at`
-    /// on. The result has `scale` times its size for each time.
+    /// on. The result has `scale` times its size for each time. `listener` hears how far that is, where it can be seen.
     pub(super) fn run(
         &mut self,
         part: Planar,
         at: [u32; 2],
         [passes, scale]: [u32; 2],
+        listener: &Listener,
     ) -> Result<Planar, Failure> {
         let mut picture = part;
         for pass in 0..passes {
+            let listener = listener.clone();
+            self.net.tell(Arc::new(move |run| listener(share(pass, run, passes))));
             let size = picture.size();
             let wanted = Resolution { width: size.width * scale, height: size.height * scale };
             let made = self.net.run(&picture, at.map(|pixel| pixel * scale.pow(pass))).map_err(
@@ -125,6 +129,12 @@ impl Network {
         }
         Ok(picture)
     }
+}
+
+/// How far `all` things of equal size are, of which the one that comes after `before` is at `current`; from 0 to 1.
+#[expect(clippy::cast_precision_loss, reason = "people see whole percents")]
+pub(super) fn share(before: u32, current: f32, all: u32) -> f32 {
+    (before as f32 + current) / all.max(1) as f32
 }
 
 fn limited(picture: &Planar) -> Planar {

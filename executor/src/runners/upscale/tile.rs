@@ -1,13 +1,13 @@
 //! `upscale` tasks: one tile through the network.
 
-use super::network::{Model, Network, Upscaler};
+use super::network::{Model, Network, Upscaler, share};
 use super::opacity::{is_even, limited};
 use super::original::{Original, original};
 use super::strip::Strip;
 use crate::ground::failure::{failure, picture_failure, storage_failure};
 use crate::ground::progress::{Progress, StopSignal};
 use crate::task::TaskContext;
-use pictor_models::{Ender, Planar, Tile};
+use pictor_models::{Ender, Listener, Planar, Tile};
 use pictor_pictures::{Depth, Layout, PictureError, Tags, Target, write};
 use pictor_tasks::body::{ImageFormat, OnError, Upscale};
 use pictor_tasks::message::{Failure, FailureKind, Products};
@@ -301,11 +301,6 @@ impl<'a> Bands<'a> {
             };
             place.put(&made, &mut self.band);
             self.next += 1;
-            let (done, all) = (self.next, self.parts.tiles());
-            let thousandths =
-                u16::try_from(u64::from(done) * 1000 / u64::from(all)).unwrap_or(1000);
-            let fraction = f32::from(thousandths) / 1000.0;
-            self.job.progress.report(fraction, &format!("part {done}/{all}"));
         }
         Ok(())
     }
@@ -330,14 +325,27 @@ impl<'a> Bands<'a> {
             _ => vec![vec![0, 1, 2]],
         };
         let times = [self.job.passes, self.job.model.manifest.scale];
+        let source = alpha.then(|| self.strip.window(window, &[colours]));
+        let sees_opacity = source.as_ref().is_some_and(|opacity| !is_even(opacity));
+        let all = u32::try_from(runs.len()).unwrap_or(1) + u32::from(sees_opacity);
+        let (part, parts) = (self.next, self.parts.tiles());
+        let mut before = 0..;
         let mut run = |colours: Vec<usize>| {
+            let (before, progress) = (before.next().unwrap_or(0), self.job.progress.clone());
+            let listener: Listener = Arc::new(move |run| {
+                let done = share(part, share(before, run, all), parts);
+                progress.report(done, &format!("part {}/{parts}", part + 1));
+            });
             let part = self.strip.window(window, &colours);
-            self.network.run(part, [window.x0, window.y0], times).map_err(PictureError::Rows)
+            let at = [window.x0, window.y0];
+            let made = self.network.run(part, at, times, &listener).map_err(PictureError::Rows)?;
+            // A GPU does not say how far it is.
+            listener(1.0);
+            Ok(made)
         };
-        let mut made = runs.into_iter().map(&mut run).collect::<Result<Vec<_>, _>>()?;
-        if alpha {
-            let source = self.strip.window(window, &[colours]);
-            let run = (!is_even(&source)).then(|| run(vec![colours; channels as usize]));
+        let mut made = runs.into_iter().map(&mut run).collect::<Result<Vec<_>, PictureError>>()?;
+        if let Some(source) = source {
+            let run = sees_opacity.then(|| run(vec![colours; channels as usize]));
             let factor = self.job.model.manifest.scale.pow(self.job.passes);
             made.push(limited(&source, run.transpose()?.as_ref(), factor));
         }
