@@ -34,10 +34,10 @@ impl Kind {
             [b'G', b'I', b'F', b'8', ..] => Self::Gif,
             [b'B', b'M', ..] => Self::Bmp,
             [] => return Err(unusable("is empty")),
-            [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_container(brand) => {
+            [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_brand(brand) => {
                 return Err(unusable(
-                    "is a HEIC or AVIF picture, which is not read: convert it first, for example with \
-                     `heif-convert FILE picture.png`",
+                    "is a HEIC or AVIF picture that ffmpeg does not read whole here: convert it first, for example \
+                     with `heif-convert FILE picture.png`",
                 ));
             }
             head if is_tga(head) => Self::Tga,
@@ -49,8 +49,14 @@ impl Kind {
     }
 }
 
-/// Whether the brand of a file is one of pictures in the container that videos have as well.
-fn is_container(brand: &[u8]) -> bool {
+/// Whether a file is a HEIC or AVIF: a picture in the container that videos have as well.
+pub fn is_container(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(12).read_to_end(&mut head));
+    read.is_ok() && head.get(4..8) == Some(b"ftyp") && is_brand(&head[8..])
+}
+
+fn is_brand(brand: &[u8]) -> bool {
     let brands = [b"heic", b"heix", b"hevc", b"heif", b"mif1", b"msf1", b"avif", b"avis"];
     brands.iter().any(|known| brand.starts_with(*known))
 }

@@ -21,6 +21,7 @@ mod tiff;
 mod webp;
 mod write;
 
+pub use kind::is_container;
 pub use read::{Reader, size};
 pub use resample::{Filter, Resampler};
 pub use tags::Tags;

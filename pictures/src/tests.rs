@@ -129,7 +129,7 @@ fn what_cannot_be_read_says_why() {
     }
     let path = folder.path().join("a.txt");
     std::fs::write(&path, "no picture").unwrap();
-    let kinds = "(.png, .jpg, .jpeg, .webp, .tif, .tiff, .exr, .gif, .bmp, .dib, .tga)";
+    let kinds = "(.png, .jpg, .jpeg, .webp, .tif, .tiff, .exr, .gif, .bmp, .dib, .tga, .avif, .heic, .heif)";
     assert_eq!(problem(&path), format!("is no picture of a kind that is read {kinds}"));
     std::fs::write(&path, "").unwrap();
     assert_eq!(problem(&path), "is empty");
@@ -294,6 +294,7 @@ fn kinds_that_are_only_read_are_read() {
     let path = folder.path().join("a.heic");
     std::fs::write(&path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     assert!(size(&path).unwrap_err().to_string().starts_with("is a HEIC or AVIF picture"));
+    assert!(is_container(&path) && !is_container(&folder.path().join("a.bmp")));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// File extensions of pictures, and the format in which what is made of them is written. Some are only read.
-const PICTURES: [(&str, ImageFormat); 11] = [
+const PICTURES: [(&str, ImageFormat); 14] = [
     ("png", ImageFormat::Png),
     ("jpg", ImageFormat::Jpeg),
     ("jpeg", ImageFormat::Jpeg),
@@ -17,6 +17,9 @@ const PICTURES: [(&str, ImageFormat); 11] = [
     ("bmp", ImageFormat::Png),
     ("dib", ImageFormat::Png),
     ("tga", ImageFormat::Png),
+    ("avif", ImageFormat::Png),
+    ("heic", ImageFormat::Png),
+    ("heif", ImageFormat::Png),
 ];
 /// Videos: the extensions of their names, each with ffmpeg's name of what reads such files. Whatever a
 /// video is called, no other reader is let near it.

@@ -156,6 +156,39 @@ async fn every_format_comes_out_as_it_went_in() {
     }
 }
 
+/// A still picture of a video codec is what ffmpeg decodes; one that it would show in part is refused.
+#[tokio::test]
+async fn an_avif_is_read_by_ffmpeg_where_it_is_read_whole() {
+    let mut farm = farm();
+    let folder = farm.folder.path().to_owned();
+    let ffmpeg = |arguments: &str| {
+        let words = arguments.split(' ');
+        let mut command = std::process::Command::new("ffmpeg");
+        let made = command.args(["-v", "error", "-y"]).args(words).current_dir(&folder).status();
+        assert!(made.unwrap().success(), "{arguments}");
+    };
+    ffmpeg("-f lavfi -i smptebars=s=80x60 -frames:v 1 a.png");
+    let wanted = Job::default().picture(&mut farm, &folder.join("a.png")).await.unwrap();
+    let wanted = decoded(&wanted);
+    for pixels in ["yuv444p", "yuv444p10le"] {
+        let coded = "-still-picture 1 -c:v libaom-av1 -crf 8 -cpu-used 8 -pix_fmt";
+        ffmpeg(&format!("-i a.png {coded} {pixels} -vf scale=out_color_matrix=bt601 a.avif"));
+        let source = folder.join("a.avif");
+        let products = Job::default().products(&mut farm, &source).await.unwrap();
+        assert!(products.notes.iter().any(|note| note.contains("a.avif is read by ffmpeg")));
+        let made = decoded(&farm.artifact(&products.outputs[0]));
+        assert_eq!(made.color().bits_per_pixel(), if pixels == "yuv444p" { 24 } else { 48 });
+        let found = difference(&made, &wanted);
+        assert!(found < 0.01, "{pixels}: {found}");
+    }
+    let mut turned = std::fs::read(folder.join("a.avif")).unwrap();
+    turned.extend(b"irot\x01");
+    let source = folder.join("turned.avif");
+    std::fs::write(&source, turned).unwrap();
+    let failure = Job::default().picture(&mut farm, &source).await.unwrap_err();
+    assert!(failure.message.contains("ffmpeg does not read whole"), "{failure:?}");
+}
+
 /// Linear light, brighter than white in one place.
 #[tokio::test]
 async fn an_exr_stays_linear_and_keeps_its_highlights() {

@@ -10,6 +10,7 @@
 
 mod beneath;
 mod beside;
+mod container;
 mod extract;
 mod info;
 mod network;

@@ -1,5 +1,6 @@
 //! Where the picture of a task is: a file of the job's source, or what a needed step made.
 
+use super::container::readable;
 use super::info::{Info, info};
 use crate::files::cache::Kept;
 use crate::ground::failure::failure;
@@ -83,6 +84,7 @@ pub(super) async fn original(
     let Files { paths, _kept: kept } = files_of(ctx, name).await?;
     let path = paths.into_iter().next().expect("a source has a file");
     let name = path.file_name().unwrap_or_default().display().to_string();
+    let path = readable(ctx, path, &name).await;
     Ok(Some(Original { name, path, blame: FailureKind::Invalid, _kept: kept }))
 }
 
@@ -120,6 +122,7 @@ async fn of_frame(ctx: &TaskContext, source: &str, number: i64) -> Result<Origin
         let message = format!("{name} changed since `probe` looked at it; submit the job again.");
         return invalid(message);
     }
+    let path = readable(ctx, path, &name).await;
     Ok(Original { name, path, blame: FailureKind::Invalid, _kept: kept })
 }
 

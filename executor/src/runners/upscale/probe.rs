@@ -1,5 +1,6 @@
 //! `probe` tasks: how many frames a source has, how large they are, how they are cut.
 
+use super::container::readable;
 use super::info::{Info, Picture};
 use super::original::{Files, files_of};
 use crate::files::cache::hash;
@@ -14,6 +15,7 @@ use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Products};
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use pictor_tasks::units::Resolution;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Looks at the source.
@@ -84,6 +86,17 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
         let chosen = chosen(body, &ranges(&all)?)?;
         frames.retain(|(number, _)| chosen.position_of(*number).is_some());
     }
+    // Those that ffmpeg has to decode.
+    let mut decoded = BTreeMap::new();
+    for (number, path) in &frames {
+        let made = readable(ctx, path.clone(), &name(path)).await;
+        if ctx.stop.reason().is_some() {
+            return Err(ctx.stop.failure());
+        }
+        if made != *path {
+            decoded.insert(*number, pictor_pictures::size(&made));
+        }
+    }
     let (progress, stop) = (ctx.progress.clone(), ctx.stop.clone());
     let work = tokio::task::spawn_blocking(move || {
         let count = frames.len();
@@ -92,7 +105,8 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
             if stop.reason().is_some() {
                 return Err(stop.failure());
             }
-            pictures.push(look(number, &path)?);
+            let size = decoded.remove(&number).unwrap_or_else(|| pictor_pictures::size(&path));
+            pictures.push(look(number, &path, size)?);
             let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
             progress.report(f32::from(thousandths) / 1000.0, &format!("picture {done}/{count}"));
         }
@@ -124,10 +138,14 @@ fn one_size(pictures: &[Picture]) -> Result<Option<Resolution>, Failure> {
     }
 }
 
-fn look(number: i64, path: &Path) -> Result<Picture, Failure> {
+fn look(
+    number: i64,
+    path: &Path,
+    size: Result<Resolution, PictureError>,
+) -> Result<Picture, Failure> {
     let file = name(path);
     let size_bytes = path.metadata().map_err(|error| storage_failure(&file, &error))?.len();
-    let (size, problem) = match pictor_pictures::size(path) {
+    let (size, problem) = match size {
         Ok(size) => (Some(size), None),
         Err(PictureError::Unusable(problem)) => (None, Some(problem)),
         Err(error) => return Err(picture_failure(error, &file, FailureKind::Invalid)),
