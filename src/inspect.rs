@@ -391,11 +391,10 @@ impl LogFile {
 pub(crate) fn tell_failures(run: &Run) {
     const FEW: usize = 5;
     let steps = (0u16..).take(run.plan().steps.len());
-    let mut failed = steps
-        .flat_map(|step| run.tasks_in(step, TaskState::Failed).map(move |index| (step, index)));
-    for (step, index) in failed.by_ref().take(FEW) {
-        let name = run.task_name(step, index);
-        say(&format!("  {name}: {}", plain(run.failure(step, index))));
+    let mut failed = steps.flat_map(|step| run.tasks_in(step, TaskState::Failed));
+    for at in failed.by_ref().take(FEW) {
+        let name = run.task_name(at);
+        say(&format!("  {name}: {}", plain(run.failure(at))));
         say(&format!("    pictor logs {} '{name}'", run.id()));
     }
     let more = failed.count();

@@ -5,12 +5,12 @@
 
 use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
-use crate::run::At;
 use crate::state::{Live, RunState, TaskState, Trouble};
 use pictor_tasks::body::{Body, Render, Scene};
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
-    Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, Try, WorkerId,
+    Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, TaskId, Try,
+    WorkerId,
 };
 use pictor_tasks::worker::{BLENDER, Device, Inventory, model_hint};
 use std::cmp::Reverse;
@@ -137,7 +137,11 @@ impl Engine {
             if !self.limits_allow(&entry.run.plan.steps[step as usize]) {
                 continue;
             }
-            let mut picky = entry.run.picky.range((step, 0)..=(step, u32::MAX)).peekable();
+            let mut picky = entry
+                .run
+                .picky
+                .range(TaskId { step, index: 0 }..=TaskId { step, index: u32::MAX })
+                .peekable();
             let plain = entry.run.steps[step as usize].ready.len() > 0;
             if picky.peek().is_none() && !plain {
                 continue;
@@ -158,8 +162,8 @@ impl Engine {
                     Some(trouble) => self.worker_for_troubled(entry, *at, trouble, now_ms),
                 };
                 if let Some(worker) = worker {
-                    let attempt = entry.run.steps[step as usize].attempts[at.1 as usize];
-                    let tasks = vec![Try { index: at.1, attempt }];
+                    let attempt = entry.run.steps[step as usize].attempts[at.index as usize];
+                    let tasks = vec![Try { index: at.index, attempt }];
                     return Some(Choice { step, tasks, worker });
                 }
             }
@@ -201,7 +205,7 @@ impl Engine {
     fn worker_for_troubled(
         &self,
         entry: &Entry,
-        at: At,
+        at: TaskId,
         trouble: &Trouble,
         now_ms: i64,
     ) -> Option<WorkerId> {
@@ -214,7 +218,7 @@ impl Engine {
             .filter_map(|id| self.workers.get(id))
             .map(|worker| worker.vram_bytes() + 1)
             .max();
-        let step = &entry.run.plan.steps[at.0 as usize];
+        let step = &entry.run.plan.steps[at.step as usize];
         let large_enough = |w: &Worker| needed.is_none_or(|bytes| w.vram_bytes() >= bytes);
         let fresh_exists = self.workers.iter().any(|(id, w)| {
             self.is_present(w, now_ms)
@@ -222,7 +226,7 @@ impl Engine {
                 && large_enough(w)
                 && !trouble.avoid.contains(id)
         });
-        self.best_worker(entry, at.0, now_ms, |id, worker| {
+        self.best_worker(entry, at.step, now_ms, |id, worker| {
             large_enough(worker) && !(fresh_exists && trouble.avoid.contains(id))
         })
     }
@@ -278,8 +282,8 @@ impl Engine {
         step.limits.iter().map(String::as_str).find(|name| {
             self.config.limits.get(*name).is_some_and(|limit| {
                 let held = self.runs.values().flat_map(|entry| {
-                    let holds = |at: &&At| {
-                        let step = &entry.run.plan.steps[at.0 as usize];
+                    let holds = |at: &&TaskId| {
+                        let step = &entry.run.plan.steps[at.step as usize];
                         step.limits.iter().any(|l| l == name)
                     };
                     entry.run.live.keys().filter(holds).collect::<Vec<_>>()
@@ -297,7 +301,7 @@ impl Engine {
         let until_ms = now_ms + self.config.deadline_ms;
         for task in &tasks {
             let live = Live { worker, bundle, claim: None, until_ms };
-            entry.run.assign((step, task.index), live);
+            entry.run.assign(TaskId { step, index: task.index }, live);
         }
         let brief = entry.brief(step);
         let holder = self.workers.get_mut(&worker).expect("chosen from the workers");
@@ -342,8 +346,8 @@ impl Engine {
             let hint = hint.unwrap_or_default();
             let message = format!("this machine does not have {what}{hint}");
             for index in entry.run.indices(step) {
-                let sent = entry.run.live.contains_key(&(step, index));
-                if sent || entry.run.task_state(step, index) != Some(TaskState::Ready) {
+                let sent = entry.run.live.contains_key(&TaskId { step, index });
+                if sent || entry.run.task_state(TaskId { step, index }) != Some(TaskState::Ready) {
                     continue;
                 }
                 let state = &entry.run.steps[step as usize];

@@ -1,7 +1,8 @@
 //! What can be compared and recounted about a run: the oracle of the simulation and the stores' tests.
 
-use crate::run::{At, Run};
+use crate::run::Run;
 use crate::state::TaskState;
+use pictor_tasks::message::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Run {
@@ -27,7 +28,7 @@ impl Run {
             .collect();
         let mut trouble: Vec<_> = self.trouble.clone().into_iter().collect();
         trouble.sort_by_key(|(at, _)| *at);
-        let claims: BTreeMap<At, _> = self
+        let claims: BTreeMap<TaskId, _> = self
             .live
             .iter()
             .filter_map(|(at, live)| live.claim.map(|execution| (*at, (live.worker, execution))))
@@ -61,7 +62,7 @@ impl Run {
             for (index, task) in (0u32..).zip(&step.tasks) {
                 let Some(task) = *task else { continue };
                 counts[task as usize] += 1;
-                self.check_task((number, index), task)
+                self.check_task(TaskId { step: number, index }, task)
                     .map_err(|why| format!("{name}[{index}] is {}: {why}", task.name()))?;
             }
             if step.retention != again.steps[number as usize].retention {
@@ -74,18 +75,18 @@ impl Run {
         Ok(())
     }
 
-    fn check_task(&self, at: At, task: TaskState) -> Result<(), String> {
-        let step = &self.steps[at.0 as usize];
-        if !self.into[at.0 as usize].is_empty() {
-            let needs = self.needs_of(at.0, at.1);
-            let kept = (step.closed[at.1 as usize], step.broken[at.1 as usize]);
+    fn check_task(&self, at: TaskId, task: TaskState) -> Result<(), String> {
+        let step = &self.steps[at.step as usize];
+        if !self.into[at.step as usize].is_empty() {
+            let needs = self.needs_of(at);
+            let kept = (step.closed[at.index as usize], step.broken[at.index as usize]);
             if needs != kept {
                 return Err(format!("needs {needs:?}, kept {kept:?}"));
             }
         }
         let live = self.live.get(&at);
-        let removed = step.is_removed(at.1);
-        if removed && (task != TaskState::Succeeded || step.accepted.contains_key(&at.1)) {
+        let removed = step.is_removed(at.index);
+        if removed && (task != TaskState::Succeeded || step.accepted.contains_key(&at.index)) {
             return Err("its outputs were removed".into());
         }
         if task.is_derived() && task != self.derived(at) {
@@ -104,7 +105,7 @@ impl Run {
         {
             return Err(format!("it has the assignment {live:?}"));
         }
-        let (plain, picky) = (step.ready.contains(step.rank(at.1)), self.picky.contains(&at));
+        let (plain, picky) = (step.ready.contains(step.rank(at.index)), self.picky.contains(&at));
         if plain && picky {
             return Err("offered twice".into());
         }

@@ -4,10 +4,12 @@
 use crate::assign::BundleSize;
 use crate::fold::FoldError;
 use crate::plan::Plan;
-use crate::run::{At, Run};
+use crate::run::Run;
 use crate::state::{RunState, TaskState};
 use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
-use pictor_tasks::message::{Assignment, Brief, Cancel, Execution, Outcome, RunId, Try, WorkerId};
+use pictor_tasks::message::{
+    Assignment, Brief, Cancel, Execution, Outcome, RunId, TaskId, Try, WorkerId,
+};
 use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -100,7 +102,7 @@ pub(crate) struct Entry {
     pub(crate) briefs: Vec<Option<(u32, Arc<Brief>)>>,
     /// Failures in this run, by worker.
     pub(crate) failures: HashMap<WorkerId, u32>,
-    pub(crate) progress: HashMap<At, (f32, String)>,
+    pub(crate) progress: HashMap<TaskId, (f32, String)>,
     /// Steps, those nearest to the end of the graph first.
     pub(crate) steps_by_order: Vec<u16>,
 }
@@ -149,7 +151,7 @@ impl Engine {
             run,
         };
         let id = entry.run.id.clone();
-        let held: BTreeSet<At> = entry.run.live.keys().copied().collect();
+        let held: BTreeSet<TaskId> = entry.run.live.keys().copied().collect();
         self.runs.insert(id.clone(), entry);
         for at in held {
             self.adopt(&id, at);
@@ -157,14 +159,14 @@ impl Engine {
     }
 
     /// Counts a task that a worker holds, but that no message of this engine gave to it.
-    pub(crate) fn adopt(&mut self, run: &RunId, at: At) {
+    pub(crate) fn adopt(&mut self, run: &RunId, at: TaskId) {
         let entry = self.runs.get_mut(run).expect("the caller has it");
-        let attempt = entry.run.steps[at.0 as usize].attempts[at.1 as usize];
+        let attempt = entry.run.steps[at.step as usize].attempts[at.index as usize];
         let Some(live) = entry.run.live.get_mut(&at) else { return };
         self.last_bundle += 1;
         live.bundle = self.last_bundle;
-        let (run, tasks) = (run.clone(), vec![Try { index: at.1, attempt }]);
-        let bundle = Bundle { worker: live.worker, run, step: at.0, tasks, remaining: 1 };
+        let (run, tasks) = (run.clone(), vec![Try { index: at.index, attempt }]);
+        let bundle = Bundle { worker: live.worker, run, step: at.step, tasks, remaining: 1 };
         if let Some(worker) = self.workers.get_mut(&bundle.worker) {
             worker.load += 1;
         }
@@ -321,9 +323,9 @@ impl Engine {
         let (id, step) = (bundle.run.clone(), bundle.step);
         let Some(entry) = self.runs.get_mut(&id) else { return };
         for task in &bundle.tasks {
-            let at = (step, task.index);
+            let at = TaskId { step, index: task.index };
             let ours = entry.run.live.get(&at).is_some_and(|l| l.bundle == assignment);
-            if ours && entry.run.task_state(at.0, at.1) == Some(TaskState::Ready) {
+            if ours && entry.run.task_state(at) == Some(TaskState::Ready) {
                 if confirmed {
                     entry.run.set(at, TaskState::Queued);
                 } else {

@@ -3,11 +3,11 @@
 
 use crate::binding::most;
 use crate::plan::DimValues;
-use crate::run::{At, Dropped, Run};
+use crate::run::{Dropped, Run};
 use crate::state::{Accepted, Live, TaskState, Trouble};
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
 use pictor_tasks::job::spec::{OnFailure, Retry};
-use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products};
+use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Run {
     }
 
     fn apply_claim(&mut self, claim: &Claim) {
-        let at = (claim.task.step, claim.task.task.index);
+        let at = claim.task.id();
         let bundle = match self.live.get(&at) {
             Some(live) if live.worker == claim.worker => live.bundle,
             _ => {
@@ -72,18 +72,18 @@ impl Run {
         let claimed = Some(claim.execution);
         let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
         self.live.insert(at, live);
-        self.steps[at.0 as usize].workers[at.1 as usize] = claim.worker.0;
+        self.steps[at.step as usize].workers[at.index as usize] = claim.worker.0;
         self.set(at, TaskState::Running);
     }
 
     fn apply_ended(&mut self, ended: &Ended) {
-        let at = (ended.task.step, ended.task.task.index);
+        let at = ended.task.id();
         if self.live.get(&at).is_some_and(|live| live.worker == ended.worker) {
             self.remove_live(at);
         } else {
             self.drop_live(at);
         }
-        self.steps[at.0 as usize].workers[at.1 as usize] = ended.worker.0;
+        self.steps[at.step as usize].workers[at.index as usize] = ended.worker.0;
         match &ended.outcome {
             Outcome::Succeeded(products) => self.succeed(at, ended, products),
             Outcome::Failed(failure) => self.fail(at, ended, failure),
@@ -101,20 +101,20 @@ impl Run {
         }
     }
 
-    fn succeed(&mut self, at: At, ended: &Ended, products: &Products) {
+    fn succeed(&mut self, at: TaskId, ended: &Ended, products: &Products) {
         self.trouble.remove(&at);
-        let step = &mut self.steps[at.0 as usize];
+        let step = &mut self.steps[at.step as usize];
         step.took = (step.took.0 + 1, step.took.1 + u64::from(ended.took_ms));
         if !products.outputs.is_empty() {
             let accepted =
                 Accepted { execution: ended.execution, outputs: products.outputs.clone() };
-            step.accepted.insert(at.1, accepted);
+            step.accepted.insert(at.index, accepted);
         }
         self.sentences.say(at, &products.notes);
         let attempt = ended.task.task.attempt;
         self.bind(products);
         // New values may need what was removed, and what makes it again may come before this task.
-        if self.steps[at.0 as usize].attempts[at.1 as usize] == attempt {
+        if self.steps[at.step as usize].attempts[at.index as usize] == attempt {
             self.set(at, TaskState::Succeeded);
         }
         self.revise_given_up();
@@ -163,8 +163,8 @@ impl Run {
         self.rebuild(&touched);
     }
 
-    fn fail(&mut self, at: At, ended: &Ended, failure: &Failure) {
-        let retry = self.plan.steps[at.0 as usize].retry;
+    fn fail(&mut self, at: TaskId, ended: &Ended, failure: &Failure) {
+        let retry = self.plan.steps[at.step as usize].retry;
         let time_ms = self.time_ms;
         let trouble = self.trouble.entry(at).or_default();
         trouble.message.clone_from(&failure.message);
@@ -185,18 +185,18 @@ impl Run {
     /// history says is later than it is.
     pub(crate) fn wait_no_longer(&mut self, now_ms: i64) {
         for (at, trouble) in &mut self.trouble {
-            let pause = pause_ms(self.plan.steps[at.0 as usize].retry, trouble.failures);
+            let pause = pause_ms(self.plan.steps[at.step as usize].retry, trouble.failures);
             let latest = now_ms.saturating_add_unsigned(pause);
             trouble.not_before_ms = trouble.not_before_ms.min(latest);
         }
     }
 
-    fn try_again(&mut self, at: At) {
-        self.steps[at.0 as usize].attempts[at.1 as usize] += 1;
+    fn try_again(&mut self, at: TaskId) {
+        self.steps[at.step as usize].attempts[at.index as usize] += 1;
         self.derive(at);
     }
 
-    fn fail_for_good(&mut self, at: At) {
+    fn fail_for_good(&mut self, at: TaskId) {
         self.set(at, TaskState::Failed);
         self.revise_given_up();
         let failed: u32 = self.steps.iter().map(|s| s.counts[TaskState::Failed as usize]).sum();
@@ -255,10 +255,11 @@ impl Run {
 
     fn cancel_the_rest(&mut self) {
         let steps = 0..u16::try_from(self.steps.len()).expect("limited");
-        let all = steps.flat_map(|step| self.indices(step).map(move |index| (step, index)));
+        let all =
+            steps.flat_map(|step| self.indices(step).map(move |index| TaskId { step, index }));
         // All of them first: giving one up makes others skipped on the way.
-        let open = all.filter(|at| self.task_state(at.0, at.1).is_some_and(|s| !s.is_terminal()));
-        for at in open.collect::<Vec<At>>() {
+        let open = all.filter(|at| self.task_state(*at).is_some_and(|s| !s.is_terminal()));
+        for at in open.collect::<Vec<TaskId>>() {
             self.drop_live(at);
             self.set(at, TaskState::Cancelled);
         }
@@ -268,7 +269,7 @@ impl Run {
     /// Does tasks again, and everything that was built on them.
     pub(crate) fn reset(&mut self, chosen: &[ResetTasks]) {
         let closure = self.reset_closure(chosen).into_iter();
-        let state = |at: At| self.task_state(at.0, at.1).expect("the closure holds existing tasks");
+        let state = |at: TaskId| self.task_state(at).expect("the closure holds existing tasks");
         self.redo(closure.map(|at| (at, state(at))).collect());
         self.revise_given_up();
         let cancelled = TaskState::Cancelled as usize;
@@ -278,18 +279,18 @@ impl Run {
     }
 
     /// Opens tasks again. Each comes with the state that it had before any of them was opened.
-    pub(crate) fn redo(&mut self, tasks: Vec<(At, TaskState)>) {
+    pub(crate) fn redo(&mut self, tasks: Vec<(TaskId, TaskState)>) {
         for (at, was) in tasks {
             self.drop_live(at);
             self.sentences.unsay(at);
             self.trouble.remove(&at);
-            let step = &mut self.steps[at.0 as usize];
-            step.accepted.remove(&at.1);
+            let step = &mut self.steps[at.step as usize];
+            step.accepted.remove(&at.index);
             if let Some(retention) = &mut step.retention {
-                retention.removed.remove(at.1);
+                retention.removed.remove(at.index);
             }
             if !matches!(was, TaskState::Pending | TaskState::Skipped) {
-                self.steps[at.0 as usize].attempts[at.1 as usize] += 1;
+                self.steps[at.step as usize].attempts[at.index as usize] += 1;
             }
             // Out of the offered tasks first: without its trouble it belongs to another set.
             self.picky.remove(&at);
@@ -300,69 +301,75 @@ impl Run {
     /// The chosen tasks, every task after them that has or may have used their results, and for all of
     /// these whatever made inputs that are removed by now, with what comes after that. A task that waits
     /// has used nothing, and nothing after it has.
-    pub fn reset_closure(&self, chosen: &[ResetTasks]) -> Vec<(u16, u32)> {
-        let waits = |at: At| self.task_state(at.0, at.1) == Some(TaskState::Pending);
+    pub fn reset_closure(&self, chosen: &[ResetTasks]) -> Vec<TaskId> {
+        let waits = |at: TaskId| self.task_state(at) == Some(TaskState::Pending);
         self.closure(self.chosen(chosen), |at| !waits(at)).into_iter().collect()
     }
 
-    fn chosen(&self, chosen: &[ResetTasks]) -> Vec<At> {
-        let mut found: Vec<At> = Vec::new();
+    fn chosen(&self, chosen: &[ResetTasks]) -> Vec<TaskId> {
+        let mut found: Vec<TaskId> = Vec::new();
         for ResetTasks { step, tasks } in chosen {
             if *step as usize >= self.steps.len() {
                 continue;
             }
             if tasks.is_empty() {
-                found.extend(self.indices(*step).map(|index| (*step, index)));
+                found.extend(self.indices(*step).map(|index| TaskId { step: *step, index }));
             } else {
-                found.extend(tasks.iter().map(|index| (*step, *index)));
+                found.extend(tasks.iter().map(|index| TaskId { step: *step, index: *index }));
             }
         }
-        found.retain(|at| self.task_state(at.0, at.1).is_some());
+        found.retain(|at| self.task_state(*at).is_some());
         found
     }
 
     /// The tasks and everything after them, as far as it `went` ahead, with the makers of all inputs
     /// that were removed.
-    pub(crate) fn closure(&self, mut work: Vec<At>, went: impl Fn(At) -> bool) -> BTreeSet<At> {
+    pub(crate) fn closure(
+        &self,
+        mut work: Vec<TaskId>,
+        went: impl Fn(TaskId) -> bool,
+    ) -> BTreeSet<TaskId> {
         let (mut closure, mut seen) = (BTreeSet::new(), BTreeSet::new());
         while let Some(at) = work.pop() {
             if !closure.insert(at) {
                 continue;
             }
             self.removed_inputs(at, &mut seen, &mut work);
-            for &number in &self.out[at.0 as usize] {
+            for &number in &self.out[at.step as usize] {
                 let join = &self.joins[number].join;
                 let consumer = &self.steps[join.consumer as usize];
                 if consumer.space.is_none() {
                     // A step without tasks stands as one: given up, it may have let others go ahead.
-                    if consumer.given_up && !closure.contains(&(join.consumer, 0)) {
-                        work.push((join.consumer, 0));
+                    if consumer.given_up
+                        && !closure.contains(&TaskId { step: join.consumer, index: 0 })
+                    {
+                        work.push(TaskId { step: join.consumer, index: 0 });
                     }
                     continue;
                 }
-                join.consumers(join.point_of_producer(at.1), &mut |index| {
-                    let next = (join.consumer, index);
+                join.consumers(join.point_of_producer(at.index), &mut |index| {
+                    let next = TaskId { step: join.consumer, index };
                     if consumer.state(index).is_some() && went(next) && !closure.contains(&next) {
                         work.push(next);
                     }
                 });
             }
         }
-        closure.retain(|at| self.task_state(at.0, at.1).is_some());
+        closure.retain(|at| self.task_state(*at).is_some());
         closure
     }
 
     /// Marks a task as assigned, so that it is not offered any more. Not part of history.
-    pub(crate) fn assign(&mut self, at: At, live: Live) {
-        let step = &mut self.steps[at.0 as usize];
-        let rank = step.rank(at.1);
+    pub(crate) fn assign(&mut self, at: TaskId, live: Live) {
+        let step = &mut self.steps[at.step as usize];
+        let rank = step.rank(at.index);
         step.ready.remove(rank);
         self.picky.remove(&at);
         self.live.insert(at, live);
     }
 
     /// Takes an assignment back: the task is offered again under the same attempt.
-    pub(crate) fn unassign(&mut self, at: At) {
+    pub(crate) fn unassign(&mut self, at: TaskId) {
         if self.remove_live(at).is_some() {
             self.derive(at);
         }
@@ -370,15 +377,15 @@ impl Run {
 
     /// The same for a task whose bundle was lost: it goes out alone, so that one task that brings
     /// workers down does not take others with it.
-    pub(crate) fn unassign_lost(&mut self, at: At) {
+    pub(crate) fn unassign_lost(&mut self, at: TaskId) {
         self.unassign(at);
-        if self.task_state(at.0, at.1) == Some(TaskState::Ready) {
+        if self.task_state(at) == Some(TaskState::Ready) {
             self.picky.insert(at);
             self.offer(at);
         }
     }
 
-    pub(crate) fn trouble(&self, at: At) -> Option<&Trouble> {
+    pub(crate) fn trouble(&self, at: TaskId) -> Option<&Trouble> {
         self.trouble.get(&at)
     }
 }

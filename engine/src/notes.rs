@@ -3,7 +3,8 @@
 
 use crate::engine::Engine;
 use crate::plan::Plan;
-use crate::run::{At, Run};
+use crate::run::Run;
+use pictor_tasks::message::TaskId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,13 +37,13 @@ pub struct Notes {
 /// The sentences of a run, and who said them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sentences {
-    all: Vec<(String, BTreeSet<At>)>,
+    all: Vec<(String, BTreeSet<TaskId>)>,
     left_out: u32,
 }
 
 impl Sentences {
     /// A task has succeeded: what it said counts, and nothing that it said before.
-    pub(crate) fn say(&mut self, at: At, notes: &[String]) {
+    pub(crate) fn say(&mut self, at: TaskId, notes: &[String]) {
         self.unsay(at);
         for note in notes.iter().take(PER_TASK_MAX) {
             let text = &note[..note.floor_char_boundary(BYTES_MAX)];
@@ -57,14 +58,14 @@ impl Sentences {
     }
 
     /// A task is to be done again.
-    pub(crate) fn unsay(&mut self, at: At) {
+    pub(crate) fn unsay(&mut self, at: TaskId) {
         self.all.retain_mut(|(_, tasks)| !(tasks.remove(&at) && tasks.is_empty()));
     }
 
     /// A step has other tasks now.
     pub(crate) fn forget_step(&mut self, step: u16) {
         self.all.retain_mut(|(_, tasks)| {
-            tasks.retain(|at| at.0 != step);
+            tasks.retain(|at| at.step != step);
             !tasks.is_empty()
         });
     }
@@ -101,10 +102,10 @@ impl Engine {
 impl Run {
     /// What workers said of the tasks that have succeeded.
     pub fn notes(&self) -> Notes {
-        let note = |(text, tasks): &(String, BTreeSet<At>)| {
-            let (step, index) = tasks.first()?;
+        let note = |(text, tasks): &(String, BTreeSet<TaskId>)| {
+            let first = tasks.first()?;
             let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
-            let example = self.task_name(*step, *index);
+            let example = self.task_name(*first);
             Some(Note { text: text.clone(), tasks: count, example })
         };
         let notes = self.sentences.all.iter().filter_map(note).collect();

@@ -2,9 +2,10 @@
 //! there are, a question never holds the engine up for long.
 
 use crate::engine::Engine;
-use crate::run::{At, Run};
+use crate::run::Run;
 use crate::state::{StepState, TaskState};
 use crate::view::{Lacks, TaskView};
+use pictor_tasks::message::TaskId;
 use pictor_tasks::space::Space;
 
 /// Which tasks of a run are asked for. Everything that is left out fits every task.
@@ -21,7 +22,7 @@ pub struct TaskQuery {
 
 impl TaskQuery {
     /// Whether a task is of the step and has the values that are asked for.
-    fn fits(&self, run: &Run, (step, index): At) -> bool {
+    fn fits(&self, run: &Run, TaskId { step, index }: TaskId) -> bool {
         let sieve = run.space(step).and_then(|space| Sieve::new(space, &self.dims));
         self.step.is_none_or(|only| only == step)
             && sieve.is_some_and(|sieve| sieve.next(index) == Some(index))
@@ -34,7 +35,7 @@ pub struct Found<T> {
     /// What was found, in order of step and index.
     pub items: Vec<T>,
     /// The place (step and index) to go on from; nothing when all places were looked at.
-    pub next: Option<(u16, u32)>,
+    pub next: Option<TaskId>,
 }
 
 /// How much one look may do.
@@ -113,10 +114,10 @@ fn is_short(full: &str, name: &str) -> bool {
 
 impl Run {
     /// Looks for tasks from a place on.
-    pub fn find(&self, query: &TaskQuery, from: (u16, u32), effort: Effort) -> Found<(u16, u32)> {
+    pub fn find(&self, query: &TaskQuery, from: TaskId, effort: Effort) -> Found<TaskId> {
         let mut found = Found { items: Vec::new(), next: None };
         let mut places = effort.places;
-        let (mut step, mut index) = from;
+        let TaskId { mut step, mut index } = from;
         while let Some(state) = self.steps.get(step as usize) {
             if query.step.is_none_or(|only| only == step) {
                 let sieve = state.space.as_ref().and_then(|s| Sieve::new(s, &query.dims));
@@ -125,10 +126,10 @@ impl Run {
                     let room = effort.limit - found.items.len();
                     let mut look = Look { state, sieve: &sieve, wanted: query.state, room };
                     let next = look.walk(index, &mut places, &mut |index| {
-                        found.items.push((step, index));
+                        found.items.push(TaskId { step, index });
                     });
                     if let Some(index) = next {
-                        found.next = Some((step, index));
+                        found.next = Some(TaskId { step, index });
                         return found;
                     }
                 }
@@ -203,13 +204,14 @@ impl Engine {
         &self,
         run: &Run,
         query: &TaskQuery,
-        (from, effort): (At, Effort),
+        (from, effort): (TaskId, Effort),
         now_ms: i64,
     ) -> Found<TaskView> {
         let Found { mut items, mut next } = run.find(query, from, effort);
         if query.state == Some(TaskState::Running) {
-            let fits =
-                |at: &At| *at >= from && next.is_none_or(|next| *at < next) && query.fits(run, *at);
+            let fits = |at: &TaskId| {
+                *at >= from && next.is_none_or(|next| *at < next) && query.fits(run, *at)
+            };
             items.extend(self.begun(run).filter(fits));
             items.sort_unstable();
             if items.len() > effort.limit {

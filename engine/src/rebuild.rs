@@ -2,8 +2,9 @@
 
 use crate::join::Join;
 use crate::retention::Retention;
-use crate::run::{At, JoinState, Run, imaginary};
+use crate::run::{JoinState, Run, imaginary};
 use crate::state::{StepState, TaskState, space_of};
+use pictor_tasks::message::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,13 +14,13 @@ struct Before {
     /// The steps whose tasks are fresh, or may have other states now.
     steps: BTreeSet<u16>,
     /// Of those that are not fresh, the states of the tasks that did not wait.
-    went: BTreeMap<At, TaskState>,
+    went: BTreeMap<TaskId, TaskState>,
 }
 
 impl Before {
     /// A task's state before; fresh tasks count as pending.
-    fn state(&self, run: &Run, at: At) -> TaskState {
-        let now = || run.task_state(at.0, at.1).filter(|_| !self.steps.contains(&at.0));
+    fn state(&self, run: &Run, at: TaskId) -> TaskState {
+        let now = || run.task_state(at).filter(|_| !self.steps.contains(&at.step));
         self.went.get(&at).copied().or_else(now).unwrap_or(TaskState::Pending)
     }
 }
@@ -31,8 +32,8 @@ impl Run {
         let before = self.states_before(rebuilt);
         for &step in rebuilt {
             self.drop_all_live(step);
-            self.trouble.retain(|at, _| at.0 != step);
-            self.picky.retain(|at| at.0 != step);
+            self.trouble.retain(|at, _| at.step != step);
+            self.picky.retain(|at| at.step != step);
             self.sentences.forget_step(step);
             if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
                 let needs = !self.into[step as usize].is_empty();
@@ -67,11 +68,12 @@ impl Run {
             !matches!(was, TaskState::Skipped | TaskState::Cancelled)
                 && self.derived(**at) != TaskState::Ready
         });
-        let mut redo: Vec<At> = early.map(|(at, _)| *at).collect();
+        let mut redo: Vec<TaskId> = early.map(|(at, _)| *at).collect();
         let mut seen = BTreeSet::new();
         for &step in rebuilt {
-            for index in self.indices(step).filter(|i| self.task_state(step, *i).is_some()) {
-                self.removed_inputs((step, index), &mut seen, &mut redo);
+            let tasks = self.indices(step).map(|index| TaskId { step, index });
+            for at in tasks.filter(|at| self.task_state(*at).is_some()) {
+                self.removed_inputs(at, &mut seen, &mut redo);
             }
         }
         if redo.is_empty() {
@@ -92,7 +94,7 @@ impl Run {
         after.retain(|step| !rebuilt.contains(step));
         let tasks = after.iter().flat_map(|&step| {
             let tasks = (0u32..).zip(&self.steps[step as usize].tasks);
-            tasks.filter_map(move |(index, task)| Some(((step, index), (*task)?)))
+            tasks.filter_map(move |(index, task)| Some((TaskId { step, index }, (*task)?)))
         });
         let went = tasks.filter(|(_, state)| *state != TaskState::Pending).collect();
         after.extend(rebuilt);
@@ -129,7 +131,7 @@ impl Run {
             return;
         }
         for index in self.indices(step) {
-            let (closed, broken) = self.needs_of(step, index);
+            let (closed, broken) = self.needs_of(TaskId { step, index });
             let state = &mut self.steps[step as usize];
             state.closed[index as usize] = closed;
             state.broken[index as usize] = broken;
@@ -139,8 +141,8 @@ impl Run {
     /// Gives the tasks of a step the states that follow from their needs.
     fn derive_tasks(&mut self, step: u16) {
         for index in self.indices(step) {
-            let at = (step, index);
-            if self.task_state(step, index).is_some_and(TaskState::is_derived)
+            let at = TaskId { step, index };
+            if self.task_state(at).is_some_and(TaskState::is_derived)
                 && !self.live.contains_key(&at)
             {
                 self.derive(at);

@@ -2,12 +2,11 @@
 //! or from the wrong worker; what does not fit the present attempt is stale.
 
 use crate::engine::{Effects, Engine, Worker};
-use crate::run::At;
 use crate::state::{Live, TaskState};
 use pictor_tasks::history::{Claim, Ended, Fact, TaskRef};
 use pictor_tasks::message::{
-    Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, Try, What,
-    WorkerId,
+    Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, TaskId, Try,
+    What, WorkerId,
 };
 use pictor_tasks::output::check_names;
 use std::collections::BTreeSet;
@@ -56,15 +55,15 @@ impl Engine {
 
     /// Whether the worker may go on with a task; if so its lease or deadline is extended.
     fn holds(&mut self, id: WorkerId, key: &StepKey, task: Try, now_ms: i64) -> bool {
-        let at = (key.step, task.index);
+        let at = key.task(task.index);
         let Some(entry) = self.runs.get(&key.run) else { return false };
         if !entry.run.is_current(&reference(key, task)) {
             return false;
         }
         let free = !entry.run.live.contains_key(&at)
-            && entry.run.task_state(at.0, at.1) == Some(TaskState::Ready)
+            && entry.run.task_state(at) == Some(TaskState::Ready)
             && self.workers.contains_key(&id)
-            && self.limits_allow(&entry.run.plan.steps[at.0 as usize]);
+            && self.limits_allow(&entry.run.plan.steps[at.step as usize]);
         let entry = self.runs.get_mut(&key.run).expect("looked up above");
         if free {
             let live = Live { worker: id, bundle: 0, claim: None, until_ms: now_ms };
@@ -104,7 +103,7 @@ impl Engine {
                 }
             }
             What::Progress { task, fraction, message } => {
-                let at = (key.step, task.index);
+                let at = key.task(task.index);
                 if let Some(entry) = self.runs.get_mut(&key.run)
                     && entry.run.is_current(&reference(&key, task))
                     && entry.run.live.get(&at).is_some_and(|live| live.worker == worker)
@@ -115,10 +114,10 @@ impl Engine {
             What::Released(tasks) => {
                 let released: BTreeSet<Try> = tasks.into_iter().collect();
                 let Some(entry) = self.runs.get(&key.run) else { return };
-                let held: BTreeSet<At> = released
+                let held: BTreeSet<TaskId> = released
                     .iter()
                     .filter(|task| entry.run.is_current(&reference(&key, **task)))
-                    .map(|task| (key.step, task.index))
+                    .map(|task| key.task(task.index))
                     .filter(|at| {
                         entry.run.live.get(at).is_some_and(|live| {
                             live.worker == worker && live.claim.is_none_or(|e| e == execution)
@@ -140,12 +139,12 @@ impl Engine {
         (worker, execution): (WorkerId, Execution),
         turn: &mut Turn<'_>,
     ) {
-        let (at, reference) = ((key.step, task.index), reference(key, task));
+        let (at, reference) = (key.task(task.index), reference(key, task));
         let run = &self.runs[&key.run].run;
-        let state = run.task_state(at.0, at.1);
+        let state = run.task_state(at);
         // Nobody has it any more, so it does not hold its limits: another task may.
         let allowed = run.live.contains_key(&at)
-            || run.plan.steps.get(at.0 as usize).is_some_and(|step| self.limits_allow(step));
+            || run.plan.steps.get(at.step as usize).is_some_and(|step| self.limits_allow(step));
         let lease = turn.now_ms + self.config.lease_ms;
         let entry = self.runs.get_mut(&key.run).expect("looked up by the caller");
         if !entry.run.is_current(&reference) {
@@ -178,10 +177,10 @@ impl Engine {
         (worker, execution): (WorkerId, Execution),
         turn: &mut Turn<'_>,
     ) {
-        let (at, reference) = ((key.step, end.task.index), reference(key, end.task));
+        let (at, reference) = (key.task(end.task.index), reference(key, end.task));
         let run = &self.runs[&key.run].run;
         let accepted = run.is_current(&reference)
-            && match run.task_state(at.0, at.1) {
+            && match run.task_state(at) {
                 // Before a claim the first valid result wins. Giving up is none: only the worker that
                 // the task was given to can.
                 Some(TaskState::Ready | TaskState::Queued) => {
@@ -214,14 +213,14 @@ impl Engine {
     /// are made here, once, and never again when history is folded.
     fn judge(&self, key: &StepKey, end: TaskEnd, worker: WorkerId, now_ms: i64) -> Outcome {
         let run = &self.runs[&key.run].run;
-        let (at, outcome) = (&(key.step, end.task.index), end.outcome);
+        let (at, outcome) = (&key.task(end.task.index), end.outcome);
         match outcome {
             Outcome::Succeeded(mut products) => {
                 let names = products.outputs.iter().map(|output| &*output.name);
                 if let Err(message) = check_names(names) {
                     return Outcome::Failed(Failure { kind: FailureKind::BadOutput, message });
                 }
-                match run.vet_bindings(at.0, &products.bindings) {
+                match run.vet_bindings(at.step, &products.bindings) {
                     Ok(kept) => {
                         products.bindings = kept;
                         Outcome::Succeeded(products)
@@ -232,7 +231,7 @@ impl Engine {
                 }
             }
             Outcome::Failed(mut failure) => {
-                let step = &run.plan.steps[at.0 as usize];
+                let step = &run.plan.steps[at.step as usize];
                 let tried = |id: &WorkerId| {
                     *id == worker || run.trouble(*at).is_some_and(|t| t.avoid.contains(id))
                 };
@@ -281,7 +280,7 @@ impl Engine {
     ) {
         let entry = &self.runs[run];
         let live = entry.run.live.iter();
-        let held: BTreeSet<At> = live.filter(|(_, l)| which(l)).map(|(at, _)| *at).collect();
+        let held: BTreeSet<TaskId> = live.filter(|(_, l)| which(l)).map(|(at, _)| *at).collect();
         for at in &held {
             self.give_back_one(run, *at, outcome, turn);
         }
@@ -292,7 +291,7 @@ impl Engine {
 
     /// Takes one task from its worker: a claimed one ends with `outcome`, any other is simply offered
     /// again under the same attempt.
-    fn give_back_one(&mut self, run: &RunId, at: At, outcome: &Outcome, turn: &mut Turn<'_>) {
+    fn give_back_one(&mut self, run: &RunId, at: TaskId, outcome: &Outcome, turn: &mut Turn<'_>) {
         let entry = self.runs.get_mut(run).expect("the caller has it");
         let Some(live) = entry.run.live.get(&at).copied() else { return };
         entry.progress.remove(&at);
@@ -302,9 +301,9 @@ impl Engine {
                 _ => entry.run.unassign(at),
             };
         };
-        let step = &entry.run.steps[at.0 as usize];
-        let task = Try { index: at.1, attempt: step.attempts[at.1 as usize] };
-        let task = TaskRef { step: at.0, generation: step.generation, task };
+        let step = &entry.run.steps[at.step as usize];
+        let task = Try { index: at.index, attempt: step.attempts[at.index as usize] };
+        let task = TaskRef { step: at.step, generation: step.generation, task };
         let who = (task, live.worker, execution);
         entry.record_end(who, outcome.clone(), turn.now_ms, turn.fx);
     }

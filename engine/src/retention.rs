@@ -8,10 +8,11 @@
 use crate::engine::{Effects, Entry};
 use crate::join::Join;
 use crate::plan::{Need, Plan};
-use crate::run::{At, Run};
+use crate::run::Run;
 use crate::state::{StepState, TaskState};
 use crate::task_set::TaskSet;
 use pictor_tasks::history::{Control, Event, Fact, RemovedOutputs};
+use pictor_tasks::message::TaskId;
 use pictor_tasks::range::Ranges;
 use std::collections::BTreeSet;
 
@@ -118,8 +119,8 @@ impl StepState {
 
 impl Run {
     /// Whether the outputs of a task were removed because nobody reads them any more.
-    pub fn is_removed(&self, step: u16, index: u32) -> bool {
-        self.steps.get(step as usize).is_some_and(|state| state.is_removed(index))
+    pub fn is_removed(&self, at: TaskId) -> bool {
+        self.steps.get(at.step as usize).is_some_and(|state| state.is_removed(at.index))
     }
 
     /// Keys of artifacts that history says are removed, as far as nobody was told to delete them since
@@ -130,24 +131,24 @@ impl Run {
 
     /// A task went from one state to another: moves the counters of what it reads, and notes whether
     /// somebody still reads what it left.
-    pub(crate) fn shift_readings(&mut self, at: At, (old, new): (TaskState, TaskState)) {
+    pub(crate) fn shift_readings(&mut self, at: TaskId, (old, new): (TaskState, TaskState)) {
         let through = new == TaskState::Succeeded;
         if through == (old == TaskState::Succeeded) {
             return;
         }
-        for &number in &self.readings.by[at.0 as usize] {
+        for &number in &self.readings.by[at.step as usize] {
             let Reading { join, open, .. } = &mut self.readings.all[number];
-            let count = &mut open[join.point_of_producer(at.1) as usize];
+            let count = &mut open[join.point_of_producer(at.index) as usize];
             let before = *count;
             *count = if through { before - 1 } else { before + 1 };
             if before == 0 || *count == 0 {
                 let maker = &mut self.steps[join.consumer as usize];
-                join.consumers(join.point_of_producer(at.1), &mut |index| {
+                join.consumers(join.point_of_producer(at.index), &mut |index| {
                     maker.count_reading(index, through);
                 });
             }
         }
-        self.steps[at.0 as usize].review(at.1);
+        self.steps[at.step as usize].review(at.index);
     }
 
     /// Counts the readings that touch any of these steps again.
@@ -175,10 +176,11 @@ impl Run {
         }
         for maker in makers {
             for index in self.indices(maker) {
-                if self.task_state(maker, index).is_none() {
+                let at = TaskId { step: maker, index };
+                if self.task_state(at).is_none() {
                     continue;
                 }
-                let unread = self.unread(maker, index);
+                let unread = self.unread(at);
                 let state = &mut self.steps[maker as usize];
                 if let Some(retention) = &mut state.retention {
                     retention.unread[index as usize] = unread;
@@ -189,10 +191,10 @@ impl Run {
     }
 
     /// How many of a task's readings are not through, from their counters.
-    pub(crate) fn unread(&self, maker: u16, index: u32) -> u16 {
-        let open = self.readings.of[maker as usize].iter().filter(|number| {
+    pub(crate) fn unread(&self, at: TaskId) -> u16 {
+        let open = self.readings.of[at.step as usize].iter().filter(|number| {
             let Reading { join, open, .. } = &self.readings.all[**number];
-            join.point_of_consumer(index).is_some_and(|point| open[point as usize] > 0)
+            join.point_of_consumer(at.index).is_some_and(|point| open[point as usize] > 0)
         });
         u16::try_from(open.count()).expect("a plan has fewer needs")
     }
@@ -215,22 +217,22 @@ impl Run {
     /// in `seen` was looked at before.
     pub(crate) fn removed_inputs(
         &self,
-        at: At,
+        at: TaskId,
         seen: &mut BTreeSet<(usize, u32)>,
-        found: &mut Vec<At>,
+        found: &mut Vec<TaskId>,
     ) {
-        if self.steps[at.0 as usize].space.is_none() {
+        if self.steps[at.step as usize].space.is_none() {
             return;
         }
-        for &number in &self.into[at.0 as usize] {
+        for &number in &self.into[at.step as usize] {
             let join = &self.joins[number].join;
             let producer = &self.steps[join.producer as usize];
             let some = producer.retention.as_ref().is_some_and(|r| r.removed.len() > 0);
-            let Some(point) = join.point_of_consumer(at.1).filter(|_| some) else { continue };
+            let Some(point) = join.point_of_consumer(at.index).filter(|_| some) else { continue };
             if seen.insert((number, point)) {
                 join.producers(point, &mut |index| {
                     if producer.is_removed(index) {
-                        found.push((join.producer, index));
+                        found.push(TaskId { step: join.producer, index });
                     }
                 });
             }

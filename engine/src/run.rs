@@ -10,12 +10,9 @@ use crate::plan::Plan;
 use crate::retention::Readings;
 use crate::state::{DimState, Live, RunState, StepState, TaskState, Trouble};
 use pictor_tasks::history::TaskRef;
-use pictor_tasks::message::{Cancel, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::message::{Cancel, RunId, StepKey, TaskId, Try, WorkerId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-
-/// A task's place: step and index.
-pub(crate) type At = (u16, u32);
 
 /// Per point of a join: producers that are not over, and producers that rule success out.
 #[derive(Clone, Debug)]
@@ -79,10 +76,10 @@ pub struct Run {
     pub(crate) into: Vec<Vec<usize>>,
     pub(crate) out: Vec<Vec<usize>>,
     pub(crate) readings: Readings,
-    pub(crate) trouble: HashMap<At, Trouble>,
+    pub(crate) trouble: HashMap<TaskId, Trouble>,
     /// Ready tasks that had trouble or whose bundle was lost: assigned one by one, with care.
-    pub(crate) picky: BTreeSet<At>,
-    pub(crate) live: HashMap<At, Live>,
+    pub(crate) picky: BTreeSet<TaskId>,
+    pub(crate) live: HashMap<TaskId, Live>,
     pub(crate) paused: bool,
     pub(crate) cancelled: bool,
     /// Cancelled by its own failures (`on_failure: stop`, `max_failures`). Like `cancelled` it stands
@@ -98,7 +95,7 @@ pub struct Run {
     /// Keys of artifacts that were removed in history and may still be there.
     pub(crate) doomed: Vec<String>,
     pub(crate) sentences: Sentences,
-    work: Vec<At>,
+    work: Vec<TaskId>,
 }
 
 impl Run {
@@ -161,16 +158,16 @@ impl Run {
     }
 
     /// The state of a task; nothing if it does not exist (yet).
-    pub fn task_state(&self, step: u16, index: u32) -> Option<TaskState> {
-        self.steps.get(step as usize)?.state(index)
+    pub fn task_state(&self, at: TaskId) -> Option<TaskState> {
+        self.steps.get(at.step as usize)?.state(at.index)
     }
 
     /// How many of a task's needs are closed and how many are broken, from the joins' counters.
-    pub(crate) fn needs_of(&self, step: u16, index: u32) -> (u16, u16) {
+    pub(crate) fn needs_of(&self, at: TaskId) -> (u16, u16) {
         let (mut closed, mut broken) = (0, 0);
-        for &number in &self.into[step as usize] {
+        for &number in &self.into[at.step as usize] {
             let state = &self.joins[number];
-            match state.join.point_of_consumer(index).map(|point| state.gate(point)) {
+            match state.join.point_of_consumer(at.index).map(|point| state.gate(point)) {
                 Some(Gate::Closed) => closed += 1,
                 Some(Gate::Broken) => broken += 1,
                 Some(Gate::Open) | None => {}
@@ -179,7 +176,7 @@ impl Run {
         (closed, broken)
     }
 
-    pub(crate) fn derived(&self, (step, index): At) -> TaskState {
+    pub(crate) fn derived(&self, TaskId { step, index }: TaskId) -> TaskState {
         let state = &self.steps[step as usize];
         let count = |of: &Vec<u16>| of.get(index as usize).copied().unwrap_or(0);
         if count(&state.broken) > 0 {
@@ -192,15 +189,15 @@ impl Run {
     }
 
     /// Gives a task the state that follows from its needs, and everything after it likewise.
-    pub(crate) fn derive(&mut self, at: At) {
+    pub(crate) fn derive(&mut self, at: TaskId) {
         self.set(at, self.derived(at));
     }
 
     /// Gives a task a state and carries the consequences through the graph.
-    pub(crate) fn set(&mut self, at: At, state: TaskState) {
+    pub(crate) fn set(&mut self, at: TaskId, state: TaskState) {
         self.set_one(at, state);
         while let Some(at) = self.work.pop() {
-            if self.task_state(at.0, at.1).is_some_and(TaskState::is_derived)
+            if self.task_state(at).is_some_and(TaskState::is_derived)
                 && !self.live.contains_key(&at)
             {
                 self.set_one(at, self.derived(at));
@@ -208,8 +205,8 @@ impl Run {
         }
     }
 
-    fn set_one(&mut self, at: At, new: TaskState) {
-        let (step, index) = at;
+    fn set_one(&mut self, at: TaskId, new: TaskState) {
+        let TaskId { step, index } = at;
         let state = &mut self.steps[step as usize];
         let Some(cell) = state.tasks.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
@@ -274,7 +271,7 @@ impl Run {
                 Gate::Closed => step.closed[i] += 1,
                 Gate::Broken => step.broken[i] += 1,
             }
-            work.push((consumer, index));
+            work.push(TaskId { step: consumer, index });
         });
     }
 
@@ -291,16 +288,16 @@ impl Run {
             self.shift(number, 0, change);
         }
         while let Some(at) = self.work.pop() {
-            if self.task_state(at.0, at.1).is_some_and(TaskState::is_derived) {
+            if self.task_state(at).is_some_and(TaskState::is_derived) {
                 self.derive(at);
             }
         }
     }
 
     /// Puts a ready task where assignment finds it.
-    pub(crate) fn offer(&mut self, at: At) {
-        let state = &mut self.steps[at.0 as usize];
-        let rank = state.rank(at.1);
+    pub(crate) fn offer(&mut self, at: TaskId) {
+        let state = &mut self.steps[at.step as usize];
+        let rank = state.rank(at.index);
         if self.trouble.contains_key(&at) || self.picky.contains(&at) {
             state.ready.remove(rank);
             self.picky.insert(at);
@@ -309,19 +306,21 @@ impl Run {
         }
     }
 
-    fn withdraw(&mut self, at: At) {
+    fn withdraw(&mut self, at: TaskId) {
         self.picky.remove(&at);
-        let state = &mut self.steps[at.0 as usize];
-        let rank = state.rank(at.1);
+        let state = &mut self.steps[at.step as usize];
+        let rank = state.rank(at.index);
         state.ready.remove(rank);
     }
 
     /// Forgets a task's assignment, so that its worker is told to stop.
-    pub(crate) fn drop_live(&mut self, at: At) {
+    pub(crate) fn drop_live(&mut self, at: TaskId) {
         if let Some(live) = self.remove_live(at) {
-            let key = self.key(at.0);
-            let task =
-                Try { index: at.1, attempt: self.steps[at.0 as usize].attempts[at.1 as usize] };
+            let key = self.key(at.step);
+            let task = Try {
+                index: at.index,
+                attempt: self.steps[at.step as usize].attempts[at.index as usize],
+            };
             match self.dropped.last_mut() {
                 Some((worker, cancel)) if *worker == live.worker && cancel.key == key => {
                     cancel.tasks.push(task);
@@ -332,14 +331,15 @@ impl Run {
     }
 
     /// Forgets a task's assignment.
-    pub(crate) fn remove_live(&mut self, at: At) -> Option<Live> {
+    pub(crate) fn remove_live(&mut self, at: TaskId) -> Option<Live> {
         let live = self.live.remove(&at)?;
         self.freed.push(live.bundle);
         Some(live)
     }
 
     pub(crate) fn drop_all_live(&mut self, step: u16) {
-        let held: BTreeSet<At> = self.live.keys().filter(|at| at.0 == step).copied().collect();
+        let held: BTreeSet<TaskId> =
+            self.live.keys().filter(|at| at.step == step).copied().collect();
         for at in held {
             self.drop_live(at);
         }
@@ -389,18 +389,19 @@ impl Run {
             let bad = [TaskState::Failed, TaskState::Skipped];
             bad.iter().any(|s| step.counts[*s as usize] > 0)
                 && (0u32..).zip(&step.tasks).any(|(index, task)| {
-                    task.is_some_and(|t| bad.contains(&t)) && !self.is_awaited(number, index)
+                    task.is_some_and(|t| bad.contains(&t))
+                        && !self.is_awaited(TaskId { step: number, index })
                 })
         })
     }
 
-    fn is_awaited(&self, step: u16, index: u32) -> bool {
-        self.out[step as usize].iter().any(|&number| {
+    fn is_awaited(&self, at: TaskId) -> bool {
+        self.out[at.step as usize].iter().any(|&number| {
             let join = &self.joins[number].join;
             let consumer = &self.steps[join.consumer as usize];
             let mut found = consumer.space.is_none();
             if !found {
-                join.consumers(join.point_of_producer(index), &mut |i| {
+                join.consumers(join.point_of_producer(at.index), &mut |i| {
                     found |= consumer.state(i).is_some();
                 });
             }

@@ -2,9 +2,9 @@
 
 use crate::engine::{Engine, Entry};
 use crate::plan::Plan;
-use crate::run::{At, Run};
+use crate::run::Run;
 use crate::state::{RunState, TaskState};
-use pictor_tasks::message::{Execution, Input, Output, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::message::{Execution, Input, Output, RunId, StepKey, TaskId, Try, WorkerId};
 use pictor_tasks::space::Space;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,7 +116,7 @@ pub struct Totals {
 
 impl Run {
     /// `render[frame=7,tile=3]`, or just `encode` for a step without dimensions.
-    pub fn task_name(&self, step: u16, index: u32) -> String {
+    pub fn task_name(&self, TaskId { step, index }: TaskId) -> String {
         let name = &self.plan.steps[step as usize].name;
         match &self.steps[step as usize].space {
             Some(space) if !space.axes.is_empty() => format!("{name}[{}]", space.label(index)),
@@ -125,14 +125,14 @@ impl Run {
     }
 
     /// The step and index of a task that is written as [`Self::task_name`] writes it.
-    pub fn find_task(&self, name: &str) -> Option<(u16, u32)> {
+    pub fn find_task(&self, name: &str) -> Option<TaskId> {
         let (step, label) = match name.split_once('[') {
             Some((step, label)) => (step, label.strip_suffix(']')?),
             None => (name, ""),
         };
         let step = self.plan.step(step)?;
         let index = self.space(step)?.find(label)?;
-        Some((step, index))
+        Some(TaskId { step, index })
     }
 
     /// A step's space; nothing while a dimension of it is not bound.
@@ -140,31 +140,32 @@ impl Run {
         self.steps.get(step as usize)?.space.as_ref()
     }
 
-    /// The indices of a step's tasks in a state.
-    pub fn tasks_in(&self, step: u16, state: TaskState) -> impl Iterator<Item = u32> + '_ {
+    /// A step's tasks in a state.
+    pub fn tasks_in(&self, step: u16, state: TaskState) -> impl Iterator<Item = TaskId> + '_ {
         let tasks = self.steps.get(step as usize).map_or(&[] as &[_], |s| &s.tasks);
-        (0u32..).zip(tasks).filter(move |(_, t)| **t == Some(state)).map(|(index, _)| index)
+        let found = (0u32..).zip(tasks).filter(move |(_, task)| **task == Some(state));
+        found.map(move |(index, _)| TaskId { step, index })
     }
 
     /// The present attempt of a task.
-    pub fn attempt(&self, step: u16, index: u32) -> Option<u32> {
-        self.steps.get(step as usize)?.attempts.get(index as usize).copied()
+    pub fn attempt(&self, at: TaskId) -> Option<u32> {
+        self.steps.get(at.step as usize)?.attempts.get(at.index as usize).copied()
     }
 
     /// The accepted execution and outputs of a task that succeeded and left any.
-    pub fn outputs(&self, step: u16, index: u32) -> Option<(Execution, &[Output])> {
-        let accepted = self.steps.get(step as usize)?.accepted.get(&index)?;
+    pub fn outputs(&self, at: TaskId) -> Option<(Execution, &[Output])> {
+        let accepted = self.steps.get(at.step as usize)?.accepted.get(&at.index)?;
         Some((accepted.execution, &accepted.outputs))
     }
 
     /// What a task reads: the outputs of all tasks it needs, in the order of its needs and of their
     /// indices.
-    pub fn inputs(&self, step: u16, index: u32) -> Vec<Input> {
+    pub fn inputs(&self, at: TaskId) -> Vec<Input> {
         let mut inputs = Vec::new();
-        for &number in &self.into[step as usize] {
+        for &number in &self.into[at.step as usize] {
             let join = &self.joins[number].join;
             let producer = &self.steps[join.producer as usize];
-            let (Some(space), Some(point)) = (&producer.space, join.point_of_consumer(index))
+            let (Some(space), Some(point)) = (&producer.space, join.point_of_consumer(at.index))
             else {
                 continue;
             };
@@ -185,8 +186,8 @@ impl Run {
     }
 
     /// Why a task failed the last time; empty if it did not.
-    pub fn failure(&self, step: u16, index: u32) -> &str {
-        self.trouble((step, index)).map_or("", |trouble| &trouble.message)
+    pub fn failure(&self, at: TaskId) -> &str {
+        self.trouble(at).map_or("", |trouble| &trouble.message)
     }
 
     fn step_view(&self, step: u16) -> StepView {
@@ -229,15 +230,15 @@ impl Run {
         Some(eta as u64)
     }
 
-    fn why_waiting(&self, at: At) -> String {
-        for &number in &self.into[at.0 as usize] {
+    fn why_waiting(&self, at: TaskId) -> String {
+        for &number in &self.into[at.step as usize] {
             let join = &self.joins[number].join;
             let producer = &self.steps[join.producer as usize];
             let name = &self.plan.steps[join.producer as usize].name;
             if producer.space.is_none() {
                 return format!("waits for {name}, whose tasks are not known yet");
             }
-            let Some(point) = join.point_of_consumer(at.1) else { continue };
+            let Some(point) = join.point_of_consumer(at.index) else { continue };
             let open = self.joins[number].waiting[point as usize];
             if open == 0 {
                 continue;
@@ -247,19 +248,22 @@ impl Run {
                 return format!("waits for {open} tasks of {name}");
             };
             let more = if open > 1 { format!(" and {} more", open - 1) } else { String::new() };
-            return format!("waits for {}{more}", self.task_name(join.producer, first));
+            return format!(
+                "waits for {}{more}",
+                self.task_name(TaskId { step: join.producer, index: first })
+            );
         }
         String::new()
     }
 
-    fn why_skipped(&self, at: At) -> String {
-        for &number in &self.into[at.0 as usize] {
+    fn why_skipped(&self, at: TaskId) -> String {
+        for &number in &self.into[at.step as usize] {
             let join = &self.joins[number].join;
             if join.soft {
                 continue;
             }
             let producer = &self.steps[join.producer as usize];
-            let Some(point) = join.point_of_consumer(at.1) else { continue };
+            let Some(point) = join.point_of_consumer(at.index) else { continue };
             let broken = self.joins[number].broken[point as usize];
             if broken == 0 {
                 continue;
@@ -268,7 +272,7 @@ impl Run {
             let is_bad = |index| producer.state(index).as_ref().is_some_and(bad);
             let first = join.find_producer(point, REASON_LOOKS, &is_bad);
             if let Some((index, state)) = first.and_then(|i| Some((i, producer.state(i)?))) {
-                let name = self.task_name(join.producer, index);
+                let name = self.task_name(TaskId { step: join.producer, index });
                 return format!("needs {name}, which was {}", state.name());
             }
             // A step that is not alive stands as one task that nobody can name.
@@ -294,15 +298,15 @@ impl Engine {
         let slots: u32 = self.workers.values().map(|w| w.inventory.slots).sum();
         let mut steps: Vec<_> =
             (0u16..).take(run.steps.len()).map(|step| run.step_view(step)).collect();
-        for (step, _) in self.begun(run) {
-            let counts = &mut steps[step as usize].counts;
+        for at in self.begun(run) {
+            let counts = &mut steps[at.step as usize].counts;
             counts[TaskState::Queued as usize] -= 1;
             counts[TaskState::Running as usize] += 1;
         }
         let progress = self.runs.get(&run.id).into_iter().flat_map(|entry| &entry.progress);
         for (at, (fraction, _)) in progress {
-            if matches!(run.task_state(at.0, at.1), Some(TaskState::Queued | TaskState::Running)) {
-                *steps[at.0 as usize].progress.get_or_insert_default() += fraction;
+            if matches!(run.task_state(*at), Some(TaskState::Queued | TaskState::Running)) {
+                *steps[at.step as usize].progress.get_or_insert_default() += fraction;
             }
         }
         RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
@@ -311,30 +315,31 @@ impl Engine {
     /// What a task reads; nothing if the try is not current (any more), or another worker than this one has it.
     pub fn inputs(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<Vec<Input>> {
         let entry = self.runs.get(&key.run)?;
+        let at = key.task(task.index);
         let current = key.generation == entry.run.steps.get(key.step as usize)?.generation
-            && entry.run.attempt(key.step, task.index) == Some(task.attempt)
+            && entry.run.attempt(at) == Some(task.attempt)
             && entry
                 .run
-                .task_state(key.step, task.index)
+                .task_state(at)
                 .is_some_and(|s| !s.is_terminal() && s != TaskState::Pending);
-        let live = entry.run.live.get(&(key.step, task.index));
+        let live = entry.run.live.get(&at);
         let elsewhere = worker.zip(live).is_some_and(|(worker, live)| live.worker != worker);
-        (current && !elsewhere).then(|| entry.run.inputs(key.step, task.index))
+        (current && !elsewhere).then(|| entry.run.inputs(at))
     }
 
     /// One task of a run; nothing if it does not exist.
-    pub fn task(&self, run: &Run, step: u16, index: u32, now_ms: i64) -> Option<TaskView> {
-        self.look(run, (step, index), now_ms, &mut Lacks::new())
+    pub fn task(&self, run: &Run, at: TaskId, now_ms: i64) -> Option<TaskView> {
+        self.look(run, at, now_ms, &mut Lacks::new())
     }
 
     pub(crate) fn look(
         &self,
         run: &Run,
-        at: At,
+        at: TaskId,
         now_ms: i64,
         lacks: &mut Lacks,
     ) -> Option<TaskView> {
-        let (step, index) = at;
+        let TaskId { step, index } = at;
         let state = self.shown_state(run, at)?;
         let progress = self.runs.get(&run.id).and_then(|entry| entry.progress.get(&at));
         // Whoever begins says so, and perhaps no more.
@@ -343,11 +348,11 @@ impl Engine {
         let last = WorkerId(run.steps[step as usize].workers[index as usize]);
         let last = Some(last).filter(|last| last.0 > 0 && state.is_terminal());
         Some(TaskView {
-            name: run.task_name(step, index),
+            name: run.task_name(at),
             step: run.plan.steps[step as usize].name.clone(),
             index,
             state,
-            attempt: run.attempt(step, index)?,
+            attempt: run.attempt(at)?,
             reason: if state == TaskState::Ready {
                 self.why_not_assigned(run, at, now_ms, lacks)
             } else {
@@ -361,20 +366,20 @@ impl Engine {
     }
 
     /// Tasks that a worker has begun and not claimed yet: most are over before it would.
-    pub(crate) fn begun(&self, run: &Run) -> impl Iterator<Item = At> {
+    pub(crate) fn begun(&self, run: &Run) -> impl Iterator<Item = TaskId> {
         let progress = self.runs.get(&run.id).into_iter().flat_map(|entry| entry.progress.keys());
-        progress.copied().filter(|at| run.task_state(at.0, at.1) == Some(TaskState::Queued))
+        progress.copied().filter(|at| run.task_state(*at) == Some(TaskState::Queued))
     }
 
     /// A task's state as people see it: what a worker has begun is running.
-    fn shown_state(&self, run: &Run, at: At) -> Option<TaskState> {
-        let state = run.task_state(at.0, at.1)?;
+    fn shown_state(&self, run: &Run, at: TaskId) -> Option<TaskState> {
+        let state = run.task_state(at)?;
         let begun = || self.runs.get(&run.id).is_some_and(|e| e.progress.contains_key(&at));
         Some(if state == TaskState::Queued && begun() { TaskState::Running } else { state })
     }
 
     /// Why a task that is not ready is not running, in words.
-    fn reason(&self, run: &Run, at: At, state: TaskState) -> String {
+    fn reason(&self, run: &Run, at: TaskId, state: TaskState) -> String {
         match state {
             TaskState::Succeeded | TaskState::Ready => String::new(),
             TaskState::Failed => {
@@ -393,8 +398,8 @@ impl Engine {
         }
     }
 
-    fn why_not_assigned(&self, run: &Run, at: At, now_ms: i64, lacks: &mut Lacks) -> String {
-        let plan = &run.plan.steps[at.0 as usize];
+    fn why_not_assigned(&self, run: &Run, at: TaskId, now_ms: i64, lacks: &mut Lacks) -> String {
+        let plan = &run.plan.steps[at.step as usize];
         if run.paused {
             return "the run is paused".into();
         }
@@ -424,7 +429,7 @@ impl Engine {
                 None => "every worker that can do it is away or takes no work now".into(),
             }
         };
-        lacks.entry(at.0).or_insert_with(why).clone()
+        lacks.entry(at.step).or_insert_with(why).clone()
     }
 
     /// Who submitted a run.

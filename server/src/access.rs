@@ -11,7 +11,7 @@ use pictor_engine::{
 use pictor_storage::{RunRecord, RunRows, Store};
 use pictor_tasks::history::{Changes, Control, Event, Fact, ResetTasks};
 use pictor_tasks::job::changes;
-use pictor_tasks::message::{Execution, Outcome, Output, RunId, Try};
+use pictor_tasks::message::{Execution, Outcome, Output, RunId, TaskId, Try};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub enum Request {
         limit: usize,
         /// Where to go on: the step and index that the answer before names.
         #[serde(default)]
-        after: Option<(u16, u32)>,
+        after: Option<TaskId>,
     },
     /// One task with its attempts.
     Task {
@@ -98,7 +98,7 @@ pub enum Answer {
     /// To [`Request::Show`].
     Run(Box<RunReport>),
     /// To [`Request::Tasks`], and where to go on.
-    Tasks(Vec<TaskView>, Option<(u16, u32)>),
+    Tasks(Vec<TaskView>, Option<TaskId>),
     /// To [`Request::Task`].
     Task(Box<TaskReport>),
     /// It was done.
@@ -123,7 +123,7 @@ impl ResetSize {
     /// What a reset does.
     pub(crate) fn of(run: &Run, reset: &[ResetTasks]) -> Self {
         let closure = run.reset_closure(reset);
-        let remade = closure.iter().filter(|(step, index)| run.is_removed(*step, *index)).count();
+        let remade = closure.iter().filter(|at| run.is_removed(**at)).count();
         Self { tasks: closure.len() as u64, remade: remade as u64 }
     }
 }
@@ -329,9 +329,9 @@ async fn one_task(
     let record = stored_run(store, run).await?;
     let (now_ms, name) = (crate::now_ms(), task.to_owned());
     let found = ask(store, owner, &record.id, move |engine, run| {
-        let (step, index) = run.find_task(&name)?;
-        let outputs = run.outputs(step, index).map_or_else(Vec::new, |(_, o)| o.to_vec());
-        Some((engine.task(run, step, index, now_ms)?, outputs, step))
+        let at = run.find_task(&name)?;
+        let outputs = run.outputs(at).map_or_else(Vec::new, |(_, o)| o.to_vec());
+        Some((engine.task(run, at, now_ms)?, outputs, at.step))
     });
     let Some((task, outputs, step)) = found.await? else {
         return Ok(Answer::Failed(format!(
@@ -415,11 +415,11 @@ pub(crate) fn to_retry(
 pub(crate) fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
     let mut chosen: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for name in names {
-        if let Some((step, index)) = run.find_task(name) {
-            chosen.entry(step).or_default().push(index);
+        if let Some(at) = run.find_task(name) {
+            chosen.entry(at.step).or_default().push(at.index);
         } else if let Some(step) = run.plan().step(name) {
             let all = TaskState::ALL.into_iter().flat_map(|state| run.tasks_in(step, state));
-            chosen.entry(step).or_default().extend(all);
+            chosen.entry(step).or_default().extend(all.map(|at| at.index));
         } else {
             return Err(format!("there is no task `{name}`"));
         }
@@ -427,7 +427,8 @@ pub(crate) fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, S
     if names.is_empty() {
         for step in (0u16..).take(run.plan().steps.len()) {
             let bad = [TaskState::Failed, TaskState::Cancelled];
-            let tasks: Vec<u32> = bad.into_iter().flat_map(|s| run.tasks_in(step, s)).collect();
+            let tasks = bad.into_iter().flat_map(|state| run.tasks_in(step, state));
+            let tasks: Vec<u32> = tasks.map(|at| at.index).collect();
             if !tasks.is_empty() {
                 chosen.insert(step, tasks);
             }

@@ -14,7 +14,7 @@ use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
 use pictor_storage::{Artifacts, Store};
 use pictor_tasks::history::{Fact, Row};
-use pictor_tasks::message::{Outcome, Output};
+use pictor_tasks::message::{Outcome, Output, TaskId};
 use pictor_tasks::output::{check_name, in_folder};
 use pictor_tasks::space::Space;
 use pictor_tasks::template::Template;
@@ -39,7 +39,7 @@ pub struct Delivered {
 }
 
 struct Item {
-    task: (u16, u32),
+    task: TaskId,
     key: String,
     digest: String,
     path: PathBuf,
@@ -54,9 +54,9 @@ pub async fn deliver_all(
     let mut items = Vec::new();
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step).filter(|_| !plan.deliver.is_empty()) else { continue };
-        for index in run.tasks_in(step, TaskState::Succeeded) {
-            let outputs = run.outputs(step, index).map_or(&[] as &[_], |(_, outputs)| outputs);
-            items.extend(items_of(run.plan(), (step, index), space, outputs, &place.folder));
+        for at in run.tasks_in(step, TaskState::Succeeded) {
+            let outputs = run.outputs(at).map_or(&[] as &[_], |(_, outputs)| outputs);
+            items.extend(items_of(run.plan(), at, space, outputs, &place.folder));
         }
     }
     let clashes = take_clashes(run, &mut items);
@@ -75,14 +75,14 @@ pub async fn deliver_all(
 /// out, and told if it is something else.
 fn take_clashes(run: &Run, items: &mut Vec<Item>) -> Vec<String> {
     let mut clashes = Vec::new();
-    let mut taken: HashMap<PathBuf, ((u16, u32), String)> = HashMap::new();
+    let mut taken: HashMap<PathBuf, (TaskId, String)> = HashMap::new();
     items.retain(|item| {
         let Some((first, digest)) = taken.get(&item.path) else {
             taken.insert(item.path.clone(), (item.task, item.digest.clone()));
             return true;
         };
         if *digest != item.digest {
-            let [first, other] = [*first, item.task].map(|at| run.task_name(at.0, at.1));
+            let [first, other] = [*first, item.task].map(|at| run.task_name(at));
             clashes.push(format!(
                 "{}: {first} and {other} both deliver there, and only the first did; tell them apart \
                  with `{{DIMENSION}}` in the path of `deliver`",
@@ -110,8 +110,7 @@ pub async fn deliver_rows(
             continue;
         }
         if let Some(space) = &spaces[ended.task.step as usize] {
-            let at = (ended.task.step, ended.task.task.index);
-            items.extend(items_of(plan, at, space, &products.outputs, &place.folder));
+            items.extend(items_of(plan, ended.task.id(), space, &products.outputs, &place.folder));
         }
     }
     let mut delivered = Delivered::default();
@@ -119,20 +118,14 @@ pub async fn deliver_rows(
     delivered
 }
 
-fn items_of(
-    plan: &Plan,
-    task: (u16, u32),
-    space: &Space,
-    outputs: &[Output],
-    out: &Path,
-) -> Vec<Item> {
+fn items_of(plan: &Plan, task: TaskId, space: &Space, outputs: &[Output], out: &Path) -> Vec<Item> {
     let item = |(path, output): (String, &Output)| Item {
         task,
         key: output.key.clone(),
         digest: output.digest.clone(),
         path: out.join(path),
     };
-    delivered_by(&plan.steps[task.0 as usize], (space, task.1), outputs).map(item).collect()
+    delivered_by(&plan.steps[task.step as usize], (space, task.index), outputs).map(item).collect()
 }
 
 /// The files that a task delivers: each with its path in the output folder. What is delivered as a

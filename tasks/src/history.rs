@@ -3,7 +3,7 @@
 
 use crate::body::OnError;
 use crate::job::spec::OnFailure;
-use crate::message::{Execution, Outcome, Try, WorkerId};
+use crate::message::{Execution, Outcome, TaskId, Try, WorkerId};
 use crate::range::Ranges;
 use crate::units::Millis;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,13 @@ pub struct TaskRef {
     pub generation: u32,
     /// The task and attempt.
     pub task: Try,
+}
+
+impl TaskRef {
+    /// The task, whichever attempt.
+    pub fn id(&self) -> TaskId {
+        TaskId { step: self.step, index: self.task.index }
+    }
 }
 
 /// A worker's right to an attempt.

@@ -40,6 +40,24 @@ pub struct StepKey {
     pub generation: u32,
 }
 
+/// One task of a run.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct TaskId {
+    /// The step's place in the plan.
+    pub step: u16,
+    /// The task's index in the step's space.
+    pub index: u32,
+}
+
+impl StepKey {
+    /// The task at an index of the step.
+    pub fn task(&self, index: u32) -> TaskId {
+        TaskId { step: self.step, index }
+    }
+}
+
 /// One numbered try at one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Try {

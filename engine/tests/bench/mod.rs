@@ -133,7 +133,7 @@ impl Bench {
     }
 
     pub(crate) fn name(&self, given: &Given) -> String {
-        self.run().task_name(given.assignment.key.step, given.task.index)
+        self.run().task_name(given.assignment.key.task(given.task.index))
     }
 
     /// The names of what was assigned and did not end, in the order of assignment.
@@ -256,33 +256,31 @@ impl Bench {
     pub(crate) fn reset(&mut self, names: &[&str]) {
         let at = |name: &&str| self.run().find_task(name).unwrap();
         let tasks =
-            names.iter().map(at).map(|(step, index)| ResetTasks { step, tasks: vec![index] });
+            names.iter().map(at).map(|at| ResetTasks { step: at.step, tasks: vec![at.index] });
         let event = Event::Reset(tasks.collect());
         self.control(event);
     }
 
     pub(crate) fn state(&self, name: &str) -> TaskState {
-        let (step, index) =
-            self.run().find_task(name).unwrap_or_else(|| panic!("there is no {name}"));
-        self.run().task_state(step, index).unwrap()
+        let at = self.run().find_task(name).unwrap_or_else(|| panic!("there is no {name}"));
+        self.run().task_state(at).unwrap()
     }
 
     /// The names of all tasks in a state.
     pub(crate) fn all(&self, state: TaskState) -> Vec<String> {
         let run = self.run();
         let steps = (0..).take(run.plan().steps.len());
-        let named = |step| run.tasks_in(step, state).map(move |index| run.task_name(step, index));
+        let named = |step| run.tasks_in(step, state).map(|at| run.task_name(at));
         steps.flat_map(named).collect()
     }
 
     pub(crate) fn attempt(&self, name: &str) -> u32 {
-        let (step, index) = self.run().find_task(name).unwrap();
-        self.run().attempt(step, index).unwrap()
+        self.run().attempt(self.run().find_task(name).unwrap()).unwrap()
     }
 
     pub(crate) fn reason(&self, name: &str) -> String {
-        let (step, index) = self.run().find_task(name).unwrap();
-        self.engine.task(self.run(), step, index, self.now).unwrap().reason
+        let at = self.run().find_task(name).unwrap();
+        self.engine.task(self.run(), at, self.now).unwrap().reason
     }
 
     pub(crate) fn run_state(&self) -> RunState {

@@ -4,7 +4,7 @@ use super::bench::{Bench, failure, machine, success};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
 use pictor_tasks::history::{Event, Fact};
 use pictor_tasks::message::{
-    Execution, FailureKind, Outcome, Output, Products, Report, What, WorkerId,
+    Execution, FailureKind, Outcome, Output, Products, Report, TaskId, What, WorkerId,
 };
 
 const JOB: &str = "
@@ -293,12 +293,16 @@ fn outputs_may_be_files_of_folders_and_lead_nowhere_else() {
         let mut bench = two_workers();
         let given = bench.given("render");
         bench.end(&given, leaving(bad));
-        assert_eq!(bench.run().outputs(0, 0), None, "{bad:?}");
-        assert!(bench.run().failure(0, 0).contains("output"), "{}", bench.run().failure(0, 0));
+        assert_eq!(bench.run().outputs(TaskId { step: 0, index: 0 }), None, "{bad:?}");
+        assert!(
+            bench.run().failure(TaskId { step: 0, index: 0 }).contains("output"),
+            "{}",
+            bench.run().failure(TaskId { step: 0, index: 0 })
+        );
     }
     let mut bench = two_workers();
     let given = bench.given("render");
     bench.end(&given, leaving(&["image", "files/a/0001.exr", "files/b.exr"]));
-    assert_eq!(bench.run().outputs(0, 0).unwrap().1.len(), 3);
+    assert_eq!(bench.run().outputs(TaskId { step: 0, index: 0 }).unwrap().1.len(), 3);
     bench.check_recovery();
 }

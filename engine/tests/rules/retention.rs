@@ -3,7 +3,7 @@
 use super::bench::{Bench, machine};
 use pictor_engine::{Config, Engine, Run, RunState, TaskState};
 use pictor_tasks::history::{Event, Fact, RemovedOutputs, ResetTasks};
-use pictor_tasks::message::{FailureKind, WorkerId};
+use pictor_tasks::message::{FailureKind, TaskId, WorkerId};
 
 const JOB: &str = "
 dims: { frame: 1-4, part: { of: frame, size: 2 } }
@@ -47,11 +47,21 @@ fn half_done() -> Bench {
 #[test]
 fn what_a_task_left_goes_when_its_last_reader_has_succeeded() {
     let mut bench = half_done();
-    assert_eq!(bench.run().outputs(1, 0).unwrap().1.len(), 1, "not before a tick");
+    assert_eq!(
+        bench.run().outputs(TaskId { step: 1, index: 0 }).unwrap().1.len(),
+        1,
+        "not before a tick"
+    );
     bench.tick();
     assert_eq!(bench.removed, ["cut[part=0]#1"]);
     assert_eq!(removals(&bench), ["1:0"], "in history as well");
-    assert_eq!((bench.run().outputs(1, 0), bench.run().is_removed(1, 0)), (None, true));
+    assert_eq!(
+        (
+            bench.run().outputs(TaskId { step: 1, index: 0 }),
+            bench.run().is_removed(TaskId { step: 1, index: 0 })
+        ),
+        (None, true)
+    );
     assert_eq!(bench.state("cut[part=0]"), TaskState::Succeeded);
     bench.tick();
     assert_eq!(bench.removed.len(), 1, "once");
@@ -63,7 +73,7 @@ fn nobody_can_ask_for_a_removal() {
     let mut bench = half_done();
     let tasks = "0-1".parse().unwrap();
     assert!(!bench.control(Event::Removed(vec![RemovedOutputs { step: 1, tasks }])));
-    assert!(!bench.run().is_removed(1, 0));
+    assert!(!bench.run().is_removed(TaskId { step: 1, index: 0 }));
 }
 
 #[test]
@@ -90,8 +100,8 @@ fn a_later_step_may_be_named_and_every_reader_counts_as_well() {
     bench.finish();
     assert_eq!(bench.run_state(), RunState::Succeeded);
     assert_eq!(bench.removed.len(), 6, "the end of the run does not wait for a tick");
-    let (load, _) = bench.run().find_task("load").unwrap();
-    assert!(!bench.run().is_removed(load, 0), "nothing was said about it");
+    let load = bench.run().find_task("load").unwrap();
+    assert!(!bench.run().is_removed(load), "nothing was said about it");
     bench.check_recovery();
 }
 
@@ -118,10 +128,10 @@ fn what_a_failed_reader_needs_stays_for_a_retry() {
 fn a_reset_that_needs_a_removed_input_makes_it_again_with_all_that_was_built_on_it() {
     let mut bench = half_done();
     bench.tick();
-    let (draw, frame) = bench.run().find_task("draw[frame=1]").unwrap();
-    let chosen = [ResetTasks { step: draw, tasks: vec![frame] }];
+    let draw = bench.run().find_task("draw[frame=1]").unwrap();
+    let chosen = [ResetTasks { step: draw.step, tasks: vec![draw.index] }];
     let closure = bench.run().reset_closure(&chosen);
-    let names: Vec<String> = closure.iter().map(|at| bench.run().task_name(at.0, at.1)).collect();
+    let names: Vec<String> = closure.iter().map(|at| bench.run().task_name(*at)).collect();
     let expected =
         ["cut[part=0]", "draw[frame=1]", "draw[frame=2]", "show[frame=1]", "show[frame=2]"];
     assert_eq!(names, expected, "`load` still has what it left");
@@ -143,9 +153,9 @@ fn a_reset_of_a_later_step_needs_nothing_that_was_removed_before_it() {
     let mut bench = half_done();
     bench.tick();
     bench.succeed("show[frame=1]");
-    let (show, frame) = bench.run().find_task("show[frame=1]").unwrap();
-    let chosen = [ResetTasks { step: show, tasks: vec![frame] }];
-    assert_eq!(bench.run().reset_closure(&chosen), [(show, frame)]);
+    let show = bench.run().find_task("show[frame=1]").unwrap();
+    let chosen = [ResetTasks { step: show.step, tasks: vec![show.index] }];
+    assert_eq!(bench.run().reset_closure(&chosen), [show]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::rng::Rng;
 use super::world::{Script, World, machine};
 use pictor_engine::{Config, Plan, RunState, TaskState, compile};
 use pictor_tasks::job::{Source, parse};
+use pictor_tasks::message::TaskId;
 use pictor_tasks::worker::Inventory;
 
 /// A job and the steps whose failure another step takes.
@@ -131,21 +132,20 @@ fn machines() -> Vec<Inventory> {
 }
 
 /// Plays a job to its end. Answers its state and all its tasks.
-fn play(example: &Example, script: Script) -> (RunState, Vec<(u16, u32)>) {
+fn play(example: &Example, script: Script) -> (RunState, Vec<TaskId>) {
     let mut world = World::new(1, Config::default(), vec![plan(example)], machines());
     world.script = script;
     world.check_every = 2;
     world.run();
     let run = world.engine.run(&world.runs[0].id).unwrap();
     let steps = 0..u16::try_from(run.plan().steps.len()).unwrap();
-    let tasks: Vec<(u16, u32)> = steps
+    let tasks: Vec<TaskId> = steps
         .flat_map(|step| {
-            let states = TaskState::ALL.into_iter();
-            states.flat_map(move |state| run.tasks_in(step, state)).map(move |i| (step, i))
+            TaskState::ALL.into_iter().flat_map(move |state| run.tasks_in(step, state))
         })
         .collect();
-    for (step, index) in &tasks {
-        let task = world.engine.task(run, *step, *index, world.now).unwrap();
+    for at in &tasks {
+        let task = world.engine.task(run, *at, world.now).unwrap();
         assert_eq!(task.worker, None, "{} still has a worker", task.name);
     }
     (run.state(), tasks)
@@ -157,7 +157,7 @@ fn each_task_fails(example: &Example) {
     let (state, tasks) = play(example, Script::default());
     assert_eq!(state, RunState::Succeeded, "{}", example.name);
     let steps = plan(example).steps;
-    for (step, index) in tasks {
+    for TaskId { step, index } in tasks {
         for faults in 0..4 {
             let (always, all_twice) = (faults & 1 > 0, faults & 2 > 0);
             let script = Script {
@@ -220,7 +220,12 @@ fn every_example_can_be_reset_step_by_step_after_its_end() {
             world.run();
             let run = world.engine.run(&world.runs[0].id).unwrap();
             assert_eq!(run.state(), RunState::Succeeded, "{}: step {step}", example.name);
-            assert_eq!(run.attempt(step, 0).unwrap_or(2), 2, "{}: step {step}", example.name);
+            assert_eq!(
+                run.attempt(TaskId { step, index: 0 }).unwrap_or(2),
+                2,
+                "{}: step {step}",
+                example.name
+            );
         }
     }
 }

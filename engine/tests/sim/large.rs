@@ -7,7 +7,7 @@ use pictor_tasks::history::{Control, Event, ResetTasks, Row};
 use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::{
     Assignment, Execution, Failure, FailureKind, Outcome, Output, Products, Report, RunId, TaskEnd,
-    What, WorkerId,
+    TaskId, What, WorkerId,
 };
 use std::sync::Arc;
 
@@ -138,7 +138,8 @@ fn a_hundred_thousand_tasks_survive_losses_failures_a_crash_and_a_reset() {
     farm.finish();
     assert_eq!(farm.run().state(), RunState::Succeeded);
     farm.run().check().unwrap();
-    assert!((0..1_000).all(|frame| farm.run().is_removed(2, frame)));
+    let stitched = |index| TaskId { step: 2, index };
+    assert!((0..1_000).all(|frame| farm.run().is_removed(stitched(frame))));
     let tasks = (5_000..15_000).collect();
     let event = Event::Reset(vec![ResetTasks { step: 1, tasks }]);
     let mut fx = Effects::default();

@@ -3,7 +3,7 @@
 
 use pictor_engine::plan::{DimCounts, DimValues, Need, Plan};
 use pictor_engine::{Run, RunState, TaskState};
-use pictor_tasks::message::{Execution, WorkerId};
+use pictor_tasks::message::{Execution, TaskId, WorkerId};
 use pictor_tasks::space::Values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -334,24 +334,23 @@ impl Model {
             }
             for (index, task) in tasks.iter().flatten().enumerate() {
                 let at = u32::try_from(index).unwrap();
-                let theirs = run.task_state(number, at);
+                let id = TaskId { step: number, index: at };
+                let theirs = run.task_state(id);
                 let state =
                     theirs.map(|s| if s == TaskState::Queued { TaskState::Ready } else { s });
                 let ours = states.tasks.get(&(step, index)).copied();
-                if ours != state || task.exists && run.attempt(number, at) != Some(task.attempt) {
-                    let attempt = run.attempt(number, at);
+                if ours != state || task.exists && run.attempt(id) != Some(task.attempt) {
+                    let attempt = run.attempt(id);
                     return Err(format!(
                         "{}: expected {ours:?} attempt {}, found {state:?} attempt {attempt:?}",
-                        run.task_name(number, at),
+                        run.task_name(id),
                         task.attempt,
                     ));
                 }
-                if task.removed != run.is_removed(number, at)
-                    || task.outputs != run.outputs(number, at).is_some()
-                {
+                if task.removed != run.is_removed(id) || task.outputs != run.outputs(id).is_some() {
                     return Err(format!(
                         "{}: left something {}, removed {}, found otherwise",
-                        run.task_name(number, at),
+                        run.task_name(id),
                         task.outputs,
                         task.removed
                     ));

@@ -6,6 +6,7 @@ use super::worker::ToOwner;
 use super::world::{Event as Happening, ToWorker, World};
 use pictor_engine::{Effects, Engine, Run};
 use pictor_tasks::history::{Event, Fact, RemovedOutputs, Row};
+use pictor_tasks::message::TaskId;
 use std::sync::Arc;
 
 /// Messages in one batch, at most.
@@ -183,7 +184,7 @@ impl World {
 fn keys(run: &Run, removed: &[RemovedOutputs]) -> Vec<String> {
     let outputs = removed.iter().flat_map(|RemovedOutputs { step, tasks }| {
         let indices = tasks.iter().map(|index| u32::try_from(index).unwrap());
-        indices.flat_map(|index| run.outputs(*step, index).unwrap().1)
+        indices.flat_map(|index| run.outputs(TaskId { step: *step, index }).unwrap().1)
     });
     outputs.map(|output| output.key.clone()).collect()
 }

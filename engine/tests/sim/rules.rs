@@ -3,7 +3,7 @@
 use super::world::World;
 use pictor_engine::TaskState;
 use pictor_tasks::body::Body;
-use pictor_tasks::message::{Assignment, StepKey, Try, WorkerId};
+use pictor_tasks::message::{Assignment, StepKey, TaskId, Try, WorkerId};
 use std::collections::BTreeMap;
 
 pub(crate) struct Rules<'a> {
@@ -42,7 +42,7 @@ impl<'a> Rules<'a> {
                 let at = (assignment.key.step as usize, task.index as usize);
                 assert!(run.model.has_inputs(at), "it sends what lacks an input: {assignment:?}");
                 let live = world.engine.run(&run.id).unwrap();
-                for input in live.inputs(assignment.key.step, task.index) {
+                for input in live.inputs(assignment.key.task(task.index)) {
                     assert!(world.stored.contains(&input.output.key), "{input:?} is gone");
                 }
             }
@@ -65,7 +65,7 @@ impl<'a> Rules<'a> {
     fn is_held(&self, worker: WorkerId, key: &StepKey, task: Try) -> bool {
         let engine = &self.world.engine;
         let run = engine.run(&key.run).unwrap();
-        let view = engine.task(run, key.step, task.index, self.world.now);
+        let view = engine.task(run, key.task(task.index), self.world.now);
         view.is_some_and(|view| {
             let open =
                 matches!(view.state, TaskState::Ready | TaskState::Queued | TaskState::Running);
@@ -83,8 +83,9 @@ impl<'a> Rules<'a> {
                 for (number, step) in (0u16..).zip(&run.plan.steps) {
                     let size = live.space(number).map_or(0, |space| space.len());
                     if step.limits.contains(limit) {
-                        let view = |index| world.engine.task(live, number, index, world.now);
-                        let tasks = (0..size).filter_map(view);
+                        let view = |at| world.engine.task(live, at, world.now);
+                        let tasks =
+                            (0..size).map(|index| TaskId { step: number, index }).filter_map(view);
                         held += tasks.filter(|task| task.worker.is_some()).count();
                     }
                 }

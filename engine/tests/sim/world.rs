@@ -205,7 +205,7 @@ impl World {
             for step in 0..u16::try_from(run.plan.steps.len()).unwrap() {
                 for state in TaskState::ALL.into_iter().filter(|state| !state.is_terminal()) {
                     let tasks = live.tasks_in(step, state);
-                    let task = |index| self.engine.task(live, step, index, self.now).unwrap();
+                    let task = |at| self.engine.task(live, at, self.now).unwrap();
                     open.extend(
                         tasks
                             .map(task)
@@ -247,8 +247,8 @@ impl World {
     fn check_stored(&self, sim: &SimRun, live: &Run) {
         let mut left = BTreeSet::new();
         for step in 0..u16::try_from(sim.plan.steps.len()).unwrap() {
-            for index in live.tasks_in(step, TaskState::Succeeded) {
-                let outputs = live.outputs(step, index).map_or(&[] as &[_], |(_, outputs)| outputs);
+            for at in live.tasks_in(step, TaskState::Succeeded) {
+                let outputs = live.outputs(at).map_or(&[] as &[_], |(_, outputs)| outputs);
                 left.extend(outputs.iter().map(|output| &output.key));
             }
         }

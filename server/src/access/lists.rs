@@ -4,6 +4,7 @@ use super::{Answer, Request, active, ask, line, stored_run};
 use crate::handle::{Error, OwnerHandle};
 use pictor_engine::{Effort, Engine, Run, TaskQuery, TaskState, TaskView};
 use pictor_storage::{RunFilter, Store};
+use pictor_tasks::message::TaskId;
 
 /// The most runs or tasks in one answer.
 const PAGE: u32 = 1000;
@@ -37,7 +38,7 @@ pub(super) fn first_tasks(
 ) -> Vec<TaskView> {
     let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
     let effort = Effort { limit: few, places: u32::MAX };
-    here(engine.find(run, &query, ((0, 0), effort), crate::now_ms()).items)
+    here(engine.find(run, &query, (TaskId::default(), effort), crate::now_ms()).items)
 }
 
 /// Tasks of runs in a data folder were done on this machine.

@@ -10,7 +10,9 @@ use pictor_storage::artifacts::digest_file;
 use pictor_tasks::body::{Body, Probe};
 use pictor_tasks::history::{Ended, Fact, Row, TaskRef};
 use pictor_tasks::media::Media;
-use pictor_tasks::message::{Binding, Bound, Execution, Outcome, Products, RunId, Try, WorkerId};
+use pictor_tasks::message::{
+    Binding, Bound, Execution, Outcome, Products, RunId, TaskId, Try, WorkerId,
+};
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::{Space, Values};
 use pictor_tasks::template::{Placeholder, Template, pad};
@@ -199,7 +201,7 @@ fn known_names((run, will): (&Run, impl Fn(TaskState) -> bool), place: &Place) -
         let Some(space) = run.space(number) else { continue };
         for template in step.deliver.values().filter_map(|text| Template::parse(text).ok()) {
             for index in 0..space.len() {
-                if !run.task_state(number, index).is_some_and(&will) {
+                if !run.task_state(TaskId { step: number, index }).is_some_and(&will) {
                     continue;
                 }
                 let Some(name) = resolve(&template, space, index) else { continue };
@@ -249,12 +251,13 @@ fn bind_sequences(run: &Run) -> Option<Run> {
     let mut bound: Option<Run> = None;
     for (number, step) in (0u16..).zip(&run.plan().steps) {
         let Body::Probe(probe) = &step.body else { continue };
-        if run.task_state(number, 0).is_none_or(TaskState::is_terminal) {
+        let at = TaskId { step: number, index: 0 };
+        if run.task_state(at).is_none_or(TaskState::is_terminal) {
             continue;
         }
         let Some(products) = frames_of(run.plan(), (number, step), probe) else { continue };
         let bound = bound.get_or_insert_with(|| run.clone());
-        let task = Try { index: 0, attempt: run.attempt(number, 0)? };
+        let task = Try { index: 0, attempt: run.attempt(at)? };
         let ended = Ended {
             task: TaskRef { step: number, generation: 0, task },
             execution: Execution(0),

@@ -6,7 +6,7 @@ use pictor_engine::compile;
 use pictor_storage::{NewRun, RunRows, SqliteStore};
 use pictor_tasks::history::{Control, Ended, Event, ResetTasks, TaskRef};
 use pictor_tasks::job::{Source, parse};
-use pictor_tasks::message::{Execution, FileRef, Products, RunId, Try, WorkerId};
+use pictor_tasks::message::{Execution, FileRef, Products, RunId, TaskId, Try, WorkerId};
 
 const JOB: &str = "pictor: v1
 name: job
@@ -165,7 +165,7 @@ async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it()
     // As it comes, the one that comes first is there.
     let spaces = [run.space(0).cloned()];
     let again = |index| {
-        let outputs = run.outputs(0, index).unwrap().1.to_vec();
+        let outputs = run.outputs(TaskId { step: 0, index }).unwrap().1.to_vec();
         row(index, Products { outputs, ..Products::default() })
     };
     deliver_rows(run.plan(), &[again(1), again(0)], &spaces, (artifacts, &stage.place)).await;

@@ -14,6 +14,7 @@ use axum::response::Response;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use pictor_engine::{Effort, Engine, Found, Run, TaskQuery, TaskState};
 use pictor_storage::artifacts::asset_key;
+use pictor_tasks::message::TaskId;
 use pictor_tasks::pack::is_digest;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -61,20 +62,20 @@ pub(super) async fn files(
 }
 
 /// The files of the next tasks that deliver any.
-fn look(run: &Run, (mut step, mut index): (u16, u32), effort: Effort) -> Found<RunFile> {
+fn look(run: &Run, mut from: TaskId, effort: Effort) -> Found<RunFile> {
     // Whole steps that deliver nothing are passed over at once.
-    while run.plan().steps.get(step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
-        (step, index) = (step + 1, 0);
+    while run.plan().steps.get(from.step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
+        from = TaskId { step: from.step + 1, index: 0 };
     }
-    if run.plan().steps.len() <= step as usize {
+    if run.plan().steps.len() <= from.step as usize {
         return Found { items: Vec::new(), next: None };
     }
     let state = Some(TaskState::Succeeded);
-    let query = TaskQuery { step: Some(step), state, ..TaskQuery::default() };
-    let found = run.find(&query, (step, index), effort);
+    let query = TaskQuery { step: Some(from.step), state, ..TaskQuery::default() };
+    let found = run.find(&query, from, effort);
     let items = found.items.iter().flat_map(|at| {
         let files = delivered(run, *at).into_iter();
-        let task = run.task_name(at.0, at.1);
+        let task = run.task_name(*at);
         files.map(move |(path, output)| RunFile {
             path,
             digest: output.digest.clone(),
@@ -83,7 +84,10 @@ fn look(run: &Run, (mut step, mut index): (u16, u32), effort: Effort) -> Found<R
             task: task.clone(),
         })
     });
-    Found { items: items.collect(), next: found.next.or(Some((step + 1, 0))) }
+    Found {
+        items: items.collect(),
+        next: found.next.or(Some(TaskId { step: from.step + 1, index: 0 })),
+    }
 }
 
 /// Downloads a delivered result, or a range of it.

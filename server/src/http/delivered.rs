@@ -3,7 +3,7 @@
 
 use crate::deliver::delivered_by;
 use pictor_engine::{Effort, Run, TaskQuery, TaskState};
-use pictor_tasks::message::Output;
+use pictor_tasks::message::{Output, TaskId};
 use pictor_tasks::space::Space;
 use pictor_tasks::template::{Placeholder, Template};
 
@@ -15,12 +15,12 @@ const HOLE: &str = "\0";
 const TRIES: u32 = 1000;
 
 /// The files of one task that succeeded: path and artifact.
-pub(super) fn delivered(run: &Run, (step, index): (u16, u32)) -> Vec<(String, &Output)> {
-    let plan = &run.plan().steps[step as usize];
-    let (Some(space), Some((_, outputs))) = (run.space(step), run.outputs(step, index)) else {
+pub(super) fn delivered(run: &Run, at: TaskId) -> Vec<(String, &Output)> {
+    let plan = &run.plan().steps[at.step as usize];
+    let (Some(space), Some((_, outputs))) = (run.space(at.step), run.outputs(at)) else {
         return Vec::new();
     };
-    delivered_by(plan, (space, index), outputs).collect()
+    delivered_by(plan, (space, at.index), outputs).collect()
 }
 
 /// The artifact that was delivered to a path.
@@ -33,7 +33,7 @@ pub(crate) fn find(run: &Run, path: &str) -> Option<Output> {
                 let state = Some(TaskState::Succeeded);
                 let query = TaskQuery { step: Some(step), state, dims: dims.to_vec() };
                 // A folder may hold files of several tasks.
-                let tasks = run.find(&query, (step, 0), EFFORT).items.into_iter();
+                let tasks = run.find(&query, TaskId { step, index: 0 }, EFFORT).items.into_iter();
                 let mut files = tasks.flat_map(|at| delivered(run, at));
                 files.find(|(place, _)| place == path).map(|(_, output)| output.clone())
             };

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
-use pictor_tasks::message::RunId;
+use pictor_tasks::message::{RunId, TaskId};
 use serde::Deserialize;
 use std::io::{ErrorKind, SeekFrom};
 use std::sync::Arc;
@@ -83,11 +83,11 @@ pub(super) async fn read(
     let name = task.clone();
     let find = move |_: &Engine, run: &Run| {
         let at = run.find_task(&name)?;
-        Some((at, run.plan().steps[at.0 as usize].name.clone()))
+        Some((at, run.plan().steps[at.step as usize].name.clone()))
     };
     let found = api.ask(&record, find).await?;
     let (at, step_name) = found.ok_or_else(|| tasks::no_task(&task))?;
-    let place = LogPlace { run: record.id.clone(), step: step_name, index: at.1 };
+    let place = LogPlace { run: record.id.clone(), step: step_name, index: at.index };
     let log = Log {
         api: api.clone(),
         place,
@@ -186,14 +186,14 @@ impl Log {
 struct Followed {
     api: Arc<Api>,
     record: RunRecord,
-    at: (u16, u32),
+    at: TaskId,
     attempt: Option<u32>,
     looked: Instant,
     over: Option<Instant>,
 }
 
 impl Followed {
-    fn new(api: Arc<Api>, record: RunRecord, (at, attempt): ((u16, u32), Option<u32>)) -> Self {
+    fn new(api: Arc<Api>, record: RunRecord, (at, attempt): (TaskId, Option<u32>)) -> Self {
         let looked = Instant::now();
         Self { api, record, at, attempt, looked: looked - LOOK_AT_TASK, over: None }
     }
@@ -211,9 +211,8 @@ impl Followed {
             self.looked = Instant::now();
             let (at, attempt) = (self.at, self.attempt);
             let look = move |_: &Engine, run: &Run| {
-                let over =
-                    run.task_state(at.0, at.1).is_none_or(pictor_engine::TaskState::is_terminal);
-                let later = run.attempt(at.0, at.1) > attempt && attempt.is_some();
+                let over = run.task_state(at).is_none_or(pictor_engine::TaskState::is_terminal);
+                let later = run.attempt(at) > attempt && attempt.is_some();
                 over || later
             };
             // What cannot be told now is not waited for.

@@ -9,7 +9,7 @@ use crate::access::load_run;
 use crate::handle::OwnerHandle;
 use pictor_engine::{Effort, Engine, Found, Run};
 use pictor_storage::RunRecord;
-use pictor_tasks::message::RunId;
+use pictor_tasks::message::{RunId, TaskId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -109,7 +109,7 @@ impl Api {
         &self,
         record: &RunRecord,
         (mut found, limit): (Found<T>, usize),
-        look: impl Fn(&Engine, &Run, (u16, u32), Effort) -> Result<Found<T>, Problem>
+        look: impl Fn(&Engine, &Run, TaskId, Effort) -> Result<Found<T>, Problem>
         + Clone
         + Send
         + 'static,
@@ -164,11 +164,10 @@ pub(super) fn effort(limit: usize) -> Effort {
 
 /// The beginning of a search, after a page or at the first task.
 pub(super) fn from<T>(after: Option<Place>) -> Found<T> {
-    let Place(step, index) = after.unwrap_or_default();
-    Found { items: Vec::new(), next: Some((step, index)) }
+    Found { items: Vec::new(), next: Some(after.unwrap_or_default().0) }
 }
 
 /// Where the page after the one with these tasks begins.
 pub(super) fn next<T>(found: &Found<T>) -> Option<String> {
-    found.next.map(|(step, index)| Place(step, index).to_string())
+    found.next.map(|at| Place(at).to_string())
 }

@@ -1,6 +1,7 @@
 //! Lists in parts: what callers ask for, what they get, and the cursors that lead from one part to the
 //! next.
 
+use pictor_tasks::message::TaskId;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -79,13 +80,13 @@ impl utoipa::PartialSchema for Name {
     }
 }
 
-/// A place among the tasks of a run: step and index.
+/// A task of a run, as `next` names it: step and index.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place(pub(super) u16, pub(super) u32);
+pub(super) struct Place(pub(super) TaskId);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
+        write!(f, "{}.{}", self.0.step, self.0.index)
     }
 }
 
@@ -102,7 +103,8 @@ impl FromStr for Place {
         let place = text.split_once('.').and_then(|(step, index)| {
             let (step, index) = (number(step, 5)?, number(index, 10)?);
             let step = u16::try_from(step).unwrap_or(u16::MAX);
-            Some(Self(step, u32::try_from(index).unwrap_or(u32::MAX)))
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            Some(Self(TaskId { step, index }))
         });
         place.ok_or("`after` is not the `next` of a page")
     }
@@ -127,12 +129,13 @@ mod tests {
 
     #[test]
     fn a_place_is_read_as_it_was_written() {
-        for place in [Place(0, 0), Place(7, 12), Place(u16::MAX, u32::MAX)] {
-            let read: Place = place.to_string().parse().unwrap();
-            assert_eq!((read.0, read.1), (place.0, place.1));
+        let last = TaskId { step: u16::MAX, index: u32::MAX };
+        for task in [TaskId::default(), TaskId { step: 7, index: 12 }, last] {
+            let read: Place = Place(task).to_string().parse().unwrap();
+            assert_eq!(read.0, task);
         }
         let beyond: Place = "99999.9999999999".parse().unwrap();
-        assert_eq!((beyond.0, beyond.1), (u16::MAX, u32::MAX));
+        assert_eq!(beyond.0, last);
         for wrong in
             ["", ".", "1", "1.", ".1", "+1.1", "1.-1", "1.2.3", "123456.1", "1.12345678901"]
         {

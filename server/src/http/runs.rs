@@ -13,7 +13,7 @@ use pictor_engine::{
     Effort, Engine, Found, Notes, Plan, Run, RunView, StepView, TaskQuery, TaskState, TaskView,
 };
 use pictor_storage::{RunFilter, RunRecord};
-use pictor_tasks::message::RunId;
+use pictor_tasks::message::{RunId, TaskId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -327,7 +327,7 @@ impl Detail {
     pub(super) fn of(engine: &Engine, run: &Run, effort: Effort, now_ms: i64) -> Self {
         let few = |state| {
             let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
-            engine.find(run, &query, ((0, 0), effort), now_ms)
+            engine.find(run, &query, (TaskId::default(), effort), now_ms)
         };
         let (failures, waiting) = (few(TaskState::Failed), few(TaskState::Ready));
         Self { view: engine.view(run), failures, waiting, notes: engine.notes(run) }
@@ -357,7 +357,7 @@ type Looked = Result<Found<TaskView>, Problem>;
 fn in_state(
     state: TaskState,
     now_ms: i64,
-) -> impl Fn(&Engine, &Run, (u16, u32), Effort) -> Looked + Copy + Send + 'static {
+) -> impl Fn(&Engine, &Run, TaskId, Effort) -> Looked + Copy + Send + 'static {
     move |engine, run, from, effort| {
         let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
         Ok(engine.find(run, &query, (from, effort), now_ms))

@@ -9,7 +9,7 @@ use super::{Api, aside};
 use axum::extract::State;
 use pictor_engine::{Engine, Run, TaskQuery, TaskView};
 use pictor_tasks::history::{Fact, Row};
-use pictor_tasks::message::{Execution, Outcome, RunId, Try};
+use pictor_tasks::message::{Execution, Outcome, RunId, TaskId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -318,8 +318,8 @@ pub(super) async fn show(
     let (now_ms, name) = ((api.now_ms)(), task.clone());
     let ask = move |engine: &Engine, run: &Run| {
         let at = run.find_task(&name)?;
-        let outputs = run.outputs(at.0, at.1).map_or_else(Vec::new, |(_, o)| o.to_vec());
-        Some((at, engine.task(run, at.0, at.1, now_ms)?, outputs))
+        let outputs = run.outputs(at).map_or_else(Vec::new, |(_, o)| o.to_vec());
+        Some((at, engine.task(run, at, now_ms)?, outputs))
     };
     let found = api.ask(&record, ask).await?;
     let (at, view, outputs) = found.ok_or_else(|| no_task(&task))?;
@@ -335,7 +335,7 @@ pub(super) fn no_task(name: &str) -> Problem {
 }
 
 /// What history says about a task, read on a thread of its own: it can be long.
-async fn attempts(api: &Api, run: &RunId, at: (u16, u32)) -> Result<Vec<Attempt>, Problem> {
+async fn attempts(api: &Api, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Problem> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
     let read = aside(move || {
@@ -352,16 +352,16 @@ async fn attempts(api: &Api, run: &RunId, at: (u16, u32)) -> Result<Vec<Attempt>
 }
 
 /// The attempt that a row is about, if it is one of this task.
-fn attempt(row: &Row, at: (u16, u32)) -> Option<((u32, u32, Execution), Attempt)> {
+fn attempt(row: &Row, at: TaskId) -> Option<((u32, u32, Execution), Attempt)> {
     let (task, execution, worker) = match &row.fact {
         Fact::Claim(claim) => (claim.task, claim.execution, claim.worker),
         Fact::Ended(ended) => (ended.task, ended.execution, ended.worker),
         Fact::Event(_) => return None,
     };
-    let Try { index, attempt } = task.task;
-    if (task.step, index) != at {
+    if task.id() != at {
         return None;
     }
+    let attempt = task.task.attempt;
     let mut view = Attempt {
         attempt,
         execution: format!("{:016x}", execution.0),

@@ -4,7 +4,7 @@
 use crate::farm::{Base, set, until, work};
 use pictor_engine::{Engine, TaskState};
 use pictor_server::{OwnerHandle, load_run};
-use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::message::{RunId, TaskId, WorkerId};
 use pictor_test_servers::Postgres;
 use sqlx::ConnectOptions;
 use std::collections::BTreeMap;
@@ -65,16 +65,17 @@ fn back_up_artifacts(from: &Path, to: &Path) {
 }
 
 /// The accepted artifact of each task: its digest, checked against the bytes.
-async fn results(base: &Base, run: &RunId) -> BTreeMap<(u16, u32), String> {
+async fn results(base: &Base, run: &RunId) -> BTreeMap<TaskId, String> {
     let run = load_run(&*base.store, run).await.unwrap();
     let mut found = BTreeMap::new();
     for step in 0..2 {
         for index in 0..30 {
-            if let Some((_, outputs)) = run.outputs(step, index) {
+            let at = TaskId { step, index };
+            if let Some((_, outputs)) = run.outputs(at) {
                 let bytes = base.artifacts.read(&outputs[0].key).await.unwrap();
                 let digest = blake3::hash(&bytes).to_hex().to_string();
                 assert_eq!(digest, outputs[0].digest, "{}", outputs[0].key);
-                found.insert((step, index), digest);
+                found.insert(at, digest);
             }
         }
     }

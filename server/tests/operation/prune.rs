@@ -3,7 +3,7 @@
 use crate::farm::{Base, JOB, cancel, crash_after, job_with, schedule, set, work};
 use pictor_server::prune::{Policy, Pruned, Pruner};
 use pictor_server::{OwnerHandle, load_run};
-use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::message::{RunId, TaskId, WorkerId};
 use pictor_tasks::pack::{PackManifest, PackedFile};
 use pictor_tasks::units::Millis;
 use std::path::Path;
@@ -69,7 +69,9 @@ async fn check(base: &Base) -> usize {
     for record in &runs {
         let run = load_run(&*base.store, &record.id).await.unwrap();
         for index in 0..3 {
-            for output in run.outputs(0, index).map_or(&[][..], |(_, outputs)| outputs) {
+            for output in
+                run.outputs(TaskId { step: 0, index }).map_or(&[][..], |(_, outputs)| outputs)
+            {
                 assert!(base.artifacts.exists(&output.key).await.unwrap(), "{}", output.key);
             }
         }

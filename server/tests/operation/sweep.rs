@@ -5,7 +5,7 @@ use crate::farm::{Base, crash_after, set, until, work};
 use crate::prune::{policy, pruner, today};
 use pictor_engine::Run;
 use pictor_server::{OwnerHandle, load_run, sweep_again};
-use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::message::{RunId, TaskId, WorkerId};
 use std::time::Duration;
 
 /// Three frames in two steps whose results go, and a film.
@@ -48,8 +48,11 @@ pub(crate) async fn what_nobody_reads_any_more_is_deleted(base: &Base) {
     base.artifacts.put(vec![1], "runs/other/cut/0/0/1-1/image").await.unwrap();
     let (run, _owner) = done(base, "film", true).await;
     until_there_is(base, run.id(), &["film"]).await;
-    assert_eq!((run.outputs(0, 1), run.is_removed(0, 1)), (None, true));
-    assert_eq!(run.outputs(2, 0).unwrap().1.len(), 1);
+    assert_eq!(
+        (run.outputs(TaskId { step: 0, index: 1 }), run.is_removed(TaskId { step: 0, index: 1 })),
+        (None, true)
+    );
+    assert_eq!(run.outputs(TaskId { step: 2, index: 0 }).unwrap().1.len(), 1);
     assert_eq!(there(base, &RunId("other".into())).await, ["cut"], "another run's stay");
 }
 
@@ -59,8 +62,10 @@ pub(crate) async fn whoever_takes_over_deletes_what_was_to_be_deleted(base: &Bas
     let id = base.submit(&owner, "film", &FILM.replacen("film }", "draw }", 1)).await;
     working.await.unwrap();
     let asked = id.clone();
-    until(&owner, move |engine| (0..3).any(|at| engine.run(&asked).unwrap().is_removed(0, at)))
-        .await;
+    until(&owner, move |engine| {
+        (0..3).any(|at| engine.run(&asked).unwrap().is_removed(TaskId { step: 0, index: at }))
+    })
+    .await;
     assert_eq!(there(base, &id).await.len(), 4, "it died before it deleted anything");
     owner.stop().await;
     let before = load_run(&*base.store, &id).await.unwrap();
@@ -70,7 +75,10 @@ pub(crate) async fn whoever_takes_over_deletes_what_was_to_be_deleted(base: &Bas
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let run = load_run(&*base.store, &id).await.unwrap();
-    for output in (0..3).filter_map(|at| run.outputs(1, at)).flat_map(|(_, outputs)| outputs) {
+    for output in (0..3)
+        .filter_map(|at| run.outputs(TaskId { step: 1, index: at }))
+        .flat_map(|(_, outputs)| outputs)
+    {
         assert!(base.artifacts.exists(&output.key).await.unwrap(), "{}", output.key);
     }
 }

@@ -9,7 +9,7 @@ use pictor_tasks::history::{Control, Event, ResetTasks, Row};
 use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::{
     Assignment, Execution, Failure, FailureKind, Outcome, Output, Products, Report, RunId, TaskEnd,
-    Try, What, WorkerId,
+    TaskId, Try, What, WorkerId,
 };
 use pictor_tasks::worker::Inventory;
 use std::sync::Arc;
@@ -237,7 +237,8 @@ async fn check(seed: u64, farms: &[Farm]) {
         assert_eq!((folded.seq(), folded.state()), (model.seq(), model.state()), "seed {seed}");
         for step in 0..4 {
             for index in 0..18 {
-                let of = |run: &Run| (run.task_state(step, index), run.attempt(step, index));
+                let at = TaskId { step, index };
+                let of = |run: &Run| (run.task_state(at), run.attempt(at));
                 assert_eq!(of(&folded), of(&model), "seed {seed}, step {step}, task {index}");
             }
         }
