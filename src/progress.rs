@@ -158,7 +158,8 @@ fn extras(step: &StepView) -> String {
 async fn bars(id: RunId, views: Views, mut pace: Pace) {
     let group = MultiProgress::new();
     let style = |template| ProgressStyle::with_template(template).expect("a valid template");
-    let step_style = style("{prefix:>12} {bar:32.cyan/238} {pos:>6}/{len:<6} {msg}");
+    // In 80 columns 32 are left for the words; what is wider than the terminal is cut and not wrapped.
+    let step_style = style("{prefix:>12} {bar:20.cyan/238} {pos:>6}/{len:<6} {wide_msg}");
     let mut all: Vec<ProgressBar> = Vec::new();
     let total = group.add(ProgressBar::no_length().with_style(style("{msg:>12}")));
     let started = Instant::now();
