@@ -96,6 +96,14 @@ async fn what_failed_is_done_again_after_it_was_counted() {
     assert_eq!(farm.get(&format!("/v1/runs/{id}")).await.is(200)["state"], "failed");
     retry(json!({ "tasks": ["nothing"] })).await.refused(404, "not_found");
     retry(json!({ "task": "work" })).await.refused(400, "invalid_request");
+    // What is changed is in the run before anything is done again, and stays there.
+    retry(json!({ "set": { "dims.n.range": "1-9" } })).await.refused(400, "invalid_request");
+    retry(json!({ "set": { "retry.attempts": "none" } })).await.refused(400, "invalid_request");
+    let set = json!({ "set": { "retry.attempts": "2", "retry.backoff": "0s" } });
+    assert_eq!(retry(set).await.is(200)["count"], 2);
+    farm.until_over(&id).await;
+    let task = farm.get(&format!("/v1/runs/{id}/tasks/work[n=3]")).await.is(200);
+    assert_eq!(task["attempts"].as_array().unwrap().len(), 3, "{task}");
     std::fs::write(open, "").unwrap();
     // A body may be left out.
     let path = format!("/v1/runs/{id}/retry");

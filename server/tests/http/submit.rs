@@ -25,6 +25,22 @@ async fn a_job_comes_as_text_as_a_tree_or_as_yaml() {
     farm.stop().await;
 }
 
+/// A limit is a promise to a licence server or a disk: one that nobody defines is told before anything runs.
+#[tokio::test]
+async fn a_limit_that_no_server_defines_is_told() {
+    let farm = Farm::idle().await;
+    let job = "pictor: v1\nname: a\nsteps:\n  - { name: a, limits: [licences], noop: {} }\n";
+    for dry_run in [true, false] {
+        let body = json!({ "job": job, "dry_run": dry_run });
+        let answer = farm.post("/v1/runs", &body).await.is(if dry_run { 200 } else { 201 });
+        let note = answer["notes"][0].as_str().unwrap();
+        assert!(note.contains("`licences` is not defined"), "{note}");
+    }
+    let defined = farm.post("/v1/runs", &json!({ "job": FILMS, "dry_run": true })).await.is(200);
+    assert_eq!(defined["notes"].as_array().map_or(0, Vec::len), 0, "{defined}");
+    farm.stop().await;
+}
+
 #[tokio::test]
 async fn mistakes_are_shown_where_they_stand() {
     let farm = Farm::idle().await;
