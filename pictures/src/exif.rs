@@ -1,20 +1,20 @@
-//! EXIF: directories of fields, in the way of a TIFF file. What a picture's own says is carried as it is, apart from
-//! what is no longer so; a TIFF's fields become one, and one becomes fields of a TIFF.
+//! EXIF: directories of fields, laid out as in a TIFF file. A picture's own EXIF is kept as it is, apart from what no
+//! longer holds; a TIFF's fields are turned into EXIF, and EXIF into fields of a TIFF.
 
 use super::tags::Density;
 use pictor_tasks::units::Resolution;
 
-/// Directories have no more fields than this.
+/// The limit on the number of fields of a directory.
 const FIELDS_MAX: usize = 1000;
-/// The fields of a TIFF that describe the picture, and not how it is stored.
+/// The fields of a TIFF that describe the picture rather than how it is stored.
 pub(super) const DESCRIBING: [u16; 18] = [
     269, 270, 271, 272, 285, 305, 306, 315, 316, 333, 18246, 18249, 33432, 40091, 40092, 40093,
     40094, 40095,
 ];
-/// The field of the main directory that leads to what the camera says, and to where that was.
+/// The field of the main directory that points to the camera's directory, followed by the one that points to GPS.
 pub(super) const CAMERA: u16 = 34665;
 pub(super) const PLACE: u16 = 34853;
-/// From there to a directory that only tells which standard is met.
+/// The field of the camera's directory that points to one which only names the standard that is met.
 const INTEROPERABILITY: u16 = 40965;
 const ORIENTATION: u16 = 274;
 const WIDTHS: [u16; 2] = [256, 40962];
@@ -22,28 +22,25 @@ const HEIGHTS: [u16; 2] = [257, 40963];
 const RESOLUTIONS: [u16; 2] = [282, 283];
 const RESOLUTION_UNIT: u16 = 296;
 
-/// A field of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) tag: u16,
-    /// The type of its values, as TIFF counts them.
+    /// The type of its values, as a TIFF numbers them.
     pub(super) kind: u16,
-    /// The values, the lowest byte of each first.
+    /// The values, in little-endian order.
     pub(super) data: Vec<u8>,
 }
 
-/// What EXIF consists of.
+/// The directories of an EXIF block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exif {
-    /// Of the picture.
     pub(super) main: Vec<Field>,
-    /// Of the camera.
     pub(super) camera: Vec<Field>,
-    /// Of the place, as satellites tell it.
+    /// The GPS directory.
     pub(super) place: Vec<Field>,
 }
 
-/// Bytes of a number of a type, and of a value of that type; none of a type that EXIF does not have.
+/// The bytes of one number of a type, and of one value of that type; `None` for a type that EXIF does not have.
 pub(super) fn bytes_of(kind: u16) -> Option<(usize, usize)> {
     Some(match kind {
         1 | 2 | 6 | 7 => (1, 1),
@@ -55,18 +52,17 @@ pub(super) fn bytes_of(kind: u16) -> Option<(usize, usize)> {
     })
 }
 
-/// A block of EXIF.
 struct Block<'a> {
     bytes: &'a [u8],
     big: bool,
 }
 
-/// Where a field is within a block.
+/// The position of a field within a block.
 struct Entry {
     tag: u16,
     kind: u16,
     count: usize,
-    /// Of its type, which is followed by the count.
+    /// The offset of its type, which is followed by the count.
     at: usize,
 }
 
@@ -119,7 +115,7 @@ impl<'a> Block<'a> {
 }
 
 impl Exif {
-    /// Reads a block; what is damaged of it is left out.
+    /// Parses a block; damaged parts of it are left out.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let block = Block::of(bytes)?;
         let main = block.entries(block.long(4)?);
@@ -132,7 +128,7 @@ impl Exif {
         Some(Self { main: fields(&main), camera, place })
     }
 
-    /// The block; nothing if it would say nothing.
+    /// Returns the block, or `None` if it would be empty.
     pub(super) fn to_bytes(&self) -> Option<Vec<u8>> {
         let mut main: Vec<Field> = self.main.clone();
         let pointers: Vec<(u16, &Vec<Field>)> = [(CAMERA, &self.camera), (PLACE, &self.place)]
@@ -162,7 +158,7 @@ impl Exif {
         Some(bytes)
     }
 
-    /// How many pixels there are to an inch.
+    /// The resolution in pixels per inch.
     pub(super) fn density(&self) -> Option<Density> {
         let field = |tag| self.main.iter().find(|field| field.tag == tag);
         let number = |tag| {
@@ -179,7 +175,7 @@ impl Exif {
         Density::of(number(RESOLUTIONS[0])? * to_inch, number(RESOLUTIONS[1])? * to_inch)
     }
 
-    /// Says how many pixels there are to an inch.
+    /// Sets the resolution in pixels per inch.
     pub(super) fn set_density(&mut self, density: Density) {
         self.main.retain(|f| !RESOLUTIONS.contains(&f.tag) && f.tag != RESOLUTION_UNIT);
         for (tag, value) in RESOLUTIONS.into_iter().zip([density.x, density.y]) {
@@ -191,7 +187,7 @@ impl Exif {
     }
 }
 
-/// A directory that begins at `at`, and the values that do not fit into it.
+/// A directory that begins at the offset `at`, followed by the values that do not fit into it.
 fn directory(fields: &[Field], at: usize) -> Vec<u8> {
     let mut fields: Vec<&Field> = fields.iter().take(FIELDS_MAX).collect();
     fields.sort_by_key(|field| field.tag);
@@ -219,8 +215,8 @@ fn directory(fields: &[Field], at: usize) -> Vec<u8> {
     table
 }
 
-/// Tells the size of the picture anew, and that it is upright, in a block that stays as it is otherwise: what
-/// makers of cameras put into theirs is found by its place.
+/// Rewrites the size of the picture and its orientation (upright) in place, and leaves the rest of the block as it is:
+/// makers' notes refer to absolute offsets.
 pub(super) fn tell_anew(bytes: &mut [u8], size: Resolution) {
     let mut changes = Vec::new();
     let Some(block) = Block::of(bytes) else { return };
@@ -238,7 +234,7 @@ pub(super) fn tell_anew(bytes: &mut [u8], size: Resolution) {
     }
     let big = block.big;
     for (at, kind, value) in changes {
-        // In its type, for readers expect 16 bits of an orientation, unless a size is too large for that.
+        // In the field's own type, as readers expect 16 bits for an orientation, unless a size is too large for it.
         let ordered = |mut bytes: Vec<u8>| {
             if big {
                 bytes.reverse();

@@ -22,27 +22,27 @@ use std::thread::{available_parallelism, scope};
 /// What is wrong with an EXR file.
 #[derive(Debug, thiserror::Error)]
 pub enum ExrError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{0} does not exist")]
     Missing(PathBuf),
-    /// The file ends before all of its pixels.
+    /// The file ends before the last of its pixels.
     #[error("{0} is cut short: it ends before all of its pixels")]
     Truncated(PathBuf),
-    /// It is no EXR file, is damaged, or uses something that is not read here (deep pixels).
+    /// The file is not an EXR, is damaged, or uses something that is not supported (deep pixels).
     #[error("{0} cannot be decoded: {1}")]
     Undecodable(PathBuf, String),
     /// The disk or the file system failed.
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
-    /// It decodes, and is not the picture that was asked for.
+    /// The file decodes, but is not the expected picture.
     #[error("{0} {1}")]
     Wrong(PathBuf, String),
 }
 
-/// Samples that are no numbers. Fireflies exist, so they are a note and not a failure.
+/// Counts of samples that are not finite. As fireflies are common, they lead to a note and not to a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Samples of the types that can be NaN.
+    /// Samples of floating-point types, which are those that can be NaN.
     pub floats: u64,
     /// How many of them are NaN.
     pub nan: u64,
@@ -51,7 +51,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// A sentence for the user, if there is something to say.
+    /// A sentence for the user; `None` if all samples are finite.
     pub fn note(self) -> Option<String> {
         let Self { floats, nan, infinite } = self;
         (nan + infinite > 0).then(|| {
@@ -80,8 +80,8 @@ pub fn size(path: &Path) -> Result<Resolution, ExrError> {
     size_of(path, &open(path)?)
 }
 
-/// Reads and judges a picture: it must be there, decode to its last pixel, have exactly the size
-/// `expected`, and must not be NaN all over.
+/// Reads and checks a picture: the file must exist, decode to its last pixel, have exactly the size `expected`, and
+/// must not consist of NaN only.
 pub fn check(path: &Path, expected: Resolution) -> Result<(ExrImage, Stats), ExrError> {
     let wrong = |message: String| Err(ExrError::Wrong(path.to_owned(), message));
     let size = size(path)?;
@@ -117,7 +117,7 @@ impl ExrImage {
         Ok(Self { image, size })
     }
 
-    /// Width and height.
+    /// The width and height, which all layers share.
     pub fn size(&self) -> Resolution {
         self.size
     }
@@ -139,7 +139,7 @@ impl ExrImage {
         names
     }
 
-    /// Counts the samples that are no numbers.
+    /// Counts the samples that are not finite.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         for channel in channels(&self.image) {
@@ -152,8 +152,8 @@ impl ExrImage {
         stats
     }
 
-    /// BLAKE3 over the channels' names, types and bits: equal for equal pixels, whatever the file's
-    /// compression and attributes.
+    /// BLAKE3 over the channels' names, types and bits: the same for the same pixels, whatever the file's compression
+    /// and attributes.
     pub fn pixel_digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{} {:?}", self.size, self.layout()).as_bytes());
@@ -215,14 +215,14 @@ impl ExrImage {
         part
     }
 
-    /// Puts `tile` with its top left corner at `x`, `y`. It must have the same [`Self::layout`] and
+    /// Copies `tile` into the picture with its top left corner at `x`, `y`. It must have the same [`Self::layout`] and
     /// fit.
     pub fn paste(&mut self, tile: &Self, x: u32, y: u32) {
         let area = Rect { x0: x, y0: y, x1: x + tile.size.width, y1: y + tile.size.height };
         copy(tile, (0, 0), self, area);
     }
 
-    /// Writes the file: every sample bit for bit, compressed (ZIP) on several threads.
+    /// Writes the file: every sample bit for bit, with ZIP compression on several threads.
     pub fn write(&self, path: &Path) -> Result<(), ExrError> {
         let headers = self.image.write().infer_meta_data();
         let pixels = self.image.layer_data.create_writer(&headers);
@@ -261,7 +261,7 @@ fn in_parallel<T: Sync, R: Send>(
     })
 }
 
-/// Threads that compress one file, and the blocks that each takes at a time.
+/// The most threads that compress one file, and the blocks that each of them takes at a time.
 const THREADS_MAX: usize = 8;
 const BLOCKS_PER_THREAD: usize = 4;
 
@@ -308,7 +308,7 @@ fn open(path: &Path) -> Result<Reader<BufReader<File>>, ExrError> {
     exr::block::read(BufReader::new(file), false).map_err(|error| exr_error(path, error))
 }
 
-/// The size of all layers, which must be the same, and something to see in them.
+/// Returns the size of the layers; an error if they differ in size or the picture is empty.
 fn size_of(path: &Path, reader: &Reader<BufReader<File>>) -> Result<Resolution, ExrError> {
     let undecodable = |message: &str| ExrError::Undecodable(path.to_owned(), message.into());
     let headers = reader.headers();
@@ -341,7 +341,7 @@ fn io_error(path: &Path, error: std::io::Error) -> ExrError {
 fn exr_error(path: &Path, error: exr::error::Error) -> ExrError {
     match error {
         exr::error::Error::Io(error) => io_error(path, error),
-        // The decoder's words for an unexpected end of the file.
+        // The decoder's message for an unexpected end of the file.
         exr::error::Error::Invalid(message) if message == "reference to missing bytes" => {
             ExrError::Truncated(path.to_owned())
         }

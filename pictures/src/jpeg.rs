@@ -1,4 +1,4 @@
-//! What lies between the beginning of a JPEG file and its pixels: segments.
+//! The segments of a JPEG file, which precede its pixels.
 
 use super::tags::{Density, TAG_BYTES_MAX, Tags};
 use std::fs::File;
@@ -7,23 +7,20 @@ use std::path::Path;
 
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const PHOTOSHOP: &[u8] = b"Photoshop 3.0\0";
-/// The resource that IPTC is.
+/// The Photoshop resource that holds IPTC.
 const IPTC: u16 = 0x0404;
 
-/// What a file says before its pixels.
+/// What a file holds ahead of its pixels.
 #[derive(Default)]
 pub(super) struct Head {
-    /// The number of colours, as the frame header has it.
+    /// The number of colours, from the frame header.
     pub(super) components: Option<u8>,
-    /// XMP.
     pub(super) xmp: Option<Vec<u8>>,
-    /// IPTC.
     pub(super) iptc: Option<Vec<u8>>,
-    /// Pixels to an inch.
     pub(super) density: Option<Density>,
 }
 
-/// Reads the segments up to the pixels. What is damaged is left out: it is found when the pixels are read.
+/// Reads the segments up to the pixels. Damaged ones are left out: the damage is reported when the pixels are read.
 pub(super) fn head(path: &Path) -> io::Result<Head> {
     let mut file = BufReader::new(File::open(path)?);
     file.seek(SeekFrom::Start(2))?;
@@ -31,7 +28,7 @@ pub(super) fn head(path: &Path) -> io::Result<Head> {
     let mut photoshop = Vec::new();
     while file.read_exact(&mut mark).is_ok() && mark[0] == 0xff {
         if mark[1] == 0xff {
-            // The mark begins a byte later.
+            // The marker begins one byte later.
             file.seek_relative(-3)?;
             continue;
         }
@@ -59,7 +56,7 @@ pub(super) fn head(path: &Path) -> io::Result<Head> {
     Ok(head)
 }
 
-/// The density that a JFIF header tells.
+/// The density in a JFIF header.
 fn density(segment: &[u8]) -> Option<Density> {
     let header = segment.strip_prefix(b"JFIF\0")?.get(2..7)?;
     let to_inch = match header[0] {
@@ -71,12 +68,12 @@ fn density(segment: &[u8]) -> Option<Density> {
     Density::of(number(1), number(3))
 }
 
-/// IPTC among the resources of Photoshop.
+/// Finds IPTC among the resources of Photoshop.
 pub(super) fn iptc_of(mut resources: &[u8]) -> Option<Vec<u8>> {
     loop {
         let rest = resources.strip_prefix(b"8BIM")?;
         let kind = u16::from_be_bytes(rest.get(..2)?.try_into().ok()?);
-        // A name that is as long as its first byte says, to an even length.
+        // A name, whose first byte is its length, padded to an even length.
         let name = (usize::from(*rest.get(2)?) + 1).next_multiple_of(2);
         let rest = rest.get(2 + name..)?;
         let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize;
@@ -89,7 +86,7 @@ pub(super) fn iptc_of(mut resources: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// IPTC as the only resource of Photoshop.
+/// IPTC wrapped as the only resource of Photoshop.
 fn resource(iptc: &[u8]) -> Vec<u8> {
     let mut bytes = b"8BIM".to_vec();
     bytes.extend(IPTC.to_be_bytes());
@@ -100,7 +97,7 @@ fn resource(iptc: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Segments that the encoder does not write, for the place behind its first ones.
+/// The segments that the encoder does not write itself; they go behind its first ones.
 pub(super) fn segments(tags: &Tags) -> Vec<u8> {
     let xmp = tags.xmp.as_ref().map(|xmp| (0xe1, [XMP, xmp].concat()));
     let iptc = tags.iptc.as_ref().map(|iptc| (0xed, [PHOTOSHOP, &resource(iptc)].concat()));
@@ -114,7 +111,7 @@ pub(super) fn segments(tags: &Tags) -> Vec<u8> {
     bytes
 }
 
-/// Where segments may be put into an encoded picture: behind the header and EXIF.
+/// The offset at which segments may be inserted into an encoded picture: behind the header and EXIF.
 pub(super) fn place(encoded: &[u8]) -> usize {
     let mut at = 2;
     while let Some([0xff, 0xe0 | 0xe1, high, low]) = encoded.get(at..at + 4) {

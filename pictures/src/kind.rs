@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// The kinds that are read.
+/// The supported kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Png,
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What the first bytes say: names lie.
+    /// The kind by the first bytes, as file extensions are not reliable.
     pub(super) fn of(path: &Path) -> Result<Self, PictureError> {
         let mut head = Vec::new();
         File::open(path)?.take(18).read_to_end(&mut head)?;
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Whether a file is a HEIC or AVIF: a picture in the container that videos have as well.
+/// Whether a file is a HEIC or AVIF: a picture in a container that is also used for videos.
 pub fn is_container(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(12).read_to_end(&mut head));
@@ -61,7 +61,7 @@ fn is_brand(brand: &[u8]) -> bool {
     brands.iter().any(|known| brand.starts_with(*known))
 }
 
-/// Whether these are the first bytes of a TGA: it has no mark of its own.
+/// Whether these are the first bytes of a TGA, which has no magic number.
 fn is_tga(head: &[u8]) -> bool {
     let [_, map, kind, _, _, _, _, map_bits, _, _, _, _, w0, w1, h0, h1, bits, _] = *head else {
         return false;

@@ -1,10 +1,10 @@
-//! Ordinary pictures, row by row: reading with what is known of them, exact resizing, writing. One of
-//! 30,000 x 30,000 pixels fits where its format can be read and written in rows (PNG; TIFF is written
-//! so); others are held in memory, up to [`WHOLE_BYTES_MAX`].
+//! Ordinary pictures, row by row: reading them with their metadata, exact resizing, writing. One of 30,000 x 30,000
+//! pixels fits into memory where its format can be read and written in rows (PNG; TIFF is written in rows); others are
+//! held as a whole, up to [`WHOLE_BYTES_MAX`].
 //!
-//! Samples are floats: 0 to 1, coded for a display, or linear light in EXR and floating-point TIFF.
-//! Linear light is multiplied by its opacity, as EXR has it; what is coded for a display is not, as PNG has it.
-//! Eight and sixteen bits survive the way there and back.
+//! Samples are floats: 0 to 1, coded for a display, or linear light in EXR and floating-point TIFF. Linear light is
+//! premultiplied by its opacity, as in EXR; samples coded for a display are not, as in PNG. Eight and sixteen bits
+//! survive a round trip.
 
 mod exif;
 pub mod exr_image;
@@ -32,7 +32,7 @@ use pictor_tasks::message::Failure;
 use pictor_tasks::units::Resolution;
 use std::io;
 
-/// The most bytes of a picture that has to be held in memory as a whole.
+/// The most bytes that a picture may take when it has to be held in memory as a whole.
 pub const WHOLE_BYTES_MAX: u64 = 2 << 30;
 
 /// Why a picture cannot be read or written.
@@ -41,24 +41,24 @@ pub enum PictureError {
     /// The disk or the file system failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is damaged, or of a kind that is not read or written here. A sentence's end: `is …`.
+    /// The picture is damaged, or of a kind that is not supported here. The text completes a sentence: `is …`.
     #[error("{0}")]
     Unusable(String),
-    /// Whoever makes the rows gave up.
+    /// The source of the rows failed.
     #[error("{}", .0.message)]
     Rows(Failure),
 }
 
-/// Bits of a sample.
+/// The bits of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Eight or fewer.
+    /// Eight bits or fewer.
     Eight,
-    /// Sixteen.
+    /// Sixteen bits.
     Sixteen,
-    /// Floating point of 16 bits, linear.
+    /// Linear floating point of 16 bits.
     Half,
-    /// Floating point of 32 bits, linear.
+    /// Linear floating point of 32 bits.
     Float,
 }
 
@@ -72,35 +72,35 @@ impl Depth {
 /// What the rows of a picture consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Width and height, upright.
+    /// The width and height of the picture once it is upright.
     pub size: Resolution,
-    /// 1: grey, 3: red, green and blue.
+    /// 1 for grey, 3 for red, green and blue.
     pub colours: usize,
-    /// Whether each pixel ends with its opacity.
+    /// Whether the last sample of each pixel is its opacity.
     pub alpha: bool,
-    /// Bits of a sample.
+    /// The bits of a sample.
     pub depth: Depth,
 }
 
 impl Layout {
-    /// Samples of one pixel.
+    /// The number of samples in one pixel.
     pub fn channels(&self) -> usize {
         self.colours + usize::from(self.alpha)
     }
 
-    /// Samples of one row.
+    /// The number of samples in one row.
     pub fn row_samples(&self) -> usize {
         self.size.width as usize * self.channels()
     }
 }
 
-/// The display coding of sRGB, from linear light. Values beyond 0 to 1 are cut off.
+/// Codes linear light for a display, by sRGB. Values outside 0 to 1 are clamped.
 pub fn to_display(linear: f32) -> f32 {
     let linear = linear.clamp(0.0, 1.0);
     if linear <= 0.003_130_8 { linear * 12.92 } else { 1.055 * linear.powf(1.0 / 2.4) - 0.055 }
 }
 
-/// Linear light, from the display coding of sRGB.
+/// Decodes linear light from a value coded for a display, by sRGB.
 pub fn to_linear(display: f32) -> f32 {
     let display = display.clamp(0.0, 1.0);
     if display <= 0.040_45 { display / 12.92 } else { ((display + 0.055) / 1.055).powf(2.4) }

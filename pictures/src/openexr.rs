@@ -1,4 +1,4 @@
-//! EXR pictures as three colours or grey, with opacity: those that a viewer would show.
+//! EXR pictures as a viewer would show them: three colours or grey, with opacity.
 
 use super::read::unusable;
 use super::{Depth, Layout, PictureError, WHOLE_BYTES_MAX};
@@ -19,7 +19,6 @@ pub struct Attributes {
     layer: LayerAttributes,
 }
 
-/// Width and height.
 pub(super) fn size(path: &Path) -> Result<Resolution, PictureError> {
     exr_image::size(path).map_err(problem)
 }
@@ -80,7 +79,7 @@ fn shown(all: &[AnyChannel<FlatSamples>]) -> Option<Vec<&AnyChannel<FlatSamples>
     None
 }
 
-/// Writes a picture whose samples lie pixel by pixel.
+/// Writes a picture whose samples are interleaved.
 pub(super) fn write(
     path: &Path,
     layout: Layout,

@@ -1,4 +1,4 @@
-//! What a PNG says beside its pixels.
+//! The metadata of a PNG.
 
 use super::Tags;
 use super::read::{PngReader, without_orientation};
@@ -6,12 +6,12 @@ use super::tags::{Density, TAG_BYTES_MAX};
 use png::text_metadata::{ITXtChunk, ZTXtChunk};
 use png::{PixelDimensions, Unit};
 
-/// The texts that XMP and IPTC are.
+/// The keywords of the texts that hold XMP and IPTC.
 const XMP: &str = "XML:com.adobe.xmp";
 const IPTC: &str = "Raw profile type iptc";
 const INCH: f64 = 0.0254;
 
-/// What a file says before its pixels.
+/// Reads the metadata ahead of the pixels.
 pub(super) fn read(reader: &PngReader) -> Tags {
     let mut info = reader.info().clone();
     let xmp = info.utf8_text.iter_mut().find(|text| text.keyword == XMP).and_then(|text| {
@@ -47,7 +47,7 @@ pub(super) fn read(reader: &PngReader) -> Tags {
     tags.with_density_of_exif()
 }
 
-/// Puts tags before the pixels of a file.
+/// Writes metadata ahead of the pixels of a file.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a million")]
 pub(super) fn put(tags: &Tags, info: &mut png::Info<'static>) {
     info.icc_profile = tags.icc.clone().map(Into::into);
@@ -72,7 +72,7 @@ pub(super) fn put(tags: &Tags, info: &mut png::Info<'static>) {
     }
 }
 
-/// The bytes of a profile that is written as a text: its name, its length, and digits.
+/// The bytes of a profile that is stored as text: its name, its length, and hexadecimal digits.
 fn profile(text: &str) -> Option<Vec<u8>> {
     let mut lines = text.trim_start().splitn(3, '\n');
     let (_, length, digits) = (lines.next()?, lines.next()?, lines.next()?);
@@ -80,7 +80,7 @@ fn profile(text: &str) -> Option<Vec<u8>> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = digits.chunks_exact(2).map(pair).collect();
     let bytes = bytes.filter(|bytes| Some(bytes.len()) == length.trim().parse().ok())?;
-    // Some programs write the resource of Photoshop that it is in.
+    // Some programs write the Photoshop resource that contains it.
     super::jpeg::iptc_of(&bytes).or(Some(bytes))
 }
 

@@ -1,4 +1,4 @@
-//! Reading pictures. PNG files are decoded row by row, unless they are interlaced or turned.
+//! Reading pictures. PNG files are decoded row by row, unless they are interlaced or rotated.
 
 use super::kind::Kind;
 use super::tiff::{Tiff, cmyk};
@@ -19,7 +19,7 @@ use std::path::Path;
 pub(super) type PngReader = png::Reader<BufReader<File>>;
 type Result<T> = std::result::Result<T, PictureError>;
 
-/// A picture that is being read, from the top.
+/// A picture that is being read, row by row from the top.
 pub struct Reader {
     layout: Layout,
     tags: Tags,
@@ -28,9 +28,9 @@ pub struct Reader {
 }
 
 enum Rows {
-    /// Decoded as they are asked for.
+    /// Rows are decoded on demand.
     Streamed(Box<PngReader>),
-    /// All of them.
+    /// All rows are in memory.
     Whole(Samples),
 }
 
@@ -42,8 +42,8 @@ pub(super) enum Samples {
 }
 
 impl Reader {
-    /// Opens a picture of any format that is read here, known by its first bytes. `lenient` takes a
-    /// JPEG that is cut short: what is missing is grey.
+    /// Opens a picture of any supported format, which is recognised by its first bytes. With `lenient`, a truncated
+    /// JPEG is accepted: its missing part is grey.
     pub fn open(path: &Path, lenient: bool) -> Result<Self> {
         match Kind::of(path)? {
             Kind::Png => {
@@ -89,22 +89,22 @@ impl Reader {
         Self { layout, tags, rows: Rows::Streamed(Box::new(reader)), next: 0 }
     }
 
-    /// What the rows consist of.
+    /// The size, channels and depth of the rows.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// What the file says beside its pixels.
+    /// The metadata of the file.
     pub fn tags(&self) -> &Tags {
         &self.tags
     }
 
-    /// The number of the row that comes next.
+    /// The index of the next row, from 0.
     pub fn next(&self) -> u32 {
         self.next
     }
 
-    /// Reads the next row.
+    /// Reads the next row into `out`, in place of what that held.
     pub fn row(&mut self, out: &mut Vec<f32>) -> Result<()> {
         if self.next >= self.layout.size.height {
             return Err(unusable("has no more rows"));
@@ -136,7 +136,7 @@ impl Reader {
     }
 }
 
-/// A picture's width and height, upright. Reads no further than that.
+/// The width and height of a picture once it is upright. Reads no more of the file than that takes.
 pub fn size(path: &Path) -> Result<Resolution> {
     let of = |mut decoder: Box<dyn ImageDecoder>| {
         let orientation = decoder.orientation().map_err(image_error)?;
@@ -176,7 +176,7 @@ fn swaps(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
-/// The size of a picture that is stored with another one.
+/// The size of a picture that is stored with this orientation, once it is upright.
 pub(super) fn upright((width, height): (u32, u32), orientation: Orientation) -> Resolution {
     if swaps(orientation) {
         Resolution { width: height, height: width }
@@ -185,7 +185,7 @@ pub(super) fn upright((width, height): (u32, u32), orientation: Orientation) -> 
     }
 }
 
-/// Turns the samples of a picture upright.
+/// Rotates and mirrors the samples of a picture until it is upright.
 pub(super) fn turn<T: Copy>(
     all: Vec<T>,
     stored: (u32, u32),
@@ -255,7 +255,7 @@ fn png_orientation(reader: &PngReader) -> Orientation {
 
 pub(super) fn without_orientation(exif: &[u8]) -> Vec<u8> {
     let mut exif = exif.to_vec();
-    // There may be none.
+    // There may be no orientation to remove.
     let _ = Orientation::remove_from_exif_chunk(&mut exif);
     exif
 }
@@ -272,7 +272,7 @@ fn open_jpeg(path: &Path) -> Result<(JpegDecoder<BufReader<File>>, jpeg::Head)> 
     Ok((JpegDecoder::new(buffered(path)?).map_err(image_error)?, head))
 }
 
-/// Without opacity, if all of it is opaque.
+/// Drops the opacity if the whole picture is opaque.
 fn opaque(mut picture: Reader) -> Reader {
     if let Rows::Whole(Samples::Eight(all)) = &mut picture.rows
         && picture.layout.alpha
@@ -284,7 +284,7 @@ fn opaque(mut picture: Reader) -> Reader {
     picture
 }
 
-/// A GIF with one picture.
+/// Opens a GIF, which must have one frame only.
 fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
     let open = || GifDecoder::new(buffered(path)?).map_err(image_error);
     let decoder = open()?;
@@ -292,7 +292,7 @@ fn gif(path: &Path) -> Result<GifDecoder<BufReader<File>>> {
     if u64::from(width) * u64::from(height) * 4 > WHOLE_BYTES_MAX {
         return Err(too_large());
     }
-    // What is damaged is found when the picture is read.
+    // Damage is reported when the picture is read.
     if decoder.into_frames().take(2).flatten().count() > 1 {
         return Err(animated());
     }
@@ -304,7 +304,7 @@ fn webp(path: &Path) -> Result<WebPDecoder<BufReader<File>>> {
     if decoder.has_animation() { Err(animated()) } else { Ok(decoder) }
 }
 
-/// Whether a JPEG has its end mark. Some programs write something behind it.
+/// Whether a JPEG has its end marker. Some programs append data behind it.
 fn jpeg_ends(path: &Path) -> Result<bool> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -314,13 +314,13 @@ fn jpeg_ends(path: &Path) -> Result<bool> {
     Ok(tail.windows(2).any(|pair| pair == [0xff, 0xd9]))
 }
 
-/// Decodes a picture as a whole, and turns it upright.
+/// Decodes a whole picture and turns it upright.
 fn whole(mut decoder: impl ImageDecoder) -> Result<Reader> {
     if decoder.total_bytes() > WHOLE_BYTES_MAX {
         return Err(too_large());
     }
     let mut limits = Limits::no_limits();
-    // For the pixels, and for those that are still packed.
+    // Twice: for the pixels, and for the compressed ones.
     limits.max_alloc = Some(2 * WHOLE_BYTES_MAX);
     decoder.set_limits(limits).map_err(image_error)?;
     let orientation = decoder.orientation().map_err(image_error)?;

@@ -1,21 +1,21 @@
-//! Exact resizing, row by row: no more rows are held than the filter reaches over.
+//! Exact resizing, row by row: no more rows are held than the filter covers.
 
 use super::PictureError;
 use pictor_tasks::units::Resolution;
 use std::collections::VecDeque;
 use std::f32::consts::PI;
 
-/// How samples in between are worked out.
+/// How samples are interpolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// The sharpest; it may overshoot at edges.
     Lanczos3,
-    /// A cubic through the samples: hardly any ghost beside a hard edge, which an opacity mask is.
+    /// A cubic through the samples: hardly any ringing at a hard edge, such as that of an opacity mask.
     CatmullRom,
 }
 
 impl Filter {
-    /// How many samples of the coarser picture it reaches to each side.
+    /// The radius of the filter, in samples of the coarser picture.
     fn reach(self) -> f32 {
         match self {
             Self::Lanczos3 => 3.0,
@@ -38,27 +38,27 @@ fn sinc(x: f32) -> f32 {
     if x == 0.0 { 1.0 } else { (PI * x).sin() / (PI * x) }
 }
 
-/// The samples that one result is made of: from `first` on, their weights.
+/// The samples that one result is computed from: their weights, from the sample `first` on.
 #[derive(Debug)]
 struct Taps {
     first: usize,
     weights: Vec<f32>,
 }
 
-/// Makes rows of another size, one after another.
+/// Resizes a picture, row by row.
 #[derive(Debug)]
 pub struct Resampler {
     columns: Vec<Taps>,
     rows: std::vec::IntoIter<Taps>,
     channels: usize,
-    /// Rows of the source, already of the new width. The first is row `first`.
+    /// Rows of the source, already resized to the new width. The first of them is row `first`.
     held: VecDeque<Vec<f32>>,
     first: usize,
     source: Vec<f32>,
 }
 
 impl Resampler {
-    /// From one size to another, with so many samples a pixel.
+    /// Resizes from one size to another, with `channels` samples per pixel.
     pub fn new(from: Resolution, to: Resolution, channels: usize, filter: Filter) -> Self {
         Self {
             columns: taps(from.width, to.width, filter),
@@ -73,7 +73,7 @@ impl Resampler {
     /// The next row of the result; `source` fills in the next row of the source.
     ///
     /// # Panics
-    /// After the last row.
+    /// If called again after the last row.
     pub fn row(
         &mut self,
         source: &mut dyn FnMut(&mut Vec<f32>) -> Result<(), PictureError>,
@@ -111,7 +111,7 @@ impl Resampler {
     }
 }
 
-/// The taps along one axis. The picture goes on beyond its edge as it is at the edge.
+/// The taps along one axis. Beyond the edge, the outermost samples of the picture are repeated.
 #[expect(clippy::cast_precision_loss, reason = "pictures have fewer pixels than 2^24 on a side")]
 #[expect(
     clippy::cast_possible_truncation,
@@ -120,7 +120,7 @@ impl Resampler {
 )]
 fn taps(from: u32, to: u32, filter: Filter) -> Vec<Taps> {
     let ratio = from as f32 / to as f32;
-    // Smaller pictures average over all the samples that a new one covers.
+    // When downscaling, average over all the samples that a new one covers.
     let stretch = ratio.max(1.0);
     let last = i64::from(from) - 1;
     let place = |index: u32| {

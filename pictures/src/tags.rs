@@ -1,28 +1,26 @@
-//! What a picture's file says beside its pixels.
+//! The metadata of a picture's file.
 
 use super::exif::{self, Exif};
 use super::openexr;
 use pictor_tasks::body::ImageFormat;
 use pictor_tasks::units::Resolution;
 
-/// Larger texts and blocks are left out: files come from strangers.
+/// Larger texts and blocks are left out, as files are not trusted.
 pub(super) const TAG_BYTES_MAX: usize = 16 << 20;
-/// What a segment of a JPEG holds, with its length and the longest name that comes first.
+/// The capacity of a JPEG segment, after its length and the longest name that precedes the data.
 const SEGMENT_BYTES_MAX: usize = 65_535 - 2 - 40;
 
-/// Pixels to an inch.
+/// Pixels per inch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Density {
-    /// Across.
     pub(super) x: f64,
-    /// Down.
     pub(super) y: f64,
 }
 
 impl Density {
-    /// Numbers that can be meant.
+    /// Returns `None` for numbers that cannot be meant.
     pub(super) fn of(x: f64, y: f64) -> Option<Self> {
-        // What was counted in metres was rounded to whole pixels: by half of one, and that is 0.0127 to an inch.
+        // A count per metre was rounded to whole pixels, by up to one half, which is 0.0127 per inch.
         let exact = |value: f64| {
             let whole = value.round();
             if (value - whole).abs() < 0.013 { whole } else { value }
@@ -31,7 +29,7 @@ impl Density {
         (meant(x) && meant(y)).then(|| Self { x: exact(x), y: exact(y) })
     }
 
-    /// A number as a fraction.
+    /// Approximates a number by a fraction.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -43,27 +41,28 @@ impl Density {
     }
 }
 
-/// What a picture's file says beside its pixels; carried into the result as far as its format can.
+/// The metadata of a picture's file; kept in the result as far as its format allows.
 #[derive(Clone, Debug, Default)]
 pub struct Tags {
     /// The ICC profile of the colours.
     pub icc: Option<Vec<u8>>,
-    /// EXIF, with the orientation taken out.
+    /// EXIF, with the orientation removed.
     pub exif: Option<Vec<u8>>,
     /// XMP: a text in XML.
     pub xmp: Option<Vec<u8>>,
-    /// IPTC: the records that newspapers use.
+    /// IPTC: the records that news agencies use.
     pub iptc: Option<Vec<u8>>,
-    /// Pixels to an inch.
+    /// Pixels per inch.
     pub density: Option<Density>,
-    /// Of a PNG: its texts and what it says of its colours.
+    /// Of a PNG: its texts and its information about colours.
     pub png: Option<Box<png::Info<'static>>>,
     /// Of an EXR: the attributes of the picture and of the layer that is read.
     pub exr: Option<Box<openexr::Attributes>>,
 }
 
 impl Tags {
-    /// What fits into a file of this format, with pixels of this size told anew. What does not fit is told in `notes`.
+    /// The part of it that a file of this format can hold, updated to pixels of this size. Whatever has to be dropped
+    /// is reported in `notes`.
     #[must_use]
     pub fn fitted(&self, format: ImageFormat, size: Resolution, notes: &mut Vec<String>) -> Self {
         let mut tags = self.clone();
@@ -74,7 +73,7 @@ impl Tags {
         if format == ImageFormat::Webp
             && let Some(density) = tags.density
         {
-            // It has no other place for it.
+            // The format stores the density nowhere else.
             let exif = tags.exif.as_deref().map_or_else(|| Some(Exif::default()), Exif::parse);
             if let Some(mut exif) = exif.filter(|exif| exif.density().is_none()) {
                 exif.set_density(density);
@@ -95,13 +94,13 @@ impl Tags {
         tags
     }
 
-    /// Of a picture that lay on its side.
+    /// For a picture that was rotated by 90 degrees.
     pub(super) fn turned(mut self) -> Self {
         self.density = self.density.map(|Density { x, y }| Density { x: y, y: x });
         self
     }
 
-    /// The density, unless it is known, from EXIF.
+    /// Fills in the density from EXIF, unless it is known.
     pub(super) fn with_density_of_exif(mut self) -> Self {
         let told = || Exif::parse(self.exif.as_deref()?)?.density();
         self.density = self.density.or_else(told);
@@ -109,7 +108,7 @@ impl Tags {
     }
 }
 
-/// XMP in which the size is that of the picture, which is upright.
+/// Updates the size in XMP to that of the picture, which is upright.
 fn told_anew(xmp: Vec<u8>, size: Resolution) -> Vec<u8> {
     let mut text = match String::from_utf8(xmp) {
         Ok(text) => text,

@@ -1,4 +1,4 @@
-//! Every format there and back, and what is wrong with a picture told.
+//! Round trips through every format, and how defects of a picture are reported.
 
 use super::*;
 use pictor_tasks::body::ImageFormat;
@@ -72,7 +72,7 @@ fn every_lossless_format_gives_back_what_was_written() {
     }
 }
 
-/// An EXIF block that says only how the picture lies.
+/// An EXIF block that holds nothing but the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut bytes = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     bytes.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
@@ -85,7 +85,7 @@ fn a_picture_is_turned_upright_and_says_so() {
     for (format, name) in [(ImageFormat::Png, "a.png"), (ImageFormat::Jpeg, "a.jpg")] {
         let path = folder.path().join(name);
         let tags = Tags { exif: Some(exif(6)), icc: Some(vec![7; 200]), ..Tags::default() };
-        // One bright column on the left: turned by a quarter it is the first row.
+        // One bright column on the left: rotated by 90 degrees, it is the first row.
         let layout = layout("16x8", 1, false, Depth::Eight);
         let target = Target { layout, format, quality: 100, passing: false };
         write(&path, target, &tags, &mut |row| {
@@ -174,7 +174,7 @@ fn display_and_linear_light_are_each_others_inverse() {
     assert!((to_display(7.0) - 1.0).abs() < 1e-6 && to_display(-1.0).abs() < 1e-6);
 }
 
-/// A TIFF of one or more pages of 8 bits, each with these fields and a strip.
+/// A TIFF of one or more pages of 8 bits, each with these fields and one strip.
 fn tiff_of(path: &Path, pages: u8, width: u32, fields: &[(u16, &[u16])], strip: &[u8]) {
     let mut encoder =
         ::tiff::encoder::TiffEncoder::new(std::fs::File::create(path).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! TIFF pictures: what is read of them, and what they say beside their pixels.
+//! TIFF pictures: reading their pixels and their metadata.
 
 use super::exif::{self, Exif, Field};
 use super::jpeg::iptc_of;
@@ -18,17 +18,17 @@ use tiff::{ColorType, Directory, TiffError};
 const XMP: Tag = Tag::Unknown(700);
 const IPTC: Tag = Tag::Unknown(33723);
 const PHOTOSHOP: Tag = Tag::Unknown(34377);
-/// The kinds of a page that are no page: a smaller version of another one, a mask.
+/// The flags of a page that is not a picture of its own: a smaller version of another page, or a mask.
 const BESIDE: u32 = 1 | 4;
 
 type Result<T> = std::result::Result<T, PictureError>;
 
-/// How the samples of a pixel are meant.
+/// How the samples of a pixel are interpreted.
 enum Colours {
     Grey,
     Rgb,
     YCbCr,
-    /// The number of a colour of these.
+    /// The sample is an index into these colours.
     Palette(Vec<[u8; 3]>),
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Tiff {
     stored: (u32, u32),
     colours: Colours,
     bits: u8,
-    /// Whether there is opacity, by which the colours may be multiplied.
+    /// How opacity is stored, if there is any: the colours may be premultiplied by it.
     alpha: Option<Alpha>,
     orientation: Orientation,
 }
@@ -50,7 +50,7 @@ enum Alpha {
 }
 
 impl Tiff {
-    /// Opens a file that has one page, of a kind that is read.
+    /// Opens a file with exactly one page, of a supported kind.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let source = Source::open(path)?;
         let has_palette = source.change.is_some();
@@ -91,26 +91,26 @@ impl Tiff {
         Ok(tiff)
     }
 
-    /// Width and height, upright.
+    /// The width and height of the picture once it is upright.
     pub(super) fn size(&self) -> Resolution {
         upright(self.stored, self.orientation)
     }
 
-    /// The others would be lost.
+    /// More than one page is an error, as the others would be lost.
     fn check_pages(&mut self) -> Result<()> {
         let mut pages = 1_u32;
         let mut next = self.decoder.image_ifd().directory().next();
         let mut seen = 0;
         while let Some(pointer) = next {
             seen += 1;
-            // Chains may lead back.
+            // Chains may contain a loop.
             if seen > 100_000 {
                 break;
             }
             let directory = self.decoder.read_directory(pointer).map_err(tiff_error)?;
             let mut tags = self.decoder.read_directory_tags(&directory);
             let kind = tags.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten();
-            // Old ones: 2 is a smaller version.
+            // An old field, in which 2 is a smaller version.
             let old = tags.find_tag_unsigned::<u16>(Tag::SubfileType).ok().flatten();
             let beside = kind.unwrap_or(0) & BESIDE != 0 || old == Some(2);
             pages += u32::from(!beside);
@@ -125,7 +125,7 @@ impl Tiff {
         )))
     }
 
-    /// What lies beside the pixels.
+    /// Reads the metadata.
     pub(super) fn tags(&mut self) -> Tags {
         let place = self.decoder.ifd_pointer();
         let main = place.and_then(|place| self.decoder.read_directory(place).ok());
@@ -141,7 +141,7 @@ impl Tiff {
             main: exif::DESCRIBING.into_iter().filter_map(&mut field).collect(),
             ..Exif::default()
         };
-        // How large it is to be shown is told apart from that.
+        // The printed size is stored separately.
         let sizes = [282, 283, 296].into_iter().filter_map(&mut field).collect();
         let density = Exif { main: sizes, ..Exif::default() }.density();
         said.camera = self.fields(&main, exif::CAMERA);
@@ -154,7 +154,7 @@ impl Tiff {
         }
     }
 
-    /// The fields of a directory that a field of the main one leads to.
+    /// Reads the directory that a field of the main one points to.
     fn fields(&mut self, main: &Directory, leads: u16) -> Vec<Field> {
         let lead = value(&mut self.decoder, main, Tag::from_u16_exhaustive(leads));
         let place = lead.and_then(|field| {
@@ -168,7 +168,7 @@ impl Tiff {
         tags.into_iter().filter_map(|tag| value(&mut self.decoder, &directory, tag)).collect()
     }
 
-    /// All samples, upright.
+    /// Reads all samples, upright.
     pub(super) fn read(mut self) -> Result<(Layout, Samples)> {
         let (width, height) = self.stored;
         let pixels = u64::from(width) * u64::from(height);
@@ -227,13 +227,13 @@ impl Tiff {
         Ok((layout, samples))
     }
 
-    /// How many samples of a pixel are of use.
+    /// How many samples of a pixel are used.
     fn needed(&self) -> usize {
         let colours = if matches!(self.colours, Colours::Rgb | Colours::YCbCr) { 3 } else { 1 };
         colours + usize::from(self.alpha.is_some())
     }
 
-    /// Samples as they are elsewhere: of colours, which are multiplied by opacity if they are linear light.
+    /// Converts samples to the usual interpretation: colours, premultiplied by opacity if they are linear light.
     fn meant(&self, samples: Samples, channels: usize) -> Result<Samples> {
         Ok(match (samples, &self.colours, self.alpha) {
             (Samples::Eight(all), Colours::Palette(colours), _) => {
@@ -289,7 +289,7 @@ impl Tiff {
 impl Colours {
     fn palette(decoder: &mut Decoder<Source>) -> Result<Self> {
         let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(tiff_error)?;
-        // Some programs write numbers of 8 bits.
+        // Some programs write entries of 8 bits.
         let small = map.iter().all(|value| *value < 256);
         let eight =
             |value: u16| if small { value.to_be_bytes()[1] } else { value.to_be_bytes()[0] };
@@ -299,12 +299,12 @@ impl Colours {
     }
 }
 
-/// The upper half of a number.
+/// The upper half of a 32-bit number.
 fn high(bytes: [u8; 4]) -> u16 {
     u16::from_be_bytes([bytes[0], bytes[1]])
 }
 
-/// The first samples of each pixel, one pixel after the other.
+/// The first samples of each pixel, interleaved.
 fn picked<T: Copy>(
     all: &[T],
     (width, height, planes): (usize, usize, usize),
@@ -323,7 +323,7 @@ fn picked<T: Copy>(
     Ok(all.chunks_exact(stored).flat_map(|pixel| &pixel[..needed]).copied().collect())
 }
 
-/// Samples of fewer than 8 bits, each in a byte: as light as they are meant, or the number of a colour.
+/// Expands samples of fewer than 8 bits to a byte each: scaled to the full range, or the index of a colour.
 fn unpacked(all: &[u8], width: usize, stride: usize, bits: u8, colours: &Colours) -> Vec<u8> {
     let most = (1_u8 << bits) - 1;
     let factor = if matches!(colours, Colours::Grey) { 255 / most } else { 1 };
@@ -338,7 +338,7 @@ fn unpacked(all: &[u8], width: usize, stride: usize, bits: u8, colours: &Colours
     .collect()
 }
 
-/// Red, green and blue of brightness and two differences, as JPEG has them.
+/// Converts YCbCr, as JPEG has it, to red, green and blue.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited before")]
 fn rgb(pixel: &mut [u8]) {
     let [y, blue, red] = [0_usize, 1, 2].map(|at| f32::from(pixel[at]));
@@ -349,7 +349,7 @@ fn rgb(pixel: &mut [u8]) {
     }
 }
 
-/// A field of a directory, if it is of a kind that EXIF has.
+/// Reads a field of a directory, if its type is one that EXIF has.
 fn value(decoder: &mut Decoder<Source>, directory: &Directory, tag: Tag) -> Option<Field> {
     let mut buffer = ValueBuffer::empty(Type::BYTE);
     decoder.read_directory_tags(directory).find_tag_buf(tag, &mut buffer).ok().flatten()?;
@@ -378,12 +378,12 @@ fn unread(what: &str) -> PictureError {
     ))
 }
 
-/// A file in which a picture with a palette is said to be grey: the decoder knows no palettes, and the numbers of the
-/// colours are packed like greys.
+/// A file in which a picture with a palette claims to be grey: the decoder does not support palettes, and the colour
+/// indices are packed like greys.
 struct Source {
     file: BufReader<File>,
     at: u64,
-    /// Where other bytes are read than those that are there.
+    /// The offset at which these bytes are read in place of the file's own.
     change: Option<(u64, [u8; 2])>,
 }
 
@@ -421,7 +421,7 @@ impl Seek for Source {
     }
 }
 
-/// Where the first page says that it has a palette, and what it would say if it were grey.
+/// The offset of the field by which the first page says that it has a palette, and the bytes that say grey.
 fn palette(file: &mut BufReader<File>) -> io::Result<Option<(u64, [u8; 2])>> {
     let mut head = [0; 16];
     let read = file.by_ref().take(16).read(&mut head)?;
@@ -442,7 +442,7 @@ fn palette(file: &mut BufReader<File>) -> io::Result<Option<(u64, [u8; 2])>> {
     let mut entry = vec![0; length];
     for field in 0..number(&count).min(1000) {
         file.read_exact(&mut entry)?;
-        // Of whether it is grey, coloured, or something else.
+        // The field for the photometric interpretation.
         if number(&entry[..2]) == 262 {
             let value = length - if large { 8 } else { 4 };
             let place = start + counted as u64 + field * length as u64 + value as u64;

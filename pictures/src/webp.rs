@@ -1,4 +1,4 @@
-//! The colour profile, EXIF and XMP of a WebP file, which ffmpeg leaves out: chunks of its container.
+//! The colour profile, EXIF and XMP of a WebP file, which ffmpeg does not write: chunks of its container.
 
 use super::read::unusable;
 use super::{PictureError, Tags};
@@ -9,7 +9,7 @@ const ALPHA: u8 = 0x10;
 const EXIF: u8 = 0x08;
 const XMP: u8 = 0x04;
 
-/// Puts the tags into a WebP file.
+/// Adds the tags to a WebP file.
 pub fn add_tags(path: &Path, tags: &Tags) -> Result<(), PictureError> {
     if tags.icc.is_none() && tags.exif.is_none() && tags.xmp.is_none() {
         return Ok(());
@@ -32,7 +32,7 @@ fn with_tags(file: &[u8], tags: &Tags) -> Option<Vec<u8>> {
         match name {
             b"VP8X" => flags |= content.first()? & ALPHA,
             b"ALPH" => flags |= ALPHA,
-            // A lossless picture says in its fifth byte whether it is transparent.
+            // The fifth byte of a lossless picture holds a flag for transparency.
             b"VP8L" => flags |= if content.get(4)? & 0x10 == 0 { 0 } else { ALPHA },
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Writing pictures. PNG and TIFF are written as the rows come.
+//! Writing pictures. PNG and TIFF are written as the rows arrive.
 
 use super::exif::{self, Exif, Field};
 use super::read::{image_error, unusable};
@@ -18,26 +18,26 @@ use tiff::TiffError;
 use tiff::encoder::{DirectoryEncoder, Rational, TiffEncoder, TiffKind};
 use tiff::tags::{CompressionMethod, ExtraSamples, ResolutionUnit, Tag, Type};
 
-/// Rows of a TIFF that are packed together.
+/// The rows of a TIFF that are compressed together.
 const STRIP_ROWS: u32 = 64;
 
 type Result<T> = std::result::Result<T, PictureError>;
 
-/// What is written.
+/// What to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// What the rows that come consist of.
+    /// The size, channels and depth of the rows.
     pub layout: Layout,
     /// The file's format. WebP is left to ffmpeg.
     pub format: ImageFormat,
-    /// Quality of JPEG, 1 to 100.
+    /// The quality of a JPEG, from 1 to 100.
     pub quality: u8,
-    /// Whether a fast packing is worth a larger file: nobody keeps it.
+    /// Whether fast compression matters more than a small file, as for one that nobody keeps.
     pub passing: bool,
 }
 
-/// Writes a picture. `rows` fills in the next row; samples of a linear depth are linear, others coded
-/// for a display. JPEG has no opacity: what is transparent becomes black.
+/// Writes a picture. `rows` fills in the next row; samples of a linear depth are linear light, all others coded for a
+/// display. As JPEG has no opacity, transparent parts become black.
 pub fn write(
     path: &Path,
     target: Target,
@@ -115,7 +115,7 @@ fn png(
     writer.finish().map_err(failed)
 }
 
-/// All rows, for formats that want them at once.
+/// Collects all rows, for formats that need them at once.
 fn whole<T>(
     layout: Layout,
     sample_bytes: u64,
@@ -162,7 +162,7 @@ fn jpeg(
         jpeg.set_pixel_density(PixelDensity { density: (dots(x), dots(y)), unit });
     }
     if let Some(icc) = &tags.icc {
-        // Nothing is refused by this format.
+        // This format refuses no profile.
         let _ = jpeg.set_icc_profile(icc.clone());
     }
     if let Some(exif) = &tags.exif {
@@ -198,7 +198,7 @@ fn tiff(
 ) -> Result<()> {
     let file = BufWriter::new(File::create(path)?);
     let layout = target.layout;
-    // Places in a plain TIFF have 32 bits. Packing makes nothing much larger.
+    // Offsets in a plain TIFF have 32 bits. Compression makes no picture much larger.
     let bytes = u64::from(layout.size.height) * layout.row_samples() as u64 * 2;
     if bytes < u64::from(u32::MAX / 2) {
         let mut encoder = TiffEncoder::new(file).map_err(tiff_error)?;
@@ -209,7 +209,7 @@ fn tiff(
     }
 }
 
-/// Writes what EXIF says of camera and place, and then the picture.
+/// Writes the EXIF directories of the camera and of GPS, and then the picture.
 fn directories<K: TiffKind>(
     encoder: &mut TiffEncoder<BufWriter<File>, K>,
     layout: Layout,
@@ -234,7 +234,7 @@ fn directories<K: TiffKind>(
     strips(image, layout, tags, rows)
 }
 
-/// Writes fields as the machine orders its bytes, which is how the file is written.
+/// Writes fields in the byte order of the machine, which is that of the file.
 fn put<K: TiffKind>(
     directory: &mut DirectoryEncoder<'_, BufWriter<File>, K>,
     fields: &[Field],
@@ -255,7 +255,7 @@ fn put<K: TiffKind>(
     Ok(())
 }
 
-/// Writes a TIFF's rows, packed strip by strip, and what it says of them.
+/// Writes a TIFF's rows, compressed strip by strip, and the fields that describe them.
 fn strips<K: TiffKind>(
     mut image: DirectoryEncoder<'_, BufWriter<File>, K>,
     layout: Layout,

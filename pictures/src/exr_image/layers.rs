@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 const PICTURE: &str = "Combined";
 /// The layer of the compositor's result.
 const COMPOSITE: &str = "Composite";
-/// What the picture of the renderer is called when a denoised one is beside it.
+/// Blender's name for the renderer's picture when there is a denoised one beside it.
 const NOISY: &str = "Noisy Image";
-/// The passes of a Cryptomatte, which only make sense together, and the attributes that tell whose they are.
+/// The prefix of the passes of a Cryptomatte, which only make sense together, and of the attributes that describe them.
 const CRYPTOMATTE: &str = "Crypto";
 const CRYPTOMATTE_ATTRIBUTES: &str = "cryptomatte/";
 
@@ -24,7 +24,7 @@ struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// `None` if it is not a channel of a pass of a layer.
+    /// Returns `None` if it is not a channel of a pass of a layer.
     fn of(text: &'a str) -> Option<Self> {
         let (rest, channel) = text.rsplit_once('.')?;
         let (layer, pass) = rest.rsplit_once('.')?;
@@ -32,7 +32,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// A name as Blender writes it, in UTF-8.
+/// A name as Blender writes it, which is in UTF-8.
 fn text_of(name: &Text) -> String {
     String::from_utf8_lossy(name.as_slice()).into_owned()
 }
@@ -42,9 +42,9 @@ fn text(name: &str) -> Text {
 }
 
 impl ExrImage {
-    /// Makes of a rendered multilayer picture what Blender's own multilayer file holds: the pictures in `denoised`, by
-    /// their layers, in place of the noisy ones, which stay as `Noisy Image`; the compositor's result; and nothing
-    /// whose name begins as one of `dropped` does.
+    /// Turns a rendered multilayer picture into what Blender's own multilayer file holds: the pictures in `denoised`,
+    /// by layer, replace the noisy ones, which are kept as `Noisy Image`; the compositor's result is added; whatever
+    /// has a name that begins with one of `dropped` is left out.
     #[must_use]
     pub fn finished(
         mut self,
@@ -77,8 +77,8 @@ impl ExrImage {
         self
     }
 
-    /// The picture alone, and each pass beside it by `LAYER.PASS`: the compositor's result if there is one, otherwise
-    /// that of the first layer. The other layers' pictures are passes, too.
+    /// Separates the picture from the passes, which are returned by `LAYER.PASS`. The picture is the compositor's
+    /// result if there is one, otherwise that of the first layer. The other layers' pictures count as passes.
     pub fn split(&self) -> (Option<Self>, BTreeMap<String, Self>) {
         let mut parts: BTreeMap<String, Vec<AnyChannel<FlatSamples>>> = BTreeMap::new();
         for channel in super::channels(&self.image) {
@@ -130,7 +130,7 @@ mod tests {
     use exr::prelude::{Compression, LineOrder, WritableImage as _};
     use std::path::Path;
 
-    /// A picture of 2 x 1 pixels with these channels, whose samples are their places in the list.
+    /// A picture of 2 x 1 pixels with these channels, whose samples are their indices in the list.
     fn picture(folder: &Path, channels: &[&str]) -> ExrImage {
         let values = (0_u8..).map(f32::from);
         let list = channels.iter().zip(values).map(|(name, value)| {
@@ -152,7 +152,7 @@ mod tests {
         ExrImage::read(&path).unwrap()
     }
 
-    /// Channels and their first samples.
+    /// The channels with their first samples.
     fn samples(image: &ExrImage) -> Vec<(String, f32)> {
         let first = |channel: &AnyChannel<FlatSamples>| {
             let value = channel.sample_data.values_as_f32().next().unwrap();
