@@ -1,5 +1,5 @@
-//! Artifacts: immutable bytes under a key, in a folder or in a bucket of an S3 service. A reader sees
-//! all of an artifact or nothing of it. Keys: `assets/<BLAKE3>` for inputs; for outputs
+//! Artifacts: immutable bytes under a key, in a folder or in a bucket of an S3 service. An artifact appears as a whole:
+//! a reader never sees part of one. Keys: `assets/<BLAKE3>` for inputs; for outputs
 //! `runs/<run>/<step>/<generation>/<index>/<attempt>-<execution>/<file name>`, chosen by workers.
 
 mod service;
@@ -15,66 +15,66 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How much of a file is in memory while it is copied.
+/// Size of the pieces in which a file is read while it is copied: the memory that copying takes.
 const PIECE_BYTES: usize = 1 << 20;
-/// The longest key.
+/// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1024;
-/// The longest part of a key between two slashes: what file systems accept, less the name that is
-/// added while a file is written.
+/// Longest part of a key between two slashes: what file systems accept, less the suffix that is added while a file is
+/// written.
 const PART_BYTES_MAX: usize = 200;
-/// The folder for files that are being written. No key begins with it.
+/// The folder for files that are still being written. No key begins with it.
 const SCRATCH: &str = "tmp";
 
-/// What was stored or fetched.
+/// Digest and size of the bytes that were stored or fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// BLAKE3 of the bytes, in hex.
     pub digest: String,
-    /// Their number.
+    /// Number of bytes.
     pub size_bytes: u64,
 }
 
-/// An artifact in a list.
+/// An artifact as [`Artifacts::list`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
+    /// Key of the artifact, such as `assets/<BLAKE3>`.
     pub key: String,
-    /// Its size.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// When it was stored, milliseconds since 1970 by the storage's clock, if that is known.
+    /// When it was stored, in milliseconds since 1970 by the storage's clock; `None` if the storage does not say.
     pub modified_ms: Option<i64>,
 }
 
-/// A request that anybody may make for a while: the service knows the signature in it.
+/// A presigned request: until it expires, anyone who holds it can make it, because it carries its own signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Where to.
+    /// URL to send the request to, with its query.
     pub url: String,
-    /// What it has to carry: names and values.
+    /// Headers that the request must carry: names and values.
     pub headers: BTreeMap<String, String>,
 }
 
-/// Artifact storage.
+/// Artifact storage: a local folder or a bucket.
 #[derive(Debug)]
 pub struct Artifacts {
     operator: Operator,
-    /// Signs requests of others. It adds no checksums, because it does not see their bytes.
+    /// Signs requests that others make. It adds no checksums, because it never sees their bytes.
     signer: Option<Operator>,
-    /// Where it is, for people.
+    /// Location of the storage, as error messages name it.
     place: String,
-    /// The folder, when it is one.
+    /// Path of the folder; `None` for a bucket.
     root: Option<PathBuf>,
-    /// How large the pieces are that go over the wire, and how many at once.
+    /// Size of the pieces that are transferred, in bytes, and how many are in flight at once.
     wire: (usize, usize),
-    /// Held so that nobody sweeps this process's unfinished files away.
+    /// Held so that no other process sweeps away this process's unfinished files.
     _lock: Option<File>,
 }
 
 impl Artifacts {
-    /// Artifacts in a folder, given as a path or as `file:///path`, or in a bucket of an S3 service,
-    /// given as `s3://bucket/prefix?endpoint=https://host&region=name`. `keys` are the key id and the
-    /// secret of that service; without them the places are searched where AWS tools look. The service
-    /// is not spoken to yet: [`Self::check`] does.
+    /// Opens storage in a folder, given as a path or as `file:///path`, or in a bucket of an S3 service, given as
+    /// `s3://bucket/prefix?endpoint=https://host&region=name`. `keys` are the key id and the secret for that service;
+    /// without them they are looked up where AWS tools look. The service is not contacted yet: [`Self::check`] does
+    /// that.
     pub fn open(place: &str, keys: Option<(&str, &str)>) -> Result<Self, Error> {
         if place.starts_with("s3://") {
             let service = service::s3(place, keys)?;
@@ -83,8 +83,8 @@ impl Artifacts {
         Self::folder(Path::new(place.strip_prefix("file://").unwrap_or(place)))
     }
 
-    /// Artifacts in a folder, which is created if needed. Unfinished files of processes that have
-    /// crashed are removed. Several processes may use one folder.
+    /// Opens storage in a folder, which is created if needed, and removes unfinished files of processes that have
+    /// crashed. Several processes may use one folder.
     pub fn folder(root: &Path) -> Result<Self, Error> {
         service::folder(root).map(Self::over)
     }
@@ -94,12 +94,12 @@ impl Artifacts {
         Self { operator, signer, place, root, wire, _lock: lock }
     }
 
-    /// Asks the service whether it is there and lets us in.
+    /// Checks that the service can be reached and accepts the credentials.
     pub async fn check(&self) -> Result<(), Error> {
         self.operator.check().await.map_err(|e| self.failed("", e))
     }
 
-    /// Stores a file under `key`. What was there before is replaced as a whole.
+    /// Stores a file under `key`. An earlier artifact of this key is replaced as a whole.
     pub async fn put_file(&self, path: &Path, key: &str) -> Result<Stored, Error> {
         self.upload(path, key, None).await
     }
@@ -153,14 +153,14 @@ impl Artifacts {
         };
         let copied = copied.await;
         if copied.is_err() {
-            // The error that is returned matters more than that of tidying up after it.
+            // The first error matters more than one from tidying up after it.
             writer.abort().await.ok();
         }
         copied
     }
 
-    /// Copies an artifact to a file. The file appears when it is complete and has this digest;
-    /// otherwise the error is [`Error::Corrupt`].
+    /// Copies an artifact to a file. The file appears only when it is complete and has this digest; with another digest
+    /// the error is [`Error::Corrupt`].
     pub async fn fetch(&self, key: &str, to: &Path, digest: &str) -> Result<Stored, Error> {
         check_key(key)?;
         let size = self.size(key).await?;
@@ -205,20 +205,21 @@ impl Artifacts {
         Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes: size })
     }
 
-    /// The path of an artifact that lies in a local folder, whether it exists or not.
+    /// The path of an artifact in a local folder, whether it exists or not. Returns `None` for a bucket.
     pub fn local_path(&self, key: &str) -> Option<PathBuf> {
         check_key(key).ok()?;
         self.root.as_ref().map(|root| root.join(key))
     }
 
-    /// The bytes of an artifact.
+    /// Reads all bytes of an artifact.
     pub async fn read(&self, key: &str) -> Result<Vec<u8>, Error> {
         check_key(key)?;
         let bytes = self.operator.read(key).await.map_err(|e| self.failed(key, e))?;
         Ok(bytes.to_vec())
     }
 
-    /// The bytes of an artifact from `range.start` to before `range.end`, which it must have.
+    /// Reads the bytes of an artifact from `range.start` to before `range.end`; the artifact must be at least that
+    /// long.
     pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, Error> {
         check_key(key)?;
         if range.is_empty() {
@@ -233,8 +234,8 @@ impl Artifacts {
         Err(Error::Invalid(format!("the artifact `{key}` has not that many bytes")))
     }
 
-    /// A request that reads an artifact and is good for `expiry`; nothing if the storage cannot make
-    /// any. Whether there is such an artifact is not looked at.
+    /// A request that reads an artifact and is valid for `expiry`. Returns `None` if the storage cannot presign
+    /// requests. Does not check whether the artifact exists.
     pub async fn presign_get(&self, key: &str, expiry: Duration) -> Result<Option<Link>, Error> {
         check_key(key)?;
         let Some(signer) = &self.signer else { return Ok(None) };
@@ -242,8 +243,8 @@ impl Artifacts {
         Ok(Some(link(&request)))
     }
 
-    /// A request that stores an artifact and is good for `expiry`, any number of times; nothing if the
-    /// storage cannot make any. Nobody has checked the bytes: their digest is what a worker says.
+    /// A request that stores an artifact and is valid for `expiry`, any number of times. Returns `None` if the storage
+    /// cannot presign requests. Nobody checks the bytes that arrive this way: their digest is what a worker says.
     pub async fn presign_put(&self, key: &str, expiry: Duration) -> Result<Option<Link>, Error> {
         check_key(key)?;
         let Some(signer) = &self.signer else { return Ok(None) };
@@ -251,7 +252,7 @@ impl Artifacts {
         Ok(Some(link(&request)))
     }
 
-    /// The size of an artifact.
+    /// The size of an artifact in bytes.
     pub async fn size(&self, key: &str) -> Result<u64, Error> {
         Ok(self.look_up(key).await?.content_length())
     }
@@ -265,7 +266,7 @@ impl Artifacts {
         Ok(metadata)
     }
 
-    /// Whether there is such an artifact.
+    /// Whether an artifact of this key exists.
     pub async fn exists(&self, key: &str) -> Result<bool, Error> {
         match self.size(key).await {
             Ok(_) => Ok(true),
@@ -274,14 +275,14 @@ impl Artifacts {
         }
     }
 
-    /// Removes an artifact. Nothing happens if there is none.
+    /// Removes an artifact. Does nothing if there is none.
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
         check_key(key)?;
         self.operator.delete(key).await.map_err(|e| self.failed(key, e))
     }
 
-    /// Removes those of these artifacts that are below `folder`, a key without the last slash, and leaves
-    /// all others alone. One that is not there is no error.
+    /// Removes those of `keys` that are below `folder`, a key without the final slash, and leaves all others alone. A
+    /// key without an artifact is no error.
     pub async fn remove_below(&self, folder: &str, keys: &[String]) -> Result<(), Error> {
         check_key(folder)?;
         let below = |key: &&String| {
@@ -292,7 +293,7 @@ impl Artifacts {
         self.operator.delete_iter(keys.clone()).await.map_err(|e| self.failed(folder, e))?;
         let Some(root) = &self.root else { return Ok(()) };
         for key in keys {
-            // The folders of the attempt and of its task, if nothing else is in them. A bucket has none.
+            // Also the folders of the attempt and of its task, if nothing else is in them. A bucket has no folders.
             for parent in Path::new(&key).ancestors().skip(1).take(2) {
                 if parent.as_os_str().len() <= folder.len()
                     || tokio::fs::remove_dir(root.join(parent)).await.is_err()
@@ -304,14 +305,14 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Removes every artifact below `folder`, a key without the last slash.
+    /// Removes every artifact below `folder`, a key without the final slash.
     pub async fn remove_folder(&self, folder: &str) -> Result<(), Error> {
         check_key(folder)?;
         let removed = self.operator.delete_with(&format!("{folder}/")).recursive(true).await;
         removed.map_err(|e| self.failed(folder, e))
     }
 
-    /// The names of the folders in `folder`, a key without the last slash, in order.
+    /// The names of the folders in `folder`, a key without the final slash, in order.
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
         check_key(folder)?;
         let start = format!("{folder}/");
@@ -325,7 +326,7 @@ impl Artifacts {
         Ok(names)
     }
 
-    /// Every artifact below `folder`, a key without the last slash, in order of key.
+    /// Every artifact below `folder`, a key without the final slash, in order of key.
     pub async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error> {
         check_key(folder)?;
         let entries = self
@@ -341,7 +342,7 @@ impl Artifacts {
                 listed.push(Listed::new(key, entry.metadata()));
                 continue;
             }
-            // A folder's list has no sizes.
+            // The listing of a folder has no sizes.
             match self.look_up(&key).await {
                 Ok(metadata) => listed.push(Listed::new(key, &metadata)),
                 Err(Error::NotFound(_)) => {}
@@ -372,12 +373,12 @@ impl Listed {
     }
 }
 
-/// The key of an asset.
+/// The key of the asset with this digest.
 pub fn asset_key(digest: &str) -> String {
     format!("assets/{digest}")
 }
 
-/// The digest and size of a file.
+/// Computes the digest and size of a file.
 pub async fn digest_file(path: &Path) -> Result<Stored, Error> {
     let mut file = tokio::fs::File::open(path).await.map_err(|e| Error::io(path, e))?;
     let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
@@ -388,7 +389,7 @@ pub async fn digest_file(path: &Path) -> Result<Stored, Error> {
     Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes })
 }
 
-/// The next piece of a file; nothing at its end.
+/// Reads the next piece of a file. Returns `None` at its end.
 async fn read_piece(file: &mut tokio::fs::File, path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     file.take(PIECE_BYTES as u64).read_to_end(&mut piece).await.map_err(|e| Error::io(path, e))?;

@@ -1,9 +1,9 @@
-//! The errors of this crate. A variant says who has to act.
+//! The errors of this crate. The variant tells who has to act.
 
 use std::io;
 use std::path::Path;
 
-/// `SQLite`'s primary result codes that this crate tells apart.
+/// The primary result codes of `SQLite` that this crate distinguishes.
 mod code {
     pub(super) const BUSY: u32 = 5;
     pub(super) const LOCKED: u32 = 6;
@@ -21,33 +21,33 @@ mod code {
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The disk, database or object store did not do its part. Nothing was changed.
+    /// The disk, database or object store failed. Nothing was changed.
     #[error("{message}")]
     Unavailable {
-        /// What happened, where, and what to do.
+        /// What failed, where, and what to do about it.
         message: String,
-        /// Whether the same call can succeed later without anything else being done.
+        /// Whether the same call can succeed later without anyone's intervention.
         retryable: bool,
-        /// The cause.
+        /// The underlying error, if there is one.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// What is stored breaks a rule that always holds: someone has to look at it.
+    /// Stored data breaks an invariant: someone has to look at it.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
     /// Another process owns the data folder.
     #[error("the data folder is in use{}", owner(*pid))]
     Locked {
-        /// That process, if it has said so already.
+        /// Process id of the owner, if the lock file holds it yet.
         pid: Option<u32>,
     },
-    /// Another process owns the runs now: this one may not write their history any more.
+    /// Another process has taken ownership: this one may no longer write history.
     #[error("another server has taken over")]
     Fenced,
-    /// The caller asked for something that cannot be.
+    /// The caller asked for something impossible; the message says what.
     #[error("{0}")]
     Invalid(String),
-    /// There is no such thing.
+    /// The named object does not exist.
     #[error("{0} does not exist")]
     NotFound(String),
 }
@@ -57,7 +57,7 @@ fn owner(pid: Option<u32>) -> String {
 }
 
 impl Error {
-    /// Whether the same call may succeed when it is made again after a while.
+    /// Whether the same call may succeed when it is repeated later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { retryable, .. } => *retryable,
@@ -100,7 +100,7 @@ impl Error {
                 code::BUSY | code::LOCKED => {
                     (format!("`{place}` is used by another program: end it"), true)
                 }
-                // As after a disk that the system has made read-only.
+                // SQLite reports this after the system has remounted a failing disk read-only.
                 code::READONLY => {
                     (format!("`{place}` may not be written: change its owner or mode"), true)
                 }
@@ -137,7 +137,7 @@ impl Error {
                     (_, "53100") => {
                         (format!("the disk of the database {place} is full: free some space"), true)
                     }
-                    // Connections, resources, locks, operators, the system under it, a standby.
+                    // Connections, resources, locks, operator intervention, system errors, a standby.
                     ("08" | "40" | "53" | "55" | "57" | "58" | "XX", _)
                     | (_, "25006" | "25P03") => {
                         (format!("the database {place} cannot answer now"), true)
@@ -158,13 +158,13 @@ impl Error {
         Self::Unavailable { message, retryable, source: Some(Box::new(source)) }
     }
 
-    /// The Postgres database at `place` has not answered in time.
+    /// The error when the Postgres database at `place` did not answer in time.
     pub(crate) fn silent(place: &str) -> Self {
         let message = format!("the database {place} does not answer");
         Self::Unavailable { message, retryable: true, source: None }
     }
 
-    /// An error of artifact storage about `key`; `place` is where the storage is.
+    /// An error of artifact storage about `key`; `place` is the location of the storage.
     pub(crate) fn artifact(place: &str, key: &str, source: opendal::Error) -> Self {
         use opendal::ErrorKind;
         let full = std::error::Error::source(&source)
@@ -197,12 +197,12 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// `SQLite`'s result code without the extension in its upper bits.
+/// `SQLite`'s primary result code: the extended code without its upper bits.
 fn primary_code(error: &dyn sqlx::error::DatabaseError) -> u32 {
     error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default() & 0xff
 }
 
-/// Whether a result was longer than a text may be.
+/// Whether the result was longer than `SQLite` allows a text to be.
 pub(crate) fn is_too_big(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| primary_code(e) == code::TOOBIG)
 }

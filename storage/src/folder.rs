@@ -1,4 +1,4 @@
-//! A lock on a folder that dies with the process that holds it.
+//! A lock on a folder that is released when the process that holds it ends.
 
 use crate::Error;
 use rustix::fs::{FlockOperation, flock};
@@ -10,8 +10,8 @@ use std::path::Path;
 /// The file in a locked folder that carries the lock and the owner's process id.
 const FILE: &str = "lock";
 
-/// Creates the folder if needed and locks it. The lock ends when the file is dropped, or with the
-/// process, however that ends.
+/// Creates the folder if needed and locks it. The lock is released when the file is dropped or the process ends,
+/// however it ends.
 pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let path = folder.join(FILE);
@@ -37,8 +37,8 @@ pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Locks the first folder `DIR/0`, `DIR/1`, … that nobody holds, and empties every such folder of
-/// what a crashed owner left in it.
+/// Locks the first folder of `DIR/0`, `DIR/1`, … that nobody holds, and empties every unlocked one of what a crashed
+/// owner left behind.
 pub(crate) fn lock_scratch(dir: &Path) -> Result<(File, std::path::PathBuf), Error> {
     let mut mine = None;
     for number in 0_u32.. {

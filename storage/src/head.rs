@@ -1,4 +1,4 @@
-//! Where a run's history ends, and what may follow it.
+//! The end of a run's history, and which rows may follow it.
 
 use crate::Error;
 use pictor_tasks::history::Row;
@@ -6,17 +6,17 @@ use pictor_tasks::history::Row;
 /// The last row of a run's history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
-    /// The run's number.
+    /// The run's number in the database.
     pub(crate) run: i64,
-    /// The last row's place; 0 when there is none.
+    /// The last row's sequence number; 0 if there is no row.
     pub(crate) seq: u64,
-    /// The last row's time.
+    /// The last row's time, in milliseconds since 1970.
     pub(crate) time_ms: i64,
 }
 
 impl Head {
-    /// Splits rows into those at or before this head and those that follow it, and checks that they
-    /// go on without a gap and never back in time.
+    /// Splits rows into those at or before this head and those after it, and checks that the latter continue it without
+    /// a gap and never go back in time.
     pub(crate) fn split<'r>(&self, rows: &'r [Row]) -> Result<(&'r [Row], &'r [Row]), Error> {
         let Some(first) = rows.first() else {
             return Ok((rows, rows));
@@ -46,7 +46,7 @@ impl Head {
         Ok((old, new))
     }
 
-    /// The head after `rows`.
+    /// The head after `rows` have been written.
     pub(crate) fn after(self, rows: &[Row]) -> Self {
         rows.last().map_or(self, |row| Self { seq: row.seq, time_ms: row.time_ms, ..self })
     }

@@ -1,4 +1,4 @@
-//! What did happen, and the pixels: the store of runs and their history, and the artifacts.
+//! Storage: runs with their history, accounts and machines, and the artifacts.
 //!
 //! **Invariant:** history is insert-only. A row that was committed is never changed, and removed only
 //! together with its whole run.
@@ -30,8 +30,8 @@ pub use store::Store;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens a store: of a Postgres database if `place` begins with `postgres://`, else of the folder of
-/// that name, which is created if needed.
+/// Opens a store: a Postgres database if `place` begins with `postgres://`, otherwise the data folder of that path,
+/// which is created if needed.
 pub async fn open(place: &str) -> Result<(Arc<dyn Store>, Arc<dyn Registry>), Error> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| place.starts_with(scheme)) {
         let store = Arc::new(PostgresStore::open(place).await?);

@@ -16,7 +16,7 @@ pub(crate) fn code(outcome: &Outcome) -> i16 {
     }
 }
 
-/// Whether the outcome is more than its code.
+/// Whether the outcome carries data beyond its code.
 pub(crate) fn has_detail(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Succeeded(Products { outputs, bindings, notes }) => {

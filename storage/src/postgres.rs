@@ -1,5 +1,5 @@
-//! The store of a farm: one Postgres database that several servers share. One of them owns it and
-//! commits; the epoch in the database keeps every former owner out.
+//! The store of a farm: one Postgres database that several servers share. One of them is the owner and commits; the
+//! epoch in the database keeps every former owner out.
 
 mod connect;
 mod insert;
@@ -30,10 +30,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// Runs and their history in a Postgres database, which this crate creates nothing but tables in.
+/// Runs and their history in a Postgres database, in which this crate creates nothing but tables.
 ///
-/// Commits go through a connection of their own, everything else through a few others. A connection
-/// that fails or does not answer is replaced by a new one at the next call.
+/// Commits use a connection of their own, everything else a small pool. A connection that fails or does not answer is
+/// replaced at the next call.
 pub struct PostgresStore {
     options: PgConnectOptions,
     pool: PgPool,
@@ -42,17 +42,17 @@ pub struct PostgresStore {
     place: String,
 }
 
-/// Who commits.
+/// The connection that commits, and what is known about the committed history.
 #[derive(Default)]
 struct Writer {
-    /// Taken out while it is used: one whose use failed or was dropped half-way is not used again.
+    /// Taken out while in use: a connection whose use failed or was dropped half-way is not used again.
     on: Option<PgConnection>,
-    /// Where the history of runs ends. While this is the owner nobody else writes.
+    /// Where the history of each run ends. Valid as long as this process is the owner, since nobody else writes then.
     heads: HashMap<RunId, Head>,
     epoch: Option<i64>,
 }
 
-/// A connection of the pool, lent. If it is not given back it is closed.
+/// A connection on loan from the pool. It is closed unless it is given back.
 struct Lent {
     on: PoolConnection<Postgres>,
     is_sound: bool,
@@ -86,11 +86,11 @@ impl DerefMut for Lent {
     }
 }
 
-/// Why a commit was not done.
+/// Why a commit failed.
 enum Failure {
-    /// This is the error.
+    /// A failure that reading the heads again cannot resolve.
     Error(Error),
-    /// A row is there that the heads know nothing of: an earlier commit, whose answer was lost.
+    /// There is a row that the heads do not know: from an earlier commit whose answer was lost.
     RowsAreThere(Error),
 }
 
@@ -104,8 +104,8 @@ impl_store!(PostgresStore, postgres);
 impl_registry!(PostgresStore, postgres);
 
 impl PostgresStore {
-    /// Connects to the database at `postgres://user:password@host:port/database` and brings its tables
-    /// to the newest version. Several servers may do this at once.
+    /// Connects to the database at `postgres://user:password@host:port/database` and migrates its tables to the newest
+    /// version. Several servers may do this at once.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let options = connect::options(url)?;
         let place = connect::place(&options);
@@ -137,7 +137,7 @@ impl PostgresStore {
         self.answer_within(ANSWER, work).await
     }
 
-    /// Waits for work that is many statements.
+    /// Waits for work that takes many statements.
     async fn long_answer<T>(
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -173,7 +173,7 @@ impl PostgresStore {
 
     async fn own(&self, address: &str, now_ms: i64) -> Result<Ownership, Error> {
         let key = ticket_key()?;
-        // No commit of this process is on its way while the epoch changes.
+        // No commit of this process is in flight while the epoch changes.
         let mut writer = self.writer.lock().await;
         let row: (i64, Vec<u8>, String) = on!(self.writer, |on| {
             sqlx::query_as(sql::TAKE_OWNERSHIP)
@@ -198,7 +198,7 @@ impl PostgresStore {
         match self.try_commit(&mut writer, batch).await {
             Ok(()) => Ok(()),
             Err(Failure::Error(error)) => Err(error),
-            // Once more, with heads that are read again: now those rows are compared.
+            // Once more, with heads that are read again: this time those rows are compared.
             Err(Failure::RowsAreThere(_)) => match self.try_commit(&mut writer, batch).await {
                 Ok(()) => Ok(()),
                 Err(Failure::Error(error) | Failure::RowsAreThere(error)) => Err(error),
@@ -221,7 +221,7 @@ impl PostgresStore {
         let mut after = HashMap::with_capacity(batch.len());
         let mut rows = Batch::default();
         for part in batch {
-            // Taken out, so that a head is read again if the commit fails or is dropped half-way.
+            // Taken out, so that the head is read again if the commit fails or is dropped half-way.
             let head = if let Some(head) = writer.heads.remove(part.run) {
                 head
             } else {
@@ -269,7 +269,7 @@ impl PostgresStore {
         self.answer_within(CONNECT, PgConnection::connect_with(&self.options)).await
     }
 
-    /// Checks that rows that are there already are equal to `rows`.
+    /// Checks that stored rows are equal to `rows`.
     async fn compare(&self, on: &mut PgConnection, head: Head, rows: &[Row]) -> Result<(), Error> {
         let mut rest = rows;
         while let Some(first) = rest.first() {
@@ -298,7 +298,7 @@ impl PostgresStore {
         let head = head.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
         let (mut from, mut count) = (from_seq.max(1), BLOCK_ROWS);
         let mut block: Option<Block> = None;
-        // While the rows of one block are taken, the database makes the next.
+        // While the rows of one block are decoded, the database prepares the next.
         while from <= head.seq || block.is_some() {
             let left = (head.seq + 1).saturating_sub(from).min(count);
             let read = async {
@@ -338,7 +338,7 @@ fn no_run(run: &RunId) -> Error {
     Error::Invalid(format!("the run `{run}` is not in the store"))
 }
 
-/// Checks that the block is what was asked for.
+/// Checks that the block holds the rows that were requested.
 fn whole(block: Block, from: u64, count: u64) -> Result<Block, Error> {
     if block.rows.iter().map(|row| row.seq).eq(from..from + count) {
         return Ok(block);

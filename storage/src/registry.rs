@@ -1,159 +1,159 @@
-//! People and machines: who may do what, which workers there are, what happens by itself.
+//! Access and machines: tokens and what they allow, registered workers, the audit log, schedules and webhook messages.
 
 use crate::{Error, NewRun};
 use async_trait::async_trait;
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 
-/// What a program shows to be let in.
+/// An access token, as the server keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Its public part.
+    /// Public part of the token, by which it is looked up.
     pub id: String,
-    /// What it is for, for people.
+    /// Label that an administrator gave it, such as the machine that uses it.
     pub name: String,
-    /// What it allows.
+    /// Role whose rights it grants, such as `operator` or `machine`.
     pub role: String,
-    /// Whose it is.
+    /// Account that the token acts for.
     pub account: String,
-    /// A hash of its secret part.
+    /// Hash of the secret part, which is not stored.
     pub secret_hash: [u8; 32],
-    /// When it was made, milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
-    /// Since when it is not valid any more.
+    /// When it was revoked, in milliseconds since 1970; `None` while it is valid.
     pub revoked_ms: Option<i64>,
 }
 
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRecord {
-    /// Its number, from 1.
+    /// Number of the worker, counted from 1.
     pub id: WorkerId,
-    /// Its name, unique within the account.
+    /// Name of the worker, unique within the account.
     pub name: String,
-    /// Whose it is.
+    /// Account that the worker belongs to.
     pub account: String,
-    /// The id of its token.
+    /// Public part of the token that the worker uses.
     pub token: String,
-    /// What it has.
+    /// Hardware and programs that the worker reported when it last registered.
     pub inventory: Inventory,
     /// `enabled`, `disabled` or `draining`.
     pub state: String,
-    /// When it was registered first.
+    /// When it first registered, in milliseconds since 1970.
     pub registered_ms: i64,
-    /// When it was heard of last, roughly.
+    /// When it was last heard from, in milliseconds since 1970. Updated at intervals, so it may lag.
     pub seen_ms: i64,
-    /// When it left in good order, last.
+    /// When it last signed off, in milliseconds since 1970.
     pub left_ms: Option<i64>,
 }
 
 impl WorkerRecord {
-    /// Whether it left in good order and did not come back.
+    /// Whether it has signed off and has not come back since.
     pub fn has_left(&self) -> bool {
         self.left_ms.is_some_and(|left_ms| left_ms >= self.seen_ms)
     }
 }
 
-/// One changing call.
+/// An entry of the audit log: one call that changed something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// Its place in the log; given by the database.
+    /// Position in the log; assigned by the database.
     pub number: i64,
-    /// When.
+    /// When the call was made, in milliseconds since 1970.
     pub time_ms: i64,
-    /// Whose token it was made with.
+    /// Account of the token that the call was made with.
     pub account: String,
-    /// The id of that token.
+    /// Public part of that token.
     pub token: String,
-    /// What was done.
+    /// What was done, such as `run.submit`.
     pub action: String,
-    /// What it was done to.
+    /// The object that was changed, such as a run's id.
     pub target: String,
-    /// More about it, as JSON.
+    /// Further details, as JSON.
     pub detail: String,
-    /// Where the call came from.
+    /// Network address of the caller.
     pub address: String,
 }
 
-/// A job that is submitted at times.
+/// A job that is submitted at recurring times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Its name, unique.
+    /// Name of the schedule, unique in the farm.
     pub id: String,
-    /// Whose it is.
+    /// Account that the schedule belongs to.
     pub account: String,
-    /// When: a cron expression.
+    /// Due times, as a cron expression.
     pub cron: String,
-    /// The time zone of the expression.
+    /// Time zone in which the expression is read, such as `Europe/Berlin`.
     pub zone: String,
-    /// What happens when the run before has not ended.
+    /// What to do when the previous run has not ended: the overlap rule by its name.
     pub overlap: String,
-    /// What happens with times that were missed.
+    /// What to do about times missed while no server ran: the catch-up rule by its name.
     pub catch_up: String,
-    /// Runs start up to this much later.
+    /// Most milliseconds by which a start is delayed.
     pub jitter_ms: i64,
-    /// The job file.
+    /// The job file as it was written.
     pub job: String,
-    /// The job file's name, for error messages.
+    /// Name of the job file, for error messages.
     pub source_name: String,
-    /// The folder that results are copied to; empty if none.
+    /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
-    /// Whether nothing happens for now.
+    /// Whether the schedule is paused: it starts nothing until it is resumed.
     pub paused: bool,
-    /// When it was made.
+    /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
-    /// Everything that was due up to here was dealt with.
+    /// Every due time up to this one has been handled, in milliseconds since 1970.
     pub planned_ms: i64,
 }
 
-/// What became of one due time of a schedule.
+/// The outcome of one due time of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fire {
-    /// The schedule.
+    /// Name of the schedule.
     pub schedule: String,
-    /// The due time.
+    /// Due time, in milliseconds since 1970.
     pub due_ms: i64,
     /// `started`, `skipped`, `queued`, `replaced` or `failed`.
     pub outcome: String,
-    /// The run that it started. When a fire is recorded the run that comes with it counts.
+    /// The run that it started. In a call of [`Registry::fire`] the run given beside it counts instead.
     pub run: Option<RunId>,
 }
 
-/// A message to be delivered to somebody's web address.
+/// A message to be delivered to a webhook.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its number; given by the database.
+    /// Number of the message; assigned by the database.
     pub number: i64,
-    /// Where to.
+    /// Name of the webhook that it goes to.
     pub hook: String,
-    /// What it is about. Each hook gets each event once.
+    /// Id of the event that it reports. Each webhook gets each event once.
     pub event_id: String,
-    /// The message.
+    /// Body of the message, sent as it is.
     pub body: String,
-    /// How often it was tried in vain.
+    /// Number of failed attempts to deliver it.
     pub attempts: u32,
-    /// When it is tried next.
+    /// When the next attempt is due, in milliseconds since 1970.
     pub next_ms: i64,
-    /// When it was delivered.
+    /// When it was delivered, in milliseconds since 1970; `None` until then.
     pub done_ms: Option<i64>,
-    /// Why it was not delivered the last time.
+    /// Why the last attempt failed; empty if none has.
     pub error: String,
 }
 
-/// People and machines. Each method is one transaction; the same call again changes nothing more,
-/// except that [`Registry::audit`] and [`Registry::delivery_failed`] count twice.
+/// Stores access and machines. Each method is one transaction; repeating a call changes nothing more, except that
+/// [`Registry::audit`] and [`Registry::delivery_failed`] count twice.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// Stores a token. [`Error::Corrupt`]: there is another one with this id.
+    /// Stores a token. Fails with [`Error::Corrupt`] if another one has this id.
     async fn add_token(&self, token: &Token) -> Result<(), Error>;
     /// The token with this id, revoked or not.
     async fn token(&self, id: &str) -> Result<Option<Token>, Error>;
     /// Every token, the oldest first.
     async fn tokens(&self) -> Result<Vec<Token>, Error>;
-    /// Makes a token invalid. `false`: there is none, or it is invalid already.
+    /// Revokes a token. Returns `false` if there is none, or if it was revoked before.
     async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error>;
 
-    /// Registers a worker. One of the same account and name stays the same worker, in its state.
+    /// Registers a worker. One with the same account and name remains the same worker, and keeps its state.
     async fn register_worker(
         &self,
         (name, account): (&str, &str),
@@ -163,60 +163,58 @@ pub trait Registry: Send + Sync {
     ) -> Result<WorkerId, Error>;
     /// Every worker, in order of number.
     async fn workers(&self) -> Result<Vec<WorkerRecord>, Error>;
-    /// The worker with this number.
+    /// The worker of this number.
     async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, Error>;
-    /// Enables, disables or drains a worker. `false`: there is none.
+    /// Enables, disables or drains a worker. Returns `false` if there is none.
     async fn set_worker_state(&self, id: WorkerId, state: &str) -> Result<bool, Error>;
-    /// Notes when workers were heard of. A time before the noted one changes nothing.
+    /// Records when workers were last heard from. A time before the recorded one changes nothing.
     async fn workers_seen(&self, seen: &[(WorkerId, i64)]) -> Result<(), Error>;
-    /// Notes that a worker has left in good order.
+    /// Records that a worker has signed off.
     async fn worker_left(&self, id: WorkerId, now_ms: i64) -> Result<(), Error>;
 
-    /// Adds an entry to the log of changing calls.
+    /// Adds an entry to the audit log.
     async fn audit(&self, entry: &AuditEntry) -> Result<(), Error>;
-    /// Up to `limit` (at most 1000) entries, the newest first; with `before` those of a lower number.
+    /// Up to `limit` (at most 1000) entries, newest first; with `before` only those of a lower number.
     async fn audit_page(&self, limit: u32, before: Option<i64>) -> Result<Vec<AuditEntry>, Error>;
 
-    /// Stores a schedule, or replaces one of the same account. `false`: another account has one of
-    /// this name.
+    /// Stores a schedule, or replaces one of the same account. Returns `false` if another account has one of this name.
     async fn put_schedule(&self, schedule: &Schedule) -> Result<bool, Error>;
     /// The schedule of this name.
     async fn schedule(&self, id: &str) -> Result<Option<Schedule>, Error>;
     /// Every schedule, in order of name.
     async fn schedules(&self) -> Result<Vec<Schedule>, Error>;
-    /// Removes a schedule and what is known of its fires. `false`: there is none.
+    /// Removes a schedule and the records of its due times. Returns `false` if there is none.
     async fn remove_schedule(&self, id: &str) -> Result<bool, Error>;
-    /// Stops a schedule for a while, or lets it go on. `false`: there is none.
+    /// Pauses or resumes a schedule. Returns `false` if there is none.
     async fn pause_schedule(&self, id: &str, paused: bool) -> Result<bool, Error>;
-    /// Records what becomes of a due time, with the run that it starts, and moves the schedule's
-    /// `planned_ms` there. `false`: somebody did so before, and nothing is stored; only a fire that
-    /// was queued can be recorded once more, with another outcome.
+    /// Records the outcome of a due time, with the run that it starts, and moves the schedule's `planned_ms` there.
+    /// Returns `false`, and stores nothing, if an outcome was recorded before; only one that was queued can be recorded
+    /// once more, with another outcome.
     async fn fire(&self, fire: &Fire, run: Option<&NewRun>) -> Result<bool, Error>;
-    /// The last `limit` (at most 1000) fires of a schedule, the latest first.
+    /// The last `limit` (at most 1000) outcomes of a schedule's due times, latest first.
     async fn fires(&self, schedule: &str, limit: u32) -> Result<Vec<Fire>, Error>;
 
-    /// Every fire that is queued, in order of schedule and due time.
+    /// Every due time that is queued, in order of schedule and due time.
     async fn waiting_fires(&self) -> Result<Vec<Fire>, Error>;
 
-    /// Stores messages to be delivered, except those whose hook has their event already. Number,
-    /// attempts, error and end are not looked at.
+    /// Stores messages to be delivered, except those whose webhook already has their event. Their number, attempts,
+    /// error and time of delivery are ignored.
     async fn add_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Error>;
-    /// Up to `limit` (at most 1000) messages that are to be delivered to a hook now, the longest due
-    /// first.
+    /// Up to `limit` (at most 1000) messages that are to be delivered to a webhook now, longest due first.
     async fn due_deliveries(
         &self,
         hook: &str,
         now_ms: i64,
         limit: u32,
     ) -> Result<Vec<Delivery>, Error>;
-    /// The last `limit` (at most 1000) messages for a hook, delivered or not, the newest first.
+    /// The last `limit` (at most 1000) messages for a webhook, delivered or not, newest first.
     async fn deliveries(&self, hook: &str, limit: u32) -> Result<Vec<Delivery>, Error>;
-    /// A message was delivered.
+    /// Records that a message was delivered.
     async fn delivery_done(&self, number: i64, now_ms: i64) -> Result<(), Error>;
-    /// A message was not delivered, and when it is tried next.
+    /// Records that an attempt to deliver a message failed, and when the next one is due.
     async fn delivery_failed(&self, number: i64, error: &str, next_ms: i64) -> Result<(), Error>;
 
-    /// Removes what happened before a time: fires that do not wait, and messages that were delivered
-    /// or were to be tried again before it. How many.
+    /// Removes what is older than a time: due times that are not queued, and messages whose delivery or next attempt
+    /// lies before it. Returns how many.
     async fn forget_before(&self, time_ms: i64) -> Result<u64, Error>;
 }

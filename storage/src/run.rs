@@ -1,4 +1,4 @@
-//! Runs as they are stored. The same for every store.
+//! Runs as they are stored, the same for every store.
 
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
@@ -7,95 +7,95 @@ use std::fmt;
 /// A run to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRun {
-    /// Its id.
+    /// Id of the run, chosen by the server.
     pub id: RunId,
-    /// The job's name.
+    /// Name of the job, as the job file has it.
     pub name: String,
     /// The job file as it was written.
     pub spec: String,
-    /// The job file's name, for error messages.
+    /// Name of the job file, for error messages.
     pub source_name: String,
     /// The compiled plan as JSON.
     pub plan: String,
     /// The version of the fold that writes the run's history. At least 1.
     pub fold_version: u32,
-    /// Who submitted it.
+    /// Account that submitted it.
     pub owner: String,
-    /// Its priority when it was submitted.
+    /// Priority at submission; it may have changed since.
     pub priority: i32,
     /// When it was submitted, milliseconds since 1970.
     pub created_ms: i64,
-    /// The folder that results are copied to; empty if none.
+    /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
 }
 
-/// A stored run without its texts.
+/// A stored run without its job file and plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunRecord {
-    /// Its id.
+    /// Id of the run.
     pub id: RunId,
-    /// The job's name.
+    /// Name of the job, as the job file has it.
     pub name: String,
-    /// The job file's name.
+    /// Name of the job file, for error messages.
     pub source_name: String,
     /// The version of the fold that writes its history.
     pub fold_version: u32,
-    /// Who submitted it.
+    /// Account that submitted it.
     pub owner: String,
-    /// Its priority when it was submitted.
+    /// Priority at submission; it may have changed since.
     pub priority: i32,
-    /// When it was submitted.
+    /// When it was submitted, in milliseconds since 1970.
     pub created_ms: i64,
-    /// The folder that results are copied to; empty if none.
+    /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
     /// `running`, `paused`, `succeeded`, `failed` or `cancelled`: a cache of the history.
     pub state: String,
-    /// When it ended: a cache of the history.
+    /// When it ended, in milliseconds since 1970; `None` until then: a cache of the history.
     pub finished_ms: Option<i64>,
 }
 
-/// Makes a submission happen once, however often it is made.
+/// Makes a submission take effect once, however often it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
-    /// Who submits: everybody has keys of their own.
+    /// Account that submits: each account has keys of its own.
     pub account: String,
-    /// The submitter's name for the submission.
+    /// Idempotency key that the submitter chose for this submission.
     pub key: String,
-    /// A digest of what is submitted: under one key it has to be the same every time.
+    /// Digest of what is submitted, which has to be the same every time under one key.
     pub request: [u8; 32],
 }
 
-/// What became of a submission.
+/// The result of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
     /// The run was stored.
     New,
-    /// The same submission was made before; that is its run.
+    /// The same submission was made before, and created this run.
     Again(RunId),
-    /// Another submission was made under the same key; that is its run.
+    /// A different submission was made under the same key, and created this run.
     Conflict(RunId),
 }
 
-/// Which runs to list. What is not given is not asked for.
+/// Selects the runs to list. An empty field does not restrict the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFilter {
-    /// Only those in this state.
+    /// Only runs in this state.
     pub state: Option<String>,
-    /// Only those of this owner.
+    /// Only runs that this account submitted.
     pub owner: Option<String>,
-    /// Only those with this in their name, in small or capital letters.
+    /// Only runs whose name contains this text, in upper or lower case.
     pub name: Option<String>,
 }
 
-/// Who folds and commits.
+/// The server that folds and commits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ownership {
-    /// Rises with every change of owner, from 1.
+    /// Number of the ownership: it rises with every change of owner, from 1.
     pub epoch: u64,
-    /// What tickets are made with: a secret of the servers. It stays the same from owner to owner, so
-    /// that a new one can tell whether a report on an older assignment is genuine.
+    /// Key that tickets are made with, a secret of the servers. It stays the same from owner to owner, so that a new
+    /// one can tell whether a report on an older assignment is genuine.
     pub ticket_key: [u8; 32],
-    /// Where the owner is reached.
+    /// Address at which the other servers reach the owner.
     pub address: String,
 }
 
@@ -106,7 +106,7 @@ impl fmt::Debug for Ownership {
     }
 }
 
-/// What a run was compiled from and to.
+/// A run's job file and the plan compiled from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredPlan {
     /// The job file as it was written.
@@ -117,10 +117,10 @@ pub struct StoredPlan {
     pub fold_version: u32,
 }
 
-/// New history of one run.
+/// New history rows of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunRows<'a> {
-    /// The run.
+    /// Id of the run.
     pub run: &'a RunId,
     /// The rows, without gaps in `seq`.
     pub rows: &'a [Row],
@@ -128,13 +128,13 @@ pub struct RunRows<'a> {
     pub state: Option<(&'a str, Option<i64>)>,
 }
 
-/// A message that could not be decoded or folded.
+/// A message that could not be decoded or folded, kept for inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// When it came.
+    /// When it arrived, in milliseconds since 1970.
     pub time_ms: i64,
-    /// Why it was rejected, for people.
+    /// Why it was rejected, for people to read.
     pub reason: String,
-    /// The message. Only its first 64 KiB are kept.
+    /// The message as it arrived. Only its first 64 KiB are kept.
     pub raw: Vec<u8>,
 }

@@ -1,8 +1,8 @@
-//! The methods that are the same over both databases, written once: a macro makes them for each store.
-//! A store has `reader` and `writer`, which lend a connection, and `answer` and `long_answer`, which wait.
+//! The methods that are the same for both databases, written once: a macro generates them for each store. A store has
+//! `reader` and `writer`, which lend a connection, and `answer` and `long_answer`, which wait for the database.
 
-/// Does work on a connection that the store lends. One that is not given back as sound, because the
-/// work failed or was dropped half-way, is not used again as it is.
+/// Runs work on a connection that the store lends. A connection that is not given back as sound, because the work
+/// failed or was dropped half-way, is not reused as it is.
 macro_rules! on {
     ($store:ident . $lend:ident, |$on:ident| $work:expr) => {
         on!($store.$lend.answer, |$on| $work)
@@ -17,12 +17,12 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// A row that does not become what it should.
+/// The error for a stored row that cannot be decoded.
 pub(crate) fn damaged(what: &str) -> crate::Error {
     crate::Error::Corrupt(format!("a stored {what} cannot be read"))
 }
 
-/// Texts from outside may have what Postgres refuses.
+/// Replaces NUL characters, which Postgres refuses, in text from outside.
 pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
@@ -31,7 +31,7 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("stored types have only text keys and whole numbers")
 }
 
-/// A new secret.
+/// Generates a new key for tickets.
 pub(crate) fn ticket_key() -> Result<[u8; 32], crate::Error> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(|error| crate::Error::Unavailable {
@@ -42,12 +42,12 @@ pub(crate) fn ticket_key() -> Result<[u8; 32], crate::Error> {
     Ok(key)
 }
 
-/// The end of the ids that begin with a text.
+/// An upper bound of the ids that begin with `prefix`.
 pub(crate) fn after_all(prefix: &str) -> String {
     format!("{prefix}\u{10ffff}")
 }
 
-/// Where a run's history ends, as an expression for a connection.
+/// Queries where a run's history ends, as an expression for a connection.
 macro_rules! head {
     ($on:expr, $run:expr) => {
         async {
@@ -65,7 +65,7 @@ macro_rules! head {
 }
 pub(crate) use head;
 
-/// Inserts a run unless its id is there: 1 or 0 rows.
+/// Inserts a run unless its id is taken: affects 1 or 0 rows.
 macro_rules! add_run {
     ($on:expr, $run:expr) => {
         sqlx::query(sql::ADD_RUN)
@@ -84,8 +84,8 @@ macro_rules! add_run {
 }
 pub(crate) use add_run;
 
-/// Makes a store a [`crate::Store`]. What differs between the databases is in methods of its own:
-/// `commit_rows`, `read_history`, `own`, `forget`, `shut`.
+/// Implements [`crate::Store`] for a store. What differs between the databases is in methods of its own: `commit_rows`,
+/// `read_history`, `own`, `forget`, `shut`.
 macro_rules! impl_store {
     ($store:ty, $dialect:ident) => {
         #[async_trait::async_trait]

@@ -1,20 +1,20 @@
-//! The statements that are the same in both databases, and what their rows become.
-//! Times are parameters; every list has a total order and a limit.
+//! The statements that are the same for both databases, and the decoding of their rows. Times are parameters; every
+//! list has a total order and a limit.
 
 use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
 use crate::run::{NewRun, Ownership, Rejected, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
 
-/// The most rows of a list.
+/// Most rows of a list.
 pub(crate) const PAGE_ROWS_MAX: u32 = 1000;
-/// The most of a rejected message that is kept.
+/// Most bytes of a rejected message that are kept.
 pub(crate) const REJECTED_BYTES_MAX: usize = 64 << 10;
-/// The most rows that one statement removes.
+/// Most rows that one statement removes.
 pub(crate) const REMOVED_ROWS: usize = 50_000;
-/// The only shard that there is.
+/// The shard of every row: there is only one so far.
 pub(crate) const SHARD: i64 = 0;
 
-/// The columns of a [`RunRow`] before the rest of a statement.
+/// Selects the columns of a [`RunRow`]; the argument is the rest of the statement.
 macro_rules! select_run {
     ($rest:literal) => {
         concat!(
@@ -50,7 +50,7 @@ pub(crate) const RUN_AS_CREATED: &str = "SELECT id, name, spec, source_name, pla
      fold_version, owner, priority, created_ms, out_dir FROM run WHERE id = $1";
 pub(crate) type NewRunRow = (String, String, String, String, String, i64, String, i64, i64, String);
 
-/// Whether the row is the run.
+/// Whether the stored row equals the run.
 pub(crate) fn is_run(row: &NewRunRow, run: &NewRun) -> bool {
     let (id, name, spec, source_name, plan, fold_version, owner, priority, created_ms, out_dir) =
         row;
@@ -68,7 +68,7 @@ pub(crate) const ADD_SUBMISSION: &str = "INSERT INTO submission (account, key, r
 pub(crate) const SUBMISSION: &str =
     "SELECT request, run FROM submission WHERE account = $1 AND key = $2";
 
-// The empty string in place of NULL lets both databases tell the parameters' types.
+// An empty string instead of NULL lets both databases infer the types of the parameters.
 pub(crate) const RUNS: &str = select_run!(
     "WHERE ($1 = '' OR state = $1) AND ($2 = '' OR owner = $2) \
      AND ($3 = '' OR lower(name) LIKE lower($3) ESCAPE '\\') \
@@ -84,7 +84,7 @@ pub(crate) fn stored_plan((spec, plan, version): (String, String, i64)) -> Optio
     Some(StoredPlan { spec, plan, fold_version: u32::try_from(version).ok()? })
 }
 
-/// What finds this text anywhere, for `LIKE … ESCAPE '\'`; nothing for nothing.
+/// A pattern for `LIKE … ESCAPE '\'` that finds `text` anywhere; empty for an empty text.
 pub(crate) fn pattern(text: &str) -> String {
     if text.is_empty() {
         return String::new();
@@ -94,7 +94,7 @@ pub(crate) fn pattern(text: &str) -> String {
 }
 
 pub(crate) const RUN_NUMBER: &str = "SELECT number FROM run WHERE id = $1";
-/// The last row of a run's history.
+/// The end of a run's history.
 pub(crate) const HEAD: &str = "SELECT seq, time_ms FROM ( \
      SELECT * FROM (SELECT seq, time_ms FROM attempt WHERE run = $1 ORDER BY seq DESC LIMIT 1) AS a \
      UNION ALL \
@@ -117,8 +117,8 @@ pub(crate) fn rejected((time_ms, reason, raw): (i64, String, Vec<u8>)) -> Reject
     Rejected { time_ms, reason, raw }
 }
 
-// The key of a former owner stays. The time makes the epoch higher than any that was there before, also
-// after an older copy of the database was put back: workers hear no owner of a lower one.
+// A former owner's key stays. The time makes the epoch higher than any before, even after an older copy of the database
+// was restored: workers ignore an owner of a lower one.
 pub(crate) const TAKE_OWNERSHIP: &str = "INSERT INTO ownership (shard, epoch, ticket_key, \
      address, since_ms) VALUES ($1, 1, $2, $3, $4) ON CONFLICT (shard) DO UPDATE SET \
      epoch = CASE WHEN ownership.epoch < excluded.since_ms / 1000 THEN excluded.since_ms / 1000 \
@@ -131,7 +131,7 @@ pub(crate) fn ownership((epoch, key, address): (i64, Vec<u8>, String)) -> Option
     Some(Ownership { epoch: u64::try_from(epoch).ok()?, ticket_key, address })
 }
 
-/// The columns of a [`TokenRow`] before the rest of a statement.
+/// Selects the columns of a [`TokenRow`]; the argument is the rest of the statement.
 macro_rules! select_token {
     ($rest:literal) => {
         concat!(
@@ -155,7 +155,7 @@ pub(crate) const TOKENS: &str = select_token!("ORDER BY created_ms, id");
 pub(crate) const REVOKE_TOKEN: &str =
     "UPDATE token SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
 
-/// The columns of a [`WorkerRow`] before the rest of a statement.
+/// Selects the columns of a [`WorkerRow`]; the argument is the rest of the statement.
 macro_rules! select_worker {
     ($rest:literal) => {
         concat!(
@@ -184,7 +184,7 @@ pub(crate) fn worker(row: WorkerRow) -> Option<WorkerRecord> {
     })
 }
 
-// First, so that numbers are not used up by workers that register again.
+// Tried first, so that workers that register again use up no numbers.
 pub(crate) const REGISTER_AGAIN: &str = "UPDATE worker SET token = $3, inventory = $4, \
      seen_ms = $5 WHERE account = $1 AND name = $2 RETURNING id";
 pub(crate) const REGISTER: &str = "INSERT INTO worker (account, name, token, inventory, state, \
@@ -207,7 +207,7 @@ pub(crate) fn audit_entry(row: AuditRow) -> AuditEntry {
     AuditEntry { number, time_ms, account, token, action, target, detail, address }
 }
 
-/// The columns of a [`ScheduleRow`] before the rest of a statement.
+/// Selects the columns of a [`ScheduleRow`]; the argument is the rest of the statement.
 macro_rules! select_schedule {
     ($rest:literal) => {
         concat!(
@@ -293,15 +293,15 @@ pub(crate) const DELIVERY_DONE: &str =
 pub(crate) const DELIVERY_FAILED: &str = "UPDATE delivery SET attempts = attempts + 1, \
      error = $2, next_ms = $3 WHERE number = $1 AND done_ms IS NULL";
 
-/// What only `SQLite` understands.
+/// Statements in the dialect of `SQLite`.
 pub(crate) mod sqlite {
-    /// Nobody else writes while a transaction does.
+    /// Needs no lock: nobody else writes during a transaction.
     pub(crate) const LOCK_RUN: &str = "SELECT number, finished_ms FROM run WHERE id = $1";
     pub(crate) const WORKERS_SEEN: &str = "UPDATE worker SET seen_ms = s.value ->> 1 \
          FROM json_each($1) AS s WHERE worker.id = s.value ->> 0 AND seen_ms < s.value ->> 1";
 }
 
-/// What only Postgres understands.
+/// Statements in the dialect of Postgres.
 pub(crate) mod postgres {
     pub(crate) const LOCK_RUN: &str =
         "SELECT number, finished_ms FROM run WHERE id = $1 FOR UPDATE";

@@ -30,29 +30,29 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 
 /// Runs and their history in a data folder.
 ///
-/// The folder is locked until the store is closed or dropped, or its process ends. Commits go through
-/// one connection, reads through another, so neither waits for the other.
+/// The folder is locked until the store is closed or dropped, or its process ends. Commits use one connection, reads
+/// another, so neither waits for the other.
 pub struct SqliteStore {
     reader: Mutex<Option<SqliteConnection>>,
-    // Holds the lock, which is released last.
+    // Holds the lock, which is therefore released last.
     writer: Mutex<Option<Writer>>,
     path: PathBuf,
 }
 
 struct Writer {
     on: SqliteConnection,
-    /// Where the history of runs ends. Nobody else writes, so this needs no query.
+    /// Where the history of each run ends. Nobody else writes, so this needs no query.
     heads: HashMap<RunId, Head>,
-    /// Work failed or was dropped half-way: the connection may still be in its transaction.
+    /// Whether work failed or was dropped half-way: then the connection may still be in its transaction.
     is_doubtful: bool,
     _lock: File,
 }
 
-/// The connection for reading, lent.
+/// The connection for reading, on loan.
 struct Reading<'a>(MappedMutexGuard<'a, SqliteConnection>);
 
 impl Reading<'_> {
-    /// A connection that reads is always as it was.
+    /// Does nothing: reading leaves no state behind.
     #[expect(clippy::unused_self, reason = "written like the one for writing")]
     fn give_back(self) {}
 }
@@ -71,7 +71,7 @@ impl DerefMut for Reading<'_> {
     }
 }
 
-/// The connection for writing, lent. It is doubtful until it is given back.
+/// The connection for writing, on loan. It is doubtful until it is given back.
 struct Writing<'a>(MappedMutexGuard<'a, Writer>);
 
 impl Writing<'_> {
@@ -98,7 +98,7 @@ impl_store!(SqliteStore, sqlite);
 impl_registry!(SqliteStore, sqlite);
 
 impl SqliteStore {
-    /// Opens the store in the folder `dir` and creates both if needed.
+    /// Opens the store in the folder `dir`; creates both if needed.
     pub async fn open(dir: &Path) -> Result<Self, Error> {
         let lock = folder::lock(dir)?;
         let path = dir.join(DATABASE);
@@ -112,7 +112,7 @@ impl SqliteStore {
         Ok(Self { reader: Mutex::new(Some(reader)), writer: Mutex::new(Some(writer)), path })
     }
 
-    /// The log is copied into the database, then the folder is unlocked.
+    /// Copies the log into the database, then unlocks the folder.
     async fn shut(&self) -> Result<(), Error> {
         if let Some(reader) = self.reader.lock().await.take() {
             self.answer(reader.close()).await?;
@@ -133,8 +133,8 @@ impl SqliteStore {
         let mut writer = writer.map_err(|_| self.closed())?;
         let Writer { on, is_doubtful, .. } = &mut *writer;
         if std::mem::replace(is_doubtful, true) {
-            // After SQLite has rolled back by itself (a full disk, for example), sqlx's own count of
-            // transactions is off for good: only a new connection helps.
+            // After SQLite has rolled back by itself (on a full disk, for example), sqlx's own count of transactions
+            // stays wrong: only a new connection helps.
             self.answer(on.ping()).await?;
             if on.is_in_transaction() {
                 *on = self.answer(options(&self.path).connect()).await?;
@@ -161,7 +161,7 @@ impl SqliteStore {
         self.answer(work).await
     }
 
-    /// Nobody else has the folder: the epoch only tells assignments apart.
+    /// Nobody else has the folder: here the epoch only tells assignments apart.
     async fn own(&self, address: &str, now_ms: i64) -> Result<Ownership, Error> {
         let key = ticket_key()?;
         let row = on!(self.writer, |on| {
@@ -175,7 +175,7 @@ impl SqliteStore {
         sql::ownership(row).ok_or_else(|| damaged("ownership"))
     }
 
-    /// A run was removed; its number may be used again.
+    /// Drops what is cached about a run that was removed; its number may be reused.
     async fn forget(&self, run: &RunId) {
         if let Some(writer) = &mut *self.writer.lock().await {
             writer.heads.remove(run);
@@ -189,10 +189,10 @@ impl SqliteStore {
         let mut after = HashMap::with_capacity(batch.len());
         let mut inserts = Batch::default();
         for part in batch {
-            // Taken out, so that a head is read again if the commit fails or is dropped half-way.
+            // Taken out, so that the head is read again if the commit fails or is dropped half-way.
             let head = match heads.remove(part.run) {
                 Some(head) => head,
-                // Nobody else writes: what is read before the transaction is as it was.
+                // Nobody else writes, so what is read before the transaction still holds in it.
                 None => head!(on, part.run).await.map_err(failed)?.ok_or_else(|| {
                     Error::Invalid(format!("the run `{}` is not in the store", part.run))
                 })?,
@@ -208,7 +208,7 @@ impl SqliteStore {
         let states: Vec<_> =
             batch.iter().filter_map(|part| Some((after[part.run].run, part.state?))).collect();
         if states.is_empty() && inserts.is_one_statement() {
-            // It is a transaction by itself, without two more trips to the database's thread.
+            // It is a transaction by itself, without two more round trips to the database's thread.
             inserts.write(on).await.map_err(failed)?;
         } else {
             let mut transaction = on.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
@@ -226,7 +226,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Checks that rows that are there already are equal to `rows`.
+    /// Checks that stored rows are equal to `rows`.
     async fn compare(
         &self,
         on: &mut SqliteConnection,
@@ -262,7 +262,7 @@ impl SqliteStore {
         let head = head.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
         let (mut from, mut count) = (from_seq.max(1), BLOCK_ROWS);
         let mut block: Option<Block> = None;
-        // While one block is taken apart, the database's thread prints the next.
+        // While one block is decoded, the database's thread prints the next.
         while from <= head.seq || block.is_some() {
             let left = (head.seq + 1).saturating_sub(from);
             let read = async {

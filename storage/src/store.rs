@@ -1,4 +1,4 @@
-//! What a store of runs and their history does, whatever database is behind it.
+//! The interface of a store of runs and their history, whatever database is behind it.
 
 use crate::Error;
 use crate::run::{
@@ -10,21 +10,20 @@ use pictor_tasks::message::RunId;
 
 /// Runs and their history. Each method is one transaction.
 ///
-/// When a method that writes returns, what it wrote is on the disk. When it fails with
-/// [`Error::Unavailable`] it may have been written all the same, if the database's answer was lost:
-/// the same call again changes nothing more.
+/// When a method that writes returns, what it wrote is on disk. When it fails with [`Error::Unavailable`], it may have
+/// been written nevertheless, if the database's answer was lost: repeating the call changes nothing more.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Stores a run. The same run again changes nothing; another run under the same id is
-    /// [`Error::Invalid`]. With `once` a submission that was made before stores nothing.
+    /// Stores a run. The same run again changes nothing; another run of the same id fails with [`Error::Invalid`]. With
+    /// `once`, a submission that was made before stores nothing.
     async fn create_run(&self, run: &NewRun, once: Option<&Idempotency>) -> Result<Created, Error>;
 
     /// Commits rows of several runs, each run at most once, in one transaction.
     ///
-    /// Rows that are there already change nothing if they are equal; otherwise nothing is written
-    /// and the error is [`Error::Corrupt`]. [`Error::Fenced`]: another process has taken ownership
-    /// since this one did; nothing is written. Several processes can use a Postgres at once, so
-    /// there a commit without ownership is [`Error::Invalid`].
+    /// Rows that are there already change nothing if they are equal; otherwise nothing is written and the error is
+    /// [`Error::Corrupt`]. Fails with [`Error::Fenced`], and writes nothing, if another process has taken ownership
+    /// since this one did. Several processes can use a Postgres database at once, so there a commit without ownership
+    /// fails with [`Error::Invalid`].
     async fn commit(&self, batch: &[RunRows<'_>]) -> Result<(), Error>;
 
     /// Reads a run's history from `from_seq` to its end, in order, and returns the last `seq`.
@@ -35,8 +34,8 @@ pub trait Store: Send + Sync {
         each: &mut (dyn FnMut(Row) + Send),
     ) -> Result<u64, Error>;
 
-    /// Up to `limit` (at most 1000) runs that fit the filter, the newest first; with `after` those
-    /// that were stored before that run.
+    /// Up to `limit` (at most 1000) runs that match the filter, newest first; with `after` only those that were stored
+    /// before that run.
     async fn runs(
         &self,
         filter: &RunFilter,
@@ -44,32 +43,32 @@ pub trait Store: Send + Sync {
         after: Option<&RunId>,
     ) -> Result<Vec<RunRecord>, Error>;
 
-    /// Every run that has not ended, the oldest first: what an owner goes on with.
+    /// Every run that has not ended, oldest first: an owner continues these.
     async fn unfinished_runs(&self) -> Result<Vec<RunRecord>, Error>;
 
-    /// The run with this id, or the only one whose id begins so.
+    /// The run of this id, or the only one whose id begins with it.
     async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error>;
 
-    /// What the run was compiled from and to.
+    /// The run's job file and the plan compiled from it.
     async fn run_plan(&self, run: &RunId) -> Result<Option<StoredPlan>, Error>;
 
-    /// Keeps a message that could not be decoded or folded.
+    /// Stores a message that could not be decoded or folded.
     async fn reject(&self, message: &Rejected) -> Result<(), Error>;
 
-    /// The newest `limit` (at most 1000) rejected messages, the newest first.
+    /// The newest `limit` (at most 1000) rejected messages, newest first.
     async fn rejected(&self, limit: u32) -> Result<Vec<Rejected>, Error>;
 
-    /// Removes a run that has ended, with its history. `false`: there is no such run.
-    /// [`Error::Invalid`]: it has not ended.
+    /// Removes a run that has ended, with its history. Returns `false` if there is no such run; fails with
+    /// [`Error::Invalid`] if it has not ended.
     async fn remove_run(&self, run: &RunId) -> Result<bool, Error>;
 
-    /// Makes this process the owner: the epoch rises by one, and every commit of a former owner
-    /// fails from now on. `address` is where the others reach this one.
+    /// Makes this process the owner: the epoch rises, and from now on every commit of a former owner fails. `address`
+    /// is where the other servers reach this one.
     async fn take_ownership(&self, address: &str, now_ms: i64) -> Result<Ownership, Error>;
 
-    /// Who owns now; nothing if nobody ever has.
+    /// The current owner. Returns `None` if there has never been one.
     async fn owner(&self) -> Result<Option<Ownership>, Error>;
 
-    /// Closes the connections. Every call after it fails.
+    /// Closes the connections. Every later call fails.
     async fn close(&self) -> Result<(), Error>;
 }

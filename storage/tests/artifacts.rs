@@ -1,4 +1,4 @@
-//! One suite over both kinds of artifact storage, a folder and a bucket, and what only one of them does.
+//! One suite for both kinds of artifact storage, a folder and a bucket, and tests of what only one of them does.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use pictor_storage::artifacts::{asset_key, digest_file};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "runs/r1/render/0/7/1-99/image.exr";
 
-/// Makes two tests of each function: over a folder and over a bucket. Each gets a folder of its own.
+/// Makes two tests of each function: with a folder and with a bucket. Each gets a folder of its own.
 macro_rules! conformance {
     ($($name:ident)*) => {
         mod in_a_folder {$(
@@ -59,7 +59,7 @@ fn pattern(size: u32) -> Vec<u8> {
 
 async fn a_file_comes_back_as_it_was(artifacts: &Artifacts, dir: &Path) {
     artifacts.check().await.unwrap();
-    // The last one goes to a bucket in parts.
+    // The last one is uploaded to a bucket in parts.
     for size in [0, 1, 1 << 20, (5 << 20) + 3, (17 << 20) + 1] {
         let bytes = pattern(size);
         let (from, to) = (dir.join("from"), dir.join("a/b/to"));
@@ -187,7 +187,7 @@ async fn some_artifacts_are_removed_and_only_from_below_their_folder(
         assert_eq!(left, ["runs/a/s/0/2/1-1/x", "runs/ab/s/0/1/1-1/x"]);
     }
     assert!(artifacts.exists("assets/0a").await.unwrap());
-    // Thousands of tasks leave no thousands of empty folders.
+    // Thousands of tasks leave no thousands of empty folders behind.
     let tasks = dir.join("store/runs/a/s/0");
     if tasks.exists() {
         let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
@@ -240,7 +240,7 @@ async fn what_is_stored_again_is_replaced_as_a_whole(artifacts: &Artifacts, dir:
     fs::write(&old, pattern(17 << 20)).unwrap();
     fs::write(&new, "short").unwrap();
     artifacts.put_file(&old, KEY).await.unwrap();
-    // One that is given up half-way leaves what was there before.
+    // A copy that is abandoned half-way leaves the earlier artifact intact.
     let half = artifacts.put_file(dir, KEY).await;
     assert!(half.is_err());
     assert_eq!(artifacts.size(KEY).await.unwrap(), 17 << 20);
@@ -275,7 +275,7 @@ async fn rubbish_of_the_dead_is_swept_but_not_that_of_the_living() {
     assert_eq!(living.read(KEY).await.unwrap(), b"x");
 }
 
-/// What a worker does with a link.
+/// Uses a link as a worker does.
 async fn follow(method: reqwest::Method, link: &Link, body: Vec<u8>) -> reqwest::Response {
     let mut request = reqwest::Client::new().request(method, &link.url).body(body);
     for (name, value) in &link.headers {

@@ -1,4 +1,4 @@
-//! One suite over both databases, and what only one of them can do.
+//! One suite for both databases, and tests of what only one of them can do.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, but not all marked as such")]
 
@@ -6,7 +6,7 @@ mod suite;
 
 use suite::{history, people, postgres, runs};
 
-/// Makes two tests of each function: over `SQLite` and over Postgres.
+/// Makes two tests of each function: with `SQLite` and with Postgres.
 macro_rules! conformance {
     ($($module:ident($part:ident): $($name:ident)*;)*) => {
         mod on_sqlite {$($(

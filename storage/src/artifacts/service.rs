@@ -1,4 +1,4 @@
-//! The services that keep artifacts: a local folder, or a bucket of S3 or of what speaks like it.
+//! The services that keep artifacts: a local folder, or a bucket of S3 or of a service compatible with it.
 
 use super::SCRATCH;
 use crate::{Error, folder as locked};
@@ -9,18 +9,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Pieces of files on their way to and from a folder, and how many at once.
+/// Piece size in bytes and concurrency for a folder.
 const LOCAL: (usize, usize) = (1 << 20, 1);
-/// Pieces on their way to and from a bucket. A file that is longer goes up in parts: at most 10,000, so
-/// a file may have 80 GiB.
+/// Piece size in bytes and concurrency for a bucket. A longer file is uploaded in at most 10,000 parts, so the largest
+/// file has 80 GiB.
 const REMOTE: (usize, usize) = (8 << 20, 4);
-/// How long a service may take to be reached, and to say something.
+/// How long a service may take to accept a connection, and to answer.
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_mins(1);
-/// What services without regions call theirs.
+/// The region to name for services that have none.
 const REGION: &str = "us-east-1";
 
-/// A service that is ready to be asked.
+/// A configured service and the values that depend on its kind.
 pub(super) struct Service {
     pub(super) operator: Operator,
     pub(super) signer: Option<Operator>,
@@ -91,9 +91,9 @@ fn is_web_address(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// HTTP by our own TLS, with limits to how long it waits.
+/// HTTP over our own TLS set-up, with time limits.
 fn transport() -> Result<HttpTransporter, Error> {
-    // Somebody may have chosen already; the first one counts.
+    // Fails if the process has a provider already: then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build();
     let client = client.map_err(|error| Error::Unavailable {

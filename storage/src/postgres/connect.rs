@@ -6,37 +6,37 @@ use sqlx::{ConnectOptions, Connection};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What turns version n of the schema into version n + 1.
+/// The migrations: entry n turns version n of the schema into version n + 1.
 const MIGRATIONS: &[&str] = &[include_str!("schema1.sql"), include_str!("schema2.sql")];
-/// The lock that a server holds while it migrates: the word `pictor`.
+/// The advisory lock that a server holds while it migrates: the word `pictor`.
 const MIGRATION_LOCK: i64 = 0x7069_6374_6f72;
 
-/// Connections for everything but commits.
+/// Most connections for everything but commits.
 const POOL: u32 = 8;
-/// How long a connection may take to be made or to become free.
+/// How long it may take to make a connection, or for one to become free.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// How long after a refusal to be written connections are asked whether they would refuse again.
+/// For how long after the database refused to write each connection is asked whether it would refuse again.
 const DOUBTFUL: Duration = Duration::from_mins(1);
-/// How long a statement may take, by our clock. The database gives up before, by its own clock; if it
-/// cannot even do that, we go on without it.
+/// Time limit of a statement, by our clock. The database gives up earlier, by its own clock; if it cannot even do that,
+/// this process stops waiting for it.
 pub(super) const ANSWER: Duration = Duration::from_secs(12);
-/// How long the removal of a run may take, which is many statements.
+/// Time limit for the removal of a run, which takes many statements.
 pub(super) const LONG_ANSWER: Duration = Duration::from_mins(5);
-/// What the database is told about each connection.
+/// Session settings of each connection.
 const SETTINGS: [(&str, &str); 5] = [
     ("statement_timeout", "10s"),
     ("lock_timeout", "8s"),
-    // A server that is stopped in the middle of a transaction must not hold its locks.
+    // A server that is stopped in the middle of a transaction must not keep its locks.
     ("idle_in_transaction_session_timeout", "10s"),
     // Planning a commit anew each time takes as long as the commit.
     ("plan_cache_mode", "force_generic_plan"),
     ("client_min_messages", "warning"),
 ];
 
-/// How to connect, from `postgres://user:password@host:port/database?…`.
+/// Connection options from `postgres://user:password@host:port/database?…`.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
     let options: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
-        // The URL itself has a password in it.
+        // The URL itself contains a password.
         Error::Invalid(format!("the address of the database cannot be understood: {error}"))
     })?;
     let options = match options.get_application_name() {
@@ -46,15 +46,15 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
     Ok(options.options(SETTINGS).disable_statement_logging())
 }
 
-/// Where the database is, for people.
+/// Location of the database, for messages: without the password.
 pub(super) fn place(options: &PgConnectOptions) -> String {
     let (host, port) = (options.get_host(), options.get_port());
     let database = options.get_database().unwrap_or_else(|| options.get_username());
     format!("{database} at {host}:{port}")
 }
 
-/// Connections for everything but commits. Those that are older than `refused` are not used again, and those that
-/// were made soon after it may be as it was: they are asked first.
+/// The pool for everything but commits. Connections older than `refused` are not used again; those made soon after it
+/// may be read-only too, so they are asked first.
 pub(super) fn pool(options: PgConnectOptions, refused: Refused) -> PgPool {
     PgPoolOptions::new()
         .max_connections(POOL)
@@ -78,13 +78,13 @@ pub(super) fn pool(options: PgConnectOptions, refused: Refused) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// When the database last refused to be written. A connection stays as it was made: one from before may refuse
-/// for ever.
+/// When the database last refused to write. A connection keeps the mode in which it was made: one from before may
+/// refuse for ever.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Refused(Arc<Mutex<Option<Instant>>>);
 
 impl Refused {
-    /// Notes an error, if it is a refusal.
+    /// Records the time of an error that is such a refusal.
     #[expect(
         clippy::disallowed_methods,
         reason = "the pool tells ages of connections in real time"
@@ -101,7 +101,7 @@ impl Refused {
     }
 }
 
-/// Brings the schema to the newest version in one transaction. Others who want to do the same wait.
+/// Migrates the schema to the newest version in one transaction. Other servers that want to migrate wait.
 pub(super) async fn migrate(on: &mut PgConnection) -> Result<Migrated, sqlx::Error> {
     let mut t = on.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *t).await?;
@@ -122,10 +122,10 @@ pub(super) async fn migrate(on: &mut PgConnection) -> Result<Migrated, sqlx::Err
     t.commit().await.map(|()| Migrated::Done)
 }
 
-/// What became of a migration.
+/// The result of a migration.
 pub(super) enum Migrated {
-    /// The schema is as this program knows it.
+    /// The schema has the version that this program knows.
     Done,
-    /// A newer program has been here.
+    /// The schema is of a newer program.
     Newer,
 }

@@ -1,5 +1,5 @@
-//! One statement that is a whole commit: the fence, the new rows as arrays, the runs' new states. So a
-//! commit is one trip to the database, and nothing can come between the fence and the rows.
+//! One statement that is a whole commit: the fence, the new rows as arrays, the runs' new states. So a commit is one
+//! round trip to the database, and nothing can come between the fence and the rows.
 
 use crate::outcome;
 use crate::shared::json;
@@ -10,18 +10,18 @@ use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 
-/// The columns that every row of history has.
+/// The columns that every history row has.
 const PLACE: [&str; 3] = ["run", "seq", "time_ms"];
 /// The columns of a row about an attempt.
 const TASK: [&str; 6] = ["step", "generation", "task", "attempt", "execution", "worker"];
 const ENDED: [&str; 3] = ["started_ms", "took_ms", "outcome"];
 const DETAIL: [&str; 2] = ["products", "failure"];
 const EVENT: [&str; 2] = ["id", "event"];
-/// These are sent as text and kept as JSON.
+/// Columns that are sent as text and stored as JSON.
 const JSON: [&str; 3] = ["products", "failure", "event"];
 
-// Whoever has taken over meanwhile has changed the epoch; whoever wants to must wait for this
-// statement. A run that is locked cannot be removed. With a closed gate nothing is written.
+// A server that has taken over has changed the epoch; one that is about to must wait for this statement. A locked run
+// cannot be removed. With a closed gate nothing is written.
 const GATE: &str = "WITH \
      fence AS MATERIALIZED \
          (SELECT FROM ownership WHERE shard = $1 AND epoch = $2 FOR SHARE), \
@@ -32,18 +32,18 @@ const GATE_PARAMETERS: usize = 3;
 const STATE: &str = "UPDATE run SET state = r.state, finished_ms = r.finished_ms";
 const ANSWER: &str = " SELECT (SELECT count(*) FROM fence) = 1, (SELECT is_open FROM gate)";
 
-/// What the database said to a commit.
+/// The database's answer to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It is on the disk.
+    /// Everything is on disk.
     Done,
     /// There is another owner. Nothing was written.
     Fenced,
-    /// A run is not there any more. Nothing was written.
+    /// A run no longer exists. Nothing was written.
     NoRun,
 }
 
-/// Columns of history rows: a value for each row.
+/// Columns of history rows: one value for each row.
 #[derive(Default)]
 struct Places {
     run: Vec<i64>,
@@ -168,7 +168,7 @@ struct States<'a> {
     finished_ms: Vec<Option<i64>>,
 }
 
-/// What one commit writes.
+/// Everything that one commit writes.
 #[derive(Default)]
 pub(super) struct Batch<'a> {
     runs: Vec<i64>,
@@ -179,7 +179,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds new rows of the run with this number, and its state if that changes.
+    /// Adds new rows of the run with this number, and the run's state if it changes.
     pub(super) fn add(&mut self, run: i64, rows: &[Row], state: Option<(&'a str, Option<i64>)>) {
         self.runs.push(run);
         for row in rows {
@@ -209,7 +209,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Writes everything, if this is still the owner.
+    /// Writes everything if this process is still the owner.
     pub(super) async fn write(
         &self,
         on: &mut PgConnection,
@@ -257,7 +257,7 @@ where
     to.add(value).map_err(sqlx::Error::Encode)
 }
 
-/// What a statement has to write.
+/// The parts that a statement has to write.
 #[derive(Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each part that may be missing")]
 struct Parts {
@@ -269,7 +269,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// The statement for these parts, made once.
+    /// The statement for these parts, generated once.
     fn statement(self) -> Arc<str> {
         static STATEMENTS: [OnceLock<Arc<str>>; 32] = [const { OnceLock::new() }; 32];
         let bits = [self.attempts, self.detail, self.claims, self.events, self.states];
@@ -277,7 +277,7 @@ impl Parts {
         STATEMENTS[number].get_or_init(|| self.write_statement().into()).clone()
     }
 
-    // Arrays side by side among the columns are taken apart three times as fast as by FROM UNNEST.
+    // Arrays side by side among the columns are unnested three times as fast as by FROM UNNEST.
     fn write_statement(self) -> String {
         let (mut statement, mut parameters) = (GATE.to_owned(), GATE_PARAMETERS);
         let attempt = [&PLACE[..], &TASK, &ENDED, if self.detail { &DETAIL } else { &[] }].concat();

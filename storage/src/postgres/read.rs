@@ -1,5 +1,5 @@
-//! Reads history back. The database sends a block of rows in the binary form of COPY and this module
-//! takes it apart as it comes: measured, a row fetched by itself through sqlx costs several times as much.
+//! Reads history back. The database sends a block of rows in the binary form of COPY and this module decodes it as it
+//! arrives: measured, a row fetched by itself through sqlx costs several times as much.
 
 use crate::outcome;
 use futures_util::TryStreamExt;
@@ -8,28 +8,28 @@ use pictor_tasks::message::{Execution, Outcome, Products, Try, WorkerId};
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgConnection;
 
-/// How many rows one block has, unless they are large.
+/// Rows of one block, unless they are large.
 pub(super) const BLOCK_ROWS: u64 = 16_384;
-/// A longer block makes the next one smaller.
+/// Bytes above which a block makes the next one smaller.
 const BLOCK_BYTES: usize = 16 << 20;
-/// The codes of rows that are no attempts, beside those of [`outcome`].
+/// Codes of the rows other than ends of attempts, beside those of [`outcome`].
 const CLAIM: i16 = 0;
 const EVENT: i16 = -1;
-/// What a binary COPY begins with, before two numbers of four bytes each.
+/// The beginning of a binary COPY, before two numbers of four bytes each.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const HEADER_BYTES: usize = SIGNATURE.len() + 8;
-/// The columns of a row.
+/// Number of columns of a row.
 const COLUMNS: usize = 12;
 
-/// Rows of a run.
+/// A block of consecutive rows of a run.
 pub(super) struct Block {
-    /// The rows, in order.
+    /// The rows, in order of `seq`.
     pub(super) rows: Vec<Row>,
     /// How many rows the next block should have.
     pub(super) next_count: u64,
 }
 
-// Numbers stand for themselves: COPY has no parameters.
+// The numbers are written into the statement: COPY has no parameters.
 fn statement(run: i64, from: u64, to: u64) -> String {
     let rows = format!("WHERE run = {run} AND seq >= {from} AND seq < {to}");
     format!(
@@ -79,16 +79,16 @@ fn damaged(what: &str) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
 
-/// One row in the form of COPY: the number of its columns, then for each its length and its bytes.
+/// One row in the form of COPY: the number of its columns, then the length and the bytes of each.
 struct Tuple<'a> {
-    /// How many bytes it has.
+    /// Length of the tuple in bytes.
     size: usize,
-    /// What is left of it; nothing is the end of the rows.
+    /// The tuple after its column count; `None` marks the end of the rows.
     rest: Option<&'a [u8]>,
 }
 
 impl<'a> Tuple<'a> {
-    /// The tuple at the beginning of `bytes`, if all of it is there.
+    /// The tuple at the beginning of `bytes`. Returns `None` if it is not complete yet.
     fn whole(bytes: &'a [u8]) -> Result<Option<Self>, sqlx::Error> {
         let Some((columns, rest)) = bytes.split_first_chunk() else { return Ok(None) };
         let columns = i16::from_be_bytes(*columns);
@@ -109,7 +109,7 @@ impl<'a> Tuple<'a> {
         Ok(Some(Self { size: bytes.len() - left.len(), rest: Some(rest) }))
     }
 
-    /// The row; nothing at the end of the rows.
+    /// Decodes the row. Returns `None` at the end of the rows.
     fn row(self) -> Result<Option<Row>, sqlx::Error> {
         let Some(rest) = self.rest else { return Ok(None) };
         let mut columns = Columns(rest);
@@ -117,7 +117,7 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The columns of a row that is all there, one after the other.
+/// The columns of a complete row, decoded one after the other.
 struct Columns<'a>(&'a [u8]);
 
 impl<'a> Columns<'a> {

@@ -1,4 +1,4 @@
-//! Opens the file of the embedded store: settings, schema and room in its log.
+//! Opens the file of the embedded store: settings, schema and reserved space in its log.
 
 use crate::Error;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -7,16 +7,16 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The database's file in a data folder.
+/// Name of the database file in a data folder.
 pub(crate) const DATABASE: &str = "pictor.sqlite";
-/// What turns version n of the schema into version n + 1.
+/// The migrations: entry n turns version n of the schema into version n + 1.
 const MIGRATIONS: &[&str] =
     &[include_str!("schema1.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 const PAGE_BYTES: u32 = 4096;
-/// Pages in the write-ahead log after which it is copied into the database and used again.
+/// Pages in the write-ahead log after which it is copied into the database and reused.
 const WAL_PAGES: u32 = 1000;
-/// How much of the log is written with zeros when it is opened. A commit into blocks that exist
-/// needs half the time of one that makes the file longer.
+/// Bytes of the log that are filled with zeros when it is opened. A commit into existing blocks takes half as long as
+/// one that extends the file.
 const WAL_RESERVED_BYTES: usize = 1 << 20;
 
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
@@ -32,7 +32,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Brings the schema to the newest version, each step in one transaction.
+/// Migrates the schema to the newest version, each step in one transaction.
 pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     let failed = |e| Error::sqlite(path, e);
     let version: u32 =
@@ -54,8 +54,8 @@ pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<()
     Ok(())
 }
 
-/// Makes the log's file at least [`WAL_RESERVED_BYTES`] long. What lies behind the last commit in a
-/// log is no frame for `SQLite`, whatever it is. The transaction keeps every other writer away.
+/// Extends the log's file to at least [`WAL_RESERVED_BYTES`]. Whatever lies behind the last commit in a log, `SQLite`
+/// does not take it for a frame. The transaction keeps every other writer away.
 pub(crate) async fn reserve_log(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
     let failed = |e| Error::sqlite(path, e);
     let transaction = on.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;

@@ -1,5 +1,5 @@
-//! Writes history rows. One statement carries up to 512 rows as plain parameters: measured, that is
-//! three times as fast as one JSON parameter, and the statements are prepared once.
+//! Writes history rows. One statement carries up to 512 rows as plain parameters: measured, that is three times as fast
+//! as one JSON parameter, and the statements are prepared once.
 
 use crate::outcome;
 use crate::shared::json;
@@ -9,10 +9,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 use std::sync::{Arc, LazyLock};
 
-/// The most rows of one statement. 14 columns each stay below `SQLite`'s 32,766 parameters.
+/// Most rows of one statement: 14 columns each stay below `SQLite`'s 32,766 parameters.
 const ROWS_MAX: usize = 512;
 
-/// An insertion into one table, as statements of 1, 2, 4, … 512 rows.
+/// Insertion into one table, as statements of 1, 2, 4, … 512 rows.
 struct Insert(Vec<Arc<str>>);
 
 impl Insert {
@@ -26,7 +26,7 @@ impl Insert {
         Self(sizes.map(|size| statement(size).into()).collect())
     }
 
-    /// The statement that takes as many of `left` rows as one can, and how many those are.
+    /// The statement that takes the most of `left` rows, and how many it takes.
     fn next(&self, left: usize) -> (&Arc<str>, usize) {
         let power = left.min(ROWS_MAX).ilog2();
         (&self.0[power as usize], 1 << power)
@@ -52,10 +52,10 @@ static DETAILED: LazyLock<Insert> = LazyLock::new(|| {
 static EVENTS: LazyLock<Insert> =
     LazyLock::new(|| Insert::new("event", "run,seq,time_ms,id,event"));
 
-/// A row and the number of its run.
+/// A row with the number of its run.
 type Placed<'a, T> = (i64, &'a Row, &'a T);
 
-/// Rows to be written, by the statement that writes them.
+/// Rows to be written, grouped by the statement that writes them.
 #[derive(Default)]
 pub(crate) struct Batch<'a> {
     claims: Vec<Placed<'a, Claim>>,
@@ -87,8 +87,7 @@ impl<'a> Batch<'a> {
         filled.next().is_some_and(one) && filled.next().is_none()
     }
 
-    /// Writes the rows, within the transaction that is open on the connection if there are several
-    /// statements.
+    /// Writes the rows. If there are several statements, a transaction must be open on the connection.
     pub(crate) async fn write(&self, on: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         write(on, &PLAIN, &self.plain, add_ended).await?;
         write(on, &DETAILED, &self.detailed, |to, placed| {

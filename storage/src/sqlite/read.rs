@@ -1,5 +1,5 @@
-//! Reads history back. `SQLite` prints a block of rows into one text and this module takes it apart:
-//! measured, a row fetched by itself through sqlx costs twelve times as much.
+//! Reads history back. `SQLite` prints a block of rows as one text and this module parses it: measured, a row fetched
+//! by itself through sqlx costs twelve times as much.
 
 use crate::Error;
 use crate::error::is_too_big;
@@ -10,14 +10,13 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteConnection;
 use std::path::Path;
 
-/// How many rows one block has, unless they are large.
+/// Rows of one block, unless they are large.
 pub(crate) const BLOCK_ROWS: u64 = 8192;
-/// A block whose text is longer makes the next block smaller.
+/// Bytes of text above which a block makes the next one smaller.
 const BLOCK_BYTES: usize = 16 << 20;
 
-// A line is a row: its numbers as a JSON array, then its payload. JSON as it is stored has no line
-// breaks, and a row has products or a failure, never both. `json_array` prints numbers faster than
-// `printf` does.
+// A line is a row: its numbers as a JSON array, then its payload. Stored JSON has no line breaks, and a row has
+// products or a failure, never both. `json_array` prints numbers faster than `printf` does.
 const BLOCK: &str = "SELECT \
     (SELECT group_concat(json_array(seq, time_ms, step, generation, task, attempt, execution, \
          worker, started_ms, took_ms, outcome) || coalesce(products, failure, ''), char(10)) \
@@ -28,10 +27,10 @@ const BLOCK: &str = "SELECT \
     (SELECT group_concat(json_array(seq, time_ms, id) || event, char(10)) \
      FROM event WHERE run = $1 AND seq >= $2 AND seq < $3)";
 
-/// The rows `from..from + count` of a run as text, not yet taken apart.
+/// The rows `from..from + count` of a run as text, not yet parsed.
 pub(crate) struct Block {
     from: u64,
-    /// How many rows it holds.
+    /// Number of rows in the block.
     pub(crate) count: u64,
     texts: [Option<String>; 3],
 }
@@ -67,7 +66,7 @@ impl Block {
         if bytes > BLOCK_BYTES { (self.count / 2).max(1) } else { self.count }
     }
 
-    /// Takes the text apart. `path` names the database in errors.
+    /// Parses the text. `path` names the database in errors.
     pub(crate) fn decode(&self, path: &Path) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::with_capacity(usize::try_from(self.count).unwrap_or_default());
         let parsers: [fn(&mut Line<'_>) -> Option<Fact>; 3] =
@@ -95,11 +94,11 @@ impl Block {
     }
 }
 
-/// What is left of a row's line.
+/// The unparsed rest of a row's line.
 struct Line<'a>(&'a str);
 
 impl Line<'_> {
-    /// The next number.
+    /// Parses the next number.
     fn next<T: TryFrom<i64>>(&mut self) -> Option<T> {
         let end = self.0.bytes().position(|byte| matches!(byte, b',' | b']'))?;
         let number: i64 = self.0[..end].parse().ok()?;
@@ -107,7 +106,7 @@ impl Line<'_> {
         T::try_from(number).ok()
     }
 
-    /// Everything that is left, as JSON.
+    /// Parses the whole rest as JSON.
     fn json<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_str(self.0).ok()
     }

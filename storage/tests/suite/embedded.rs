@@ -1,4 +1,4 @@
-//! What only an embedded store can do: be locked, be killed and come back, be of an older version.
+//! What only an embedded store can do: be locked, survive being killed, come from an older version.
 
 use pictor_storage::{Error, SqliteStore, Store};
 use pictor_tasks::message::RunId;
@@ -9,11 +9,11 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 const CHILD: &str = "PICTOR_TEST_STORE";
-/// Rows of one commit of the child.
+/// Rows of one commit of the child process.
 const ROWS: u64 = 100;
 
-/// Not a test by itself: the process that the tests below start and kill. It commits for ever and says
-/// after each commit how many rows there are.
+/// Not a test by itself, but the process that the tests below start and kill. It commits for ever and prints the number
+/// of rows after each commit.
 #[tokio::test]
 async fn child() {
     let Some(dir) = env::var_os(CHILD) else {

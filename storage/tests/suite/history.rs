@@ -94,7 +94,7 @@ fn events() -> Vec<Event> {
     ]
 }
 
-/// Fails to compile when a variant is added: then it belongs into the lists above.
+/// Fails to compile when a variant is added: it then belongs in the lists above.
 fn is_listed(fact: &Fact) {
     match fact {
         Fact::Claim(_) => {}

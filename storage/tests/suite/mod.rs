@@ -1,5 +1,5 @@
-//! The suite of the stores. What is in `history`, `runs` and `people` knows nothing of the database
-//! behind a store; `embedded` and `postgres` know theirs.
+//! The suite of the stores. The tests in `history`, `runs` and `people` know nothing of the database behind a store;
+//! `embedded` and `postgres` know theirs.
 
 mod embedded;
 pub(crate) mod history;

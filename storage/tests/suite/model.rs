@@ -1,5 +1,5 @@
-//! Both databases against the pure engine: a farm that is made of chance writes history, and what comes
-//! back, in whatever pieces it was committed, folds to the state that the engine has.
+//! Both databases against the pure engine: a random farm writes history, and what is read back, in whatever pieces it
+//! was committed, folds to the engine's state.
 
 use super::postgres::database;
 use super::{Farm, history, open};
@@ -32,7 +32,7 @@ fn plan() -> Plan {
     compile(&parsed.spec).unwrap()
 }
 
-/// Chance that can be had again (xorshift64*).
+/// Reproducible random numbers (xorshift64*).
 struct Chance(u64);
 
 impl Chance {
@@ -91,7 +91,7 @@ impl World {
         self.engine.run(&self.run).unwrap()
     }
 
-    /// Something happens; the new history.
+    /// One random event; returns the new history.
     fn turn(&mut self) -> Vec<Row> {
         let mut fx = Effects::default();
         self.now += i64::try_from(self.chance.below(400)).unwrap();
@@ -135,7 +135,7 @@ impl World {
         self.engine.control(&self.run, control, self.now, fx);
     }
 
-    /// A worker claims or ends what it holds, or held once.
+    /// A worker claims or ends a task that it holds, or once held.
     fn report(&mut self, fx: &mut Effects) {
         if self.held.is_empty() {
             return;

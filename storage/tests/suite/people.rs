@@ -1,4 +1,4 @@
-//! What every store must do with people, machines, schedules and messages to them.
+//! What every store must do with tokens, machines, schedules and webhook messages.
 
 use super::new_run;
 use pictor_storage::{AuditEntry, Delivery, Error, Fire, Registry, Schedule, Store, Token};

@@ -1,5 +1,4 @@
-//! What only a shared database can do: have several owners, one after the other, several users at once,
-//! go away and come back.
+//! What only a shared database can do: have several owners in turn and several users at once, go away and come back.
 
 use super::{Farm, commit, done, dones, history, new_run, open, with_run};
 use pictor_storage::{Created, Error, Fire, Idempotency, Registry, RunRows, Schedule, Store};
@@ -11,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// A fresh database.
+/// Makes an empty database.
 pub(crate) fn database() -> String {
     Postgres::start().database()
 }
@@ -20,13 +19,13 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
 
-/// The store alone, owned by nobody.
+/// Opens the store; nobody owns it.
 async fn store(url: &str) -> Arc<dyn Store> {
     pictor_storage::open(url).await.unwrap().0
 }
 
-/// Makes each insertion of ends of attempts wait, when its rows are there and before it commits, for
-/// as long as the connection that is returned holds its lock.
+/// Makes each insertion of attempts' ends wait after its rows are written and before it commits, for as long as the
+/// returned connection holds its lock.
 async fn hold_back(url: &str) -> PgConnection {
     let mut on = connect(url).await;
     on.execute(
@@ -45,7 +44,7 @@ async fn release(on: &mut PgConnection) {
     on.execute("SELECT pg_advisory_unlock(7)").await.unwrap();
 }
 
-/// Waits until so many sessions of the database wait for a lock.
+/// Waits until this many sessions of the database wait for a lock.
 async fn until_waiting(on: &mut PgConnection, count: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity \
                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -157,7 +156,7 @@ async fn a_commit_waits_for_a_takeover_and_is_fenced() {
     assert_eq!(history(&*old, &run, 1).await, dones(1, 2));
 }
 
-/// The tests of the fence prove something only if a former owner would get through without it.
+/// The tests of the fence only prove something if a former owner would get through without it.
 #[tokio::test]
 async fn without_the_fence_a_former_owner_would_write() {
     let url = database();
@@ -165,7 +164,7 @@ async fn without_the_fence_a_former_owner_would_write() {
     let run = with_run(&*old, "run").await;
     assert_eq!(new.take_ownership("there", 2).await.unwrap().epoch, 2);
     assert!(matches!(commit(&*old, &run, &dones(1, 1)).await, Err(Error::Fenced)));
-    // A fence that tells everybody what he wants to hear.
+    // A fence that lets everybody through.
     let mut on = connect(&url).await;
     on.execute(
         "ALTER TABLE ownership RENAME TO real_ownership; \
@@ -187,7 +186,7 @@ async fn a_commit_whose_answer_was_lost_is_made_again() {
     until_waiting(&mut on, 1).await;
     lost.abort();
     assert!(lost.await.unwrap_err().is_cancelled());
-    // Its rows are in the database, not committed: whoever writes the same must wait for them.
+    // Its rows are in the database, not committed: another writer of the same rows must wait for them.
     let again = spawn_commit(&old, &run, dones(2, 4));
     until_waiting(&mut on, 2).await;
     release(&mut on).await;
@@ -201,7 +200,7 @@ async fn a_commit_whose_answer_was_lost_is_made_again() {
     let mut other = done(6);
     other.time_ms += 1;
     let again = spawn_commit(&old, &run, vec![other]);
-    // The second waits for the first within the process.
+    // Within the process, the second waits for the first.
     lost.abort();
     until_waiting(&mut on, 2).await;
     release(&mut on).await;
