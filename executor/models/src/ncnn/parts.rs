@@ -1,4 +1,4 @@
-//! What a layer of an ncnn model is read from: its parameters and its weights.
+//! The parts of a layer of an ncnn model: its parameters and its weights.
 
 use half::f16;
 use std::collections::HashMap;
@@ -9,12 +9,12 @@ use std::str::{FromStr, SplitWhitespace};
 const HALF: u32 = 0x0130_6B47;
 /// The tag of weights that are plain floats.
 const SINGLE: u32 = 0;
-/// The id of an array is written as this minus the id.
+/// The id of an array is written as this number minus the id.
 const ARRAY: i32 = -23_300;
 /// The most numbers in an array.
 const NUMBERS: usize = 64;
 
-/// A layer's parameters, each taken once: what is left is something that is not understood.
+/// A layer's parameters. Each is removed once it is read; a parameter that is left over is one that is not understood.
 pub(super) struct Params<'a>(HashMap<i32, &'a str>);
 
 impl<'a> Params<'a> {
@@ -53,7 +53,7 @@ impl<'a> Params<'a> {
         self.take(id, default).and_then(finite)
     }
 
-    /// A whole number from 1 to `limit`.
+    /// An integer from 1 to `limit`.
     pub(super) fn factor(&mut self, id: i32, limit: u16) -> Result<u16, String> {
         match self.take(id, 0)? {
             factor if (1..=limit).contains(&factor) => Ok(factor),
@@ -61,7 +61,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// An array, written as its length and its values.
+    /// An array, which is written as its length and its values.
     pub(super) fn reals(&mut self, id: i32) -> Result<Vec<f32>, String> {
         let Some(text) = self.0.remove(&id) else { return Ok(Vec::new()) };
         let mut words = text.split(',');
@@ -75,7 +75,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Takes a parameter that must have one value.
+    /// Reads a parameter of which only one value is supported.
     pub(super) fn only(&mut self, id: i32, default: usize, value: usize) -> Result<(), String> {
         match self.number(id, default)? {
             found if found == value => Ok(()),
@@ -95,15 +95,15 @@ fn finite(value: f32) -> Result<f32, String> {
     if value.is_finite() { Ok(value) } else { Err(format!("has the number {value}")) }
 }
 
-/// The weights that are not read yet.
+/// The weights that have not been read yet.
 pub(super) struct Weights<'a> {
     pub(super) rest: &'a [u8],
-    /// Where they come from, for messages.
+    /// The file that they come from, for messages.
     pub(super) bin: &'a Path,
 }
 
 impl Weights<'_> {
-    /// Takes bytes, and pads them to 4.
+    /// Takes bytes, and skips the padding to 4.
     fn take(&mut self, length: usize) -> Result<&[u8], String> {
         let padded = length.next_multiple_of(4);
         let Some((taken, rest)) = self.rest.split_at_checked(padded) else {
@@ -118,13 +118,13 @@ impl Weights<'_> {
         Ok(&taken[..length])
     }
 
-    /// Floats.
+    /// Reads plain floats.
     pub(super) fn floats(&mut self, count: usize) -> Result<Vec<f32>, String> {
         let (words, _) = self.take(count * 4)?.as_chunks();
         words.iter().map(|word| finite(f32::from_le_bytes(*word))).collect()
     }
 
-    /// Floats or half floats: a tag says which.
+    /// Reads floats or half floats, which a tag tells apart.
     pub(super) fn tagged(&mut self, count: usize) -> Result<Vec<f32>, String> {
         let (tag, _) = self.take(4)?.as_chunks();
         match u32::from_le_bytes(tag[0]) {

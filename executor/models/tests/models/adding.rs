@@ -24,8 +24,8 @@ fn empty() -> (tempfile::TempDir, Folder) {
     (scratch, folder)
 }
 
-/// The digests tell whether two machines import the same. A change of what is written changes them:
-/// then say so in the change log, since workers hold models by digest.
+/// The digests show whether two machines import the same. A change of what is written changes them: then mention it in
+/// the change log, since workers identify models by digest.
 #[test]
 fn the_five_public_models_are_imported() {
     let found: Vec<_> = folder()
@@ -143,7 +143,7 @@ fn a_file_that_is_no_network_is_not_added() {
     assert!(matches!(missing, Err(ModelError::Io(..))), "{missing:?}");
 }
 
-/// ONNX Runtime names the operator that it does not know.
+/// The message of ONNX Runtime names the unknown operator.
 #[test]
 fn a_network_with_an_unknown_operator_is_not_added() {
     let (scratch, ours) = empty();

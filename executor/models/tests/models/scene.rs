@@ -1,9 +1,9 @@
-//! Pictures to try networks on.
+//! Pictures to test networks with.
 
 use pictor_models::Planar;
 use pictor_tasks::units::Resolution;
 
-/// A colour picture with edges, thin lines, gradients and noise: what networks react to.
+/// A colour picture with edges, thin lines, gradients and noise, which networks react to.
 pub(crate) fn picture(width: u32, height: u32) -> Planar {
     let size = Resolution { width, height };
     let mut random = 0x9E37_79B9_u32;
@@ -28,7 +28,7 @@ pub(crate) fn picture(width: u32, height: u32) -> Planar {
     Planar::new(3, size, samples).unwrap()
 }
 
-/// The same picture with another value at one place.
+/// The same picture with a different value in one pixel.
 pub(crate) fn changed(picture: &Planar, x: u32, y: u32) -> Planar {
     let Resolution { width, height } = picture.size();
     let mut samples = picture.samples().to_vec();

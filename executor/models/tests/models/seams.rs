@@ -1,4 +1,4 @@
-//! Tiles put together are the whole picture.
+//! The tiles, put together, are equal to the result of the whole picture.
 
 use crate::scene::{changed, picture};
 use crate::{difference, folder, net};
@@ -8,7 +8,7 @@ use std::num::NonZero;
 const EXACT: [&str; 3] =
     ["realesr-animevideov3-x2", "realesr-animevideov3-x3", "realesr-animevideov3-x4"];
 
-/// The largest and the mean difference of a picture in tiles to the whole.
+/// The largest and the mean difference between a picture done in tiles and the whole.
 fn seams(name: &str, [width, height]: [u32; 2], tile: u32, overlap: u32) -> (f32, f64) {
     let (manifest, mut net, picture) =
         (folder().find(name).unwrap(), net(name), picture(width, height));
@@ -24,8 +24,8 @@ fn seams(name: &str, [width, height]: [u32; 2], tile: u32, overlap: u32) -> (f32
     (max, mean)
 }
 
-/// The tile and the picture take every relation: several tiles, one, larger than the picture, odd sizes,
-/// pictures of one row, one column and one pixel.
+/// The tile and the picture cover every relation: several tiles, one, larger than the picture, odd sizes, pictures of
+/// one row, one column and one pixel.
 #[test]
 fn an_overlap_of_the_receptive_field_makes_tiles_exact() {
     for name in EXACT {
@@ -54,8 +54,8 @@ fn less_overlap_than_the_receptive_field_is_seen() {
     }
 }
 
-/// The receptive field of the deep networks is hundreds of pixels, so that an overlap of 32 is not
-/// exact; the limits are about twice what was measured.
+/// The receptive field of the deep networks is hundreds of pixels, so an overlap of 32 is not exact; the limits are
+/// about twice the measured values.
 fn deep(name: &str, limit: f32, mean_limit: f64) {
     let (max, mean) = seams(name, [112, 100], 24, 32);
     eprintln!("{name} at overlap 32: max {max:.6} ({:.3}/255), mean {mean:.2e}", max * 255.0);
@@ -74,8 +74,8 @@ fn the_deepest_network_differs_little_at_an_overlap_of_32() {
     deep("realesrgan-x4plus", 0.11, 1.8e-3);
 }
 
-/// A change of one pixel reaches exactly as far as the receptive field that the graph gives: one side
-/// of it at least, since resizing may look one pixel further on one side.
+/// A change of one pixel reaches exactly as far as the receptive field that is derived from the graph: on at least one
+/// side, since resizing may look one pixel further on one side.
 #[test]
 fn a_pixel_is_seen_as_far_as_the_receptive_field_says() {
     for name in EXACT {
