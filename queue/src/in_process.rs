@@ -1,5 +1,5 @@
-//! The queue of the embedded default: one bounded channel to the owner, one to each worker. What is in
-//! it dies with the process, so there is nothing to acknowledge and nobody to be told apart by tickets.
+//! The queue of the embedded default: one bounded channel to the owner, one to each worker. Its contents die with the
+//! process, so nothing needs to be acknowledged, and no ticket has to tell genuine messages apart.
 
 use crate::{
     Delivery, Incoming, Outbox, OwnerQueue, Publication, Receipt, SendError, ToOwner, ToWorker,
@@ -12,36 +12,36 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::{mpsc, oneshot};
 
-/// Reports that may wait for the owner, over all workers. A worker that finds it full waits.
+/// Reports that may wait for the owner, from all workers together. A worker that finds it full waits.
 const REPORTS: usize = 1024;
-/// Messages that may wait for one worker. Workers empty theirs at once, so that cancels get through.
+/// Messages that may wait for one worker. Workers drain theirs at once, so cancels always get through.
 const TO_WORKER: usize = 256;
 
-/// The owner's end.
+/// The owner's end of the queue.
 #[derive(Debug)]
 pub struct OwnerPort {
     reports: mpsc::Receiver<ToOwner>,
     workers: BTreeMap<WorkerId, mpsc::Sender<ToWorker>>,
-    /// Marks, each with the number of messages that are still before it (and behind the mark before).
+    /// Marks, each with the number of messages still before it (counted from the previous mark).
     marks: VecDeque<(usize, u64)>,
 }
 
-/// One worker's end.
+/// One worker's end of the queue.
 #[derive(Debug)]
 pub struct WorkerPort {
-    /// The worker's id.
+    /// Id of the worker.
     pub id: WorkerId,
     inbox: mpsc::Receiver<ToWorker>,
     reports: mpsc::Sender<ToOwner>,
 }
 
-/// A worker's sending half, which its tasks share.
+/// A worker's sending half, shared by its tasks.
 #[derive(Clone, Debug)]
 pub struct Sender {
     reports: mpsc::Sender<ToOwner>,
 }
 
-/// An owner and its workers, joined by channels.
+/// Connects an owner and its workers by channels.
 pub fn in_process(workers: &[WorkerId]) -> (OwnerPort, Vec<WorkerPort>) {
     let (reports, owner_inbox) = mpsc::channel(REPORTS);
     let mut senders = BTreeMap::new();
@@ -55,7 +55,7 @@ pub fn in_process(workers: &[WorkerId]) -> (OwnerPort, Vec<WorkerPort>) {
 }
 
 impl OwnerPort {
-    /// The next message or mark. Nothing: every worker is gone.
+    /// The next message or mark. Returns `None` when every worker is gone.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<ToOwner>> {
         if let Some((0, mark)) = self.marks.front().copied() {
             self.marks.pop_front();

@@ -1,6 +1,6 @@
-//! How work travels between the owner (the one server that folds and commits) and its workers: the
-//! traits, and behind them bounded channels in one process, or RabbitMQ. Delivery is *at least once*:
-//! every message may come twice, and the committed history decides.
+//! How work travels between the owner (the one server that folds and commits) and its workers: the traits, and their
+//! implementations with bounded channels in one process, or with RabbitMQ. Delivery is *at least once*: every message
+//! may arrive twice, and the committed history decides.
 
 mod in_process;
 mod rabbit;
@@ -20,80 +20,80 @@ use tokio::sync::oneshot;
 /// A message from the owner to one worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ToWorker {
-    /// Do these tasks.
+    /// Execute these tasks.
     Assign(Assignment),
-    /// Stop these tasks.
+    /// Stop executing these tasks.
     Cancel(Cancel),
 }
 
 /// A message to the owner.
 #[derive(Debug)]
 pub enum ToOwner {
-    /// A worker is there, with these things.
+    /// A worker has joined, with this inventory.
     Joined(WorkerId, Inventory),
-    /// A worker is alive and holds these tries (running or waiting in it).
+    /// A worker is alive and holds these attempts (running or waiting in it).
     Heartbeat(WorkerId, Vec<(StepKey, Vec<Try>)>),
     /// Something happened to a worker's tasks.
     Report(Report),
-    /// A worker wants to start a task and asks what it reads. No answer (a dropped sender): the task is
-    /// no longer the worker's.
+    /// A worker wants to start a task and asks for its inputs. A dropped sender is the answer that the task is no
+    /// longer the worker's.
     Inputs {
-        /// The step.
+        /// Step of the task.
         key: StepKey,
-        /// The task.
+        /// The task, with its attempt.
         task: Try,
-        /// Where the answer goes.
+        /// Receives the inputs of the task.
         reply: oneshot::Sender<Vec<Input>>,
     },
-    /// A worker goes away in good order; it holds nothing any more.
+    /// A worker signs off; it holds no tasks any more.
     Left(WorkerId),
-    /// A server's own mark, as given to [`OwnerQueue::barrier`]: whatever was queued before it has been
-    /// received. One that nobody here waits for is another server's, and means nothing.
+    /// A server's own mark, as given to [`OwnerQueue::barrier`]: whatever was queued before it has been received. A
+    /// mark that nobody here waits for comes from another server and means nothing.
     Barrier(u64),
 }
 
 /// What the owner's end of the queue receives.
 #[derive(Debug)]
 pub enum Incoming {
-    /// A message.
+    /// A message from a worker.
     Message(ToOwner),
-    /// The answer to a publication that was [`Publication::Pending`].
+    /// The result of a publication that was [`Publication::Pending`].
     Published {
-        /// The assignment's id.
+        /// Id of the assignment.
         id: u64,
-        /// Whether it is safely in the worker's queue. If not it may be there all the same.
+        /// Whether the worker's queue has it for certain. If not, it may have it nevertheless.
         confirmed: bool,
     },
-    /// A message that cannot be accepted: it cannot be decoded, or it lacks a valid ticket.
+    /// A message that cannot be accepted: it cannot be decoded, or lacks a valid ticket.
     Rejected {
-        /// Why, for people.
+        /// Why, for people to read.
         reason: String,
-        /// The message as it came.
+        /// The message as it arrived.
         raw: Vec<u8>,
     },
 }
 
-/// What is known of a publication at once.
+/// The immediate result of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publication {
     /// The message is in the worker's queue.
     Confirmed,
-    /// It is not.
+    /// The message was not sent.
     Failed(SendError),
-    /// For an assignment [`Incoming::Published`] follows; of a cancel nothing more is heard.
+    /// For an assignment [`Incoming::Published`] follows; for a cancel, nothing.
     Pending,
 }
 
 /// Why a message could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Nobody listens at the other end any more.
+    /// The other end no longer exists.
     #[error("send a message: the other side is gone")]
     Gone,
-    /// The other end does not keep up; try again later.
+    /// The other end does not keep up; retry later.
     #[error("send a message: the other side's queue is full")]
     Full,
-    /// The broker cannot be reached; try again later.
+    /// The broker cannot be reached; retry later.
     #[error("send a message: the broker is away")]
     Away,
 }
@@ -107,84 +107,85 @@ impl SendError {
 
 /// The owner's end of the queue.
 ///
-/// A server calls [`elected`](Self::elected), raises the epoch in its store, calls
-/// [`begin`](Self::begin), loads history, and folds up to a [`barrier`](Self::barrier). Then it
-/// receives, commits, and acknowledges, in this order.
+/// A server calls [`elected`](Self::elected), raises the epoch in its store, calls [`begin`](Self::begin), loads
+/// history, and folds up to a [`barrier`](Self::barrier). From then on it receives, commits and acknowledges, in this
+/// order.
 #[async_trait]
 pub trait OwnerQueue: Send {
-    /// Waits until what workers report comes to this server and to no other. Whatever was received
-    /// before and not acknowledged will be received again. Cancel safe.
+    /// Waits until reports of workers come to this server and to no other. Whatever was received before and not
+    /// acknowledged will be received again. Cancel safe.
     async fn elected(&mut self);
 
-    /// From now on this server is the owner in this epoch: its assignments carry tickets made with the
-    /// key, and reports are checked with it. Before this nothing is received.
+    /// Makes this server the owner in this epoch: its assignments carry tickets made with the key, and reports are
+    /// checked with it. Nothing is received before.
     fn begin(&mut self, epoch: u64, ticket_key: [u8; 32]);
 
-    /// Waits for at least one message, then takes what is there, up to `limit`, and says how many these
-    /// are. None: everybody is gone for good. Cancel safe.
+    /// Waits for at least one message, then takes those that have arrived, up to `limit`, and returns their number.
+    /// Returns 0 when every worker is gone for good. Cancel safe.
     async fn receive(&mut self, batch: &mut Vec<Incoming>, limit: usize) -> usize;
 
-    /// Takes what is there without waiting, until the batch has `limit` messages.
+    /// Takes the messages that have arrived, without waiting, until the batch has `limit` of them.
     fn try_receive(&mut self, batch: &mut Vec<Incoming>, limit: usize);
 
-    /// Everything that was received so far is committed: it need not be delivered again.
+    /// Marks everything received so far as committed: it need not be delivered again.
     fn acknowledge(&mut self);
 
-    /// Sends to one worker, without waiting.
+    /// Sends a message to one worker, without waiting.
     fn publish(&mut self, worker: WorkerId, message: ToWorker) -> Publication;
 
-    /// Puts a mark behind everything that is queued for the owner now, also if the broker is away for a
-    /// while. It comes back as [`ToOwner::Barrier`], perhaps more than once. Draw it at random.
+    /// Puts a mark behind everything that is queued for the owner now, even if the broker is away for a while. It comes
+    /// back as [`ToOwner::Barrier`], perhaps more than once. `mark` should be random.
     fn barrier(&mut self, mark: u64);
 
-    /// Whether everything that workers had sent when the broker was last reached has been received. If
-    /// not, silence says nothing about a worker, and no lease may expire.
+    /// Whether everything that workers had sent when the broker was last reached has been received. If not, a worker's
+    /// silence means nothing, and no lease may expire.
     fn is_drained(&self) -> bool;
 }
 
 /// A worker's receiving end of the queue.
 #[async_trait]
 pub trait WorkerQueue: Send {
-    /// The next message. Nothing: the owner is gone for good. Cancel safe.
+    /// The next message. Returns `None` when the owner is gone for good. Cancel safe.
     async fn receive(&mut self) -> Option<Delivery>;
 }
 
-/// A worker's sending half, which its tasks share.
+/// A worker's sending half, shared by its tasks.
 #[async_trait]
 pub trait Outbox: Send + Sync + fmt::Debug {
-    /// Sends to the owner. `Ok`: the message will reach it. Waits as long as that takes, also through
+    /// Sends a message to the owner. After `Ok` the message will reach it. Waits as long as that takes, even through
     /// outages.
     async fn send(&self, message: ToOwner) -> Result<(), SendError>;
 
-    /// Asks the owner whether a task is (still) this worker's, and what it reads. Nothing: it is not.
+    /// Asks the owner whether a task is (still) this worker's, and for its inputs. Returns `None` if it is not.
     async fn inputs(&self, key: StepKey, task: Try) -> Option<Vec<Input>>;
 }
 
-/// A message for a worker.
+/// A message for a worker, with its receipt.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The message.
+    /// The message itself.
     pub message: ToWorker,
-    /// To be settled when the message need not come again.
+    /// To be settled when the message need not be delivered again.
     pub receipt: Receipt,
-    /// It may have waited for this worker while it was away: whether its tasks are still this worker's is to be
-    /// asked before they are started.
+    /// Whether it may have waited while this worker was away: before its tasks are started, the owner has to be asked
+    /// whether they are still this worker's.
     pub is_kept: bool,
 }
 
-/// Stands for a delivery until it is settled. One that is dropped instead lets the message come again
-/// when the worker connects next.
+/// Stands for a delivery until it is settled. If it is dropped instead, the message is delivered again the next time
+/// the worker connects.
 #[must_use = "a delivery that is not settled comes again"]
 #[derive(Default)]
 pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
 
 impl Receipt {
-    /// A receipt that does this when it is settled.
+    /// A receipt that calls `settle` when it is settled.
     pub fn new(settle: impl FnOnce() + Send + 'static) -> Self {
         Self(Some(Box::new(settle)))
     }
 
-    /// The message need not come again: its tasks are claimed, or everything about them was reported.
+    /// Declares that the message need not be delivered again: its tasks are claimed, or all their results were
+    /// reported.
     pub fn settle(self) {
         if let Some(settle) = self.0 {
             settle();

@@ -1,5 +1,5 @@
-//! Tickets: what a worker shows to prove that a task was given to it. They travel beside the tasks of an
-//! assignment and come back with reports and with requests over HTTP.
+//! Tickets: how a worker proves that a task was given to it. They travel beside the tasks of an assignment and come
+//! back with reports and with requests over HTTP.
 
 use pictor_tasks::message::{StepKey, Try, WorkerId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -9,30 +9,30 @@ use std::str::FromStr;
 /// Bytes of a ticket's authentication code.
 const MAC_BYTES: usize = 16;
 
-/// Proves that one try was given to one worker, by the owner of one epoch. As text: `epoch-code`, both in
+/// Proves that one attempt was given to one worker, by the owner of one epoch. Written as `epoch-code`, both in
 /// hexadecimal digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    /// The epoch of the owner that gave the task.
+    /// Epoch of the owner that gave out the task.
     pub epoch: u64,
     mac: [u8; MAC_BYTES],
 }
 
-/// Why a ticket is refused.
+/// Why a ticket is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTicket {
-    /// It is not for this try, or not for this worker, or was not made by an owner.
+    /// It belongs to another attempt or another worker, or was not made by an owner.
     #[error("the ticket is not valid for this task and this worker")]
     Forged,
     /// It is from an epoch that has not begun.
     #[error("the ticket is from epoch {0}, which has not begun")]
     Future(u64),
-    /// It is not written as a ticket is.
+    /// It does not have the form of a ticket.
     #[error("this is not a ticket")]
     Malformed,
 }
 
-/// Makes and checks tickets. Whoever has the key can give tasks to workers.
+/// Makes and checks tickets. The key is enough to give tasks to workers, so it must stay secret.
 #[derive(Clone)]
 pub struct Sealer {
     epoch: u64,
@@ -50,7 +50,7 @@ impl Sealer {
         self.epoch
     }
 
-    /// The ticket of a try that is given to a worker.
+    /// The ticket for an attempt that is given to a worker.
     pub fn seal(&self, key: &StepKey, task: Try, worker: WorkerId) -> Ticket {
         let digest = self.digest(self.epoch, key, task, worker);
         let mut mac = [0; MAC_BYTES];
@@ -58,8 +58,7 @@ impl Sealer {
         Ticket { epoch: self.epoch, mac }
     }
 
-    /// Whether a ticket is good for this try in the hands of this worker. Takes the same time for every
-    /// wrong code.
+    /// Checks whether a ticket is valid for this attempt and this worker. Takes the same time for every wrong code.
     pub fn verify(
         &self,
         ticket: &Ticket,
@@ -71,14 +70,14 @@ impl Sealer {
             return Err(BadTicket::Future(ticket.epoch));
         }
         let right = self.digest(ticket.epoch, key, task, worker);
-        // Digests compare in constant time; the part that the ticket leaves out is always equal.
+        // Digests compare in constant time; the part that the ticket omits is equal by construction.
         let mut given = *right.as_bytes();
         given[..MAC_BYTES].copy_from_slice(&ticket.mac);
         if right == blake3::Hash::from_bytes(given) { Ok(()) } else { Err(BadTicket::Forged) }
     }
 
     fn digest(&self, epoch: u64, key: &StepKey, task: Try, worker: WorkerId) -> blake3::Hash {
-        // Fixed lengths first, so that no two different contents are the same bytes.
+        // Fixed lengths first, so that no two different contents give the same bytes.
         let mut content = Vec::with_capacity(64);
         content.extend_from_slice(&epoch.to_le_bytes());
         content.extend_from_slice(&key.step.to_le_bytes());

@@ -1,27 +1,27 @@
-//! Messages as the broker carries them: JSON, with the tickets beside the message that they are for.
+//! Messages as the broker carries them: JSON, with the tickets beside the message that they belong to.
 
 use crate::{BadTicket, Incoming, Sealer, Ticket, ToOwner, ToWorker};
 use pictor_tasks::message::{Assignment, Cancel, Report, Try, What, WorkerId};
 use serde::{Deserialize, Serialize};
 
-/// Why a message is refused.
+/// Why a message is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// It is no message of ours.
+    /// It is not a message of this protocol.
     #[error("the message cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// The lists do not belong together.
+    /// There are not as many tickets as tasks.
     #[error("{tries} tasks came with {tickets} tickets")]
     Tickets { tries: usize, tickets: usize },
-    /// A report about nothing, which nothing could prove.
+    /// The report names no task, so no ticket could prove it.
     #[error("the report names no task")]
     Empty,
-    /// Somebody else's task.
+    /// The task was not given to this worker.
     #[error("task {} (attempt {}): {why}", task.index, task.attempt)]
     Ticket { task: Try, why: BadTicket },
 }
 
-/// What a worker receives.
+/// A message to a worker.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Down<A, C> {
@@ -29,7 +29,7 @@ enum Down<A, C> {
     Cancel { message: C, epoch: u64 },
 }
 
-/// What the owner receives.
+/// A message to the owner.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Up<R> {
@@ -37,12 +37,12 @@ enum Up<R> {
     Barrier(u64),
 }
 
-/// A message for a worker, as it came.
+/// A decoded message for a worker.
 pub(crate) struct Received {
     pub(crate) message: ToWorker,
-    /// The epoch of the owner that sent it.
+    /// Epoch of the owner that sent it.
     pub(crate) epoch: u64,
-    /// One for each task of an assignment.
+    /// One ticket for each task of an assignment.
     pub(crate) tickets: Vec<Ticket>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn from_owner(raw: &[u8]) -> Result<Received, Refusal> {
     }
 }
 
-/// A report with a ticket for each of its [`tries`].
+/// Encodes a report with a ticket for each of its [`tries`].
 pub(crate) fn report(message: &Report, tickets: Vec<Ticket>) -> Vec<u8> {
     encode(&Up::Report { message, tickets })
 }
@@ -81,7 +81,7 @@ pub(crate) fn barrier(mark: u64) -> Vec<u8> {
     encode(&Up::<Report>::Barrier(mark))
 }
 
-/// Reads and checks what came to the owner.
+/// Decodes and checks a message that reached the owner.
 pub(crate) fn incoming(sealer: &Sealer, raw: Vec<u8>) -> Incoming {
     match to_owner(sealer, &raw) {
         Ok(message) => Incoming::Message(message),
@@ -108,7 +108,7 @@ fn to_owner(sealer: &Sealer, raw: &[u8]) -> Result<ToOwner, Refusal> {
     Ok(ToOwner::Report(report))
 }
 
-/// The tries that a report is about.
+/// The attempts that a report is about.
 pub(crate) fn tries(what: &What) -> impl Iterator<Item = Try> {
     let (plain, one, ended): (&[Try], _, &[_]) = match what {
         What::Claimed(tasks) | What::Released(tasks) => (tasks, None, &[]),

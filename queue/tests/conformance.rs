@@ -1,4 +1,4 @@
-//! What holds for every kind of queue: one suite over the one in the process and over both of RabbitMQ.
+//! What holds for every kind of queue: one suite over the in-process one and both types of RabbitMQ.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -17,7 +17,7 @@ const NOBODY: WorkerId = WorkerId(3);
 
 type Farm = (Box<dyn OwnerQueue>, Vec<Worker>);
 
-/// Each of these is run over all kinds of queue, with an owner and two workers.
+/// Runs each of these over all kinds of queue, with an owner and two workers.
 macro_rules! over_all {
     ($($name:ident),* $(,)?) => {
         mod in_process {
@@ -165,11 +165,11 @@ async fn a_worker_that_is_not_there_is_not_confirmed((mut owner, mut workers): F
     assert!(!assign(&mut *owner, NOBODY, assignment(1, [0])).await);
     let sent = owner.publish(NOBODY, cancel([0]));
     assert!(matches!(sent, Publication::Pending | Publication::Failed(SendError::Gone)));
-    // The others are not held up.
+    // The others are not delayed.
     give(&mut *owner, &mut workers[0], 2, [0]).await.settle();
 }
 
-/// A select drops the calls that come second.
+/// The losing branches of a `select!` are dropped.
 async fn what_was_begun_may_be_given_up_without_loss((mut owner, mut workers): Farm) {
     let worker = &mut workers[0];
     for id in 1..=50 {

@@ -1,5 +1,4 @@
-//! What holds while the broker is killed, away, impatient or spoken to in secret. Each test has a broker
-//! of its own.
+//! What holds while the broker is killed, away, impatient, or reached over TLS. Each test has a broker of its own.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -22,7 +21,7 @@ use tokio::time::timeout;
 
 const ONE: WorkerId = WorkerId(1);
 const TWO: WorkerId = WorkerId(2);
-/// Longer than some messages need, so that the broker dies in the middle.
+/// So many that the broker dies half-way through them.
 const MESSAGES: u32 = 3000;
 
 over_both_types!(
@@ -47,7 +46,7 @@ async fn broker(configuration: &str, queues: Queues) -> (RabbitMq, String) {
         broker.add_worker(worker, "").await.unwrap();
     }
     if queues == Queues::Quorum {
-        // RabbitMQ 3.10 can forget one that it made less than a second before it is killed.
+        // RabbitMQ 3.10 can forget one that it created less than a second before it is killed.
         let again = server.clone();
         let in_order = move || {
             again.stop();
@@ -89,7 +88,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_while_everybody_speaks(queues
     let (mut reported, mut confirmed) = (BTreeSet::new(), BTreeSet::new());
     let (mut batch, mut published) = (Vec::new(), 2);
     while reported.len() < MESSAGES as usize || confirmed.len() < MESSAGES as usize {
-        // One more for each that is answered, so that some are always under way.
+        // One more for each that is confirmed, so that some are always in flight.
         while published < confirmed.len() as u64 + 50 && published < u64::from(MESSAGES) + 2 {
             let sent = owner.publish(TWO, assignment(published, [0]));
             assert_eq!(sent, Publication::Pending);
@@ -127,7 +126,7 @@ async fn lose(owner: &mut dyn OwnerQueue) {
     let mut batch = Vec::new();
     let noticed = async {
         while owner.is_drained() {
-            // It receives nothing any more, and moves on only while it is waited for.
+            // It receives nothing any more, and only advances while it is awaited.
             let _ = timeout(Duration::from_millis(10), owner.receive(&mut batch, 1)).await;
         }
     };
@@ -165,8 +164,8 @@ async fn while_the_broker_is_away_reports_wait_and_assignments_fail_afterwards(q
     server.kill9();
     let waits = reports.clone();
     let waits = tokio::spawn(async move { waits.send(report(ONE, ended([1]))).await });
-    // What is committed and settled while the broker is away must not be acknowledged in its next life,
-    // where the same numbers mean other messages.
+    // What is committed and settled while the broker is away must not be acknowledged once it is back, where the same
+    // delivery tags mean other messages.
     owner.acknowledge();
     receipts.remove(0).settle();
     lose(&mut *owner).await;
@@ -182,11 +181,11 @@ async fn while_the_broker_is_away_reports_wait_and_assignments_fail_afterwards(q
         other => panic!("the assignment failed: {other:?}"),
     }
     within("the report", waits).await.unwrap().unwrap();
-    // The claim was received and not acknowledged in time: it comes again.
+    // The claim was received and not acknowledged in time: it is delivered again.
     assert_eq!(next_report(&mut *owner).await.what, What::Claimed(tries([1])));
     assert_eq!(next_report(&mut *owner).await.what, ended([1]));
     owner.acknowledge();
-    // The settled one was settled for good; the others come again.
+    // The settled one does not come back; the others are delivered again.
     for id in [2, 3] {
         match within("a delivery", queue.receive()).await.unwrap().message {
             ToWorker::Assign(assignment) => assert_eq!(assignment.id, id),
@@ -217,12 +216,12 @@ async fn who_claims_and_then_settles_may_take_longer_than_the_broker_has_patienc
     settled.settle();
     assert_eq!(next_report(&mut *owner).await.what, What::Claimed(tries([2])));
     owner.acknowledge();
-    // The broker loses patience with the first one, and it gets the same again.
+    // The broker loses patience with the first one, which then gets the same assignment again.
     let (again, receipt) = one.assigned().await;
     assert_eq!(again.id, 1);
     drop(held);
     receipt.settle();
-    // By then the second one was left in peace, and its task is done.
+    // The second one was left alone, and its task has ended.
     two.say(ended([2])).await;
     assert_eq!(next_report(&mut *owner).await.what, ended([2]));
     owner.acknowledge();

@@ -1,4 +1,4 @@
-//! What holds over RabbitMQ while it works: who gets what again, who is believed, who may do what.
+//! What holds over RabbitMQ while it works: what is delivered again, which messages are accepted, who may do what.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -61,7 +61,7 @@ async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
     Ok((connection, channel))
 }
 
-/// Sends bytes, as somebody with the rights but without our program could.
+/// Sends raw bytes, as a client with these permissions but without our program could.
 async fn send(channel: &Channel, (exchange, key): (&str, &str), bytes: &[u8]) -> lapin::Result<()> {
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let sent = channel.basic_publish(exchange.into(), key.into(), options, bytes, properties);
@@ -101,7 +101,7 @@ async fn the_next_owner_gets_the_messages_when_the_first_is_gone_and_what_it_did
         own(&mut *second, 2).await;
         second
     });
-    // The second one's mark comes to the first: it is connected, and not the owner.
+    // The second one's mark arrives at the first: it is connected, and not the owner.
     let mut batch = Vec::new();
     while !matches!(batch.as_slice(), [Incoming::Message(ToOwner::Barrier(_))]) {
         batch.clear();
@@ -183,7 +183,7 @@ async fn what_cannot_be_read_is_handed_over_as_it_is_and_does_not_come_again(que
     assert_eq!(next_report(&mut *second).await.what, ended([0]));
 }
 
-/// A report as it lies in the broker.
+/// A report as the broker holds it.
 fn wire(report: &Report, tickets: &[Ticket]) -> Vec<u8> {
     serde_json::to_vec(&json!({ "report": { "message": report, "tickets": tickets } })).unwrap()
 }
@@ -227,7 +227,7 @@ async fn a_report_without_the_right_tickets_is_refused_whatever_it_says() {
         refused(&mut *owner, &channel, none, "1 tasks came with 0 tickets").await;
         let two = wire(&said, &[right, right]);
         refused(&mut *owner, &channel, two, "1 tasks came with 2 tickets").await;
-        // The ticket is right, but for another worker than the one who speaks.
+        // The ticket is valid, but for another worker than the sender.
         let stolen = wire(&Report { worker: TWO, ..said.clone() }, &[right]);
         let reason = format!("task 1 (attempt 1): {forged}");
         refused(&mut *owner, &channel, stolen, &reason).await;
@@ -263,7 +263,7 @@ async fn tickets_come_with_the_tasks_and_go_with_the_last_report() {
     reports.send(report(ONE, What::Claimed(tries(0..3)))).await.unwrap();
     reports.send(report(ONE, ended([0]))).await.unwrap();
     reports.send(report(ONE, What::Released(tries([1])))).await.unwrap();
-    // Without its ticket nobody would believe it: it is not sent at all.
+    // Without its ticket nobody would accept it: it is not sent at all.
     reports.send(report(ONE, ended([0]))).await.unwrap();
     reports.send(report(ONE, ended([2]))).await.unwrap();
     for what in [What::Claimed(tries(0..3)), ended([0]), What::Released(tries([1])), ended([2])] {
@@ -272,7 +272,7 @@ async fn tickets_come_with_the_tasks_and_go_with_the_last_report() {
     assert!((0..3).all(|index| reports.ticket(&key(), task(index)).is_none()));
 }
 
-/// The status with which the broker refuses something.
+/// The reply code with which the broker refuses something.
 fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
@@ -407,7 +407,7 @@ async fn the_broker_says_how_full_its_queues_are(queues: Queues) {
         send(&channel, REPORTS, b"{}").await.unwrap();
         let reports = within("the depth", async {
             loop {
-                // The service counts every few seconds.
+                // The service updates its counts every few seconds.
                 let depths = broker.depths().await.unwrap();
                 let reports = depths.into_iter().find(|depth| depth.queue == "pictor.reports");
                 match reports {

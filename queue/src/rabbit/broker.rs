@@ -1,5 +1,5 @@
-//! What a server does to the broker beside sending and receiving: workers' queues, users and rights, and
-//! the length of queues.
+//! What a server does with the broker apart from sending and receiving: workers' queues, users and permissions, and the
+//! length of queues.
 
 use super::connection::{Address, SMALL_FRAME_BYTES};
 use super::{REPORTS, declare_reports, declare_worker, worker_queue};
@@ -14,25 +14,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The management service answers within this, or is counted as away.
+/// Time limit for an answer of the management service, after which it counts as away.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Why the broker did not do it.
+/// Why a request to the broker failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The address or the certificates are wrong: the configuration has to be changed.
+    /// The address or the certificates are invalid: the configuration has to be changed.
     #[error("{0}")]
     Invalid(String),
-    /// The server's user may not do this.
+    /// The server's user lacks the permission.
     #[error("the broker does not let the server {0}: its user needs more rights")]
     Refused(String),
-    /// The broker does not answer, or not well; try again later.
+    /// The broker does not answer, or reports an error; retry later.
     #[error("the broker is not available: {0}")]
     Unavailable(String),
 }
 
 impl BrokerError {
-    /// Whether the same may succeed later.
+    /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
@@ -47,22 +47,22 @@ impl From<lapin::Error> for BrokerError {
 /// How full a queue is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Depth {
-    /// The queue.
+    /// Name of the queue.
     #[serde(rename = "name")]
     pub queue: String,
-    /// Messages that wait.
+    /// Messages that wait for a consumer.
     #[serde(rename = "messages_ready", default)]
     pub ready: u64,
-    /// Messages that were delivered and are not acknowledged. Known with the management service only.
+    /// Messages that were delivered and not acknowledged yet. Known only with the management service.
     #[serde(rename = "messages_unacknowledged", default)]
     pub unacknowledged: u64,
 }
 
-/// The broker, as whoever registers workers sees it.
+/// The broker, as seen by the server that registers workers.
 ///
-/// With the management service each worker gets a user of its own that can read its own queue and write
-/// reports, and nothing else. Without it all workers share the user of the address that they are given:
-/// only for networks in which every machine is trusted.
+/// With the management service each worker gets a user of its own that can read its own queue and write reports, and
+/// nothing else. Without it all workers share the user of the address that they are given: only for networks in which
+/// every machine is trusted.
 #[derive(Debug)]
 pub struct Broker {
     address: Address,
@@ -71,8 +71,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The broker at an address. `management` is `http[s]://user:password@host:port`; `workers` is the
-    /// address that workers use, if it is another one.
+    /// The broker at an address. `management` is `http[s]://user:password@host:port`; `workers` is the address for
+    /// workers, if it differs.
     pub fn new(
         address: Address,
         management: Option<&str>,
@@ -86,8 +86,8 @@ impl Broker {
         Ok(Self { address, workers, management })
     }
 
-    /// Makes a worker's queue, and its user with this password. Gives the address that the worker is to
-    /// connect to, which holds the password. What is there already is kept or replaced.
+    /// Creates a worker's queue, and its user with this password. Returns the address that the worker has to connect
+    /// to, which contains the password. An existing queue is kept, an existing user replaced.
     pub async fn add_worker(
         &self,
         worker: WorkerId,
@@ -109,7 +109,7 @@ impl Broker {
         Ok(uri.to_string())
     }
 
-    /// Removes a worker's queue with everything in it, its user, and the user's connections.
+    /// Removes a worker's queue with all its messages, its user, and the user's connections.
     pub async fn remove_worker(&self, worker: WorkerId) -> Result<(), BrokerError> {
         if let Some(management) = &self.management {
             management.remove_user(&user(&self.address.uri.vhost, worker)).await?;
@@ -120,7 +120,7 @@ impl Broker {
         Ok(connection.close(200, "".into()).await?)
     }
 
-    /// How full the queues are. Without the management service: the reports queue only.
+    /// The lengths of the queues; without the management service only that of the reports queue.
     pub async fn depths(&self) -> Result<Vec<Depth>, BrokerError> {
         if let Some(management) = &self.management {
             return management.depths().await;
@@ -140,13 +140,13 @@ impl Broker {
     }
 }
 
-/// The user of a worker. Users are the same in all virtual hosts of a broker, workers are not.
+/// The user name of a worker. Users are shared by all virtual hosts of a broker, workers are not.
 fn user(vhost: &str, worker: WorkerId) -> String {
     let queue = worker_queue(worker);
     if vhost == "/" { queue } else { format!("{vhost}.{queue}") }
 }
 
-/// RabbitMQ's management service.
+/// A client of RabbitMQ's management service.
 struct Management {
     client: Client,
     url: Url,
@@ -179,7 +179,7 @@ impl Management {
         {
             return Err(invalid("it has no host".to_owned()));
         }
-        // Whoever has chosen another one has done so already.
+        // Fails if the process has a provider already: then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut client = Client::builder().timeout(ANSWER).no_proxy();
         if let Some(pem) = address.certificates() {
@@ -210,8 +210,8 @@ impl Management {
 
     async fn remove_user(&self, name: &str) -> Result<(), BrokerError> {
         self.ask(Method::DELETE, &["users", name], None).await?;
-        // A connection that is open keeps its rights. The service fails when one ends while it looks, as
-        // they do after their user.
+        // An open connection keeps its permissions. The service fails when one ends while it is being looked up, as
+        // connections do once their user is removed.
         let connections = ["connections", "username", name];
         if self.ask(Method::DELETE, &connections, None).await.is_err() {
             self.ask(Method::DELETE, &connections, None).await?;
@@ -226,7 +226,7 @@ impl Management {
         Ok(depths.into_iter().filter(|depth| depth.queue.starts_with("pictor.")).collect())
     }
 
-    /// Asks the service. What is to be removed need not be there.
+    /// Sends a request to the service. A missing object is no error when it is to be removed.
     async fn ask(
         &self,
         method: Method,

@@ -1,6 +1,6 @@
-//! One connection to the broker, kept up for ever in the background: whatever ends it, a new one is made
-//! and everything is declared again. Each time that it is up is a *session*; delivery tags and confirms
-//! are of one session and mean nothing in the next.
+//! One connection to the broker, kept up for ever in the background: whatever ends it, a new one is made and everything
+//! is declared again. Each period of being connected is a *session*; delivery tags and confirms belong to one session
+//! and mean nothing in the next.
 
 use super::{BrokerError, REPORTS, declare_reports, worker_queue};
 use futures_util::StreamExt;
@@ -27,41 +27,41 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-/// Both sides notice within this (twice, at worst) that the other is gone.
+/// Both sides notice within this time (twice this, at worst) that the other is gone.
 const HEARTBEAT_SECONDS: u16 = 10;
-/// A connection that takes longer to be made is given up.
+/// Time limit for making a connection.
 const CONNECT: Duration = Duration::from_secs(15);
-/// The same with everything that is declared.
+/// Time limit for making a connection and declaring everything.
 const OPEN: Duration = Duration::from_secs(30);
-/// A broker that takes longer to say goodbye is left without.
+/// How long to wait for the broker to confirm the end of a connection.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Pause before the second try to connect; it doubles up to the longest.
+/// Pause before the second attempt to connect; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Longer messages travel in several frames. lapin keeps room for 32 in each direction, and a machine
-/// may run many workers.
+/// Messages above this size travel in several frames. lapin reserves room for 32 frames in each direction, and a
+/// machine may run many workers.
 const LARGE_FRAME_BYTES: u32 = 128 * 1024;
 pub(super) const SMALL_FRAME_BYTES: u32 = 8 * 1024;
-/// Messages that the owner takes before it acknowledges.
+/// Messages that the owner accepts before it acknowledges.
 const OWNER_PREFETCH: u16 = 4096;
 /// Messages that a worker may hold; the engine gives it far fewer, so cancels always get through.
 const WORKER_PREFETCH: u16 = 1024;
-/// AMQP's word for a message that is written to disk.
+/// AMQP's delivery mode for a message that is written to disk.
 const PERSISTENT: u8 = 2;
-/// AMQP's reply code for a name or a password that is not accepted.
+/// AMQP's reply code for a rejected name or password.
 const ACCESS_REFUSED: u16 = 403;
 
-/// Where the broker is, and how to prove to each other who is who.
+/// Address of the broker, with the credentials and the certificates that it is checked by.
 #[derive(Clone)]
 pub struct Address {
     pub(super) uri: AMQPUri,
-    /// Certificates in PEM, beside those of the system.
+    /// Trusted certificates in PEM, in addition to those of the system.
     certificates: Option<String>,
 }
 
 impl Address {
-    /// Reads `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS. `certificates` (PEM) are
-    /// trusted beside those of the system.
+    /// Parses `amqp://user:password@host:port/vhost`, or `amqps://…` for TLS. `certificates` (PEM) are trusted in
+    /// addition to those of the system.
     pub fn new(url: &str, certificates: Option<String>) -> Result<Self, BrokerError> {
         let mut uri: AMQPUri = url
             .parse()
@@ -75,7 +75,7 @@ impl Address {
         self.certificates.as_deref()
     }
 
-    /// Connects once.
+    /// Makes one attempt to connect.
     pub(super) async fn connect(&self, name: &str, frame_bytes: u32) -> lapin::Result<Connection> {
         let mut uri = self.uri.clone();
         uri.query.frame_max = Some(frame_bytes);
@@ -101,14 +101,14 @@ fn timed_out() -> lapin::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// What a connection is for.
+/// Which end of the queue a connection serves.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
     Owner,
     Worker(WorkerId),
 }
 
-/// One time that the connection is up.
+/// One period of being connected.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) number: u64,
@@ -119,17 +119,17 @@ pub(super) struct Session {
     over: Arc<Notify>,
 }
 
-/// A publication on its way to its confirm.
+/// A publication that waits for its confirm.
 pub(super) type Publishing = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
 
 impl Session {
-    /// What is received.
+    /// The messages that this session receives.
     pub(super) fn deliveries(&self) -> Deliveries {
         Deliveries(self.consumer.clone())
     }
 
-    /// Publishes, in the order of the calls. The confirm need not be waited for. A message that no queue
-    /// takes comes back with its confirm.
+    /// Publishes in the order of the calls. The confirm need not be awaited. A message that no queue takes is returned
+    /// with its confirm.
     pub(super) fn publish(
         &self,
         (exchange, key): (&'static str, &str),
@@ -149,16 +149,16 @@ impl Session {
         })
     }
 
-    /// Acknowledges a message (`multiple`: and all before it) without waiting. If the session is over
-    /// this does nothing: the message comes again.
+    /// Acknowledges a message (with `multiple`: and all before it) without waiting. Does nothing if the session is
+    /// over: the message will be delivered again.
     pub(super) fn acknowledge(&self, tag: u64, multiple: bool) {
         let receiver = self.receiver.clone();
         let options = BasicAckOptions { multiple };
         drop(started(async move { receiver.basic_ack(tag, options).await }));
     }
 
-    /// Waits until the broker has heard everything that was said on both channels: it works on each in
-    /// order, but lapin sends the end of a connection before what still stands in line.
+    /// Waits until the broker has received everything sent on both channels: it processes each in order, but lapin
+    /// sends the end of a connection before the frames that are still in its queue.
     async fn heard(&self) -> lapin::Result<()> {
         for channel in [&self.publisher, &self.receiver] {
             channel.basic_qos(OWNER_PREFETCH, BasicQosOptions::default()).await?;
@@ -166,7 +166,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives up this session; a new one will follow.
+    /// Ends this session; a new one will follow.
     pub(super) fn end(&self) {
         self.over.notify_one();
     }
@@ -177,7 +177,7 @@ impl Session {
 pub(super) struct Deliveries(Consumer);
 
 impl Deliveries {
-    /// The next one. Nothing: the session is over. Cancel safe.
+    /// The next message. Returns `None` when the session is over. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Delivery> {
         match self.0.next().await? {
             Ok(delivery) => Some(delivery),
@@ -189,8 +189,7 @@ impl Deliveries {
     }
 }
 
-/// A future that was polled once: what it has to say to the broker stands in line, behind everything
-/// that was said before.
+/// Polls a future once, so that its frames are in the queue to the broker, behind everything that was sent before.
 fn started<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Pin<Box<dyn Future<Output = T> + Send>> {
@@ -201,23 +200,23 @@ fn started<T: Send + 'static>(
     }
 }
 
-/// How the connection is.
+/// State of the connection.
 #[derive(Debug)]
 pub(super) enum State {
     Down,
-    /// The broker does not accept the name or the password.
+    /// The broker rejected the name or the password.
     Refused,
     Up(Arc<Session>),
 }
 
-/// The connection, as its users see it. The last one to drop it closes it.
+/// Handle to the connection, shared by its users. The connection is closed when the last one is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     state: watch::Receiver<State>,
     keeper: Arc<Keeper>,
 }
 
-/// Lets the task end that keeps the connection up.
+/// Ends the background task that keeps the connection up.
 #[derive(Debug)]
 struct Keeper(Arc<Notify>);
 
@@ -228,7 +227,7 @@ impl Drop for Keeper {
 }
 
 impl Link {
-    /// Begins to connect.
+    /// Starts to connect in the background.
     pub(super) fn start(address: Address, role: Role) -> Self {
         let (sender, state) = watch::channel(State::Down);
         let closing = Arc::new(Notify::new());
@@ -236,7 +235,7 @@ impl Link {
         Self { state, keeper: Arc::new(Keeper(closing)) }
     }
 
-    /// Waits for a session after this one. Nothing: the link was closed. Cancel safe.
+    /// Waits for a session later than `number`. Returns `None` when the link was closed. Cancel safe.
     pub(super) async fn session_after(&mut self, number: u64) -> Option<Arc<Session>> {
         let newer = |state: &State| matches!(state, State::Up(session) if session.number > number);
         match &*self.state.wait_for(newer).await.ok()? {
@@ -245,22 +244,22 @@ impl Link {
         }
     }
 
-    /// Whether there is a session now.
+    /// Whether there is a session at the moment.
     pub(super) fn is_up(&self) -> bool {
         matches!(*self.state.borrow(), State::Up(_))
     }
 
-    /// Waits until the broker refuses the name or the password.
+    /// Waits until the broker rejects the name or the password.
     pub(super) async fn refused(&mut self) {
         if self.state.wait_for(|state| matches!(state, State::Refused)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Closes the connection when everything that was said has been heard, or after 2 s.
+    /// Closes the connection when the broker has received everything that was sent, or after 2 s.
     pub(super) async fn close(&mut self) {
         self.keeper.0.notify_one();
-        // An error: the keeper has ended.
+        // An error means that the keeper has ended.
         let _ = self.state.wait_for(|_| false).await;
     }
 }
@@ -307,7 +306,7 @@ async fn keep_up(address: Address, role: Role, state: watch::Sender<State>, clos
                 }
             }
         }
-        // One that held for a while was a good one.
+        // A connection that lasted for a while resets the pause.
         pause = if tried.elapsed() > LONGEST_PAUSE { PAUSE } else { pause };
         tokio::select! {
             () = sleep(jittered(pause)) => {}
@@ -317,7 +316,7 @@ async fn keep_up(address: Address, role: Role, state: watch::Sender<State>, clos
     }
 }
 
-/// From half of a time to all of it, so that a farm does not come back all at once.
+/// A random time from half of `time` to all of it, so that a farm does not reconnect all at once.
 pub(super) fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) % 512;
     time * (512 + u32::try_from(random).expect("less than 512")) / 1024
@@ -336,7 +335,7 @@ async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Conn
             (connection, worker_queue(id), WORKER_PREFETCH)
         }
     };
-    // Two channels, because the broker works on one message of a channel at a time.
+    // Two channels, because the broker processes one message of a channel at a time.
     let (publisher, receiver) =
         (connection.create_channel().await?, connection.create_channel().await?);
     publisher.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -352,7 +351,7 @@ async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Conn
     Ok((connection, Session { number, began: Instant::now(), publisher, receiver, consumer, over }))
 }
 
-/// Waits until a user gives the session up, or lapin reports an error of the connection or a channel.
+/// Waits until a user ends the session, or lapin reports an error of the connection or a channel.
 async fn until_over(connection: &Connection, over: &Notify) {
     let failed = async {
         let mut events = connection.events_listener();

@@ -1,5 +1,5 @@
-//! The queue over RabbitMQ. Reports of all workers meet in one queue with a single active consumer,
-//! the owner; each worker has a queue of its own. Everything is durable and confirmed.
+//! The queue over RabbitMQ. Reports of all workers go into one queue with a single active consumer, the owner; each
+//! worker has a queue of its own. Everything is durable and confirmed.
 
 mod broker;
 mod connection;
@@ -18,17 +18,17 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use pictor_tasks::message::WorkerId;
 
-/// The exchange, the queue and the routing key of what workers report.
+/// Name of the exchange, the queue and the routing key for reports of workers.
 const REPORTS: &str = "pictor.reports";
-/// The exchange of what workers are sent; the routing key is the worker's id.
+/// Name of the exchange for messages to workers; the routing key is the worker's id.
 const WORKERS: &str = "pictor.workers";
 
-/// The queue of one worker.
+/// The name of a worker's queue.
 fn worker_queue(worker: WorkerId) -> String {
     format!("pictor.worker.{}", worker.0)
 }
 
-/// Declares everything that the owner needs. What exists stays as it is.
+/// Declares everything that the owner needs. What exists is left unchanged.
 async fn declare_reports(channel: &Channel) -> lapin::Result<()> {
     for exchange in [REPORTS, WORKERS] {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };

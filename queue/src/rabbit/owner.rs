@@ -1,5 +1,5 @@
-//! The owner's end. It is a state machine beside the connection: `wait` moves it on, everything else
-//! takes from what has arrived or puts into lapin's line of frames, without waiting.
+//! The owner's end. It is a state machine beside the connection: `wait` advances it; everything else takes what has
+//! arrived, or puts frames into lapin's queue, without waiting.
 
 use super::connection::{Address, Deliveries, Link, Publishing, Role, Session};
 use super::{REPORTS, WORKERS, declare_worker, wire};
@@ -19,14 +19,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
-/// Publications that may wait for their confirm.
+/// Publications that may wait for their confirm at once.
 const UNCONFIRMED: usize = 16_384;
-/// How often a server that is not the owner looks whether it has become it.
+/// How often a server that is not the owner checks whether it has become the owner.
 const LOOK: Duration = Duration::from_secs(1);
-/// A mark that has not come back after this time is sent again.
+/// Time after which a mark that has not come back is sent again.
 const LOST: Duration = Duration::from_secs(5);
-/// How long a worker's queue is gone before it is made again. RabbitMQ tells a consumer some 30 ms after
-/// the end of a quorum queue, and never if there is a new one of that name by then.
+/// How long a worker's queue stays gone before it is created again. RabbitMQ notifies a consumer some 30 ms after the
+/// end of a quorum queue, and never if there is a new one of that name by then.
 const REMAKE: Duration = Duration::from_secs(1);
 
 /// The owner's end of the queue.
@@ -36,27 +36,27 @@ pub struct RabbitOwner {
     session: Option<(Arc<Session>, Deliveries)>,
     last_session: u64,
     sealer: Option<Sealer>,
-    /// What has arrived and was not given out.
+    /// Messages that have arrived and were not handed out yet.
     arrived: VecDeque<Delivery>,
-    /// The last delivery tag that was given out and is not acknowledged.
+    /// The last delivery tag that was handed out and is not acknowledged.
     given_out: Option<u64>,
-    /// Publications, oldest first, with the id of those that are assignments.
+    /// Publications that wait for their confirm, oldest first; assignments with their id.
     unconfirmed: VecDeque<(Option<u64>, Confirming)>,
-    /// Assignments that came back from the broker before their confirm, because a worker has no queue.
+    /// Assignments that the broker returned before their confirm, because the worker has no queue.
     returned: HashMap<u64, WorkerId>,
-    /// Assignments that wait for a worker's queue to be made again. Then they fail: before, they would
-    /// come back again and again.
+    /// Assignments that wait until a worker's queue has been created again, and only then fail: otherwise they would be
+    /// assigned and returned over and over.
     remaking: FuturesUnordered<BoxFuture<'static, u64>>,
-    /// Assignments that were not sent, or nobody knows whether they were. They fail when there is a
-    /// broker again: until then they would fail again and again.
+    /// Assignments that were not sent, or may not have been. They fail when the broker is back: until then each retry
+    /// would fail at once.
     failed: Vec<u64>,
-    /// Answers that were not given out.
+    /// Results that were not handed out yet.
     answers: VecDeque<Incoming>,
     /// Marks that have not come back.
     marks: Vec<u64>,
-    /// The mark that, when it comes back, shows that everything before it has been received.
+    /// The mark that, once it comes back, shows that everything before it has been received.
     drained_by: Option<u64>,
-    /// When the marks were last sent. They are sent again, for a queue may be purged.
+    /// When the marks were last sent. They are sent again in case the queue was purged.
     marked: Instant,
 }
 
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Confirming {
 }
 
 impl RabbitOwner {
-    /// An owner's end. The connection is made in the background and kept for ever.
+    /// The owner's end of the queue at this broker. The connection is made in the background and kept up for ever.
     pub fn connect(address: Address) -> Self {
         Self {
             link: Link::start(address, Role::Owner),
@@ -89,7 +89,7 @@ impl RabbitOwner {
         }
     }
 
-    /// Moves on by one step: a session begins or ends, a message arrives, or a confirm. Cancel safe.
+    /// Advances by one step: a session begins or ends, a message arrives, or a confirm. Cancel safe.
     async fn wait(&mut self) {
         let Some((_, deliveries)) = &mut self.session else {
             match self.link.session_after(self.last_session).await {
@@ -120,7 +120,7 @@ impl RabbitOwner {
         self.look();
     }
 
-    /// Forgets everything that is of this session only.
+    /// Forgets everything that belongs to the ended session.
     fn end_session(&mut self) {
         if let Some((session, _)) = self.session.take() {
             session.end();
@@ -131,8 +131,8 @@ impl RabbitOwner {
         (self.given_out, self.drained_by) = (None, None);
     }
 
-    /// Sends itself a mark, behind what is there now. It arrives when this server's connection is the
-    /// one that reports come to, and when everything before it has.
+    /// Sends a mark to itself, behind everything that is queued now. It arrives once reports come to this server's
+    /// connection, and everything before it has arrived.
     fn look(&mut self) {
         self.drained_by = Some(RandomState::new().hash_one(self.last_session));
         self.send_marks();
@@ -162,7 +162,7 @@ impl RabbitOwner {
                 return self.end_session();
             }
         };
-        // lapin hands what came back to the next confirm, which may be another message's.
+        // lapin hands a returned message to the next confirm, which may be another message's.
         if let Some((back, worker)) = back.as_ref().and_then(returned)
             && (id == Some(back) || self.unconfirmed.iter().any(|sent| sent.0 == Some(back)))
         {
@@ -175,13 +175,13 @@ impl RabbitOwner {
         }
     }
 
-    /// Makes a worker's queue again, after a pause; then the assignment fails that came back.
+    /// Creates a worker's queue again, after a pause; then the returned assignment fails.
     fn remake(&mut self, worker: WorkerId, id: u64) {
         let Some((session, _)) = &self.session else { return self.failed.push(id) };
         let channel = session.publisher.clone();
         self.remaking.push(Box::pin(async move {
             sleep(REMAKE).await;
-            // An error closes the channel, and that is noticed.
+            // An error closes the channel, which ends the session.
             let declared = declare_worker(&channel, worker).await;
             warn!(worker = worker.0, ok = declared.is_ok(), "the queue of a worker was gone");
             id
@@ -285,13 +285,13 @@ impl OwnerQueue for RabbitOwner {
     }
 }
 
-/// The assignment that came back, and the worker that has no queue.
+/// The id of the returned assignment, and the worker that has no queue.
 fn returned(back: &BasicReturnMessage) -> Option<(u64, WorkerId)> {
     let id = back.delivery.properties.message_id().as_ref()?.as_str().parse().ok()?;
     Some((id, WorkerId(back.delivery.routing_key.as_str().parse().ok()?)))
 }
 
-/// The confirm of the oldest publication. Cancel safe.
+/// Waits for the confirm of the oldest publication. Cancel safe.
 async fn first(
     unconfirmed: &mut VecDeque<(Option<u64>, Confirming)>,
 ) -> (Option<u64>, lapin::Result<Confirmation>) {

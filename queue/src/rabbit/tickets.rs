@@ -1,15 +1,14 @@
-//! The tickets that a worker holds, from the assignment that brought them to the last report that needs
-//! them.
+//! The tickets that a worker holds, from the assignment that brought them to the last report that needs them.
 
 use crate::Ticket;
 use pictor_tasks::message::{StepKey, Try};
 use std::collections::HashMap;
 
-/// Tickets that may be held twice over; far more than a worker has tasks.
+/// Tickets of one generation: with so many, the generation before is forgotten. Far more than a worker has tasks.
 const LIMIT: usize = 100_000;
 
-/// Tickets by task. Tasks that are given up without a report leave theirs behind, so that from time to
-/// time those are forgotten that have not been renewed for the longest.
+/// Tickets by task. Tasks that are abandoned without a report leave theirs behind, so those that have not been renewed
+/// for the longest time are forgotten now and then.
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
     young: Generation,

@@ -1,5 +1,5 @@
-//! A worker's two halves: what it receives, and what it reports. Reports wait through any outage until
-//! the broker has confirmed them.
+//! A worker's two halves: what it receives, and what it reports. Reports wait through any outage until the broker has
+//! confirmed them.
 
 use super::connection::{Address, Deliveries, Link, Role, Session, jittered};
 use super::tickets::Tickets;
@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Pause before a report is sent again for which there was no queue: the owner makes a new one.
+/// Pause before a report is sent again that found no queue: the owner creates a new one.
 const NO_QUEUE: Duration = Duration::from_millis(200);
-/// What comes so soon after a worker has connected may have waited in its queue meanwhile.
+/// Messages that arrive within this time after connecting may have waited while the worker was away.
 const KEPT: Duration = Duration::from_secs(10);
-/// Settled assignments that are remembered.
+/// Number of settled assignments to remember.
 const SETTLED: usize = 256;
 
 /// A worker's receiving end.
@@ -27,14 +27,14 @@ pub struct RabbitWorker {
     link: Link,
     session: Option<(Arc<Session>, Deliveries)>,
     last_session: u64,
-    /// The highest that was seen. Whoever is of a lower one is no longer the owner.
+    /// The highest epoch seen. A sender of a lower one is no longer the owner.
     epoch: u64,
     tickets: Arc<Mutex<Tickets>>,
     settled: Arc<Mutex<Settled>>,
 }
 
-/// The assignments that were settled last. One whose acknowledgement got lost comes again, and must not
-/// be done again.
+/// The assignments that were settled last. One whose acknowledgement was lost is delivered again, and must not be
+/// executed again.
 #[derive(Debug, Default)]
 struct Settled(VecDeque<(u64, u64)>);
 
@@ -46,7 +46,7 @@ pub struct RabbitReports {
 }
 
 impl RabbitWorker {
-    /// A worker's ends of the queue. The connection is made in the background and kept for ever.
+    /// A worker's two halves. The connection is made in the background and kept up for ever.
     pub fn connect(address: Address, worker: WorkerId) -> (Self, RabbitReports) {
         let link = Link::start(address, Role::Worker(worker));
         let tickets = Arc::<Mutex<Tickets>>::default();
@@ -56,7 +56,7 @@ impl RabbitWorker {
         (queue, reports)
     }
 
-    /// Reads a message. Nothing: it is not for the agent.
+    /// Decodes a message. Returns `None` if it is not to be passed on.
     fn accept(
         &mut self,
         session: &Arc<Session>,
@@ -129,14 +129,14 @@ impl WorkerQueue for RabbitWorker {
 }
 
 impl RabbitReports {
-    /// Sends a report. `Ok`: the broker has it. Waits as long as that takes.
+    /// Sends a report. After `Ok` the broker has it. Waits as long as that takes.
     pub async fn send(&self, report: Report) -> Result<(), SendError> {
         let tickets: Option<Vec<Ticket>> = {
             let held = lock(&self.tickets);
             wire::tries(&report.what).map(|task| held.get(&report.key, task)).collect()
         };
         let Some(tickets) = tickets else {
-            // Nobody would accept it.
+            // Without tickets nobody would accept it.
             warn!(run = %report.key.run, "a report about tasks of somebody else is not sent");
             return Ok(());
         };
@@ -151,28 +151,28 @@ impl RabbitReports {
         Ok(())
     }
 
-    /// The ticket of a task that this worker was given, as other servers ask for it.
+    /// The ticket of a task that this worker was given, for requests to other servers.
     pub fn ticket(&self, key: &StepKey, task: Try) -> Option<Ticket> {
         lock(&self.tickets).get(key, task)
     }
 
-    /// The worker has nothing more to say about these tasks.
+    /// Drops the tickets of these tasks: the worker has nothing more to report about them.
     pub fn forget(&self, key: &StepKey, tasks: &[Try]) {
         lock(&self.tickets).forget(key, tasks);
     }
 
-    /// Whether the worker hears the broker and is heard by it.
+    /// Whether the connection to the broker is up.
     pub fn is_connected(&self) -> bool {
         self.link.is_up()
     }
 
-    /// Waits until the broker refuses the worker's name or password: it has to register again.
+    /// Waits until the broker rejects the worker's name or password: it has to register again.
     pub async fn refused(&self) {
         self.link.clone().refused().await;
     }
 
-    /// Ends the connection when the broker has heard everything, or after 2 s. Then the receiving end
-    /// gives nothing any more.
+    /// Closes the connection when the broker has received everything, or after 2 s. After that the receiving half
+    /// delivers nothing more.
     pub async fn close(&self) {
         self.link.clone().close().await;
     }
@@ -183,8 +183,8 @@ impl RabbitReports {
             let session = link.session_after(after).await.ok_or(SendError::Gone)?;
             match session.publish((REPORTS, REPORTS), payload.clone(), None).await {
                 Ok(Confirmation::Ack(None)) => return Ok(()),
-                // No queue took it. It may be another one than ours: lapin hands what comes back to the
-                // next confirm. Whoever gets it sends it again.
+                // No queue took it. The returned message may be another's: lapin hands it to the next confirm. Whoever
+                // receives it sends it again.
                 Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
                     payload = returned.delivery.data;
                     sleep(jittered(NO_QUEUE)).await;

@@ -1,4 +1,4 @@
-//! An owner and workers over one kind of queue, and what they say to each other in tests.
+//! An owner and workers over one kind of queue, and the messages that tests exchange between them.
 #![allow(
     dead_code,
     unused_imports,
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Nothing that is waited for takes longer, or the test has failed.
+/// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const KEY: [u8; 32] = [7; 32];
 
@@ -52,7 +52,7 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-/// One worker's ends.
+/// One worker's two halves.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) queue: Box<dyn WorkerQueue>,
@@ -92,7 +92,7 @@ pub(crate) fn owner(url: &str) -> Box<dyn OwnerQueue> {
     Box::new(RabbitOwner::connect(address(url)))
 }
 
-/// A worker's ends at a broker. Its queue has to be there.
+/// A worker's ends at a broker. Its queue must exist.
 pub(crate) fn worker(url: &str, id: WorkerId) -> Worker {
     let (queue, reports) = RabbitWorker::connect(address(url), id);
     Worker { id, queue: Box::new(queue), outbox: Arc::new(Reports(reports)) }
@@ -216,7 +216,7 @@ pub(crate) async fn assign(
     }
 }
 
-/// Gives the worker these tasks, so that it has tickets for them.
+/// Gives the worker these tasks, so that it holds tickets for them.
 pub(crate) async fn give(
     owner: &mut dyn OwnerQueue,
     worker: &mut Worker,
