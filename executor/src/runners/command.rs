@@ -1,4 +1,4 @@
-//! `command` steps: any program, in a scratch folder of its own, with files in and files out.
+//! `command` steps: run any program in a scratch folder of its own, with input files and output files.
 
 mod binding;
 pub(crate) mod files;
@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
-/// The longest readable part of a link's name.
+/// The longest readable part of a link's name, in bytes.
 const LABEL_BYTES_MAX: usize = 180;
 
 /// Runs the task's program.
@@ -110,7 +110,7 @@ fn is_inside(file: &str) -> bool {
     !file.is_empty() && !file.ends_with('/') && Path::new(file).components().all(plain)
 }
 
-/// Where the task's program writes an output, if there is one of this name.
+/// The path at which the task's program writes an output; `None` if the task has no output of this name.
 pub(crate) fn output_path(ctx: &TaskContext, name: &str) -> Option<PathBuf> {
     let Body::Command(body) = &ctx.brief.body else {
         return None;
@@ -118,14 +118,14 @@ pub(crate) fn output_path(ctx: &TaskContext, name: &str) -> Option<PathBuf> {
     body.outputs.get(name).map(|written| ctx.scratch.join(written.file()))
 }
 
-/// Where the task's program writes the values of a late-bound dimension.
+/// The path at which the task's program writes the values of a late-bound dimension.
 pub(crate) fn bind_path(ctx: &TaskContext, dim: &str) -> PathBuf {
     ctx.scratch.join(".bind").join(dim)
 }
 
-/// The folder with links to all inputs from a step. Their names start with a number that sorts them in
-/// index order. Outputs of folders are in folders there, for each task one. It is empty where the step left nothing, or where the need points beyond the end: the
-/// first frame of a simulation has none before it.
+/// The folder with links to all inputs from a step. Their names start with a number that sorts them in index order.
+/// Files from folder outputs are in subfolders, one for each task. The folder is empty where the step produced nothing,
+/// or where the dependency points beyond the range: the first frame of a simulation has none before it.
 pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathBuf, Failure> {
     let mut inputs: Vec<&Input> = ctx.inputs_of(step, None).collect();
     inputs.sort_by(|a, b| (a.index, &a.output.name).cmp(&(b.index, &b.output.name)));
@@ -145,7 +145,7 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
     let width = inside.last().map_or(0, |input| input.index.to_string().len());
     let paths = ctx.input_paths(&inside).await?;
     for (input, path) in inside.into_iter().zip(paths) {
-        // Neither leads out of the folder: the engine has checked the name.
+        // Neither can lead out of the folder: the engine has checked the name.
         let Some((kind, rest)) = in_folder(&input.output.name) else { continue };
         let task = format!("{:0width$}-{}", input.index, plain_label(input));
         link(path, &folder.join(kind).join(task).join(rest)).map_err(unusable)?;
@@ -153,7 +153,7 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
     Ok(folder)
 }
 
-/// The folder with links to the files of one task's folder of outputs.
+/// The folder with links to the files of one task's folder output.
 pub(crate) async fn input_folder(
     ctx: &TaskContext,
     (step, name): (&str, &str),
@@ -176,7 +176,7 @@ fn link(path: PathBuf, link: &Path) -> std::io::Result<()> {
         .or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
 }
 
-/// `frame=7,tile=3`, as a name of files.
+/// `frame=7,tile=3`, in a form that suits a file name.
 fn plain_label(input: &Input) -> String {
     let label = if input.label.is_empty() { &input.step } else { &input.label };
     let mut name = label.replace(|c: char| c == '/' || c.is_control(), "_");
@@ -196,7 +196,7 @@ fn link_name(input: &Input, several: bool) -> String {
     }
 }
 
-/// What a program said on its standard output.
+/// What a program has reported on its standard output so far.
 #[derive(Debug, Default)]
 struct Heard {
     fraction: f32,
@@ -205,7 +205,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Understands pictor's lines and those of Open Job Description.
+    /// Interprets a line in pictor's own format or that of Open Job Description; other lines are ignored.
     fn line(&mut self, ctx: &TaskContext, line: &str) {
         if let Some(text) = line.strip_prefix("pictor: note ") {
             ctx.note(text.trim());

@@ -1,5 +1,5 @@
-//! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe. Made of the pictures of another
-//! video it can have that one's time stamps, sound, subtitles and metadata (see [`source`]).
+//! `encode` steps: pictures to a video with ffmpeg, checked with ffprobe. When the pictures were made from another
+//! video, the result can have that one's time stamps, sound, subtitles and metadata (see [`source`]).
 
 mod rehearsal;
 mod source;
@@ -24,21 +24,21 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 use tokio::time::Duration;
 
-/// A program that looks at one file has that much time.
+/// The time limit for a program that inspects one file.
 const PROBE: Duration = Duration::from_mins(1);
-/// Frames a second where nothing says how many, and the most.
+/// The frame rate when nothing states one, and the highest.
 const FPS: u32 = 24;
 const FPS_MAX: f64 = 1000.0;
-/// The profile of `ProRes` that has transparency.
+/// The number of the `ProRes` profile with transparency.
 const PRORES_4444: u8 = 4;
 
-/// What was asked for, checked.
+/// The validated settings of the video.
 struct Plan {
     file: String,
     codec: Codec,
     quality: u8,
     rate: String,
-    /// Whether it keeps the transparency of its source.
+    /// Whether to keep the transparency of its source.
     transparent: bool,
 }
 
@@ -68,12 +68,12 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
         None => Vec::new(),
     };
     let (pattern, first) = link(ctx, &pictures).await?;
-    // Relative: a `%` in the path of the data folder would be part of the pattern.
+    // Relative, as a `%` in the path of the data folder would become part of the pattern.
     let pattern = pattern.strip_prefix(&ctx.scratch).unwrap_or(&pattern);
     let size = probe(ctx, &first).await?;
     let made = ctx.scratch.join(&plan.file);
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
-    // The source's files stay as long as this lives.
+    // The source's files are kept from removal until this is dropped.
     let mut files = None;
     match video {
         None => command.args(arguments(&plan, pattern, &size)),
@@ -94,13 +94,13 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     if !status.success() {
         return Err(program_failure(ctx, "ffmpeg", status));
     }
-    // At a constant rate frames of a source are left out or doubled.
+    // At a constant rate, frames of a source are dropped or duplicated.
     let count = Some(count).filter(|_| body.source.is_none() || body.fps.is_none());
     check(ctx, &plan, &size, count, &made).await?;
     Ok(Products { outputs: vec![ctx.put("video", &made).await?], ..Products::default() })
 }
 
-/// Whether the video is what was asked for.
+/// Checks whether the video is what was asked for.
 async fn check(
     ctx: &TaskContext,
     plan: &Plan,
@@ -128,7 +128,7 @@ async fn check(
 }
 
 impl Probed {
-    /// A PNG file of this size.
+    /// What a PNG file of this size is.
     fn png(size: Resolution) -> Self {
         let Resolution { width, height } = size;
         Self { codec_name: "png".into(), width, height, nb_read_packets: "1".into() }
@@ -142,7 +142,7 @@ impl fmt::Display for Probed {
     }
 }
 
-/// Frames a second: the job's, the inspected scene's, or the usual ones.
+/// The frame rate: the job's, the inspected scene's, or the default.
 async fn rate(ctx: &TaskContext, body: &Encode) -> Result<String, Failure> {
     let invalid = |message: String| failure(FailureKind::Invalid, message);
     if let Some(fps) = body.fps {
@@ -168,7 +168,7 @@ fn checked(fps: f64, exact: String) -> Result<String, String> {
     Err(format!("{fps} frames a second: expected more than 0, at most {FPS_MAX}."))
 }
 
-/// What is to be made of pictures that were taken from a video with or without transparency (`alpha`).
+/// The settings for pictures that were taken from a video with or without transparency (`alpha`).
 fn plan(body: &Encode, file: &str, rate: String, alpha: bool) -> Result<Plan, String> {
     let name = Path::new(file).file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| format!("`{file}` is not the name of a video."))?;
@@ -182,7 +182,7 @@ fn plan(body: &Encode, file: &str, rate: String, alpha: bool) -> Result<Plan, St
     Ok(Plan { file: name.to_owned(), codec, quality, rate, transparent })
 }
 
-/// 23.976 and its like are meant as 24000/1001.
+/// 23.976 and similar rates mean 24000/1001 and so on.
 fn written(fps: f64) -> String {
     let film = (fps * 1.001).round();
     if fps.fract() > 0.0 && (fps - film / 1.001).abs() < 0.005 {
@@ -191,7 +191,7 @@ fn written(fps: f64) -> String {
     fps.to_string()
 }
 
-/// The `image` inputs in index order, without gaps unless they are allowed.
+/// The `image` inputs in index order. Gaps are an error unless they are allowed.
 fn pictures(inputs: &[Input], allow_gaps: bool) -> Result<Vec<&Input>, Failure> {
     let invalid = |message: String| Err(failure(FailureKind::Invalid, message));
     let mut pictures: Vec<&Input> = inputs.iter().filter(|i| i.output.name == "image").collect();
@@ -221,9 +221,8 @@ fn pictures(inputs: &[Input], allow_gaps: bool) -> Result<Vec<&Input>, Failure> 
     }
 }
 
-/// The neighbours of a missing picture. Indices may have regular distances (other dimensions lie
-/// between) and irregular ones (bounded dimensions): only a jump along the dimension in which the
-/// nearest neighbours differ is a gap.
+/// The neighbours of a missing picture. Steps between indices may be regular (other dimensions lie in between) or
+/// irregular (bounded dimensions): only a jump along the dimension in which the nearest neighbours differ is a gap.
 fn gap<'a>(pictures: &[&'a Input]) -> Option<(&'a Input, &'a Input)> {
     let pairs = || pictures.windows(2).map(|pair| (pair[0], pair[1]));
     let distance = |(a, b): &(&Input, &Input)| b.index - a.index;
@@ -239,7 +238,7 @@ fn differing<'a>(a: &'a Input, b: &Input) -> Vec<&'a str> {
     values.filter(|(name, value)| other(name) != Some(value)).map(|(name, _)| &**name).collect()
 }
 
-/// Numbered links to the pictures, and the first of them.
+/// Creates numbered links to the pictures, and returns ffmpeg's pattern for their paths and the first of them.
 async fn link(ctx: &TaskContext, pictures: &[&Input]) -> Result<(PathBuf, PathBuf), Failure> {
     let folder = ctx.scratch.join("pictures");
     let unusable = |error: std::io::Error| {
@@ -261,8 +260,8 @@ async fn link(ctx: &TaskContext, pictures: &[&Input]) -> Result<(PathBuf, PathBu
     Ok((folder.join(format!("%08d.{extension}")), first))
 }
 
-/// What is wrong with a picture that starts or ends as no picture of its format does. ffmpeg would only
-/// say that one of them is bad.
+/// What is wrong with a picture that does not start or end as its format demands. ffmpeg would only say that one of
+/// them is bad.
 fn truncated(path: &Path, extension: &str) -> Option<&'static str> {
     let (head, tail): (&[u8], &[u8]) = match extension {
         "png" => (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"),
@@ -300,7 +299,7 @@ fn arguments(plan: &Plan, pattern: &Path, size: &Probed) -> Vec<String> {
     all
 }
 
-/// How the video's samples and its container are coded.
+/// ffmpeg's arguments for the codec of the video and its container.
 fn coded(plan: &Plan, colours: &Coding) -> Vec<String> {
     let mut all = match plan.codec {
         Codec::H264 => words(&format!("-c:v libx264 -crf {}", plan.quality)),
@@ -317,8 +316,8 @@ fn has_extension(file: &str, extension: &str) -> bool {
     Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// Transparent pixels over black unless they are kept, an edge doubled where a size is odd, studio range.
-/// `last` ends the chain.
+/// Transparent pixels are put over black unless they are kept, an edge is doubled where a size is odd, and samples get
+/// studio range. `last` ends the chain.
 fn filters(plan: &Plan, size: &Probed, colours: &Coding, last: &str) -> String {
     let mut all = Vec::new();
     if plan.transparent {
@@ -339,7 +338,7 @@ fn filters(plan: &Plan, size: &Probed, colours: &Coding, last: &str) -> String {
         Codec::Prores => "yuv422p10le",
     };
     all.push(format!("format={format}"));
-    // For encoders that ask the frames.
+    // For encoders that take the colours from the frames.
     all.push(colours.filter());
     all.extend(Some(last.to_owned()).filter(|last| !last.is_empty()));
     all.join(",")
@@ -353,7 +352,7 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
     let entries = "stream=codec_name,width,height,nb_read_packets";
     let mut command = Command::new(&ctx.config.programs.ffprobe);
     command.args(["-v", "error", "-count_packets", "-select_streams", "v:0", "-of", "json"]);
-    // In its own folder: a `%` in the path would be read as the pattern of a sequence.
+    // Runs in the file's folder: a `%` in the path would be read as the pattern of a sequence.
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = as_file(Path::new(path.file_name().unwrap_or_default()));
     command.args(["-show_entries", entries, "-i"]).arg(name).current_dir(folder);
@@ -387,12 +386,12 @@ mod tests {
         let frames = [(0, "frame=1"), (1, "frame=3"), (3, "frame=7")].map(|(i, l)| input(i, l));
         let message = pictures(&frames, false).unwrap_err().message;
         assert!(message.contains("between develop[frame=3] and develop[frame=7]"), "{message}");
-        // Shots of one, one and two frames, in a box of three.
+        // Shots of one, one and two frames, within a bound of three.
         let shots = ["shot=0,frame=0", "shot=1,frame=0", "shot=2,frame=0", "shot=2,frame=1"];
         let shots: Vec<Input> =
             [0, 3, 6, 7].into_iter().zip(shots).map(|(i, l)| input(i, l)).collect();
         assert_eq!(pictures(&shots, false).unwrap().len(), 4);
-        // One camera of two.
+        // One of two cameras.
         let views = [1, 3, 5].map(|i| input(i, &format!("frame={i},camera=b")));
         assert_eq!(pictures(&views, false).unwrap().len(), 3);
         assert!(pictures(&[], false).is_err());

@@ -1,4 +1,4 @@
-//! Tiles to one picture, bit for bit, with all their channels, layers and attributes.
+//! Merges tiles into one picture, bit for bit, with all their channels, layers and attributes.
 
 use crate::ground::failure::{exr_failure, failure};
 use crate::task::TaskContext;
@@ -9,19 +9,19 @@ use pictor_tasks::units::{Grid, Resolution};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The output of the first tile if it is the whole frame.
+/// The name of the first tile's output if that is the whole frame.
 pub(crate) const WHOLE: &str = "whole";
 
-/// One tile to merge.
+/// One of the tiles.
 #[derive(Clone, Debug)]
 struct Tile {
-    /// What people call it: `render[frame=7,tile=3]`.
+    /// Its name for the user: `render[frame=7,tile=3]`.
     name: String,
-    /// The EXR file.
+    /// The path of its EXR file.
     path: PathBuf,
 }
 
-/// Puts the task's tiles together.
+/// Merges the task's tiles.
 pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
     let Body::Merge(merge) = &ctx.brief.body else { unreachable!("merges come here") };
     let grid = merge.tiles.grid;
@@ -55,7 +55,7 @@ pub(crate) async fn run(ctx: &TaskContext) -> Result<Products, Failure> {
     Ok(Products { outputs: vec![ctx.put("image", &out).await?], ..Products::default() })
 }
 
-/// What the first tile brought for all of them, of a scene whose frames cannot be cut.
+/// The first tile's picture, which stands for all tiles of a scene whose frames cannot be cut.
 fn whole(inputs: &[Input]) -> Result<Option<Products>, Failure> {
     let Some(whole) = inputs.iter().find(|input| input.output.name == WHOLE) else {
         return Ok(None);
@@ -77,7 +77,7 @@ fn whole(inputs: &[Input]) -> Result<Option<Products>, Failure> {
     Ok(Some(Products { outputs, ..Products::default() }))
 }
 
-/// The pictures among the inputs, by the number of their tile: each exactly once.
+/// The pictures among the inputs, ordered by tile number; each number must occur exactly once.
 fn in_order<'a>(inputs: &'a [Input], tiles: &Tiles) -> Result<Vec<&'a Input>, Failure> {
     let count = tiles.grid.tiles() as usize;
     let mut found = vec![None; count];
@@ -106,8 +106,8 @@ fn in_order<'a>(inputs: &'a [Input], tiles: &Tiles) -> Result<Vec<&'a Input>, Fa
     )
 }
 
-/// Reads the tiles one after another into the whole picture. `on_tile` hears how many are done, and
-/// may end it.
+/// Reads the tiles one after another into the whole picture. `on_tile` is called with the number of tiles done and may
+/// cancel.
 fn assemble(
     grid: Grid,
     tiles: &[Tile],
@@ -130,7 +130,7 @@ fn assemble(
     Ok(whole.expect("a grid has a tile").0)
 }
 
-/// The size of the picture that the tiles make: they must fit the grid to the pixel.
+/// The size of the merged picture: the tiles must fit the grid to the pixel.
 fn full_size(grid: Grid, tiles: &[Tile]) -> Result<Resolution, Failure> {
     let mut sizes = Vec::with_capacity(tiles.len());
     for tile in tiles {
@@ -147,7 +147,7 @@ fn full_size(grid: Grid, tiles: &[Tile]) -> Result<Resolution, Failure> {
     if (0..).zip(&sizes).all(fits) { Ok(whole) } else { Err(misfits(grid, tiles, &sizes)) }
 }
 
-/// Which sizes there are, the rarest first: that is likely the wrong one.
+/// Lists the sizes that occur, the rarest first, which is likely the wrong one.
 fn misfits(grid: Grid, tiles: &[Tile], sizes: &[Resolution]) -> Failure {
     let mut kinds: BTreeMap<Resolution, Vec<&str>> = BTreeMap::new();
     for (tile, size) in tiles.iter().zip(sizes) {

@@ -1,4 +1,4 @@
-//! One runner for each kind of task, and which runner does which kind.
+//! One runner for each kind of task, and the dispatch on the kind.
 
 pub mod blender;
 mod command;
@@ -14,17 +14,17 @@ use crate::task::TaskContext;
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{Failure, Products};
 
-/// What a slot keeps from one task to the next: what is slow to load. Dropping it ends its processes;
-/// a session whose render was stopped or dropped halfway must not be used again.
+/// What a slot keeps from one task to the next because it is slow to load. Dropping it ends its processes; a session
+/// whose render was stopped or dropped halfway must not be used again.
 #[derive(Default)]
 pub(crate) struct Warm {
-    /// Blender with its scenes.
+    /// Running Blender processes with their scenes.
     pub(crate) blender: blender::Sessions,
-    /// The network, and the picture whose tiles it does.
+    /// The loaded network, and the picture whose tiles are being done.
     pub(crate) upscaler: upscale::Upscaler,
 }
 
-/// Does a task with the runner of its kind.
+/// Runs a task with the runner of its kind.
 pub(crate) async fn run(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
     let mut products = match &ctx.brief.body {
         Body::Noop(_) => Products::default(),

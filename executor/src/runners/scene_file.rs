@@ -1,5 +1,5 @@
-//! What `inspect` leaves: the output `scene`, a JSON file with what Blender said of the scene. `encode` takes
-//! the frame rate from it.
+//! The output `scene` of `inspect`: a JSON file with what Blender reported about the scene. `encode` takes the frame
+//! rate from it.
 
 use crate::ground::failure::{failure, storage_failure};
 use crate::task::TaskContext;
@@ -10,15 +10,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 
-/// The output's name.
 const NAME: &str = "scene";
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const BYTES_MAX: u64 = 8 << 20;
 
-/// Stores an inspection.
+/// Stores an inspection as an output.
 pub(crate) async fn leave(ctx: &TaskContext, found: &Map<String, Json>) -> Result<Output, Failure> {
     let path = ctx.scratch.join("scene.json");
-    // How the answer was sent is the session's own affair.
+    // How the answer was sent concerns only the session.
     let told: BTreeMap<&String, &Json> =
         found.iter().filter(|(name, _)| !matches!(&***name, "id" | "ok")).collect();
     let text = serde_json::to_vec_pretty(&told)
@@ -29,7 +28,7 @@ pub(crate) async fn leave(ctx: &TaskContext, found: &Map<String, Json>) -> Resul
     ctx.put(NAME, &path).await
 }
 
-/// Frames a second as a scene has them: a whole number over a base, as in 24 / 1.001.
+/// The frame rate of a scene: an integer over a base, as in 24 / 1.001.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub(crate) struct Rate {
     fps: u32,
@@ -38,14 +37,14 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// The quotient, for people and limits.
+    /// The quotient, for messages and limits.
     pub(crate) fn value(self) -> f64 {
         f64::from(self.fps) / self.base
     }
 }
 
-/// Exactly, for ffmpeg: `24000/1001`. Blender keeps the base in single precision, so the shortest decimal
-/// number that this stands for is what somebody wrote.
+/// The exact rate, for ffmpeg: `24000/1001`. Blender stores the base in single precision, so the shortest decimal
+/// number that rounds to it is the one that was entered.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[expect(clippy::cast_possible_truncation, reason = "it was single before")]
@@ -67,7 +66,7 @@ fn greatest_divisor(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { greatest_divisor(b, a % b) }
 }
 
-/// The frame rate of the scene that an inspection among the task's inputs looked at; nothing without one.
+/// The frame rate of the scene in an inspection among the task's inputs; `None` if there is none.
 pub(crate) async fn rate(ctx: &TaskContext) -> Result<Option<Rate>, Failure> {
     let mut found: Option<(&Input, Rate)> = None;
     for input in ctx.inputs.iter().filter(|input| input.output.name == NAME) {
@@ -78,7 +77,7 @@ pub(crate) async fn rate(ctx: &TaskContext) -> Result<Option<Rate>, Failure> {
         });
         let text = read.await.map_err(|panic| failure(FailureKind::Failed, panic.to_string()))?;
         let text = text.map_err(|error| storage_failure("An inspection cannot be read", &error))?;
-        // A program may leave something else by that name.
+        // A program may write something else under that name.
         let Ok(rate) = serde_json::from_slice::<Rate>(&text) else { continue };
         match found {
             Some((first, other)) if other.to_string() != rate.to_string() => {

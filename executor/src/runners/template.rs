@@ -1,4 +1,4 @@
-//! Templates of the job file, filled in for a task: values of its dimensions, paths of its inputs and outputs.
+//! Templates of the job file, resolved for a task: values of its dimensions, paths of its inputs and outputs.
 
 use super::command;
 use crate::ground::failure::failure;
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 impl TaskContext {
-    /// Fills in a template of the job file.
+    /// Resolves a template of the job file.
     pub async fn resolve(&self, text: &str) -> Result<String, Failure> {
         let invalid = |why: String| failure(FailureKind::Invalid, format!("`{text}`: {why}"));
         let template = Template::parse(text).map_err(|error| invalid(error.to_string()))?;
@@ -60,7 +60,7 @@ impl TaskContext {
         })
     }
 
-    /// The folder with the files of the command; without any, that of the job file, where there is one.
+    /// The folder with the files of the command; if it has none, that of the job file, where there is one.
     fn job_folder(&self) -> Result<String, Failure> {
         if matches!(&self.brief.body, Body::Command(body) if !body.files.is_empty()) {
             return text_of(&command::files::folder(self));
@@ -79,7 +79,8 @@ impl TaskContext {
         space.axes[axis].values.ends(space.position(self.task.index, axis))
     }
 
-    /// The folder of outputs that a step left by that name, or as all that it left.
+    /// The folder output with that name, or, without a name, the one that is all that the step produced; `None` if
+    /// there is no such folder.
     async fn only_folder(
         &self,
         step: &str,
@@ -115,7 +116,7 @@ impl TaskContext {
         if let Some(folder) = self.only_folder(step, output).await? {
             return Ok(folder);
         }
-        // Files of folders are asked for by name.
+        // Files from folder outputs are only meant when they are named.
         let plain = |input: &&Input| output.is_some() || in_folder(&input.output.name).is_none();
         let mut found = self.inputs_of(step, output).filter(plain);
         let what = output.map_or_else(|| step.to_owned(), |output| format!("{step}.{output}"));

@@ -1,5 +1,5 @@
-//! What a program reports for a late-bound dimension: text, one value a line, or JSON, which says types.
-//! What a line means never depends on the other lines.
+//! What a program reports for a late-bound dimension: text with one value per line, or JSON, which has types. The
+//! meaning of a line never depends on other lines.
 
 use pictor_tasks::job::check_word;
 use pictor_tasks::message::Bound;
@@ -8,12 +8,12 @@ use pictor_tasks::space::Values;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The longest file that lists a dimension's values.
+/// The largest file with a dimension's values, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
-/// The most characters of a value that are shown.
+/// The longest part of a value that is shown in a message, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// Reads the values that a program wrote. The error is a sentence for people.
+/// Reads the values that a program wrote. The error is a sentence for the user.
 pub(super) fn read(path: &Path) -> Result<Bound, String> {
     let size =
         std::fs::symlink_metadata(path).map(|meta| if meta.is_file() { meta.len() } else { 0 });
@@ -36,7 +36,7 @@ fn parse(bytes: &[u8]) -> Result<Bound, String> {
     if text.trim_start().starts_with(['[', '{']) { json(text.trim()) } else { lines(text) }
 }
 
-/// One value a line. Space at the ends of a line and empty lines mean nothing.
+/// One value per line. White space around a value and empty lines are ignored.
 fn lines(text: &str) -> Result<Bound, String> {
     let mut first: HashMap<&str, usize> = HashMap::new();
     let mut words = Vec::new();
@@ -61,7 +61,7 @@ fn lines(text: &str) -> Result<Bound, String> {
     Ok(Bound::Values(Values::Names(words.into())))
 }
 
-/// A list of whole numbers or of texts, or `{"counts": […]}`.
+/// A list of integers or strings, or `{"counts": […]}`.
 fn json(text: &str) -> Result<Bound, String> {
     if text.starts_with('{') {
         let Counts { counts } = serde_json::from_str(text).map_err(|error| {
@@ -100,7 +100,7 @@ struct Counts {
     counts: Vec<u32>,
 }
 
-/// A value in a message: shortened, without control characters.
+/// A value as it appears in a message: shortened, and without control characters.
 fn shown(word: &str) -> String {
     let mut text: String = word.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
     if word.chars().count() > SHOWN_MAX {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// A line is the same value, or refused with the same reason, whatever stands around it.
+        /// A line gives the same value, or is refused for the same reason, whatever the lines around it.
         #[test]
         fn a_line_means_the_same_among_others(line in "[-+0-9xa:., \\[{\"é]{1,12}", after in any::<bool>()) {
             let alone = parse(line.as_bytes());
@@ -195,7 +195,7 @@ mod tests {
                     prop_assert!(alone.iter().all(|word| both.contains(word)));
                     prop_assert!(alone.iter().all(|word| word == line.trim()));
                 }
-                // JSON, which is not text, or what neither is.
+                // JSON, which is not text, or input that neither format accepts.
                 (_, Err(_)) => {}
                 (alone, both) => prop_assert!(false, "{alone:?} {both:?}"),
             }

@@ -1,4 +1,4 @@
-//! The files that a job has for its commands: each task gets copies of its own, as they were when the job was
+//! The files that a job supplies for its commands: each task gets copies of its own, as the files were when the job was
 //! submitted.
 
 use crate::files::cache::{Kept, blocking, hash};
@@ -12,16 +12,16 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Who may what: nobody writes, and programs can be started.
+/// Permissions: nobody may write, and programs are executable.
 const PLAIN_MODE: u32 = 0o444;
 const PROGRAM_MODE: u32 = 0o555;
 
-/// Where they lie.
+/// The folder of these files.
 pub(crate) fn folder(ctx: &TaskContext) -> PathBuf {
     ctx.scratch.join(".files")
 }
 
-/// Puts them there.
+/// Copies the files into their folder.
 pub(super) async fn lay_out(ctx: &TaskContext, body: &Command) -> Result<(), Failure> {
     for (place, name) in &body.files {
         if !is_packed_path(place) {
@@ -41,16 +41,16 @@ pub(super) async fn lay_out(ctx: &TaskContext, body: &Command) -> Result<(), Fai
     Ok(())
 }
 
-/// Copies a file, or all of a folder, out of the packed form.
+/// Copies a file, or a whole folder, out of its packed form.
 fn unpack(kept: &Kept, to: &Path) -> io::Result<()> {
     let Some(tree) = &kept.tree else {
-        // A file that was sent as it is; nobody said whether it is a program.
+        // A single file, which was sent as it is: it is not known whether it is a program.
         return copy(&kept.path, to, PROGRAM_MODE);
     };
     let kinds =
         [(PROGRAMS, PROGRAM_MODE), (PLAIN, PLAIN_MODE)].map(|(k, mode)| (tree.join(k), mode));
     if !kinds.iter().any(|(folder, _)| kept.path.starts_with(folder)) {
-        // A scene with all that it needs: the scene alone.
+        // A scene with its dependencies: copy the scene only.
         return copy(&kept.path, to, PLAIN_MODE);
     }
     kinds.iter().try_for_each(|(from, mode)| copy_all(from, to, *mode))
@@ -76,7 +76,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(to, Permissions::from_mode(mode))
 }
 
-/// A file of this machine that another step reads as well, so that it was not stored for the commands.
+/// Copies a file of this machine that another step reads as well, which is why it was not stored for the commands.
 fn copy_of_here(file: &FileRef, to: &Path) -> Result<(), Failure> {
     let copied = copy(Path::new(&file.path), to, PLAIN_MODE);
     copied.map_err(|error| storage_failure(&format!("{} cannot be copied", file.path), &error))?;

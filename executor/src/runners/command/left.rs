@@ -1,4 +1,4 @@
-//! What a program left: files, empty ones included, and folders, of which every file is an output of its own.
+//! The outputs of a program: files, including empty ones, and folders, in which every file is an output of its own.
 
 use crate::ground::failure::failure;
 use crate::task::TaskContext;
@@ -10,15 +10,14 @@ use std::path::{Path, PathBuf};
 /// One output.
 #[derive(Debug)]
 pub(super) struct Left {
-    /// Its name.
     pub(super) name: String,
-    /// Where its bytes are, links followed.
+    /// The path of its content, with links resolved.
     pub(super) path: PathBuf,
-    /// Its path in the task's folder.
+    /// Its path relative to the task's folder.
     pub(super) file: String,
 }
 
-/// Finds what the program left under an output's name.
+/// Finds what the program wrote for a declared output.
 pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<Vec<Left>, Failure> {
     let file = written.file();
     let bad = |why: String| {
@@ -51,7 +50,7 @@ pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<V
     Ok(found)
 }
 
-/// Where a path leads, if that is in the task's folder: what lies outside is not the task's to give away.
+/// Resolves a path, which must be in the task's folder: a task may not publish files from outside of it.
 fn inside(path: &Path, scratch: &Path) -> Result<PathBuf, String> {
     let real = path.canonicalize().map_err(|_| "is a link that leads nowhere".to_owned())?;
     if real.starts_with(scratch) {

@@ -1,5 +1,5 @@
-//! The encode of a job with one black picture, before there are any others: what cannot work is said then,
-//! and not after all the work.
+//! A trial of a job's encode step with one black picture, before any real ones exist: what cannot work is reported at
+//! the start and not after all the work.
 
 use super::source::Source;
 use super::{FPS, Plan, Probed, arguments, checked, plan, probe, written};
@@ -16,7 +16,7 @@ use pictor_tasks::units::Resolution;
 use std::path::Path;
 use tokio::process::Command;
 
-/// Tries to make the video of pictures of this size; they were taken from the video, if there is one.
+/// Tries to encode pictures of this size; they were taken from the video, if there is one.
 pub(crate) async fn rehearse(
     ctx: &TaskContext,
     rehearsal: &Rehearsal,
@@ -29,7 +29,7 @@ pub(crate) async fn rehearse(
     let rate = checked(rate, written(rate)).map_err(invalid)?;
     let alpha = source.is_some_and(|(_, video)| video.alpha);
     let plan = plan(body, &ctx.resolve(&body.file).await?, rate, alpha).map_err(invalid)?;
-    // Another worker may have the network; then only the size is not tried.
+    // Another worker may have the network; then only the size is left out of the trial.
     let model = |name: &String| Folder::new(ctx.config.models.clone()).find(name).ok();
     let own = || rehearsal.model.as_ref().and_then(model).map(|manifest| manifest.scale);
     let scale = rehearsal.scale.or_else(own).unwrap_or(1);
@@ -55,7 +55,7 @@ pub(crate) async fn rehearse(
     command.args(["-t", "1"]).arg(as_file(&made)).current_dir(&folder);
     ctx.progress.report(0.0, "trying to make the video");
     let status = run_program(ctx, &mut command, &mut |_| false).await?;
-    // Some of its errors do not change its status.
+    // Some of its errors do not change its exit status.
     let tried = if status.success() {
         probe(ctx, &made).await.map(drop).map_err(|failure| failure.message)
     } else {
@@ -68,12 +68,12 @@ pub(crate) async fn rehearse(
         );
         return Err(invalid(message));
     }
-    // It goes with the scratch folder, if not now.
+    // If this fails, the folder is removed with the scratch folder.
     let _ = std::fs::remove_dir_all(&folder);
     Ok(())
 }
 
-/// The source as if it had one frame.
+/// The source, treated as if it had one frame.
 async fn first_second(
     ctx: &TaskContext,
     rehearsal: &Rehearsal,

@@ -1,7 +1,7 @@
 //! The video that pictures were taken from: its time stamps, sound, subtitles and metadata.
 //!
-//! ffmpeg's `concat` reads the pictures from a list that says how long each one stands. Time stamps are
-//! whole microseconds there and multiples of 1/90,000 s in the encoder, of 1 ms in Matroska.
+//! ffmpeg's `concat` reads the pictures from a list with their durations. Time stamps are whole microseconds there,
+//! multiples of 1/90,000 s in the encoder, and of 1 ms in Matroska.
 
 use super::streams::Streams;
 use super::{Plan, Probed, coded, filters, has_extension, words};
@@ -18,31 +18,31 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// The list of pictures.
+/// The file name of the list of pictures.
 const LIST: &str = "pictures.ffconcat";
 
-/// The source of the pictures.
+/// The video that the pictures were taken from.
 pub(super) struct Source {
     path: PathBuf,
     video: Video,
-    /// What is kept besides the pictures.
+    /// The streams that are kept besides the pictures.
     streams: Streams,
     /// The time stamps of the pictures, of which there is at least one.
     times: Vec<i64>,
-    /// The part of the source that is wanted, in seconds from its start; all of it otherwise.
+    /// The part of the source that is used, in seconds from its start; `None` for all of it.
     cut: Option<(f64, f64)>,
-    /// When the first picture comes, in seconds from the start of the result.
+    /// The time of the first picture, in seconds from the start of the result.
     offset: f64,
-    /// Pictures a second, roughly.
+    /// The approximate frame rate per second.
     rate: f64,
-    /// When the last picture comes and how long it stands, in units of 1/90,000 s.
+    /// The time of the last picture and its duration, in units of 1/90,000 s.
     last_time: i64,
     last: i64,
-    /// Whether the result has one rate.
+    /// Whether the result has a constant rate.
     constant: bool,
 }
 
-/// What `probe` found of the source.
+/// What `probe` found out about the source.
 pub(super) async fn video(ctx: &TaskContext, name: &str) -> Result<Video, Failure> {
     let Some(Info::Video(video)) = info(ctx).await? else {
         let message = format!("{} needs a `probe` step of {name}.", ctx.brief.step);
@@ -51,7 +51,7 @@ pub(super) async fn video(ctx: &TaskContext, name: &str) -> Result<Video, Failur
     Ok(*video)
 }
 
-/// Puts the pictures into the order in which the source shows them, and returns their time stamps.
+/// Sorts the pictures into the order in which the source shows them, and returns their time stamps.
 pub(super) fn in_time(
     video: &Video,
     name: &str,
@@ -74,7 +74,7 @@ pub(super) fn in_time(
     pictures.iter().map(time).collect()
 }
 
-/// The dimension that counts the frames: `frame`, or the only one in which the pictures differ.
+/// The dimension of the frame number: `frame`, or else the only one in which the pictures differ.
 fn counting<'a>(pictures: &[&'a Input]) -> Option<&'a str> {
     let first = &pictures.first()?.coordinates.0;
     let names = first.keys().map(String::as_str);
@@ -90,8 +90,8 @@ fn counting<'a>(pictures: &[&'a Input]) -> Option<&'a str> {
 }
 
 impl Source {
-    /// The source at a path, called `name`, for pictures with these time stamps, at least one. Says what
-    /// of it cannot be kept.
+    /// The source at a path, called `name`, for pictures with these time stamps, at least one. Reports what cannot be
+    /// kept of it.
     pub(super) async fn new(
         ctx: &TaskContext,
         (body, plan): (&Encode, &Plan),
@@ -135,7 +135,7 @@ impl Source {
         let numbers = &video.numbers;
         let last_number = numbers.iter().last().unwrap_or(1);
         let whole = numbers.iter().next() == Some(1) && numbers.len() as usize == video.times.len();
-        // The pictures that are missing at the end are covered by the last one that there is.
+        // Pictures missing at the end are covered by the last one that exists.
         let end = video.time(last_number + 1).unwrap_or(video.end);
         let first_wanted = numbers.iter().next().and_then(|number| video.time(number));
         let first = times.first().copied().unwrap_or(0);
@@ -164,7 +164,7 @@ impl Source {
         }
     }
 
-    /// Writes the list of pictures into a folder: each with its duration, so that rounding never adds up.
+    /// Writes the list of pictures into a folder, each with its own duration, so that rounding errors never add up.
     pub(super) fn write_list(&self, folder: &Path, extension: &str) -> Result<(), Failure> {
         let (top, bottom) =
             (i128::from(self.video.time_base.0), i128::from(self.video.time_base.1));
@@ -187,7 +187,7 @@ impl Source {
             .map_err(|error| storage_failure(&format!("{LIST} cannot be written"), &error))
     }
 
-    /// Decodes all pictures of the list. At one rate the video would not show that one is missing.
+    /// Decodes all pictures of the list: at a constant rate, the number of frames would not reveal that one is missing.
     pub(super) async fn check_pictures(&self, ctx: &TaskContext) -> Result<(), Failure> {
         if !self.constant {
             return Ok(());
@@ -199,8 +199,8 @@ impl Source {
         if status.success() { Ok(()) } else { Err(program_failure(ctx, "ffmpeg", status)) }
     }
 
-    /// ffmpeg's arguments, without the name of the result. An error in the source's sound, as in many
-    /// recordings, is no reason to give up; a picture that is not decoded makes the count wrong.
+    /// ffmpeg's arguments, without the name of the result. An error in the source's sound, which many recordings have,
+    /// does not make it fail; a picture that cannot be decoded makes the frame count wrong.
     pub(super) fn arguments(&self, plan: &Plan, size: &Probed) -> Vec<OsString> {
         let mut all = words("-y -hide_banner -nostdin -v warning -err_detect explode");
         all.extend(words(&format!("-itsoffset {:.6} -f concat -safe 0 -i {LIST}", self.offset)));
@@ -215,7 +215,7 @@ impl Source {
 
     fn results(&self, plan: &Plan, size: &Probed) -> Vec<String> {
         let mut all = words("-map 0:v:0 -map_metadata 1");
-        // Chapters are counted from the start of the source.
+        // Chapter times count from the start of the source.
         all.extend(words(if self.cut.is_some() { "-map_chapters -1" } else { "-map_chapters 1" }));
         let colours = self.colours(size);
         let shape = self.video.pixel_shape.as_ref();
@@ -224,7 +224,7 @@ impl Source {
         all.extend(["-vf".to_owned(), filters(plan, size, &colours, &last)]);
         all.extend(coded(plan, &colours));
         if !has_extension(&plan.file, "mkv") {
-            // It would count the list's clock, which is too fast for a time code, and leave a broken file.
+            // It would count in the time base of the list, which is too fast for a time code, and write a broken file.
             all.extend(words("-write_tmcd 0"));
         }
         if self.constant {
@@ -232,7 +232,8 @@ impl Source {
         } else {
             all.extend(words("-fps_mode passthrough -enc_time_base 1:90000"));
             if plan.codec == Codec::H264 {
-                // The encoder would take the list's clock for the rate, and claim a level that few play.
+                // The encoder would take the list's time base for the rate, and declare a level that few players
+                // support.
                 all.extend(words(&format!(
                     "-x264-params fps={:.3}",
                     self.rate.clamp(0.001, 1000.0)
@@ -247,7 +248,7 @@ impl Source {
             }
         }
         if self.cut.is_some() {
-            // Sound from before the cut would come too early.
+            // Sound from before the cut would start too early.
             all.extend(words("-copypriorss 0"));
         }
         all.extend(self.streams.arguments(1));
@@ -255,15 +256,15 @@ impl Source {
         all
     }
 
-    /// How long the last packet of Matroska lasts, in milliseconds: the end of the film is where it ends.
+    /// The duration of Matroska's last packet in milliseconds, so that the film ends with it.
     fn last_duration(&self) -> String {
         let (last_time, last) = (self.last_time / 90, (self.last + 45) / 90);
         format!("setts=pts=PTS:dts=DTS:duration=if(gte(PTS\\,{last_time})\\,{last}\\,DURATION)")
     }
 
-    /// How long packets of MP4 last, as a filter of them. The encoder thinks that each is over at once, and MP4
-    /// asks two of them: the one that is shown last tells when the picture ends, and the one that is
-    /// decoded last, how long the track is. Where these are the same packet, the first counts.
+    /// The durations of MP4's packets, as an ffmpeg bitstream filter. The encoder gives each packet almost none, and
+    /// MP4 depends on two of them: that of the packet shown last gives the end of the picture, and that of the packet
+    /// decoded last gives the length of the track. Where both are the same packet, the first counts.
     fn durations(&self) -> String {
         let Self { last_time, last, .. } = self;
         let end = last_time + last;
@@ -276,7 +277,7 @@ impl Source {
         )
     }
 
-    /// The source's colours stay what they were.
+    /// The colours of the result, which are the source's.
     fn colours(&self, size: &Probed) -> Coding {
         self.video.colours.coding(self.video.side(), size.width.min(size.height))
     }

@@ -1,7 +1,8 @@
-//! What becomes of a source's sound, subtitles and fonts in a video of another kind.
+//! How a source's sound, subtitles and fonts are carried into a video of another format.
 //!
-//! What a container ought to hold, and what plays there, is known; what this ffmpeg really puts into it
-//! (FLAC in MP4, MP3 of 8 kHz), a trial with the first second tells, long before the film is done.
+//! Which codecs a container should hold, and which of them play there, is known in advance; what this ffmpeg really can
+//! write into it (FLAC in MP4, MP3 of 8 kHz) is found out by a trial with the first second, long before the film is
+//! finished.
 
 use super::{has_extension, words};
 use crate::programs::process::{output, spawn_failure};
@@ -12,14 +13,14 @@ use std::path::Path;
 use tokio::process::Command;
 use tokio::time::Duration;
 
-/// Sound that players find in MP4. Other sound is coded anew.
+/// Sound codecs that players support in MP4. Other sound is re-encoded.
 const MP4_SOUND: [&str; 7] = ["aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"];
-/// Subtitles that are texts, and so can be coded anew for any container.
+/// Text subtitles, which can be converted for any container.
 const TEXTS: [&str; 7] = ["subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"];
-/// A trial that takes longer has begun to write, and so worked.
+/// A trial that takes longer has begun to write, and counts as successful.
 const TRIAL: Duration = Duration::from_mins(1);
 
-/// Streams of the source, each with what is done with it.
+/// Streams of the source, each with the action chosen for it.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     kept: Vec<Kept>,
@@ -27,16 +28,16 @@ pub(super) struct Streams {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
-    /// ffmpeg's letter: sound, subtitles, attachments.
+    /// ffmpeg's letter for its type: `a` for sound, `s` for subtitles, `t` for attachments.
     kind: char,
-    /// Which of its kind.
+    /// Its index among those of its type.
     number: usize,
     action: &'static str,
 }
 
 impl Streams {
-    /// Chooses for each stream what works; the sentences say what changes and what is left out. `name` is
-    /// what people call the source, `file` the name of the video.
+    /// Chooses an action that works for each stream; the sentences say what changes and what is left out. `name` is
+    /// what users call the source, `file` the name of the video.
     pub(super) async fn choose(
         ctx: &TaskContext,
         (path, name): (&Path, &str),
@@ -79,7 +80,7 @@ impl Streams {
         Ok((Self { kept }, notes))
     }
 
-    /// ffmpeg's arguments for them, of its input `input`.
+    /// ffmpeg's arguments for the streams, taken from its input `input`.
     pub(super) fn arguments(&self, input: usize) -> Vec<String> {
         let mut all = Vec::new();
         for (place, Kept { kind, number, action }) in self.kept.iter().enumerate() {
@@ -89,7 +90,7 @@ impl Streams {
         all
     }
 
-    /// Whether ffmpeg puts their first second into a file of this kind.
+    /// Whether ffmpeg can write their first second into a file of this format.
     async fn work(&self, ctx: &TaskContext, path: &Path, file: &str) -> Result<bool, Failure> {
         if self.kept.is_empty() {
             return Ok(true);
@@ -102,7 +103,7 @@ impl Streams {
             .args(crate::runners::video::reading(path));
         command.args(self.arguments(0)).args(["-t", "1"]).arg(as_file(&trial));
         let ended = output(&mut command, TRIAL).await;
-        // It is written anew by the next one, and removed with the folder.
+        // If this fails, the next trial overwrites it, and it is removed with the folder.
         let _ = std::fs::remove_file(&trial);
         match ended {
             Ok(_) => Ok(true),
@@ -114,14 +115,14 @@ impl Streams {
     }
 }
 
-/// What may be done with a stream so that it fits into the container, the best first.
+/// The actions that may make a stream fit into the container, best first.
 fn actions(file: &str, kind: char, codec: &str) -> &'static [&'static str] {
     let (mkv, is_text) = (has_extension(file, "mkv"), TEXTS.contains(&codec));
     let pcm = has_extension(file, "mov") && codec.starts_with("pcm_");
     match kind {
         'a' if mkv || pcm || MP4_SOUND.contains(&codec) => &["copy", "aac"],
         'a' => &["aac"],
-        // It holds texts of that kind only by another name.
+        // Matroska has no `mov_text`: the same text is stored under another name.
         's' if mkv && codec == "mov_text" => &["srt"],
         's' if mkv => &["copy", "srt"],
         's' if codec == "mov_text" => &["copy"],
@@ -131,7 +132,7 @@ fn actions(file: &str, kind: char, codec: &str) -> &'static [&'static str] {
     }
 }
 
-/// What to tell people of a stream.
+/// The note for the user about a stream.
 fn note(
     name: &str,
     file: &str,
