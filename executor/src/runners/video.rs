@@ -1,4 +1,4 @@
-//! What a video is, by ffprobe: the time stamp of every frame, its colours, its shape.
+//! The properties of a video, as found by ffprobe: the time stamp of every frame, its colours, its shape.
 
 mod colours;
 mod times;
@@ -20,37 +20,36 @@ use times::Said;
 use tokio::process::Command;
 use tokio::time::Duration;
 
-/// How long looking at the header may take.
+/// The time limit for reading the header.
 const PROBE: Duration = Duration::from_mins(1);
-/// So many bytes of a file tell whether it is a text.
+/// The number of bytes that are checked to find out whether a file is text.
 const HEAD: u64 = 4096;
 
-/// A video.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Video {
-    /// Width and height, upright.
+    /// The width and height once it is upright.
     pub(crate) size: Resolution,
     /// Whether samples have more than 8 bits.
     pub(crate) deep: bool,
     /// Whether pixels may be transparent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) alpha: bool,
-    /// The decoder that ffmpeg is to use; its own choice otherwise.
+    /// The decoder that ffmpeg has to use; `None` leaves the choice to ffmpeg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) decoder: Option<String>,
     /// The time stamps of all frames, in order, in units of `time_base` seconds. Frame 1 is the first.
     pub(crate) times: Vec<i64>,
-    /// When the last frame ends.
+    /// The end of the last frame, in the same units.
     pub(crate) end: i64,
-    /// Numerator and denominator.
+    /// The time base in seconds, as numerator and denominator.
     pub(crate) time_base: (i64, i64),
-    /// When the file starts, sound included, in seconds.
+    /// The start of the file in seconds, with sound included.
     pub(crate) start: f64,
-    /// The frames that are wanted.
+    /// The numbers of the selected frames.
     pub(crate) numbers: Ranges,
-    /// What the file says of its colours.
+    /// The colour properties that the file states.
     pub(crate) colours: Colours,
-    /// The shape of a pixel, as in `4:3`; nothing if it is a square.
+    /// The aspect ratio of a pixel, as in `4:3`; `None` if it is a square.
     pub(crate) pixel_shape: Option<String>,
     /// The codecs of its sound, in order.
     pub(crate) sound: Vec<String>,
@@ -59,10 +58,10 @@ pub(crate) struct Video {
     /// The codecs of its attachments, such as fonts, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) attachments: Vec<String>,
-    /// Whether it says at what time of a recorder's clock it begins.
+    /// Whether it has a time code, which gives the recorder's clock at its start.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) timecode: bool,
-    /// What else it has, in words.
+    /// Descriptions of other streams, which are never kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) others: Vec<String>,
 }
@@ -74,23 +73,23 @@ impl Video {
         format!("1-{count}").parse().expect("a range of at least one frame")
     }
 
-    /// The time stamp of a frame.
+    /// The time stamp of a frame, if it exists.
     pub(crate) fn time(&self, number: i64) -> Option<i64> {
         self.times.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
     }
 
-    /// A time in seconds.
+    /// Converts a time from `time_base` to seconds.
     #[expect(clippy::cast_precision_loss, reason = "less than a microsecond in a century")]
     pub(crate) fn seconds(&self, time: i64) -> f64 {
         time as f64 * self.time_base.0 as f64 / self.time_base.1 as f64
     }
 
-    /// Its shorter side.
+    /// The length of its shorter side, in pixels.
     pub(crate) fn side(&self) -> u32 {
         self.size.height.min(self.size.width)
     }
 
-    /// ffmpeg's filter from the video's samples to red, green and blue.
+    /// The ffmpeg filter that converts the video's samples to red, green and blue.
     pub(crate) fn to_rgb(&self) -> String {
         format!(
             "scale=in_color_matrix={}:out_range=pc:\
@@ -99,7 +98,7 @@ impl Video {
         )
     }
 
-    /// The pixel format of its frames as pictures.
+    /// The pixel format for its frames as pictures.
     pub(crate) fn picture_format(&self) -> &'static str {
         match (self.deep, self.alpha) {
             (false, false) => "rgb24",
@@ -120,8 +119,8 @@ impl Video {
     }
 }
 
-/// Arguments of ffmpeg and ffprobe to read the video at a path: only by what reads videos, and nothing
-/// but this file, whatever it contains and however it is called.
+/// Arguments for ffmpeg and ffprobe to read the video at a path: only with demuxers for videos, and from no other file,
+/// whatever it contains and whatever its name is.
 pub(crate) fn reading(path: &Path) -> [OsString; 6] {
     ["-protocol_whitelist", "file", "-format_whitelist", &video_readers(), "-i"]
         .map(OsString::from)
@@ -132,14 +131,14 @@ pub(crate) fn reading(path: &Path) -> [OsString; 6] {
         .expect("five words and a path")
 }
 
-/// A path as ffmpeg takes for a file: a name may begin with `-` or look like an address.
+/// A path in a form that ffmpeg always takes for a file: a name may begin with `-` or look like a URL.
 pub(crate) fn as_file(path: &Path) -> OsString {
     let mut name = OsString::from("file:");
     name.push(path);
     name
 }
 
-/// What ffprobe says of a file.
+/// The output of ffprobe.
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
@@ -202,7 +201,6 @@ struct SideData {
     rotation: Option<f64>,
 }
 
-/// One of ffmpeg's pixel formats.
 #[derive(Deserialize)]
 struct PixelFormat {
     name: String,
@@ -226,13 +224,13 @@ impl Stream {
         self.codec_type.as_deref() == Some(kind)
     }
 
-    /// Its codec, or what the file calls it.
+    /// Its codec, or else the tag in the file.
     fn codec(&self) -> String {
         let tag = self.codec_tag_string.clone().filter(|tag| !tag.starts_with('['));
         self.codec_name.clone().or(tag).unwrap_or_else(|| "unknown".into())
     }
 
-    /// What it is, if it is never kept.
+    /// A description of the stream if it is one that is never kept.
     fn other(&self) -> Option<String> {
         let kind = match self.codec_type.as_deref() {
             Some("video") if self.disposition.attached_pic != 0 => "a cover picture",
@@ -244,7 +242,7 @@ impl Stream {
     }
 }
 
-/// Looks at a video. `name` is what people call it.
+/// Inspects a video. `name` is what users call it.
 pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<Video, Failure> {
     let bad = |why: &str| failure(FailureKind::Invalid, format!("{name} {why}."));
     if is_text(path).map_err(|error| storage_failure(name, &error))? {
@@ -304,7 +302,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     })
 }
 
-/// Whether the first bytes of a file are a text, as of a list of other files; no video's are.
+/// Whether the file begins with text, like a list of other files; no video does.
 fn is_text(path: &Path) -> std::io::Result<bool> {
     let mut head = Vec::new();
     std::fs::File::open(path)?.take(HEAD).read_to_end(&mut head)?;
@@ -312,7 +310,7 @@ fn is_text(path: &Path) -> std::io::Result<bool> {
     Ok(!head.is_empty() && !head.iter().any(is_control))
 }
 
-/// The decoder that a transparent VP8 or VP9 needs: ffmpeg's own ones leave the transparency out.
+/// The decoder for a transparent VP8 or VP9: ffmpeg's own decoders drop the transparency.
 async fn transparent_decoder(
     ctx: &TaskContext,
     path: &Path,
@@ -337,7 +335,7 @@ async fn transparent_decoder(
     Ok(None)
 }
 
-/// Its size when it is shown, and whether it is turned by a quarter for that.
+/// The size at which it is shown, and whether it is rotated by 90 degrees for that.
 fn upright(stream: &Stream) -> Option<(Resolution, bool)> {
     let (width, height) = (stream.width?, stream.height?);
     let rotation = stream.side_data_list.iter().find_map(|data| data.rotation).unwrap_or(0.0);
@@ -350,7 +348,7 @@ fn upright(stream: &Stream) -> Option<(Resolution, bool)> {
     (size.width > 0 && size.height > 0).then_some((size, turned))
 }
 
-/// The shape of a pixel when it is shown, unless it is a square.
+/// The aspect ratio of a pixel once it is upright; `None` if it is a square.
 fn pixel_shape(stream: &Stream, turned: bool) -> Option<String> {
     let shape = stream.sample_aspect_ratio.as_deref()?;
     let (width, height) = shape.split_once(':')?;
@@ -368,7 +366,7 @@ fn seconds(text: Option<&str>) -> Option<f64> {
     text?.parse().ok()
 }
 
-/// Reads ffmpeg's `-progress`: how many of so many frames are done. No line of it goes into the log.
+/// Parses ffmpeg's `-progress` output and reports the number of frames done. Keeps all of its lines out of the log.
 pub(crate) fn frames_done(ctx: &TaskContext, count: usize) -> impl FnMut(&str) -> bool {
     move |line| {
         let done = line.strip_prefix("frame=").and_then(|done| done.trim().parse::<usize>().ok());

@@ -1,60 +1,59 @@
-//! The rows of a picture as networks take them: coded for a display, and with the visible colours continued
-//! beneath what is transparent. Programs leave black there, or anything: a network takes the edge between that
-//! and what is seen for a part of the picture, and draws a halo of it.
+//! The rows of a picture in the form that networks take: coded for a display, and with the visible colours extended
+//! into transparent areas. Programs store black there, or anything: a network would take the edge between that and the
+//! visible part for a part of the picture, and draw a halo along it.
 //!
-//! A hidden pixel gets the mean of the visible ones up to [`REACH`] pixels away, the nearer the heavier. The sums are of
-//! whole numbers, so they are the same whatever row is read first, and a tile has the whole picture's colours.
+//! A hidden pixel gets the weighted mean of the visible ones up to [`REACH`] pixels away, where nearer ones weigh more.
+//! The sums are of integers, so they are the same whichever row is read first, and a tile has the colours of the whole
+//! picture.
 
 use pictor_pictures::{Layout, PictureError, Reader, to_display};
 use std::collections::VecDeque;
 use std::path::Path;
 
-/// Colours are continued so far, in pixels: as far as networks see more than a trace of.
+/// The distance in pixels over which colours are extended: as far as pixels have more than a trace of influence in a
+/// network.
 const REACH: u32 = 64;
-/// Pixels of less opacity are partly hidden: where 8 bits once held colours multiplied by such an opacity, little is
-/// left of the colour.
+/// Pixels of a lower opacity count as partly hidden: where 8 bits once held colours multiplied by such an opacity,
+/// little is left of the colour.
 const SOLID: f32 = 1.0 / 16.0;
-/// What the pixels within twice the distance count for, compared with those within once.
+/// The weight of the pixels within twice the distance, relative to those within the distance.
 const FARTHER: f64 = 1.0 / 16.0;
-/// The largest of a whole number that stands for a sample.
+/// The integer that a sample of 1 is scaled to.
 const WHOLE: f32 = 65_535.0;
 
-/// A row of a picture.
 #[derive(Default)]
 pub(super) struct Row {
-    /// Pixel by pixel, coded for a display and not multiplied by opacity.
+    /// Interleaved samples, coded for a display and not multiplied by opacity.
     pub(super) colours: Vec<f32>,
-    /// Of each pixel; nothing if the picture has none.
+    /// One sample per pixel; empty if the picture has no opacity.
     pub(super) opacity: Vec<f32>,
 }
 
-/// A row, and what it adds to the sums.
+/// A row, and its contribution to the sums.
 struct Held {
     row: Row,
-    /// The colours, each times the opacity, and the opacity.
+    /// For each pixel, the colours multiplied by the opacity, and the opacity.
     weighted: Vec<[u32; 4]>,
 }
 
-/// Reads a picture's rows, from any on.
+/// Reads a picture's rows, starting at any row.
 pub(super) struct Beneath {
     reader: Reader,
     held: VecDeque<Held>,
-    /// The number of the first row that is held.
+    /// The index of the first row that is held.
     first: u32,
 }
 
 impl Beneath {
-    /// Opens a picture.
     pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
         Ok(Self { reader: Reader::open(path, false)?, held: VecDeque::new(), first: 0 })
     }
 
-    /// What the picture consists of.
     pub(super) fn layout(&self) -> Layout {
         self.reader.layout()
     }
 
-    /// Reads the row `y`, which comes after every one that was read before.
+    /// Reads the row `y`, which must come after all rows that were read before.
     pub(super) fn row(&mut self, y: u32) -> Result<Row, PictureError> {
         let layout = self.layout();
         let reach = if layout.alpha { REACH } else { 0 };
@@ -84,7 +83,7 @@ impl Beneath {
         Ok(row)
     }
 
-    /// Puts the colours around into the hidden pixels of the row `at` of those that are held.
+    /// Fills hidden pixels of a row with the colours around them; `at` is the row's index among those that are held.
     #[expect(clippy::cast_precision_loss, reason = "a mean of colours needs no 53 bits")]
     #[expect(clippy::cast_possible_truncation, reason = "a colour needs no 53 bits")]
     fn continue_colours(&self, at: usize, count: usize, row: &mut Row) {
@@ -141,7 +140,7 @@ impl Held {
         for pixel in samples.chunks_exact(layout.channels()) {
             let start = held.row.colours.len();
             let opacity = if layout.alpha { pixel[count].clamp(0.0, 1.0) } else { 1.0 };
-            // Linear light is multiplied by opacity.
+            // Linear light is premultiplied by opacity.
             let light = |sample: &f32| if opacity > 0.0 { sample / opacity } else { *sample };
             if linear {
                 held.row.colours.extend(pixel[..count].iter().map(|s| to_display(light(s))));
@@ -178,7 +177,7 @@ mod tests {
     use pictor_tasks::body::ImageFormat;
     use pictor_tasks::units::Resolution;
 
-    /// A red disc with a green right half on black that cannot be seen.
+    /// A red disc with a green right half on fully transparent black.
     fn disc(path: &Path) -> Resolution {
         let size = Resolution { width: 150, height: 170 };
         let layout = Layout { size, colours: 3, alpha: true, depth: Depth::Eight };
@@ -220,7 +219,7 @@ mod tests {
             assert!(all[y].opacity[x].abs() < 1e-6);
         }
         assert!((at(75, 20)[2] - 0.2).abs() < 0.01, "far away too: {:?}", at(75, 20));
-        // From whatever row on it is read.
+        // Whichever row is read first.
         for first in [1, 40, 90, 169] {
             let mut source = Beneath::open(&path).unwrap();
             for y in first..size.height {

@@ -1,4 +1,5 @@
-//! What becomes of a picture beside the network: an exact size, and light beyond the white of a display.
+//! What is done to a picture apart from the network: resizing to the exact size, and light brighter than a display's
+//! white.
 
 use pictor_pictures::{Filter, Layout, PictureError, Reader, Resampler, to_linear};
 use pictor_tasks::units::Resolution;
@@ -34,19 +35,19 @@ pub(super) fn separate(row: &mut [f32], layout: Layout) {
     }
 }
 
-/// What the network made, resized to the size that is wanted. Colours want the sharpest filter, and opacity one
-/// without ghosts.
+/// The network's result, resized to the requested size. Colours get the sharpest filter, and opacity one without
+/// ringing.
 pub(super) struct Exact {
     layout: Layout,
     colours: Resampler,
     opacity: Option<Resampler>,
-    /// Rows that the one has read and the other has not.
+    /// Opacity of the rows that the filter of the colours has read and that of the opacity has not.
     waiting: VecDeque<Vec<f32>>,
     row: Vec<f32>,
 }
 
 impl Exact {
-    /// From one size to another, of a picture that has the channels of `layout`.
+    /// Resizes from one size to another; the picture has the channels of `layout`.
     pub(super) fn new(from: Resolution, to: Resolution, layout: Layout) -> Self {
         let opacity = layout.alpha.then(|| Resampler::new(from, to, 1, Filter::CatmullRom));
         let colours = Resampler::new(from, to, layout.colours, Filter::Lanczos3);
@@ -58,7 +59,7 @@ impl Exact {
         let Self { layout, colours, opacity, waiting, row } = self;
         let Some(opacity) = opacity else { return colours.row(source, out) };
         let (count, mut pixels) = (layout.colours, Vec::new());
-        // The filter of the colours reaches farther, so it is ahead.
+        // The filter of the colours has the larger radius, so it reads ahead.
         let both = &mut |out: &mut Vec<f32>| {
             source(&mut pixels)?;
             let pixels = pixels.chunks_exact(count + 1);
@@ -83,17 +84,17 @@ impl Exact {
     }
 }
 
-/// Light that a display cannot show, resized from the original: what is brighter than white, or than its opacity.
+/// Light that a display cannot show, resized from the original: what is brighter than white, or than the opacity.
 pub(super) struct Beside {
     source: Layout,
     target: Layout,
-    /// Nothing if there is no such light, or no place for it.
+    /// `None` if there is no such light, or the result cannot store it.
     resampler: Option<Resampler>,
     row: Vec<f32>,
 }
 
 impl Beside {
-    /// Of an original, for a picture of this size.
+    /// For an original with the layout `source` and a picture of this size.
     pub(super) fn new(source: Layout, target: Layout, size: Resolution) -> Self {
         let beyond = source.depth.is_linear() && target.depth.is_linear();
         let resampler =
@@ -101,7 +102,7 @@ impl Beside {
         Self { source, target, resampler, row: Vec::new() }
     }
 
-    /// Makes the next row.
+    /// Computes the next row.
     pub(super) fn row(&mut self, reader: &mut Reader) -> Result<()> {
         let Some(resampler) = &mut self.resampler else { return Ok(()) };
         let source = self.source;
@@ -119,7 +120,7 @@ impl Beside {
         resampler.row(rows, &mut self.row)
     }
 
-    /// Joins what the network made with the rest to a row of the picture.
+    /// Adds that light to a row of the network's result.
     pub(super) fn join(&self, made: &[f32], out: &mut Vec<f32>) {
         let count = self.source.colours;
         out.clear();

@@ -1,4 +1,4 @@
-//! AVIF and HEIC: pictures in the container of videos, which ffmpeg decodes where it can.
+//! AVIF and HEIC: pictures in a container that is also used for videos. ffmpeg decodes them where it can.
 
 use crate::programs::process::run as run_program;
 use crate::runners::video::{self, Video};
@@ -7,20 +7,20 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// What a container says of its pictures stands before them, in no more than this.
+/// The description of the pictures is at the start of the container, within this many bytes.
 const HEAD: u64 = 1 << 20;
-/// Boxes that change what is shown: it is cut, mirrored, made of several pictures or of a chain of them, or transparent.
-/// ffmpeg passes over them.
+/// Boxes that change what is shown: the picture is cropped, mirrored, derived from others, put together from several,
+/// or transparent. ffmpeg ignores them.
 const UNSUPPORTED: [&[u8]; 6] = [b"clap", b"imir", b"grid", b"iovl", b"iden", b":auxiliary:alpha"];
 
-/// A picture of `path` that can be read row by row: the file itself, or a PNG that ffmpeg made of its container.
-/// Where ffmpeg cannot, it is the file itself as well, and whoever reads that says so.
+/// A picture at `path` that can be read row by row: the file itself, or a PNG that ffmpeg made from the container. If
+/// ffmpeg cannot, the path is returned unchanged, and reading it reports the error.
 pub(super) async fn readable(ctx: &TaskContext, path: PathBuf, name: &str) -> PathBuf {
     if !pictor_pictures::is_container(&path) || !is_simple(&path) {
         return path;
     }
     let Ok(mut video) = video::look(ctx, &path, name).await else { return path };
-    // A picture that does not say it has this matrix, as of JPEG, whatever its size.
+    // Without a stated matrix, a picture has the one of JPEG, whatever its size.
     video.colours.matrix.get_or_insert_with(|| "smpte170m".into());
     let made = ctx.scratch.join("decoded.png");
     if decode(ctx, &path, &video, &made).await {
@@ -33,17 +33,17 @@ pub(super) async fn readable(ctx: &TaskContext, path: PathBuf, name: &str) -> Pa
     path
 }
 
-/// Whether all that is shown is one picture as it is decoded.
+/// Whether the picture is shown exactly as it is decoded.
 fn is_simple(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
     let has = |mark: &[u8]| head.windows(mark.len()).any(|bytes| bytes == mark);
-    // `irot` is followed by how many quarters it is turned.
+    // `irot` is followed by the number of quarter turns.
     let turn = head.windows(5).any(|bytes| bytes.starts_with(b"irot") && bytes[4] != 0);
     read.is_ok() && !turn && !UNSUPPORTED.into_iter().any(has)
 }
 
-/// Makes a PNG of the first picture.
+/// Converts the first picture to PNG.
 async fn decode(ctx: &TaskContext, path: &Path, video: &Video, made: &Path) -> bool {
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     command.args(["-y", "-hide_banner", "-nostdin", "-v", "error"]).args(video.reading(path));
@@ -55,7 +55,7 @@ async fn decode(ctx: &TaskContext, path: &Path, video: &Video, made: &Path) -> b
         && pictor_pictures::size(made).is_ok_and(|size| size == video.size)
 }
 
-/// The colours of a picture that are not those of sRGB.
+/// The name of the colour space, if it is not sRGB.
 fn wide(video: &Video) -> Option<&str> {
     let primaries = video.colours.primaries.as_deref().filter(|name| *name != "bt709");
     let transfer = video.colours.transfer.as_deref();

@@ -1,4 +1,4 @@
-//! `extract` tasks: frames of a video as PNG files, found by their time stamps.
+//! `extract` tasks: save frames of a video, selected by their time stamps, as PNG files.
 
 use super::info::{Info, info};
 use super::original::files_of;
@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// The most frames that are named one by one; more are taken as a span of time.
+/// The most frames that are selected one by one; more are selected as a span of time.
 const NAMED_MAX: usize = 200;
 
-/// Takes the frames of the task out of the video.
+/// Extracts the frames of the task from the video.
 pub(super) async fn run(ctx: &TaskContext, body: &Extract) -> Result<Products, Failure> {
     let source = files_of(ctx, &body.source).await?;
     let Some(Info::Video(video)) = info(ctx).await? else {
@@ -28,7 +28,7 @@ pub(super) async fn run(ctx: &TaskContext, body: &Extract) -> Result<Products, F
     let path = &source.paths[0];
     let mut found = extract(ctx, path, &video, &wanted, true).await?;
     if found.len() < wanted.len() {
-        // Where a container has no index, a search may end behind its aim.
+        // Where a container has no index, seeking may end behind the target.
         found = extract(ctx, path, &video, &wanted, false).await?;
     }
     let mut frames = Vec::with_capacity(wanted.len());
@@ -46,7 +46,7 @@ pub(super) async fn run(ctx: &TaskContext, body: &Extract) -> Result<Products, F
     Ok(products)
 }
 
-/// Stores pictures under these names, several at a time: storage may be far away.
+/// Stores pictures under these names, several at a time, because storage may be remote.
 async fn stored(ctx: &TaskContext, frames: &[(String, PathBuf)]) -> Result<Vec<Output>, Failure> {
     let count = frames.len();
     let put = async |name: &str, path: &Path| ctx.put_as(name, path, &format!("{name}.png")).await;
@@ -77,8 +77,8 @@ fn wanted(ctx: &TaskContext, dim: &str, video: &Video) -> Result<Vec<(i64, i64)>
     Ok(numbers.filter_map(|number| Some((number, video.time(number)?))).collect())
 }
 
-/// Decodes the frames; each file is named by its time stamp, so a frame that cannot be decoded leaves a
-/// gap and moves no other.
+/// Decodes the frames. Each file is named by its time stamp, so a frame that cannot be decoded leaves a gap and does
+/// not shift the others.
 async fn extract(
     ctx: &TaskContext,
     path: &Path,

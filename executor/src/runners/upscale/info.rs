@@ -1,4 +1,4 @@
-//! What `probe` found, for the steps that need it.
+//! The results of `probe` tasks, for the steps that depend on them.
 
 use crate::ground::failure::failure;
 use crate::runners::video::Video;
@@ -11,28 +11,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Info {
-    /// Pictures, in the order of their frames.
+    /// Pictures, ordered by frame.
     Pictures(Vec<Picture>),
-    /// A video.
     Video(Box<Video>),
 }
 
 /// One picture of a source.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Picture {
-    /// Its frame.
+    /// Its frame number.
     pub(super) number: i64,
-    /// Its file's name.
+    /// The name of its file.
     pub(super) file: String,
-    /// The file's size: another one means that it changed since.
+    /// The size of the file; a different one later means that the file has changed.
     pub(super) size_bytes: u64,
-    /// Width and height, upright; nothing if it cannot be read.
+    /// The width and height once it is upright; `None` if it cannot be read.
     pub(super) size: Option<Resolution>,
-    /// Why it cannot be read.
+    /// Why it cannot be read, as the end of a sentence.
     pub(super) problem: Option<String>,
 }
 
-/// Reads what the needed `probe` step found, if there is one.
+/// Reads the result of the `probe` step that the task depends on, if there is one.
 pub(crate) async fn info(ctx: &TaskContext) -> Result<Option<Info>, Failure> {
     let Some(input) = ctx.inputs.iter().find(|input| input.output.name == "info") else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The network of a slot: loaded with the first tile and kept for the next ones.
+//! The network of a slot: loaded for the first tile and kept for the next ones.
 
 use super::strip::Strip;
 use crate::ground::failure::failure;
@@ -16,15 +16,15 @@ pub(crate) struct Upscaler {
     pub(super) strip: Option<Strip>,
 }
 
-/// A network that is loaded.
+/// A loaded network.
 pub(super) struct Network {
     digest: String,
     net: Net,
-    /// Why it does not run on the GPU that the slot has.
+    /// Why it does not run on the slot's GPU, if it has one.
     pub(super) fallback: Option<String>,
 }
 
-/// A model of this worker, and what runs it. What is missing, another worker may have.
+/// A model of this worker, and the device that runs it. If either is missing, another worker may have it.
 #[derive(Clone)]
 pub(super) struct Model {
     folder: Folder,
@@ -45,12 +45,12 @@ impl Model {
         Ok(Self { folder, manifest, device: gpu.map_or(threads, Device::Gpu), threads })
     }
 
-    /// Whether it is to run on a GPU.
+    /// Whether it runs on a GPU, if that works.
     pub(super) fn wants_gpu(&self) -> bool {
         matches!(self.device, Device::Gpu(_))
     }
 
-    /// The model, loaded: `kept` if it is that one.
+    /// Loads the model, or returns `kept` if that is the same one.
     pub(super) fn load(&self, kept: Option<Network>) -> Result<Network, Failure> {
         if let Some(network) = kept.filter(|network| network.digest == self.manifest.digest) {
             return Ok(network);
@@ -80,13 +80,13 @@ impl Model {
 }
 
 impl Network {
-    /// What ends its runs; it is of no use then.
+    /// A handle that cancels its runs; afterwards the network cannot be used any more.
     pub(super) fn ender(&self) -> Ender {
         self.net.ender()
     }
 
-    /// Runs the network as often as asked on one part of a picture, which lies there from the pixel `at`
-    /// on. The result has `scale` times its size for each time. `listener` hears how far that is, where it can be seen.
+    /// Runs the network `passes` times on a part of a picture whose first pixel is at `at`. Each pass multiplies the
+    /// size by `scale`. `listener` receives the progress, where it can be observed.
     pub(super) fn run(
         &mut self,
         part: Planar,
@@ -124,14 +124,15 @@ impl Network {
                 let message = "The network made something that is no number.";
                 return Err(failure(FailureKind::BadOutput, message));
             }
-            // It expects values of a display, and its own may lie a little beyond.
+            // The network expects display values from 0 to 1, and its own output may lie slightly outside.
             picture = if pass + 1 < passes { limited(&made) } else { made };
         }
         Ok(picture)
     }
 }
 
-/// How far `all` things of equal size are, of which the one that comes after `before` is at `current`; from 0 to 1.
+/// The progress from 0 to 1 through `all` items of equal size, `before` of which are done while the next is at
+/// `current`.
 #[expect(clippy::cast_precision_loss, reason = "people see whole percents")]
 pub(super) fn share(before: u32, current: f32, all: u32) -> f32 {
     (before as f32 + current) / all.max(1) as f32
@@ -142,7 +143,7 @@ fn limited(picture: &Planar) -> Planar {
     Planar::new(picture.channels(), picture.size(), samples).expect("as many samples as before")
 }
 
-/// Another worker may have what this one lacks.
+/// Reported as unsupported: another worker may have what is missing here.
 fn model_failure(error: &ModelError) -> Failure {
     let kind = match error {
         ModelError::Io(..) => FailureKind::Storage,

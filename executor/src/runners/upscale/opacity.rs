@@ -1,15 +1,15 @@
-//! Opacity through a network, as a grey picture: its edges become as smooth as those of the colours.
+//! Runs opacity through a network as a grey picture, so that its edges become as smooth as those of the colours.
 
 use pictor_models::Planar;
 use pictor_tasks::units::Resolution;
 
-/// Whether all pixels of a plane are equally opaque. Then no network need see it.
+/// Whether all pixels of a plane have the same opacity. Then it need not pass through a network.
 pub(super) fn is_even(plane: &Planar) -> bool {
     plane.samples().windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits())
 }
 
-/// What is opaque or transparent all around stays exactly so: each pixel of what was made of `source` is
-/// limited to what the pixels next to its own had. Nothing was made where the source is even.
+/// Keeps areas that are fully opaque or transparent exactly so: each pixel of the upscaled `source` is limited to the
+/// values around its original pixel. `made` is `None` where the source is even.
 pub(super) fn limited(source: &Planar, made: Option<&Planar>, factor: u32) -> Planar {
     let Resolution { width, height } = source.size();
     let size = Resolution { width: width * factor, height: height * factor };

@@ -1,4 +1,4 @@
-//! Where the picture of a task is: a file of the job's source, or what a needed step made.
+//! Finds the picture of a task: a file of the job's source, or the output of a step that it depends on.
 
 use super::container::readable;
 use super::info::{Info, info};
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// The files of a source on this machine.
 pub(crate) struct Files {
-    /// By name; at least one.
+    /// Ordered by name; at least one.
     pub(crate) paths: Vec<PathBuf>,
-    /// The files stay as long as this lives.
+    /// Keeps the files from removal while this exists.
     _kept: Option<Kept>,
 }
 
@@ -53,18 +53,16 @@ pub(crate) async fn files_of(ctx: &TaskContext, name: &str) -> Result<Files, Fai
 
 /// The picture that a task works on.
 pub(super) struct Original {
-    /// What people call it.
+    /// Its name for the user.
     pub(super) name: String,
-    /// The file.
     pub(super) path: PathBuf,
-    /// The kind of failure if it is unusable: a source stays as it is, a step's output may be made
-    /// again.
+    /// The kind of failure if it is unusable: a source will not change, but a step's output may be made again.
     pub(super) blame: FailureKind,
     _kept: Option<Kept>,
 }
 
-/// Finds the picture of a task: of the `source` it names, or of the needed step that made it, apart
-/// from outputs of tasks over `tiles`. Nothing: there is none, for an earlier step could not make it.
+/// Finds the picture of a task: a file of the `source` that it names, or the output of a step that it depends on,
+/// except for outputs of tasks over `tiles`. Returns `None` if an earlier step could not make the picture.
 pub(super) async fn original(
     ctx: &TaskContext,
     name: Option<&str>,
@@ -88,7 +86,7 @@ pub(super) async fn original(
     Ok(Some(Original { name, path, blame: FailureKind::Invalid, _kept: kept }))
 }
 
-/// The value of the dimension that counts the frames.
+/// The value of the dimension with the frame number.
 pub(super) fn frame_number(ctx: &TaskContext, dim: &str) -> Result<i64, Failure> {
     let value = ctx.brief.space.value(ctx.task.index, dim);
     value.as_ref().and_then(Value::number).ok_or_else(|| {
@@ -102,7 +100,7 @@ pub(super) fn frame_number(ctx: &TaskContext, dim: &str) -> Result<i64, Failure>
     })
 }
 
-/// The file of a frame, as `probe` found it. No other one is fetched.
+/// The file of a frame, as listed by `probe`. No other file is fetched.
 async fn of_frame(ctx: &TaskContext, source: &str, number: i64) -> Result<Original, Failure> {
     let invalid = |message: String| Err(failure(FailureKind::Invalid, message));
     let Some(Info::Pictures(pictures)) = info(ctx).await? else {
@@ -126,14 +124,14 @@ async fn of_frame(ctx: &TaskContext, source: &str, number: i64) -> Result<Origin
     Ok(Original { name, path, blame: FailureKind::Invalid, _kept: kept })
 }
 
-/// The needed step's output for this frame, or its only one.
+/// The output for this frame among the inputs, or the only one.
 fn made<'a>(
     ctx: &'a TaskContext,
     number: Option<i64>,
     tiles: Option<&str>,
 ) -> Result<Option<&'a Input>, Failure> {
     let is_tile = |input: &Input| tiles.is_some_and(|dim| input.coordinates.number(dim).is_some());
-    // Not what `probe` and `inspect` leave, and not what lies beside a picture.
+    // Leave out the results of `probe` and `inspect`, and what accompanies a picture.
     let is_other = |input: &Input| {
         let name = &*input.output.name;
         matches!(name, "info" | "scene") || in_folder(name).is_some()

@@ -1,4 +1,4 @@
-//! `probe` tasks: how many frames a source has, how large they are, how they are cut.
+//! `probe` tasks: find out how many frames a source has, how large they are, and how they are cut into tiles.
 
 use super::container::readable;
 use super::info::{Info, Picture};
@@ -18,7 +18,7 @@ use pictor_tasks::units::Resolution;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Looks at the source.
+/// Inspects the source.
 pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Failure> {
     let files = files_of(ctx, &body.source).await?;
     let media = Media::of(&body.source);
@@ -53,7 +53,7 @@ pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Fai
     Ok(products)
 }
 
-/// The source must be the one that was submitted: frames of two versions must not end up in one film.
+/// Checks that the source is the one that was submitted: frames of two versions must not end up in one film.
 async fn verify(ctx: &TaskContext, name: &str, path: &Path) -> Result<(), Failure> {
     let file = ctx.file(name)?;
     if file.digest.is_empty() || path != Path::new(&file.path) {
@@ -73,7 +73,7 @@ async fn verify(ctx: &TaskContext, name: &str, path: &Path) -> Result<(), Failur
     Err(failure(FailureKind::Invalid, message))
 }
 
-/// Looks at each picture that is wanted.
+/// Inspects each selected picture.
 async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<Picture>, Failure> {
     let files = &source.paths;
     let names: Vec<String> = files.iter().map(|path| name(path)).collect();
@@ -86,7 +86,7 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
         let chosen = chosen(body, &ranges(&all)?)?;
         frames.retain(|(number, _)| chosen.position_of(*number).is_some());
     }
-    // Those that ffmpeg has to decode.
+    // The sizes of those that ffmpeg has to decode.
     let mut decoded = BTreeMap::new();
     for (number, path) in &frames {
         let made = readable(ctx, path.clone(), &name(path)).await;
@@ -122,7 +122,7 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
     Ok(pictures)
 }
 
-/// The size of all pictures, as a video needs it; nothing if none can be read.
+/// The common size of all pictures, which a video requires; `None` if none can be read.
 fn one_size(pictures: &[Picture]) -> Result<Option<Resolution>, Failure> {
     let mut sized = pictures.iter().filter_map(|picture| Some((&picture.file, picture.size?)));
     let Some((first, size)) = sized.next() else { return Ok(None) };
@@ -157,7 +157,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The frames of all that are wanted.
+/// The selected ones of all frames.
 fn chosen(body: &Probe, all: &Ranges) -> Result<Ranges, Failure> {
     let Some(frames) = &body.frames else { return Ok(all.clone()) };
     let chosen: Vec<i64> = all.iter().filter(|n| frames.position_of(*n).is_some()).collect();
@@ -179,7 +179,7 @@ fn ranges(numbers: &[i64]) -> Result<Ranges, Failure> {
         .map_err(|error| failure(FailureKind::Invalid, format!("The frames: {error}.")))
 }
 
-/// The values of a dimension that comes from this step.
+/// The values of a dimension that is bound by this step.
 fn bound(body: &Probe, info: &Info, dim: &str) -> Result<Bound, Failure> {
     if body.frame.as_deref() == Some(dim) {
         return Ok(Bound::Values(Values::Ints(match info {
@@ -191,7 +191,7 @@ fn bound(body: &Probe, info: &Info, dim: &str) -> Result<Bound, Failure> {
         let message = format!("A `probe` step finds frames and tiles, not `{dim}`.");
         return Err(failure(FailureKind::Invalid, message));
     };
-    // A picture that cannot be read has one tile, whose task fails.
+    // A picture that cannot be read counts as one tile, whose task fails.
     let tiles = |size: Option<Resolution>| size.map_or(1, |size| tiling.grid(size).tiles());
     let counts: Vec<u32> = match info {
         Info::Video(video) => vec![tiles(Some(video.size)); video.numbers.len() as usize],

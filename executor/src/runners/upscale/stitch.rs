@@ -1,4 +1,4 @@
-//! `stitch` tasks: the tiles of a picture, and what does not pass the network, to the final picture.
+//! `stitch` tasks: put the tiles of a picture together and add what does not pass through the network.
 
 use super::beside::{Beside, Exact, associate, separate};
 use super::original::{Original, original};
@@ -17,14 +17,14 @@ use pictor_tasks::units::{Grid, Rect, Resolution};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// Quality of JPEG and WebP unless a job says otherwise.
+/// The quality of JPEG and WebP if the job does not set one.
 const QUALITY: u8 = 92;
-/// The longest side of a WebP.
+/// The longest side of a WebP, in pixels.
 const WEBP_PIXELS_MAX: u32 = 16_383;
 
 type Result<T> = std::result::Result<T, PictureError>;
 
-/// Makes the picture.
+/// Makes the final picture.
 pub(super) async fn run(
     ctx: &TaskContext,
     body: &Stitch,
@@ -75,7 +75,7 @@ pub(super) async fn run(
     Ok(Products { outputs: vec![ctx.put("image", &out).await?], ..Products::default() })
 }
 
-/// The end of a picture that cannot be made.
+/// The result for a picture that cannot be made: a failure, or a note if it may be left out.
 fn given_up(
     ctx: &TaskContext,
     body: &Stitch,
@@ -88,7 +88,7 @@ fn given_up(
     Ok(Products::default())
 }
 
-/// The tiles that there are, by their number; and the factor, if one was given up.
+/// The existing tiles by number; and the factor, if a tile was given up.
 async fn tile_files(
     ctx: &TaskContext,
     body: &Stitch,
@@ -109,7 +109,7 @@ async fn tile_files(
     Ok((files, scale))
 }
 
-/// Packs the picture as WebP, with ffmpeg.
+/// Converts the picture to WebP, with ffmpeg.
 async fn to_webp(
     ctx: &TaskContext,
     body: &Stitch,
@@ -131,11 +131,11 @@ async fn to_webp(
     Ok(out)
 }
 
-/// One picture, and all that is needed to make it on a thread of its own.
+/// One picture, and all that is needed to stitch it on a separate thread.
 struct Job {
     original: Original,
     files: Vec<(u32, PathBuf)>,
-    /// The factor, unless only the tiles tell.
+    /// The factor; `None` if it has to be derived from the tiles.
     scale: Option<u32>,
     body: Stitch,
     out: PathBuf,
@@ -143,7 +143,6 @@ struct Job {
     stop: StopSignal,
 }
 
-/// What was made.
 struct Made {
     size: Resolution,
     tags: Tags,
@@ -171,7 +170,7 @@ impl Job {
         }
     }
 
-    /// The picture that is written of an original with this layout.
+    /// The output format and layout for an original with this layout.
     fn target(&self, source: Layout, size: Resolution) -> Result<Target> {
         let format = self.body.format;
         if format == ImageFormat::Webp && size.width.max(size.height) > WEBP_PIXELS_MAX {
@@ -192,7 +191,7 @@ impl Job {
         Ok(Target { layout, format, quality, passing: format == ImageFormat::Webp })
     }
 
-    /// Tags that fit: a profile describes the coding of samples that an EXR does not have.
+    /// The metadata for the result: an ICC profile describes a coding that the samples of an EXR do not have.
     fn tags(reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
         let mut tags = reader.tags().fitted(target.format, target.layout.size, notes);
         if target.layout.depth.is_linear() && tags.icc.take().is_some() {
@@ -226,7 +225,7 @@ impl Job {
         Ok(Made { size, tags, notes })
     }
 
-    /// The original, resized without the network; what is missing of it is black.
+    /// Resizes the original without the network; missing parts of it become black.
     fn copy(&self, mut reader: Reader) -> Result<Made> {
         let source = reader.layout();
         let scale = self.scale.unwrap_or(1);
@@ -236,7 +235,7 @@ impl Job {
         let mut notes = Vec::new();
         let tags = Self::tags(&reader, &target, &mut notes);
         let mut lacking = None;
-        // Opacity has hardly any ghosts with the cubic, and its colours have the same edges.
+        // With the cubic filter, opacity has hardly any ringing, and the colours get the same edges.
         let filter = if source.alpha { Filter::CatmullRom } else { Filter::Lanczos3 };
         let mut resampler = Resampler::new(source.size, size, source.channels(), filter);
         let mut done = 0;
@@ -249,7 +248,7 @@ impl Job {
                     row.resize(source.row_samples(), 0.0);
                     Ok(())
                 }
-                // What is transparent must not lend its colours to what is not.
+                // Transparent pixels must not affect the colours of visible ones.
                 other => other.map(|()| {
                     if !from {
                         associate(row, source);
@@ -303,9 +302,9 @@ struct Tiles<'a> {
     files: &'a [(u32, PathBuf)],
     grid: Grid,
     source: Layout,
-    /// Pixels of a tile for each of the original, along each axis.
+    /// How many pixels a tile has for each of the original, along each axis.
     factor: u32,
-    /// The tiles of the row of tiles that is being read.
+    /// The row of tiles that is being read.
     open: Vec<Reader>,
     next: usize,
     part: Vec<f32>,
@@ -333,7 +332,7 @@ impl<'a> Tiles<'a> {
         rect.ok_or_else(|| bad_tile(tile, "has no place in the picture"))
     }
 
-    /// The next row of the whole.
+    /// The next row of the whole picture.
     fn row(&mut self, out: &mut Vec<f32>) -> Result<()> {
         let used_up = |reader: &Reader| reader.next() == reader.layout().size.height;
         if self.open.first().is_none_or(used_up) {
@@ -374,7 +373,7 @@ fn tile_size(path: &Path) -> Result<Resolution> {
     pictor_pictures::size(path).map_err(|error| bad_tile(0, &error.to_string()))
 }
 
-/// A tile is another step's work, not the picture's fault.
+/// A bad tile is the fault of another task, not of the picture.
 fn bad_tile(number: u32, problem: &str) -> PictureError {
     let message = format!("The tile {number} {problem}. Reset the task that made it.");
     PictureError::Rows(failure(FailureKind::BadOutput, message))

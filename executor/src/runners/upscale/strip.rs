@@ -1,4 +1,4 @@
-//! The rows of a picture that the tiles of one row of tiles need, kept so that they are decoded once.
+//! The rows of a picture that one row of tiles needs, kept so that each is decoded only once.
 
 use super::beneath::{Beneath, Row};
 use pictor_models::Planar;
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Rows `first..` of a picture.
+/// The rows of a picture that are held, starting with row `first`.
 pub(super) struct Strip {
     file: (PathBuf, u64, Option<SystemTime>),
     source: Beneath,
@@ -17,23 +17,21 @@ pub(super) struct Strip {
 }
 
 impl Strip {
-    /// Opens a picture.
     pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
         let source = Beneath::open(path)?;
         Ok(Self { file: identity(path)?, source, first: 0, rows: VecDeque::new() })
     }
 
-    /// Whether it is of this file, which has not changed since.
+    /// Whether this is the strip of that file, unchanged since it was opened.
     pub(super) fn is_of(&self, path: &Path) -> bool {
         identity(path).is_ok_and(|identity| identity == self.file)
     }
 
-    /// What the picture consists of.
     pub(super) fn layout(&self) -> Layout {
         self.source.layout()
     }
 
-    /// Reads the rows from `top` up to `end` and forgets those above.
+    /// Reads the rows from `top` up to `end` and drops those above.
     pub(super) fn advance(&mut self, top: u32, end: u32) -> Result<(), PictureError> {
         if top < self.first {
             *self = Self::open(&self.file.0)?;
@@ -49,11 +47,11 @@ impl Strip {
         Ok(())
     }
 
-    /// A part of the rows that are held as the networks take it, coded for a display: one plane for each
-    /// of `channels`, the numbers of the picture's own.
+    /// A part of the held rows as networks take it, coded for a display: one plane for each of `channels`, which are
+    /// indices of the picture's own channels.
     ///
     /// # Panics
-    /// If it reaches beyond the picture or the rows.
+    /// If the part reaches beyond the picture or the held rows.
     pub(super) fn window(&self, part: Rect, channels: &[usize]) -> Planar {
         let pitch = self.layout().colours;
         let size = Resolution { width: part.x1 - part.x0, height: part.y1 - part.y0 };

@@ -1,4 +1,4 @@
-//! `upscale` tasks: one tile through the network.
+//! `upscale` tasks: run one tile through the network.
 
 use super::network::{Model, Network, Upscaler, share};
 use super::opacity::{is_even, limited};
@@ -15,17 +15,17 @@ use pictor_tasks::units::{Grid, Rect, Resolution};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-/// Without another wish a tile sees no further than this beyond its edges.
+/// The largest overlap in pixels unless the job sets one.
 const OVERLAP_MAX: u32 = 32;
-/// The output of a tile that was given up: its factor.
+/// The name of the output of a tile that was given up, which holds its factor.
 pub(super) const SCALE: &str = "scale";
-/// What a network holds for each pixel that it makes: 64 channels of floats, three times.
+/// The memory in bytes that a network takes for each pixel of its result: 64 channels of floats, three times.
 const PIXEL_BYTES: u64 = 64 * 4 * 3;
-/// The longest side of a part that goes through the network at once, on a CPU and on a GPU: it takes
-/// seconds, and people see how far a task is.
+/// The longest side of a part that goes through the network at once, on a CPU and on a GPU: small enough to take
+/// seconds, so that progress is visible.
 const PART_PIXELS: (u32, u32) = (512, 1024);
 
-/// Does the tile.
+/// Upscales the tile.
 pub(super) async fn run(
     ctx: &TaskContext,
     upscaler: &mut Upscaler,
@@ -52,7 +52,7 @@ pub(super) async fn run(
             failure(FailureKind::Failed, format!("Upscaling a tile failed: {panic}."))
         })?,
         _ = ctx.stop.stopped() => {
-            // The network goes with its thread, a layer later.
+            // The network is dropped with its thread, one layer later.
             if let Some(ender) = ender.get() {
                 ender.end();
             }
@@ -75,7 +75,7 @@ pub(super) async fn run(
     }
 }
 
-/// The end of a tile whose picture cannot be read. `stitch` has to know by how much it would have grown.
+/// The result for a tile whose picture cannot be read. `stitch` needs to know the factor.
 async fn given_up(
     ctx: &TaskContext,
     body: &Upscale,
@@ -92,7 +92,7 @@ async fn given_up(
     Ok(Products { outputs: vec![ctx.put(SCALE, &path).await?], ..Products::default() })
 }
 
-/// One tile, and all that is needed to do it on a thread of its own.
+/// One tile, and all that is needed to upscale it on a separate thread.
 struct Job {
     model: Model,
     original: Original,
@@ -105,7 +105,7 @@ struct Job {
     out: PathBuf,
     progress: Progress,
     stop: StopSignal,
-    /// Ends the network, once it is loaded.
+    /// Cancels the network, once it is loaded.
     ender: Arc<OnceLock<Ender>>,
 }
 
@@ -138,7 +138,7 @@ impl Job {
             overlap,
             tiling: body.tiles.clone(),
             tile: tile.unwrap_or(0),
-            // Nothing is known of it in an inventory without a memory.
+            // An inventory without a memory size says nothing about the limit.
             memory_bytes: if memory == 0 { u64::MAX } else { memory / 2 },
             out,
             progress: ctx.progress.clone(),
@@ -176,13 +176,13 @@ impl Job {
         write(&self.out, target, &Tags::default(), &mut |row| bands.row(row))
     }
 
-    /// The grid of a picture's tiles.
+    /// The grid of tiles for a picture of this size.
     fn grid(&self, size: Resolution) -> Grid {
         let one = Grid { columns: 1, rows: 1 };
         self.tiling.as_ref().map_or(one, |tiling| tiling.grid(size))
     }
 
-    /// The pixels of the original that the tile stands for.
+    /// The pixels of the original that the tile covers.
     fn core(&self, size: Resolution) -> Result<Rect, PictureError> {
         self.grid(size).rect(self.tile, size).ok_or_else(|| {
             let problem = format!("has {size} pixels and no tile {}", self.tile);
@@ -190,7 +190,7 @@ impl Job {
         })
     }
 
-    /// How a tile of any size at most `tile` is cut into parts.
+    /// The grid of parts for a tile of at most the size `tile`.
     fn parts(&self, tile: Resolution) -> Grid {
         let (cpu, gpu) = PART_PIXELS;
         let most = if self.model.wants_gpu() { gpu } else { cpu };
@@ -202,7 +202,7 @@ impl Job {
     }
 }
 
-/// How often a network has to run until the factor is reached.
+/// How often a network must run to reach the factor.
 fn passes(own: u32, wanted: u32) -> u32 {
     let mut passes = 1;
     while own > 1 && own.pow(passes) < wanted {
@@ -211,12 +211,12 @@ fn passes(own: u32, wanted: u32) -> u32 {
     passes
 }
 
-/// How far the passes together look, in pixels of the original: each later one sees smaller pixels.
+/// The receptive field of all passes together, in pixels of the original: later passes see smaller pixels.
 fn reach(field: u32, own: u32, passes: u32) -> u32 {
     (0..passes).map(|pass| field.div_ceil(own.pow(pass))).sum()
 }
 
-/// A tile's rows, made a row of parts at a time.
+/// A tile's rows, computed one row of parts at a time.
 struct Bands<'a> {
     job: &'a Job,
     core: Rect,
@@ -224,9 +224,9 @@ struct Bands<'a> {
     network: &'a mut Network,
     parts: Grid,
     window: Resolution,
-    /// The part that comes next.
+    /// The number of the next part.
     next: u32,
-    /// The rows of the last row of parts, and how many of them were taken.
+    /// The rows of the latest row of parts, and the number of samples that were taken from it.
     band: Vec<f32>,
     taken: usize,
 }
@@ -235,8 +235,7 @@ impl<'a> Bands<'a> {
     fn new(job: &'a Job, core: Rect, strip: &'a mut Strip, network: &'a mut Network) -> Self {
         let size = strip.layout().size;
         let grid = job.grid(size);
-        // Tiles differ by a pixel; all windows of a picture have one size, for which a network stays
-        // warm.
+        // Tiles differ by a pixel; all windows of a picture have one size, so that the network stays warm.
         let largest = Resolution {
             width: size.width.div_ceil(grid.columns),
             height: size.height.div_ceil(grid.rows),
@@ -270,7 +269,7 @@ impl<'a> Bands<'a> {
         Ok(())
     }
 
-    /// Makes the next row of parts.
+    /// Computes the next row of parts.
     fn compute(&mut self) -> Result<(), PictureError> {
         let Rect { x0, y0, x1, y1 } = self.core;
         let tile = Resolution { width: x1 - x0, height: y1 - y0 };
@@ -305,7 +304,7 @@ impl<'a> Bands<'a> {
         Ok(())
     }
 
-    /// The pixels that the network gets to see for a part.
+    /// The pixels that are passed to the network for a part.
     fn window(&self, core: Rect) -> Rect {
         let Resolution { width, height } = self.strip.layout().size;
         let overlap = self.job.overlap;
@@ -314,8 +313,8 @@ impl<'a> Bands<'a> {
         Rect { x0, y0, x1: x0 + self.window.width, y1: y0 + self.window.height }
     }
 
-    /// What the network makes of a window: the planes of its colours, and a last one of its opacity if the
-    /// picture has that.
+    /// The network's result for a window: the planes of the colours, followed by one of the opacity if the picture has
+    /// any.
     fn network_on(&mut self, window: Rect) -> Result<Vec<Planar>, PictureError> {
         let Layout { colours, alpha, .. } = self.strip.layout();
         let channels = self.job.model.manifest.channels;
@@ -339,7 +338,7 @@ impl<'a> Bands<'a> {
             let part = self.strip.window(window, &colours);
             let at = [window.x0, window.y0];
             let made = self.network.run(part, at, times, &listener).map_err(PictureError::Rows)?;
-            // A GPU does not say how far it is.
+            // A GPU reports no progress of its own.
             listener(1.0);
             Ok(made)
         };
@@ -353,21 +352,21 @@ impl<'a> Bands<'a> {
     }
 }
 
-/// Where a part of a tile goes.
+/// The position of a part within a tile.
 struct Place {
     tile: Tile,
     /// Its first column within the tile, before upscaling.
     left: u32,
     factor: u32,
-    /// Samples of a row of the tile.
+    /// The number of samples in a row of the tile.
     pitch: usize,
     colours: usize,
-    /// With that of opacity.
+    /// Includes the one of opacity.
     channels: usize,
 }
 
 impl Place {
-    /// Copies the core of what the network made, pixel by pixel.
+    /// Copies the core of the network's result, pixel by pixel.
     fn put(&self, made: &[Planar], band: &mut [f32]) {
         let Tile { window, core } = self.tile;
         let scaled = |pixels: u32| (pixels * self.factor) as usize;
@@ -390,7 +389,7 @@ impl Place {
                     *sample = plane[at];
                 }
                 match (pixel, planes) {
-                    // Grey went in three times: what comes out is as light as the three together.
+                    // Grey went in as three equal colours: the result is the luminance of the three.
                     ([grey], [red, green, blue]) => {
                         *grey = 0.2126 * red[at] + 0.7152 * green[at] + 0.0722 * blue[at];
                     }

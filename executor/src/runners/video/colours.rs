@@ -1,39 +1,37 @@
-//! The colours of a video: what ffprobe calls them, and the numbers of ITU-T H.273, which is what the
-//! encoder, its filters and the file take. The programs have different names for the same thing.
+//! The colour properties of a video: ffprobe's names, and the code points of ITU-T H.273, which the encoder, its
+//! filters and the file use. The programs have different names for the same thing.
 
 use serde::{Deserialize, Serialize};
 
-/// ffprobe's names of the properties of colours; nothing where the file does not say.
+/// ffprobe's names of the colour properties; `None` where the file does not state one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Colours {
-    /// From red, green and blue to luma and chroma.
+    /// The matrix that converts red, green and blue to luma and chroma.
     pub(crate) matrix: Option<String>,
-    /// The primaries.
+    /// The colour primaries.
     pub(crate) primaries: Option<String>,
     /// The transfer function.
     pub(crate) transfer: Option<String>,
 }
 
-/// The numbers of H.273 that are written into a video.
+/// The H.273 code points that are written into a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Coding {
-    /// The matrix that the samples are made with.
+    /// The matrix by which the samples are computed.
     pub(crate) made_with: Matrix,
-    /// The matrix that is said.
+    /// The matrix that is declared.
     pub(crate) matrix: u8,
-    /// The primaries.
     pub(crate) primaries: u8,
-    /// The transfer function.
     pub(crate) transfer: u8,
 }
 
-/// What stands for a property that is left out.
+/// The code point for an unspecified property.
 pub(crate) const UNSAID: u8 = 2;
 
-/// A matrix that ffmpeg's `scale` knows: the name there, the number of H.273.
+/// A matrix that ffmpeg's `scale` supports: its name there, and its H.273 code point.
 pub(crate) type Matrix = (&'static str, u8);
 
-/// The usual matrices of small and of large pictures.
+/// The usual matrices for small and large pictures.
 const SMALL: Matrix = ("smpte170m", 6);
 pub(crate) const LARGE: Matrix = ("bt709", 1);
 
@@ -82,7 +80,7 @@ const TRANSFERS: Names = &[
     ("smpte428_1", 17),
     ("arib-std-b67", 18),
 ];
-/// Those of which samples can be made, with their names in `scale`.
+/// Matrices by which samples can be computed, with their names in `scale`.
 const MATRICES: [(&str, Matrix); 10] = [
     ("bt709", LARGE),
     ("fcc", ("fcc", 4)),
@@ -92,14 +90,14 @@ const MATRICES: [(&str, Matrix); 10] = [
     ("bt2020nc", ("bt2020", 9)),
     ("bt2020_ncl", ("bt2020", 9)),
     ("bt2020", ("bt2020", 9)),
-    // Of constant luminance: nearest to it.
+    // The nearest to one with constant luminance.
     ("bt2020c", ("bt2020", 9)),
     ("bt2020_cl", ("bt2020", 9)),
 ];
 /// No matrix: the samples are red, green and blue themselves.
 const NO_MATRIX: [&str; 2] = ["gbr", "rgb"];
 
-/// The matrix of a picture that does not say which, by its shorter side.
+/// The matrix that is assumed for a picture that states none, by its shorter side in pixels.
 fn usual(side: u32) -> Matrix {
     if side >= 720 { LARGE } else { SMALL }
 }
@@ -109,21 +107,21 @@ fn number(names: Names, name: &str) -> Option<u8> {
 }
 
 impl Colours {
-    /// The matrix of the samples of a video whose shorter side is `side` pixels.
+    /// The matrix of the samples of a video whose shorter side has `side` pixels.
     pub(crate) fn matrix(&self, side: u32) -> Matrix {
         let name = self.matrix.as_deref().unwrap_or_default();
         let known = MATRICES.iter().find(|(known, _)| *known == name);
         known.map_or_else(|| usual(side), |(_, matrix)| *matrix)
     }
 
-    /// What is written into a video of so many pixels on its shorter side, made of one with `side` pixels. What
-    /// the source says stays, what it does not say is what is usual for its size, and what nobody understands
-    /// is left out.
+    /// The code points for a video whose shorter side has `made` pixels, made from one with `side` pixels. Properties
+    /// that the source states are kept, those that it does not state get the usual value for its size, and unknown ones
+    /// are left unspecified.
     pub(crate) fn coding(&self, side: u32, made: u32) -> Coding {
         let said = self.matrix(side);
         let reserved = self.matrix.as_deref() == Some(RESERVED);
         let (made_with, matrix) = if reserved { (usual(made), UNSAID) } else { (said, said.1) };
-        // Primaries and transfer function of the matrix have its number.
+        // The primaries and transfer function that go with the matrix have the same code point.
         let default = if said == LARGE { LARGE.1 } else { SMALL.1 };
         let of = |names, name: &Option<String>| match name {
             None => default,
@@ -137,7 +135,7 @@ impl Colours {
         }
     }
 
-    /// Sentences on what cannot be kept.
+    /// Notes for the user on what cannot be kept.
     pub(crate) fn notes(&self, file: &str) -> Vec<String> {
         let mut notes = Vec::new();
         for (what, name, names) in [
@@ -174,10 +172,10 @@ impl Colours {
     }
 }
 
-/// What ffprobe calls numbers without a meaning.
+/// ffprobe's name for reserved code points.
 const RESERVED: &str = "reserved";
 
-/// Those of high definition.
+/// The coding of high definition.
 impl Default for Coding {
     fn default() -> Self {
         let (_, number) = LARGE;
@@ -186,7 +184,7 @@ impl Default for Coding {
 }
 
 impl Coding {
-    /// The properties of ffmpeg's encoder.
+    /// The options of ffmpeg's encoder.
     pub(crate) fn options(&self) -> String {
         let Self { matrix, primaries, transfer, .. } = self;
         format!(
@@ -194,7 +192,7 @@ impl Coding {
         )
     }
 
-    /// ffmpeg's filter that says the same of the frames.
+    /// The ffmpeg filter that sets the same properties on the frames.
     pub(crate) fn filter(&self) -> String {
         let Self { matrix, primaries, transfer, .. } = self;
         format!(
@@ -208,7 +206,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// The constants of ffmpeg's `setparams`, which are the names that ffprobe prints, with their numbers.
+    /// The constants of ffmpeg's `setparams`, which are the names that ffprobe prints, with their code points.
     fn constants(option: &str) -> Vec<(String, u8)> {
         let mut help = Command::new("ffmpeg");
         let help = help.args(["-hide_banner", "-h", "filter=setparams"]).output().unwrap();
@@ -248,7 +246,7 @@ mod tests {
         let colours = Colours { matrix: reserved(), primaries: reserved(), transfer: reserved() };
         let found = colours.coding(576, 1152);
         assert_eq!((found.matrix, found.primaries, found.transfer), (2, 2, 2));
-        // Players take what says nothing for what is usual for its size.
+        // Players assume the usual properties for the size where none are stated.
         assert_eq!((colours.matrix(576), found.made_with), (SMALL, LARGE));
         assert_eq!(colours.notes("a.mpg").len(), 3);
         let silent = Colours::default();

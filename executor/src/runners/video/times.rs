@@ -1,5 +1,4 @@
-//! When the frames of a video come: the time stamp of each, and what is missing of a file that was cut
-//! short.
+//! The time stamps of a video's frames, and what is missing from a truncated file.
 
 use super::{Format, Stream, fraction, reading, seconds};
 use crate::ground::failure::failure;
@@ -9,32 +8,32 @@ use pictor_tasks::message::{Failure, FailureKind};
 use std::path::Path;
 use tokio::process::Command;
 
-/// Frames of a video at most: three days at 60 a second.
+/// The most frames of a video: three days at 60 per second.
 const FRAMES_MAX: usize = 16_000_000;
-/// So many seconds may time stamps go back from a packet to the next.
+/// The most seconds by which a time stamp may be earlier than that of the packet before.
 const BACK_MAX: f64 = 0.5;
-/// So many seconds may an end differ from what the file says.
+/// The tolerance in seconds between the end of a file and the end that it states.
 const END_OFF: f64 = 0.05;
 
-/// What a file says of itself before anybody has read all of it.
+/// What a file states about its length.
 pub(super) struct Said {
     time_base: (i64, i64),
-    /// How many frames.
+    /// The number of frames.
     frames: Option<usize>,
-    /// When it ends, in seconds, and whether it says so of the picture and not only of the whole.
+    /// The end in seconds, and whether it is the end of the picture rather than of the whole file.
     end: Option<(f64, bool)>,
 }
 
-/// What was read.
+/// What was read from the packets or frames.
 #[derive(Default)]
 struct Read {
-    /// Time stamp and duration of each frame, in the order in which they came.
+    /// The time stamp and duration of each frame, in the order in which they were read.
     frames: Vec<(Option<i64>, i64)>,
-    /// Packets that are decoded only for others.
+    /// The number of packets that are decoded only as references for others.
     hidden: usize,
-    /// The last time of decoding.
+    /// The latest decoding time stamp.
     decoded: Option<i64>,
-    /// How many frames came before the time went back.
+    /// The number of frames before the time went back, if it did.
     back: Option<usize>,
 }
 
@@ -47,7 +46,7 @@ impl Said {
         let of_stream = end(&stream.start_time, &stream.duration).map(|end| (end, true));
         let of_file = || end(&format.start_time, &format.duration).map(|end| (end, false));
         let frames: Option<u32> = stream.nb_frames.as_deref().and_then(|text| text.parse().ok());
-        // Where the index is missing, the duration is guessed from the size of the file.
+        // Where the index is missing, the duration is estimated from the size of the file.
         let rate = stream.avg_frame_rate.as_deref().and_then(fraction);
         let counted = frames.zip(rate).and_then(|(frames, (top, bottom))| {
             let start = seconds(stream.start_time.as_deref())?;
@@ -58,8 +57,8 @@ impl Said {
         Self { time_base, frames, end: of_stream.or(counted).or_else(of_file) }
     }
 
-    /// The time stamps of all frames and the end of the last: by the packets, which is quick, or, where
-    /// they have no time stamps or the file is cut short, by decoding everything.
+    /// The time stamps of all frames and the end of the last: from the packets, which is quick, or, where these have no
+    /// time stamps or the file is truncated, by decoding everything.
     pub(super) async fn times(
         &self,
         ctx: &TaskContext,
@@ -112,7 +111,7 @@ impl Said {
         ratio(time, 1) * ratio(self.time_base.0, self.time_base.1)
     }
 
-    /// Whether the file ends before it says.
+    /// Whether the file ends earlier than it states.
     async fn is_short(
         &self,
         ctx: &TaskContext,
@@ -133,11 +132,11 @@ impl Said {
         if !is_short(end) || of_picture {
             return Ok(is_short(end));
         }
-        // Sound may be longer than the picture.
+        // Sound may last longer than the picture.
         Ok(is_short(self.end_of_sound(ctx, path).await?.unwrap_or(end)))
     }
 
-    /// When the last packet of sound ends, in seconds.
+    /// The end of the last packet of sound, in seconds.
     async fn end_of_sound(&self, ctx: &TaskContext, path: &Path) -> Result<Option<f64>, Failure> {
         let mut command = Command::new(&ctx.config.programs.ffprobe);
         command.args(["-v", "error", "-select_streams", "a", "-of", "compact=p=0"]);
@@ -153,7 +152,7 @@ impl Said {
         Ok(end)
     }
 
-    /// Reads what ffprobe says of all packets or frames.
+    /// Reads ffprobe's list of all packets or frames.
     async fn list(&self, ctx: &TaskContext, path: &Path, what: &str) -> Result<Read, Failure> {
         let mut command = Command::new(&ctx.config.programs.ffprobe);
         command.args(["-v", "error", "-select_streams", "V:0", "-show_entries", what]);
@@ -175,7 +174,7 @@ impl Said {
 }
 
 impl Read {
-    /// Takes a line of ffprobe's.
+    /// Parses one line of ffprobe's output.
     fn take(&mut self, line: &str, in_seconds: impl Fn(i64) -> f64) {
         let number = |name| field(line, name).and_then(|text| text.parse::<i64>().ok());
         let has = |name| field(line, name).is_some();
@@ -189,7 +188,7 @@ impl Read {
             }
             self.decoded = Some(decoded);
         }
-        // Marked `D`: decoded for those that follow, and never shown.
+        // Marked `D` (discard): decoded as a reference for later frames, but never shown.
         if field(line, "flags").is_some_and(|flags| flags.contains('D')) {
             self.hidden += 1;
         } else if self.frames.len() < FRAMES_MAX {
@@ -199,8 +198,8 @@ impl Read {
         }
     }
 
-    /// The times of the frames in order, and the end of the last. A frame without a time stamp follows the one
-    /// before it: the last ones of a decoder that holds frames back have none. Nothing: there are no frames.
+    /// The times of the frames in order, and the end of the last. A frame without a time stamp follows the one before
+    /// it, as the last ones of a decoder that holds frames back do. Returns `None` if there are no frames.
     fn times(&self) -> Option<(Vec<i64>, i64)> {
         let mut step = 1;
         let mut timed: Vec<(i64, i64)> = Vec::with_capacity(self.frames.len());
