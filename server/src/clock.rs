@@ -1,8 +1,8 @@
-//! The only place where the server reads the calendar.
+//! The only place where the server reads the system clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970 by this machine's clock.
+/// The current time in milliseconds since 1970, by this machine's clock.
 #[expect(clippy::disallowed_methods, reason = "the clock that is passed to everything else")]
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

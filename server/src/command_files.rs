@@ -5,22 +5,22 @@ use pictor_tasks::pack::{Executable, command_file, is_packed_path};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The most files of one entry.
+/// Most files of one entry.
 const FILES_MAX: usize = 10_000;
-/// The most bytes of one entry: each task gets a copy.
+/// Most bytes of one entry, because each task gets a copy.
 const BYTES_MAX: u64 = 1 << 30;
 
-/// A file, or everything in a folder.
+/// A file, or all files in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandFiles {
-    /// Paths in the packed form, and the files that belong there.
+    /// The files, each with the path under which a task gets it.
     pub files: Vec<(String, PathBuf)>,
     path: PathBuf,
     size_bytes: u64,
 }
 
 impl CommandFiles {
-    /// Finds what a path stands for. The error is a sentence for whoever wrote it.
+    /// Finds the files that a path stands for. The error is a sentence for the author of the job.
     pub fn find(path: &Path) -> Result<Self, String> {
         let mut found = Self { files: Vec::new(), path: path.to_owned(), size_bytes: 0 };
         let shown = path.display();
@@ -98,7 +98,7 @@ impl CommandFiles {
         Ok(())
     }
 
-    /// What a plan says of it until its digest is known.
+    /// The reference to put into a plan until the digest is known.
     pub(crate) fn reference(&self) -> FileRef {
         let path = self.path.display().to_string();
         FileRef { path, digest: String::new(), size_bytes: self.size_bytes }

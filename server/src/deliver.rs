@@ -1,6 +1,6 @@
-//! Delivery: results of a run are copied to where people look for them. It can be repeated: a file that
-//! is there with the right content is left alone, so whatever was missed is caught up with later. Nothing is
-//! replaced that the run reads or that it did not make ([`Place`]).
+//! Delivery: a run's results are copied to its output folder. It can be repeated: a file that is there with the right
+//! content is left alone, so whatever was missed is made up for later. It never replaces a file that the run reads, or
+//! one that the run did not make ([`Place`]).
 
 mod place;
 #[cfg(test)]
@@ -25,16 +25,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What was delivered.
+/// The result of a delivery.
 #[derive(Debug, Default)]
 pub struct Delivered {
-    /// Files that are now there.
+    /// Files that are in place now.
     pub files: Vec<PathBuf>,
-    /// Why others are not.
+    /// Why other files could not be delivered.
     pub failures: Vec<String>,
-    /// Those that are not, for another task's result has their place.
+    /// Results that were not delivered because another task's result has the same path.
     pub clashes: Vec<String>,
-    /// What others would have replaced.
+    /// Files that were left alone although a result belongs at their path.
     pub in_the_way: Vec<InTheWay>,
 }
 
@@ -45,7 +45,7 @@ struct Item {
     path: PathBuf,
 }
 
-/// Delivers every result that the run has so far. What it delivered before may be replaced.
+/// Delivers every result that the run has so far. A file that it delivered before may be replaced.
 pub async fn deliver_all(
     run: &Run,
     (store, artifacts): (&dyn Store, &Artifacts),
@@ -63,7 +63,7 @@ pub async fn deliver_all(
     let mut delivered = Delivered { clashes, ..Delivered::default() };
     let left = copy(items, (artifacts, place), &HashSet::new(), &mut delivered).await;
     if !left.is_empty() {
-        // History is only read where something else is there.
+        // History is only read if other files are in the way.
         let made = made(store, run.id()).await?;
         delivered.in_the_way.clear();
         copy(left, (artifacts, place), &made, &mut delivered).await;
@@ -71,8 +71,8 @@ pub async fn deliver_all(
     Ok(delivered)
 }
 
-/// The first task, in the order of the plan, has a path for itself: what others would put there is taken
-/// out, and told if it is something else.
+/// A path belongs to the first task, in the order of the plan, that delivers there. Removes the results of later ones,
+/// and reports those whose content differs.
 fn take_clashes(run: &Run, items: &mut Vec<Item>) -> Vec<String> {
     let mut clashes = Vec::new();
     let mut taken: HashMap<PathBuf, (TaskId, String)> = HashMap::new();
@@ -94,8 +94,8 @@ fn take_clashes(run: &Run, items: &mut Vec<Item>) -> Vec<String> {
     clashes
 }
 
-/// Delivers the results in new rows, given the spaces of the plan's steps. Where something else is, also
-/// something of an earlier attempt, they are left to [`deliver_all`].
+/// Delivers the results in new rows, given the spaces of the plan's steps. Where another file is in the way, even one
+/// of an earlier attempt, the result is left to [`deliver_all`].
 pub async fn deliver_rows(
     plan: &Plan,
     rows: &[Row],
@@ -128,8 +128,8 @@ fn items_of(plan: &Plan, task: TaskId, space: &Space, outputs: &[Output], out: &
     delivered_by(&plan.steps[task.step as usize], (space, task.index), outputs).map(item).collect()
 }
 
-/// The files that a task delivers: each with its path in the output folder. What is delivered as a
-/// folder is everything in there: `files: some/folder` puts the output `files/REST` at `some/folder/REST`.
+/// The files that a task delivers, each with its path in the output folder. If a folder is delivered, that is every
+/// file in it: `files: some/folder` puts the output `files/REST` at `some/folder/REST`.
 pub(crate) fn delivered_by<'a>(
     step: &Step,
     (space, index): (&Space, u32),
@@ -150,8 +150,8 @@ fn resolved(template: &str, space: &Space, index: u32) -> Option<String> {
     resolve(&Template::parse(template).ok()?, space, index)
 }
 
-/// Copies what is not there yet. Gives back what something else stands in the way of, unless the run made
-/// that.
+/// Copies the results that are not there yet. Returns those that another file is in the way of, unless the run made
+/// that file.
 async fn copy(
     items: Vec<Item>,
     (artifacts, place): (&Artifacts, &Place),
@@ -190,29 +190,29 @@ async fn copy(
     left
 }
 
-/// Copies one result beside its place, and gives it its name when it is whole. `false`: something else has
-/// come there meanwhile.
+/// Copies one result next to its destination, and renames it when it is complete. Returns `false` if another file has
+/// appeared there meanwhile.
 async fn copy_one(item: &Item, replaces: bool, artifacts: &Artifacts) -> Result<bool, String> {
     let Item { key, digest, path, .. } = item;
     let folder = path.parent().unwrap_or(Path::new("."));
     tokio::fs::create_dir_all(folder).await.map_err(|error| error.to_string())?;
-    // A name that nobody else gives; what is left of it after a crash is taken up the next time.
+    // A name that nobody else uses; what a crash leaves of it is overwritten the next time.
     let part = folder.join(format!(".pictor-{}", &blake3::hash(key.as_bytes()).to_hex()[..16]));
     artifacts.fetch(key, &part, digest).await.map_err(|error| error.to_string())?;
-    // After a power cut a file that has its name is whole, or nobody would know that it is ours.
+    // Even after a power failure a file with the final name must be complete, or it would not be recognised as ours.
     let whole = tokio::fs::File::open(&part).await.map_err(|error| error.to_string())?;
     whole.sync_all().await.map_err(|error| error.to_string())?;
     let named = if replaces {
         std::fs::rename(&part, path)
     } else {
         match renameat_with(CWD, &part, CWD, path, RenameFlags::NOREPLACE) {
-            // A file system that cannot do it at one go: nothing was there a moment ago.
+            // The file system cannot rename without replacing; a moment ago nothing was there.
             Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(&part, path),
             named => named.map_err(std::io::Error::from),
         }
     };
     let Err(error) = named else { return Ok(true) };
-    // What remains would only be in the way of people.
+    // A leftover would only clutter the output folder.
     let _ = std::fs::remove_file(&part);
     if !replaces && error.kind() == std::io::ErrorKind::AlreadyExists {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! Which of several servers owns the farm: standing by, taking over, giving way. The broker elects, the
-//! epoch in the database decides: whoever has been overtaken cannot commit any more.
+//! Which of several servers owns the farm: standing by, taking over, stepping down. The broker elects, the epoch in the
+//! database decides: a server that has been overtaken cannot commit any more.
 
 use crate::access::load_run;
 use crate::handle::{Error, OwnerHandle};
@@ -17,43 +17,43 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-/// How often the owner looks for runs that it was not told of, and whether it still is the owner; and
-/// how often one that stands by looks up who is.
+/// How often the owner looks for runs that it was not told of and checks that it still is the owner, and how often a
+/// standby looks up the owner.
 const SCAN: Duration = Duration::from_secs(2);
-/// Pause before the next try after the database or the broker failed.
+/// Pause before the next attempt after the database or the broker failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often it is noted when workers were last heard of.
+/// How often the times at which workers were last heard from are stored.
 const NOTE_WORKERS: Duration = Duration::from_secs(30);
 
-/// One server's share in deciding who owns the farm.
+/// One server's part in deciding which server owns the farm.
 pub struct Farm {
-    /// History.
+    /// Runs and their history.
     pub store: Arc<dyn Store>,
-    /// The workers that are known.
+    /// Registered workers.
     pub registry: Arc<dyn Registry>,
-    /// Where outputs are deleted that nobody reads any more.
+    /// Artifact storage, where outputs that are no longer needed are deleted.
     pub artifacts: Arc<Artifacts>,
-    /// Where other servers reach this one by HTTP, as in `http://10.0.0.1:7420`.
+    /// HTTP address at which other servers reach this one, such as `http://10.0.0.1:7420`.
     pub address: String,
-    /// What the engine may assume.
+    /// Settings of the engine, such as the length of a lease.
     pub config: Config,
-    /// How long a new owner listens before it assigns anything: one heartbeat of the workers.
+    /// How long a new owner listens before it assigns anything: one heartbeat interval of the workers.
     pub listen: Duration,
-    /// The clock.
+    /// Source of the time, in milliseconds since 1970.
     pub now_ms: fn() -> i64,
 }
 
-/// How an ownership ended.
+/// How a period of ownership ended.
 enum Ended {
-    /// This server was told to stop.
+    /// This server was asked to stop.
     Stopped,
     /// Another server has taken over.
     Overtaken,
 }
 
 impl Farm {
-    /// Stands by, owns, stands by again, until `stop` becomes true. `connect` makes a new end of the
-    /// queue; the role is told to the rest of the server.
+    /// Alternates between standing by and owning the farm until `stop` becomes true. `connect` makes a new end of the
+    /// queue; `role` keeps the rest of the server informed.
     pub async fn lead(
         &self,
         connect: impl Fn() -> Box<dyn OwnerQueue>,
@@ -78,7 +78,7 @@ impl Farm {
         }
     }
 
-    /// Returns when this server is to own the farm.
+    /// Returns when this server is elected to own the farm.
     async fn stand_by(&self, queue: &mut dyn OwnerQueue, role: &watch::Sender<Role>) {
         let mut look = interval(SCAN);
         let mut elected = std::pin::pin!(queue.elected());
@@ -87,7 +87,7 @@ impl Farm {
                 () = &mut elected => return,
                 _ = look.tick() => match self.store.owner().await {
                     Ok(owner) => {
-                        // Our own address is of an earlier life.
+                        // Our own address was stored by an earlier process.
                         let owner = owner.map(|o| o.address).filter(|a| *a != self.address);
                         role.send_replace(Role::Standby { owner });
                     }
@@ -97,7 +97,7 @@ impl Farm {
         }
     }
 
-    /// Takes the farm over and owns it until it is told to stop or is overtaken.
+    /// Takes over the farm and owns it until it is asked to stop or is overtaken.
     async fn own(
         &self,
         mut queue: Box<dyn OwnerQueue>,
@@ -106,12 +106,12 @@ impl Farm {
     ) -> Result<Ended, Error> {
         let ownership = self.store.take_ownership(&self.address, (self.now_ms)()).await?;
         queue.begin(ownership.epoch, ownership.ticket_key);
-        // Only what is read after the epoch was raised is certainly all there is.
+        // Only what is read after the epoch was raised is certain to be complete.
         let (mut owner, handle) =
             Owner::new(self.config.clone(), self.store.clone(), queue, self.now_ms);
         owner.sweeps(self.artifacts.clone());
         let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
-        // Who has left in good order is not missed.
+        // Workers that have signed off are not missed.
         for worker in self.registry.workers().await?.into_iter().filter(|w| !w.has_left()) {
             let accepts = worker.state == "enabled";
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
@@ -133,8 +133,8 @@ impl Farm {
         Ok(if overtaken { Ended::Overtaken } else { ended })
     }
 
-    /// Looks for runs that the engine was not told of (their submitter died after storing them) and
-    /// notes when workers were heard of. Returns `true` when another server has taken over.
+    /// Looks for runs that the engine was not told of (their submitter died after storing them) and stores when workers
+    /// were last heard from. Returns `true` when another server has taken over.
     async fn watch(&self, handle: &OwnerHandle, epoch: u64) -> bool {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -156,7 +156,7 @@ impl Farm {
         }
     }
 
-    /// `false`: another server owns the farm.
+    /// Returns `false` if another server owns the farm.
     async fn scan(
         &self,
         handle: &OwnerHandle,
@@ -176,7 +176,7 @@ impl Farm {
     }
 }
 
-/// Gives an owner that begins every run that is not over: what leases it has to know of is in them.
+/// Adds every unfinished run to an owner before its loop starts, so that it knows the leases in them.
 pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error> {
     for record in store.unfinished_runs().await? {
         if let Some(run) = load(store, &record.id).await? {
@@ -186,8 +186,7 @@ pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error
     Ok(())
 }
 
-/// Gives the engine the runs that it was not told of, every few seconds, for ever: for an owner that has no
-/// rivals.
+/// Adds runs that the engine was not told of, every few seconds, for ever: for an owner without rivals.
 pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
     let mut scan = interval(SCAN);
     scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -202,7 +201,7 @@ pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
     }
 }
 
-/// Gives the engine the runs that it was not told of.
+/// Adds the unfinished runs that the engine was not told of.
 async fn pick_up(
     store: &dyn Store,
     handle: &OwnerHandle,
@@ -221,8 +220,8 @@ async fn pick_up(
     Ok(())
 }
 
-/// A run from history. None: another version of pictor wrote it, which is to finish it, or it is damaged,
-/// which is no reason for the others to wait.
+/// Folds a run from its history. Returns `None` if another version of pictor wrote it, which has to finish it, or if it
+/// is damaged: the others must not wait for it.
 async fn load(store: &dyn Store, id: &RunId) -> Result<Option<Run>, Error> {
     use pictor_storage::Error::Corrupt;
     match load_run(store, id).await {
@@ -240,7 +239,7 @@ fn finish(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<En
         Ok(Ok(())) => Ok(Ended::Stopped),
         Ok(Err(Error::Store(pictor_storage::Error::Fenced))) => Ok(Ended::Overtaken),
         Ok(Err(failure)) => Err(failure),
-        // The panic was printed where it happened.
+        // The panic has been printed already.
         Err(_) => Err(Error::Stopped),
     }
 }

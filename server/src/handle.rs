@@ -1,4 +1,4 @@
-//! How the rest of a server speaks to the owner loop: orders, questions, and the news of every commit.
+//! How the rest of a server talks to the owner loop: commands, queries, and the news of every commit.
 
 use pictor_engine::{Config, Engine, Run, RunState};
 use pictor_queue::{Sealer, ToOwner};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 /// Why the owner stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Storage failed for good.
+    /// Storage failed and a retry would not help.
     #[error("keep history: {0}")]
     Store(#[from] pictor_storage::Error),
     /// A stored history cannot be folded.
@@ -23,66 +23,65 @@ pub enum Error {
     /// A stored plan cannot be read.
     #[error("run {run}: {why}")]
     Plan {
-        /// The run.
+        /// Id of the run.
         run: RunId,
-        /// What is wrong with it.
+        /// What is wrong with the plan.
         why: String,
     },
     /// The run does not exist.
     #[error("there is no run `{0}`; `pictor runs` lists them")]
     NoRun(String),
-    /// The owner is not there any more.
+    /// The owner loop has ended.
     #[error("the engine has stopped")]
     Stopped,
-    /// History cannot be written now, so the owner neither answers nor takes orders.
+    /// History cannot be written at the moment, so the owner neither answers queries nor takes commands.
     #[error("history cannot be written now: {0}")]
     Stalled(Arc<str>),
 }
 
-/// How long history may not be written before nobody waits for the owner any more who is in a hurry.
+/// How long writes may fail before callers in a hurry stop waiting for the owner.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// History cannot be written.
+/// Since when history cannot be written, and why.
 #[derive(Clone, Debug)]
 pub(crate) struct Stall {
     pub(crate) since: Instant,
     pub(crate) why: Arc<str>,
 }
 
-/// What one commit changed.
+/// The changes of one commit.
 #[derive(Debug)]
 pub struct Committed {
-    /// The new history, by run.
+    /// The new history rows, by run.
     pub rows: BTreeMap<RunId, Vec<Row>>,
-    /// Runs that changed their state.
+    /// Runs whose state changed, with the new state.
     pub changed: BTreeMap<RunId, RunState>,
-    /// For each run with new history the spaces of its steps, as they stand now.
+    /// The spaces of the steps, as they are now, of each run with new rows.
     pub spaces: BTreeMap<RunId, Vec<Option<Arc<Space>>>>,
-    /// Workers that were not heard of for the length of a lease.
+    /// Workers that were silent for the length of a lease.
     pub lost: Vec<WorkerId>,
 }
 
-/// Upper bounds of the time that a commit takes, in microseconds, by which commits are counted.
+/// Upper bounds of the buckets in which commits are counted by duration, in microseconds.
 pub(crate) const COMMIT_BOUNDS_US: [u64; 10] =
     [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000];
 
-/// What the owner has done since it started, for those who watch over it.
+/// Counters of the owner since it started, for monitoring.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Messages that came late, twice or from the wrong worker, and changed nothing.
+    /// Messages that were late, duplicate or from the wrong worker, and changed nothing.
     pub stale: u64,
     /// Messages that could not be accepted at all.
     pub rejected: u64,
-    /// Tasks sent to workers, counting each time.
+    /// Tasks sent to workers, counted each time.
     pub assigned: u64,
-    /// Commits.
+    /// Commits made.
     pub commits: u64,
-    /// Rows of history in them.
+    /// History rows in these commits.
     pub rows: u64,
-    /// Time spent on them, in microseconds.
+    /// Total duration of these commits, in microseconds.
     pub commit_us: u64,
-    /// Commits by the time that they took: up to 0.5, 1, 2, 5, 10, 20, 50, 100,
-    /// 250 and 1000 ms, and longer.
+    /// Commits by duration: up to 0.5, 1, 2, 5, 10, 20, 50, 100, 250 and 1000 ms, and longer.
     pub commit_buckets: [u64; 11],
 }
 
@@ -107,7 +106,7 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// How other parts of the process speak to the owner.
+/// Handle by which other parts of the process talk to the owner.
 #[derive(Clone)]
 pub struct OwnerHandle {
     pub(crate) commands: mpsc::Sender<Command>,
@@ -116,13 +115,13 @@ pub struct OwnerHandle {
     pub(crate) sealer: Option<Sealer>,
     pub(crate) config: Arc<Config>,
     pub(crate) stall: watch::Receiver<Option<Stall>>,
-    /// Whoever asks by this handle does not wait until history can be written again.
+    /// Whether calls fail instead of waiting until history can be written again.
     pub(crate) hurries: bool,
 }
 
 impl OwnerHandle {
-    /// The same for one who wants an answer soon: [`Error::Stalled`] if history cannot be written for more than a
-    /// moment. What was asked or ordered just before may be done all the same when it can.
+    /// A handle for callers in a hurry: calls fail with [`Error::Stalled`] if history cannot be written for more than a
+    /// moment. A query or command sent just before may still be executed later.
     #[must_use]
     pub fn in_a_hurry(mut self) -> Self {
         self.hurries = true;
@@ -134,7 +133,7 @@ impl OwnerHandle {
         self.stall.borrow().as_ref().is_some_and(|stall| stall.since.elapsed() >= PATIENCE)
     }
 
-    /// Waits as long as this handle waits.
+    /// Waits for `work` as long as this handle is willing to.
     async fn soon<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         if !self.hurries {
             return work.await;
@@ -148,14 +147,14 @@ impl OwnerHandle {
         }
     }
 
-    /// Hands a run over: a new one, or one whose history was folded.
+    /// Adds a run: a new one, or one whose history was folded.
     pub async fn add(&self, run: Run, owner: String, submitted_ms: i64) -> Result<(), Error> {
         let run = Box::new(run);
         self.soon(self.send(Command::Add { run, owner, submitted_ms })).await
     }
 
-    /// Changes a run. Answers after the commit; `false`: this control was known, or there is no such
-    /// run here.
+    /// Changes a run. Returns after the commit; `false` if this control is already known, or the engine does not have
+    /// the run.
     pub async fn control(&self, run: RunId, control: Control) -> Result<bool, Error> {
         let (reply, answer) = oneshot::channel();
         self.soon(async {
@@ -165,51 +164,51 @@ impl OwnerHandle {
         .await
     }
 
-    /// Passes a worker's message on that came by another way than the queue.
+    /// Passes on a worker's message that came by another way than the queue.
     pub async fn tell(&self, message: ToOwner) -> Result<(), Error> {
         self.soon(self.send(Command::Tell(message))).await
     }
 
-    /// Takes a worker out of service or back into it.
+    /// Sets whether a worker accepts new tasks.
     pub async fn set_accepts(&self, worker: WorkerId, accepts: bool) -> Result<(), Error> {
         self.soon(self.send(Command::Accepts { worker, accepts })).await
     }
 
-    /// Whether the run is in the engine.
+    /// Whether the engine has the run.
     pub async fn has_run(&self, run: &RunId) -> Result<bool, Error> {
         let run = run.clone();
         self.ask(move |engine| engine.run(&run).is_some()).await
     }
 
-    /// The same, with what its tickets are made and checked with.
+    /// Attaches the sealer of the owner's tickets.
     #[must_use]
     pub fn with_sealer(mut self, sealer: Sealer) -> Self {
         self.sealer = Some(sealer);
         self
     }
 
-    /// What the owner's tickets are checked with, if its queue has any.
+    /// The sealer that checks the owner's tickets, if its queue uses tickets.
     pub fn sealer(&self) -> Option<&Sealer> {
         self.sealer.as_ref()
     }
 
-    /// What the engine assumes of its surroundings.
+    /// The settings of the engine.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What the owner has done so far.
+    /// The counters of the owner so far.
     pub fn tally(&self) -> Tally {
         *lock(&self.tally)
     }
 
-    /// Asks the engine something.
+    /// Runs a query on the engine and returns its result.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        // The one who asked may have gone meanwhile.
+        // The caller may have gone meanwhile.
         let ask = move |engine: &Engine| drop(reply.send(question(engine)));
         self.soon(async {
             self.send(Command::Ask(Box::new(ask))).await?;
@@ -218,12 +217,12 @@ impl OwnerHandle {
         .await
     }
 
-    /// Everything that is committed from now on.
+    /// Subscribes to everything that is committed from now on.
     pub fn news(&self) -> broadcast::Receiver<Arc<Committed>> {
         self.news.subscribe()
     }
 
-    /// Lets the owner end after what it has received so far.
+    /// Asks the owner to end after what it has received so far.
     pub async fn stop(&self) {
         // It may have ended already.
         let _ = self.send(Command::Stop).await;
@@ -234,7 +233,7 @@ impl OwnerHandle {
     }
 }
 
-/// Resolves, with the reason, when history could not be written for more than a moment.
+/// Resolves, with the reason, once history could not be written for more than a moment.
 async fn stalled(stall: &mut watch::Receiver<Option<Stall>>) -> Arc<str> {
     loop {
         let now = stall.borrow_and_update().clone();
@@ -249,13 +248,13 @@ async fn stalled(stall: &mut watch::Receiver<Option<Stall>>) -> Arc<str> {
         };
         tokio::select! {
             why = lasts => return why,
-            // An owner that has ended answers nothing at all, and whoever asks learns of that.
+            // An owner that has ended answers nothing, which the caller notices by itself.
             changed = stall.changed() => if changed.is_err() { std::future::pending().await },
         }
     }
 }
 
-/// Locks what only ever holds numbers.
+/// Locks the counters; a poisoned lock does no harm, since they only hold numbers.
 pub(crate) fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }

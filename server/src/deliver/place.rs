@@ -1,5 +1,5 @@
-//! Where results go, and what is there already: no result takes the place of a file that its run read, or of
-//! one that the run did not make itself.
+//! The output folder and what is in it already: no result replaces a file that its run reads, or one that the run did
+//! not make itself.
 
 use crate::handle::Error;
 use crate::sequence::Sequence;
@@ -20,37 +20,37 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A file, whatever it is called: its device and its number there. Links, `..` and another spelling on a
-/// disk that does not tell capitals from small letters lead to the same one.
+/// Identifies a file whatever its path: device and inode number. Links, `..` and another spelling on a case-insensitive
+/// disk lead to the same one.
 type Identity = (u64, u64);
 
-/// Files of this machine that a run reads.
+/// Files on this machine that a run reads.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(HashSet<Identity>);
 
 impl Sources {
-    /// Those of the files that are there.
+    /// The sources among `paths`; paths without a file are ignored.
     pub fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let mut sources = Self::default();
         sources.extend(paths);
         sources
     }
 
-    /// More files.
+    /// Adds files; paths without a file are ignored.
     pub fn extend(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
         let identities = paths.into_iter().filter_map(|path| identity(&path));
         self.0.extend(identities);
     }
 
-    /// The files that a job on this machine names, and the job file itself. What a scene links, only Blender
-    /// can tell.
+    /// The files on this machine that a job names, and the job file itself. The files that a scene links are missing:
+    /// only Blender knows them.
     pub fn named(plan: &Plan, job_file: &Path) -> Self {
         let mut sources = Self::of([job_file.to_owned()]);
         for (name, file) in &plan.files {
             let path = Path::new(&file.path);
             match Media::of(name) {
                 Some(Media::Sequence(_)) if !path.is_file() => {
-                    // That there are no pictures is told elsewhere.
+                    // Missing pictures are reported elsewhere.
                     let found = Sequence::find(path).ok();
                     let files = found.iter().flat_map(|found| &found.files);
                     let folder = found.as_ref().map_or(path, |found| &found.folder);
@@ -65,7 +65,7 @@ impl Sources {
         sources
     }
 
-    /// Whether a path leads to one of them.
+    /// Whether a path leads to one of the sources.
     pub fn has(&self, path: &Path) -> bool {
         identity(path).is_some_and(|identity| self.0.contains(&identity))
     }
@@ -75,7 +75,7 @@ fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|m| (m.dev(), m.ino()))
 }
 
-/// The files that the texts of a step name outright: arguments of a program, properties of a scene.
+/// Absolute paths in the texts of a step: in arguments of a program and in properties of a scene.
 fn paths_in(body: &Body, folder: &str) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     if let Body::Command(command) = body {
@@ -90,7 +90,7 @@ fn paths_in(body: &Body, folder: &str) -> Vec<PathBuf> {
         let beside = Path::new(folder).join(&scene.scene);
         let beside = beside.parent().unwrap_or(Path::new(folder));
         for text in scene.set.values().filter_map(|value| value.as_str()) {
-            // As Blender writes a path beside the scene.
+            // Blender's notation for a path relative to the scene.
             paths.push(match text.strip_prefix("//") {
                 Some(inner) => beside.join(inner),
                 None => PathBuf::from(text),
@@ -101,41 +101,41 @@ fn paths_in(body: &Body, folder: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// The folder that results are delivered to.
+/// The folder that results are delivered to, and what must not be replaced there.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
-    /// The folder.
+    /// Path of the output folder.
     pub folder: PathBuf,
-    /// What no result may replace.
+    /// Files that no result may replace.
     pub sources: Sources,
-    /// Whether other files that are there may be replaced.
+    /// Whether other files in it may be replaced.
     pub overwrite: bool,
 }
 
-/// A file that stands in the way of a result.
+/// An existing file at the path of a result.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct InTheWay {
-    /// Whether the run reads it. Otherwise it is one that the run did not make.
+    /// Whether the run reads the file. Otherwise it is one that the run did not make.
     pub is_source: bool,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
 }
 
-/// What is at a path where a result goes.
+/// What exists at the path of a result.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Nothing.
+    /// The path is free.
     Nothing,
-    /// The result itself.
+    /// A file with the content of the result.
     Same,
-    /// Something that the run reads.
+    /// A file that the run reads.
     Source,
-    /// Something else, with its digest if it is a file.
+    /// Another file, with its digest, or something that is no readable file.
     Other(Option<String>),
 }
 
 impl Place {
-    /// Looks where a result with this digest goes.
+    /// Determines what exists at the path of a result with this digest.
     pub(super) async fn look(&self, path: &Path, digest: &str) -> Found {
         if path.symlink_metadata().is_err() {
             return Found::Nothing;
@@ -151,8 +151,8 @@ impl Place {
     }
 }
 
-/// The digests of everything that a run has ever made: whatever it has delivered is among them, also where
-/// its process ended in between.
+/// The digests of everything that a run has ever made. They include all that it has delivered, even if its process died
+/// during a delivery.
 pub(super) async fn made(store: &dyn Store, run: &RunId) -> Result<HashSet<String>, Error> {
     let mut made = HashSet::new();
     let each = &mut |row: Row| {
@@ -164,8 +164,8 @@ pub(super) async fn made(store: &dyn Store, run: &RunId) -> Result<HashSet<Strin
     Ok(made)
 }
 
-/// What stands in the way of results whose names are known before any work, of the tasks in a state in which
-/// they `will` be done. With a store the run may have delivered some before.
+/// The files that are in the way of results whose names are known before any work is done, for tasks in a state in
+/// which they `will` be executed. With a store, files that the run delivered earlier are left out.
 pub async fn in_the_way(
     (run, will): (&Run, impl Fn(TaskState) -> bool),
     place: &Place,
@@ -219,8 +219,7 @@ fn known_names((run, will): (&Run, impl Fn(TaskState) -> bool), place: &Place) -
     found
 }
 
-/// What is in folders, in small letters: a hundred thousand names are looked up without asking the disk for
-/// each.
+/// The names in folders, in lower case, so that a hundred thousand names are looked up without a disk access for each.
 #[derive(Default)]
 struct Shelves(HashMap<PathBuf, HashSet<String>>);
 
@@ -245,8 +244,7 @@ fn small(name: &std::ffi::OsStr) -> String {
     name.to_string_lossy().to_lowercase()
 }
 
-/// The same run with the frames of its sequences, as far as their files are here: the names of these say
-/// what `probe` will find.
+/// The same run with the frames of its sequences, where their files exist: their names tell what `probe` will find.
 fn bind_sequences(run: &Run) -> Option<Run> {
     let mut bound: Option<Run> = None;
     for (number, step) in (0u16..).zip(&run.plan().steps) {
@@ -290,7 +288,7 @@ fn frames_of(plan: &Plan, (number, step): (u16, &Step), probe: &Probe) -> Option
     Some(Products { bindings: vec![binding], ..Products::default() })
 }
 
-/// A path of `deliver`, for one task.
+/// Resolves a path of `deliver` for one task. Returns `None` if it has a placeholder that the task does not know.
 pub(crate) fn resolve(template: &Template, space: &Space, index: u32) -> Option<String> {
     let ends = |name: &str| {
         let axis = space.axes.iter().position(|a| a.name == name)?;
@@ -309,7 +307,7 @@ pub(crate) fn resolve(template: &Template, space: &Space, index: u32) -> Option<
     template.render(&mut fill).ok()
 }
 
-/// Sentences about what stands in the way: one about files that the run reads, one about others.
+/// Sentences about the files in the way: one about files that the run reads, one about others.
 pub fn sentences(found: &[InTheWay]) -> Vec<String> {
     let said = |is_source: bool| {
         let mut paths = found.iter().filter(|way| way.is_source == is_source);

@@ -1,4 +1,5 @@
-//! Folders of outputs: where they land, what two tasks put into the same place, and how a path leads back.
+//! Folders of outputs: where they are delivered, what happens when two tasks deliver to one path, and how a path leads
+//! back to its task.
 
 use super::*;
 use crate::http::find_delivered;
@@ -18,7 +19,7 @@ steps:
     deliver: { image: \"frames/{frame:04}.exr\", files: some/nodes, passes: \"passes/{frame}\" }
 ";
 
-/// Where a run is kept, and its results, and where they land.
+/// A store, artifact storage and an output folder for a run.
 struct Stage {
     _folder: tempfile::TempDir,
     store: SqliteStore,
@@ -49,7 +50,7 @@ impl Stage {
         products
     }
 
-    /// A run whose tasks left these outputs: name and content, frame by frame.
+    /// A run whose tasks produced these outputs: name and content, frame by frame.
     async fn run(&self, left: &[&[(&str, &str)]]) -> Run {
         let mut run = new_run();
         let new = NewRun {
@@ -90,7 +91,7 @@ fn new_run() -> Run {
     Run::new(RunId("job-1".into()), Arc::new(plan))
 }
 
-/// A task has succeeded.
+/// The row of a task that succeeded.
 fn row(index: u32, products: Products) -> Row {
     let ended = Ended {
         task: TaskRef { step: 0, generation: 0, task: Try { index, attempt: 1 } },
@@ -103,7 +104,7 @@ fn row(index: u32, products: Products) -> Row {
     Row { seq: 0, time_ms: 1, fact: Fact::Ended(ended) }
 }
 
-/// What lies in the output folder.
+/// The contents of the files at `paths` in the output folder.
 fn there(out: &Path, paths: &[&str]) -> Vec<String> {
     paths.iter().map(|path| std::fs::read_to_string(out.join(path)).unwrap_or_default()).collect()
 }
@@ -162,7 +163,7 @@ async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it()
         &[("files/a.exr", "one")],
     ];
     let run = stage.run(&left).await;
-    // As it comes, the one that comes first is there.
+    // During the run, the result that is finished first is delivered.
     let spaces = [run.space(0).cloned()];
     let again = |index| {
         let outputs = run.outputs(TaskId { step: 0, index }).unwrap().1.to_vec();
@@ -179,7 +180,7 @@ async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it()
     }
 }
 
-/// What is said to be in the way, by its path in the output folder.
+/// The reported files in the way, by their path in the output folder.
 fn ways(found: &[InTheWay], out: &Path) -> Vec<(bool, String)> {
     let name = |way: &InTheWay| way.path.strip_prefix(out).unwrap().display().to_string();
     found.iter().map(|way| (way.is_source, name(way))).collect()
@@ -194,7 +195,7 @@ async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
     std::fs::create_dir_all(&frames).unwrap();
     let source = out.join("texture.exr");
     std::fs::write(&source, "texture").unwrap();
-    // The source by another name, a file of somebody else, and a link that leads nowhere.
+    // The source under another name, somebody else's file, and a dangling link.
     std::fs::hard_link(&source, frames.join("0001.exr")).unwrap();
     std::fs::write(frames.join("0002.exr"), "mine").unwrap();
     std::os::unix::fs::symlink("nowhere", frames.join("0003.exr")).unwrap();
@@ -208,7 +209,7 @@ async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
     let said = sentences(&delivered.in_the_way);
     assert!(said[0].contains("frames/0001.exr: the run reads what is there"), "{said:?}");
     assert!(said[1].contains("frames/0002.exr and another file: something else"), "{said:?}");
-    // Whoever says so may replace all but the source.
+    // With `overwrite`, everything but the source may be replaced.
     stage.place.overwrite = true;
     let delivered = stage.deliver(&run).await;
     assert_eq!(ways(&delivered.in_the_way, &out), [(true, paths[0].to_owned())]);
@@ -225,7 +226,7 @@ async fn what_the_run_delivered_before_is_replaced_unless_somebody_changed_it() 
     let out = &stage.place.folder;
     stage.deliver(&run).await;
     std::fs::write(out.join("frames/0002.exr"), "painted over").unwrap();
-    // Both are done again.
+    // Both are executed again.
     let reset = Event::Reset(vec![ResetTasks { step: 0, tasks: vec![0, 1] }]);
     let event = Fact::Event(Control { id: 7, event: reset });
     stage.apply(&mut run, Row { seq: 0, time_ms: 1, fact: event }).await;
@@ -264,7 +265,7 @@ async fn names_that_are_known_before_any_work_are_looked_up_quickly() {
         (Run::new(RunId("job-1".into()), Arc::new(plan)), place)
     };
     std::os::unix::fs::symlink("shots", out.join("link")).unwrap();
-    // The numbers of a sequence say what will be made of it.
+    // The numbers of a sequence tell which results it will have.
     let upscale = "pictor: v1\nname: job\nupscale: { input: shots, model: m }\n";
     let (run, place) = names(upscale);
     let found = in_the_way((&run, |_| true), &place, None).await.unwrap();

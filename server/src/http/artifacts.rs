@@ -1,4 +1,4 @@
-//! Results and assets: what a run has delivered, artifacts by key, files that jobs need.
+//! Results and assets: the files that a run has delivered, artifacts by key, files that jobs need.
 
 use super::Api;
 use super::auth::Caller;
@@ -20,27 +20,27 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// The most digests in one question.
+/// Most digests in one request.
 const DIGESTS_MAX: usize = 10_000;
-/// Questions to storage at a time.
+/// Queries to storage at once.
 const AT_ONCE: usize = 16;
 
-/// A delivered result.
+/// A delivered result of a run.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RunFile {
-    /// Its path, as the job names it.
+    /// Path of the file in the output folder, as the job defines it.
     pub path: String,
-    /// BLAKE3 of its bytes, in hex.
+    /// BLAKE3 digest of its bytes, in hex.
     pub digest: String,
-    /// Its size.
+    /// Size in bytes.
     pub size_bytes: u64,
-    /// The artifact that it is.
+    /// Key of the artifact that holds it.
     pub key: String,
-    /// The task that made it.
+    /// Name of the task that made it, as in `render[frame=7]`.
     pub task: String,
 }
 
-/// Lists what a run has delivered so far.
+/// Lists the files that a run has delivered so far.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/files", tag = "files",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging<Place>),
@@ -54,7 +54,7 @@ pub(super) async fn files(
 ) -> Result<Json<Page<RunFile>>, Problem> {
     let limit = api.limits.page(paging.limit)?;
     let record = api.run(&caller, &run).await?;
-    // A task may deliver several files: pages may be a little longer than asked for.
+    // A task may deliver several files, so pages may be a little longer than requested.
     let look = |_: &Engine, run: &Run, from, effort| Ok(look(run, from, effort));
     let found = api.find(&record, (from(paging.after), limit), look).await?;
     let next = next(&found);
@@ -63,7 +63,7 @@ pub(super) async fn files(
 
 /// The files of the next tasks that deliver any.
 fn look(run: &Run, mut from: TaskId, effort: Effort) -> Found<RunFile> {
-    // Whole steps that deliver nothing are passed over at once.
+    // Steps that deliver nothing are skipped as a whole.
     while run.plan().steps.get(from.step as usize).is_some_and(|plan| plan.deliver.is_empty()) {
         from = TaskId { step: from.step + 1, index: 0 };
     }
@@ -134,7 +134,7 @@ pub(super) async fn artifact(
     let missing = || Problem::not_found(format_args!("artifact `{key}`"));
     let mut parts = key.split('/');
     match (parts.next(), parts.next()) {
-        // Who knows a digest had the file, or may see a run that uses it.
+        // A caller who knows a digest has had the file, or may see a run that uses it.
         (Some("assets"), Some(_)) => {}
         (Some("runs"), Some(run)) => {
             let found = api.store.run(run).await.map_err(|_| missing())?;
@@ -146,7 +146,7 @@ pub(super) async fn artifact(
     serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: true }, &headers).await
 }
 
-/// What an artifact is known by: it never changes, so its key will do.
+/// The `ETag` of an artifact: it never changes, so its key identifies its content.
 pub(super) fn tag_of(key: &str) -> String {
     match key.strip_prefix("assets/") {
         Some(digest) => digest.to_owned(),
@@ -154,11 +154,11 @@ pub(super) fn tag_of(key: &str) -> String {
     }
 }
 
-/// Files that somebody has.
+/// Files that a client has.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Digests {
-    /// Their BLAKE3 digests, in hex.
+    /// BLAKE3 digests of the files, in hex.
     #[schema(max_items = 10_000, value_type = Vec<Digest>)]
     digests: Vec<String>,
 }
@@ -166,11 +166,11 @@ pub struct Digests {
 /// Files that the farm lacks.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Missing {
-    /// Their digests, in the order of the question.
+    /// Digests of the missing files, in the order of the request.
     pub missing: Vec<String>,
 }
 
-/// Tells which of some files the farm lacks, so that only those are uploaded.
+/// Tells which of some files the farm lacks, so that only those have to be uploaded.
 #[utoipa::path(
     post, path = "/v1/assets/missing", tag = "files", request_body = Digests,
     responses((status = 200, description = "What is to be uploaded", body = Missing)),
@@ -198,7 +198,7 @@ pub(super) async fn missing(
     Ok(Json(Missing { missing }))
 }
 
-/// Uploads a file that jobs need. The same file again changes nothing.
+/// Uploads a file that jobs need. Uploading the same file again changes nothing.
 #[utoipa::path(
     put, path = "/v1/assets/{digest}", tag = "files",
     params(("digest" = inline(Digest), Path, description = "BLAKE3 of the file, in hex")),

@@ -1,5 +1,5 @@
-//! Tokens: how they are made, who shows one, and since when it is known. Only a digest of the secret is
-//! stored; a token is shown once, when it is made.
+//! Tokens: creating them, identifying a caller by one, and caching them. Only a digest of the secret is stored; a token
+//! is shown once, when it is created.
 
 use super::memory::Outage;
 use super::problem::{Code, Problem};
@@ -14,44 +14,44 @@ use std::time::Duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// How long a token is believed to be as it was: a revocation by another process takes effect after it.
+/// How long a cached token is used without a look-up: a revocation by another process takes effect after this time.
 const BELIEVED: Duration = Duration::from_millis(800);
-/// Tokens that are remembered at a time.
+/// Most tokens in the cache.
 const REMEMBERED: usize = 8192;
-/// What tokens begin with, so that scanners of leaked secrets recognise them.
+/// Prefix of every token, so that scanners for leaked secrets recognise them.
 const PREFIX: &str = "pictor_";
-/// Letters of ids and secrets: none that look like another.
+/// Characters of ids and secrets: none that can be mistaken for another.
 const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Letters of an id (60 bits) and of a secret (260 bits).
+/// Length of an id (60 bits); below, that of a secret (260 bits).
 const ID_LETTERS: usize = 12;
 const SECRET_LETTERS: usize = 52;
 
-/// What a token may do.
+/// What a token allows its holder to do.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum TokenRole {
-    /// Everything.
+    /// May do everything.
     Admin,
-    /// Everything but tokens.
+    /// May do everything except manage tokens.
     Operator,
     /// Submits runs; sees and changes those of its own account.
     Submitter,
-    /// Reads everything but tokens and the audit log.
+    /// Reads everything except tokens and the audit log.
     Viewer,
     /// Registers machines as workers.
     Worker,
-    /// One registered machine. Made by its registration, never by people.
+    /// One registered machine. Created by its registration, never by hand.
     Machine,
 }
 
 impl TokenRole {
-    /// All roles.
+    /// Every role.
     pub const ALL: [Self; 6] =
         [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
 
-    /// The role's name.
+    /// Name of the role, as it is stored and written in requests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -63,22 +63,22 @@ impl TokenRole {
         }
     }
 
-    /// The role of that name.
+    /// The role of that name. Returns `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 }
 
-/// Who makes a request.
+/// The authenticated sender of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The token's id.
+    /// Public part of the caller's token.
     pub token: String,
-    /// What it may do.
+    /// Role of the token.
     pub role: TokenRole,
-    /// Whose it is.
+    /// Account that the token acts for.
     pub account: String,
-    /// Where the request came from.
+    /// Network address that the request came from.
     pub address: String,
 }
 
@@ -93,32 +93,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Every route of the API is behind the check that puts it there.
+        // Every route of the API is behind the guard that inserts it.
         parts.extensions.get().cloned().ok_or_else(|| unauthorized("a token is needed"))
     }
 }
 
-/// A token that was just made.
+/// A token that was just created.
 #[derive(Debug)]
 pub struct Minted {
-    /// What is stored.
+    /// The record to store.
     pub record: Token,
-    /// What its holder shows. Nobody can find it out later.
+    /// The token itself, for its holder. It cannot be recovered later.
     pub text: String,
 }
 
-/// What a token is for.
+/// The properties of a token to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
-    /// For people.
+    /// Label for people.
     pub name: &'a str,
-    /// What it may do.
+    /// Role that the token gets.
     pub role: TokenRole,
-    /// Whose it is.
+    /// Account that the token acts for.
     pub account: &'a str,
 }
 
-/// Makes a token. Fails when the system gives no random numbers.
+/// Creates a token. Fails if the system provides no random numbers.
 pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Problem> {
     let mut random = [0; ID_LETTERS + SECRET_LETTERS];
     getrandom::fill(&mut random).map_err(|error| {
@@ -139,28 +139,28 @@ pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Problem> {
     Ok(Minted { record, text: format!("{PREFIX}{id}_{secret}") })
 }
 
-/// The id of a token as it is shown.
+/// The id in a token's text. Returns `None` if the text is no token.
 pub(super) fn token_id(text: &str) -> Option<&str> {
     take_apart(text).map(|(id, _)| id)
 }
 
-/// A 401 that says how to do better.
+/// A 401 response that says how to authenticate.
 pub(super) fn unauthorized(detail: &str) -> Problem {
     Problem::new(Code::Unauthorized, detail)
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// By id: what a token was, if there was one, and when.
+/// Cached tokens by id (`None`: there is no such token), with the time of the look-up.
 type Known = HashMap<String, (Instant, Option<Arc<Token>>)>;
 
-/// Tokens as they were lately.
+/// A cache of tokens that were used recently.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     known: Mutex<Known>,
 }
 
 impl Tokens {
-    /// Who shows the token of these headers. When `gives_up` resolves, what is remembered has to do.
+    /// Identifies the caller by the token in these headers. Once `gives_up` resolves, the cached token is used.
     pub(super) async fn identify(
         &self,
         registry: &dyn Registry,
@@ -184,7 +184,7 @@ impl Tokens {
         Ok(Caller { token: token.id.clone(), role, account: token.account.clone(), address })
     }
 
-    /// Forgets what is believed of a token: it was changed.
+    /// Removes a token that was changed from the cache.
     pub(super) fn forget(&self, id: &str) {
         self.lock().remove(id);
     }
@@ -207,7 +207,7 @@ impl Tokens {
         };
         let token = match found {
             Ok(found) => found.map(Arc::new),
-            // What cannot be looked up is believed to be as it was: revoking takes the database, too.
+            // If the database does not answer, the cached token stays valid: revoking one would need the database too.
             Err(problem) if problem.code == Code::Unavailable => {
                 return self.lock().get(id).map(|(_, token)| token.clone()).ok_or(problem);
             }
@@ -228,13 +228,13 @@ impl Tokens {
     }
 }
 
-/// The token of `Bearer <token>`.
+/// The token in `Bearer <token>`.
 fn bearer(shown: &str) -> Option<&str> {
     let (scheme, token) = shown.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
-/// Id and secret of `pictor_<id>_<secret>`.
+/// Splits `pictor_<id>_<secret>` into id and secret.
 fn take_apart(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.trim().strip_prefix(PREFIX)?.split_once('_')?;
     let plain = |text: &str| text.bytes().all(|byte| LETTERS.contains(&byte));
