@@ -1,5 +1,5 @@
-//! The engine running: the owner loop that folds, commits and sends; the submission of jobs; the socket
-//! through which other commands speak to the process that owns a data folder; the delivery of results.
+//! The server: the owner loop that folds, commits and sends; the submission of jobs; the socket through which other
+//! commands reach the process that owns a data folder; the delivery of results; the HTTP API.
 
 mod access;
 mod clock;

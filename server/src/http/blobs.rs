@@ -1,5 +1,4 @@
-//! Bytes out of artifact storage: whole or a range of them, or a link to where they are; and into it,
-//! checked on the way.
+//! Bytes from artifact storage: all of an artifact, a range, or a link to it; and bytes into it, hashed on the way.
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -17,12 +16,12 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, 
 use utoipa::openapi::{self, ContentBuilder, RefOr, ResponseBuilder, ResponsesBuilder};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
-/// How much of an artifact is in memory at a time.
+/// Size of the pieces that an artifact is read in: the memory that a download takes.
 const PIECE_BYTES: u64 = 1 << 20;
 /// How long a link to storage is valid.
 pub(super) const LINK: Duration = Duration::from_hours(1);
 
-/// Bytes, as the description of the API has them.
+/// A response of bytes, for the OpenAPI description.
 pub(super) struct Binary;
 
 impl PartialSchema for Binary {
@@ -34,12 +33,12 @@ impl PartialSchema for Binary {
 
 impl ToSchema for Binary {}
 
-/// BLAKE3 of a file's bytes, in hex: 64 digits in small letters.
+/// BLAKE3 digest of a file's bytes, in hex: 64 digits in lower case.
 #[derive(ToSchema)]
 #[schema(pattern = "^[0-9a-f]{64}$")]
 pub struct Digest(#[expect(dead_code, reason = "only a schema")] String);
 
-/// The answers of a download, as the description of the API has them.
+/// The responses of a download, for the OpenAPI description.
 pub(super) struct Download;
 
 impl IntoResponses for Download {
@@ -56,17 +55,17 @@ impl IntoResponses for Download {
     }
 }
 
-/// What is asked for.
+/// What a download asks for.
 pub(super) struct Wanted<'a> {
-    /// The artifact.
+    /// Key of the artifact.
     pub(super) key: &'a str,
-    /// What its bytes are known by, without quotes.
+    /// `ETag` of its bytes, without quotes.
     pub(super) tag: String,
-    /// Whether the answer may be a link to storage itself.
+    /// Whether the response may redirect to storage.
     pub(super) redirect: bool,
 }
 
-/// Answers with the bytes, a part of them, or where they are.
+/// Responds with the bytes, a range of them, or a link to them.
 pub(super) async fn serve(
     api: &Arc<Api>,
     wanted: Wanted<'_>,
@@ -149,13 +148,13 @@ fn pieces(
     })
 }
 
-/// Which part of an artifact a `Range` header asks for.
+/// The part of an artifact that a `Range` header selects.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    /// All of it: several ranges, or another unit.
+    /// All of it: the header has several ranges or another unit, and is ignored.
     All,
     Some(Range<u64>),
-    /// A range that it does not have.
+    /// A range outside the artifact.
     None,
 }
 
@@ -177,7 +176,7 @@ fn part(range: &str, size: u64) -> Part {
     if start < end { Part::Some(start..end) } else { Part::None }
 }
 
-/// The media type, by the end of the name.
+/// The media type, derived from the file extension.
 fn kind(key: &str) -> &'static str {
     let end = key.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, end)| end);
     match end.unwrap_or_default().to_ascii_lowercase().as_str() {
@@ -197,37 +196,37 @@ fn kind(key: &str) -> &'static str {
 }
 
 impl Api {
-    /// Stores a body. Once begun it goes on, also when whoever sent it hangs up: the parts that object
-    /// storage has already would stay there.
+    /// Stores a body. Once begun, this continues even if the client disconnects: otherwise the parts that object
+    /// storage already has would stay there.
     pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<(), Problem> {
         let artifacts = self.artifacts.clone();
         let work = async move { artifacts.put_file(&spooled.path, &key).await };
-        // The panic was printed where it happened.
+        // The panic has been printed already.
         let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
         tokio::spawn(work).await.map_err(panicked)??;
         Ok(())
     }
 }
 
-/// A body on the disk, removed when this is dropped.
+/// A request body in a file, which is removed when this is dropped.
 pub(super) struct Spooled {
-    /// The file.
+    /// Path of that file.
     pub(super) path: PathBuf,
-    /// BLAKE3 of its bytes, in hex.
+    /// BLAKE3 digest of its bytes, in hex.
     pub(super) digest: String,
-    /// How many there are.
+    /// Size in bytes.
     pub(super) size_bytes: u64,
 }
 
 impl Drop for Spooled {
     fn drop(&mut self) {
-        // Whatever stays is removed at the next start.
+        // A file that stays is removed at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
 impl Api {
-    /// Writes a body to the disk as it comes, and takes its digest.
+    /// Writes a body to disk as it arrives, and computes its digest.
     pub(super) async fn spool(&self, body: Body) -> Result<Spooled, Problem> {
         let failed = |error: std::io::Error| {
             tracing::error!(%error, "a body cannot be written to the disk");

@@ -1,5 +1,5 @@
-//! Delivered results by the path that the job gives them, in both directions: from a task to its files,
-//! and from a file to the task that made it, without looking at every task.
+//! Maps delivered results to paths in both directions: from a task to its files, and from a path to the task that made
+//! the file, without looking at every task.
 
 use crate::deliver::delivered_by;
 use pictor_engine::{Effort, Run, TaskQuery, TaskState};
@@ -7,14 +7,14 @@ use pictor_tasks::message::{Output, TaskId};
 use pictor_tasks::space::Space;
 use pictor_tasks::template::{Placeholder, Template};
 
-/// How much one search may look at.
+/// Most matches and most tasks examined in one search.
 const EFFORT: Effort = Effort { limit: 1 << 16, places: 1 << 20 };
-/// Stands for a placeholder while a template is taken apart; no path has it.
+/// Stands for a placeholder while a template is taken apart; it occurs in no path.
 const HOLE: &str = "\0";
-/// Ways to take a path apart that are tried.
+/// Most ways to take a path apart that are tried.
 const TRIES: u32 = 1000;
 
-/// The files of one task that succeeded: path and artifact.
+/// The files of one task that succeeded, each with its path and its artifact.
 pub(super) fn delivered(run: &Run, at: TaskId) -> Vec<(String, &Output)> {
     let plan = &run.plan().steps[at.step as usize];
     let (Some(space), Some((_, outputs))) = (run.space(at.step), run.outputs(at)) else {
@@ -23,7 +23,7 @@ pub(super) fn delivered(run: &Run, at: TaskId) -> Vec<(String, &Output)> {
     delivered_by(plan, (space, at.index), outputs).collect()
 }
 
-/// The artifact that was delivered to a path.
+/// The artifact that was delivered to a path. Returns `None` if there is none.
 pub(crate) fn find(run: &Run, path: &str) -> Option<Output> {
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step) else { continue };
@@ -32,7 +32,7 @@ pub(crate) fn find(run: &Run, path: &str) -> Option<Output> {
             let mut found = |dims: &[(String, String)]| {
                 let state = Some(TaskState::Succeeded);
                 let query = TaskQuery { step: Some(step), state, dims: dims.to_vec() };
-                // A folder may hold files of several tasks.
+                // Several tasks may deliver into one folder.
                 let tasks = run.find(&query, TaskId { step, index: 0 }, EFFORT).items.into_iter();
                 let mut files = tasks.flat_map(|at| delivered(run, at));
                 files.find(|(place, _)| place == path).map(|(_, output)| output.clone())
@@ -49,13 +49,13 @@ pub(crate) fn find(run: &Run, path: &str) -> Option<Output> {
     None
 }
 
-/// A template as texts with holes between them.
+/// A template as literal texts with holes between them.
 struct Pattern {
     texts: Vec<String>,
     holes: Vec<Placeholder>,
 }
 
-/// What is known of the task so far: dimensions and their values.
+/// Dimensions with their values, as far as they have been read from the path.
 type Dims = Vec<(String, String)>;
 
 impl Pattern {
@@ -66,7 +66,7 @@ impl Pattern {
         Some(Self { texts: text.split(HOLE).map(str::to_owned).collect(), holes })
     }
 
-    /// Tries to read the rest of a path as the texts from `at` on; `found` decides on each way.
+    /// Tries to match the rest of a path with the texts from `at` on; calls `found` for each complete match.
     fn take_apart(
         &self,
         rest: &str,
@@ -77,7 +77,7 @@ impl Pattern {
         let rest = rest.strip_prefix(&*self.texts[at])?;
         let Some(hole) = self.holes.get(at) else {
             *tries = tries.saturating_sub(1);
-            // What follows may be the path in a folder.
+            // What follows may be a path inside a delivered folder.
             return if rest.is_empty() || rest.starts_with('/') { found(dims) } else { None };
         };
         let next = &self.texts[at + 1];
@@ -99,7 +99,7 @@ impl Pattern {
     }
 }
 
-/// What a text in a hole says about the task: each way to read it.
+/// The values that a text in a hole may stand for: one entry for each way to read it.
 fn values(hole: &Placeholder, text: &str, space: &Space) -> Vec<Dims> {
     // Numbers may be padded with zeros.
     let number = text.parse::<i64>().map_or_else(|_| text.to_owned(), |number| number.to_string());
@@ -149,7 +149,7 @@ mod tests {
     use pictor_tasks::space::{Axis, Values};
     use std::sync::Arc;
 
-    /// The values that `path` is found to stand for.
+    /// The values of the dimensions in `path`.
     fn read(template: &str, path: &str) -> Option<Dims> {
         let names = Values::Names(Arc::new(["a".to_owned(), "a-b".to_owned(), "007".to_owned()]));
         let axis = |name: &str, values| Axis { name: name.into(), values, bound: None };

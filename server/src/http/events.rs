@@ -1,5 +1,5 @@
-//! `/v1/events`: what happens, as server-sent events. Whoever was cut off goes on from the last id; for
-//! one run that is exact for as long as the run exists.
+//! `/v1/events`: server-sent events of the farm. A client that was disconnected resumes after the last id; for a single
+//! run that is exact for as long as the run exists.
 
 use super::auth::Caller;
 use super::extract::Query;
@@ -24,72 +24,73 @@ use std::time::Duration;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-/// A comment is sent when nothing was for so long, so that proxies keep the connection.
+/// After this time without an event a comment is sent, so that proxies keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Entries of the ring that are turned into events at a time.
 const AT_ONCE: usize = 32;
-/// Rows that one resume reads from history. Whoever missed more looks the run up again.
+/// Most rows that a resumed stream reads from history. A client that missed more has to look the run up again.
 const CATCH_UP_ROWS: u64 = 50_000;
 
-/// The data of an event. The event's name says which it is: `run`, `task`, `control`, `worker`, `reset`.
+/// The data of an event. Which of these it is follows from the event's name: `run`, `task`, `control`, `worker` or
+/// `reset`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum EventData {
-    /// `run`: a run is in this state now.
+    /// `run`: the state of a run has changed.
     Run {
-        /// The run.
+        /// Id of the run.
         run: String,
-        /// Its state: `running`, `paused`, `succeeded`, `failed` or `cancelled`.
+        /// The new state: `running`, `paused`, `succeeded`, `failed` or `cancelled`.
         state: String,
     },
-    /// `task`: an attempt began or ended.
+    /// `task`: an attempt has begun or ended.
     Task {
-        /// The run.
+        /// Id of the run.
         run: String,
-        /// The place in its history.
+        /// Sequence number in the run's history.
         seq: u64,
-        /// When, milliseconds since 1970.
+        /// When it happened, in milliseconds since 1970.
         time_ms: i64,
-        /// As in `render[frame=7,tile=3]`.
+        /// Name of the task, such as `render[frame=7,tile=3]`.
         task: String,
-        /// The step.
+        /// Name of its step.
         step: String,
-        /// The task's index in the step.
+        /// Index of the task in its step, from 0.
         index: u32,
-        /// Which attempt.
+        /// Number of the attempt, from 1.
         attempt: u32,
-        /// What became of it.
+        /// State of the attempt.
         state: AttemptState,
-        /// The worker.
+        /// Id of the worker that executes it.
         worker: u32,
-        /// Why it failed.
+        /// Why the attempt failed.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
-    /// `control`: somebody changed the run, or results that nobody reads any more were removed.
+    /// `control`: somebody changed the run, or outputs that are no longer needed were removed.
     Control {
-        /// The run.
+        /// Id of the run.
         run: String,
-        /// The place in its history.
+        /// Sequence number in the run's history.
         seq: u64,
-        /// When, milliseconds since 1970.
+        /// When it happened, in milliseconds since 1970.
         time_ms: i64,
-        /// `paused`, `resumed`, `cancelled`, `priority`, `reset`, `changed` or `removed`.
+        /// What changed: `paused`, `resumed`, `cancelled`, `priority`, `reset`, `changed` or `removed`.
         change: String,
-        /// The new priority.
+        /// The new priority, after a change of it.
         #[serde(skip_serializing_if = "Option::is_none")]
         priority: Option<i32>,
     },
-    /// `worker`: a worker is in this state now.
+    /// `worker`: the state of a worker has changed.
     Worker {
-        /// The worker.
+        /// Id of the worker.
         worker: u32,
-        /// `registered`, `left`, `lost`, `enabled`, `disabled` or `draining`.
+        /// The new state: `registered`, `left`, `lost`, `enabled`, `disabled` or `draining`.
         state: String,
     },
-    /// `reset`: what came in between is not known any more; look everything up again.
+    /// `reset`: earlier events are no longer available, so the client has to look everything up again.
     Reset {
-        /// Why.
+        /// Why they are not available.
         reason: String,
     },
 }
@@ -116,21 +117,21 @@ impl EventData {
     }
 }
 
-/// What to listen to.
+/// Which events to receive, and from when on.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// Only this run: its id, or enough of the beginning of it.
+    /// Only events of this run: its id, or an unambiguous beginning of it.
     run: Option<String>,
     /// The same as the header `Last-Event-ID`, for clients that cannot send it.
     last_event_id: Option<String>,
 }
 
-/// Tells what happens, as it happens.
+/// Streams events as they happen.
 ///
-/// Each event has a name and JSON data. After `Last-Event-ID` it goes on with the next one. Without it, it
-/// begins now. A comment every 15 s keeps the connection alive.
+/// Each event has a name and JSON data. With `Last-Event-ID` the stream continues after that event; without it, the
+/// stream begins with the next one. A comment every 15 s keeps the connection open.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     params(
@@ -164,7 +165,7 @@ pub(super) async fn events(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
-/// One who listens.
+/// A client that receives events.
 struct Listener {
     api: Arc<Api>,
     caller: Caller,
@@ -180,7 +181,7 @@ enum Subject {
 }
 
 impl Listener {
-    /// The next event; nothing when the server stops.
+    /// The next event. Returns `None` when the server stops.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -197,19 +198,19 @@ impl Listener {
                     changed = self.news.changed() => changed.ok()?,
                     _ = self.stop.wait_for(|stop| *stop) => return None,
                 },
-                // What cannot be told now: the client connects again and goes on from its last id.
+                // Not available at the moment: the client reconnects and resumes after its last id.
                 Err(_) => return None,
             }
         }
     }
 }
 
-/// Everything that happens. Ids: the ring's life, the entry, and the event within it.
+/// Events of the whole farm. Their ids: the ring's life, the entry, and the event within it.
 struct FarmListener {
     life: i64,
-    /// The last entry of which everything was told.
+    /// The last entry whose events were all sent.
     entry: u64,
-    /// Events of the entry after it that were told already.
+    /// Number of events of the next entry that were sent already.
     told: usize,
 }
 
@@ -255,7 +256,7 @@ impl FarmListener {
         Ok(Some(events))
     }
 
-    /// What an entry says to the caller. Always the same for the same entry and caller.
+    /// The events of an entry for the caller. Always the same for the same entry and caller.
     async fn data(
         &self,
         api: &Api,
@@ -289,14 +290,14 @@ impl FarmListener {
     }
 }
 
-/// One run. Ids are places in its history.
+/// Events of one run. Their ids are sequence numbers in its history.
 struct RunListener {
     run: RunId,
     record: RunRecord,
     about: About,
-    /// The last row that was told.
+    /// The last row that was sent.
     seq: u64,
-    /// The place in the ring up to which it was told; nothing: history has to be looked at first.
+    /// Position in the ring up to which events were sent; `None`: history has to be read first.
     ring: Option<(i64, u64)>,
 }
 
@@ -327,7 +328,7 @@ impl RunListener {
             let spaces = commit.spaces.get(&self.run).map_or(&[] as &[_], Vec::as_slice);
             for row in commit.rows.get(&self.run).into_iter().flatten() {
                 if row.seq > self.seq + 1 {
-                    // Something is missing: history has it.
+                    // A row is missing: history has it.
                     return self.catch_up(api).await.map(Some);
                 }
                 if row.seq == self.seq + 1 {
@@ -343,9 +344,9 @@ impl RunListener {
         Ok(Some(events))
     }
 
-    /// What history has after the last row that was told, then the run's state.
+    /// The rows of history after the last one that was sent, then the run's state.
     async fn catch_up(&mut self, api: &Api) -> Result<Vec<Event>, Problem> {
-        // First the place in the ring: what is committed from now on is there.
+        // The position in the ring first: what is committed from now on is found there.
         let ring = api.events.place();
         let look = |_: &pictor_engine::Engine, run: &Run| {
             let steps = (0u16..).take(run.plan().steps.len());
@@ -372,7 +373,7 @@ impl RunListener {
     }
 }
 
-/// Rows of a run's history, read on a thread of its own.
+/// Reads rows of a run's history, on a thread of its own.
 async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Problem> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();

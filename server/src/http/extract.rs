@@ -1,4 +1,4 @@
-//! What handlers take out of requests. As in axum, but what cannot be read is answered with a problem.
+//! The extractors for handlers. They work like axum's, but respond to malformed requests with a problem document.
 
 use super::problem::Problem;
 use super::words;
@@ -12,18 +12,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Up to here every whole number is one that a float can be.
+/// Whole numbers are exact in a float below this one.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A JSON body, in requests and answers.
+/// A JSON body, of a request or a response.
 #[derive(Clone, Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-/// The parts of a path.
+/// The parameters in a path.
 #[derive(Clone, Debug)]
 pub(super) struct Path<T>(pub(super) T);
 
-/// The query.
+/// The parameters in the query.
 #[derive(Clone, Debug)]
 pub(super) struct Query<T>(pub(super) T);
 
@@ -39,7 +39,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             Ok(axum::Json(body)) => return Ok(Self(body)),
             Err(rejection) => rejection,
         };
-        // To JSON `1.0` is a whole number, and some clients write them so.
+        // To JSON `1.0` is a whole number, and some clients write whole numbers that way.
         let whole = matches!(rejection, JsonRejection::JsonDataError(_))
             .then(|| serde_json::from_slice(&bytes).ok().map(with_whole_numbers))
             .flatten()
@@ -50,13 +50,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The same with `1.0` written as `1`.
+/// Replaces numbers such as `1.0` by `1`.
 fn with_whole_numbers(value: Value) -> Value {
     match value {
         Value::Number(number) => {
             let whole = number.as_f64().filter(|_| number.is_f64());
             let whole = whole.filter(|float| float.fract() == 0.0 && float.abs() < EXACT);
-            // Text is the way between the two without a cast.
+            // Text is the way to convert between the two without a cast.
             let whole = whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
             whole.map_or(Value::Number(number), Value::from)
         }
@@ -98,7 +98,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body that may be left out, or null.
+/// A JSON body that may be absent or null.
 #[derive(Clone, Debug)]
 pub(super) struct MaybeJson<T>(pub(super) T);
 

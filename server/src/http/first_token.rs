@@ -1,8 +1,7 @@
-//! The first token of a farm: an admin's, into a file that only the operator can read.
+//! The first token of a farm: an administrator's, written to a file that only the operator can read.
 //!
-//! **Invariant:** the file is whole before the token is valid. Whoever dies in between leaves a farm without
-//! a token, and its next start makes another one. Of several servers that begin at once each makes one, in
-//! a file of its own.
+//! **Invariant:** the file is complete before the token is valid. A crash in between leaves a farm without a token, and
+//! the next start makes another one. Of several servers that start at once, each makes one, in a file of its own.
 
 use super::auth::{Minted, Purpose, TokenRole, mint, token_id};
 use super::problem::Problem;
@@ -12,29 +11,29 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Why there is no first token.
+/// Why the first token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstTokenError {
-    /// The database does not take or tell it.
+    /// The database failed.
     #[error("make the first token: {0}")]
     Store(#[from] pictor_storage::Error),
-    /// It cannot be made.
+    /// The token could not be generated.
     #[error("make the first token: {0}")]
     Mint(String),
-    /// It cannot be written.
+    /// The file could not be written.
     #[error("write the first token to {}: {source}; the folder has to be writable", path.display())]
     File {
-        /// Its file.
+        /// Path of the file for the token.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
 }
 
-/// Makes an admin's token if the farm has no token yet, into the file `path`. `true`: there is a new one.
+/// Makes an administrator's token, in the file `path`, if the farm has no token yet. Returns whether it did.
 ///
-/// A file whose token the farm does not know is one that a server left which died before the token was
-/// valid, while another server made one: it is removed.
+/// A file with a token unknown to the farm was left by a server that died before the token was valid, while another
+/// server made one: it is removed.
 pub async fn first_token(
     registry: &dyn Registry,
     path: &Path,
@@ -67,10 +66,10 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Puts a token into a file, whole or not at all, also when the machine dies.
+/// Writes a token to a file, completely or not at all, even if the machine crashes.
 fn write(path: &Path, token: &str) -> io::Result<()> {
     let new = path.with_extension("new");
-    // One that was left in the middle may have been made with other rights.
+    // One that a crash left behind may have other permissions.
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}

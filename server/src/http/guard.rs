@@ -1,4 +1,5 @@
-//! What every request of the API passes: who is it, how often, may it, and the line in the audit log.
+//! The checks that every request of the API passes: authentication, rate limit, permission; and its entry in the audit
+//! log.
 
 use super::auth::{Caller, TokenRole};
 use super::memory::Outage;
@@ -16,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// While the database cannot be used, no look-up of a token and no line of the log is waited for longer, and no
-/// answer.
+/// How long to wait for the look-up of a token or the writing of an audit entry while the database cannot be used;
+/// below, how long for a response.
 const LOOK_UP: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What a call was about, where its path does not say so. Put into the answer by handlers.
+/// The object of a call whose path does not name it. Handlers add it to the response.
 #[derive(Clone, Debug)]
 pub(super) struct Target(pub(super) String);
 
-/// Lets through whom the table of rules lets through, and writes the audit log.
+/// Passes on requests that the rules allow, and writes the audit log.
 pub(super) async fn guard(
     State(api): State<Arc<Api>>,
     path: MatchedPath,
@@ -64,7 +65,7 @@ pub(super) async fn guard(
             written = api.registry.audit(&entry) => written.map_err(|error| error.to_string()),
             outage = api.memory.gives_up(Instant::now() + LOOK_UP) => Err(outage.why.to_string()),
         };
-        // What was done is done: the caller has to learn of it in any case.
+        // The change has been made: the caller has to learn of it in any case.
         if let Err(error) = written {
             tracing::error!(error, action, target = entry.target, "an audit entry is not written");
         }
@@ -72,9 +73,9 @@ pub(super) async fn guard(
     response
 }
 
-/// What is asked.
+/// The request, as far as a response from memory depends on it.
 pub(super) struct Asked {
-    /// The path as it is described.
+    /// The path of the route as in the OpenAPI description.
     pub(super) route: &'static str,
     method: &'static str,
     pub(super) uri: Uri,
@@ -82,21 +83,21 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The last part of the path.
+    /// The last segment of the path.
     pub(super) fn last(&self) -> Option<&str> {
         self.uri.path().rsplit('/').next()
     }
 }
 
-/// Waits for an answer; while the database cannot be used, no longer than a moment: then it comes from memory, or
-/// says so.
+/// Waits for a response. While the database cannot be used it waits no longer than a moment: then the response comes
+/// from memory, or reports the outage.
 async fn answer(
     api: &Api,
     asked: &Asked,
     began: Instant,
     answered: impl Future<Output = Response>,
 ) -> Response {
-    // Bodies may be long, and bytes need no database.
+    // Bodies may be large, and uploads need no database.
     if asked.method == "PUT" {
         return answered.await;
     }
@@ -131,7 +132,7 @@ fn forbidden(rule: &Rule, caller: &Caller) -> Problem {
     Problem::new(Code::Forbidden, detail)
 }
 
-/// Where a request came from; through another server: also what that one says.
+/// The address that a request came from; if it came through another server, also the one that this server names.
 fn address(request: &Request) -> String {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.ip().to_string());
@@ -144,7 +145,7 @@ fn address(request: &Request) -> String {
     }
 }
 
-/// The line in the audit log.
+/// The entry for the audit log.
 fn entry(
     api: &Api,
     (action, target): (&'static str, String),

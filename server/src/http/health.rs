@@ -1,4 +1,4 @@
-//! Whether the server lives, and whether it can be asked.
+//! Whether the server is alive, and whether it is ready for requests.
 
 use super::Api;
 use super::extract::Json;
@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// A server that takes longer to look is not ready.
+/// Time limit for the check: a server that takes longer is not ready.
 const LATE: Duration = Duration::from_secs(4);
 
-/// What a server is.
+/// State of a server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Health {
     /// `owner` or `standby`.
     pub role: String,
-    /// The owner's address, if this server stands by.
+    /// Address of the owner, if this server stands by and there is one.
     pub owner: Option<String>,
-    /// Why the database cannot be used right now, if it cannot. Questions are answered from memory then.
+    /// Why the database cannot be used, if there is an outage. Requests are then answered from memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub outage: Option<String>,
@@ -35,7 +35,7 @@ fn health(api: &Api) -> Health {
     Health { role: role.to_owned(), owner, outage }
 }
 
-/// Says that the server lives.
+/// Reports that the server is alive.
 #[utoipa::path(
     get, path = "/healthz", tag = "server", security(()),
     responses((status = 200, description = "It lives", body = Health)),
@@ -44,7 +44,7 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
     Json(health(&api))
 }
 
-/// Says whether questions would be answered: the database answers, and somebody owns the farm.
+/// Reports whether requests would be answered: the database responds, and a server owns the farm.
 #[utoipa::path(
     get, path = "/readyz", tag = "server", security(()),
     responses((status = 200, description = "It is ready", body = Health)),

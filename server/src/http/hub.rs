@@ -1,4 +1,4 @@
-//! What happened lately, in a ring that every listener reads at its own pace.
+//! Recent events, in a ring that every listener reads at its own pace.
 
 use super::Api;
 use super::problem::Problem;
@@ -11,20 +11,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
-/// Rows of history, and things that happened, that are kept at most.
+/// Most history rows in the ring; below, most entries.
 const ROWS: usize = 50_000;
 const HAPPENED: usize = 4096;
-/// Runs whose plans are remembered.
+/// Runs whose plans are cached.
 const KNOWN_RUNS: usize = 256;
 
-/// Something that happened.
+/// An entry of the ring.
 #[derive(Clone, Debug)]
 pub(super) enum Happened {
     /// A commit.
     Commit(Arc<Committed>),
-    /// A run was submitted, by an account.
+    /// A run was submitted by this account.
     Started(RunId, Arc<str>),
-    /// A worker is in another state: registered, left, enabled, disabled, draining, lost.
+    /// The new state of a worker: registered, left, enabled, disabled, draining, lost.
     Worker(u32, &'static str),
 }
 
@@ -37,40 +37,40 @@ impl Happened {
     }
 }
 
-/// What must be known about a run to tell about it.
+/// Properties of a run that its events depend on.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) plan: Arc<Plan>,
     pub(super) account: Arc<str>,
 }
 
-/// The ring.
+/// The ring, with a cache of the runs in it.
 #[derive(Debug)]
 pub(super) struct Hub {
     ring: Mutex<Ring>,
-    /// The number of the latest entry.
+    /// Number of the latest entry.
     latest: watch::Sender<u64>,
     known: Mutex<HashMap<RunId, About>>,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
-    /// Changes whenever something may have been missed: when it began, milliseconds since 1970.
+    /// When this ring was started, in milliseconds since 1970. Changes whenever something may have been missed.
     life: i64,
-    /// The number of the first entry.
+    /// Number of the first entry that is still there.
     first: u64,
     entries: VecDeque<Happened>,
     rows: usize,
 }
 
-/// What a listener is told that asks for what came after an entry.
+/// The entries after a given one.
 #[derive(Debug)]
 pub(super) enum After {
     /// These entries; the first has this number.
     Entries(u64, Vec<Happened>),
-    /// Nothing has come yet.
+    /// There is no later entry yet.
     Nothing,
-    /// It is too late: what came after it is not there any more.
+    /// Later entries have been dropped already.
     Gone,
 }
 
@@ -91,7 +91,7 @@ impl Hub {
         (ring.life, ring.first + ring.entries.len() as u64 - 1)
     }
 
-    /// What came after an entry of a life, up to `limit` entries.
+    /// Up to `limit` entries after the entry of this life and number.
     pub(super) fn after(&self, (life, number): (i64, u64), limit: usize) -> After {
         let ring = self.lock();
         let Some(skip) = (number + 1).checked_sub(ring.first).filter(|_| ring.life == life) else {
@@ -108,7 +108,7 @@ impl Hub {
         }
     }
 
-    /// Tells whoever waits that there is something new.
+    /// A receiver that is notified of new entries.
     pub(super) fn listen(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()
     }
@@ -128,7 +128,7 @@ impl Hub {
         self.latest.send_replace(latest);
     }
 
-    /// Something was missed: every listener has to look everything up again.
+    /// Starts a new ring after something was missed: every listener has to look everything up again.
     fn begin_anew(&self, now_ms: i64) {
         let mut ring = self.lock();
         let life = now_ms.max(ring.life + 1);
@@ -137,18 +137,18 @@ impl Hub {
         self.latest.send_replace(0);
     }
 
-    /// A run was submitted.
+    /// Adds that a run was submitted.
     pub(super) fn started(&self, run: &RunId, account: &str) {
         self.push(Happened::Started(run.clone(), account.into()));
     }
 
-    /// A worker is in another state.
+    /// Adds that a worker's state has changed.
     pub(super) fn worker(&self, worker: u32, state: &'static str) {
         self.push(Happened::Worker(worker, state));
     }
 }
 
-/// Feeds the ring, whoever the owner is, until the role is not told any more.
+/// Fills the ring, whoever the owner is, until the sender of the role is dropped.
 pub(super) async fn feed(api: std::sync::Weak<Api>, mut role: watch::Receiver<Role>) {
     loop {
         let news = role.borrow_and_update().owner().map(crate::OwnerHandle::news);
@@ -168,7 +168,7 @@ pub(super) async fn feed(api: std::sync::Weak<Api>, mut role: watch::Receiver<Ro
     }
 }
 
-/// Copies the owner's news until it ends.
+/// Copies the owner's commits until it ends.
 async fn copy(api: &std::sync::Weak<Api>, mut news: broadcast::Receiver<Arc<Committed>>) {
     loop {
         let next = news.recv().await;
@@ -182,7 +182,7 @@ async fn copy(api: &std::sync::Weak<Api>, mut news: broadcast::Receiver<Arc<Comm
             }
             Err(RecvError::Lagged(_)) => api.events.begin_anew((api.now_ms)()),
             Err(RecvError::Closed) => {
-                // The owner ended; its successor is told by the role.
+                // The owner has ended; the role will tell who succeeds it.
                 drop(api);
                 return std::future::pending().await;
             }
@@ -191,7 +191,7 @@ async fn copy(api: &std::sync::Weak<Api>, mut news: broadcast::Receiver<Arc<Comm
 }
 
 impl Api {
-    /// What must be known about a run to tell about it.
+    /// Looks up the properties of a run that its events depend on.
     pub(super) async fn about(&self, run: &RunId) -> Result<About, Problem> {
         let known = || self.events.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(about) = known().get(run) {

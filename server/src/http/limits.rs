@@ -1,4 +1,4 @@
-//! Limits on what callers may ask: sizes of bodies and pages, and how often.
+//! Limits on requests: sizes of bodies and pages, and rates.
 
 use super::problem::{Code, Problem};
 use std::collections::HashMap;
@@ -6,36 +6,36 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Tokens whose rate is counted at a time.
+/// Tokens whose rate is tracked at a time.
 const COUNTED: usize = 16_384;
 
-/// How often one token may ask.
+/// How often one token may send requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// Requests in a second, in the long run.
+    /// Requests per second, in the long run.
     pub per_second: f64,
-    /// Requests at once after a pause.
+    /// Requests that may be sent at once after a pause.
     pub burst: f64,
 }
 
-/// What callers may ask at most.
+/// The limits on what callers may request.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest body with a job.
+    /// Largest body with a job, in bytes.
     pub job_bytes: usize,
-    /// The largest body of any other question.
+    /// Largest body of any other request, in bytes.
     pub body_bytes: usize,
-    /// The largest asset or output that is sent through this server.
+    /// Largest asset or output that is sent through this server, in bytes.
     pub asset_bytes: u64,
-    /// The largest log of one attempt.
+    /// Largest log of one attempt, in bytes.
     pub log_bytes: u64,
-    /// Items in a page unless the caller says how many.
+    /// Items of a page if the caller does not say how many.
     pub page: usize,
-    /// Items in a page at most.
+    /// Most items of a page.
     pub page_max: usize,
-    /// How often people and programs may ask, each token by itself.
+    /// Rate of each token of people and programs.
     pub rate: Rate,
-    /// How often a machine may: it sends heartbeats, logs and outputs.
+    /// Rate of each machine's token, which sends heartbeats, logs and outputs.
     pub machine_rate: Rate,
 }
 
@@ -55,7 +55,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How many items a page has.
+    /// The number of items of a page, if `asked` is within the limits.
     pub(super) fn page(&self, asked: Option<usize>) -> Result<usize, Problem> {
         match asked {
             None => Ok(self.page),
@@ -68,19 +68,19 @@ impl Limits {
     }
 }
 
-/// How much each token has left.
+/// The token buckets: how many requests each token may send now.
 #[derive(Debug, Default)]
 pub(super) struct Buckets {
     buckets: Mutex<HashMap<String, (Instant, f64)>>,
 }
 
 impl Buckets {
-    /// Takes one request out of a token's bucket, or says how long to wait for the next.
+    /// Takes one request from a token's bucket. Fails, with the time to wait, if the bucket is empty.
     pub(super) fn take(&self, token: &str, rate: Rate) -> Result<(), Problem> {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= COUNTED {
-            // A bucket that had time to fill up is as good as none.
+            // A bucket that has had time to fill up need not be stored.
             let full = Duration::from_secs_f64(rate.burst / rate.per_second);
             buckets.retain(|_, (since, _)| now.duration_since(*since) < full);
         }

@@ -1,10 +1,10 @@
-//! Where the logs of tasks lie. One that grows is a file in the data folder of the server that owns the
-//! farm: `logs/<run>/<step>/<index>/<attempt>-<execution>.log`. One that came whole from another machine
-//! moves to artifact storage, where every server finds it: `runs/<run>/_logs/<step>/…`. The logs of the
-//! worker in a server's own process stay in its data folder, where its history is, too.
+//! Where the logs of tasks are stored. A log that is still growing is a file in the data folder of the server that owns
+//! the farm: `logs/<run>/<step>/<index>/<attempt>-<execution>.log`. A complete log from another machine moves to
+//! artifact storage, where every server finds it: `runs/<run>/_logs/<step>/…`. Logs of the worker in the server's own
+//! process stay in its data folder, beside its history.
 //!
-//! **Invariant:** who sent a log is told that it is kept when all of it is in artifact storage, and not
-//! before. Until then that machine keeps it, and sends it from the beginning to whoever owns the farm.
+//! **Invariant:** the sender of a log is told that it is stored only once all of it is in artifact storage. Until then
+//! the sender keeps it, and sends it from the beginning to whichever server owns the farm.
 
 use super::Api;
 use super::problem::{Code, Problem};
@@ -22,7 +22,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-/// The task whose logs they are.
+/// The task that the logs belong to.
 #[derive(Clone, Debug)]
 pub(super) struct LogPlace {
     pub(super) run: RunId,
@@ -32,23 +32,24 @@ pub(super) struct LogPlace {
 
 /// A piece of a log.
 pub(super) struct Piece {
-    /// Its first byte.
+    /// Offset of its first byte in the log.
     pub(super) offset: u64,
     pub(super) bytes: Bytes,
-    /// Nothing comes after it.
+    /// Whether the log ends with this piece.
     pub(super) whole: bool,
 }
 
 /// Where the bytes of a log are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Found {
-    /// In a file of this server, perhaps not all of them yet.
+    /// In a file of this server, which may not have all of them yet.
     Here(PathBuf),
-    /// In artifact storage: key and size.
+    /// In artifact storage, with this key and size.
     Stored(String, u64),
 }
 
-/// One piece of a log is taken at a time. Logs that share a lock wait for each other, which is rare.
+/// Locks under which pieces of a log are handled one at a time. Logs that share a lock wait for each other, which is
+/// rare.
 #[derive(Default)]
 pub(super) struct LogLocks([Mutex<()>; 32]);
 
@@ -70,15 +71,15 @@ impl LogPlace {
         format!("{}/{}/{}", logs_of(&self.run), self.step, self.index)
     }
 
-    /// The log of the attempt, or of the last one; of several executions the one written to last.
-    /// Artifact storage is looked at only `everywhere`.
+    /// The log of the attempt, or of the last one; if it had several executions, the one written to last. Artifact
+    /// storage is searched only with `everywhere`.
     pub(super) async fn newest(
         &self,
         api: &Api,
         attempt: Option<u32>,
         everywhere: bool,
     ) -> Result<Option<Found>, Error> {
-        // In this order: what moves between the two looks was here or is there.
+        // In this order: a log that moves between the two look-ups is found by one of them.
         let here = self.here(api).await;
         let listed =
             if everywhere { api.artifacts.list(&self.key()).await } else { Ok(Vec::new()) };
@@ -94,7 +95,7 @@ impl LogPlace {
         let whole: BTreeSet<String> = stored.iter().map(|artifact| name(&artifact.key)).collect();
         let here = here.into_iter().filter_map(|(path, written)| {
             let name = path.file_name()?.to_str()?.to_owned();
-            // What a server kept that lost the farm is the beginning of what another one stored.
+            // The file of a server that lost the farm is the beginning of what another server has stored.
             (!whole.contains(&name)).then_some((name, written, Found::Here(path)))
         });
         let stored = stored.into_iter().map(|artifact| {
@@ -110,7 +111,7 @@ impl LogPlace {
         Ok(newest.map(|(_, _, found)| found))
     }
 
-    /// The files of this server, and when they were written to.
+    /// The files on this server, with the time of their last change.
     async fn here(&self, api: &Api) -> Vec<(PathBuf, Option<i64>)> {
         let mut found = Vec::new();
         let Ok(mut entries) = tokio::fs::read_dir(self.folder(api)).await else { return found };
@@ -121,8 +122,8 @@ impl LogPlace {
         found
     }
 
-    /// Takes a piece of the log of an attempt; of a whole log it returns when that is in artifact storage.
-    /// Once begun it goes on, also when whoever sent the piece hangs up.
+    /// Handles a piece of an attempt's log; for the last piece it returns when the whole log is in artifact storage.
+    /// Once begun, this continues even if the client disconnects.
     pub(super) async fn take(
         &self,
         api: Arc<Api>,
@@ -134,7 +135,7 @@ impl LogPlace {
             let _alone = api.log_locks.of(&key).lock().await;
             take(&api, (&path, &key), piece).await
         };
-        // The panic was printed where it happened.
+        // The panic has been printed already.
         let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
         tokio::spawn(work).await.map_err(panicked)?
     }
@@ -150,8 +151,8 @@ async fn take(api: &Api, (path, key): (&Path, &str), piece: Piece) -> Result<(),
         Err(error) if error.kind() == ErrorKind::NotFound => 0,
         Err(error) => return Err(unwritable(error)),
     };
-    // It may be stored already: sent again, because nobody heard our answer, or sent late. A short log
-    // comes in one piece, and is rather stored twice than always looked for.
+    // It may be stored already: sent again because our response was lost, or sent late. A short log arrives in one
+    // piece; storing it twice is cheaper than looking for it each time.
     let is_all = piece.offset == 0 && piece.whole;
     if !is_all
         && (have == 0 || have < piece.offset)
@@ -186,7 +187,7 @@ async fn append(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.flush().await
 }
 
-/// Removes a log from here, and the folders that are empty then.
+/// Removes a log from the data folder, with the folders that this leaves empty.
 async fn forget(api: &Api, path: &Path) -> std::io::Result<()> {
     match tokio::fs::remove_file(path).await {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -194,7 +195,7 @@ async fn forget(api: &Api, path: &Path) -> std::io::Result<()> {
     }
     let logs = api.logs();
     for parent in path.ancestors().skip(1).take_while(|parent| *parent != logs) {
-        // There are others in it.
+        // The folder is not empty.
         if tokio::fs::remove_dir(parent).await.is_err() {
             break;
         }

@@ -24,35 +24,35 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
-/// How much of a log is in memory at a time: of a file, and of what comes over the wire.
+/// Bytes of a log that are read at a time from a file; below, from artifact storage.
 const PIECE_BYTES: usize = 256 << 10;
 const STORED_PIECE_BYTES: u64 = 1 << 20;
-/// How often a log that is followed is looked at, and how often its task.
+/// How often a followed log is checked for more; below, how often its task is.
 const LOOK: Duration = Duration::from_millis(200);
 const LOOK_AT_TASK: Duration = Duration::from_secs(1);
-/// How often one that is not there yet is looked for in artifact storage.
+/// How often a log that does not exist yet is looked for in artifact storage.
 const LOOK_AT_STORAGE: Duration = Duration::from_secs(1);
-/// After the end of its task the last lines of a log may still be on their way from the worker.
+/// How long after the end of its task the last lines of a log may take to arrive from the worker.
 const LAST_LINES: Duration = Duration::from_secs(3);
-/// The longest name of a part of a log's path.
+/// Longest name in a log's path, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// Which part of a log.
+/// Which part of which log to read.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
-    /// Which attempt; the last one that has a log if left out.
+    /// Number of the attempt; if absent, the last one that has a log.
     attempt: Option<u32>,
-    /// From which byte on.
+    /// Offset of the first byte to read.
     offset: Option<u64>,
-    /// Go on while the log grows, until the task is over.
+    /// Whether to continue while the log grows, until the task is over.
     #[serde(default, deserialize_with = "truth")]
     #[param(value_type = Option<bool>)]
     follow: bool,
 }
 
-/// A truth value in a URL, as clients in several languages write it: `true`, `True`.
+/// Parses a truth value in a URL, as clients in several languages write it: `true`, `True`.
 fn truth<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     let text = String::deserialize(from)?;
     text.to_ascii_lowercase().parse().map_err(|_| {
@@ -62,7 +62,7 @@ fn truth<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     })
 }
 
-/// Reads the log of a task, also while it grows.
+/// Reads the log of a task, even while it grows.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/tasks/{task}/log", tag = "tasks",
     params(
@@ -111,27 +111,27 @@ pub(super) async fn read(
     Ok((kind, Body::from_stream(pieces)).into_response())
 }
 
-/// A log, which may not be there yet.
+/// A log that is being read; it may not exist yet.
 struct Log {
     api: Arc<Api>,
     place: LogPlace,
     attempt: Option<u32>,
     offset: u64,
     source: Option<Source>,
-    /// When it was looked for in artifact storage.
+    /// When it was last looked for in artifact storage.
     asked: Option<Instant>,
 }
 
-/// Where a log is read.
+/// Where the log is read from.
 enum Source {
-    /// It may still grow. Who reads it goes on when it moves to storage.
+    /// A file that may still grow. It stays readable when the log moves to storage.
     File(File),
-    /// Key and size: it is whole.
+    /// Key and size of a complete log in storage.
     Stored(String, u64),
 }
 
 impl Log {
-    /// The next bytes that are there now.
+    /// The next bytes that are available now.
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         if self.source.is_none() {
             self.source = self.find().await?;
@@ -167,7 +167,7 @@ impl Log {
             };
             match File::open(&path).await {
                 Ok(mut file) => {
-                    // There may be nothing yet; file systems refuse places that no file can have.
+                    // The log may be shorter than the offset yet; file systems refuse to seek beyond the largest file.
                     if self.offset > file.metadata().await?.len() {
                         return Ok(None);
                     }
@@ -198,7 +198,7 @@ impl Followed {
         Self { api, record, at, attempt, looked: looked - LOOK_AT_TASK, over: None }
     }
 
-    /// Whether nothing more is written to the log.
+    /// Whether nothing more will be added to the log.
     async fn is_whole(&mut self) -> bool {
         if let Some(since) = self.over {
             return since.elapsed() > LAST_LINES;
@@ -215,7 +215,7 @@ impl Followed {
                 let later = run.attempt(at) > attempt && attempt.is_some();
                 over || later
             };
-            // What cannot be told now is not waited for.
+            // If the state cannot be determined, the log is not followed any longer.
             if self.api.ask(&self.record, look).await.unwrap_or(true) {
                 self.over = Some(Instant::now());
             }
@@ -224,7 +224,7 @@ impl Followed {
     }
 }
 
-/// Somebody reads a log.
+/// One client's reading of a log.
 struct Reading {
     log: Log,
     task: Option<Followed>,
@@ -249,21 +249,21 @@ impl Reading {
     }
 }
 
-/// Where a piece of a log belongs.
+/// Position of a piece in the log.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PieceQuery {
-    /// The first byte of the piece. What the server has of it already is left as it is.
+    /// Offset of the first byte of the piece. Bytes that the server already has are left unchanged.
     offset: u64,
-    /// Nothing comes after this piece, which may be empty. The answer is that all of the log is stored:
-    /// until then its writer keeps it.
+    /// Whether this is the last piece, which may be empty. The response then means that all of the log is stored: until
+    /// it arrives, the sender has to keep the log.
     #[serde(default, deserialize_with = "truth")]
     #[param(value_type = Option<bool>)]
     whole: bool,
 }
 
-/// A name that is a part of a log's path.
+/// A name that is part of a log's path.
 #[derive(ToSchema)]
 #[schema(pattern = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$")]
 pub(super) struct LogName(#[expect(dead_code, reason = "only a schema")] String);
@@ -301,7 +301,7 @@ pub(super) async fn append(
 ) -> Result<StatusCode, Problem> {
     api.own(&caller, id).await?;
     let number = execution.split_once('-').and_then(|(attempt, execution)| {
-        // Parsing alone would take signs and capital letters.
+        // Parsing alone would accept signs and capital letters.
         let digits = attempt.len() <= 9 && attempt.bytes().all(|b| b.is_ascii_digit());
         let hex = execution.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let number = u64::from_str_radix(execution, 16).ok().filter(|_| digits && hex)?;

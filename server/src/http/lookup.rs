@@ -1,5 +1,5 @@
-//! Where answers about runs come from: the owner's engine, or, for a run that has been over for a while,
-//! its history, folded once and kept for a while.
+//! Where responses about runs come from: the owner's engine, or, for a run that ended a while ago, its history, which
+//! is folded once and cached.
 
 use super::auth::Caller;
 use super::paging::Place;
@@ -13,13 +13,13 @@ use pictor_tasks::message::{RunId, TaskId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Folded runs that are kept, and how many tasks they may have together.
+/// Most folded runs in the cache; below, most tasks that they may have together.
 const KEPT_RUNS: usize = 16;
 const KEPT_TASKS: usize = 4_000_000;
-/// Places that one look at a run's tasks passes at most: about a millisecond of the owner's time.
+/// Most tasks that one search examines: about a millisecond of the owner's time.
 const LOOK: u32 = 1 << 20;
 
-/// Runs that were folded to answer questions, the latest last.
+/// A cache of folded runs, the most recently used last.
 #[derive(Default)]
 pub(super) struct Archive {
     kept: Mutex<VecDeque<Kept>>,
@@ -59,13 +59,13 @@ impl Archive {
 }
 
 impl Api {
-    /// The owner, which is this server. It does not keep a request waiting while history cannot be written.
+    /// The owner, if it is this server. Its handle does not keep requests waiting while history cannot be written.
     pub(super) fn owner(&self) -> Result<OwnerHandle, Problem> {
         let owner = self.role.borrow().owner().cloned().map(OwnerHandle::in_a_hurry);
         owner.ok_or_else(Problem::no_owner)
     }
 
-    /// A run that the caller may see, by its id or an unambiguous beginning of it.
+    /// The run of this id, or of an unambiguous beginning of it, if the caller may see it.
     pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Problem> {
         let found = self.store.run(name).await.map_err(|error| match error {
             pictor_storage::Error::Invalid(text) => Problem::new(Code::AmbiguousRun, text),
@@ -75,8 +75,8 @@ impl Api {
         found.ok_or_else(|| Problem::not_found(format_args!("run `{name}`")))
     }
 
-    /// Asks about a run, in one turn of the owner's loop: whatever belongs into one answer is to be one
-    /// question, which is answered quickly.
+    /// Runs a query about a run in one turn of the owner's loop. Everything that belongs in one response has to be one
+    /// query, and it has to be fast.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         record: &RunRecord,
@@ -84,12 +84,12 @@ impl Api {
     ) -> Result<T, Problem> {
         let owner = self.owner()?;
         if owner.is_stalled() {
-            // What is in the database is all that counts as yet.
+            // Only what is in the database counts so far.
             let run = self.folded(record).await?;
             return Ok(question(&Engine::new(owner.config().clone()), &run));
         }
         let id = record.id.clone();
-        // An engine that has let go of the run gives the question back.
+        // An engine that no longer has the run hands the query back.
         let ask = move |engine: &Engine| match engine.run(&id) {
             Some(run) => Ok(question(engine, run)),
             None => Err(question),
@@ -103,8 +103,8 @@ impl Api {
         }
     }
 
-    /// Goes on looking for tasks until so many are found, in bounded pieces, so that the owner does other
-    /// things in between.
+    /// Continues a search for tasks until `limit` are found, in bounded pieces, so that the owner can do other work in
+    /// between.
     pub(super) async fn find<T: Send + 'static>(
         &self,
         record: &RunRecord,
@@ -126,7 +126,7 @@ impl Api {
         Ok(found)
     }
 
-    /// A run that the engine does not have.
+    /// A run that the engine no longer has.
     async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Problem> {
         if let Some(run) = self.archive.get(record) {
             return Ok(run);
@@ -142,14 +142,14 @@ impl Api {
         Ok(run)
     }
 
-    /// A run from its history, on a thread of its own: it can take a while.
+    /// Folds a run from its history, on a thread of its own, because it can take a while.
     pub(super) async fn fold(&self, id: &RunId) -> Result<Run, Problem> {
         let (store, id) = (self.store.clone(), id.clone());
         let runtime = tokio::runtime::Handle::current();
         Ok(aside(move || runtime.block_on(load_run(&*store, &id))).await??)
     }
 
-    /// Puts a run back that the engine has let go of, so that it can be changed there.
+    /// Adds a run to the engine again, after the engine dropped it, so that it can be changed there.
     pub(super) async fn revive(&self, record: &RunRecord) -> Result<(), Problem> {
         let run = self.fold(&record.id).await?;
         let (owner, created_ms) = (record.owner.clone(), record.created_ms);
@@ -157,17 +157,17 @@ impl Api {
     }
 }
 
-/// What one look may do that is to find so many tasks.
+/// The bounds of one search for this many tasks.
 pub(super) fn effort(limit: usize) -> Effort {
     Effort { limit, places: LOOK }
 }
 
-/// The beginning of a search, after a page or at the first task.
+/// The start of a search: after a page, or at the first task.
 pub(super) fn from<T>(after: Option<Place>) -> Found<T> {
     Found { items: Vec::new(), next: Some(after.unwrap_or_default().0) }
 }
 
-/// Where the page after the one with these tasks begins.
+/// The cursor of the page after this one. Returns `None` if this is the last.
 pub(super) fn next<T>(found: &Found<T>) -> Option<String> {
     found.next.map(|at| Place(at).to_string())
 }

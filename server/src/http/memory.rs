@@ -1,5 +1,5 @@
-//! What the server remembers of the farm, for when the database does not answer or cannot be written: who asks
-//! then is told how things stood, and how long ago that was, instead of waiting.
+//! A snapshot of the farm for outages of the database: instead of waiting, callers are told the last known state, and
+//! how old it is.
 
 use super::Api;
 use super::auth::Caller;
@@ -24,37 +24,38 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// How often the farm is looked at.
+/// How often the snapshot is renewed.
 const LOOK: Duration = Duration::from_secs(2);
-/// How soon again, until this server owns the farm.
+/// How often the server checks whether it owns the farm by now.
 const NOT_YET: Duration = Duration::from_millis(200);
-/// A look that takes longer has failed.
+/// Time limit for a snapshot: one that takes longer has failed.
 const LATE: Duration = Duration::from_secs(2);
-/// How many runs are remembered, the newest.
+/// Most runs in the snapshot; the newest ones.
 const RUNS: u32 = 1000;
-/// Runs that are looked at in one turn of the owner's loop, and how far for tasks that failed or wait.
+/// Runs that are examined in one turn of the owner's loop; below, how many tasks of each are searched for failed and
+/// waiting ones.
 const RUNS_AT_A_TIME: usize = 32;
 const PLACES: u32 = 1 << 12;
-/// How many seconds a client is to wait before it comes again.
+/// Seconds that a client should wait before it retries.
 const RETRY_AFTER: u64 = 5;
-/// Says why an answer is not of now.
+/// Header that says why a response is not current.
 const STALE: HeaderName = HeaderName::from_static("pictor-stale");
 
-/// The farm as it was when it was looked at last.
+/// The last snapshot of the farm, and whether there is an outage.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     latest: Mutex<Option<Arc<Snapshot>>>,
     outage: watch::Sender<Option<Outage>>,
 }
 
-/// Since when the database does not answer or cannot be written.
+/// An outage: the database does not respond, or cannot be written.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     pub(super) since: Instant,
     pub(super) why: Arc<str>,
 }
 
-/// The farm, as far as it is remembered.
+/// The farm as it was at one moment, as far as it is needed in an outage.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     taken: Instant,
@@ -66,7 +67,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The farm as it is. What the engine knows is left out where it cannot answer, which is the error.
+    /// Takes a snapshot. If the engine cannot answer, its part is missing and the error is returned beside the rest.
     async fn take(api: &Api, owner: &OwnerHandle) -> Result<(Self, Result<(), Error>), Error> {
         let taken = Instant::now();
         let runs = api.store.runs(&RunFilter::default(), RUNS, None).await?;
@@ -102,7 +103,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The remembered run of this id, or the only one whose id begins so.
+    /// The run of this id, or the only one whose id begins with it.
     fn run(&self, caller: &Caller, name: &str) -> Option<&RunRecord> {
         let mut seen = self.runs.iter().filter(|run| caller.sees(&run.owner));
         if let Some(exact) = seen.clone().find(|run| &*run.id.0 == name) {
@@ -137,17 +138,17 @@ impl Snapshot {
 }
 
 impl Memory {
-    /// The farm as it was, for as long as this server owns it.
+    /// The last snapshot. Returns `None` if this server does not own the farm.
     pub(super) fn latest(&self) -> Option<Arc<Snapshot>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the database does not answer or cannot be written right now.
+    /// The current outage, if there is one.
     pub(super) fn outage(&self) -> Option<Outage> {
         self.outage.borrow().clone()
     }
 
-    /// Resolves when there is an outage, but not before this time.
+    /// Resolves during an outage, but not before `until`.
     pub(super) async fn gives_up(&self, until: Instant) -> Outage {
         let mut outage = self.outage.subscribe();
         sleep_until(until).await;
@@ -180,7 +181,7 @@ impl Memory {
     }
 }
 
-/// Looks at the farm again and again, while this server owns it.
+/// Renews the snapshot again and again while this server owns the farm.
 pub(super) async fn look(api: Weak<Api>) {
     loop {
         let since = Instant::now();
@@ -192,7 +193,7 @@ pub(super) async fn look(api: Weak<Api>) {
 }
 
 impl Api {
-    /// Looks at the farm, and says when to look again.
+    /// Renews the snapshot; returns the time until the next one is due.
     async fn look(&self, since: Instant) -> Duration {
         let Ok(owner) = self.owner() else {
             self.memory.remember(None);
@@ -218,17 +219,17 @@ impl Api {
 }
 
 impl Outage {
-    /// One that begins.
+    /// An outage that begins now.
     pub(super) fn now() -> Self {
         Self { since: Instant::now(), why: "the database cannot be used".into() }
     }
 
-    /// The answer to what cannot be done without the database.
+    /// The response to requests that need the database.
     pub(super) fn problem(&self) -> Problem {
         Problem::new(Code::Unavailable, self.why.to_string()).retry_after(RETRY_AFTER)
     }
 
-    /// Says in an answer how old it is, and why.
+    /// Adds to a response how old it is, and why.
     pub(super) fn mark(&self, response: &mut Response, age: Duration) {
         let plain: String = self.why.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
         let headers = response.headers_mut();
@@ -239,7 +240,7 @@ impl Outage {
 }
 
 impl Api {
-    /// The answer of memory to a question, if it has one.
+    /// The response from the snapshot, if it has what was requested.
     pub(super) fn remembered(&self, asked: &Asked, outage: &Outage) -> Option<Response> {
         let snapshot = self.memory.latest()?;
         let mut response = match asked.route {

@@ -1,5 +1,5 @@
-//! `/metrics`: what a Prometheus reads. Numbers about the farm come from the owner only, so that a sum over
-//! all servers counts nothing twice.
+//! `/metrics`, for Prometheus. Numbers about the farm come from the owner only, so that a sum over all servers counts
+//! nothing twice.
 
 use super::Api;
 use super::fleet::Beat;
@@ -26,21 +26,21 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// A broker that takes longer to say how full its queues are is left out.
+/// Time limit for the lengths of queues: a broker that takes longer is left out.
 const DEPTHS: Duration = Duration::from_secs(2);
-/// While the database cannot be used, it is not waited for longer.
+/// How long to wait for the database while it cannot be used.
 const LOOK: Duration = Duration::from_millis(500);
-/// Upper bounds of HTTP latencies, in seconds.
+/// Upper bounds of the buckets of HTTP latencies, in seconds.
 const LATENCIES: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 type Labels = Vec<(&'static str, String)>;
 
-/// What this server counts itself.
+/// Metrics that this server counts itself.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Labels, Histogram, fn() -> Histogram>,
-    /// Tickets and links that were refused.
+    /// Rejected tickets and links.
     pub(super) bad_tickets: Counter,
 }
 
@@ -58,14 +58,14 @@ impl Metrics {
     }
 }
 
-/// Measures how long answers take.
+/// Measures how long responses take.
 pub(super) async fn measure(
     State(api): State<Arc<Api>>,
     path: Option<MatchedPath>,
     request: Request,
     next: Next,
 ) -> Response {
-    // Anybody may invent methods, and each value of a label is kept.
+    // Anybody may invent methods, and each value of a label is stored.
     let known =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let method = request.method();
@@ -80,7 +80,7 @@ pub(super) async fn measure(
     response
 }
 
-/// Tells the numbers, in the text format of `OpenMetrics`.
+/// Exports the metrics, in the text format of `OpenMetrics`.
 #[utoipa::path(
     get, path = "/metrics", tag = "server", security(()),
     responses((status = 200, description = "Metrics", body = String,
@@ -99,11 +99,11 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Pro
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// Everything that is looked up when somebody asks.
+/// Numbers that are looked up for each export.
 #[derive(Debug, Default)]
 struct Snapshot {
     owns: bool,
-    /// For how long the database could not be used by now, in seconds.
+    /// Duration of the current outage of the database in seconds; 0 if there is none.
     outage: f64,
     farm: Option<Farm>,
     depths: Vec<Depth>,
@@ -138,7 +138,7 @@ impl Snapshot {
             let views = latest.views.values().cloned().collect();
             Some((latest.totals, views, latest.workers.clone()))
         };
-        // An owner that ends says nothing more.
+        // The owner is ending and does not answer.
         let Some((totals, views, records)) = looked.or_else(remembered) else { return snapshot };
         let tasks_held = views.iter().map(|view: &WorkerView| u64::from(view.tasks)).sum();
         snapshot.farm = Some(Farm { totals, tally: owner.tally(), tasks_held });

@@ -89,37 +89,37 @@ use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// What the API is made of.
+/// The parts that the API works with.
 pub struct Setup {
     /// Runs and their history.
     pub store: Arc<dyn Store>,
-    /// People and machines.
+    /// Tokens, workers, schedules and the audit log.
     pub registry: Arc<dyn Registry>,
-    /// Results and assets.
+    /// Artifact storage, for results and assets.
     pub artifacts: Arc<Artifacts>,
-    /// Schedules.
+    /// The schedules of the farm.
     pub schedules: Schedules,
-    /// The hooks of the configuration.
+    /// The webhooks that the configuration names.
     pub webhooks: Webhooks,
-    /// The message broker, if workers of other machines can reach one.
+    /// The message broker, if there is one that workers on other machines can reach.
     pub broker: Option<Arc<Broker>>,
-    /// What this server is at the moment.
+    /// The current role of this server.
     pub role: watch::Receiver<Role>,
-    /// Becomes true when the server stops: answers that would go on for ever end then.
+    /// Becomes true when the server stops: this ends responses that would never end by themselves.
     pub stop: watch::Receiver<bool>,
-    /// The server's folder: logs of tasks and bodies, on their way to storage.
+    /// The server's data folder, for logs of tasks and for bodies on their way to storage.
     pub data: PathBuf,
-    /// What callers may ask at most.
+    /// Limits on what callers may request.
     pub limits: Limits,
-    /// How often workers are to send heartbeats.
+    /// How often workers have to send heartbeats.
     pub heartbeat: Duration,
-    /// How long a worker may be silent before its work is given to others.
+    /// How long a worker may be silent before its tasks are given to others.
     pub lease: Duration,
-    /// The clock.
+    /// Source of the time, in milliseconds since 1970.
     pub now_ms: fn() -> i64,
 }
 
-/// The API's own state.
+/// The state of the API, shared by its handlers.
 pub struct Api {
     store: Arc<dyn Store>,
     registry: Arc<dyn Registry>,
@@ -147,10 +147,10 @@ pub struct Api {
 }
 
 impl Api {
-    /// Prepares the API. To be called in a runtime: it listens to the owner's news from now on.
+    /// Prepares the API. Has to be called in a runtime, because it starts to collect the owner's commits.
     pub fn new(setup: Setup) -> Result<Arc<Self>, Problem> {
         let failed = |why: String| Problem::new(Code::Internal, why);
-        // Whoever has chosen another one has done so already.
+        // Fails if the process has a provider already: then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -160,7 +160,7 @@ impl Api {
             .map_err(|error| failed(error.to_string()))?;
         let mut link_key = [0; 32];
         getrandom::fill(&mut link_key).map_err(|error| failed(error.to_string()))?;
-        // Bodies of an earlier process that died on the way.
+        // Bodies that an earlier process left behind when it crashed.
         let _ = std::fs::remove_dir_all(setup.data.join("spool"));
         let role = setup.role.clone();
         let api = Arc::new(Self {
@@ -198,23 +198,23 @@ impl Api {
     }
 }
 
-/// Serves the API on a listener until `stop` becomes true and every request that was begun is answered.
+/// Serves the API on a listener until `stop` becomes true and every request in progress has been answered.
 pub async fn serve(listener: TcpListener, api: Arc<Api>) -> std::io::Result<()> {
     let mut stop = api.stop.clone();
     let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
     let stopped = async move {
-        // One that cannot be told any more has stopped as well.
+        // A sender that was dropped means stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let listener = listener.tap_io(|connection| {
-        // Else the end of each answer waits until its beginning is acknowledged, 40 ms for nothing. Who does
-        // not want it is slower, not wrong.
+        // Otherwise the end of each response waits until its beginning is acknowledged, which wastes 40 ms. A failure
+        // makes it slower, not wrong.
         let _ = connection.set_nodelay(true);
     });
     axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
-/// The whole router. It wants to know the caller's address: see [`serve`].
+/// The complete router. It needs the caller's address: see [`serve`].
 pub fn router(api: Arc<Api>) -> Router {
     let (v1, _) = v1(&api.limits).split_for_parts();
     let v1 = v1
@@ -235,7 +235,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// The description of the API, as `/openapi.json` has it.
+/// The OpenAPI description, as `/openapi.json` has it.
 pub fn description() -> String {
     let mut description = v1(&Limits::default()).into_openapi();
     description.merge(open().into_openapi());
@@ -244,7 +244,7 @@ pub fn description() -> String {
     format!("{:#}", openapi::with_ranges(description))
 }
 
-/// What needs no token.
+/// The routes that need no token.
 fn open() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::default()
         .routes(routes!(health::healthz))
@@ -296,9 +296,9 @@ fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::audit))
 }
 
-/// Does what can take a while on a thread of its own, so that everybody else goes on.
+/// Runs work that may take a while on a thread of its own, so that it blocks nobody.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    // The panic was printed where it happened.
+    // The panic has been printed already.
     let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
     tokio::task::spawn_blocking(work).await.map_err(panicked)
 }

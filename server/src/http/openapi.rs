@@ -1,4 +1,4 @@
-//! The description of the API, from the code, and a page that browses it.
+//! The OpenAPI description, generated from the code, and a page to browse it.
 
 use super::problem::ProblemBody;
 use super::rules::rule;
@@ -47,7 +47,7 @@ pub(super) fn begin() -> OpenApi {
     OpenApiBuilder::new().info(info).tags(Some(TAGS.map(tag))).build()
 }
 
-/// Adds what is the same for all routes: errors, security, and who may call.
+/// Adds what all routes have in common: errors, security, and who may call them.
 pub(super) fn finish(api: &mut OpenApi) {
     let components = api.components.get_or_insert_with(Default::default);
     let mut schemas = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn finish(api: &mut OpenApi) {
     components.add_security_scheme("token", bearer);
     let paths = std::mem::take(&mut api.paths.paths);
     for (path, mut item) in paths {
-        // A star says to the router that a part may hold slashes; the description has no such thing.
+        // To the router a star means that a parameter may contain slashes; OpenAPI has no such notation.
         let path = path.replace("{*", "{");
         for (method, operation) in operations(&mut item) {
             complete(operation, (method, &path));
@@ -80,7 +80,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 }
 
 fn complete(operation: &mut Operation, (method, path): (&str, &str)) {
-    // Functions have short names: those of two files may be the same.
+    // Functions have short names, and two files may use the same one.
     if let (Some(name), Some([tag])) = (&mut operation.operation_id, operation.tags.as_deref()) {
         *name = format!("{tag}_{name}");
     }
@@ -105,7 +105,7 @@ fn complete(operation: &mut Operation, (method, path): (&str, &str)) {
     operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
 }
 
-/// A parameter can be left out; it cannot be null.
+/// Removes null from the schema of a parameter: it can be absent, but not null.
 fn without_null(schema: &mut RefOr<Schema>) {
     match schema {
         RefOr::T(Schema::Object(object)) => {
@@ -130,7 +130,7 @@ fn without_null(schema: &mut RefOr<Schema>) {
     }
 }
 
-/// What the numbers can hold that are written as a format: the format as it is registered, least and most.
+/// The registered name of a number format, with its least and greatest value.
 fn range(format: &str, least: Option<&Value>) -> Option<(&'static str, Value, Value)> {
     let natural = least.is_some_and(|least| least == 0);
     Some(match (format, natural) {
@@ -142,7 +142,7 @@ fn range(format: &str, least: Option<&Value>) -> Option<(&'static str, Value, Va
     })
 }
 
-/// Says of every whole number between what it has to be.
+/// Adds its range to the schema of every whole number.
 pub(super) fn with_ranges(description: Value) -> Value {
     match description {
         Value::Object(mut fields) => {
@@ -160,7 +160,7 @@ pub(super) fn with_ranges(description: Value) -> Value {
     }
 }
 
-/// A page that browses the description. It loads nothing from anywhere else.
+/// The page to browse the description. It loads nothing from other servers.
 pub(super) async fn docs() -> impl IntoResponse {
     let policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; \
                   script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";

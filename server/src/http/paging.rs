@@ -1,5 +1,4 @@
-//! Lists in parts: what callers ask for, what they get, and the cursors that lead from one part to the
-//! next.
+//! Lists in pages: the request for a page, the page, and the cursors that lead from one to the next.
 
 use pictor_tasks::message::TaskId;
 use serde::de::{Deserializer, Error};
@@ -11,17 +10,17 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// The items.
+    /// The items of this page.
     pub items: Vec<T>,
-    /// Where the next part begins: give it as `after`. Null at the end.
+    /// Cursor of the next page, to be given as `after`. Null on the last page.
     pub next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// The next `limit` of what there is, and where to go on if there is more.
+    /// A page of the next `limit` items, with the cursor of the page after it if there is more.
     pub(super) fn of(
         items: impl Iterator<Item = T>,
         limit: usize,
@@ -35,13 +34,13 @@ impl<T> Page<T> {
     }
 }
 
-/// Which part of a list, whose cursors are of the type `C`.
+/// Which page of a list to return; its cursors are of the type `C`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Paging<C> {
-    /// How many items at most.
+    /// Most items of the page.
     pub(super) limit: Option<usize>,
-    /// Where to go on.
+    /// Cursor of the page: the `next` of the page before.
     pub(super) after: Option<C>,
 }
 
@@ -60,7 +59,7 @@ impl<C: utoipa::PartialSchema> IntoParams for Paging<C> {
     }
 }
 
-/// The name of the last item that was seen.
+/// A cursor that is the name of the last item on the previous page.
 #[derive(Clone, Debug)]
 pub(super) struct Name(pub(super) String);
 
@@ -80,7 +79,7 @@ impl utoipa::PartialSchema for Name {
     }
 }
 
-/// A task of a run, as `next` names it: step and index.
+/// A cursor that is a task of a run: step and index.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place(pub(super) TaskId);
 
@@ -93,7 +92,7 @@ impl fmt::Display for Place {
 impl FromStr for Place {
     type Err = &'static str;
 
-    /// Whatever looks like a place is one; most are beyond the end.
+    /// Accepts anything of the right form; most of it is beyond the end of the list.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let number = |text: &str, digits: usize| {
             let fits = (1..=digits).contains(&text.len());

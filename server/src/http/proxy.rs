@@ -1,5 +1,5 @@
-//! A server that stands by passes everything on to the owner, bodies and answers as they flow, so that
-//! clients and workers can speak to any server.
+//! A standby forwards every request to the owner, streaming bodies in both directions, so that clients and workers can
+//! talk to any server.
 
 use super::Api;
 use super::problem::Problem;
@@ -13,10 +13,10 @@ use futures_util::StreamExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Says for whom a server asks. A request that has it is not passed on again.
+/// Header with the address that a server forwards a request for. A request that has it is not forwarded again.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-pictor-forwarded");
 
-/// Headers that are about one connection only.
+/// Headers that belong to one connection only.
 const OF_A_CONNECTION: [HeaderName; 8] = [
     header::CONNECTION,
     header::HOST,
@@ -28,7 +28,7 @@ const OF_A_CONNECTION: [HeaderName; 8] = [
     header::PROXY_AUTHORIZATION,
 ];
 
-/// Answers if this server is the owner, else lets the owner answer.
+/// Handles the request if this server is the owner, else forwards it to the owner.
 pub(super) async fn proxy(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let owner = match &*api.role.borrow() {
         Role::Owner(_) => None,
@@ -62,7 +62,7 @@ async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, P
     *response.status_mut() = answer.status();
     *response.headers_mut() = without_connection(answer.headers());
     let mut stop = api.stop.clone();
-    // Answers without an end would keep this server from stopping.
+    // Endless responses would keep this server from stopping.
     let stopped = Box::pin(async move { stop.wait_for(|stop| *stop).await.is_ok() });
     *response.body_mut() = Body::from_stream(answer.bytes_stream().take_until(stopped));
     Ok(response)

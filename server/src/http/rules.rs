@@ -1,21 +1,20 @@
-//! Who may call what, and under which name it goes into the audit log: one line for each route.
-//! A route that is not in this table is closed to everybody.
+//! Who may call what, and under which name the call is recorded in the audit log: one line for each route. A route that
+//! is not in this table is closed to everybody.
 
 use super::auth::TokenRole;
 use TokenRole::{Admin, Machine, Operator, Submitter, Viewer, Worker};
 
-/// What a route asks of its caller.
+/// The rule of a route.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The method.
+    /// HTTP method.
     pub method: &'static str,
-    /// The path as it is described.
+    /// Path of the route as in the OpenAPI description.
     pub path: &'static str,
-    /// Who may call it. A submitter sees and changes only what belongs to its own account, a machine
-    /// only what is about itself.
+    /// Roles that may call it. A submitter sees and changes only what belongs to its own account, a machine only what
+    /// concerns itself.
     pub roles: &'static [TokenRole],
-    /// The name in the audit log, for calls that change something. What machines do all the time is
-    /// not in it.
+    /// Name in the audit log, for calls that change something. Routine calls of machines are not recorded.
     pub action: Option<&'static str>,
 }
 
@@ -43,7 +42,7 @@ const fn quiet(method: &'static str, path: &'static str, roles: &'static [TokenR
     Rule { method, path, roles, action: None }
 }
 
-/// The table.
+/// The rules of all routes.
 pub const RULES: &[Rule] = &[
     see("/v1/runs"),
     change("POST", "/v1/runs", SUBMITTERS, "run.submit"),
@@ -91,7 +90,7 @@ pub const RULES: &[Rule] = &[
     quiet("GET", "/v1/audit", OPERATORS),
 ];
 
-/// The rule of a route, given its path with or without the star that stands for "with slashes".
+/// The rule of a route, whose path may have the star that allows slashes or not.
 pub fn rule(method: &str, path: &str) -> Option<&'static Rule> {
     let method = if method == "HEAD" { "GET" } else { method };
     let path = path.replace("{*", "{");

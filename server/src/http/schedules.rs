@@ -1,4 +1,4 @@
-//! Schedules: who may do what with them. What they are is in `schedule/`.
+//! Schedules over HTTP: who may do what with them. The schedules themselves are in `schedule/`.
 
 use super::Api;
 use super::auth::Caller;
@@ -35,7 +35,7 @@ fn plain(error: ScheduleError) -> Problem {
     problem(error, "")
 }
 
-/// The schedule, if the caller may see it.
+/// The schedule of this name, if the caller may see it.
 async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, Problem> {
     let detail = api.schedules.show(name).await.map_err(plain)?;
     if caller.sees(&detail.schedule.account) {
@@ -44,7 +44,7 @@ async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, 
     Err(Problem::not_found(format_args!("schedule `{name}`")))
 }
 
-/// Only who runs the farm may say where on its machines results go.
+/// Only an operator of the farm may choose a folder on its machines for the results.
 fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Problem> {
     if new.out_dir.is_empty() || caller.sees("") {
         return Ok(());
@@ -89,7 +89,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], target, Json(detail)).into_response())
 }
 
-/// Shows a schedule: its job, its next due times, what became of the last ones.
+/// Shows a schedule: its job, its next due times, and the outcomes of the last ones.
 #[utoipa::path(
     get, path = "/v1/schedules/{id}", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),
@@ -103,7 +103,7 @@ pub(super) async fn show(
     Ok(Json(seen(&api, &caller, &id).await?))
 }
 
-/// Replaces a schedule, or adds it. Times that were due before are not made up for.
+/// Replaces a schedule, or adds it. Due times that have passed are not made up for.
 #[utoipa::path(
     put, path = "/v1/schedules/{id}", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),
@@ -122,7 +122,7 @@ pub(super) async fn replace(
         return Err(Problem::new(Code::InvalidSchedule, detail));
     }
     match seen(&api, &caller, &id).await {
-        // Another account's: its name is taken, and nothing more is said about it.
+        // It belongs to another account: its name is taken, and nothing more is disclosed.
         Err(missing) if missing.code == Code::NotFound && exists(&api, &id).await? => {
             return Err(Problem::new(Code::Conflict, format!("the name `{id}` is taken")));
         }
@@ -137,7 +137,7 @@ async fn exists(api: &Api, name: &str) -> Result<bool, Problem> {
     Ok(api.registry.schedule(name).await?.is_some())
 }
 
-/// Removes a schedule. What it has started goes on.
+/// Removes a schedule. Runs that it started continue.
 #[utoipa::path(
     delete, path = "/v1/schedules/{id}", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),
@@ -153,7 +153,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Stops a schedule for a while. What it has started goes on.
+/// Pauses a schedule. Runs that it started continue.
 #[utoipa::path(
     post, path = "/v1/schedules/{id}/pause", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),
@@ -168,7 +168,7 @@ pub(super) async fn pause(
     Ok(Json(api.schedules.pause(&id).await.map_err(plain)?))
 }
 
-/// Lets a schedule go on. What was due while it was paused is passed over.
+/// Resumes a schedule. Times that were due while it was paused are skipped.
 #[utoipa::path(
     post, path = "/v1/schedules/{id}/resume", tag = "schedules",
     params(("id" = String, Path, description = "Its name")),

@@ -16,55 +16,55 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-/// The longest name of a token or account.
+/// Longest name of a token or account, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
 /// A token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
-    /// Its public part.
+    /// Public part of the token.
     pub id: String,
-    /// What it is for.
+    /// Label that says what the token is for.
     pub name: String,
-    /// What it may do.
+    /// Role that the token has.
     pub role: TokenRole,
-    /// Whose it is.
+    /// Account that the token acts for.
     pub account: String,
-    /// When it was made, milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
-    /// Since when it is not valid any more.
+    /// When it was revoked, in milliseconds since 1970; null while it is valid.
     pub revoked_ms: Option<i64>,
 }
 
 impl From<Token> for TokenView {
     fn from(token: Token) -> Self {
         let Token { id, name, role, account, created_ms, revoked_ms, .. } = token;
-        // A role of a later pictor allows nothing here.
+        // A role that this version does not know grants nothing here.
         let role = TokenRole::named(&role).unwrap_or(TokenRole::Viewer);
         Self { id, name, role, account, created_ms, revoked_ms }
     }
 }
 
-/// A token to be made.
+/// A token to be created.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// What it is for, for people: 1 to 64 characters, the first not a space and none a control.
+    /// Label that says what the token is for: 1 to 64 characters, the first not a space and none a control character.
     #[schema(
         min_length = 1,
         max_length = 64,
         pattern = r"^[^\u0000-\u0020\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
     )]
     name: String,
-    /// What it may do.
+    /// Role that the token gets.
     #[schema(schema_with = given_role)]
     role: TokenRole,
-    /// Whose it is: 1 to 64 letters, digits, `.`, `_`, `@` and `-`.
+    /// Account that the token acts for: 1 to 64 letters, digits, `.`, `_`, `@` and `-`.
     #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._@-]+$")]
     account: String,
 }
 
-/// What people may give: a machine gets its role with its registration.
+/// The roles that can be requested: a machine gets its role by its registration.
 fn given_role() -> Object {
     let given = TokenRole::ALL.into_iter().filter(|role| *role != TokenRole::Machine);
     let role = ObjectBuilder::new().schema_type(Type::String);
@@ -72,24 +72,24 @@ fn given_role() -> Object {
     role.description(Some("What it may do.")).build()
 }
 
-/// A token that was just made.
+/// A token that was just created.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MadeToken {
-    /// What to show from now on: `Authorization: Bearer …`. Nobody can find it out later.
+    /// The token itself, to be sent as `Authorization: Bearer …`. It is shown only here and cannot be recovered.
     pub token: String,
-    /// Its public part.
+    /// Public part of the token.
     pub id: String,
-    /// What it is for.
+    /// Label that says what the token is for.
     pub name: String,
-    /// What it may do.
+    /// Role that the token has.
     pub role: TokenRole,
-    /// Whose it is.
+    /// Account that the token acts for.
     pub account: String,
-    /// When it was made, milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
 }
 
-/// Lists tokens, the oldest first, those that were revoked as well.
+/// Lists tokens, oldest first, including revoked ones.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "tokens", params(Paging<Name>),
     responses((status = 200, description = "Tokens", body = Page<TokenView>)),
@@ -112,7 +112,7 @@ pub(super) async fn list(
     Ok(Json(Page::of(views, limit, |token| token.id.clone())))
 }
 
-/// Makes a token. It is shown once.
+/// Creates a token. It is shown once.
 #[utoipa::path(
     post, path = "/v1/tokens", tag = "tokens", request_body = NewToken,
     responses((status = 201, description = "The token", body = MadeToken)),
@@ -144,7 +144,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, target, Json(made)).into_response())
 }
 
-/// Revokes a token. It is refused from then on.
+/// Revokes a token. From then on it is rejected.
 #[utoipa::path(
     delete, path = "/v1/tokens/{id}", tag = "tokens",
     params(("id" = String, Path, description = "Its public part")),
@@ -169,25 +169,25 @@ pub(super) async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One line of the audit log.
+/// One entry of the audit log.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct AuditView {
-    /// Its place in the log.
+    /// Position in the log.
     pub number: i64,
-    /// When, milliseconds since 1970.
+    /// When the call was made, in milliseconds since 1970.
     pub time_ms: i64,
-    /// Whose token it was.
+    /// Account of the token that the call was made with.
     pub account: String,
-    /// The token's public part.
+    /// Public part of that token.
     pub token: String,
-    /// What was done: `run.submit`, `token.add` and so on.
+    /// What was done, such as `run.submit` or `token.add`.
     pub action: String,
-    /// What it was done to.
+    /// The object of the call, such as `runs/ID/pause`.
     pub target: String,
-    /// More about it: outcome (`done` or `refused`), HTTP status, code of the problem.
+    /// Further details: outcome (`done` or `refused`), HTTP status, code of the problem.
     #[schema(value_type = Object)]
     pub detail: serde_json::Value,
-    /// Where the call came from.
+    /// Network address of the caller.
     pub address: String,
 }
 
@@ -199,7 +199,7 @@ impl From<AuditEntry> for AuditView {
     }
 }
 
-/// Lists who changed what, the latest first.
+/// Lists who changed what, latest first.
 #[utoipa::path(
     get, path = "/v1/audit", tag = "tokens", params(Paging<u64>),
     responses((status = 200, description = "Entries of the audit log", body = Page<AuditView>)),

@@ -1,4 +1,4 @@
-//! Webhooks: how those do that the configuration names.
+//! The status of the webhooks that the configuration names.
 
 use super::Api;
 use super::extract::{Json, Query};
@@ -8,9 +8,9 @@ use crate::webhook::HookStatus;
 use axum::extract::State;
 use std::sync::Arc;
 
-/// Lists webhooks and how they do, in order of name.
+/// Lists webhooks with their status, in order of name.
 ///
-/// They are added and removed in the server's configuration only.
+/// They are added and removed only in the server's configuration.
 #[utoipa::path(
     get, path = "/v1/webhooks", tag = "webhooks", params(Paging<Name>),
     responses((status = 200, description = "Webhooks", body = Page<HookStatus>)),

@@ -1,7 +1,6 @@
-//! What is wrong with a request, in plain words: what the libraries say speaks to whoever writes programs in
-//! Rust.
+//! Explains malformed requests in plain words: the libraries' own messages are written for Rust programmers.
 
-/// A sentence about a body that is JSON and does not fit, or is no JSON.
+/// A sentence about a body that is not JSON, or is JSON of the wrong form.
 pub(super) fn of_body(text: &str) -> String {
     if let Some(why) = text.strip_prefix("Failed to parse the request body as JSON: ") {
         let (why, at) = cut_position(why);
@@ -19,7 +18,7 @@ pub(super) fn of_body(text: &str) -> String {
     sentence(place, reason)
 }
 
-/// A sentence about a query, or a part of a path, that does not fit.
+/// A sentence about a query, or a part of a path, of the wrong form.
 pub(super) fn of_query(text: &str) -> String {
     let starts = ["Failed to deserialize query string: ", "Invalid URL: "];
     let Some(why) = starts.iter().find_map(|start| text.strip_prefix(start)) else {
@@ -29,7 +28,7 @@ pub(super) fn of_query(text: &str) -> String {
     sentence(place, reason).replace("there is no field", "there is no parameter")
 }
 
-/// Takes ` at line 3 column 7` off.
+/// Splits off ` at line 3 column 7`.
 fn cut_position(text: &str) -> (&str, Option<String>) {
     let Some((before, at)) = text.rsplit_once(" at line ") else { return (text, None) };
     match at.split_once(" column ") {
@@ -38,7 +37,7 @@ fn cut_position(text: &str) -> (&str, Option<String>) {
     }
 }
 
-/// The beginnings of what serde and the standard library say.
+/// How the reasons given by serde and the standard library begin.
 const REASONS: [&str; 13] = [
     "missing field",
     "unknown field",
@@ -55,7 +54,7 @@ const REASONS: [&str; 13] = [
     "provided string was not",
 ];
 
-/// `steps[0].name: missing field …`: the place, and what is said of it.
+/// Splits `steps[0].name: missing field …` into the position and the reason.
 fn place_and_reason(text: &str) -> (&str, &str) {
     let found = REASONS.iter().filter_map(|reason| text.find(reason)).min();
     let at = found.or_else(|| text.find(": ").map(|at| at + 2)).unwrap_or(0);
@@ -116,7 +115,7 @@ fn sentence(place: &str, reason: &str) -> String {
     if place.is_empty() { reason.to_owned() } else { format!("{name}: {reason}") }
 }
 
-/// What serde expected.
+/// Rewords what serde expected.
 fn wanted(expected: &str) -> String {
     let word = match expected.trim_matches('`') {
         "a string" | "str" | "String" | "string" => "a text",
@@ -135,7 +134,7 @@ fn wanted(expected: &str) -> String {
     word.to_owned()
 }
 
-/// What serde found.
+/// Rewords what serde found.
 fn given(found: &str) -> String {
     let (kind, value) = found.split_once(' ').unwrap_or((found, ""));
     let value = value.trim_matches('`');
