@@ -1,4 +1,4 @@
-"""What happens to a rendered frame: the scene's denoiser, its compositor, its view transform."""
+"""Post-processing of a rendered frame: the scene's denoiser, its compositor, its view transform."""
 import bpy
 import os
 import time
@@ -8,12 +8,12 @@ from frame import check, check_denoiser, composites, denoises, direct_reasons, e
 from scene import Fail
 from settings import apply, curves, put
 
-# Nodes that look at the scene at the frame's time, beside what is animated in the tree itself.
+# Nodes that evaluate the scene at the frame's time, in addition to what is animated in the tree itself.
 TIMED = {"DEFOCUS", "MASK", "MOVIECLIP", "TEXTURE", "TRACKPOS", "STABILIZE2D", "MOVIEDISTORTION", "KEYINGSCREEN", "PLANETRACKDEFORM"}
 
 
 class Copy:
-    """A throw-away copy of the scene with a compositor tree of its own. It holds no 3D work: nothing in it renders."""
+    """A temporary copy of the scene with its own compositor tree. It contains no 3D work: nothing in it renders."""
 
     def __init__(self, scene, path, keep_tree):
         if not os.path.isfile(path):
@@ -37,19 +37,19 @@ class Copy:
         self.action = own_action(self.tree)
         if not keep_tree and not self.group:
             self.tree.nodes.clear()
-        # Burnt-in metadata names the scene.
+        # The metadata stamp contains the name of the scene.
         self.name, scene.name = scene.name, "pictor's original"
         self.original, self.scene.name = scene, self.name
 
     def resize(self, size):
-        """Sets the size of what is made, in pixels."""
+        """Sets the size of the result, in pixels."""
         self.size, render = tuple(size), self.scene.render
         render.use_compositing, render.use_border, render.resolution_percentage = True, False, 100
         render.use_sequencer = render.use_multiview = False
         render.resolution_x, render.resolution_y = self.size
 
     def source(self, layer):
-        """An Image node that gives the passes of one view layer as Render Layers would."""
+        """An Image node that provides the passes of one view layer as Render Layers would."""
         node = self.tree.nodes.new("CompositorNodeImage")
         node.image = self.image
         if node.has_layers:
@@ -75,7 +75,7 @@ class Copy:
 
 
 def own_action(tree):
-    """Gives a copied tree keyframes of its own: with a node that is removed go its keyframes, which copies share."""
+    """Gives a copied tree its own keyframes: removing a node removes its keyframes, which copies would share."""
     animation = tree.animation_data
     if not animation or not animation.action:
         return None
@@ -91,7 +91,7 @@ def output_of(node, *names):
 
 
 def denoise_node(scene, tree, source):
-    """The compositor's Denoise with the settings of Cycles' own."""
+    """The compositor's Denoise node, with the settings of Cycles' own denoiser."""
     node, cycles = tree.nodes.new("CompositorNodeDenoise"), scene.cycles
     if hasattr(node, "prefilter"):
         node.prefilter = cycles.denoising_prefilter
@@ -111,8 +111,8 @@ def denoise_node(scene, tree, source):
 
 
 def see_the_time(scene, tree, frame):
-    """Gives what the compositor uses the values of the frame. A render does that for the scene that it renders, and not in every version
-    for the compositor of a copy. It costs an evaluation of the whole scene, so only where something can change."""
+    """Evaluates what the compositor uses at the frame. A render does that for the scene that it renders, but not in every version
+    for the compositor of a copy. It costs an evaluation of the whole scene, so it is only done where something can change."""
     def changes(owner):
         return owner is not None and any(True for _ in curves(owner))
     trees = {tree, *(node.node_tree for node in nodes_within(tree) if getattr(node, "node_tree", None))}
@@ -134,7 +134,7 @@ def op_finish(scene, request, settings):
     everything, files = settings.get("passes") == "all", request.get("files")
     out, size, reply = request["out"], request["size"], {}
     layers = [layer.name for layer in scene.view_layers if layer.use]
-    if everything:  # as in Blender's own multilayer file: each layer denoised, beside the compositor's result
+    if everything:  # as in Blender's own multilayer file: each layer denoised, next to the compositor's result
         reply["denoised"] = {}
         for number, layer in enumerate(name for name in layers if name in denoised):
             path = f"{out}.layer{number}.exr"
@@ -152,7 +152,7 @@ def op_finish(scene, request, settings):
 
 
 def with_tree(scene, request, tree, denoised, layer, out):
-    """Puts the frame through the compositor's tree, or through the denoiser alone."""
+    """Runs the frame through the compositor's tree, or through the denoiser alone."""
     copy = Copy(scene, request["in"], tree is not None)
     try:
         copy.resize(request["size"])
@@ -160,7 +160,7 @@ def with_tree(scene, request, tree, denoised, layer, out):
         if tree:
             replace_render_layers(copy, scene, denoised, request["in"])
             redirect(copy.tree, request["files"], request["frame"], throw_away=True)
-            if not ends(copy.tree):  # it only writes files: the picture passes
+            if not ends(copy.tree):  # it only writes files: the picture is passed through
                 source = copy.source(layer)
                 links.new(denoise_node(scene, copy.tree, source) if layer in denoised else output_of(source, "Combined", "Image"), copy.sink())
         else:
@@ -174,11 +174,11 @@ def with_tree(scene, request, tree, denoised, layer, out):
 
 
 def replace_render_layers(copy, scene, denoised, path):
-    """Lets the tree read the frame instead of the renderer."""
+    """Makes the tree read the frame from the file instead of the renderer."""
     nodes, links = copy.tree.nodes, copy.tree.links
     for node in [node for node in nodes if node.type == "R_LAYERS"]:
         used = [socket for socket in node.outputs if socket.is_linked]
-        if used and scene.view_layers[node.layer].use:  # a layer that is off gives nothing, as in Blender
+        if used and scene.view_layers[node.layer].use:  # a layer that is off has no output, as in Blender
             source, name = copy.source(node.layer), node.layer
             source.mute = node.mute
             for socket in used:

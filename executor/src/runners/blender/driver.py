@@ -12,27 +12,28 @@ Then one JSON request per line on stdin, one reply each: {"id","ok":true,...} or
   inspect  settings                        checks the settings against the scene; the inspection
   render   frame, region|null, tile|null, out, files, settings
            raw linear float32 EXR (ZIP): no compositor, sequencer, denoiser, stamp. `region` is [x0,y0,x1,y1] in pixels of
-           the whole frame, origin top left, end exclusive. The reply's `region` says what the file holds: what looks at
-           neighbours is rendered up to 16 px larger on each side, and the caller crops. A scene that cannot be cut (frame.py
-           says why) is rendered whole for `tile` 0 (`whole` is true), and not at all for the others (`nothing`). One that only
-           Blender's own pipeline can finish comes finished, the files of its File Output nodes below the folder `files`.
-           Multilayer when `finish` will need passes.
+           the whole frame, origin top left, end exclusive. The reply's `region` says what the file contains: where pixels
+           depend on neighbours it is up to 16 px larger on each side, and the caller crops. A scene that cannot be cut
+           (frame.py says why) is rendered whole for `tile` 0 (`whole` is true), and not at all for the others (`nothing`).
+           One that only Blender's own pipeline can finish is returned finished, with the files of its File Output nodes
+           below the folder `files`. Multilayer when `finish` will need passes.
            -> path, region, width, height, frame_width, frame_height, whole, bordered, notes, files, seconds, multilayer,
               finish, device | nothing: true
   finish   frame, in, size, out, files, settings   the scene's denoiser and compositor over the merged multilayer EXR of `size`
            -> path, width, height, files, seconds | unchanged: true (nothing to do, nothing written). With passes `all`: `path` is
-              the compositor's result or null, `denoised` {layer: path}, `drop` what begins the names of passes to leave out
-  bake     frame|null, folder, settings    bakes the simulations up to that frame into `folder`; the session is spent
+              the compositor's result or null, `denoised` {layer: path}, `drop` the prefixes of passes to leave out
+  bake     frame|null, folder, settings    bakes the simulations up to that frame into `folder`; the session cannot be used afterwards
            -> scene: the baked .blend|null (nothing to bake), caches: an archive beside it|null
-  develop  frame, in, size, out, format, settings   EXR -> png|jpeg|tiff through the scene's view transform, with its stamp
+  develop  frame, in, size, out, format, settings   EXR -> png|jpeg|tiff by the scene's view transform, with its stamp
            -> path, width, height
   ping, quit
-While rendering: {"event":"progress","id","sample","samples","layer"}, at most four a second; while baking `frame`, `frames`.
+Events while rendering: {"event":"progress","id","sample","samples","layer"}, at most four per second; while baking `frame`, `frames`.
 
 settings (all optional): width, height, samples, seed, camera, view_layer, view, engine (cycles|eevee|workbench),
   passes (auto|all|combined), denoise, compositor, sequencer, border (null = the scene's|false),
-  simulate (refuse|bake|ignore: what is simulated and not baked),
-  set {data path: value}, state (a JSON file of such pairs, or with them under "set"; applied after `set`). Paths start at bpy.data and win over animation.
+  simulate (refuse|bake|ignore: how to treat simulations that are not baked),
+  set {data path: value}, state (a JSON file of such pairs, or with them under "set"; applied after `set`). Paths start at
+  bpy.data and take precedence over animation.
 
 kinds: scene_missing not_a_blend missing_files no_camera several_views unknown_view no_denoiser device_missing
   unknown_view_layer unknown_camera unknown_engine bad_settings bad_set_path bad_request bad_input out_of_memory disk_full
@@ -46,7 +47,7 @@ import re
 import sys
 import time
 
-sys.pycache_prefix = None  # what is compiled of our own modules lies beside them, and goes with them
+sys.pycache_prefix = None  # compiled files of our own modules are beside them, and are removed with them
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from compositor import op_develop, op_finish  # noqa: E402
 from files import file_format, redirect, render_to, written_below  # noqa: E402
@@ -63,14 +64,15 @@ DEVICE = TREE = None
 
 
 def emit(body):
-    # C's stdout buffer first, so that progress lines come before the reply; the leading newline ends a half-written line.
+    # Flush C's stdout buffer first, so that progress lines come before the reply; the leading newline ends a partial
+    # line.
     ctypes.CDLL(None).fflush(None)
     sys.stdout.write("\n@pictor " + json.dumps(body) + "\n")
     sys.stdout.flush()
 
 
 def watch(*stats):
-    """Sample counts as events: what Blender itself logs differs from version to version, and the module logs nothing."""
+    """Emits sample counts as events: what Blender itself logs differs from version to version, and the module logs nothing."""
     found = re.search(r"Sample (\d+)/(\d+)", str(stats[0])) if CURRENT else None
     if found and (found[1] == found[2] or time.monotonic() - CURRENT.get("told", 0) > 0.25):
         CURRENT["told"] = time.monotonic()
@@ -113,7 +115,7 @@ def op_render(scene, request, settings):
     whole, direct, region_of_scene = whole_reasons(scene, settings), bool(direct_reasons(scene, settings)), bordered(scene, settings)
     if request.get("region") and whole:
         if request.get("tile"):
-            return {"nothing": True}  # the first tile brings the whole frame
+            return {"nothing": True}  # the first tile's task renders the whole frame
         said.append(f"Frames are rendered whole, not in tiles: {'; '.join(whole)}.")
     finish, denoise = not direct and bool(composites(scene, settings) or denoises(scene, settings)), denoises(scene, settings)
     multilayer = passes == "all" or (passes == "auto" and finish)
@@ -154,11 +156,12 @@ def op_render(scene, request, settings):
 
 
 def crop(render, region, size):
-    """Lets only a part of the frame be rendered, given in pixels from the top left."""
+    """Restricts the render to a part of the frame, given in pixels from the top left."""
     (x0, y0, x1, y1), (width, height) = region, size
     put(render, "use_border", True)
     put(render, "use_crop_to_border", True)
-    # A quarter of a pixel inside: truncating and rounding then give the same pixel. Blender counts rows from below.
+    # A quarter of a pixel inside: truncating and rounding then give the same pixel. Blender counts rows from the
+    # bottom.
     put(render, "border_min_x", (x0 + 0.25) / width)
     put(render, "border_max_x", min((x1 + 0.25) / width, 1))
     put(render, "border_min_y", (height - y1 + 0.25) / height)
@@ -166,7 +169,7 @@ def crop(render, region, size):
 
 
 def choose_view(scene, name):
-    """Renders one of the scene's views, if it has several."""
+    """Renders only one of the scene's views, if it has several."""
     render, known = scene.render, views(scene)
     put(render, "use_multiview", bool(name))
     if not name:
@@ -176,7 +179,7 @@ def choose_view(scene, name):
         put(view, "file_suffix", "")
     put(render.image_settings, "views_format", "INDIVIDUAL")
     number = known.index(name)
-    if number and render.engine == "CYCLES":  # noise of its own for each view, as when Cycles renders them all
+    if number and render.engine == "CYCLES":  # different noise for each view, as when Cycles renders all of them
         cycles = scene.cycles
         seed = hashed(scene.frame_current, cycles.seed) if cycles.use_animated_seed else cycles.seed
         put(cycles, "use_animated_seed", False)
@@ -184,7 +187,7 @@ def choose_view(scene, name):
 
 
 def hashed(*words):
-    """Bob Jenkins' lookup3 of two 32-bit words, as Cycles draws seeds with it (hash_uint2)."""
+    """Bob Jenkins' lookup3 of two 32-bit words, as Cycles derives seeds with it (hash_uint2)."""
     a = b = c = 0xDEADBEEF + 8 + 13
     a, b = a + words[0], b + words[1]
 
@@ -201,7 +204,7 @@ def hashed(*words):
 
 
 def news(sentences):
-    """Those that this session has not said yet: it does thousands of tasks."""
+    """Those of the sentences that this session has not reported yet: it runs thousands of tasks."""
     new = [sentence for sentence in sentences if sentence not in SAID]
     SAID.update(new)
     return new
@@ -211,7 +214,7 @@ def news(sentences):
 
 
 def choose_device(wanted):
-    """Cycles' device for the session; returns its name. Nothing asked for: the processor, which every machine has."""
+    """Selects Cycles' device for the session and returns its name. Without a request it is the CPU, which every machine has."""
     if not wanted or wanted == "CPU":
         return "CPU"
     backend, _, index = wanted.partition(":")
@@ -262,7 +265,8 @@ def main():
         emit({"event": "failed", **failure(error)})
         return
     for scene in bpy.data.scenes:
-        # Keeps the built scene between tasks: 0.05 s instead of 0.55 s a tile, measured bit-identical where nothing remembers.
+        # Keep the built scene between tasks: 0.05 s instead of 0.55 s per tile, measured as bit-identical where nothing
+        # depends on history.
         scene.render.use_persistent_data = repeats(scene) and not simulation.remembers()
         if DEVICE:
             scene.cycles.device = "CPU" if DEVICE == "CPU" else "GPU"

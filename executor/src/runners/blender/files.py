@@ -1,4 +1,4 @@
-"""Pictures that Blender writes: their formats, whether they are whole, and the files of File Output nodes."""
+"""Pictures that Blender writes: their formats, whether they are complete, and the files of File Output nodes."""
 import bpy
 import os
 import re
@@ -7,8 +7,8 @@ import struct
 from scene import Fail, nodes_within
 from settings import UNDO, put
 
-FILES_MAX = 256  # of one frame
-TEMPLATES = bpy.app.version >= (4, 5)  # render paths may hold {variables}
+FILES_MAX = 256  # per frame
+TEMPLATES = bpy.app.version >= (4, 5)  # render paths may contain {variables}
 
 
 def file_format(scene, kind, mode="RGBA", depth="32", keep=True):
@@ -25,13 +25,13 @@ def file_format(scene, kind, mode="RGBA", depth="32", keep=True):
         image.color_mode = mode
     image.color_depth = depth
     if hasattr(image, "use_exr_interleave"):
-        image.use_exr_interleave = True  # one part with all channels, as older versions write, and not a part per pass
+        image.use_exr_interleave = True  # one part with all channels, as in older versions, instead of one part per pass
     if "EXR" in kind:
         image.exr_codec = "ZIP"
 
 
 def linear_colours(settings, keep):
-    """Blender's own linear colours. These versions do not see in which others a file is that they read."""
+    """Selects Blender's default linear colours. These versions cannot tell which colours a file that they read is in."""
     if keep:
         UNDO.append(lambda old=settings.name: setattr(settings, "name", old))
     for name in ("Linear Rec.709", "Linear"):  # since 4.0, and before
@@ -43,12 +43,12 @@ def linear_colours(settings, keep):
 
 
 def as_render_path(path):
-    """A path as a render setting, where braces would stand for variables."""
+    """A path as a render setting, in which braces would denote variables."""
     return path.replace("{", "{{").replace("}", "}}") if TEMPLATES else path
 
 
 def render_to(scene, out):
-    """Renders to a name beside `out` and moves it there when it is whole."""
+    """Renders to a temporary name beside `out` and moves the file there once it is complete."""
     part = f"{out}.{os.getpid()}.part{os.path.splitext(out)[1]}"
     os.makedirs(os.path.dirname(out) or ".", exist_ok=True)
     scene.render.filepath = as_render_path(part)
@@ -61,7 +61,7 @@ def render_to(scene, out):
 
 
 def whole(path):
-    """Whether a picture is complete: on a full disk Blender leaves a short EXR and reports success."""
+    """Whether a picture is complete: on a full disk Blender leaves a truncated EXR and reports success."""
     size = os.path.getsize(path) if os.path.exists(path) else 0
     with open(path if size else os.devnull, "rb") as file:
         head = file.read(8)
@@ -103,14 +103,14 @@ def settle(part, out):
 # ---- File Output nodes --------------------------------------------------------------------------------------------------
 
 def safe(name):
-    """A name of somebody else's as the name of a file, or of nothing more than a folder: no path leads out of where we put it."""
+    """Turns an untrusted name into a file name, at most with folders below: no path leads out of the folder that we choose."""
     parts = [re.sub(r"[^\w. +#-]", "_", part).strip(". ")[:80] for part in re.split(r"[/\\]+", name)]
     return "/".join([part for part in parts if part][-4:])
 
 
 def redirect(tree, folder, frame, throw_away=False):
-    """Lets the tree's File Output nodes write below `folder`, each in a folder of its own: a scene does not choose where a farm writes.
-    Undone with the task's settings, but for what goes away with a tree to throw away."""
+    """Makes the tree's File Output nodes write below `folder`, each into its own folder: a scene does not choose where a farm
+    writes. Undone with the task's settings, except for changes to a temporary tree."""
     taken = set()
     for node in list(nodes_within(tree)):
         if node.type != "OUTPUT_FILE" or node.mute:
@@ -135,13 +135,13 @@ def redirect(tree, folder, frame, throw_away=False):
 
 
 def numbered(name, frame):
-    """A file's name with the frame's number, where it says so or else at its end."""
+    """A file's name with the frame's number, in place of its `#` or else at the end."""
     digits = "#" * 4 if "#" not in name else re.search("#+", name)[0]
     return (name if "#" in name else name + digits).replace(digits, f"{frame:0{len(digits)}}", 1)
 
 
 def written_below(folder):
-    """The files below a folder, as paths from there."""
+    """The files below a folder, as paths relative to it."""
     found = []
     for place, _, names in os.walk(folder):
         found += [os.path.relpath(os.path.join(place, name), folder) for name in names]

@@ -1,5 +1,5 @@
-"""How a frame of the scene can be rendered so that it is the one that Blender would make: cut into tiles, with a margin, only
-whole, or only by Blender's own pipeline from end to end; and what is said of it."""
+"""How a frame of the scene can be rendered so that it equals Blender's own: cut into tiles, with a margin, only as a whole, or
+only by Blender's own pipeline from end to end; and what the user is told about it."""
 import ctypes
 
 import bpy
@@ -7,17 +7,18 @@ import bpy
 from scene import Fail, blocked_scripts, camera_names, missing_files, nodes_within, strips, version
 from settings import curves
 
-MARGIN = 16  # pixels; adaptive sampling and volume guiding look at neighbours: only this border of a region differs
+MARGIN = 16  # pixels; adaptive sampling and volume guiding depend on neighbours: only this border of a region differs
 VIDEOS = ("FFMPEG", "AVI_JPEG", "AVI_RAW", "H264", "XVID", "THEORA")
 WRITTEN = ("PNG", "JPEG", "TIFF", "OPEN_EXR", "OPEN_EXR_MULTILAYER")  # what frames and previews can be
-# What can catch a shadow; the light of Blender's own start-up file says that it does.
+# Types that can catch a shadow; the light in Blender's default file has that flag set, too.
 SOLID = ("MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "HAIR", "POINTCLOUD", "VOLUME", "GREASEPENCIL")
 STROKES = ("GPENCIL", "GREASEPENCIL")  # before Blender 4.3, and since
-# Of the render's passes the ones that are there anyway.
+# Those of the render's passes that are always there.
 GIVEN_PASSES = ("use_pass_combined", "use_pass_cryptomatte_accurate")
 
 
-# ---- what the scene wants -----------------------------------------------------------------------------------------------
+# # ---- requirements of the scene
+# ------------------------------------------------------------------------------------------
 
 def tree_of(scene):
     if hasattr(scene, "compositing_node_group"):  # Blender 5
@@ -34,7 +35,7 @@ def composites(scene, settings):
 
 
 def ends(tree):
-    """Whether the compositor leads to a picture."""
+    """Whether the compositor has an output for the picture."""
     return any(node.type in ("COMPOSITE", "GROUP_OUTPUT") and not node.mute and any(socket.is_linked for socket in node.inputs)
                for node in tree.nodes)
 
@@ -45,7 +46,7 @@ def denoises(scene, settings):
 
 
 def sequences(scene, settings):
-    """Whether the frames are those of the video sequencer's edit."""
+    """Whether the frames come from the video sequencer."""
     return bool(settings.get("sequencer") is not False and scene.render.use_sequencer and any(not strip.mute for strip in strips(scene)))
 
 
@@ -63,7 +64,7 @@ def views(scene):
 
 
 def with_sets(scene):
-    """The scene and its background set, and that one's."""
+    """The scene, its background set, the set of that one, and so on."""
     found = []
     while scene and scene not in found:
         found.append(scene)
@@ -72,14 +73,14 @@ def with_sets(scene):
 
 
 def shown_scenes(scene, settings):
-    """Every scene that is in the frame: background sets, what the compositor reads, what the sequencer's edit shows."""
+    """Every scene that contributes to the frame: background sets, scenes read by the compositor, scenes shown by the sequencer."""
     found, waiting = [], [scene]
     while waiting:
         for item in with_sets(waiting.pop()):
             if item in found:
                 continue
             found.append(item)
-            own = settings if item == scene else {}  # the job's words are for the scene that it renders
+            own = settings if item == scene else {}  # the job's settings are for the scene that it renders
             tree = composites(item, own)
             waiting += [node.scene for node in (nodes_within(tree) if tree else ())
                         if node.type in ("R_LAYERS", "CRYPTOMATTE_V2") and not node.mute and node.scene]
@@ -89,7 +90,7 @@ def shown_scenes(scene, settings):
 
 
 def rendered_objects(scene):
-    """What may be in the picture: the objects of the scene and its sets, and those of the collections that they stand for."""
+    """What may be in the picture: the objects of the scene and its sets, and those of the collections that they instance."""
     seen, waiting = set(), [item for part in with_sets(scene) for item in part.objects]
     while waiting:
         item = waiting.pop()
@@ -99,7 +100,7 @@ def rendered_objects(scene):
         yield item
         if item.instance_collection:
             waiting += item.instance_collection.all_objects
-        if any(modifier.type == "NODES" for modifier in item.modifiers):  # its nodes may stand for any object
+        if any(modifier.type == "NODES" for modifier in item.modifiers):  # its nodes may instance any object
             waiting += [other for other in bpy.data.objects if other.name_full not in seen]
 
 
@@ -130,9 +131,9 @@ def has_volumes(scene):
 
 
 def repeats(scene):
-    """Whether a warm session renders a frame bit for bit as a fresh one, with the scene's data kept between renders. Hair and
-    adaptive subdivision come out differently, depending on what was rendered before, Blender 4.5 forgets that a view layer has
-    samples of its own, and render settings that are animated (Simplify) stay those of the first frame."""
+    """Whether a warm session renders a frame bit for bit like a fresh one when the scene's data is kept between renders. Hair and
+    adaptive subdivision differ depending on what was rendered before, Blender 4.5 forgets that a view layer has its own number of
+    samples, and animated render settings (Simplify) keep their values of the first frame."""
     return not (has_hair(scene) or subdivides_adaptively(scene) or any(layer.samples for layer in scene.view_layers if layer.use)
                 or animated_settings(scene))
 
@@ -141,10 +142,11 @@ def animated_settings(scene):
     return sorted({curve.data_path.removeprefix("render.") for curve in curves(scene) if curve.data_path.startswith("render.")})
 
 
-# ---- how it can be rendered ---------------------------------------------------------------------------------------------
+# # ---- ways to render it
+# --------------------------------------------------------------------------------------------------
 
 def whole_reasons(scene, settings):
-    """Why a frame cannot be put together from tiles."""
+    """Reasons why a frame cannot be assembled from tiles."""
     render, reasons = scene.render, []
     if render.engine != "CYCLES":
         name = "EEVEE" if "EEVEE" in render.engine else render.engine.replace("BLENDER_", "").title()
@@ -164,7 +166,7 @@ def whole_reasons(scene, settings):
 
 
 def direct_reasons(scene, settings):
-    """Why Blender has to go from the scene to the finished frame in one go."""
+    """Reasons why Blender must go from the scene to the finished frame in one step."""
     reasons = []
     if sequences(scene, settings):
         reasons.append("the frames come from the video sequencer")
@@ -195,7 +197,7 @@ def direct_reasons(scene, settings):
 
 
 def margin(scene):
-    """Pixels around a region that have to be rendered with it."""
+    """The pixels around a region that must be rendered with it."""
     if scene.render.engine != "CYCLES":
         return 0
     return MARGIN if scene.cycles.use_adaptive_sampling or bpy.app.version >= (5, 0) and has_volumes(scene) else 0
@@ -206,22 +208,23 @@ def frame_size(render):
 
 
 def picture_size(scene, settings):
-    """Width and height of the picture of a frame: of the part inside the render region if it is cropped to that."""
+    """Width and height of a frame's picture: those of the render region if it is cropped to that."""
     width, height = frame_size(scene.render)
     if not (bordered(scene, settings) and scene.render.use_crop_to_border):
         return width, height
     render = scene.render
 
-    def between(low, high, size):  # in single precision, as Blender itself does: 0.7 of 100 pixels is 70 only there
+    def between(low, high, size):  # in single precision, like Blender: only there 0.7 of 100 pixels is 70
         low, high = (int(ctypes.c_float(part * size).value) for part in (low, high))
         return high - low
     return between(render.border_min_x, render.border_max_x, width), between(render.border_min_y, render.border_max_y, height)
 
 
-# ---- what is said -------------------------------------------------------------------------------------------------------
+# # ---- messages to the user
+# -----------------------------------------------------------------------------------------------
 
 def check(scene, settings):
-    """What would stop this scene from rendering, before any time is spent on it."""
+    """Fails if something would stop this scene from rendering, before any time is spent on it."""
     if not scene.camera and not sequences(scene, settings) and not any(marker.camera for marker in scene.timeline_markers):
         raise Fail("no_camera", f"Scene {scene.name!r} has no active camera. Set one in Blender or name one with `camera:`"
                    + (f" (it has {', '.join(camera_names(scene))})." if camera_names(scene) else "."))
@@ -236,7 +239,7 @@ def check(scene, settings):
 
 
 def check_denoiser(scene, settings):
-    """Fails if the scene uses what this build lacks. Asked at every step, so that one Blender makes all of a frame."""
+    """Fails if the scene uses a denoiser that this build lacks. Checked at every step, so that one Blender makes all of a frame."""
     tree = composites(scene, settings)
     node = next((n.name for n in nodes_within(tree) if n.type == "DENOISE" and not n.mute), None) if tree else None
     if denoises(scene, settings) or node:
@@ -249,7 +252,7 @@ def check_denoiser(scene, settings):
 
 
 def passes_of(scene):
-    """What the scene renders beside the picture, as `VIEW LAYER.PASS`."""
+    """The passes that the scene renders besides the picture, as `VIEW LAYER.PASS`."""
     found = []
     for layer in scene.view_layers:
         if not layer.use:
@@ -268,7 +271,7 @@ def listed(names, most=5):
 
 
 def notes(scene, settings):
-    """What differs from what an artist may expect of the scene, as sentences."""
+    """Notes on where the result differs from what an artist may expect of the scene."""
     found, render = [], scene.render
     blocked, missing = blocked_scripts(), missing_files()
     if blocked:
@@ -305,7 +308,7 @@ def notes(scene, settings):
 
 
 def saved_otherwise(image, settings):
-    """What the scene would save that this job may not."""
+    """Notes on a format that the scene is set to save and this job does not write."""
     kind, depth = image.file_format, image.color_depth
     if kind in ("JPEG", "TIFF"):
         return [f"The scene saves {kind} pictures: this job makes OpenEXR frames, and such pictures where its `output` says "

@@ -1,4 +1,4 @@
-"""A packed scene: what it names by an absolute path of the machine where it was packed lies in its tree below `_abs`."""
+"""A packed scene: files that it names by an absolute path of the machine where it was packed are in its tree below `_abs`."""
 import bpy
 import glob
 import os
@@ -12,7 +12,7 @@ ROUNDS = 16  # libraries that link libraries that link libraries
 
 
 def place(tree, path):
-    """Where the tree has what the scene knows by this absolute path; None for any other path."""
+    """The path within the tree of a file that the scene names by this absolute path; None for any other path."""
     path = path.replace("\\", "/")
     if path.startswith(HERE + "/"):
         return os.path.join(tree, posixpath.normpath(path[len(HERE):]).lstrip("/"))
@@ -25,7 +25,7 @@ def place(tree, path):
 
 
 def there(path):
-    """Whether it is there: a file, a folder, or any of the tiles or frames that the name stands for."""
+    """Whether it exists: a file, a folder, or any of the tiles or frames that the name denotes."""
     if os.path.exists(path):
         return True
     folder, name = os.path.split(path)
@@ -35,7 +35,7 @@ def there(path):
 
 
 def relocate(tree):
-    """Lets the scene find its files. What the tree has is taken, whatever else lies on this machine."""
+    """Makes the scene find its files. Files in the tree take precedence over any others on this machine."""
     for _ in range(ROUNDS):
         moved = [library for library in bpy.data.libraries if move(tree, library, "filepath")]
         for library in moved:
@@ -51,7 +51,7 @@ def relocate(tree):
 
 
 def settle():
-    """Makes the scene's relative paths absolute, so that it can be saved elsewhere. Where a scene writes to stays as it is."""
+    """Makes the scene's relative paths absolute, so that it can be saved elsewhere. Output paths are left alone."""
     for owner, name in (*((library, "filepath") for library in bpy.data.libraries), *paths()):
         old = getattr(owner, name)
         own = isinstance(owner, bpy.types.Library) or not owner.id_data.library
@@ -61,7 +61,7 @@ def settle():
 
 
 def leave(tree):
-    """Names what lies in the tree of a packed scene in a way that holds for every machine's tree of it."""
+    """Rewrites paths into the tree of a packed scene so that they hold for that tree on every machine."""
     for owner, name in (*((library, "filepath") for library in bpy.data.libraries), *paths()) if tree else ():
         old = getattr(owner, name)
         if isinstance(old, str) and old.startswith(tree.rstrip("/") + "/"):
@@ -69,7 +69,7 @@ def leave(tree):
 
 
 def paths():
-    """Every property that names a file, but for those of libraries."""
+    """Every property that names a file, except for those of libraries."""
     for owner in owners():
         for prop in owner.bl_rna.properties:
             if prop.type == "STRING" and prop.subtype in ("FILE_PATH", "DIR_PATH") and not prop.is_readonly:
@@ -97,7 +97,7 @@ def trees():
 
 
 def owners():
-    """Everything that may name a file."""
+    """Everything that may have a property that names a file."""
     for items in (bpy.data.images, bpy.data.fonts, bpy.data.movieclips, bpy.data.sounds, bpy.data.cache_files,
                   getattr(bpy.data, "volumes", ())):
         for item in items:

@@ -1,9 +1,9 @@
-"""What Cycles of this Blender can render with: each way is tried with a few pixels of Blender's own first scene.
+"""Finds out what Cycles of this Blender can render with, by rendering a few pixels of Blender's default scene in each way.
 
 Started as  blender -b --factory-startup -Y -noaudio --threads N -P probe.py -- FOLDER WAY...   (CPU, CUDA, OPTIX)
 Prints lines that start with "@pictor " and hold one JSON object each, in this order:
   {"denoiser": true, "kernels": ["kernel_sm_86.cubin.zst", ...]}
-  {"way": "CUDA"}                                                   before it is tried: a driver may take Blender down
+  {"way": "CUDA"}                                                   before the attempt, as a driver may crash Blender
   {"way": "CUDA", "ok": true, "seconds": 0.2} or {"way": "CUDA", "ok": false, "why": "..."}
   {"end": true}
 """
@@ -25,7 +25,7 @@ def say(**body):
 
 
 def choose(way):
-    """Lets Cycles use this way alone; why it cannot, if it cannot."""
+    """Makes Cycles use only this way; returns the reason if that fails."""
     bpy.context.scene.cycles.device = "CPU" if way == "CPU" else "GPU"
     if way == "CPU":
         return None
@@ -41,7 +41,8 @@ def choose(way):
 
 
 def render(path):
-    """The picture's mean; an error if it is no picture. Where kernels fail, some Blenders leave black and say nothing."""
+    """The mean of the picture; an error if there is no picture. Where kernels fail, some Blenders write black and report no
+    error."""
     bpy.context.scene.render.filepath = path
     bpy.ops.render.render(write_still=True)
     image = bpy.data.images.load(path)

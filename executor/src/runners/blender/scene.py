@@ -8,7 +8,7 @@ import re
 import sys
 
 OUT_OF_MEMORY = re.compile(r"out of (gpu |device |host |system )?memory|memoryerror|cumem|bad_alloc|calloc returns null|malloc returns null", re.I)
-ELEMENTS_MAX = 10_000  # pictures of one strip that are looked for
+ELEMENTS_MAX = 10_000  # pictures of one strip whose existence is checked
 DISK_FULL = re.compile(r"no space left|disk full|quota exceeded|file too large", re.I)
 
 
@@ -38,13 +38,13 @@ def version(numbers):
 # ---- loading ------------------------------------------------------------------------------------------------------------
 
 def load(path, allow_missing, opened=lambda: None):
-    """Opens the scene. `opened` is called before its files are looked for."""
+    """Opens the scene. `opened` is called before its files are located."""
     if not os.path.isfile(path):
         raise Fail("scene_missing", f"There is no scene file at {path}. Check the path in the job file.")
     problem = ""
     try:
         bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
-    except RuntimeError as error:  # also raised for mere warnings, such as a missing library
+    except RuntimeError as error:  # also raised for warnings, such as a missing library
         problem = str(error).strip()
     if not bpy.data.filepath or os.path.realpath(bpy.data.filepath) != os.path.realpath(path):
         raise Fail("not_a_blend", f"Blender {bpy.app.version_string} cannot read {path}: {problem or 'no reason given'}. "
@@ -59,7 +59,7 @@ def load(path, allow_missing, opened=lambda: None):
 
 
 def present(path, pattern=False):
-    """Whether a file, or with `pattern` any frame of its numbered sequence, is there."""
+    """Whether a file exists, or with `pattern` any frame of its numbered sequence."""
     if os.path.exists(path):
         return True
     folder, name = os.path.split(path)
@@ -138,10 +138,11 @@ def blocked_scripts():
     return ("Python inside the scene does not run on a farm; the picture may differ: " + ", ".join(names[:5])) if names else None
 
 
-# ---- what is in it ------------------------------------------------------------------------------------------------------
+# # ---- its content
+# --------------------------------------------------------------------------------------------------------
 
 def nodes_within(tree, seen=None):
-    """Nodes of a tree and of the groups in it."""
+    """The nodes of a tree and of the groups in it."""
     seen = set() if seen is None else seen
     for node in tree.nodes:
         yield node
@@ -156,6 +157,6 @@ def camera_names(scene):
 
 
 def strips(scene):
-    """The clips of the scene's video edit, those inside of meta strips included."""
+    """The strips of the scene's video edit, including those in meta strips."""
     editor = scene.sequence_editor
     return list(getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())) if editor else []

@@ -1,4 +1,4 @@
-"""A task's settings: put into the scene before it, and taken out again after it."""
+"""A task's settings: applied to the scene before the task, and undone after it."""
 import bpy
 import json
 import re
@@ -12,7 +12,7 @@ UNDO = []
 
 
 def put(owner, name, value):
-    """setattr that is undone before the next task."""
+    """Like setattr, but undone before the next task."""
     old = getattr(owner, name)
     if not isinstance(old, str) and hasattr(old, "__len__"):
         old = tuple(old)
@@ -24,7 +24,7 @@ def restore():
     while UNDO:
         try:
             UNDO.pop()()
-        except (ReferenceError, AttributeError):  # the owner went away with the thing that we removed
+        except (ReferenceError, AttributeError):  # the owner was removed together with the thing that we removed
             pass
 
 
@@ -36,7 +36,7 @@ def curves(owner):
     action = animation.action
     if action and hasattr(action, "fcurves"):
         yield from action.fcurves
-    elif action:  # Blender 5: only layered actions
+    elif action:  # Blender 5 has layered actions only
         for layer in action.layers:
             for strip in layer.strips:
                 for bag in strip.channelbags:
@@ -44,7 +44,7 @@ def curves(owner):
 
 
 def unanimate(owner, name):
-    """What a job sets wins over what the scene animates (a `#frame` driver on the seed is common)."""
+    """Removes an animation of the property: the job's value takes precedence (a `#frame` driver on the seed is common)."""
     try:
         path = owner.path_from_id(name)
     except ValueError:
@@ -78,7 +78,7 @@ def set_path(path, value):
     last = tokens[-1]
     try:
         owner = bpy.data.path_resolve("".join(tokens[:-1]))
-        if last.startswith("["):  # an array's element or a custom property
+        if last.startswith("["):  # an element of an array or a custom property
             key = last[2:-1].replace('\\"', '"').replace("\\\\", "\\")[:-1] if last[1] in "\"'" else int(last[1:-1])
             old = owner[key]
             owner[key] = coerce(old, value, path)
@@ -110,7 +110,7 @@ def apply(scene, settings, frame=None):
             raise Fail("unknown_engine", f"This Blender has no render engine {settings['engine']!r}. Use cycles, eevee or workbench.")
     width, height = settings.get("width"), settings.get("height")
     if width or height:
-        if not all(side is None or 4 <= side <= 65536 for side in (width, height)):  # Blender would clamp it without a word
+        if not all(side is None or 4 <= side <= 65536 for side in (width, height)):  # Blender would clamp it silently
             raise Fail("bad_settings", f"A resolution of {width}x{height} is outside Blender's limits of 4 to 65536 pixels.")
         x, y = render.resolution_x, render.resolution_y
         put(render, "resolution_x", int(width or round(height * x / y)))
@@ -144,7 +144,7 @@ def apply(scene, settings, frame=None):
     if settings.get("state"):
         with open(settings["state"], encoding="utf-8") as file:
             state = json.load(file)
-        values.update(state.get("set", state))  # a bare table, or one beside what only the simulation needs
+        values.update(state.get("set", state))  # the table itself, or next to data that only the simulation needs
     for path, value in values.items():
         set_path(path, value)
     if frame is not None:

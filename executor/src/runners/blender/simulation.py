@@ -1,7 +1,7 @@
-"""Simulations: what in a scene is simulated and not baked, and baking it into a copy of the scene.
+"""Simulations: finds what in a scene is simulated and not baked, and bakes it into a copy of the scene.
 
 A frame of a simulation needs the frame before it, and a farm renders frames in any order. A baked copy is one .blend,
-and an archive beside it for the kinds that Blender only keeps in files. It lies elsewhere than the scene did, so all of
+and an archive beside it for the kinds that Blender only stores in files. As its path differs from the scene's, all of
 the scene's own relative paths are made absolute in it; only those of its caches begin with `//`.
 """
 import bpy
@@ -17,15 +17,15 @@ from packed import leave, relocate, settle
 from scene import Fail, nodes_within
 from settings import put, restore
 
-NAMED = 8  # simulations that a message names
+NAMED = 8  # simulations named in a message
 ARCHIVE_BYTES_MAX = 1 << 40
-DYNAMICS = {"NEWTON": "particles", "BOIDS": "boids", "FLUID": "fluid particles"}  # other physics ask for no earlier frame
+DYNAMICS = {"NEWTON": "particles", "BOIDS": "boids", "FLUID": "fluid particles"}  # other physics need no earlier frame
 RIGID, HAIR, PAINT, ZONE, SMOKE = "rigid bodies", "hair dynamics", "dynamic paint", "simulation zone", "smoke or fluid"
-FILES_ONLY = (RIGID, PAINT)  # if they are in files: Blender keeps paint nowhere else, and ends when rigid bodies are to change
+FILES_ONLY = (RIGID, PAINT)  # if they are in files: Blender stores paint nowhere else, and crashes when this is changed for rigid bodies
 
 
 class Found:
-    """One simulation: its first frame, whether it is baked, and what it is kept in: a point cache, a zone's bake, or neither."""
+    """One simulation: its first frame, whether it is baked, and how it is stored: in a point cache, a zone's bake, or neither."""
 
     def __init__(self, owner, kind, start, baked, cache=None, modifier=None, bake=None):
         self.owner, self.kind, self.start, self.baked = owner, kind, start, baked
@@ -35,10 +35,11 @@ class Found:
         return f"{self.kind} of {self.owner.name!r}"
 
 
-# ---- what is simulated --------------------------------------------------------------------------------------------------
+# # ---- finding simulations
+# ------------------------------------------------------------------------------------------------
 
 def unbaked(scene, settings):
-    """What is simulated, not baked, and in the picture."""
+    """Simulations that are not baked and that affect the picture."""
     shown = shown_scenes(scene, settings)
     found = [item for item in simulations(scene, shown) if not item.baked]
     if not found:
@@ -60,7 +61,7 @@ def simulations(scene, shown):
 
 
 def bodies(owner):
-    """The objects that a simulation moves: all the rigid ones of a scene, or one."""
+    """The objects that a simulation moves: all rigid bodies of a scene, or a single object."""
     if not isinstance(owner, bpy.types.Scene):
         return [owner]
     return [item for item in owner.rigidbody_world.collection.all_objects if item.rigid_body and item.rigid_body.type == "ACTIVE"]
@@ -80,7 +81,7 @@ def of_modifier(scene, item, modifier):
             yield Found(item, DYNAMICS[what.physics_type], int(what.frame_start), has(cache, item), cache, modifier)
     elif kind == "DYNAMIC_PAINT" and modifier.canvas_settings:
         for surface in modifier.canvas_settings.canvas_surfaces:
-            if surface.is_active and surface.surface_format == "VERTEX":  # the other one writes pictures, and reads none
+            if surface.is_active and surface.surface_format == "VERTEX":  # the other format writes pictures, and reads none
                 yield Found(item, PAINT, surface.frame_start, has(surface.point_cache, item), surface.point_cache, modifier)
     elif kind == "FLUID" and modifier.fluid_type == "DOMAIN" and modifier.domain_settings:
         domain = modifier.domain_settings
@@ -97,14 +98,14 @@ def of_modifier(scene, item, modifier):
 
 
 def has(cache, owner):
-    """Whether the frames of a point cache are there: a bake on disk is no more than its files."""
+    """Whether the frames of a point cache exist: a bake on disk is no more than its files."""
     if cache.use_external:
         return any(files(cache.filepath, owner, f"{cache.name}_*.bphys"))
     return cache.is_baked and (not cache.use_disk_cache or any(files(cache_folder(owner), owner, "*.bphys")))
 
 
 def cache_folder(owner):
-    """Where Blender has the caches of what a .blend file holds."""
+    """The folder in which Blender stores the caches of a .blend file."""
     path = bpy.path.abspath(owner.library.filepath) if owner.library else bpy.data.filepath
     return "//blendcache_" + os.path.splitext(os.path.basename(path))[0]
 
@@ -114,7 +115,7 @@ def files(folder, owner, pattern):
 
 
 def holds(item, modifier, bake):
-    """Whether a zone's frames are there, on disk or within the .blend."""
+    """Whether a zone's frames exist, on disk or within the .blend."""
     if packed(bake):
         return True
     if bake.use_custom_path:
@@ -127,8 +128,9 @@ def on_disk(folder, item):
 
 
 def packed(bake):
-    """Whether a bake lies within the .blend. Python is not told, so its structure is read, if it is the one that we know."""
-    if not hasattr(bake, "bake_target"):  # before Blender 4.3 none does
+    """Whether a bake is stored within the .blend. Python has no access to that, so its C structure is read, if it is the known
+    one."""
+    if not hasattr(bake, "bake_target"):  # before Blender 4.3 there are none
         return False
     known = struct.Struct("<i12xQii16xQ")
     number, _, start, end, data = known.unpack(ctypes.string_at(bake.as_pointer(), known.size))
@@ -136,7 +138,7 @@ def packed(bake):
 
 
 def visible(scenes):
-    """The objects that are rendered for themselves."""
+    """The objects that are rendered themselves."""
     found = set()
 
     def walk(layer):
@@ -151,7 +153,7 @@ def visible(scenes):
 
 
 def shows(owner, scenes, seen):
-    """Whether something rendered is this object, or uses it: a surface follows cloth that is not rendered itself."""
+    """Whether this object is rendered, or used by something that is: a surface may follow cloth that is not rendered itself."""
     if isinstance(owner, bpy.types.Scene):
         return any(shows(item, scenes, seen) for item in bodies(owner))
     known, rest, worlds = set(), [owner], {scene.world for scene in scenes}
@@ -170,7 +172,7 @@ def shows(owner, scenes, seen):
 # ---- the checks ---------------------------------------------------------------------------------------------------------
 
 def refuse(scene, settings, frame):
-    """Refuses what would be wrong: this frame, or any. What is ignored is told in a sentence."""
+    """Fails if this frame, or any frame, would be wrong. Returns a sentence about what is ignored."""
     found = [item for item in unbaked(scene, settings) if frame is None or int(frame) > item.start]
     if not found:
         return None
@@ -190,16 +192,16 @@ def named(found):
 
 
 def remembers():
-    """Whether frames depend on what Blender has evaluated before although all is baked, as those of dynamic hair do."""
+    """Whether frames depend on what Blender has evaluated before although all is baked, as is the case for dynamic hair."""
     return any(system.use_hair_dynamics and system.settings.type == "HAIR" for item in bpy.data.objects for system in item.particle_systems)
 
 
 # ---- baking -------------------------------------------------------------------------------------------------------------
 
 def bake(scene, settings, folder, tree, last, progress):
-    """Bakes what is not baked into `folder`. Gives the .blend and the archive, as far as there is anything.
+    """Bakes what is not baked into `folder`. Returns the .blend and the archive, as far as either is needed.
 
-    The scene is another one after that: the session is of no more use."""
+    This changes the scene: the session cannot be used afterwards."""
     last = scene.frame_end if last is None else int(last)
     found, shown = [item for item in unbaked(scene, settings) if item.start < last], shown_scenes(scene, settings)
     if not found:
@@ -232,7 +234,7 @@ def bake(scene, settings, folder, tree, last, progress):
     restore()
     leave(tree)
     bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)  # what is not in the file is not baked
+    bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)  # what is not in the file does not count as baked
     relocate(tree) if tree else None
     left = [item for item in unbaked(bpy.context.scene, settings) if item.start < last]
     if left:
@@ -242,7 +244,7 @@ def bake(scene, settings, folder, tree, last, progress):
 
 
 def as_rendered(scenes, found):
-    """Blender bakes what the viewport shows: let it show what is rendered. What it shows beyond that collides and blows."""
+    """Blender bakes what the viewport shows: makes that show all that is rendered. What it shows in addition takes part, too."""
     layers = [layer for scene in scenes for layer in scene.view_layers]
     for item in visible(scenes).union(item.owner for item in found if not isinstance(item.owner, bpy.types.Scene)):
         put(item, "hide_viewport", False)
@@ -268,7 +270,7 @@ def as_rendered(scenes, found):
 
 
 def keep_disk_caches(scene, shown, folder):
-    """Bakes of the scene that lie in files beside it: into the .blend, or, where Blender cannot do that, into the folder."""
+    """Keeps bakes that the scene stores in files beside it: in the .blend, or, where Blender cannot do that, in the folder."""
     for item in simulations(scene, shown):
         if not item.baked or item.owner.library:
             continue
@@ -292,7 +294,7 @@ def watch(scene, last, progress):
 
 
 def points(found, last):
-    """Cloth, soft and rigid bodies, particles, paint: all at once, since they push each other."""
+    """Cloth, soft and rigid bodies, particles, paint: all at once, since they interact."""
     for item in found:
         cache = item.cache
         if cache.use_external:
@@ -301,18 +303,18 @@ def points(found, last):
             cache.use_disk_cache = False
         if cache.frame_step != 1:
             cache.frame_step = 1
-        if cache.frame_end > last and item.kind != HAIR:  # whose roots would be strewn anew
+        if cache.frame_end > last and item.kind != HAIR:  # whose roots would be distributed anew
             cache.frame_end = last
     if found:
         bpy.ops.ptcache.bake_all(bake=True)
     for item in found:
-        if not item.cache.is_baked:  # `bake_all` leaves hair out
+        if not item.cache.is_baked:  # `bake_all` skips hair
             with bpy.context.temp_override(object=item.owner, active_object=item.owner, point_cache=item.cache):
                 bpy.ops.ptcache.bake(bake=True)
 
 
 def zones(found):
-    """Each bake steps through all frames, with all that the zone depends on."""
+    """Bakes each zone by stepping through all frames, with all that the zone depends on."""
     for number, item in enumerate(found):
         one, folder = item.bake, f"//zones/{number}"
         if not one:  # Blender 3.6 and 4.0
@@ -341,12 +343,12 @@ def fluids(found, last):
 
 
 def solver():
-    """Whether this Blender can simulate fluids. As a Python module it ends while it tries (4.2, 4.5 and 5.0 do)."""
+    """Whether this Blender can simulate fluids. As a Python module it crashes in the attempt (4.2, 4.5 and 5.0 do)."""
     return bpy.app.build_options.fluid and bool(bpy.app.binary_path)
 
 
 def archive(folder):
-    """Everything beside the .blend as one file; nothing if there is nothing."""
+    """All files beside the .blend as one archive; None if there are none."""
     names = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]
     names = sorted(name for name in names if os.path.relpath(name, folder) != "scene.blend")
     if not names:
@@ -361,7 +363,7 @@ def archive(folder):
 # ---- loading ------------------------------------------------------------------------------------------------------------
 
 def lay_out(scene, caches, folder):
-    """Puts a baked scene and its caches beside each other into `folder`. Gives the path to open."""
+    """Places a baked scene and its caches beside each other in `folder`. Returns the path to open."""
     path = os.path.join(folder, "scene.blend")
     try:
         os.link(scene, path)

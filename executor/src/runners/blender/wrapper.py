@@ -1,6 +1,6 @@
-"""Acts as the program `blender` for the module `bpy` of PyPI, which is Blender without its program.
+"""Acts as the program `blender` on top of the module `bpy` from PyPI, which is Blender without its program.
 
-Understands what pictor and scripts in the background say to Blender, in the order in which it is said, as Blender does:
+Supports the arguments that pictor and background scripts pass to Blender, processed in the given order as Blender does:
   -b FILE.blend --factory-startup -Y|-y -noaudio -t|--threads N -P|--python FILE --python-expr CODE
   --python-exit-code N -o PATH -F FORMAT -x 0|1 -E ENGINE -S SCENE -s -e -f FRAME -a --version --
 """
