@@ -1,5 +1,5 @@
-//! Which of a machine's Blenders takes a scene, and what it renders with: the oldest that can read the
-//! scene, that the job allows, and that can use the slot's GPU.
+//! Chooses which of a machine's Blenders runs a scene, and on which device: the oldest that can read the scene, that
+//! the job allows, and that can use the slot's GPU.
 
 use super::probe::{CUDA, OPTIX, only};
 use crate::ground::failure::failure;
@@ -13,18 +13,18 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-/// A Blender, and how it is to render.
+/// A Blender, and the device on which it renders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// Where it is.
+    /// The path of the program.
     pub(super) program: PathBuf,
     /// Cycles' device: `CPU`, `OPTIX:0`.
     pub(super) device: String,
-    /// The environment in which that is the device.
+    /// Environment variables under which that is the right device.
     pub(super) env: Vec<(&'static str, String)>,
 }
 
-/// What a task asks of a Blender.
+/// What a task requires of a Blender.
 struct Wanted<'a> {
     /// The release that saved the scene.
     saved: Release,
@@ -32,17 +32,17 @@ struct Wanted<'a> {
     version: &'a str,
     /// The slot's GPU.
     gpu: Option<&'a task::Device>,
-    /// What the job says about it.
+    /// The device that the job asks for.
     device: Option<Device>,
-    /// Whether the task renders; all others can be done anywhere.
+    /// Whether the task renders; all others can run on any device.
     renders: bool,
-    /// Where the scene is, for people.
+    /// The scene's path, for messages.
     scene: &'a str,
-    /// Blenders that have said that they cannot do this scene.
+    /// Blenders that have reported that they cannot do this scene.
     unable: &'a [PathBuf],
 }
 
-/// Chooses for a task whose scene was saved by this release, and not among those that are unable to do it.
+/// Chooses a Blender for a task whose scene was saved by this release, except for those in `unable`.
 pub(super) fn choose(
     ctx: &TaskContext,
     saved: Release,
@@ -63,7 +63,7 @@ pub(super) fn choose(
 }
 
 impl Wanted<'_> {
-    /// The choice among these, the oldest first.
+    /// The choice among `blenders`, which are ordered from the oldest.
     fn of(&self, blenders: &[Blender]) -> Result<Choice, Failure> {
         let fitting: Vec<&Blender> = blenders.iter().filter(|b| self.fits(b)).collect();
         let Some(&oldest) = fitting.first() else { return Err(self.nothing_fits(blenders)) };
@@ -84,7 +84,7 @@ impl Wanted<'_> {
         };
         let on_gpu = fitting.iter().find_map(|b| Some((b, way(b, gpu)?)));
         if let Some((blender, way)) = on_gpu {
-            // Of several GPUs only one is visible, unless it has no id to name it by.
+            // Only the chosen GPU is visible, unless it has no id by which to select it.
             let number = if gpu.gpu.uuid.is_empty() { gpu.index } else { 0 };
             let (program, device) = (PathBuf::from(&blender.path), format!("{way}:{number}"));
             return Ok(Choice { program, device, env: only(&gpu.gpu) });
@@ -131,15 +131,14 @@ impl Wanted<'_> {
     }
 }
 
-/// The best way in which a Blender can use a GPU. `OptiX` needs the cores for rays of RTX cards to be worth
-/// it.
+/// The best way in which a Blender can use a GPU. `OptiX` only pays off with the ray tracing cores of RTX cards.
 fn way(blender: &Blender, gpu: &task::Device) -> Option<&'static str> {
     let works = blender.gpus.get(&gpu.gpu.uuid)?;
     let order = if gpu.gpu.name.contains("RTX") { [OPTIX, CUDA] } else { [CUDA, OPTIX] };
     order.into_iter().find(|way| works.contains(*way))
 }
 
-/// The release that saved a scene file.
+/// The release that saved a scene file, from its header.
 pub(super) fn saved_by(path: &Path) -> Result<Release, Failure> {
     let shown = path.display();
     let mut head = Vec::new();
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(on(&other, Some(Device::Any)).of(&here).unwrap().device, "CUDA:0");
         assert_eq!(on(&rtx, Some(Device::Cpu)).of(&here).unwrap().device, "CPU");
         assert_eq!(program(on(&rtx, Some(Device::Cpu)).of(&here)), "/b/3.4.1");
-        // No Blender can: only a job that allows it is rendered by the processors.
+        // No Blender can use it: only a job that allows the CPU is rendered there.
         let failure = on(&rtx, None).of(&here[..1]).unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unsupported);
         assert!(failure.message.contains("3.4.1 has no kernels. Get one"), "{failure:?}");
@@ -244,7 +243,7 @@ mod tests {
         assert_eq!(on(&rtx, Some(Device::Any)).of(&here[..1]).unwrap().device, "CPU");
         let finish = Wanted { renders: false, ..on(&rtx, None) };
         assert_eq!(finish.of(&here[..1]).unwrap().device, "CPU");
-        // Nor is one GPU as good as another.
+        // Another GPU is no substitute, either.
         assert!(on(&gpu("NVIDIA RTX A4000", "GPU-2"), None).of(&here).is_err());
     }
 

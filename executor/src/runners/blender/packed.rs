@@ -1,4 +1,4 @@
-//! Packed scenes with a real Blender: whatever the scene refers to is found in the tree.
+//! Packed scenes with a real Blender: everything that the scene refers to is found in the tree.
 
 use super::Sessions;
 use super::scenes::{Bench, assert_same_as, scene};
@@ -8,7 +8,7 @@ use pictor_tasks::pack::{PackManifest, PackedFile, absolute_path};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds a scene that refers to files in every way that there is, and renders it.
+/// Builds a scene that refers to files in every possible way, and renders it.
 const SCRIPT: &str = r#"
 import bpy, os, shutil, sys
 out = sys.argv[sys.argv.index("--") + 1]
@@ -86,7 +86,7 @@ scene.render.filepath, scene.render.use_file_extension = f"{out}/plain.exr", Fal
 bpy.ops.render.render(write_still=True)
 "#;
 
-/// The scene as it is packed: what lies around it as it lies there, the rest by its absolute path.
+/// Packs the scene: files around it by their relative paths, others by their absolute ones.
 fn pack(from: &Path, assets: &Path) -> FileRef {
     let add = |path: PathBuf, place: String| {
         let bytes = std::fs::read(&path).unwrap();
@@ -128,7 +128,7 @@ async fn a_packed_scene_is_rendered_as_it_would_have_been_where_it_was_packed() 
     let file = pack(&from, &assets);
     let plain = bench.folder().join("plain.exr");
     std::fs::copy(from.join("plain.exr"), &plain).unwrap();
-    // Nothing of it is where it was. One file is, with other content: it must not be taken.
+    // No file is at its original path, except for one with different content, which must not be used.
     std::fs::remove_dir_all(from.join("shot")).unwrap();
     std::fs::remove_dir_all(from.join("far")).unwrap();
     std::fs::create_dir_all(from.join("far/maps")).unwrap();
@@ -142,7 +142,7 @@ async fn a_packed_scene_is_rendered_as_it_would_have_been_where_it_was_packed() 
         assert_same_as(&bench.path(&products.outputs[0]), &plain, "packed");
     }
     assert_eq!(sessions.ids().len(), 1);
-    // In the tree of a packed scene the scene cannot be changed.
+    // A scene in the tree of a packed scene cannot be changed.
     let tree = bench.folder().join("cache/trees").join(&file.digest);
     let meta = std::fs::metadata(tree.join("scenes/a.blend")).unwrap();
     assert!(meta.permissions().readonly());
@@ -164,7 +164,7 @@ async fn a_packed_scene_that_lacks_a_file_says_which() {
     let work = bench.work_with(body.clone(), &[("frame", "2")], file.clone());
     let failure = work.on(&mut sessions).await.unwrap_err();
     assert!(failure.message.contains("image 'wood'"), "{failure:?}");
-    // A list that names a file which nobody has.
+    // A list that names a file which is not in the store.
     let missing = PackedFile { path: "b.png".into(), digest: "0a".repeat(32), size_bytes: 1 };
     let blend = PackedFile { path: "a.blend".into(), digest, size_bytes: 1 };
     let list = PackManifest::new("a.blend".into(), vec![blend, missing]).unwrap().to_json();

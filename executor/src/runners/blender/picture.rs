@@ -1,4 +1,4 @@
-//! Ordinary pictures: whether a file is a whole one of the right size.
+//! Checks whether a picture file is complete and has the right size.
 
 use crate::ground::failure::failure;
 use pictor_tasks::body::PictureFormat;
@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-/// Checks that the picture is there and has exactly the size `expected`. A PNG is decoded to its
-/// last row; of JPEG and TIFF the headers are read.
+/// Checks that the picture exists and has exactly the size `expected`. A PNG is decoded to its last row; of JPEG and
+/// TIFF only the headers are read.
 pub(super) fn check(
     path: &Path,
     format: PictureFormat,
@@ -45,7 +45,7 @@ fn png_size(path: &Path) -> Result<Resolution, String> {
     if rows < size.height { Err(format!("it has {rows} rows")) } else { Ok(size) }
 }
 
-/// The size in the frame header; the file must end as a JPEG does.
+/// The size from the frame header; the file must have a JPEG's end marker.
 fn jpeg_size(bytes: &[u8]) -> Option<Resolution> {
     let mut rest = bytes.strip_prefix(&[0xff, 0xd8])?;
     bytes.ends_with(&[0xff, 0xd9]).then_some(())?;
@@ -54,7 +54,7 @@ fn jpeg_size(bytes: &[u8]) -> Option<Resolution> {
             return None;
         };
         let length = usize::from(u16::from_be_bytes([high, low]));
-        // Start of frame, but not the tables that share its range of numbers.
+        // A start of frame, but not one of the tables that share its range of numbers.
         if matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc) {
             let number = |at: usize| Some(u16::from_be_bytes([*rest.get(at)?, *rest.get(at + 1)?]));
             let (height, width) = (number(5)?, number(7)?);
@@ -64,7 +64,7 @@ fn jpeg_size(bytes: &[u8]) -> Option<Resolution> {
     }
 }
 
-/// The size in the first directory, in either byte order.
+/// The size from the first directory, in either byte order.
 fn tiff_size(bytes: &[u8]) -> Option<Resolution> {
     let little = match bytes.get(..4)? {
         b"II*\0" => true,
@@ -80,7 +80,7 @@ fn tiff_size(bytes: &[u8]) -> Option<Resolution> {
     let mut size = (None, None);
     for entry in 0..number(directory, 2)? {
         let at = directory + 2 + entry * 12;
-        // A short value stands in the first half of its field.
+        // A short value occupies the first half of its field.
         let length = if number(at + 2, 2)? == 3 { 2 } else { 4 };
         match number(at, 2)? {
             256 => size.0 = number(at + 8, length),

@@ -1,6 +1,6 @@
-//! What each Blender can render with here. What it was built with says little: a distribution's build
-//! knows CUDA and has nothing to run on it. So every way is tried with a few pixels, once for each
-//! Blender, GPU and driver.
+//! Finds out on which devices each Blender can render here. How it was built says little: a distribution's build
+//! supports CUDA and has no kernels to run on it. So every way is tried with a few pixels, once for each Blender, GPU
+//! and driver.
 
 use super::keep_bytecode;
 use crate::programs::process::transcript;
@@ -13,37 +13,37 @@ use std::path::Path;
 use tokio::process::Command;
 use tokio::time::Duration;
 
-/// Tries it, inside of Blender.
+/// The script that makes the attempts inside of Blender.
 const SCRIPT: &str = include_str!("probe.py");
-/// What its lines start with.
+/// The prefix of its output lines.
 const PREFIX: &str = "@pictor ";
-/// The processors, in Cycles' words.
+/// Cycles' name for the CPU.
 const CPU: &str = "CPU";
-/// Cycles' ways to compute with an NVIDIA GPU.
+/// Cycles' names for its ways to use an NVIDIA GPU.
 pub(super) const CUDA: &str = "CUDA";
 pub(super) const OPTIX: &str = "OPTIX";
 /// A driver that has to compile the kernels first takes minutes.
 const LIMIT: Duration = Duration::from_mins(10);
-/// The file in the user's cache folder, and how much is kept in it.
+/// The name of the file in the user's cache folder, and the most entries that are kept in it.
 const NAME: &str = "blenders.json";
 const KEPT_MAX: usize = 100;
-/// The longest reason.
+/// The longest reason in characters; longer ones are cut.
 const WHY_CHARS: usize = 300;
 
-/// What came of trying one GPU, or the processors alone.
+/// The result for one GPU, or for the CPU alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tried {
     /// The ways that work.
     works: BTreeSet<String>,
-    /// The others, and why not.
+    /// The ways that fail, with the reasons.
     fails: BTreeMap<String, String>,
-    /// Whether Blender has its denoiser.
+    /// Whether this Blender includes its denoiser.
     denoiser: bool,
-    /// Whether it would be the same the next time.
+    /// Whether another attempt would have the same result, so that this one may be remembered.
     lasting: bool,
 }
 
-/// One line of the script's.
+/// One line of the script's output.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Line {
@@ -52,8 +52,7 @@ enum Line {
     Way { way: String, ok: Option<bool>, why: Option<String> },
 }
 
-/// Finds out what Blenders can do with these GPUs, unless it is remembered. Without a GPU there is nothing
-/// to find out.
+/// Finds out what Blenders can do with these GPUs, unless it is remembered. Does nothing without a GPU.
 pub(crate) async fn try_gpus(blenders: &mut [Blender], gpus: &[Gpu], cache: Option<&Path>) {
     let mut kept: BTreeMap<String, Tried> =
         cache.map(|cache| told::read(&cache.join(NAME))).unwrap_or_default();
@@ -77,8 +76,8 @@ pub(crate) async fn try_gpus(blenders: &mut [Blender], gpus: &[Gpu], cache: Opti
     }
 }
 
-/// The same, with the processors as well and whatever is remembered: for people who are looking for a
-/// mistake. What is found is remembered.
+/// The same, but also tries the CPU and ignores remembered results: for troubleshooting. The new results are
+/// remembered.
 pub async fn try_everything(blenders: &mut [Blender], gpus: &[Gpu], cache: Option<&Path>) {
     let mut kept: BTreeMap<String, Tried> =
         cache.map(|cache| told::read(&cache.join(NAME))).unwrap_or_default();
@@ -105,8 +104,8 @@ pub async fn try_everything(blenders: &mut [Blender], gpus: &[Gpu], cache: Optio
     }
 }
 
-/// The environment in which a program sees this GPU alone. CUDA counts the fastest first and the driver by
-/// bus: only the unique id is safe.
+/// The environment in which a program sees only this GPU. CUDA numbers GPUs by speed and the driver by bus: only the
+/// unique id is reliable.
 pub(super) fn only(gpu: &Gpu) -> Vec<(&'static str, String)> {
     if gpu.uuid.is_empty() {
         return vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned())];
@@ -114,14 +113,14 @@ pub(super) fn only(gpu: &Gpu) -> Vec<(&'static str, String)> {
     vec![("CUDA_VISIBLE_DEVICES", gpu.uuid.clone())]
 }
 
-/// What is the same whenever a Blender, a GPU and its driver are the same, and so is this script.
+/// A key that stays the same as long as the Blender, the GPU, its driver and the script are the same.
 fn key(blender: &Blender, gpu: &Gpu) -> String {
     let file = Program::file(Path::new(&blender.path)).map(|file| file.folder_name());
     let all = (SCRIPT, &blender.path, &blender.version, file, &gpu.uuid, &gpu.name, &gpu.driver);
     blake3::hash(format!("{all:?}").as_bytes()).to_hex()[..32].to_owned()
 }
 
-/// Adds what was found to what is known of a Blender.
+/// Adds a result to what is known of a Blender.
 fn tell(blender: &mut Blender, gpu: &Gpu, tried: &Tried) {
     blender.devices.extend(tried.works.iter().cloned());
     blender.gpus.insert(gpu.uuid.clone(), tried.works.clone());
@@ -148,7 +147,7 @@ fn remember(cache: Option<&Path>, mut kept: BTreeMap<String, Tried>) {
     }
 }
 
-/// Has a Blender try a GPU, or the processors.
+/// Runs the attempts for a GPU, or for the CPU.
 async fn ask(blender: &Blender, gpu: Option<&Gpu>, cache: Option<&Path>) -> Tried {
     if let Some(gpu) = gpu {
         let (version, gpu) = (&blender.version, &gpu.name);
@@ -170,7 +169,7 @@ async fn start(
     std::fs::write(&script, SCRIPT)?;
     let mut command = Command::new(&blender.path);
     command.args(["-b", "--factory-startup", "-Y", "-noaudio", "-P"]).arg(&script);
-    // The processors' picture is what a GPU's is compared with.
+    // The CPU's picture is the reference for that of a GPU.
     command.arg("--").arg(folder.path()).arg(CPU);
     if let Some(gpu) = gpu {
         command.args([CUDA, OPTIX]).envs(only(gpu));
@@ -184,7 +183,7 @@ async fn start(
     transcript(&mut command, LIMIT).await
 }
 
-/// What a Blender printed, and how it ended.
+/// Interprets a Blender's output and the way it ended.
 fn understand(text: &str, ended: io::Result<()>, ways: &[&str]) -> Tried {
     let mut tried = Tried::default();
     let mut trying = None;
@@ -206,7 +205,7 @@ fn understand(text: &str, ended: io::Result<()>, ways: &[&str]) -> Tried {
             Err(error) => tracing::debug!(%error, "a line of probe.py makes no sense"),
         }
     }
-    // A crash or a full memory may be another program's doing.
+    // A crash or a lack of memory may be caused by another program.
     let momentary = |why: &String| why.to_lowercase().contains("memory");
     tried.lasting &= !tried.fails.values().any(momentary);
     let how = match ended {
@@ -300,13 +299,13 @@ mod tests {
         let mut blenders = [blender(&here)];
         try_everything(&mut blenders, &[], None).await;
         assert_eq!(blenders[0].devices, [CPU.to_owned()].into());
-        // A driver that knows no such GPU, or no driver at all.
+        // A driver that does not support this GPU, or no driver at all.
         let cache = tempfile::tempdir().unwrap();
         let mut blenders = [blender(&here)];
         try_gpus(&mut blenders, &[gpu()], Some(cache.path())).await;
         assert_eq!(blenders[0].devices, [CPU.to_owned()].into());
         assert!(blenders[0].gpus["GPU-1"].is_empty() && blenders[0].notes.len() == 1);
-        // It is remembered, whatever was found: this program does not even start.
+        // The result is remembered, whatever it is: this program is not even started.
         let kept = cache.path().join(NAME);
         let text = std::fs::read_to_string(&kept).unwrap();
         let works = text.replacen("\"works\": []", "\"works\": [\"CUDA\"]", 1);

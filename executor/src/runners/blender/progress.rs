@@ -1,9 +1,9 @@
-//! How far a render is, read from the lines that Blender prints, or told by the driver.
+//! The progress of a render, parsed from Blender's log or from events of the driver.
 
 use serde_json::{Map, Value};
 
-/// What a line of Blender's says about the render: from 0 to 1, and a word for people. `layers` are
-/// the view layers in the order in which Blender renders them.
+/// Parses a line of Blender's log: the progress from 0 to 1, and a text for the user. `layers` are the view layers in
+/// the order in which Blender renders them.
 pub(super) fn parse(line: &str, layers: &[String]) -> Option<(f32, String)> {
     let fields: Vec<&str> = line.split(" | ").collect();
     let (status, before) = fields.split_last()?;
@@ -29,7 +29,8 @@ pub(super) fn parse(line: &str, layers: &[String]) -> Option<(f32, String)> {
     Some((((layer + done) / of).clamp(0.0, 1.0), message))
 }
 
-/// What an event of the driver's says; samples are those of one view layer, and an unknown layer counts as the first.
+/// The progress in an event of the driver; samples are those of one view layer, and an unknown layer counts as the
+/// first.
 pub(super) fn of_event(event: &Map<String, Value>, layers: &[String]) -> Option<(f32, String)> {
     let number = |name| event.get(name).and_then(Value::as_u64);
     if let Some(frame) = number("frame") {
@@ -43,7 +44,7 @@ pub(super) fn of_event(event: &Map<String, Value>, layers: &[String]) -> Option<
     Some((all, format!("sample {sample}/{samples}")))
 }
 
-/// How much of the whole it is, 0 to 1, to one part in 65,536.
+/// The quotient, from 0 to 1, accurate to one part in 65,536.
 fn share(done: u64, of: u64) -> f32 {
     let scale = (of >> 16) + 1;
     let count = |n: u64| to_f32(usize::try_from(n / scale).unwrap_or(usize::MAX));
@@ -54,7 +55,7 @@ fn to_f32(count: usize) -> f32 {
     u16::try_from(count).map_or(f32::from(u16::MAX), f32::from)
 }
 
-/// The numbers of `WORD 3/16` or `WORD 3 / 16`.
+/// The numbers in `WORD 3/16` or `WORD 3 / 16`.
 fn ratio_after(status: &str, word: &str) -> Option<(f32, f32)> {
     let (_, rest) = status.split_once(word)?;
     let (done, of) = rest.split_once('/')?;

@@ -1,4 +1,4 @@
-//! The tasks that a Blender session does, and the checks of what it made.
+//! The tasks that a Blender session does, and the checks of their results.
 
 use super::picture;
 use super::session::{Inspection, Session, read_as};
@@ -18,7 +18,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Does an inspect, blender, finish or develop task.
+/// Runs an inspect, bake, blender, finish or develop task.
 pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
     let scene = ctx.brief.body.scene().expect("only bodies with a scene come here");
     let settings = settings(ctx, scene).await?;
@@ -33,7 +33,8 @@ pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Pr
             Body::Develop(develop) => job.develop(session, develop).await,
             _ => unreachable!("only bodies with a scene come here"),
         };
-        // A build may lack what only the opened scene tells, like the denoiser: there may be another Blender here.
+        // A build may lack something that only the opened scene reveals, such as the denoiser: another Blender here may
+        // have it.
         match &done {
             Err(failure) if failure.kind == FailureKind::Unsupported => {
                 let Some(program) = sessions.pass_over(ctx, scene) else { return done };
@@ -46,7 +47,7 @@ pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Pr
     }
 }
 
-/// A task with its settings worked out.
+/// A task with its resolved settings.
 struct Job<'a> {
     ctx: &'a TaskContext,
     scene: &'a Scene,
@@ -59,9 +60,9 @@ struct Rendered {
     region: [u32; 4],
     frame_width: u32,
     frame_height: u32,
-    /// The file holds the whole frame, whatever was asked for.
+    /// The file contains the whole frame, whatever was requested.
     whole: bool,
-    /// The scene's render region decides the frame's size.
+    /// The frame's size is that of the scene's render region.
     bordered: bool,
     #[serde(default)]
     notes: Vec<String>,
@@ -74,7 +75,8 @@ struct Rendered {
 struct Finished {
     /// The compositor's result, or the denoised picture.
     path: Option<PathBuf>,
-    /// Of a multilayer frame: the denoised pictures by their layers, and what only the denoiser needed.
+    /// For a multilayer frame: the denoised pictures by layer, and the prefixes of passes that only the denoiser
+    /// needed.
     #[serde(default)]
     denoised: BTreeMap<String, PathBuf>,
     #[serde(default)]
@@ -83,13 +85,13 @@ struct Finished {
     files: Vec<String>,
 }
 
-/// Where File Output nodes write, below the task's scratch folder, and what their outputs begin with.
+/// The folder for File Output nodes below the task's scratch folder, and the prefix of their outputs.
 const FILES: &str = "files";
-/// What the outputs of single passes begin with.
+/// The same for single passes.
 const PASSES: &str = "passes";
 
 impl Job<'_> {
-    /// Checks the scene, finds the frames of it, and leaves what it found for later steps.
+    /// Checks the scene, determines its frames, and stores the inspection for later steps.
     async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
         let found = self.looked_at(session).await?;
         let output = scene_file::leave(self.ctx, &found).await?;
@@ -112,7 +114,7 @@ impl Job<'_> {
         Ok(products)
     }
 
-    /// Bakes what the scene simulates into a copy of it.
+    /// Bakes the scene's simulations into a copy of it.
     async fn bake(&self, session: &mut Session) -> Result<Products, Failure> {
         let folder = self.ctx.scratch.join("baked");
         let made = tokio::fs::create_dir_all(&folder).await;
@@ -206,7 +208,7 @@ impl Job<'_> {
         Ok(Products { outputs, ..Products::default() })
     }
 
-    /// Makes an ordinary picture of a frame.
+    /// Converts a frame to an ordinary picture.
     async fn develop(&self, session: &mut Session, body: &Develop) -> Result<Products, Failure> {
         let (_, path) = self.image().await?;
         let (format, raw) = (body.format, path.clone());
@@ -223,12 +225,12 @@ impl Job<'_> {
         Ok(Products { outputs: vec![output], ..Products::default() })
     }
 
-    /// Where File Output nodes write.
+    /// The path of the folder for File Output nodes.
     fn files(&self) -> Result<String, Failure> {
         text_of(&self.ctx.scratch.join(FILES))
     }
 
-    /// Stores what lies in a folder of the task, as outputs whose names begin with the folder's.
+    /// Stores the files in a folder of the task as outputs, whose names begin with the folder's.
     async fn stored(&self, folder: &str, files: &[String]) -> Result<Vec<Output>, Failure> {
         let mut outputs = Vec::with_capacity(files.len());
         for file in files {
@@ -256,12 +258,12 @@ impl Job<'_> {
         session.ask(self.ctx, &doing, question).await
     }
 
-    /// What the scene is like with the job's settings.
+    /// The inspection of the scene with the job's settings.
     async fn inspection(&self, session: &mut Session) -> Result<Inspection, Failure> {
         read_as(self.looked_at(session).await?)
     }
 
-    /// The same in the driver's words.
+    /// The same as the driver's raw answer.
     async fn looked_at(&self, session: &mut Session) -> Result<Map<String, Json>, Failure> {
         let question = json!({ "op": "inspect", "settings": self.settings });
         let Json::Object(question) = question else { unreachable!("written as an object") };
@@ -276,7 +278,7 @@ impl Job<'_> {
         self.ctx.put(name, path).await
     }
 
-    /// The one picture that the task reads, and where it is.
+    /// The only picture that the task reads, and its path.
     async fn image(&self) -> Result<(&Input, PathBuf), Failure> {
         let mut images = self.ctx.inputs.iter().filter(|input| input.output.name == "image");
         let (Some(input), None) = (images.next(), images.next()) else {
@@ -286,18 +288,18 @@ impl Job<'_> {
         Ok((input, self.ctx.input_path(input).await?))
     }
 
-    /// The frame to work on: the job's, the dimension's, or the one that the scene was saved at.
+    /// The frame to work on: the job's, the dimension's, or the current one of the saved scene.
     fn frame(&self, session: &Session) -> i64 {
         self.settings["frame"].as_i64().unwrap_or(session.inspection.frame_current)
     }
 
-    /// Whether frames have the size that the scene has without the job's settings.
+    /// Whether frames have the scene's own size rather than one set by the job.
     fn has_own_size(&self) -> bool {
         let Scene { set, state, border, .. } = self.scene;
         set.is_empty() && state.is_none() && *border != Some(false)
     }
 
-    /// What of the frame the task renders. `None` if the frame is not cut.
+    /// The part of the frame that the task renders; `None` if the frame is not cut.
     async fn region(
         &self,
         session: &mut Session,
@@ -326,7 +328,6 @@ impl Job<'_> {
     }
 }
 
-/// A tile of a frame.
 struct Part {
     tile: u32,
     rect: Rect,
@@ -334,8 +335,8 @@ struct Part {
     frame: Resolution,
 }
 
-/// Makes of a multilayer frame what Blender's own file would hold, and writes it to `out`; or, if it is to be split,
-/// the picture alone, and each pass into the folder of passes beside it, whose names are returned.
+/// Turns a multilayer frame into what Blender's own file would contain, and writes it to `out`; or, if it is to be
+/// split, writes the picture alone, and each pass into the folder of passes beside it. Returns the names of the passes.
 fn assemble(
     raw: &Path,
     size: Resolution,
@@ -375,13 +376,13 @@ fn assemble(
     Ok(names)
 }
 
-/// A name of the scene's author's as a file's.
+/// A name from the scene, which is not trusted, turned into a file name.
 fn plain_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
     name.chars().map(plain).collect()
 }
 
-/// What the driver is to change in the scene, placeholders filled in; and the frame.
+/// The settings for the driver with placeholders resolved, including the frame.
 async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
     let mut set = Map::new();
     for (path, value) in &scene.set {
@@ -416,8 +417,8 @@ async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
     }))
 }
 
-/// A property's value with the placeholders of its texts filled in. A text that is one placeholder
-/// and nothing else becomes a number if it stands for one.
+/// A property's value with the placeholders in its texts resolved. A text that consists of exactly one placeholder
+/// becomes a number if its value is one.
 async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
     match value {
         Json::String(text) => {
@@ -440,8 +441,8 @@ async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
     }
 }
 
-/// The frame that the job asks for, read as a number here: `frame:` of the scene, or the task's value of the dimension
-/// `frame` or of one that ends so.
+/// The frame that the job asks for, as a number: `frame:` of the scene, or the task's value of the dimension `frame` or
+/// of one that ends so.
 async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure> {
     let space = &ctx.brief.space;
     let text = if let Some(template) = &scene.frame {
@@ -457,8 +458,8 @@ async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure>
     })
 }
 
-/// Checks a render and, if it holds more than was wanted (adaptive sampling looks at neighbours),
-/// cuts it. Both rectangles are of the whole frame.
+/// Checks a render and crops it if it contains more than was wanted (adaptive sampling depends on neighbours). Both
+/// rectangles are in pixels of the whole frame.
 async fn check_and_cut(path: &Path, holds: Rect, wanted: Rect) -> Result<Stats, Failure> {
     let path = path.to_owned();
     blocking(move || {
@@ -487,7 +488,7 @@ async fn check_and_cut(path: &Path, holds: Rect, wanted: Rect) -> Result<Stats, 
     .await
 }
 
-/// Work on pixels, off the threads that wait for messages.
+/// Runs work on pixels off the threads that wait for messages.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

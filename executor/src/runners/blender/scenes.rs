@@ -1,5 +1,5 @@
-//! What the tests of this module work with: tiny scenes, made by Blender itself, what plain Blender
-//! makes of them, and a worker with one slot.
+//! Fixtures for the tests of this module: tiny scenes made by Blender itself, the pictures that plain Blender renders
+//! of them, and a worker with one slot.
 
 use super::{Sessions, run};
 use crate::files::artifacts::Artifacts;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tempfile::TempDir;
 
-/// Makes the scenes.
+/// The script that makes the scenes.
 const SCENES: &str = r#"
 import bpy, os, sys
 out = sys.argv[sys.argv.index("--") + 1]
@@ -95,7 +95,7 @@ save("linked")
 os.remove(os.path.join(out, "library.blend"))
 "#;
 
-/// Renders frame 5 as anybody would.
+/// Renders frame 5 without pictor.
 const PLAIN: &str = r#"
 import bpy, sys
 out = sys.argv[sys.argv.index("--") + 1]
@@ -111,7 +111,7 @@ for name in ("plain", "adaptive", "passes", "composited"):
         bpy.ops.render.render(write_still=True)
 "#;
 
-/// The scenes and the pictures that plain Blender makes of them; made once and kept for later runs.
+/// The folder with the scenes and plain Blender's pictures; made once and kept for later runs.
 pub(super) fn scenes() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -128,15 +128,15 @@ pub(super) fn scenes() -> &'static Path {
                 assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
             }
             std::fs::write(part.path().join("text.blend"), "no scene at all").unwrap();
-            // Another process may have been quicker.
+            // Another process may have been faster.
             let _ = std::fs::rename(part.keep(), &folder);
         }
         folder
     })
 }
 
-/// `tmp/cache` beside the folder that this test was built in: where the tests of the command keep what a user would
-/// keep in `~/.cache`.
+/// `tmp/cache` beside the folder that this test was built in: the tests of the command line use it in place of the
+/// user's `~/.cache`.
 fn cache() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(3).unwrap().join("tmp/cache/pictor")
@@ -148,7 +148,7 @@ pub(super) fn blender() -> Blender {
     HERE.get_or_init(|| blender_at(Path::new("blender"))).clone()
 }
 
-/// This Blender.
+/// The Blender at a path.
 pub(super) fn blender_at(program: &Path) -> Blender {
     let said = Command::new(program).arg("--version").output().unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
@@ -163,7 +163,7 @@ pub(super) fn scene(name: &str) -> Scene {
 
 static EXECUTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// A task to do, and the ends that its slot would hold.
+/// A task to run, and the channel ends that its slot would hold.
 pub(super) struct Work {
     pub(super) ctx: TaskContext,
     pub(super) stopper: Stopper,
@@ -182,7 +182,6 @@ impl Work {
     }
 }
 
-/// A worker with one slot.
 pub(super) struct Bench {
     folder: TempDir,
     pub(super) config: Arc<Config>,
@@ -199,7 +198,7 @@ impl Bench {
         Self { folder, config: Arc::new(config), artifacts }
     }
 
-    /// Task `index` of a step over these dimensions, as in `("frame", "1-9")`.
+    /// Task `index` of a step over these dimensions, such as `("frame", "1-9")`.
     pub(super) fn work(
         &self,
         body: Body,
@@ -218,7 +217,7 @@ impl Bench {
         self.task(body, dims, index, (file, inputs))
     }
 
-    /// The first task of a step whose scene is this file.
+    /// The first task of a step whose scene is `file`.
     pub(super) fn work_with(&self, body: Body, dims: &[(&str, &str)], file: FileRef) -> Work {
         self.task(body, dims, 0, (file, Vec::new()))
     }
@@ -292,7 +291,6 @@ impl Bench {
         work.on(sessions).await.unwrap().outputs.remove(0)
     }
 
-    /// The worker's data folder.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -308,7 +306,7 @@ fn input(coordinates: Coordinates, index: u32, mut products: Products) -> Input 
     Input { step: "render".into(), label: String::new(), index, coordinates, output }
 }
 
-/// Every channel's bits. `Composite` is the compositor's result, which tiles do not have.
+/// The bits of every channel. `Composite` is the compositor's result, which tiles do not have.
 fn channels(path: &Path) -> BTreeMap<String, Vec<u32>> {
     let image = exr::prelude::read_all_flat_layers_from_file(path).unwrap();
     let list = image.layer_data.into_iter().flat_map(|layer| layer.channel_data.list);

@@ -1,5 +1,5 @@
-//! One Blender process with a scene loaded, which takes one task after another over a pipe. What it
-//! may be asked is in the head of `driver.py`.
+//! One Blender process with a scene loaded, which takes one task after another over a pipe. The protocol is described
+//! at the top of `driver.py`.
 
 use super::{keep_bytecode, progress};
 use crate::ground::failure::failure;
@@ -20,75 +20,72 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, interval, timeout};
 
-/// What every line of the driver's starts with; all others are Blender's log.
+/// The prefix of the driver's lines; all others are Blender's log.
 const PREFIX: &str = "@pictor ";
-/// The longest line.
+/// The longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 8 << 20;
-/// Lines that wait to be read, before Blender has to wait.
+/// The lines that are buffered before Blender has to wait.
 const LINES_MAX: usize = 256;
-/// How much of what Blender printed a message quotes.
+/// How many lines of Blender's output a message quotes.
 const LINES_QUOTED: usize = 3;
 const QUOTED_CHARS_MAX: usize = 300;
-/// How long to wait for the last lines of a Blender that has ended.
+/// The time limit for the last lines of a Blender that has ended.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// How often a Blender that loads a scene is looked at, and how long it may do nothing at all.
+/// How often a Blender that loads a scene is checked, and how long it may be completely idle.
 const LOOK: Duration = Duration::from_secs(2);
 const LOADING_IDLE_MAX: Duration = Duration::from_mins(2);
 
 /// How to start a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Start {
-    /// Blender.
+    /// The path of the Blender program.
     pub program: PathBuf,
-    /// `driver.py`.
+    /// The path of `driver.py`.
     pub driver: PathBuf,
-    /// The .blend file.
     pub scene: PathBuf,
-    /// The folder of a packed scene.
+    /// The tree of a packed scene, if it is one.
     pub tree: Option<PathBuf>,
-    /// What was baked of it, to be loaded instead.
+    /// A baked copy, to be loaded in place of the scene.
     pub baked: Option<Baked>,
-    /// Whether missing textures and libraries are no failure.
+    /// Whether missing textures and libraries are tolerated.
     pub allow_missing: bool,
     /// Cycles' device: `CPU`, `OPTIX:0`.
     pub device: String,
-    /// Environment variables.
     pub env: Vec<(&'static str, String)>,
-    /// Processor threads.
+    /// The number of CPU threads.
     pub threads: u32,
-    /// Where the session makes a folder of its own for temporary files.
+    /// The folder in which the session creates its own folder for temporary files.
     pub folder: PathBuf,
-    /// The user's folder for what is made again when it is gone.
+    /// The user's cache folder, whose content can be made again.
     pub cache: Option<PathBuf>,
 }
 
-/// A copy of a scene in which all is baked.
+/// A copy of a scene with all simulations baked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Baked {
-    /// The .blend file.
     pub scene: PathBuf,
-    /// An archive of what Blender only keeps in files.
+    /// An archive of the caches that Blender only stores in files.
     pub caches: Option<PathBuf>,
 }
 
-/// What the driver says of a scene, before or after a job's settings are applied.
+/// What the driver reports about a scene, before or after a job's settings are applied.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Inspection {
     pub frame_start: i64,
     pub frame_end: i64,
     pub frame_step: i64,
-    /// The frame that the scene was saved at.
+    /// The frame that was current when the scene was saved.
     pub frame_current: i64,
     pub width: u32,
     pub height: u32,
     /// Those that are rendered, in order.
     pub view_layers: Vec<String>,
-    /// What the user should know of the scene, as sentences.
+    /// Notes for the user about the scene, as sentences.
     pub notes: Vec<String>,
     pub blender: String,
 }
 
-/// A running Blender. Dropping it ends it, with all its children.
+/// A running Blender. Dropping it kills it with all its child processes.
 #[derive(Debug)]
 pub(super) struct Session {
     group: Group,
@@ -96,16 +93,16 @@ pub(super) struct Session {
     stdin: ChildStdin,
     lines: mpsc::Receiver<String>,
     _folder: Folder,
-    /// What the scene is like.
+    /// The inspection of the scene as it was loaded.
     pub inspection: Inspection,
-    /// A question has no answer yet: if nobody waits for it any more, the session is of no use.
+    /// A request has not been answered yet: if nobody waits for it any more, the session must not be used again.
     busy: bool,
     questions: u64,
 }
 
 impl Session {
-    /// Starts Blender and loads the scene. Takes seconds to minutes; a Blender that neither
-    /// computes nor reads nor says anything for two minutes is given up.
+    /// Starts Blender and loads the scene, which takes seconds to minutes. A Blender that neither computes nor reads
+    /// nor prints anything for two minutes is considered stuck.
     pub(super) async fn start(ctx: &TaskContext, start: &Start) -> Result<Self, Failure> {
         let folder = Folder::new(&start.folder)?;
         let mut command = command(start, &folder.0)?;
@@ -153,17 +150,17 @@ impl Session {
         !self.busy && matches!(self.group.child().try_wait(), Ok(None))
     }
 
-    /// The process's number.
+    /// The process id.
     pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// The scene in it is not the one any more that it was loaded with.
+    /// Marks the session as used up, because its scene is no longer the one that was loaded.
     pub(super) fn spend(&mut self) {
         self.busy = true;
     }
 
-    /// Has something done. `doing` completes "Blender crashed while …".
+    /// Sends a request and waits for the reply. `doing` completes "Blender crashed while …".
     pub(super) async fn ask(
         &mut self,
         ctx: &TaskContext,
@@ -175,11 +172,11 @@ impl Session {
         question.insert("id".into(), self.questions.into());
         let mut line = Value::Object(question).to_string();
         line.push('\n');
-        // If Blender is gone, the end of its lines says how.
+        // If Blender is gone, the end of its output says why.
         let _ = self.stdin.write_all(line.as_bytes()).await;
         let answer = loop {
             let answer = self.answer(ctx, doing).await?;
-            // A line with an event is never the answer, whatever it is about.
+            // A line with an event is never the reply, whatever its id.
             if answer.contains_key("event") {
                 let layers = &self.inspection.view_layers;
                 if let Some((done, message)) = progress::of_event(&answer, layers) {
@@ -202,7 +199,7 @@ impl Session {
         }
     }
 
-    /// The driver's next line. All others go to the log.
+    /// The driver's next line. All other lines go to the log.
     async fn answer(
         &mut self,
         ctx: &TaskContext,
@@ -272,7 +269,7 @@ impl Inspection {
     }
 }
 
-/// A folder that goes away with its owner.
+/// A folder that is removed when this is dropped.
 #[derive(Debug)]
 struct Folder(PathBuf);
 
@@ -291,7 +288,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left-over temporary files cost disk space and nothing else.
+        // Temporary files that are left over only take disk space.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -319,7 +316,7 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
         .arg(&start.driver)
         .args(["--", &options.to_string()])
         .current_dir(folder)
-        // Neither the settings nor the add-ons of whoever runs the worker.
+        // Keep out the settings and add-ons of the user who runs the worker.
         .env("BLENDER_USER_RESOURCES", folder)
         .env("BLENDER_USER_CONFIG", folder)
         .env("BLENDER_USER_SCRIPTS", folder)
@@ -335,10 +332,10 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Sends the lines of a pipe on. Only standard output speaks for the driver.
+/// Forwards the lines of a pipe. Only standard output can contain lines of the driver.
 async fn pump(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>, is_driver: bool) {
     let (mut reader, mut line) = (BufReader::new(pipe), Vec::new());
-    // A pipe that cannot be read is a pipe that has ended.
+    // A pipe that cannot be read counts as closed.
     while (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.is_ok_and(|n| n > 0)
     {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -350,8 +347,8 @@ async fn pump(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>, is_driv
     }
 }
 
-/// Resolves when the process has done nothing for too long: no computing, no reading. As long as it
-/// does something the task counts as alive.
+/// Resolves when the process has been idle for too long: no computing, no reading. As long as it does either, the task
+/// counts as alive.
 async fn idle(ctx: &TaskContext, id: u32) -> Failure {
     let (mut ticks, mut last, mut since) = (interval(LOOK), work_of(id), Instant::now());
     loop {
@@ -368,18 +365,17 @@ async fn idle(ctx: &TaskContext, id: u32) -> Failure {
     }
 }
 
-/// Processor time and bytes read so far. Where the system does not tell, every look is news.
+/// CPU time and bytes read so far; `None` where the system does not tell.
 fn work_of(id: u32) -> Option<[String; 3]> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The fields after the program's name, which may hold anything: user and system time are 11 and
-    // 12.
+    // The fields after the program's name, which may contain anything: user and system time are 11 and 12.
     let mut times = stat.rsplit_once(") ")?.1.split(' ').skip(11).map(str::to_owned);
     let io = std::fs::read_to_string(format!("/proc/{id}/io")).unwrap_or_default();
     let read = io.lines().next().unwrap_or_default().to_owned();
     Some([times.next()?, times.next()?, read])
 }
 
-/// The memory that a process uses now; 0 where the system does not tell.
+/// The memory in bytes that a process uses now; 0 where the system does not tell.
 pub(super) fn memory_of(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -387,7 +383,7 @@ pub(super) fn memory_of(id: u32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// An answer as a type.
+/// Deserializes an answer.
 pub(super) fn read_as<T: for<'de> Deserialize<'de>>(
     answer: Map<String, Value>,
 ) -> Result<T, Failure> {
@@ -396,7 +392,7 @@ pub(super) fn read_as<T: for<'de> Deserialize<'de>>(
     })
 }
 
-/// The last things that Blender printed, as the end of a message.
+/// The last lines that Blender printed, as the end of a message.
 fn last_lines(ctx: &TaskContext) -> String {
     let tail = ctx.log.tail();
     let lines: Vec<_> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -410,7 +406,7 @@ fn last_lines(ctx: &TaskContext) -> String {
     }
 }
 
-/// A line of somebody else's in a message of ours.
+/// A line of another program's output, in a form that fits into a message.
 fn shortened(line: &str) -> String {
     match line.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -418,7 +414,7 @@ fn shortened(line: &str) -> String {
     }
 }
 
-/// The driver's kinds of failure in ours.
+/// Translates the driver's kind of failure.
 fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
     let text = |name| answer.get(name).and_then(Value::as_str);
     let kind = match text("kind").unwrap_or_default() {
@@ -436,7 +432,7 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         | "unsupported_compositor"
         | "unbaked_simulation"
         | "bake_failed" => FailureKind::Invalid,
-        // Another worker may have what this one lacks.
+        // Another worker may have what is missing here.
         "no_denoiser" | "device_missing" => FailureKind::Unsupported,
         "out_of_memory" => FailureKind::OutOfMemory,
         "disk_full" => FailureKind::Storage,

@@ -1,5 +1,5 @@
-//! The warm Blender sessions of one slot: few, within a share of the machine's memory, the least
-//! recently used one goes first.
+//! The warm Blender sessions of one slot: few, and within a share of the machine's memory. The least recently used one
+//! is ended first.
 
 use super::choice::{Choice, choose, saved_by};
 use super::session::{Baked, Session, Start, memory_of};
@@ -14,13 +14,13 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-/// The most sessions of one slot: the scene of now and the one before.
+/// The most sessions of one slot: for the current scene and the one before.
 const SESSIONS_MAX: usize = 2;
-/// How much of a scene is hashed at a time.
+/// The block size for hashing a scene, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The scenes of which it is remembered who saved them, and who is unable to do them.
+/// For how many scenes it is remembered which release saved them, and which Blenders cannot do them.
 const SAVED_MAX: usize = 8;
-/// The Python side.
+/// The Python files.
 const DRIVER: [(&str, &str); 8] = [
     ("driver.py", include_str!("driver.py")),
     ("scene.py", include_str!("scene.py")),
@@ -32,28 +32,28 @@ const DRIVER: [(&str, &str); 8] = [
     ("simulation.py", include_str!("simulation.py")),
 ];
 
-/// The Blender processes of one slot. Dropping it ends them.
+/// The Blender processes of one slot. Dropping this ends them.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    /// The least recently used one first.
+    /// Ordered from the least recently used one.
     live: Vec<Live>,
-    /// Which release saved a scene, by the digest of its content; the last ones.
+    /// The release that saved a scene, by the digest of its content; only for the latest scenes.
     saved: Vec<(String, Release)>,
-    /// Scenes that a Blender has said it cannot do with these settings; the last ones.
+    /// Scenes that a Blender has reported it cannot do with these settings; only the latest ones.
     unable: Vec<(Wish, PathBuf)>,
 }
 
-/// What decides whether a build of Blender can do a scene: its content, and whether the job wants its denoiser
-/// and its compositor.
+/// What determines whether a build of Blender can do a scene: the scene's content, and whether the job wants its
+/// denoiser and its compositor.
 type Wish = (String, Option<bool>, Option<bool>);
 
 #[derive(Debug)]
 struct Live {
     start: Start,
-    /// The scene file's content, and that of what was baked of it.
+    /// The digest of the scene file, and that of its baked copy.
     digests: Vec<String>,
     session: Session,
-    /// Keeps the files that Blender may still read.
+    /// Keeps the files from removal that Blender may still read.
     _scene: Option<Kept>,
 }
 
@@ -84,8 +84,8 @@ impl Sessions {
         Ok(&mut self.live.last_mut().expect("pushed above").session)
     }
 
-    /// Remembers that the Blender used last lacks something for this scene, and returns its path if another one here
-    /// is to be tried. `None` if there is none.
+    /// Remembers that the Blender used last lacks something for this scene, and returns its path if another one here is
+    /// to be tried. Returns `None` if there is no other.
     pub(super) fn pass_over(&mut self, ctx: &TaskContext, scene: &Scene) -> Option<PathBuf> {
         let program = self.live.last()?.start.program.clone();
         let file = ctx.file(&scene.scene).ok()?;
@@ -106,7 +106,7 @@ impl Sessions {
         same.map(|(_, program)| program.clone()).collect()
     }
 
-    /// The release that saved a scene: an older one must not even try to read it.
+    /// The release that saved a scene, because an older Blender must not even try to read it.
     async fn saved_by(&mut self, ctx: &TaskContext, file: &FileRef) -> Result<Release, Failure> {
         let known = self.saved.iter().find(|(digest, _)| *digest == file.digest);
         if let Some((_, release)) = known {
@@ -161,15 +161,14 @@ impl Sessions {
         self.live.iter().map(|live| memory_of(live.session.id())).sum()
     }
 
-    /// The processes, the least recently used first.
+    /// The process ids, ordered from the least recently used session.
     #[cfg(test)]
     pub(super) fn ids(&self) -> Vec<u32> {
         self.live.iter().map(|live| live.session.id()).collect()
     }
 }
 
-/// What idle and busy sessions of a slot may use together: half of the memory belongs to the
-/// renderers.
+/// The memory in bytes that idle and busy sessions of a slot may use together: half of it is reserved for rendering.
 fn share_of_memory(ctx: &TaskContext) -> u64 {
     match ctx.config.inventory.memory_bytes {
         0 => u64::MAX,
@@ -181,7 +180,7 @@ fn wish(scene: &Scene, file: &FileRef) -> Wish {
     (file.digest.clone(), scene.denoise, scene.compositor)
 }
 
-/// What a needed step has baked of the scene. There is none if nothing had to be.
+/// The output of a bake step for this scene among the inputs; `None` if there was nothing to bake.
 fn baked<'a>(ctx: &'a TaskContext, scene: &Scene, name: &str) -> Option<&'a Input> {
     let mut inputs = ctx.inputs.iter();
     inputs.find(|input| scene.simulate == Simulate::Bake && input.output.name == name)
@@ -211,8 +210,7 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> St
     }
 }
 
-/// The scene must be the one that was submitted: frames of two versions must not end up in one
-/// film.
+/// Checks that the scene is the one that was submitted: frames of two versions must not end up in one film.
 async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
     let (path, progress, stop) = (file.path.clone(), ctx.progress.clone(), ctx.stop.clone());
     let hash = tokio::task::spawn_blocking(move || {
@@ -254,7 +252,7 @@ fn digest(path: &Path, mut on_chunk: impl FnMut() -> bool) -> std::io::Result<St
     Err(ErrorKind::Interrupted.into())
 }
 
-/// Puts the driver where Blender can read it, unless it is there.
+/// Writes the driver's files to a folder that Blender can read, unless they are there.
 fn write_driver(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = |(name, text): (&str, &str)| {
@@ -262,7 +260,7 @@ fn write_driver(path: &Path) -> Result<(), Failure> {
         if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
             return Ok(());
         }
-        // Other slots may be writing it too.
+        // Other slots may be writing the same file.
         let part = format!("{}-{:?}.part", std::process::id(), std::thread::current().id());
         let part = path.with_extension(part);
         std::fs::create_dir_all(folder)?;

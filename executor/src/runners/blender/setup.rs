@@ -1,5 +1,5 @@
-//! Installs a Blender on request: the module `bpy` of `PyPI`, which is Blender without its program and has
-//! kernels for GPUs, with a wrapper that acts as the program. It is there as a whole or not at all.
+//! Installs a Blender on request: the module `bpy` from `PyPI`, which is Blender without its program and has kernels
+//! for GPUs, with a wrapper that acts as the program. It is installed completely or not at all.
 
 use crate::programs::process::exit_sentence;
 use std::ffi::OsStr;
@@ -9,91 +9,91 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// The versions that pictor was tried with, the oldest first, each with the Python that it is built for. A
-/// newer one is one line.
+/// The versions that pictor was tested with, oldest first, each with the Python that it is built for. Adding a newer
+/// one takes one line.
 pub const BUILDS: [Build; 3] = [
     Build { version: "4.2.23", python: "3.11" },
     Build { version: "4.5.15", python: "3.11" },
     Build { version: "5.0.1", python: "3.11" },
 ];
-/// What is about to be fetched and written, for people.
+/// The sizes of the download and the installation, for messages.
 pub const SIZE: &str = "about 350 MB to fetch, 1 GB on disk";
-/// What such a Blender is, for people.
+/// A description of such a Blender, for messages.
 pub const WHAT: &str = "the module bpy from PyPI, built by Blender's developers, behind a wrapper of \
                         pictor's; it is not blender.org's build of the program";
-/// The program's name in its folder.
+/// The program's file name in its folder.
 const PROGRAM: &str = "blender";
-/// Acts as the program.
+/// The Python file that acts as the program.
 const WRAPPER: (&str, &str) = ("blender.py", include_str!("wrapper.py"));
-/// The environment of Python that holds the module.
+/// The subfolder of the Python environment that contains the module.
 const ENVIRONMENT: &str = "python";
-/// Starts it. A link may lead here.
+/// The shell script that starts the wrapper. It also works through a symbolic link.
 const STUB: &str = "#!/bin/sh\nhere=$(dirname \"$(readlink -f \"$0\")\")\n\
                     exec \"$here/python/bin/python3\" -E \"$here/blender.py\" \"$@\"\n";
-/// What the module loads, as Debian calls it.
+/// The Debian packages of the libraries that the module loads.
 const LIBRARIES: &str =
     "libxfixes3 libxi6 libxkbcommon0 libsm6 libxrender1 libgl1 libegl1 libxxf86vm1";
-/// What a Blender prints when it works.
+/// Printed by a Blender that works.
 const WORKS: &str = "pictor: this Blender works";
-/// The last lines of a program that failed.
+/// How many of the last lines of a failed program are quoted.
 const LAST_LINES: usize = 5;
 
 /// A version of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// Its version.
+    /// Blender's version, such as `4.5.15`.
     pub version: &'static str,
-    /// The Python that it needs, to the second number.
+    /// The Python version that it needs, such as `3.11`.
     pub python: &'static str,
 }
 
 /// Why a Blender was not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Nobody tried it.
+    /// The version is not one that pictor was tested with.
     #[error(
         "install Blender {version}: pictor was tried with {known} alone; for another one get blender.org's build and name it with --blender PATH"
     )]
     Unknown {
-        /// What was asked for.
+        /// The version that was asked for.
         version: String,
-        /// What there is.
+        /// The known versions, as a list for the message.
         known: String,
     },
-    /// The module does not fit any Python that is here.
+    /// No Python on this machine fits the module.
     #[error(
         "install Blender {}: the module bpy {} is for Python {}, and here is {found}. Install Python {} (`python{}` in PATH), or get blender.org's build and name it with --blender PATH",
         .build.version, .build.version, .build.python, .build.python, .build.python
     )]
     Python {
-        /// What is to be installed.
+        /// The build that was to be installed.
         build: Build,
-        /// What there is instead.
+        /// The Python that was found instead, for the message.
         found: String,
     },
-    /// A folder that is in use for something else.
+    /// The folder is in use for something else.
     #[error(
         "install Blender: {} holds something else; name a folder that does not exist, with --to DIR",
         .0.display()
     )]
     Foreign(PathBuf),
-    /// Another process is doing it.
+    /// Another process is installing into the same folder.
     #[error("install Blender: another pictor is at work in {}; wait until it is done", .0.display())]
     Busy(PathBuf),
-    /// A program failed.
+    /// A program that was started, such as pip, failed.
     #[error("install Blender: {doing}: {problem}{}", hint(.problem))]
     Program {
-        /// What it was to do.
+        /// What the program was started for.
         doing: &'static str,
-        /// What it said.
+        /// The reason, from its output.
         problem: String,
     },
-    /// A file or a folder.
+    /// A file or a folder could not be read or written.
     #[error("install Blender: {}: {}", .0.display(), .1)]
     Io(PathBuf, #[source] io::Error),
 }
 
-/// What to do about a program that failed.
+/// Advice about a program that failed.
 fn hint(problem: &str) -> String {
     if problem.contains("cannot open shared object file") {
         return format!(
@@ -108,7 +108,7 @@ fn hint(problem: &str) -> String {
 }
 
 impl Build {
-    /// The build of this version; without one the newest.
+    /// The build of a version; the newest if there is none given.
     pub fn named(version: Option<&str>) -> Result<Self, SetupError> {
         let Some(version) = version else { return Ok(BUILDS[BUILDS.len() - 1]) };
         BUILDS.into_iter().find(|build| build.version == version).ok_or_else(|| {
@@ -117,8 +117,8 @@ impl Build {
         })
     }
 
-    /// Installs it into a folder, and returns its program. One that is there and works is left alone; one
-    /// that does not work is made anew. `say` is told what happens.
+    /// Installs the build into a folder, and returns the path of its program. An installation that works is left alone;
+    /// one that does not is replaced. `say` receives messages about the progress.
     pub fn install(
         self,
         python: &Path,
@@ -133,15 +133,15 @@ impl Build {
             say(&format!("Blender {} is there already and works", self.version));
             return Ok(program);
         }
-        // Whatever of it is damaged: something of ours is left.
+        // However damaged it is: a part of an earlier installation remains.
         let is_ours = [WRAPPER.0, ENVIRONMENT].iter().any(|name| to.join(name).exists());
         if to.exists() && !is_ours && !is_empty(to) {
             return Err(SetupError::Foreign(to.to_owned()));
         }
         let python = self.python(python)?;
         say(&format!("fetching Blender {} with pip: {WHAT} ({SIZE})", self.version));
-        // An earlier one that was killed may have left something, and its pip may still be writing there:
-        // so each has a name of its own.
+        // An earlier run that was killed may have left files, and its pip may still be writing there: so each run uses
+        // a name of its own.
         let hidden = format!(".{}.part-", name.display());
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(hidden.as_bytes()) {
@@ -159,7 +159,7 @@ impl Build {
         Ok(program)
     }
 
-    /// Makes the whole folder.
+    /// Builds the whole folder.
     fn make(self, python: &Path, folder: &Path) -> Result<(), SetupError> {
         let home = folder.join(ENVIRONMENT);
         let io = |path: &Path, error| SetupError::Io(path.to_owned(), error);
@@ -173,7 +173,7 @@ impl Build {
         self.works(&folder.join(PROGRAM))
     }
 
-    /// Whether a program starts and is this version.
+    /// Whether a program starts and has this version.
     fn works(self, program: &Path) -> Result<(), SetupError> {
         let script = format!("import bpy; print({WORKS:?}, bpy.app.version_string.split()[0])");
         let mut blender = Command::new(program);
@@ -194,7 +194,7 @@ impl Build {
             .ok_or_else(|| SetupError::Program { doing: "start it", problem: problem() })
     }
 
-    /// A Python of the version that the module is built for.
+    /// Finds a Python of the version that the module is built for.
     fn python(self, python: &Path) -> Result<PathBuf, SetupError> {
         let exact = PathBuf::from(format!("python{}", self.python));
         let ask = "import sys; print('%d.%d' % sys.version_info[:2])";
@@ -213,7 +213,7 @@ impl Build {
     }
 }
 
-/// The program: a wrapper, and what starts it.
+/// Writes the wrapper and the script that starts it.
 fn write_program(folder: &Path) -> io::Result<()> {
     std::fs::write(folder.join(WRAPPER.0), WRAPPER.1)?;
     let program = folder.join(PROGRAM);
@@ -221,8 +221,7 @@ fn write_program(folder: &Path) -> io::Result<()> {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
 }
 
-/// The programs below a folder of Blenders, each in a folder of its own. What is being made has a hidden
-/// name.
+/// The programs below a folder of Blenders, each in a folder of its own. Unfinished installations have hidden names.
 pub fn installed(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let visible = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
@@ -234,7 +233,7 @@ pub fn installed(folder: &Path) -> Vec<PathBuf> {
     programs
 }
 
-/// Held for as long as the folder is worked in.
+/// A lock on the folder, held while it is being changed.
 fn lock(folder: &Path) -> Result<File, SetupError> {
     let path = folder.join(".setup.lock");
     let file = File::create(&path).map_err(|error| SetupError::Io(path, error))?;
@@ -281,7 +280,7 @@ mod tests {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A Python whose environments hold a Python that says what it is told; `pip` is what its pip does.
+    /// A fake Python whose environments contain one that prints prepared answers; `pip` is what its pip does.
     fn python(folder: &Path, version: &str, pip: &str) -> PathBuf {
         let path = folder.join("python3");
         let inner = format!("case \"$*\" in *pip*) {pip};; *) echo '{WORKS} 5.0.1';; esac");
@@ -315,7 +314,7 @@ mod tests {
         );
         newest().install(Path::new("/nowhere"), &to, &say).unwrap();
         assert!(said.borrow()[2].contains("is there already and works"));
-        // Damaged: as whole as before, and nothing else is left.
+        // Damaged: it is complete again afterwards, and nothing else is left.
         std::fs::remove_dir_all(to.join("python")).unwrap();
         newest().install(&good, &to, &say).unwrap();
         assert!(to.join("python/bin/python3").exists());
@@ -331,7 +330,7 @@ mod tests {
         let quiet = |_: &str| ();
         let error = Build::named(Some("2.79")).unwrap_err().to_string();
         assert!(error.contains("4.2.23, 4.5.15, 5.0.1") && error.contains("--blender"), "{error}");
-        // A version of Python that nobody has, so that `python3.11` in PATH does not help.
+        // A version of Python that does not exist, so that a `python3.11` in PATH does not help.
         let build = Build { python: "3.999", ..newest() };
         let newer = python(folder.path(), "3.13", "exit 0");
         let error = build.install(&newer, &to, &quiet).unwrap_err().to_string();
@@ -352,7 +351,7 @@ mod tests {
         let held = lock(folder.path()).unwrap();
         assert!(matches!(newest().install(&good, &to, &quiet), Err(SetupError::Busy(_))));
         drop(held);
-        // Another Blender than the one that was asked for.
+        // A different Blender from the one that was asked for.
         let other = Build::named(Some("4.5.15")).unwrap();
         let error = other.install(&good, &to, &quiet).unwrap_err().to_string();
         assert!(error.contains("does not say that it is Blender 4.5.15"), "{error}");

@@ -1,5 +1,5 @@
-//! Simulations with every Blender that is here: what is not baked is found, and a bake of ours is
-//! rendered in any order as Blender's own is from first to last.
+//! Simulations with every Blender on this machine: simulations that are not baked are found, and frames of a baked
+//! copy, rendered in any order, equal those that Blender renders from first to last.
 
 use super::Sessions;
 use super::scenes::{Bench, assert_same_as, blender_at, scene};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/support/simulations.py");
 
-/// The Blenders that are here, and the kinds of simulations that each can bake. All versions only in the soak.
+/// The Blenders on this machine, and the kinds of simulations that each can bake. All versions only in the soak test.
 fn blenders() -> Vec<(PathBuf, Vec<&'static str>)> {
     let all = ["cloth", "cage", "soft", "rigid", "particles", "hair", "paint"];
     let mut found = vec![(PathBuf::from("blender"), [&all[..], &["smoke"]].concat())];
@@ -30,7 +30,7 @@ fn blenders() -> Vec<(PathBuf, Vec<&'static str>)> {
     found
 }
 
-/// The scenes of these kinds, as this Blender makes them.
+/// The scenes of these kinds, made by this Blender.
 fn built(program: &Path, kinds: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut blender = Command::new(program);
@@ -47,7 +47,7 @@ fn bench(program: &Path) -> Bench {
     bench
 }
 
-/// Does a task on a scene of the kind.
+/// Runs a task on a scene of the kind.
 async fn done(
     bench: &Bench,
     body: Body,
@@ -100,7 +100,7 @@ async fn what_is_simulated_and_not_baked_is_refused_by_name() {
         let still = folder.path().join("still/scene.blend");
         let body = Body::Inspect(scene("x.blend"));
         done(&bench, body, &still, Vec::new(), &mut sessions).await.unwrap();
-        // Nothing is before the first frame. Without `inspect`, every other one is refused.
+        // The first frame needs no other. Without `inspect`, every later one is refused.
         let cloth = folder.path().join("cloth/scene.blend");
         let first = render(1, Simulate::Refuse);
         done(&bench, first, &cloth, Vec::new(), &mut sessions).await.unwrap();
@@ -137,7 +137,7 @@ async fn what_is_baked_here_is_what_blender_bakes() {
                 let plain = folder.path().join(format!("{kind}/plain/{frame:04}.exr"));
                 assert_same_as(&ours, &plain, &format!("{what}, frame {frame}"));
             }
-            // Without what was baked the frames would be wrong.
+            // Without the baked copy the frames would be wrong.
             let lacks = done(&bench, render(5, Simulate::Bake), &path, Vec::new(), &mut sessions);
             let failure = lacks.await.expect_err(&what);
             assert!(failure.message.contains("`bake` step"), "{what}: {failure:?}");

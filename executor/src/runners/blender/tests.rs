@@ -30,7 +30,7 @@ async fn merged_tiles_are_bit_for_bit_the_frame_that_plain_blender_renders() {
         let what = format!("{} in {grid}", scene.scene);
         assert_same_pixels(&bench.path(&merged), plain, &what);
         assert!(sessions.ids().len() <= 2, "{what}");
-        // The second grid of a scene is rendered by the session of the first.
+        // The second grid of a scene is rendered by the same session as the first.
         assert!(columns == 2 || sessions.ids() == before, "{what}");
     }
 }
@@ -81,7 +81,7 @@ fn pixels(path: &Path) -> Vec<[u8; 3]> {
     bytes.chunks(samples).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
 }
 
-/// Scenes and settings that cannot be rendered, and a part of the reason.
+/// Scenes and settings that cannot be rendered, with a part of the reason.
 fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
     use FailureKind::Invalid;
     let plain = || scene("plain.blend");
@@ -122,7 +122,7 @@ async fn what_blenders_python_compiles_is_kept_for_the_next_blender() {
     }
     assert!(Path::new(folder).starts_with(cache.path().join("python")), "{folder}");
     assert_eq!(kept.len(), 1, "{kept:?}");
-    // What is ours goes with the worker's data.
+    // pictor's own files are removed with the worker's data.
     let mut bench = Bench::new();
     Arc::get_mut(&mut bench.config).unwrap().cache = Some(cache.path().to_owned());
     let work = bench.work(Body::Inspect(scene("plain.blend")), &[], 0, Vec::new());
@@ -131,7 +131,7 @@ async fn what_blenders_python_compiles_is_kept_for_the_next_blender() {
     assert_eq!(below(&bench.folder().join("blender"), "scene.cpython").len(), 1);
 }
 
-/// The files below a folder whose path from there has this in it.
+/// The files below a folder whose relative path contains `part`.
 fn below(folder: &Path, part: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
@@ -314,7 +314,7 @@ async fn a_stopped_or_dropped_render_ends_its_blender() {
         _ = work.on(&mut sessions) => unreachable!("it takes hours"),
         () = until_samples(&work) => {}
     }
-    // Dropped halfway: the next task must not get the answer that was meant for this one.
+    // Dropped halfway: the next task must not get the reply that was meant for this one.
     bench.work(quick(), &[], 0, Vec::new()).on(&mut sessions).await.unwrap();
     assert_ne!(sessions.ids(), [third]);
     let last = sessions.ids()[0];
@@ -351,7 +351,7 @@ async fn a_worker_without_blender_says_how_to_get_it() {
 async fn a_scene_of_a_newer_blender_is_not_handed_to_an_older_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new.blend");
-    // Compressed, as artists' scenes are: an older Blender crashes over what it does not know.
+    // Compressed, as artists' scenes are: an older Blender crashes on data that it does not know.
     let bytes = ruzstd::encoding::compress_to_vec(
         &b"BLENDER17-01v0500and so on"[..],
         ruzstd::encoding::CompressionLevel::Fastest,
