@@ -74,6 +74,11 @@ async fn check(farm: &Farm, id: &str) {
     assert!(asked.elapsed() < 2 * SOON);
     for (method, path, body) in [
         (Method::POST, "/v1/runs".to_owned(), json!({ "job": FILMS })),
+        (
+            Method::PUT,
+            "/v1/schedules/nightly".to_owned(),
+            json!({ "name": "nightly", "cron": "0 2 * * *", "job": FILMS }),
+        ),
         (Method::POST, format!("/v1/workers/{worker}/heartbeat"), json!({ "holding": [] })),
         (Method::PATCH, format!("/v1/workers/{worker}"), json!({ "state": "disabled" })),
         (
