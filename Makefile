@@ -1,4 +1,4 @@
-# What people and the checks call. `make help` lists it.
+# The commands for people and for CI. `make help` lists them.
 
 CARGO ?= cargo
 BLENDER ?= blender
@@ -21,7 +21,7 @@ setup: ## installs what is missing of Blender, ffmpeg, Postgres, RabbitMQ, a C c
 
 scenes: $(SCENES) ## builds the example scenes into workflows/scenes/built
 
-# Blender writes beside it first: a half-built scene never has the name of a whole one.
+# Blender writes to a temporary name first: an incomplete scene never has the name of a complete one.
 workflows/scenes/built/%.blend: workflows/scenes/%.py workflows/scenes/studio.py
 	@mkdir -p $(@D)
 	@echo "building $@"
@@ -34,12 +34,12 @@ workflows/scenes/built/simulation.blend: workflows/scenes/step_simulation.py
 build: ## builds the command, target/debug/pictor
 	$(CARGO) build --locked
 
-# The examples in the documentation come first, so that the summary of all other tests is the last thing
-# to be read. Tests start servers of their own (tests/servers) when they need them; these end by
-# themselves a few seconds after the last test, also when a test or this make is killed.
 blenders: setup build ## fetches current Blenders for the tests into target/blenders (PyPI's bpy, 350 MB each)
 	@scripts/blenders.sh
 
+# Documentation tests run first, so that the summary of all other tests is the last output. Tests start their own
+# servers (tests/servers) when they need them; these stop by themselves a few seconds after the last test, even if a
+# test or this make is killed.
 test: setup scenes blenders ## runs every test of the workspace
 	$(CARGO) test --locked --workspace --doc --quiet
 	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
@@ -50,28 +50,28 @@ test: setup scenes blenders ## runs every test of the workspace
 
 soak: export PICTOR_SOAK = 1
 soak: export PICTOR_SIM_SEEDS ?= 100000
-soak: test ## runs the long forms of the tests: many more seeds and moments
+soak: test ## runs the long forms of the tests: many more seeds and fault points
 
-# Two cores take about half an hour: each scene is built, rendered by Blender and rendered by pictor, four times.
+# Takes about half an hour on two cores: each scene is built, rendered by Blender and rendered by pictor, four times.
 blender-matrix: export PICTOR_SOAK = 1
 blender-matrix: export PICTOR_MATRIX = write
 blender-matrix: blenders ## renders every feature with every Blender and writes docs/blender-matrix.md
 	$(CARGO) test --locked -p pictor --test blender -- --ignored --nocapture every_feature
 
-bench: setup scenes ## runs the measurements of benches/
+bench: setup scenes ## runs the benchmarks in benches/
 	$(CARGO) bench --locked -p pictor -p pictor-benches --benches
 
-gpu-check: build scenes ## tries what an NVIDIA GPU does for pictor, and says what is missing
+gpu-check: build scenes ## tests what pictor can do with an NVIDIA GPU, and says what is missing
 	$(CARGO) build --locked -p pictor-benches --bin gpu-check
 	@$(TARGET)/debug/gpu-check $(TARGET)/debug/pictor
 
-lint: ## formatting, clippy and documentation, each warning an error
+lint: ## checks formatting, clippy and documentation; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
-schema: build ## writes workflows/pictor.schema.json anew
+schema: build ## regenerates workflows/pictor.schema.json
 	$(TARGET)/debug/pictor schema > workflows/pictor.schema.json
 
-clean: ## removes what demo and scenes made (not target/)
+clean: ## removes what demo and scenes created (not target/)
 	rm -rf workflows/scenes/built '$(DEMO_DATA)' '$(DEMO_OUT)'
