@@ -1,4 +1,4 @@
-//! Requests to the farm's servers: any of them will do, the next one when one does not answer.
+//! Requests to the farm's servers: any of them will do, and if one does not answer, the next one is used.
 
 use super::wire::{Link, Problem};
 use super::{Backoff, FarmError};
@@ -10,30 +10,30 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::time::Duration;
 
-/// How long a connection may take to come about.
+/// The time limit for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an ordinary answer may take.
+/// The time limit for an ordinary response.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The longest refusal that is read.
+/// The most bytes of an error response that are read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
-/// The code of a refusal that is not pictor's.
+/// The code of an error that did not come from a pictor server.
 const UNKNOWN: &str = "unknown";
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// No server answers, or none that could act. Later it may.
+    /// No server answers, or none is able to serve the request at present.
     #[error("{0}")]
     Away(String),
-    /// The server says no.
+    /// The server has refused the request.
     #[error("{detail} ({status} {code})")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// A stable word.
+        /// A stable identifier of the reason, such as `name_in_use`.
         code: String,
-        /// Why, for people.
+        /// The reason, as a sentence.
         detail: String,
     },
 }
@@ -44,22 +44,22 @@ impl ApiError {
         matches!(self, Self::Away(_))
     }
 
-    /// Whether a server of pictor refuses, and not something in front of it.
+    /// Whether the refusal comes from a pictor server and not from something in front of it, such as a proxy.
     pub(crate) fn is_of_pictor(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code != UNKNOWN)
     }
 
-    /// Whether the farm does not know this worker (any more).
+    /// Whether the farm does not know this worker or does not know it any more.
     pub(crate) fn disowns_us(&self) -> bool {
         self.is_of_pictor() && matches!(self.status(), Some(401 | 403 | 404))
     }
 
-    /// Whether another machine is the worker that this one wants to be.
+    /// Whether another machine is already running as this worker.
     pub(crate) fn is_in_use(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "name_in_use")
     }
 
-    /// The status of a refusal.
+    /// The HTTP status of a refusal.
     pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Away(_) => None,
@@ -68,21 +68,21 @@ impl ApiError {
     }
 }
 
-/// The servers of a farm, and who asks them.
+/// The servers of a farm, and this worker's credentials.
 #[derive(Debug)]
 pub(crate) struct Api {
     client: Client,
     servers: Vec<String>,
     token: String,
-    /// The one that answered last.
+    /// The index of the server that answered last.
     current: AtomicUsize,
-    /// Nobody answers; it was said.
+    /// No server answers, and this has been logged.
     away: AtomicBool,
 }
 
-/// What requests are made with: TLS by rustls and ring. `ca`: certificates to trust beside the system's.
+/// The HTTP client, with TLS by rustls and ring. `ca`: certificates to trust in addition to the system's.
 pub(crate) fn client(ca: Option<&Path>) -> Result<Client, FarmError> {
-    // Another part of the program may have chosen the same one before.
+    // Another part of the program may have installed the same provider before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
         .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
@@ -102,7 +102,7 @@ pub(crate) fn client(ca: Option<&Path>) -> Result<Client, FarmError> {
 }
 
 impl Api {
-    /// Servers, as in `https://farm.example`, of which there is at least one.
+    /// Requires at least one server, such as `https://farm.example`.
     pub(crate) fn new(client: Client, servers: Vec<String>, token: String) -> Self {
         let (current, away) = (AtomicUsize::new(0), AtomicBool::new(false));
         Self { client, servers, token, current, away }
@@ -113,7 +113,7 @@ impl Api {
         &self.servers[self.current.load(Ordering::Relaxed) % self.servers.len()]
     }
 
-    /// Asks once, the servers one after another until one answers.
+    /// Makes one attempt with each server in turn until one answers.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -146,7 +146,7 @@ impl Api {
         Err(last)
     }
 
-    /// Asks until somebody answers.
+    /// Repeats the request until a server answers.
     pub(crate) async fn post_patiently<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -164,7 +164,7 @@ impl Api {
         }
     }
 
-    /// A request to the present server.
+    /// A request to the current server.
     pub(crate) fn to_server(&self, method: Method, path: &str) -> RequestBuilder {
         let mut token = HeaderValue::from_str(&format!("Bearer {}", self.token))
             .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
@@ -173,7 +173,7 @@ impl Api {
         self.client.request(method, url).header(AUTHORIZATION, token)
     }
 
-    /// A request to where a link leads. A path is one of this farm's servers. Nobody else is shown the
+    /// A request to the target of a link. A path refers to one of this farm's servers. Other hosts never receive the
     /// worker's token.
     pub(crate) fn to_link(&self, method: Method, link: &Link) -> Result<RequestBuilder, ApiError> {
         let mut request = if link.is_ours() {
@@ -187,7 +187,7 @@ impl Api {
                 let detail = "a link has headers that are none".to_owned();
                 return Err(ApiError::Refused { status: 200, code: "garbled".into(), detail });
             };
-            // Whoever sends a body says how long it is.
+            // The length is set by whoever sends the body.
             if name != reqwest::header::CONTENT_LENGTH && name != reqwest::header::HOST {
                 request = request.header(name, value);
             }
@@ -195,8 +195,8 @@ impl Api {
         Ok(request)
     }
 
-    /// Sends a request once. `ours`: to a server of the farm, which is not the present one any more if it
-    /// does not answer.
+    /// Makes one attempt to send a request. `ours`: it goes to a server of the farm, which stops being the current one
+    /// if it does not answer.
     pub(crate) async fn send(
         &self,
         request: RequestBuilder,
@@ -220,7 +220,7 @@ impl Api {
         Err(ApiError::Refused { status: status.as_u16(), code, detail })
     }
 
-    /// A line that broke.
+    /// The error for a connection that broke.
     pub(crate) fn lost(&self, error: &reqwest::Error, ours: bool) -> ApiError {
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(error);
@@ -246,7 +246,7 @@ impl Api {
     }
 }
 
-/// What a refusal says. Servers of others say it in other words.
+/// Reads the error in a response. Other servers use a different format.
 async fn read_problem(mut response: Response) -> Problem {
     let mut bytes = Vec::new();
     while let Ok(Some(piece)) = response.chunk().await {

@@ -1,5 +1,5 @@
-//! Whether this worker takes work now: what its operator says, its working hours, and whether somebody
-//! uses the machine.
+//! Decides whether this worker accepts work now, by its operator's wish, its working hours, and whether somebody uses
+//! the machine.
 
 use super::hours::Hours;
 use super::idle::Idle;
@@ -8,36 +8,36 @@ use jiff::Zoned;
 use pictor_tasks::state::Service;
 use tokio::time::{Duration, Instant};
 
-/// How the worker stands, for its farm and for people.
+/// Whether the worker accepts work, for its farm and for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) intake: Intake,
-    /// Why it takes no work; empty if it does.
+    /// Why it does not accept work; empty if it does.
     pub(crate) reason: String,
 }
 
 impl Standing {
-    /// It takes work.
+    /// The worker accepts work.
     pub(crate) fn open() -> Self {
         Self { intake: Intake::Open, reason: String::new() }
     }
 
-    /// It takes none.
+    /// The worker does not accept work.
     pub(crate) fn closed(intake: Intake, reason: impl Into<String>) -> Self {
         Self { intake, reason: reason.into() }
     }
 }
 
-/// What decides whether it works.
+/// The rules that decide whether the worker accepts work.
 #[derive(Debug)]
 pub(crate) struct Duty {
     hours: Option<Hours>,
-    /// For how long nobody must have used the machine.
+    /// How long the machine must have been unused.
     idle_for: Option<Duration>,
     idle: Idle,
-    /// What was begun may be finished within this.
+    /// The time within which running tasks may finish.
     drain: Duration,
-    /// Since when it takes no work by its own rules.
+    /// When it stopped accepting work by its own rules.
     closed: Option<Instant>,
 }
 
@@ -46,7 +46,7 @@ impl Duty {
         Self { hours, idle_for, idle: Idle::new(), drain, closed: None }
     }
 
-    /// How the worker stands now. `works`: it has tasks.
+    /// Evaluates the rules now. `works`: the worker is running tasks.
     pub(crate) async fn look(&mut self, service: Service, works: bool) -> Standing {
         let idle = match self.idle_for {
             Some(_) => Some(self.idle.look(works).await),
@@ -56,7 +56,7 @@ impl Duty {
         self.stand(service, reason, Instant::now())
     }
 
-    /// Why it is no time to work.
+    /// Why it must not work at present; `None` if it may.
     fn reason(&self, now: &Zoned, idle: Option<Duration>) -> Option<String> {
         if let Some(hours) = self.hours.as_ref().filter(|hours| !hours.is_open(now.datetime())) {
             return Some(format!("outside of its working hours ({hours})"));
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(intake(Service::Enabled, &None, 0), Intake::Open);
         assert_eq!(intake(Service::Draining, &None, 0), Intake::Finish);
         assert_eq!(intake(Service::Disabled, &None, 0), Intake::HandBack);
-        // What was begun is finished, but not for ever.
+        // Running tasks may finish, but not for ever.
         assert_eq!(intake(Service::Enabled, &noon, 0), Intake::Finish);
         assert_eq!(intake(Service::Enabled, &noon, 599), Intake::Finish);
         assert_eq!(intake(Service::Enabled, &noon, 600), Intake::HandBack);

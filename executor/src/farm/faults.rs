@@ -1,5 +1,5 @@
-//! Transfers over bad lines, to servers that come and go: a listener that answers as a test says, and
-//! hangs up in the middle where it says so.
+//! Transfers over unreliable connections, to servers that come and go: a listener that responds as a test defines, and
+//! closes the connection halfway where it says so.
 
 use super::Tickets;
 use super::api::{Api, client};
@@ -18,22 +18,22 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a server was asked.
+/// A request that the server received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
-    /// `PUT /x`.
+    /// The method and path: `PUT /x`.
     line: String,
     headers: String,
     body: Vec<u8>,
 }
 
-/// What it answers.
+/// A response of the server.
 #[derive(Clone, Debug, Default)]
 struct Answer {
     status: u16,
     headers: &'static str,
     body: Vec<u8>,
-    /// It hangs up after so many bytes of the body.
+    /// Closes the connection after that many bytes of the body.
     cut: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ fn status(status: u16) -> Answer {
     Answer { status, body: br#"{"code":"x","detail":"no"}"#.to_vec(), ..Answer::default() }
 }
 
-/// A server that gives these answers, one after another.
+/// A server that gives these responses, one after another.
 struct Server {
     address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -231,7 +231,7 @@ async fn an_upload_is_hashed_on_the_way_and_tried_again() {
     assert_eq!(sent.line, "put /v1/workers/3/artifacts/k");
     assert_eq!(sent.body, bytes);
     assert!(sent.headers.contains("pictor-link: 1"), "{}", sent.headers);
-    // A later task of this worker finds it here.
+    // A later task of this worker finds it in the cache.
     assert_eq!(bench.store.cache.size_bytes(), 1_000_000);
 }
 
@@ -255,14 +255,14 @@ async fn logs_are_sent_piece_by_piece_and_what_cannot_be_sent_waits() {
     let line = "put /v1/workers/3/logs/r/render/7/1-00000000000000ff?offset=";
     assert_eq!(server.lines(), [0, 4, 4].map(|offset| format!("{line}{offset}")));
     assert!(path.exists());
-    // A server that lost what it had gets everything.
+    // A server that has lost its data gets everything again.
     log.line("three");
     drop(log);
     post.send_all().await.unwrap();
     assert_eq!([body(3), body(4)], ["three\n", "one\ntwo\nthree\n"]);
     assert_eq!(server.lines()[3..], [8, 0].map(|offset| format!("{line}{offset}&whole=true")));
     assert!(!path.exists() && !data.join("logs/r").exists());
-    // What an earlier process left is sent too.
+    // Logs that an earlier process left are sent, too.
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "left\n").unwrap();
     let server = Server::start(vec![status(204)]).await;
@@ -284,14 +284,14 @@ async fn a_log_stays_here_until_all_of_it_is_stored() {
     let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open.clone());
     log.line("all");
     post.send_all().await.unwrap();
-    // One server has all of it, but nobody has said that it is whole, or has stored it.
+    // One server has all of it, but has neither been told that it is complete nor stored it.
     drop(log);
     assert!(post.send_all().await.unwrap_err().is_retryable());
     assert!(path.exists());
-    // The next one has nothing, and cannot store it either.
+    // The next server has nothing, and cannot store it either.
     assert!(post.send_all().await.unwrap_err().is_retryable());
     assert!(path.exists());
-    // Another life of this worker begins anew.
+    // A restarted worker begins anew.
     let mut post = LogPost::new(bench.store.api.clone(), WorkerId(3), data, open);
     post.send_all().await.unwrap();
     assert!(!path.exists());

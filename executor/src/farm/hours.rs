@@ -1,36 +1,36 @@
-//! Working hours: `mon-fri 19:00-07:00; sat,sun`. Times are those of a clock on the wall, so that a night
-//! is a night in summer and in winter; a night belongs to the day on which it begins.
+//! Working hours: `mon-fri 19:00-07:00; sat,sun`. Times are local times, so that a night is the same in summer and in
+//! winter; a night belongs to the day on which it begins.
 
 use jiff::civil::{DateTime, Weekday};
 use std::fmt;
 use std::str::FromStr;
 
-/// Minutes of a day.
+/// The minutes of a day.
 const DAY: u16 = 24 * 60;
-/// The most parts of one schedule.
+/// The most parts of a schedule.
 const PARTS_MAX: usize = 32;
-/// What the parts are called, in the order of [`Weekday::to_monday_zero_offset`].
+/// The names of the days, in the order of [`Weekday::to_monday_zero_offset`].
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// When a worker works.
+/// The hours in which a worker accepts work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hours {
     text: String,
     parts: Vec<Part>,
 }
 
-/// On these days from here to there.
+/// A span of time on some days of the week.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
-    /// Monday first.
+    /// The days, beginning with Monday.
     days: [bool; 7],
-    /// Minutes since midnight, before a whole day.
+    /// The start in minutes since midnight, before the end of the day.
     from: u16,
-    /// Minutes since midnight; not later than `from`: on the next day.
+    /// The end in minutes since midnight; on the next day unless it is later than `from`.
     to: u16,
 }
 
-/// Why a text is no schedule.
+/// Why a text is not a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{part}` is not a time to work: {why}; expected for example `mon-fri 19:00-07:00; sat,sun`"
@@ -41,7 +41,7 @@ pub struct HoursError {
 }
 
 impl Hours {
-    /// Whether a clock on the wall that shows this shows a time to work.
+    /// Whether the worker may work at this local time.
     pub fn is_open(&self, now: DateTime) -> bool {
         let today = now.date().weekday();
         let minute =
@@ -83,7 +83,7 @@ impl FromStr for Hours {
 }
 
 impl Part {
-    /// `mon-fri 19:00-07:00`, or only the days, or only the times.
+    /// Parses `mon-fri 19:00-07:00`, or the days or the times alone.
     fn read(text: &str) -> Result<Self, HoursError> {
         let error = |why: String| HoursError { part: text.to_owned(), why };
         let starts_with_time = text.starts_with(|c: char| c.is_ascii_digit());
@@ -98,7 +98,7 @@ impl Part {
     }
 }
 
-/// `mon-wed,fri`. A range may go round the end of the week.
+/// Parses `mon-wed,fri`. A range may extend past the end of the week.
 fn days_in(text: &str) -> Result<[bool; 7], String> {
     let number = |name: &str| {
         let found = DAYS.iter().position(|day| *day == name.trim());
@@ -117,7 +117,7 @@ fn days_in(text: &str) -> Result<[bool; 7], String> {
     Ok(days)
 }
 
-/// `19:00-07:00`.
+/// Parses `19:00-07:00`.
 fn times_in(text: &str) -> Result<(u16, u16), String> {
     let (from, to) = text.split_once('-').ok_or("a time has a beginning and an end")?;
     let (from, to) = (minute_in(from)?, minute_in(to)?);
@@ -192,8 +192,8 @@ mod tests {
             let instant: Timestamp = instant.parse().unwrap();
             hours.is_open(instant.to_zoned(berlin.clone()).datetime())
         };
-        // In winter the wall shows one hour more than UTC, in summer two. 2026-03-29 and 2026-10-25 are
-        // the days of change.
+        // Local time is one hour ahead of UTC in winter and two in summer. The clock changes on 2026-03-29 and
+        // 2026-10-25.
         for (instant, open) in [
             ("2026-03-28T20:59:00Z", false),
             ("2026-03-28T21:00:00Z", true),

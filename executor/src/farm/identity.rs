@@ -1,4 +1,4 @@
-//! Who this worker is to its farm, kept in `worker.json` so that a restart is no new worker.
+//! The identity of this worker in its farm, stored in `worker.json` so that a restart does not create a new worker.
 
 use super::api::Api;
 use super::wire::{Amqp, Enrol, Enrolled, Heartbeat, Orders};
@@ -16,17 +16,17 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio::time::{Duration, Instant, sleep};
 
-/// How long a machine waits for the one that is the same worker. A farm misses one that has ended after 15 s.
+/// How long to wait while another machine runs as the same worker. A farm notices after 15 s that a worker has ended.
 const IN_USE: Duration = Duration::from_secs(20);
-/// How often it asks meanwhile.
+/// The interval between attempts in that time.
 const IN_USE_AGAIN: Duration = Duration::from_secs(2);
 
-/// Who a worker is. It holds secrets: it is shown to nobody and written for its owner alone.
+/// A worker's identity. It contains secrets: it is never logged, and only its owner may read the file.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) id: WorkerId,
     pub(crate) name: String,
-    /// The servers that it was given when it enrolled.
+    /// The servers that were configured when it enrolled.
     servers: Vec<String>,
     pub(crate) token: String,
     pub(crate) amqp_url: String,
@@ -40,8 +40,8 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Who we were before, if that was the same worker of the same farm; else a new one, if there is an
-    /// enrolment token. Waits for a server, which says whether another machine is that worker.
+    /// The stored identity, if it is that of the same worker in the same farm; otherwise enrols a new one, if there is
+    /// an enrolment token. Waits for a server, which also checks whether another machine runs as that worker.
     pub(crate) async fn take(
         settings: &Settings,
         client: &reqwest::Client,
@@ -70,7 +70,7 @@ impl Identity {
         let api = Api::new(client.clone(), settings.servers.clone(), enrolment.clone());
         let (name, servers) = (settings.name.clone(), settings.servers.clone());
         let asked = Enrol { name: &name, inventory, place };
-        // A token that does not do is no worker that was forgotten.
+        // A rejected enrolment token does not mean that a worker was forgotten.
         let enrolled = ask(&api, "/v1/workers", &asked).await.map_err(|error| match error {
             FarmError::Unknown(why) => FarmError::Refused(why),
             other => other,
@@ -81,7 +81,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Says that the worker is here again, before it takes what waits for it at the broker.
+    /// Announces the worker's return before it receives what is queued for it at the broker.
     async fn begin(&self, api: &Api, place: &str, has: &Inventory) -> Result<(), FarmError> {
         let heartbeat = Heartbeat {
             place,
@@ -96,7 +96,7 @@ impl Identity {
         ask::<Orders>(api, &path, &heartbeat).await.map(drop)
     }
 
-    /// Forgets who we were: the farm does not know us any more.
+    /// Deletes the stored identity, which the farm does not know any more.
     pub(crate) fn forget(data: &Path) -> Result<(), FarmError> {
         match std::fs::remove_file(path(data)) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -114,7 +114,7 @@ impl Identity {
         }
     }
 
-    /// Writes it beside its place first: a crash leaves the old one or the new one.
+    /// Writes to a temporary file first and renames it: after a crash there is the old file or the new one.
     fn write(&self, data: &Path) -> io::Result<()> {
         let part = data.join("worker.json.part");
         let mut file =
@@ -125,8 +125,8 @@ impl Identity {
     }
 }
 
-/// Asks until a server answers. While another machine is this worker it is asked again for a while: that one
-/// may have ended without a word.
+/// Repeats a request until a server answers. While another machine runs as this worker, the request is repeated for a
+/// while: that machine may have ended without notice.
 async fn ask<T: DeserializeOwned>(
     api: &Api,
     path: &str,
@@ -153,13 +153,13 @@ async fn ask<T: DeserializeOwned>(
     }
 }
 
-/// A name for where a worker with this locked file runs. Of two processes that live no two have the same: the
-/// lock is of this file, on this machine since it was started. So whoever comes back under the same name proves
+/// A name for the place where a worker with this lock file runs. No two live processes have the same one: the lock
+/// belongs to this file, on this machine, since its last boot. So a process that comes back under the same name proves
 /// that the one before is gone.
 pub(crate) fn place(lock: &File) -> io::Result<String> {
     let (meta, mut name) = (lock.metadata()?, blake3::Hasher::new());
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
-    // A system without one: whoever comes back is missed for a while first.
+    // On a system without a boot id, a returning worker first has to be missed for a while.
     name.update(&boot.unwrap_or_else(|_| RandomState::new().hash_one(0).to_le_bytes().to_vec()));
     name.update(&meta.dev().to_le_bytes()).update(&meta.ino().to_le_bytes());
     Ok(name.finalize().to_hex()[..32].to_owned())

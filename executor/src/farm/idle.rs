@@ -1,5 +1,5 @@
-//! Whether somebody uses this machine: keys and mouse (what the kernel counts for them), terminals (when
-//! they were last typed into), and the desktop's own opinion (logind). Nothing is read of what is typed.
+//! Detects whether somebody uses this machine: by keyboard and mouse (counted by the kernel), terminals (the time of
+//! the last input), and the desktop (logind). What is typed is never read.
 
 use crate::programs::process::output;
 use std::path::Path;
@@ -7,27 +7,27 @@ use std::time::SystemTime;
 use tokio::process::Command;
 use tokio::time::{Duration, Instant};
 
-/// Work of others that makes a machine busy: this many hundredths of each processor.
+/// The load of other programs from which a machine counts as busy, as a percentage of all processors.
 const LOAD_PERCENT_MAX: u64 = 50;
-/// logind answers at once or not at all.
+/// The time limit for logind, which usually responds at once.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Tells for how long nobody has used this machine.
+/// Measures for how long nobody has used this machine.
 #[derive(Debug)]
 pub(crate) struct Idle {
     last_use: Instant,
-    /// What the kernel had counted for keyboards and mice when they were last looked at.
+    /// The kernel's counts for keyboards and mice at the previous check.
     counted: Option<u64>,
 }
 
 impl Idle {
-    /// Until something else is known somebody was here just now.
+    /// Assumes until further notice that the machine was used just now.
     pub(crate) fn new() -> Self {
         Self { last_use: Instant::now(), counted: None }
     }
 
-    /// Looks at the machine, and says how long ago somebody used it. `works`: we work on it now, so its
-    /// load says nothing.
+    /// Checks the machine and returns how long ago somebody used it. `works`: the worker is running tasks, so the load
+    /// says nothing.
     pub(crate) async fn look(&mut self, works: bool) -> Duration {
         let ago = tokio::task::spawn_blocking(|| {
             let interrupts = std::fs::read_to_string("/proc/interrupts").unwrap_or_default();
@@ -47,7 +47,7 @@ impl Idle {
     }
 }
 
-/// How often built-in keyboards, touchpads and mice have interrupted the processors.
+/// The number of interrupts by built-in keyboards, touchpads and mice.
 fn input_interrupts(interrupts: &str) -> u64 {
     let input = |line: &&str| {
         line.ends_with("i8042") || line.contains("i2c_hid") || line.contains("hid-over-i2c")
@@ -59,13 +59,13 @@ fn input_interrupts(interrupts: &str) -> u64 {
     interrupts.lines().filter(input).map(counts).sum()
 }
 
-/// How many messages keyboards and mice on USB have sent.
+/// The number of USB transfers by keyboards and mice.
 fn usb_input(devices: &Path) -> u64 {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let entries = std::fs::read_dir(devices).into_iter().flatten().flatten();
     let mut sum = 0;
     for entry in entries {
-        // `1-2:1.0` is an interface of the device `1-2`; class 3 is that of people's hands.
+        // `1-2:1.0` is an interface of the device `1-2`; class 3 is that of human interface devices.
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some((device, _)) = name.split_once(':') else { continue };
         if read(&entry.path().join("bInterfaceClass")).trim() == "03" {
@@ -76,7 +76,7 @@ fn usb_input(devices: &Path) -> u64 {
     sum
 }
 
-/// Whether more is computed here than a desktop computes by itself.
+/// Whether the load is higher than that of a desktop at rest.
 fn is_loaded(loadavg: &str) -> bool {
     let load: Option<f64> = loadavg.split(' ').next().and_then(|load| load.parse().ok());
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -85,7 +85,7 @@ fn is_loaded(loadavg: &str) -> bool {
     percent > LOAD_PERCENT_MAX * processors as u64
 }
 
-/// When somebody last typed into a terminal: its time of access.
+/// How long ago somebody last typed into a terminal, by its access time.
 #[expect(clippy::disallowed_methods, reason = "files carry wall clock times")]
 fn typed_ago() -> Option<Duration> {
     let terminals = |folder: &str, is_one: fn(&str) -> bool| {
@@ -96,11 +96,11 @@ fn typed_ago() -> Option<Duration> {
     let number = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
     let console = |name: &str| name.strip_prefix("tty").is_some_and(|n| n.parse::<u8>().is_ok());
     let last = terminals("/dev/pts", number).max(terminals("/dev", console))?;
-    // A time in the future: just now.
+    // A time in the future counts as just now.
     Some(SystemTime::now().duration_since(last).unwrap_or_default())
 }
 
-/// Whether logind knows a session at this machine's own screen that is in use.
+/// Whether logind has a session at this machine's own display that is in use.
 async fn desktop_is_used() -> bool {
     let mut list = Command::new("loginctl");
     list.args(["list-sessions", "--no-legend", "--no-pager"]);
@@ -116,8 +116,8 @@ async fn desktop_is_used() -> bool {
     false
 }
 
-/// Whether a session's properties are those of a desktop in use. Terminals are looked at without logind,
-/// and a desktop that has never told logind anything says nothing by its silence.
+/// Whether a session's properties are those of a desktop in use. Terminals are checked without logind, and a desktop
+/// that never reports to logind is not in use just because no idleness is reported.
 fn is_used(properties: &str) -> bool {
     let has = |line: &str| properties.lines().any(|there| there.trim() == line);
     let desktop = has("Type=x11") || has("Type=wayland") || has("Type=mir");

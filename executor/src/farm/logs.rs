@@ -1,7 +1,7 @@
-//! Logs of tasks on their way to the server: every second, or as soon as there is much. What was sent of a
-//! log lies with one server until the log is whole. So it waits on this disk, also over a restart, but
-//! not without limit, until a server says that all of it is stored where every server finds it; a server
-//! that has less of it than another one had gets it from the beginning.
+//! Sends logs of tasks to the server, every second or as soon as a lot has accumulated. What was sent of a log is
+//! stored by one server only until the log is complete. So it is kept on this disk, across restarts but within a limit,
+//! until a server confirms that all of it is stored where every server finds it; a server that has less of it than an
+//! earlier one gets it from the beginning.
 
 use super::Backoff;
 use super::api::{Api, ApiError};
@@ -15,24 +15,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::time::{Duration, Instant, timeout};
 
-/// How long a line may wait.
+/// The longest time before a line is sent.
 const EVERY: Duration = Duration::from_secs(1);
-/// How much is sent at a time.
+/// The most bytes that are sent at a time.
 const PIECE_BYTES: u64 = 1 << 20;
-/// How long sending that may take.
+/// The time limit for sending that many.
 const SENDING: Duration = Duration::from_secs(30);
-/// What finished logs may take while they wait. The oldest go first.
+/// The most bytes of finished logs that wait. The oldest are dropped first.
 const WAITING_BYTES_MAX: u64 = 1 << 30;
-/// A server is asked so often whether it has what was sent of a log that does not grow: it may be another
-/// one, and somebody may follow that log.
+/// How often a server is asked whether it has what was sent of a log that does not grow: it may be a different server,
+/// and a user may be following that log.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Sends logs.
+/// Sends logs to the farm.
 #[derive(Debug)]
 pub(crate) struct LogPost {
     api: Arc<Api>,
     worker: WorkerId,
-    /// The folder of all logs.
+    /// The root folder of all logs.
     folder: PathBuf,
     open: Arc<OpenLogs>,
     logs: BTreeMap<PathBuf, Log>,
@@ -41,16 +41,16 @@ pub(crate) struct LogPost {
 #[derive(Clone, Copy, Debug, Default)]
 struct Log {
     sent: u64,
-    /// Nothing more is written to it.
+    /// Nothing more will be written to it.
     whole: bool,
-    /// When a server took a piece of it.
+    /// The time when a server accepted a piece of it.
     taken: Option<Instant>,
-    /// The farm does not want it.
+    /// The farm has refused it.
     unwanted: bool,
 }
 
 impl LogPost {
-    /// A post for the logs below `data`, with those that an earlier process left there.
+    /// Takes over the logs below `data`, including those that an earlier process left there.
     pub(crate) fn new(api: Arc<Api>, worker: WorkerId, data: &Path, open: Arc<OpenLogs>) -> Self {
         let folder = data.join("logs");
         let logs = left_behind(&folder).into_iter();
@@ -58,11 +58,11 @@ impl LogPost {
         Self { api, worker, folder, open, logs }
     }
 
-    /// Sends until it is dropped.
+    /// Sends logs until it is dropped.
     pub(crate) async fn run(&mut self) {
         let mut backoff = Backoff::default();
         loop {
-            // Either way there is something to do.
+            // After either outcome there may be something to send.
             let _ = timeout(EVERY, self.open.news()).await;
             match self.send_all().await {
                 Ok(()) => backoff = Backoff::default(),
@@ -74,7 +74,7 @@ impl LogPost {
         }
     }
 
-    /// Sends everything that is there.
+    /// Sends everything that has been written.
     pub(crate) async fn send_all(&mut self) -> Result<(), ApiError> {
         for (path, whole) in self.open.take() {
             self.logs.entry(path).or_default().whole |= whole;
@@ -99,11 +99,11 @@ impl LogPost {
         sent.map(drop)
     }
 
-    /// Sends what a server does not have. `true`: nothing more is to be done about this log.
+    /// Sends what a server does not have. Returns `true` if this log is done with.
     async fn send_rest(&self, path: &Path, log: &mut Log) -> Result<bool, ApiError> {
         while !log.unwanted {
             let Ok((piece, is_end)) = read_piece(path, log.sent) else {
-                // Somebody removed it; nothing can be done about that.
+                // The file was removed, so nothing can be sent.
                 return Ok(true);
             };
             let (length, whole) = (piece.len() as u64, log.whole && is_end);
@@ -117,7 +117,7 @@ impl LogPost {
                 Ok(_) if whole => return Ok(true),
                 Ok(_) => (log.sent, log.taken) = (log.sent + length, Some(Instant::now())),
                 Err(error) if error.is_retryable() => return Err(error),
-                // It has less than another one had.
+                // It has less than an earlier server had.
                 Err(error) if error.status() == Some(409) && log.sent > 0 => log.sent = 0,
                 Err(error) => {
                     tracing::warn!(%error, path = %path.display(), "a log is not wanted");
@@ -128,7 +128,7 @@ impl LogPost {
         Ok(false)
     }
 
-    /// `…/logs/run/step/index/attempt-execution?offset=N`.
+    /// The URL path: `…/logs/run/step/index/attempt-execution?offset=N`.
     fn address(&self, path: &Path, offset: u64, whole: bool) -> String {
         let name = path.with_extension("");
         let name = name.strip_prefix(&self.folder).unwrap_or(&name).to_string_lossy().into_owned();
@@ -136,7 +136,7 @@ impl LogPost {
         format!("/v1/workers/{}/logs/{name}?offset={offset}{end}", self.worker.0)
     }
 
-    /// Gives up the oldest finished logs if there are too many.
+    /// Drops the oldest finished logs if they take too much space.
     fn bound(&mut self) {
         let waiting = self.logs.iter().filter(|(_, log)| log.whole);
         let mut waiting: Vec<_> = waiting
@@ -159,7 +159,7 @@ impl LogPost {
     }
 }
 
-/// The bytes from there on, and whether the file ends with them.
+/// The bytes from the offset `from`, and whether the file ends with them.
 fn read_piece(path: &Path, from: u64) -> std::io::Result<(Vec<u8>, bool)> {
     let mut file = std::fs::File::open(path)?;
     let size = file.metadata()?.len();
@@ -172,7 +172,7 @@ fn read_piece(path: &Path, from: u64) -> std::io::Result<(Vec<u8>, bool)> {
     Ok((piece, is_end))
 }
 
-/// Logs of an earlier process.
+/// Finds the logs of an earlier process.
 fn left_behind(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -186,9 +186,9 @@ fn left_behind(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Removes a log and the folders that are empty then.
+/// Removes a log and its parent folders if they are empty.
 fn remove(path: &Path, folder: &Path) {
-    // What stays is sent again at the next start.
+    // If this fails, it is sent again at the next start.
     let _ = std::fs::remove_file(path);
     let parents = path.ancestors().skip(1).take_while(|parent| *parent != folder);
     for parent in parents {

@@ -1,5 +1,5 @@
-//! A worker of a farm, on a machine of its own: it enrols with a server, gets its work and reports by the
-//! broker, and says and gets everything else by HTTP.
+//! A worker of a farm, on a machine of its own: it enrols with a server, receives tasks and reports results through the
+//! broker, and uses HTTP for everything else.
 
 mod api;
 mod duty;
@@ -41,94 +41,94 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep, timeout};
 
-/// How often working hours and idleness are looked at.
+/// How often working hours and use of the machine are checked.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long a farm that cannot be reached keeps a worker from ending that has nothing more to do.
+/// How long a worker that is done waits for an unreachable farm before it exits.
 const GOODBYE: Duration = Duration::from_secs(15);
-/// The same if somebody is in a hurry.
+/// The same when a quick exit was requested.
 const SHORT_GOODBYE: Duration = Duration::from_secs(3);
-/// How long the last lines of logs may take.
+/// The time limit for sending the last lines of logs.
 const LAST_LOGS: Duration = Duration::from_secs(5);
 
-/// Why a worker cannot work, or ends.
+/// Why a worker cannot start or has to end.
 #[derive(Debug, thiserror::Error)]
 pub enum FarmError {
-    /// Whoever starts it has to change something.
+    /// The settings or arguments are wrong, and the user has to change them.
     #[error("{0}")]
     Settings(String),
-    /// The farm does not want it: its operator has to act.
+    /// The farm refuses this worker; its operator has to act.
     #[error("the farm refuses this worker: {0}")]
     Refused(String),
-    /// The farm knows it no longer.
+    /// The farm does not know this worker any more.
     #[error("the farm does not know this worker any more: {0}")]
     Unknown(String),
     /// Its data folder cannot be used.
     #[error("use {}: {source}", path.display())]
     Data {
-        /// The file or folder.
+        /// The file or folder that cannot be used.
         path: PathBuf,
-        /// Why not.
+        /// The error of the file system.
         source: io::Error,
     },
 }
 
 impl FarmError {
-    /// Whether the same may work later.
+    /// Whether another attempt may succeed without any change.
     pub fn is_retryable(&self) -> bool {
         false
     }
 }
 
-/// What a worker is told when it is started.
+/// The settings with which a worker is started.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The farm's servers, as in `https://farm.example`; at least one.
+    /// The farm's servers, such as `https://farm.example`; at least one.
     pub servers: Vec<String>,
-    /// The token to enrol with. Not needed once the worker is known.
+    /// The enrolment token. Not needed once the worker has enrolled.
     pub enrolment: Option<String>,
-    /// The worker's name. The same name of the same account is the same worker.
+    /// The worker's name. Within an account, the same name means the same worker.
     pub name: String,
-    /// Certificates (PEM) to trust beside the system's.
+    /// Certificates (PEM) to trust in addition to the system's.
     pub ca: Option<PathBuf>,
-    /// The worker's folder: who it is. Nobody else may work in it at the same time.
+    /// The folder for the worker's identity. No other worker may use it at the same time.
     pub data: PathBuf,
-    /// What the machine has, and where its other files are: a folder of the worker's own.
+    /// The inventory of the machine and the folder for everything else, which belongs to this worker alone.
     pub config: Config,
-    /// Room for scenes and artifacts.
+    /// The size limit of the cache for scenes and artifacts, in bytes.
     pub cache_bytes: u64,
-    /// When it works; always otherwise.
+    /// The hours in which it accepts work; `None` for always.
     pub hours: Option<Hours>,
-    /// It works only while nobody has used the machine for so long.
+    /// It accepts work only after nobody has used the machine for that long.
     pub idle_for: Option<Duration>,
-    /// What was begun may be finished within this before it is handed back.
+    /// The time within which running tasks may finish before they are handed back.
     pub drain: Duration,
 }
 
-/// How a worker is asked to end.
+/// How a worker is asked to leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leave {
-    /// It is not.
+    /// It is not asked to leave.
     #[default]
     No,
-    /// It finishes what it can in time, and hands back the rest.
+    /// It finishes what it can within the drain time, and hands back the rest.
     Drain,
-    /// It hands everything back.
+    /// It hands everything back at once.
     Now,
 }
 
-/// A worker that its farm knows.
+/// A worker that has enrolled in a farm.
 #[derive(Debug)]
 pub struct Worker {
     settings: Settings,
     client: reqwest::Client,
     identity: Identity,
-    /// Where it runs.
+    /// The name of the place where it runs.
     place: String,
-    /// Held as long as the worker lives.
+    /// Held for as long as the worker exists.
     lock: File,
 }
 
-/// Pauses between tries: longer and longer, and never the same for two workers.
+/// Growing pauses between attempts, with a random part so that workers do not act in step.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     tries: u32,
@@ -147,7 +147,7 @@ impl Backoff {
     }
 }
 
-/// Finds the ticket that came with a task.
+/// Finds the ticket that was sent along with a task.
 #[derive(Clone)]
 pub(crate) struct Tickets(Arc<FindTicket>);
 
@@ -166,8 +166,8 @@ impl fmt::Debug for Tickets {
 }
 
 impl Worker {
-    /// Becomes a worker of the farm, or the one that it was before. Waits until a server answers.
-    /// [`FarmError::Refused`]: another machine is that worker.
+    /// Enrols the worker, or takes up its stored identity. Waits until a server answers. Fails with
+    /// [`FarmError::Refused`] if another machine runs as that worker.
     pub async fn enrol(settings: Settings) -> Result<Self, FarmError> {
         let client = api::client(settings.ca.as_deref())?;
         let lock = lock(&settings.data)?;
@@ -177,17 +177,17 @@ impl Worker {
         Ok(Self { settings, client, identity, place, lock })
     }
 
-    /// Forgets who the worker was, so that it can enrol anew.
+    /// Deletes the stored identity, so that the worker can enrol again.
     pub fn forget(settings: &Settings) -> Result<(), FarmError> {
         Identity::forget(&settings.data)
     }
 
-    /// The worker's id in its farm.
+    /// The worker's id, which the farm assigned.
     pub fn id(&self) -> WorkerId {
         self.identity.id
     }
 
-    /// Where the broker is, for people: without name and password.
+    /// The broker's address without user name and password, for messages.
     pub fn broker(&self) -> String {
         let url = &self.identity.amqp_url;
         match url.split_once("://").zip(url.rsplit_once('@')) {
@@ -203,7 +203,7 @@ impl Worker {
             ended = shift.run(&mut leave) => ended,
             () = logs.run() => unreachable!("logs are sent for ever"),
         };
-        // What is left is sent at the next start.
+        // What remains is sent at the next start.
         let _ = timeout(LAST_LOGS, logs.send_all()).await;
         shift.reports.close().await;
         ended
@@ -284,7 +284,7 @@ fn lock(data: &Path) -> Result<File, FarmError> {
     }
 }
 
-/// A worker at work.
+/// The parts of a running worker.
 struct Shift {
     handle: Handle,
     duty: Duty,
@@ -327,7 +327,7 @@ impl Shift {
         Err(FarmError::Unknown(why))
     }
 
-    /// Takes work, or stops taking it, as things stand.
+    /// Starts or stops accepting work, as the rules demand now.
     async fn look(&mut self) {
         let service = *self.serves.borrow_and_update();
         let now = self.duty.look(service, self.handle.holds() > 0).await;
@@ -376,7 +376,7 @@ impl Shift {
     }
 }
 
-/// What a shift has to react to.
+/// An event that a shift has to handle.
 enum Event {
     Ended,
     Unknown(String),
@@ -384,10 +384,10 @@ enum Event {
     Look,
 }
 
-/// Resolves when the worker is asked to leave as urgently as this, or more.
+/// Resolves when the worker is asked to leave with at least this urgency.
 async fn asked(leave: &mut watch::Receiver<Leave>, urgency: Leave) {
     if leave.wait_for(|leave| *leave >= urgency).await.is_err() {
-        // Nobody is left who could ask.
+        // The sender is gone, so nobody can ask any more.
         std::future::pending::<()>().await;
     }
 }
@@ -396,7 +396,7 @@ async fn asked(leave: &mut watch::Receiver<Leave>, urgency: Leave) {
 async fn unknown(why: &mut watch::Receiver<Option<String>>) -> String {
     match why.wait_for(Option::is_some).await {
         Ok(why) => why.clone().unwrap_or_default(),
-        // Nobody speaks with the farm any more.
+        // The sender is gone, so nothing more will be reported.
         Err(_) => std::future::pending().await,
     }
 }

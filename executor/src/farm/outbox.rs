@@ -1,4 +1,4 @@
-//! The worker's sending half: reports by the broker, everything else by HTTP.
+//! The sending side of a worker: reports through the broker, everything else by HTTP.
 
 use super::GOODBYE;
 use super::api::{Api, ApiError};
@@ -19,45 +19,45 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Duration, Instant, timeout};
 
-/// The next heartbeat is about to come when this one is given up.
+/// The time limit for a heartbeat: when it is given up, the next one is almost due.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 
-/// A heartbeat waits so long for what the machine is doing.
+/// How long a heartbeat waits for the load of the machine.
 const TELEMETRY: Duration = Duration::from_secs(1);
-/// A worker that has not reached the broker for so long asks for no work: what it is given does not arrive.
-/// A shorter outage is everybody's.
+/// A worker that has not reached the broker for that long stops asking for work: tasks would not arrive. A shorter
+/// outage concerns all workers alike.
 const CUT_OFF: Duration = Duration::from_secs(20);
 
-/// What the machine is doing.
+/// The load of the GPUs and of the rest of the machine.
 type Looks = (Vec<GpuLoad>, MachineLoad);
 
-/// What a worker sends to its farm.
+/// Sends a worker's messages to its farm.
 #[derive(Debug)]
 pub(crate) struct FarmOutbox {
     pub(crate) api: Arc<Api>,
     pub(crate) worker: WorkerId,
-    /// Where this worker runs.
+    /// The name of the place where this worker runs.
     pub(crate) place: String,
-    /// Takes reports to the broker.
+    /// Sends reports through the broker.
     pub(crate) reports: RabbitReports,
     pub(crate) store: Arc<FarmStore>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) data: PathBuf,
-    /// What the machine has, until a server has heard it.
+    /// The inventory, until a server has received it.
     pub(crate) inventory: Mutex<Option<Inventory>>,
     pub(crate) standing: watch::Receiver<Standing>,
-    /// A look at the machine that takes long.
+    /// A measurement that has not finished in time.
     pub(crate) looking: Mutex<Option<JoinHandle<Looks>>>,
-    /// Since when the broker is not reached.
+    /// The time since which the broker has been unreachable.
     pub(crate) cut_off: Mutex<Option<Instant>>,
-    /// What the operator wants.
+    /// The operator's wish.
     pub(crate) service: watch::Sender<Service>,
-    /// Why the farm does not know this worker any more.
+    /// Why the farm does not know this worker any more, if so.
     pub(crate) unknown: watch::Sender<Option<String>>,
 }
 
 impl FarmOutbox {
-    /// Says once that we are alive. If nobody hears it, the next time is near.
+    /// Sends one heartbeat. If it is not received, the next one follows soon.
     async fn heartbeat(&self, held: Vec<(StepKey, Vec<Try>)>) {
         let (gpus, machine) = self.look().await;
         let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
@@ -92,8 +92,8 @@ impl FarmOutbox {
         }
     }
 
-    /// What the machine is doing, if it can be told at once: a driver or a disk may hang, and leases must not
-    /// end for that.
+    /// The load of the machine, if it can be measured quickly: a driver or a disk may hang, and leases must not expire
+    /// because of that.
     async fn look(&self) -> Looks {
         let (telemetry, data) = (self.telemetry.clone(), self.data.clone());
         let under_way = lock(&self.looking).take();
@@ -114,7 +114,8 @@ impl FarmOutbox {
         since.is_some_and(|since| since.elapsed() >= CUT_OFF)
     }
 
-    /// A farm that does not know us gives us no more work. What stands between may say such things, too.
+    /// A farm that does not know this worker sends no more work. Something in between, such as a proxy, may answer in
+    /// the same way.
     fn notice(&self, error: &ApiError) {
         if error.disowns_us() || error.is_in_use() {
             self.unknown.send_replace(Some(error.to_string()));
@@ -141,7 +142,7 @@ impl Outbox for FarmOutbox {
                     Err(_) => tracing::warn!("the farm is not there to hear our goodbye"),
                 }
             }
-            // Asked by HTTP; made by servers.
+            // The former are requested by HTTP, the latter sent by servers only.
             ToOwner::Inputs { .. } | ToOwner::Barrier(_) => {}
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Artifact storage of a farm, as its workers see it: links that a server gives, bytes that are hashed on
-//! the way. An outage of ours costs time and nothing else: it is tried again until somebody answers.
+//! A farm's artifact storage as its workers see it: links given by a server, and bytes that are hashed in transit. An
+//! outage of the farm costs nothing but time: requests are repeated until a server answers.
 
 use super::api::{Api, ApiError};
 use super::wire::{Inputs, InputsOf, Link, LinkedInput, OutputOf, OutputPlace};
@@ -20,15 +20,14 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::io::{InspectReader, ReaderStream};
 
-/// A line on which nothing moves for so long is dead.
+/// A connection on which nothing moves for that long is considered dead.
 const STALLED: Duration = Duration::from_mins(1);
-/// How much is read and sent at a time.
+/// The bytes that are read and sent at a time.
 const CHUNK_BYTES: usize = 1 << 18;
 
-/// The links of one task's inputs, by the artifact's key.
+/// The links of one task's inputs, by the keys of the artifacts.
 type Links = HashMap<String, Link>;
 
-/// A farm's artifacts.
 #[derive(Debug)]
 pub(crate) struct FarmStore {
     pub(crate) api: Arc<Api>,
@@ -38,15 +37,15 @@ pub(crate) struct FarmStore {
     links: Mutex<HashMap<(StepKey, Try), Links>>,
 }
 
-/// Why a transfer did not come to its end.
+/// Why a transfer failed.
 enum Broken {
-    /// It may be tried again.
+    /// The connection or the server failed.
     Line(ApiError),
     /// This machine cannot read or write.
     Here(Failure),
 }
 
-/// What is wanted.
+/// The file to fetch.
 enum Wanted<'a> {
     Asset(&'a str),
     Input(Place<'a>, &'a Output),
@@ -57,7 +56,7 @@ impl FarmStore {
         Self { api, worker, tickets, cache, links: Mutex::default() }
     }
 
-    /// What a task reads. Nothing: the task is no longer this worker's.
+    /// The inputs of a task; an error if the task is no longer this worker's.
     pub(crate) async fn inputs(
         &self,
         key: &StepKey,
@@ -68,7 +67,7 @@ impl FarmStore {
         let asked = InputsOf { key, task, ticket };
         let Inputs { mut inputs } = self.api.post_patiently(&path, &asked).await?;
         for LinkedInput { input, .. } in &mut inputs {
-            // A server of an earlier version says where the task is in the label only.
+            // A server of an earlier version gives the task's coordinates only in the label.
             if input.coordinates.0.is_empty() {
                 input.coordinates = Coordinates::of_label(&input.label);
             }
@@ -78,12 +77,12 @@ impl FarmStore {
         Ok(inputs)
     }
 
-    /// The task is over: its links are of no use any more.
+    /// Drops the links of a task that has ended.
     pub(crate) fn forget(&self, key: &StepKey, task: Try) {
         lock(&self.links).remove(&(key.clone(), task));
     }
 
-    /// Stores a file, and says where.
+    /// Stores a file and returns its key.
     pub(crate) async fn put(
         &self,
         place: Place<'_>,
@@ -107,12 +106,12 @@ impl FarmStore {
                 Ok(fetched) => {
                     let (cache, made, path) =
                         (self.cache.clone(), fetched.clone(), path.to_owned());
-                    // Later tasks of this machine may read it. If not, they fetch it.
+                    // Later tasks of this machine may read it. If it cannot be kept, they fetch it.
                     let _ = tokio::task::spawn_blocking(move || cache.adopt(&made, &path)).await;
                     return Ok((place.key, fetched));
                 }
                 Err(Broken::Here(failure)) => return Err(failure),
-                // A link that was too old: the next one is not.
+                // The link may have expired; if so, the next one is valid.
                 Err(Broken::Line(error)) if !error.is_retryable() && refused => {
                     return Err(refusal(file, &error));
                 }
@@ -164,7 +163,7 @@ impl FarmStore {
         Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
     }
 
-    /// Brings an artifact in that a task reads.
+    /// Downloads an artifact that a task reads.
     pub(crate) async fn input(
         &self,
         place: Place<'_>,
@@ -175,7 +174,7 @@ impl FarmStore {
         self.fetch(&Wanted::Input(place, output), part, watch).await
     }
 
-    /// Brings a file in that a job was submitted with.
+    /// Downloads a file that a job was submitted with.
     pub(crate) async fn asset(
         &self,
         digest: &str,
@@ -203,7 +202,7 @@ impl FarmStore {
                     if refused || is_asset {
                         return Err(missing(wanted, &error));
                     }
-                    // A link that was too old: the next one is not.
+                    // The link may have expired; if so, the next one is valid.
                     refused = true;
                 }
                 Err(Broken::Line(error)) => {
@@ -215,7 +214,7 @@ impl FarmStore {
         }
     }
 
-    /// How to get it; with `anew` not as before.
+    /// The link to a file; with `anew` a fresh one.
     async fn link(&self, wanted: &Wanted<'_>, anew: bool) -> Result<Link, ApiError> {
         let (place, output) = match wanted {
             Wanted::Asset(digest) => {
@@ -238,7 +237,7 @@ impl FarmStore {
     }
 }
 
-/// A file that comes in, perhaps in several goes.
+/// A download, which may take several attempts.
 struct Download<'a> {
     path: &'a Path,
     file: tokio::fs::File,
@@ -252,7 +251,7 @@ impl<'a> Download<'a> {
         Ok(Self { path, file, hasher: blake3::Hasher::new(), size_bytes: 0 })
     }
 
-    /// Goes on where it stopped, if the server can do that.
+    /// Continues where it stopped, if the server supports that.
     async fn go_on(&mut self, api: &Api, link: &Link, watch: &Watch) -> Result<(), Broken> {
         let ours = link.is_ours();
         let mut request = api.to_link(Method::GET, link).map_err(Broken::Line)?;

@@ -1,4 +1,4 @@
-//! What a worker and a server say to each other by HTTP.
+//! The HTTP messages between a worker and a server.
 
 use crate::worker::inventory::{GpuLoad, MachineLoad};
 use pictor_queue::Ticket;
@@ -8,7 +8,7 @@ use pictor_tasks::worker::Inventory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A worker asks to be one.
+/// The request of a worker to enrol.
 #[derive(Debug, Serialize)]
 pub(crate) struct Enrol<'a> {
     pub(crate) name: &'a str,
@@ -16,7 +16,7 @@ pub(crate) struct Enrol<'a> {
     pub(crate) place: &'a str,
 }
 
-/// It is one.
+/// The response to it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Enrolled {
     pub(crate) id: WorkerId,
@@ -25,44 +25,44 @@ pub(crate) struct Enrolled {
     pub(crate) heartbeat_ms: u64,
 }
 
-/// Where the broker is, and who the worker is there.
+/// The broker's address, with the worker's credentials.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Amqp {
     pub(crate) url: String,
 }
 
-/// A worker is alive.
+/// The message that a worker is alive.
 #[derive(Debug, Serialize)]
 pub(crate) struct Heartbeat<'a> {
-    /// Where the worker runs: no two processes that live say the same.
+    /// The name of the place where the worker runs: no two live processes send the same.
     pub(crate) place: &'a str,
     pub(crate) holding: Vec<Holding>,
     pub(crate) gpus: Vec<GpuLoad>,
     pub(crate) machine: MachineLoad,
-    /// What it has: only when it begins, and when that has changed.
+    /// The inventory: only at the start, and when it has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inventory: Option<&'a Inventory>,
-    /// Whether it takes work now.
+    /// Whether it accepts work now.
     pub(crate) accepts: bool,
-    /// Why not, for people.
+    /// Why it does not, for users.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) reason: &'a str,
 }
 
-/// Tries that a worker has, of one step.
+/// The attempts of one step that a worker holds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Holding {
     pub(crate) key: StepKey,
     pub(crate) tasks: Vec<Try>,
 }
 
-/// What the operator wants of the worker.
+/// The operator's wish for the worker.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Orders {
     pub(crate) state: Service,
 }
 
-/// A worker is about to start a task.
+/// A worker's request before it starts a task.
 #[derive(Debug, Serialize)]
 pub(crate) struct InputsOf<'a> {
     pub(crate) key: &'a StepKey,
@@ -70,20 +70,20 @@ pub(crate) struct InputsOf<'a> {
     pub(crate) ticket: Option<Ticket>,
 }
 
-/// What the task reads.
+/// The artifacts that the task reads.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Inputs {
     pub(crate) inputs: Vec<LinkedInput>,
 }
 
-/// An artifact, and how to get it.
+/// An artifact, and the link to it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct LinkedInput {
     pub(crate) input: Input,
     pub(crate) link: Link,
 }
 
-/// A worker has made a file.
+/// A worker's request to store a file.
 #[derive(Debug, Serialize)]
 pub(crate) struct OutputOf<'a> {
     pub(crate) key: &'a StepKey,
@@ -95,25 +95,25 @@ pub(crate) struct OutputOf<'a> {
     pub(crate) size_bytes: u64,
 }
 
-/// Where it belongs.
+/// The key of the file, and the link for the upload.
 #[derive(Debug, Deserialize)]
 pub(crate) struct OutputPlace {
     pub(crate) key: String,
     pub(crate) link: Link,
 }
 
-/// How to get or put an artifact.
+/// A link to download or upload an artifact.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Link {
-    /// An absolute address, or a path of the server that gave it.
+    /// An absolute URL, or a path of the server that gave it.
     pub(crate) url: String,
-    /// Headers that belong to it.
+    /// Headers to send with the request.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Link {
-    /// A path of the farm's servers.
+    /// A link to a path of the farm's servers.
     pub(crate) fn to(path: String) -> Self {
         Self { url: path, headers: BTreeMap::new() }
     }
@@ -124,7 +124,7 @@ impl Link {
     }
 }
 
-/// Why a server says no.
+/// The body of an error response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Problem {
