@@ -1,5 +1,5 @@
-//! The owner loop: take a batch of messages → fold → commit in one transaction → publish → answer.
-//! Messages are hints; the commit is the truth. Nothing is sent, shown or answered before it.
+//! The owner loop: take a batch of messages → fold → commit in one transaction → publish → answer. Messages are hints;
+//! the commit is the truth. Nothing is sent, shown or answered before it.
 
 use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Stall, Tally, lock};
 use crate::sweep::Sweeper;
@@ -15,22 +15,22 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
-/// Messages that are folded before a commit, at most.
+/// Most messages that are folded before a commit.
 const BATCH: usize = 256;
-/// Rows after which a batch is large enough. Whoever asks waits for the commit of one.
+/// Rows after which a batch is large enough: queries wait for its commit.
 const ROWS: usize = 512;
-/// A write that takes longer does not come about: the database does not answer.
+/// Time after which a write counts as stalled: the database does not respond.
 const SLOW: Duration = Duration::from_secs(1);
-/// How often leases and deadlines are looked at.
+/// How often leases and deadlines are checked.
 const TICK: Duration = Duration::from_secs(1);
-/// Pause before a commit is tried again that storage could not do.
+/// Pause before a failed commit is attempted again.
 const COMMIT_RETRY: Duration = Duration::from_secs(1);
-/// Batches that a listener may be behind before it has to look everything up again.
+/// Batches that a listener may lag behind before it has to look everything up again.
 const NEWS: usize = 1024;
-/// How long a run that is over stays in memory, so that questions about it are answered at once.
+/// How long a run that has ended stays in memory, so that queries about it are fast.
 const KEEP_ENDED: Duration = Duration::from_mins(1);
 
-/// The one who folds and commits.
+/// The owner: folds messages and commits the new history.
 pub struct Owner {
     engine: Engine,
     store: Arc<dyn Store>,
@@ -38,37 +38,37 @@ pub struct Owner {
     commands: mpsc::Receiver<Command>,
     news: broadcast::Sender<Arc<Committed>>,
     tally: Arc<Mutex<Tally>>,
-    /// Tells others since when history cannot be written, and why.
+    /// Tells other parts of the server since when history cannot be written, and why.
     stall: watch::Sender<Option<Stall>>,
     now_ms: fn() -> i64,
-    /// Every worker is gone for good: nothing more will come.
+    /// Whether every worker is gone for good, so that no more messages will come.
     is_deserted: bool,
-    /// Why nothing is assigned yet.
+    /// Whether tasks may be assigned yet.
     hold: Hold,
-    /// When leases were last looked at; nothing: never.
+    /// When leases were last checked, in milliseconds since 1970; `None` before the first time.
     ticked_ms: Option<i64>,
-    /// When the loop turned last.
+    /// Time of the last turn of the loop, in milliseconds since 1970.
     turned_ms: i64,
-    /// Workers that are known to be silent.
+    /// Workers whose silence has been reported.
     silent: BTreeSet<WorkerId>,
-    /// Runs that are over, in the order of their ends.
+    /// Runs that have ended, in the order in which they did.
     ended: VecDeque<(Instant, RunId)>,
-    /// Deletes what is removed, if this process can reach it.
+    /// Deletes artifacts that are no longer needed, if this process can reach their storage.
     sweeper: Option<Sweeper>,
 }
 
-/// A new owner first hears what workers have to say.
+/// Whether a new owner is still waiting for reports of the workers before it assigns tasks.
 #[derive(Clone, Copy, Debug)]
 enum Hold {
-    /// Until its mark has come through the queue; then it listens for so long.
+    /// Until this mark has come through the queue; then it keeps listening for this long.
     Mark(u64, Duration),
-    /// Until then.
+    /// Until this moment.
     Until(Instant),
-    /// It assigns.
+    /// Tasks are assigned.
     Open,
 }
 
-/// What a turn of the loop has to do after its commit.
+/// Work of a turn of the loop that follows its commit.
 #[derive(Default)]
 struct After {
     answers: Vec<(oneshot::Sender<bool>, bool)>,
@@ -79,7 +79,7 @@ struct After {
 }
 
 impl Owner {
-    /// An owner over a store and a queue, and a handle to it. `now_ms` is the clock.
+    /// Creates an owner over a store and a queue, and a handle to it. `now_ms` is the source of the time.
     pub fn new(
         config: Config,
         store: Arc<dyn Store>,
@@ -119,12 +119,12 @@ impl Owner {
         (owner, handle)
     }
 
-    /// Outputs that nobody reads any more are deleted from here. Without it they stay until a prune.
+    /// Makes the owner delete artifacts that are no longer needed. Without this they stay until a prune.
     pub fn sweeps(&mut self, artifacts: Arc<Artifacts>) {
         self.sweeper = Some(Sweeper::start(artifacts));
     }
 
-    /// A worker of an earlier process that is certainly gone: what it held is free at once.
+    /// Signs off a worker of an earlier process that is certainly gone: its tasks are free at once.
     pub async fn forget_worker(&mut self, id: WorkerId) -> Result<(), Error> {
         let mut fx = Effects::default();
         self.engine.leave(id, (self.now_ms)(), &mut fx);
@@ -136,19 +136,19 @@ impl Owner {
         self.engine.add_run(run, owner, submitted_ms, (self.now_ms)());
     }
 
-    /// Adds a worker that was last heard of at `seen_ms`, before the loop starts.
+    /// Adds a worker that was last heard from at `seen_ms`, before the loop starts.
     pub fn add_worker(&mut self, id: WorkerId, has: Inventory, seen_ms: i64, accepts: bool) {
         self.engine.remember(id, has, seen_ms, accepts);
     }
 
-    /// Assigns nothing before everything that is in the queue now is folded, and then not for this long:
-    /// an earlier owner's workers say first what they hold. `mark` is drawn at random.
+    /// Delays assignments until everything that is in the queue now has been folded, and for `listen` after that:
+    /// workers of an earlier owner get to report first what they hold. `mark` should be random.
     pub fn listen_first(&mut self, mark: u64, listen: Duration) {
         self.queue.barrier(mark);
         self.hold = Hold::Mark(mark, listen);
     }
 
-    /// Runs until it is told to stop.
+    /// Runs the loop until it is stopped.
     pub async fn run(mut self) -> Result<(), Error> {
         let mut batch = Vec::new();
         let mut tick = Instant::now() + TICK;
@@ -157,7 +157,7 @@ impl Owner {
             let wake = self.wake(tick);
             tokio::select! {
                 biased;
-                // Without handles nobody can ask or stop it any more.
+                // Without handles nobody can query or stop it any more.
                 command = self.commands.recv() => commands.push(command.unwrap_or(Command::Stop)),
                 count = self.queue.receive(&mut batch, 1), if !self.is_deserted => {
                     self.is_deserted = count == 0;
@@ -197,7 +197,7 @@ impl Owner {
         }
     }
 
-    /// The time of a turn. A clock that was set back must keep nothing waiting for what it was set back by.
+    /// The time of a turn. After the clock was set back, nothing may wait longer because of that.
     fn turn(&mut self) -> i64 {
         let now_ms = (self.now_ms)();
         if now_ms < self.turned_ms {
@@ -210,8 +210,8 @@ impl Owner {
         now_ms
     }
 
-    /// Answers the questions that no order stands before: everything folded so far is committed, so they
-    /// need not wait for the next commit. The others come after what they were asked after.
+    /// Answers the queries that come before any command: everything folded so far is committed, so they need not wait
+    /// for the next commit. Later ones have to see the effect of the commands before them.
     fn answer_first(&self, commands: Vec<Command>) -> impl Iterator<Item = Command> + use<> {
         let mut commands = commands.into_iter().peekable();
         while let Some(Command::Ask(question)) =
@@ -222,7 +222,7 @@ impl Owner {
         commands
     }
 
-    /// What can be said and done only after the commit. `true`: the loop is to end.
+    /// Does what has to follow the commit. Returns whether the loop has to end.
     async fn finish(&mut self, after: After) -> Result<bool, Error> {
         for message in &after.rejected {
             warn!(reason = message.reason, "a message was rejected");
@@ -232,7 +232,7 @@ impl Owner {
             self.queue.acknowledge();
         }
         for (reply, new) in after.answers {
-            // The one who asked may have gone meanwhile.
+            // The caller may have gone meanwhile.
             let _ = reply.send(new);
         }
         for question in after.questions {
@@ -241,13 +241,13 @@ impl Owner {
         Ok(after.stop)
     }
 
-    /// Stores a rejected message, for as long as storage needs.
+    /// Stores a rejected message; repeats this until it succeeds.
     async fn keep(&mut self, message: &Rejected) -> Result<(), Error> {
         lock(&self.tally).rejected += 1;
         write(&self.stall, || self.store.reject(message)).await
     }
 
-    /// When the loop has to turn without a message.
+    /// When the loop has to turn even without a message.
     fn wake(&self, tick: Instant) -> Instant {
         let pause = self.engine.next_wake().map(|at| at.saturating_sub((self.now_ms)()).max(1));
         let pause = pause.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
@@ -263,8 +263,8 @@ impl Owner {
         matches!(self.hold, Hold::Open)
     }
 
-    /// Ends leases that have run out, and says which workers have fallen silent. Whatever time we could
-    /// not listen or write is added to all of them.
+    /// Ends expired leases, and returns the workers that have fallen silent. Time during which the owner could not
+    /// receive or write is added to every lease.
     fn tick(&mut self, now_ms: i64, fx: &mut Effects) -> Vec<WorkerId> {
         let usual = i64::try_from(TICK.as_millis()).unwrap_or(i64::MAX);
         let outage = self.ticked_ms.map_or(0, |last| now_ms - last - usual);
@@ -279,7 +279,7 @@ impl Owner {
         lost
     }
 
-    /// Lets go of runs that have been over for a while; history has them.
+    /// Drops runs that ended a while ago; they can be loaded from history.
     fn forget_ended(&mut self) {
         while let Some((since, _)) = self.ended.front()
             && since.elapsed() >= KEEP_ENDED
@@ -291,7 +291,7 @@ impl Owner {
         }
     }
 
-    /// Folds what has been received and what is there, up to a batch. `true`: nothing more is there.
+    /// Folds messages that have arrived, up to a batch. Returns whether all of them are folded.
     fn fold(
         &mut self,
         batch: &mut Vec<Incoming>,
@@ -331,7 +331,7 @@ impl Owner {
             ToOwner::Report(report) => self.engine.report(report, now_ms, fx),
             ToOwner::Inputs { key, task, reply } => {
                 if let Some(inputs) = self.engine.inputs(&key, task, None) {
-                    // The worker may have given the task up meanwhile.
+                    // The worker may have abandoned the task meanwhile.
                     let _ = reply.send(inputs);
                 }
             }
@@ -348,7 +348,7 @@ impl Owner {
     fn command(&mut self, command: Command, now_ms: i64, fx: &mut Effects, after: &mut After) {
         match command {
             Command::Add { run, owner, submitted_ms } => {
-                // Whoever found it in the store may come after whoever submitted it.
+                // A run that was found in the store may be added again by its submitter.
                 if self.engine.run(run.id()).is_none() {
                     self.engine.add_run(*run, owner, submitted_ms, now_ms);
                 }
@@ -364,8 +364,8 @@ impl Owner {
         }
     }
 
-    /// Writes the new rows, for as long as storage needs. Until then nothing else happens: workers go
-    /// on with what they have and their reports wait.
+    /// Writes the new rows; repeats this until it succeeds. Nothing else happens until then: workers continue with the
+    /// tasks they have, and their reports wait.
     async fn commit(&mut self, fx: &mut Effects) -> Result<(), Error> {
         if fx.rows.is_empty() {
             return Ok(());
@@ -391,7 +391,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Tells listeners what was committed.
+    /// Sends listeners what was committed.
     fn tell(&mut self, fx: &mut Effects, lost: Vec<WorkerId>) {
         let over = fx.changed.iter().filter(|(_, state)| state.is_terminal());
         self.ended.extend(over.map(|(run, _)| (Instant::now(), run.clone())));
@@ -420,7 +420,7 @@ impl Owner {
             if let Publication::Failed(failure) =
                 self.queue.publish(worker, ToWorker::Cancel(cancel))
             {
-                // Its next heartbeat lists the task, and it is told again.
+                // The worker's next heartbeat lists the task, and the cancel is sent again.
                 debug!(worker = worker.0, error = %failure, "a cancel was not sent");
             }
         }
@@ -445,7 +445,7 @@ impl Owner {
     }
 }
 
-/// Writes, for as long as storage needs, and says meanwhile that it cannot be written.
+/// Repeats a write until it succeeds, and meanwhile publishes that history cannot be written.
 async fn write<F>(stall: &watch::Sender<Option<Stall>>, write: impl Fn() -> F) -> Result<(), Error>
 where
     F: Future<Output = Result<(), pictor_storage::Error>>,

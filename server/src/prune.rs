@@ -1,9 +1,9 @@
-//! Removes what is old: runs that have ended, with their artifacts and logs, and bytes that nothing
-//! refers to any more.
+//! Removes old data: runs that have ended, with their artifacts and logs, and artifacts that nothing refers to any
+//! more.
 //!
-//! **Invariant:** history never points to bytes that a prune has removed. The archive is on the disk
-//! before the rows go, and the rows are gone before the bytes go; what a crash leaves in between are
-//! bytes without a run, which every prune looks for.
+//! **Invariant:** history never points to artifacts that a prune has removed. The archive is on disk before the rows
+//! are removed, and the rows are removed before the artifacts; what a crash leaves in between are artifacts without a
+//! run, which every prune looks for.
 
 mod archive;
 mod assets;
@@ -24,60 +24,60 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// Bytes without a run, and assets that no run uses, are left alone for so long: they may be on their
-/// way into one.
+/// Minimum age at which artifacts without a run and unused assets are removed: younger ones may be about to become part
+/// of one.
 const GRACE_MS: i64 = 86_400_000;
-/// Fires of schedules and messages to webhooks are kept at least so long.
+/// Minimum age of removed records: outcomes of due times and webhook messages.
 const RECORDS_MIN_MS: i64 = 30 * 86_400_000;
-/// A run that ended less long ago is not removed: somebody may be about to do it again.
+/// Minimum age of removed runs: somebody may be about to reset a younger one.
 const AGE_MIN_MS: i64 = 3_600_000;
-/// How many runs are read at a time.
+/// Runs that are read at a time.
 const PAGE: u32 = 1000;
 /// How often a server prunes.
 const EVERY: Duration = Duration::from_hours(24);
-/// Failures that are told one by one.
+/// Most failures that are listed one by one.
 const FAILURES_MAX: usize = 100;
 
-/// What is removed and what is kept.
+/// The rules for what is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
-    /// Runs that ended longer ago go; at least an hour.
+    /// Age, counted from its end, above which a run is removed; at least an hour.
     pub older_than: Millis,
-    /// Those that failed go only when they ended longer ago than this.
+    /// Age above which a failed run is removed, if that is more than `older_than`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_failed: Option<Millis>,
-    /// A folder in which each run is kept as one file of JSON lines: what it was, its job file, its
-    /// plan and its history. Not its artifacts.
+    /// Folder in which each removed run is kept as one file of JSON lines: the run itself, its job file, its plan and
+    /// its history, but not its artifacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
 }
 
-/// A number of files and their size.
+/// A number of files and their total size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Files {
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// Their size.
+    /// Total size in bytes.
     pub size_bytes: u64,
 }
 
-/// What was removed, or would be.
+/// What was removed, or would be removed in a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Pruned {
-    /// Runs with their history.
+    /// Runs that were removed with their history.
     pub runs: u64,
-    /// Their artifacts.
+    /// Artifacts of these runs.
     pub artifacts: Files,
-    /// Their logs.
+    /// Logs of these runs.
     pub logs: Files,
-    /// Artifacts and logs of runs that are not in the database, and artifacts that nobody reads any more.
+    /// Artifacts and logs of runs that are not in the database, and artifacts that are no longer needed.
     pub orphans: Files,
     /// Uploaded files that no run and no schedule uses.
     pub assets: Files,
-    /// Fires of schedules and messages to webhooks. Not counted in advance.
+    /// Outcomes of due times and webhook messages. Not counted in a dry run.
     pub records: u64,
-    /// What could not be removed, and why; the next prune tries again.
+    /// What could not be removed, and why; the next prune retries.
     pub failures: Vec<String>,
 }
 
@@ -98,21 +98,21 @@ impl Pruned {
     }
 }
 
-/// Where everything is that a run leaves.
+/// The stores that hold what a run leaves behind.
 #[derive(Clone)]
 pub struct Pruner {
     /// Runs and their history.
     pub store: Arc<dyn Store>,
-    /// Schedules, and what happened by itself.
+    /// Schedules, with the outcomes of their due times, and webhook messages.
     pub registry: Arc<dyn Registry>,
-    /// The pixels.
+    /// Artifact storage.
     pub artifacts: Arc<Artifacts>,
-    /// The folder with a folder of logs for each run: those that are not in artifact storage.
+    /// Folder with one folder of logs for each run: the logs that are not in artifact storage.
     pub logs: PathBuf,
 }
 
 impl Pruner {
-    /// Prunes once a day while this server owns the farm, until the role is told no more.
+    /// Prunes once a day while this server owns the farm, until the sender of the role is dropped.
     pub async fn run(&self, policy: &Policy, now_ms: fn() -> i64, mut role: watch::Receiver<Role>) {
         loop {
             let is_owner = role.borrow_and_update().owner().is_some();
@@ -133,8 +133,8 @@ impl Pruner {
         }
     }
 
-    /// Removes what is old at `now_ms`. With `dry_run` it is only counted. An error means that nothing
-    /// more could be done; what cannot be removed by itself is among the failures.
+    /// Removes what is old at `now_ms`; with `dry_run` it only counts. An error means that the prune could not
+    /// continue; objects that could not be removed are listed as failures.
     pub async fn prune(
         &self,
         policy: &Policy,
@@ -155,7 +155,7 @@ impl Pruner {
             }
         }
         self.orphans(&mut pruned, dry_run, now_ms).await?;
-        // In a dry run the runs are still there, and use what they will not use.
+        // In a dry run these runs still exist, but what they use counts as unused.
         let gone: Vec<&str> = old.iter().map(|record| &*record.id.0).collect();
         self.assets(&gone, &mut pruned, dry_run, now_ms).await?;
         if !dry_run {
@@ -165,7 +165,7 @@ impl Pruner {
         Ok(pruned)
     }
 
-    /// The runs that are to go.
+    /// The runs to be removed, oldest first.
     async fn old_runs(&self, policy: &Policy, now_ms: i64) -> Result<Vec<RunRecord>, Error> {
         let older_than = age(policy.older_than).max(AGE_MIN_MS);
         let failed = policy.keep_failed.map_or(older_than, |keep| age(keep).max(older_than));
@@ -180,14 +180,14 @@ impl Pruner {
             let is_last = page.len() < PAGE as usize;
             old.extend(page.into_iter().filter(|record| is_old(record)));
             if is_last {
-                // The oldest first: what is interrupted goes on where it was.
+                // Oldest first: an interrupted prune is resumed where it stopped.
                 old.reverse();
                 return Ok(old);
             }
         }
     }
 
-    /// Removes one run. Nothing: it has gone by itself, or is going again.
+    /// Removes one run. Returns `None` if it has been removed already, or is running again.
     async fn one_run(
         &self,
         record: &RunRecord,
@@ -251,8 +251,8 @@ impl Pruner {
         Ok(())
     }
 
-    /// Removes what history has removed of a run that is over, and what is still there, because a server
-    /// died between the two. Of runs that go on their owner does.
+    /// Removes what is still stored of an ended run although its history says it is removed, because a server died in
+    /// between. For a run that has not ended, its owner does that.
     async fn unswept(&self, id: &RunId, dry_run: bool) -> Result<Files, Error> {
         let mut files = Files::default();
         let record = self.store.run(&id.0).await?;
@@ -260,7 +260,7 @@ impl Pruner {
         let Some(stored) = self.store.run_plan(id).await?.filter(|_| is_over) else {
             return Ok(files);
         };
-        // A plan that cannot be read is told where assets are looked at.
+        // An unreadable plan is reported where assets are examined.
         let Ok(plan) = serde_json::from_str::<Plan>(&stored.plan) else { return Ok(files) };
         let mut there = Vec::new();
         for step in plan.steps.iter().filter(|step| step.keep_until.is_some()) {
@@ -285,7 +285,7 @@ impl Pruner {
     async fn is_stored(&self, id: &str) -> Result<bool, Error> {
         match self.store.run(id).await {
             Ok(found) => Ok(found.is_some_and(|record| &*record.id.0 == id)),
-            // The beginning of several ids is none of them.
+            // An ambiguous prefix of ids is not an id itself.
             Err(pictor_storage::Error::Invalid(_)) => Ok(false),
             Err(failure) => Err(failure.into()),
         }
@@ -299,7 +299,7 @@ impl Pruner {
         Ok((Files { files: listed.len() as u64, size_bytes }, newest))
     }
 
-    /// The stored artifacts of a run, and its stored logs.
+    /// The artifacts and the logs of a run in artifact storage.
     async fn count_run(&self, id: &RunId) -> Result<(Files, Files), Error> {
         let (mut artifacts, mut logs) = (Files::default(), Files::default());
         let of_logs = format!("{}/", logs_of(id));
@@ -329,7 +329,7 @@ fn pictor_storage_io(error: std::io::Error) -> Error {
     })
 }
 
-/// The names of the folders in a folder; none if it does not exist.
+/// The names of the folders in a folder; empty if it does not exist.
 fn folders_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

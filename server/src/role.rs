@@ -1,21 +1,21 @@
-//! What this server is at the moment: the owner, who folds and commits, or one that stands by.
+//! The current role of this server: the owner, which folds and commits, or a standby.
 
 use crate::handle::OwnerHandle;
 
-/// What this server is at the moment.
+/// The current role of this server.
 #[derive(Clone)]
 pub enum Role {
-    /// It folds and commits.
+    /// This server folds and commits.
     Owner(OwnerHandle),
-    /// Another server does, or nobody does right now.
+    /// Another server is the owner, or there is none at the moment.
     Standby {
-        /// The owner's address, as in `http://10.0.0.2:7420`; nothing while there is no owner.
+        /// Address of the owner, such as `http://10.0.0.2:7420`; `None` while there is no owner.
         owner: Option<String>,
     },
 }
 
 impl Role {
-    /// The owner, if it is this server.
+    /// The handle of the owner. Returns `None` if this server is a standby.
     pub fn owner(&self) -> Option<&OwnerHandle> {
         match self {
             Self::Owner(handle) => Some(handle),

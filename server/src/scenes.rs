@@ -1,5 +1,5 @@
-//! Which Blender the scenes of a job need: their first bytes tell which release saved each, and the steps
-//! that work on it go to workers that have that one or a newer one.
+//! Which Blender the scenes of a job need: their first bytes tell which release saved them, and steps that work on them
+//! are given to workers that have this release or a newer one.
 
 use crate::submit::Files;
 use pictor_engine::Plan;
@@ -12,7 +12,7 @@ use pictor_tasks::worker::BLENDER;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::io::AsyncReadExt as _;
 
-/// The release that saved each scene of a plan. What cannot be read is left to whoever opens it.
+/// The release that saved each scene of a plan. Unreadable scenes are left out: opening them will fail.
 async fn saved(plan: &Plan, files: Files<'_>) -> BTreeMap<String, Release> {
     let bodies = plan.steps.iter().filter_map(|step| step.body.scene());
     let names: BTreeSet<&str> = bodies.map(|scene| &*scene.scene).collect();
@@ -28,7 +28,7 @@ async fn saved(plan: &Plan, files: Files<'_>) -> BTreeMap<String, Release> {
     saved
 }
 
-/// Lets each step that works on a scene ask for a Blender that can read it.
+/// Makes each step that works on a scene require a Blender that can read it.
 pub(crate) async fn require_blenders(plan: &mut Plan, files: Files<'_>) {
     let saved = saved(plan, files).await;
     for step in &mut plan.steps {
@@ -46,7 +46,7 @@ async fn head_of_file(file: &FileRef) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// An asset is a scene itself, or the list of a packed scene's files.
+/// The first bytes of a scene. The asset is a scene itself, or the file list of a packed scene.
 async fn head_of_asset(file: &FileRef, artifacts: &Artifacts) -> Option<Vec<u8>> {
     let head = beginning(artifacts, &file.digest, file.size_bytes).await?;
     if !PackManifest::is_one(&head) {

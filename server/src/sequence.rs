@@ -1,22 +1,22 @@
-//! The pictures on this machine that a pattern or a folder stands for.
+//! Sequences of pictures on this machine, given by a pattern or a folder.
 
 use pictor_tasks::media::{folder_and_pattern, frames_of_names, is_of_sequence};
 use pictor_tasks::message::FileRef;
 use pictor_tasks::range::Ranges;
 use std::path::{Path, PathBuf};
 
-/// Pictures of one folder, at least one.
+/// The pictures of a sequence, all in one folder, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// The folder.
+    /// Path of the folder.
     pub folder: PathBuf,
-    /// The names of their files and their sizes, in the order of the names.
+    /// Names and sizes of the files, in the order of the names.
     pub files: Vec<(String, u64)>,
 }
 
 impl Sequence {
-    /// Finds the pictures of a pattern (`frames/*.png`, `frames/%04d.png`) or a folder. The error is a
-    /// sentence for whoever wrote it.
+    /// Finds the pictures of a pattern (`frames/*.png`, `frames/%04d.png`) or a folder. The error is a sentence for the
+    /// author of the job.
     pub fn find(path: &Path) -> Result<Self, String> {
         let (folder, pattern) = folder_and_pattern(path);
         let unreadable = |error: std::io::Error| match error.kind() {
@@ -46,8 +46,8 @@ impl Sequence {
         Ok(Self { folder: folder.to_owned(), files })
     }
 
-    /// What a run keeps of it, found at `path`: the digest is that of the names and sizes, for the
-    /// content may be a whole disk.
+    /// The reference that a run keeps to the sequence at `path`: its digest covers the names and sizes, because the
+    /// content may fill a disk.
     pub(crate) fn reference(&self, path: &Path) -> FileRef {
         let mut hasher = blake3::Hasher::new();
         for (name, size) in &self.files {
@@ -58,8 +58,8 @@ impl Sequence {
         FileRef { path: path.display().to_string(), digest, size_bytes }
     }
 
-    /// Only the pictures of these frames. All, if the frames follow from the places in the whole list: a
-    /// part of it would be counted in another way.
+    /// Keeps only the pictures of these frames. Keeps all of them if frame numbers are positions in the list, because a
+    /// part of it would be numbered differently.
     #[must_use]
     pub fn only(mut self, frames: &Ranges) -> Self {
         if let Some(numbers) = frames_of_names(&self.names()) {
@@ -71,7 +71,7 @@ impl Sequence {
         self
     }
 
-    /// Why there is none of these frames, if so.
+    /// The error if none of the pictures has one of these frames.
     pub(crate) fn lacks(&self, frames: &Ranges) -> Option<String> {
         let numbers = self.frames();
         if numbers.iter().any(|number| frames.position_of(*number).is_some()) {
@@ -81,7 +81,7 @@ impl Sequence {
         Some(format!("there is none of the frames {frames}: there are {first} to {last}"))
     }
 
-    /// The frame of each picture: the number in its name, or else its place.
+    /// The frame of each picture: the number in its name, or else its position.
     pub(crate) fn frames(&self) -> Vec<i64> {
         let numbers = frames_of_names(&self.names());
         numbers.unwrap_or_else(|| (1..).take(self.files.len()).collect())
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(of(&numbered, "8-30"), (None, vec!["s_08.png".into(), "s_20.png".into()]));
         let none = "there is none of the frames 1-6: there are 7 to 20";
         assert_eq!(of(&numbered, "1-6"), (Some(none.into()), vec![]));
-        // Their places count, and a part of the list would have others.
+        // Their positions count, and a part of the list would have others.
         assert_eq!(of(&["a.png", "b.png", "c.png"], "2").1.len(), 3);
         assert!(of(&["a.png", "b.png", "c.png"], "4").0.is_some());
     }

@@ -1,5 +1,5 @@
-//! The socket in a data folder: the process that owns the folder answers there, one JSON line for each
-//! line, so that `pictor show` and the others work from a second terminal.
+//! The socket in a data folder: the process that owns the folder answers there, one JSON line for each line, so that
+//! `pictor show` and other commands work from a second terminal.
 
 use crate::access::{Answer, Request, answer};
 use crate::handle::OwnerHandle;
@@ -14,20 +14,20 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::debug;
 
-/// A longer request is refused.
+/// Longest request, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
-/// An owner that has not answered by then cannot (its disk is full, or the process is stopped).
+/// Time limit for an answer: an owner that takes longer cannot answer (its disk is full, or the process is stopped).
 const ANSWER: Duration = Duration::from_secs(20);
-/// Systems limit the length of a socket's path: 104 bytes on some, 108 on others.
+/// Longest path of a socket; systems allow 104 or 108 bytes.
 const PATH_BYTES_MAX: usize = 100;
 
-/// Where the owner of a data folder listens.
+/// The path at which the owner of a data folder listens.
 pub fn socket_path(data: &Path) -> PathBuf {
     data.join("socket")
 }
 
-/// The socket's path, by a detour if it is too long for the system; it holds while the file is open.
+/// A path to the socket that is short enough for the system; valid while the file is open.
 fn reachable(path: PathBuf) -> io::Result<(PathBuf, Option<File>)> {
     let (Some(folder), true) = (path.parent(), path.as_os_str().len() > PATH_BYTES_MAX) else {
         return Ok((path, None));
@@ -44,7 +44,7 @@ pub fn listen(
     owner: OwnerHandle,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let path = socket_path(data);
-    // A socket of an owner that died; the lock says that there is none now.
+    // The socket of an owner that crashed; the lock tells that there is none now.
     if let Err(error) = std::fs::remove_file(&path)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -55,7 +55,7 @@ pub fn listen(
     Ok(tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (store, owner) = (store.clone(), owner.clone());
-            // A thread of its own: folding a long history for an answer must not hold up the owner.
+            // A thread of its own: folding a long history for an answer must not delay the owner.
             let runtime = tokio::runtime::Handle::current();
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = runtime.block_on(serve(stream, &*store, &owner)) {
@@ -84,7 +84,7 @@ async fn serve(stream: UnixStream, store: &dyn Store, owner: &OwnerHandle) -> io
     Ok(())
 }
 
-/// Asks the owner of a data folder. Nothing: nobody listens there.
+/// Sends a request to the owner of a data folder. Returns `None` if no process listens there.
 pub async fn ask(data: &Path, request: &Request) -> io::Result<Option<Answer>> {
     let Ok((path, _folder)) = reachable(socket_path(data)) else { return Ok(None) };
     let Ok(stream) = UnixStream::connect(path).await else { return Ok(None) };

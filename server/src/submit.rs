@@ -1,4 +1,4 @@
-//! From a job file to a run: read, compile, hash the files that it names.
+//! From a job file to a run: parse, compile, hash the files that it names.
 
 use crate::command_files::CommandFiles;
 use crate::scenes::require_blenders;
@@ -15,23 +15,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One mistake in a job file.
+/// One error in a job file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// Its line and column, from 1; nothing if it does not stand in the file.
+    /// Line and column, counted from 1; `None` if the error is not at a place in the file.
     pub position: Option<(usize, usize)>,
-    /// What is wrong.
+    /// What is wrong, for people to read.
     pub message: String,
-    /// What to do about it.
+    /// How to correct it, if that is known.
     pub hint: Option<String>,
 }
 
-/// What is wrong with a job file: at least one mistake.
+/// The errors in a job file: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
-    /// Each with the line that it is on, for a terminal.
+    /// The errors with the lines that they are on, for a terminal.
     pub text: String,
-    /// Each by itself.
+    /// The errors one by one.
     pub list: Vec<Mistake>,
 }
 
@@ -44,51 +44,51 @@ impl fmt::Display for Mistakes {
 /// Why a job cannot be submitted.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// The job file has mistakes.
+    /// The job file has errors.
     #[error("{0}")]
     Invalid(Mistakes),
     /// The job names files that were not uploaded.
     #[error("{0}")]
     NotUploaded(Mistakes),
-    /// What was uploaded with it cannot be looked up.
+    /// The uploaded files cannot be looked up.
     #[error(transparent)]
     Store(#[from] pictor_storage::Error),
     /// The job file cannot be read.
     #[error("read the job file {}: {source}", path.display())]
     Unreadable {
-        /// The job file.
+        /// Path of the job file.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
 }
 
-/// A job that was read and compiled.
+/// A compiled job.
 #[derive(Debug)]
 pub struct Job {
-    /// The job file as written.
+    /// The job file as it was written.
     pub source: Source,
-    /// What it says.
+    /// The parsed job file.
     pub spec: JobSpec,
-    /// What it compiles to.
+    /// The plan compiled from it.
     pub plan: Plan,
 }
 
 /// Where the files are that a job names.
 #[derive(Clone, Copy, Debug)]
 pub enum Files<'a> {
-    /// On this machine: names are paths from this folder. They must exist.
+    /// On this machine: names are paths relative to this folder. The files must exist.
     Folder {
-        /// The folder of the job file, absolute.
+        /// Folder of the job file, as an absolute path.
         folder: &'a Path,
-        /// Whether they are hashed, so that a task sees exactly these bytes.
+        /// Whether the files are hashed, so that tasks see exactly these bytes.
         hash: bool,
     },
-    /// In artifact storage: what was uploaded, by the name that the job uses, and where it is stored.
+    /// In artifact storage: the uploaded files by the name that the job uses, and the storage.
     Uploaded(&'a BTreeMap<String, FileRef>, &'a Artifacts),
 }
 
-/// Reads and compiles a job file. With `hash` the files that it names must exist and are hashed.
+/// Reads and compiles a job file. With `hash` the files that it names are hashed.
 pub async fn read_job(
     path: &Path,
     overrides: &[(String, String)],
@@ -160,7 +160,7 @@ pub async fn compile_job(
     })
 }
 
-/// What a name of the job stands for, and what to do where it is nothing.
+/// The file that a name in the job stands for, or why there is none; and what to do about that.
 async fn find(files: Files<'_>, name: &str, of_program: bool) -> (Result<FileRef, String>, String) {
     match files {
         Files::Folder { folder, hash } => {
@@ -178,18 +178,18 @@ async fn find(files: Files<'_>, name: &str, of_program: bool) -> (Result<FileRef
     }
 }
 
-/// What is wrong with the frames that an upscale of pictures on this machine is to do.
+/// The error if an upscale of pictures on this machine names frames that do not exist.
 fn frames_are_there(spec: &JobSpec, folder: &Path) -> Option<Diagnostic> {
     let upscale = spec.upscale.as_ref()?;
     let frames = upscale.frames.as_ref()?;
     matches!(Media::of(&upscale.input), Some(Media::Sequence(_))).then_some(())?;
-    // That there are no pictures at all was told already.
+    // A sequence without any pictures has been reported already.
     let found = Sequence::find(&folder.join(&upscale.input)).ok()?;
     Some(Diagnostic::new("upscale.frames", found.lacks(frames)?))
 }
 
-/// The places of `{job.dir}` that mean nothing on a server: it has no folder of the job file, only the files
-/// that were submitted.
+/// The uses of `{job.dir}` that mean nothing on a server, which has no folder of the job file but only the submitted
+/// files.
 fn no_folder(plan: &Plan) -> Vec<Diagnostic> {
     let message =
         "there is no folder of the job file on a server: `{job.dir}` holds what `files` names";
@@ -199,7 +199,7 @@ fn no_folder(plan: &Plan) -> Vec<Diagnostic> {
     pictor_engine::uses_of_folder(plan).into_iter().map(problem).collect()
 }
 
-/// The uploaded files that are stored, by the name that a job uses, given their digests.
+/// The uploaded files among those with these digests, by the name that a job uses.
 pub(crate) async fn uploaded(
     artifacts: &Artifacts,
     digests: &BTreeMap<String, String>,
@@ -225,7 +225,7 @@ impl Mistake {
     }
 }
 
-/// The files that a job names, each with its place in the job.
+/// The files that a job names, each with its path in the job file.
 fn names(spec: &JobSpec) -> Vec<(String, String)> {
     let mut names = Vec::new();
     names.extend(spec.render.as_ref().map(|r| ("render.scene".to_owned(), r.scene.clone())));
@@ -255,7 +255,7 @@ fn names(spec: &JobSpec) -> Vec<(String, String)> {
     names
 }
 
-/// The files of commands, each with its place in the job.
+/// The files of commands, each with its path in the job file.
 fn program_files(spec: &JobSpec) -> Vec<(String, String)> {
     let of_steps = spec.steps.iter().enumerate();
     let of_steps = of_steps.map(|(i, step)| (format!("steps[{i}].files"), &step.files));
@@ -287,7 +287,7 @@ async fn file(folder: &Path, name: &str, hash: bool) -> Result<FileRef, String> 
     Ok(FileRef { path: shown, digest: stored.digest, size_bytes: stored.size_bytes })
 }
 
-/// The files that only commands read, by the names that the job has for them.
+/// The files that only commands read, by the names in the job.
 pub fn files_of_commands(plan: &Plan) -> BTreeSet<&str> {
     let bodies = || plan.steps.iter().map(|step| &step.body);
     let others: BTreeSet<&str> = bodies()
@@ -301,14 +301,14 @@ pub fn files_of_commands(plan: &Plan) -> BTreeSet<&str> {
 }
 
 impl Job {
-    /// The run to store, of the user of this machine. `salt` makes ids of runs differ that are submitted
-    /// in one millisecond.
+    /// The run to store, for the user of this machine. `salt` distinguishes the ids of runs that are submitted in one
+    /// millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {
         let owner = std::env::var("USER").unwrap_or_default();
         self.run_of(&owner, out_dir, (now_ms, salt))
     }
 
-    /// The run to store, of an account.
+    /// The run to store, for an account.
     pub fn run_of(&self, owner: &str, out_dir: &Path, (now_ms, salt): (i64, u64)) -> NewRun {
         NewRun {
             id: run_id(&self.spec.name, now_ms, salt),
@@ -324,7 +324,7 @@ impl Job {
         }
     }
 
-    /// The tasks of each step, where they are known before the run.
+    /// The number of tasks of each step, where it is known before the run.
     pub fn task_counts(&self) -> BTreeMap<String, Option<u32>> {
         let run = pictor_engine::Run::new(RunId("plan".into()), self.plan.clone().into());
         (0u16..)
@@ -334,7 +334,7 @@ impl Job {
     }
 }
 
-/// `turntable-3f9k2`: the job's name, so that people recognise it, and five letters that differ.
+/// `turntable-3f9k2`: the job's name, to be recognised, and five letters that make it unique.
 fn run_id(name: &str, now_ms: i64, salt: u64) -> RunId {
     let plain: String = name
         .to_lowercase()

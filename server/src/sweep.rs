@@ -1,9 +1,9 @@
-//! Deletes the artifacts that history says are removed. It is done beside the owner loop, which never waits
-//! for storage.
+//! Deletes the artifacts that history says are removed. This happens beside the owner loop, which never waits for
+//! storage.
 //!
-//! **Invariant:** nothing is deleted before the commit that says so. What a crash leaves in between is
-//! bytes that nobody is given any more. Whoever loads a run that goes on deletes everything again that its
-//! history has removed; of runs that are over every prune does.
+//! **Invariant:** nothing is deleted before the commit that says so. What a crash leaves in between are artifacts that
+//! nobody is given any more. Whoever loads an unfinished run deletes again everything that its history has removed; for
+//! ended runs every prune does so.
 
 use pictor_engine::Run;
 use pictor_storage::Artifacts;
@@ -14,24 +14,24 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-/// Orders that wait. More than these are left to a prune.
+/// Most deletions that may be pending. Further ones are left to a prune.
 const WAITING_MAX: usize = 1024;
-/// Pause before storage that does not answer is asked again.
+/// Pause before storage that does not respond is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long an owner that ends waits for what it has ordered.
+/// How long an owner that ends waits for pending deletions.
 const END: Duration = Duration::from_secs(3);
 
-/// What one commit removed of a run.
+/// The artifacts of a run that one commit removed.
 type Order = (RunId, Vec<String>);
 
-/// Deletes what it is told, in order.
+/// Deletes artifacts in the background, in order.
 pub(crate) struct Sweeper {
     orders: mpsc::Sender<Order>,
     work: JoinHandle<()>,
 }
 
 impl Sweeper {
-    /// One that deletes from here.
+    /// Starts to delete from this storage.
     pub(crate) fn start(artifacts: Arc<Artifacts>) -> Self {
         let (orders, mut waiting) = mpsc::channel::<Order>(WAITING_MAX);
         let work = tokio::spawn(async move {
@@ -42,7 +42,7 @@ impl Sweeper {
         Self { orders, work }
     }
 
-    /// Has artifacts deleted, some time.
+    /// Schedules artifacts for deletion.
     pub(crate) fn order(&self, run: RunId, keys: Vec<String>) {
         if self.orders.try_send((run, keys)).is_err() {
             warn!(
@@ -51,7 +51,7 @@ impl Sweeper {
         }
     }
 
-    /// Waits a while for what was ordered.
+    /// Waits for pending deletions, but not for ever.
     pub(crate) async fn end(self) {
         let Self { orders, mut work } = self;
         drop(orders);
@@ -61,7 +61,7 @@ impl Sweeper {
     }
 }
 
-/// Deletes once more what the history of a loaded run has removed: whoever was to do it may have died.
+/// Deletes again what the history of a loaded run has removed, since the process responsible for it may have died.
 pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
     let deleted = artifacts.remove_below(&folder_of(run.id()), run.doomed()).await;
     if let Err(failure) = deleted {
@@ -69,10 +69,10 @@ pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
     }
 }
 
-/// Deletes artifacts of a run, for as long as storage needs.
+/// Deletes artifacts of a run; repeats this until storage responds.
 async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
     let mut told = false;
-    // A worker chose the keys: none leads to what belongs to others.
+    // A worker chose the keys: none may reach artifacts of other runs.
     while let Err(failure) = artifacts.remove_below(&folder_of(run), keys).await {
         if !std::mem::replace(&mut told, true) {
             warn!(error = %failure, run = %run, "artifacts that nobody reads cannot be deleted");
@@ -84,12 +84,12 @@ async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
     }
 }
 
-/// The folder of a run's artifacts.
+/// The folder of a run's artifacts in storage.
 pub(crate) fn folder_of(run: &RunId) -> String {
     format!("runs/{run}")
 }
 
-/// The folder of a run's logs. No step has this name: those begin with a letter.
+/// The folder of a run's logs in storage. No step has this name: those begin with a letter.
 pub(crate) fn logs_of(run: &RunId) -> String {
     format!("runs/{run}/_logs")
 }

@@ -1,8 +1,8 @@
-//! Webhooks: what happened is told to other programs by HTTP, signed, and tried again until they have
-//! it. Delivery is at least once and in no particular order; `webhook-id` tells what came twice.
+//! Webhooks: events are reported to other programs by HTTP, signed, and repeated until they are accepted. Delivery is
+//! at least once and in no particular order; `webhook-id` identifies duplicates.
 //!
-//! **Invariant:** an event has one id, made from what is committed, so that it is stored once for each
-//! hook, whoever finds it and however often.
+//! **Invariant:** an event has one id, derived from what is committed, so that it is stored once for each hook,
+//! whichever server finds it and however often.
 
 mod config;
 mod event;
@@ -26,21 +26,21 @@ use tokio::time::sleep;
 use tracing::warn;
 use utoipa::ToSchema;
 
-/// Pause after a failure of the database.
+/// Pause after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// What is older is news to nobody.
+/// Age above which events are not reported any more.
 const AGE_MAX_MS: i64 = 7 * 86_400_000;
-/// How much earlier than the last known event is looked for others. Events are stored in the order of
-/// commits, and clocks of servers may differ.
+/// How much earlier than the last known event to look for others. Events are stored in the order of commits, and clocks
+/// of servers may differ.
 const OVERLAP_MS: i64 = 3_600_000;
-/// The message that notes from when on a hook is told of events. It is never sent.
+/// Event id of the stored message that marks from when on a hook gets events. It is never sent.
 const SINCE: &str = "since";
-/// How many runs are read at a time.
+/// Runs that are read at a time.
 const PAGE: u32 = 1000;
-/// How many stored messages are looked at for a hook's status.
+/// Most stored messages that are examined for a hook's status.
 const LOOKED_AT: u32 = 1000;
 
-/// The hooks of a farm. Clones are the same hooks.
+/// The hooks of a farm. Clones share their state.
 #[derive(Clone)]
 pub struct Webhooks {
     hooks: Arc<[Hook]>,
@@ -48,33 +48,33 @@ pub struct Webhooks {
     registry: Arc<dyn Registry>,
     now_ms: fn() -> i64,
     client: reqwest::Client,
-    /// There is something new to send.
+    /// Notified when there is a new message to send.
     news: Arc<Notify>,
 }
 
-/// How a hook does.
+/// Status of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HookStatus {
-    /// Its name.
+    /// Name of the webhook.
     pub name: String,
-    /// The machine that it is on. The rest of its address may be a secret.
+    /// Host that it is on. The rest of its address may be a secret.
     pub host: String,
-    /// What it is told.
+    /// Kinds of events that it gets.
     pub events: Vec<EventKind>,
-    /// Messages that were not delivered yet; counted up to 1000.
+    /// Messages that are not delivered yet; counted up to 1000.
     pub waiting: u32,
-    /// How often the oldest of them was tried in vain.
+    /// Failed attempts to deliver the oldest of them.
     pub attempts: u32,
-    /// Why it was not delivered the last time; empty if nothing fails.
+    /// Why the last of these attempts failed; empty if none did.
     pub error: String,
-    /// Messages of the last 1000 that were given up.
+    /// Messages among the last 1000 that were abandoned after too many attempts.
     pub given_up: u32,
-    /// When a message was delivered last, milliseconds since 1970.
+    /// When a message was last delivered, in milliseconds since 1970.
     pub delivered_ms: Option<i64>,
 }
 
 impl Webhooks {
-    /// Hooks as they are configured; reads their secrets. `now_ms` is the clock.
+    /// Prepares the configured hooks and reads their secrets. `now_ms` is the source of the time.
     pub fn new(
         configs: &[HookConfig],
         store: Arc<dyn Store>,
@@ -86,8 +86,7 @@ impl Webhooks {
         Ok(Self { hooks: hooks.into(), store, registry, now_ms, client, news: Arc::default() })
     }
 
-    /// Notes and sends what happens whenever this server owns the farm, until the role is told no
-    /// more.
+    /// Stores and sends events whenever this server owns the farm, until the sender of the role is dropped.
     pub async fn run(&self, mut role: watch::Receiver<Role>) {
         loop {
             let owner = role.borrow_and_update().owner().cloned();
@@ -106,9 +105,9 @@ impl Webhooks {
         }
     }
 
-    /// Stores messages about everything that is committed.
+    /// Stores messages for everything that is committed.
     async fn listen(&self, owner: &OwnerHandle) {
-        // What is committed from here on is heard; what was before is looked up.
+        // Commits from now on are received; earlier ones are looked up.
         let mut news = owner.news();
         self.until_done(|| self.catch_up()).await;
         loop {
@@ -120,7 +119,7 @@ impl Webhooks {
         }
     }
 
-    /// Repeats what the database refuses.
+    /// Repeats work until the database accepts it.
     async fn until_done<F: Future<Output = Result<(), Error>>>(&self, work: impl Fn() -> F) {
         while let Err(failure) = work().await {
             warn!(error = %failure, "events for webhooks cannot be stored; trying again");
@@ -128,8 +127,8 @@ impl Webhooks {
         }
     }
 
-    /// Stores messages about what was committed while nobody listened: every run that has ended since
-    /// the last event that a hook was told of. A hook that is new hears of what happens from now on.
+    /// Stores messages for what was committed while nobody listened: every run that has ended since the last event that
+    /// a hook got. A new hook gets events from now on.
     pub async fn catch_up(&self) -> Result<(), Error> {
         let now_ms = (self.now_ms)();
         let mut since = Vec::with_capacity(self.hooks.len());
@@ -151,7 +150,7 @@ impl Webhooks {
         }
     }
 
-    /// From when on a hook is to be told of events.
+    /// The time from which on a hook gets events.
     async fn since(&self, hook: &Hook, now_ms: i64) -> Result<i64, Error> {
         let stored = self.registry.deliveries(&hook.name, LOOKED_AT).await?;
         let noted = stored.iter().find(|message| message.event_id == SINCE);
@@ -170,12 +169,12 @@ impl Webhooks {
         Ok(now_ms)
     }
 
-    /// Stores messages about what was committed.
+    /// Stores messages for a commit.
     pub async fn note(&self, committed: &Committed) -> Result<(), Error> {
         let mut events = Vec::new();
         for (run, state) in committed.changed.iter().filter(|(_, state)| state.is_terminal()) {
             let last = committed.rows.get(run).and_then(|rows| rows.last());
-            // A run that is pruned already has nothing to be told about.
+            // A run that has been pruned already has nothing to report.
             let (Some(last), Some(record)) = (last, self.store.run(&run.0).await?) else {
                 continue;
             };
@@ -187,7 +186,7 @@ impl Webhooks {
         self.keep(&events, |_, _| true).await
     }
 
-    /// A worker that is lost once more although it was never seen again is no news.
+    /// A worker that was last seen long ago has been reported as lost before.
     async fn lost(&self, worker: WorkerId) -> Result<Option<Happened>, Error> {
         let now_ms = (self.now_ms)();
         let record = self.registry.worker(worker).await?;
@@ -195,7 +194,7 @@ impl Webhooks {
         Ok(record.map(|record| event::of_loss(&record, now_ms)))
     }
 
-    /// Stores messages for the hooks that want them; `also` is asked with a hook's number.
+    /// Stores messages for the hooks that want the events; `also` is called with a hook's number.
     async fn keep(
         &self,
         events: &[Happened],
@@ -220,7 +219,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// Sends what is due, each hook by itself: one that hangs holds up no other.
+    /// Sends due messages, each hook by itself: one that hangs delays no other.
     async fn send(&self) {
         let mut tasks = JoinSet::new();
         for number in 0..self.hooks.len() {
@@ -230,7 +229,7 @@ impl Webhooks {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Tries everything that is due once and waits for the answers. How many messages were tried.
+    /// Attempts every due message once and waits for the responses. Returns how many messages were attempted.
     pub async fn deliver_due(&self) -> Result<usize, Error> {
         let mut tasks: JoinSet<Result<usize, Error>> = JoinSet::new();
         for number in 0..self.hooks.len() {
@@ -244,7 +243,7 @@ impl Webhooks {
         Ok(tried)
     }
 
-    /// How each hook does.
+    /// The status of each hook.
     pub async fn status(&self) -> Result<Vec<HookStatus>, Error> {
         let mut all = Vec::with_capacity(self.hooks.len());
         for hook in &*self.hooks {
@@ -256,7 +255,7 @@ impl Webhooks {
     }
 }
 
-/// The status from the last stored messages, the newest first.
+/// The status derived from the last stored messages, newest first.
 fn status(hook: &Hook, stored: &[Delivery]) -> HookStatus {
     let waiting = || stored.iter().filter(|message| message.done_ms.is_none());
     let given_up = |message: &&Delivery| message.error.starts_with(send::GIVEN_UP);

@@ -1,4 +1,4 @@
-//! What is kept of a run that goes: one file of JSON lines, complete or not there.
+//! The archive of a removed run: one file of JSON lines, complete or absent.
 
 use crate::Error;
 use pictor_storage::{RunRecord, Store};
@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// The version of the format.
+/// Version of the archive's format.
 const VERSION: u32 = 1;
 
-/// Writes a run to `<folder>/<run>.jsonl`. The lines: what the run was, its job file, its plan, then
-/// each row of its history. When this returns, the file is on the disk.
+/// Writes a run to `<folder>/<run>.jsonl`. The lines are: the run itself, its job file, its plan, then each row of its
+/// history. When this returns, the file is on disk.
 pub(super) async fn write(
     store: &dyn Store,
     record: &RunRecord,
@@ -25,7 +25,7 @@ pub(super) async fn write(
     let lines = [
         json!({ "pictor_archive": VERSION, "run": run(record) }),
         json!({ "job": plan.spec }),
-        // A plan is JSON; should it not be, it is kept as it is.
+        // A plan is JSON; if it should not be, it is kept as text.
         json!({ "plan": serde_json::from_str(&plan.plan).unwrap_or(Value::String(plan.plan)) }),
     ];
     let mut written = lines.iter().try_for_each(|value| line(&mut out, value));
@@ -44,7 +44,7 @@ fn start(folder: &Path, part: &Path) -> io::Result<BufWriter<File>> {
     Ok(BufWriter::new(File::create(part)?))
 }
 
-/// The file gets its name when all of it is on the disk, and so is then the name.
+/// Renames the complete file to its final name, with both the content and the name synced to disk.
 fn finish(out: BufWriter<File>, part: &Path, folder: &Path, name: &str) -> io::Result<()> {
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     std::fs::rename(part, folder.join(name))?;

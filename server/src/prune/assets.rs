@@ -1,4 +1,4 @@
-//! Uploaded files that no run and no schedule uses any more.
+//! Removes uploaded files that no run and no schedule uses any more.
 
 use super::{Files, GRACE_MS, PAGE, Pruned, Pruner};
 use crate::Error;
@@ -10,13 +10,12 @@ use pictor_tasks::message::RunId;
 use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
 use std::collections::BTreeSet;
 
-/// How much of an asset is read to see whether it is a packed scene.
+/// Bytes of an asset that are read to see whether it is a packed scene.
 const BEGINNING: u64 = 64;
 
 impl Pruner {
-    /// Removes assets that nothing uses and that are older than the grace time. `gone` are runs that
-    /// do not count any more. What is stored is listed before it is looked up who uses it, so that a
-    /// run that comes meanwhile keeps its files.
+    /// Removes unused assets that are older than the grace period. `gone` are runs that no longer count. The assets are
+    /// listed before their use is looked up, so that a run that is submitted meanwhile keeps its files.
     pub(super) async fn assets(
         &self,
         gone: &[&str],
@@ -41,7 +40,7 @@ impl Pruner {
         Ok(())
     }
 
-    /// The keys of all assets in use. Nothing: it cannot be told for sure, so everything stays.
+    /// The keys of all assets in use. Returns `None` if they cannot be determined reliably: then nothing is removed.
     async fn used(
         &self,
         gone: &[&str],
@@ -92,7 +91,7 @@ impl Pruner {
         Ok(Some(used))
     }
 
-    /// The digests of the files in a packed scene; none if it is none, or is not here.
+    /// The digests of the files in a packed scene; empty if the asset is not a packed scene or does not exist.
     async fn packed(&self, key: &str) -> Result<Vec<String>, Error> {
         let size = match self.artifacts.size(key).await {
             Ok(size) => size,

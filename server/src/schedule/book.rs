@@ -1,5 +1,5 @@
-//! What people do with schedules: add, list, pause, resume, remove, start by hand. Works on every
-//! server; the one that owns the farm then deals with due times.
+//! Managing schedules: add, list, pause, resume, remove, trigger. Works on every server; the one that owns the farm
+//! handles the due times.
 
 use super::decide::{Act, CATCH_UP_MAX, CatchUp, Overlap, Rules, decide};
 use super::name::{due_of, run_id};
@@ -23,21 +23,21 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The most schedules of a farm.
+/// Most schedules of a farm.
 const SCHEDULES_MAX: usize = 10_000;
-/// The longest name.
+/// Longest name of a schedule, in bytes.
 const NAME_MAX: usize = 64;
-/// How many due times are shown.
+/// How many upcoming due times are shown.
 const NEXT: usize = 5;
-/// How many fires are shown.
+/// How many past due times are shown.
 const FIRES: u32 = 50;
-/// Runs start at most this much later.
+/// Longest jitter.
 const JITTER_MAX_MS: u64 = 86_400_000;
-/// How many due times are looked at to see whether the jitter fits between them.
+/// Due times that are examined to see whether the jitter fits between them.
 const LOOKED_AT: usize = 50;
 const SECOND: i64 = 1_000;
 
-/// The schedules of a farm. Clones are the same book.
+/// The schedules of a farm. Clones share their state.
 #[derive(Clone)]
 pub struct Schedules {
     pub(super) store: Arc<dyn Store>,
@@ -48,7 +48,7 @@ pub struct Schedules {
 }
 
 impl Schedules {
-    /// The schedules in a database, whose jobs use what is uploaded. `now_ms` is the clock.
+    /// The schedules in a database, whose jobs use uploaded files. `now_ms` is the source of the time.
     pub fn new(
         store: Arc<dyn Store>,
         registry: Arc<dyn Registry>,
@@ -58,7 +58,7 @@ impl Schedules {
         Self { store, registry, artifacts, changed: Arc::default(), now_ms }
     }
 
-    /// Adds a schedule of an account.
+    /// Adds a schedule for an account.
     pub async fn add(
         &self,
         new: &NewSchedule,
@@ -75,8 +75,8 @@ impl Schedules {
         self.put(new, account).await
     }
 
-    /// Replaces a schedule, or adds it for an account. Whose it is stays as it was. Times that were
-    /// due before are not made up for.
+    /// Replaces a schedule, or adds it for an account. A replaced schedule keeps its account. Due times that have
+    /// passed are not made up for.
     pub async fn replace(
         &self,
         new: &NewSchedule,
@@ -124,7 +124,7 @@ impl Schedules {
         Ok(views)
     }
 
-    /// One schedule with its job and its last fires.
+    /// One schedule with its job and the outcomes of its last due times.
     pub async fn show(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
         let schedule = self.stored(name).await?;
         let fires = self.registry.fires(name, FIRES).await?.into_iter().map(FireView::from);
@@ -133,7 +133,7 @@ impl Schedules {
         Ok(ScheduleDetail { schedule: self.view(schedule, fires.first().cloned()), job, fires })
     }
 
-    /// Stops a schedule for a while. What it has started goes on.
+    /// Pauses a schedule. Runs that it started continue.
     pub async fn pause(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
         if !self.registry.pause_schedule(name, true).await? {
             return Err(ScheduleError::NoSchedule(name.to_owned()));
@@ -142,8 +142,8 @@ impl Schedules {
         self.show(name).await
     }
 
-    /// Lets a schedule go on. What was due while it was paused is passed over, whatever its rule for
-    /// missed times is: somebody wanted it so.
+    /// Resumes a schedule. Times that were due while it was paused are skipped, whatever the catch-up rule says: they
+    /// were skipped on purpose.
     pub async fn resume(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
         let schedule = self.stored(name).await?;
         if schedule.paused {
@@ -157,7 +157,7 @@ impl Schedules {
         self.show(name).await
     }
 
-    /// Removes a schedule. What it has started goes on.
+    /// Removes a schedule. Runs that it started continue.
     pub async fn remove(&self, name: &str) -> Result<(), ScheduleError> {
         if !self.registry.remove_schedule(name).await? {
             return Err(ScheduleError::NoSchedule(name.to_owned()));
@@ -166,12 +166,12 @@ impl Schedules {
         Ok(())
     }
 
-    /// Starts a run of a schedule now, as if it were due, paused or not. Its rule for overlaps holds.
-    /// Within one second it happens once.
+    /// Starts a run of a schedule now, as if it were due, whether paused or not. The overlap rule applies. Several
+    /// calls within one second start one run.
     pub async fn trigger(&self, name: &str) -> Result<Triggered, ScheduleError> {
         let schedule = self.stored(name).await?;
         let now_ms = (self.now_ms)();
-        // A due time that waits for its delay starts now; it would be taken for done otherwise.
+        // A due time that is waiting for its jitter starts now; it would count as handled otherwise.
         let pending = timetable(&schedule)?.latest(schedule.planned_ms, now_ms, 1).pop();
         let due_ms = pending.unwrap_or(now_ms - now_ms.rem_euclid(SECOND));
         let going = self.going(&schedule).await?;
@@ -193,13 +193,13 @@ impl Schedules {
         self.changed.notify_one();
         let outcome = match outcome {
             Some(outcome) => outcome.to_owned(),
-            // Somebody was faster.
+            // Another caller was faster.
             None => self.fire_at(name, due_ms).await?,
         };
         Ok(Triggered { due_ms, outcome, run: run_id(name, due_ms).to_string() })
     }
 
-    /// What became of a due time.
+    /// The outcome of a due time.
     async fn fire_at(&self, name: &str, due_ms: i64) -> Result<String, ScheduleError> {
         let fires = self.registry.fires(name, FIRES).await?;
         let fire = fires.into_iter().find(|fire| fire.due_ms == due_ms);
@@ -211,20 +211,20 @@ impl Schedules {
         found.ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
     }
 
-    /// The due times of a schedule whose runs wait, in order.
+    /// The due times of a schedule whose runs are queued, in order.
     async fn waiting(&self, name: &str) -> Result<Vec<i64>, ScheduleError> {
         let fires = self.registry.waiting_fires().await?.into_iter();
         Ok(fires.filter(|fire| fire.schedule == name).map(|fire| fire.due_ms).collect())
     }
 
-    /// The runs of a schedule that have not ended, with their due times, in order of them.
+    /// The unfinished runs of a schedule with their due times, in order of these.
     async fn going(&self, schedule: &Schedule) -> Result<Vec<(i64, RunId)>, ScheduleError> {
         let unfinished = self.store.unfinished_runs().await?;
         let ids: Vec<RunId> = unfinished.into_iter().map(|record| record.id).collect();
         Ok(runs_of(&schedule.id, &ids))
     }
 
-    /// Notes what became of a due time that starts no run. `false`: somebody did so before.
+    /// Records the outcome of a due time that starts no run. Returns `false` if an outcome was recorded before.
     pub(super) async fn note(
         &self,
         schedule: &Schedule,
@@ -234,8 +234,8 @@ impl Schedules {
         Ok(self.registry.fire(&fire(schedule, due_ms, outcome), None).await?)
     }
 
-    /// Stores the run of a due time, together with the note that the time was dealt with. Nothing:
-    /// somebody did so before.
+    /// Stores the run of a due time, in one transaction with the outcome. Returns `None` if an outcome was recorded
+    /// before.
     pub(super) async fn start(
         &self,
         schedule: &Schedule,
@@ -254,7 +254,7 @@ impl Schedules {
         Ok(fired.then(|| Run::new(id, Arc::new(job.plan))))
     }
 
-    /// Compiles a job in the way in which a submission does.
+    /// Compiles a job as a submission does.
     async fn compile(&self, job: &ScheduledJob) -> Result<Job, ScheduleError> {
         if let Some((name, _)) = job.assets.iter().find(|(_, digest)| !is_digest(digest)) {
             let text = format!("the digest of `{name}` has to be 64 hexadecimal digits");
@@ -300,7 +300,7 @@ fn fire(schedule: &Schedule, due_ms: i64, outcome: &str) -> Fire {
     Fire { schedule: schedule.id.clone(), due_ms, outcome: outcome.to_owned(), run: None }
 }
 
-/// Checks what can be checked without the job. Gives the jitter.
+/// Checks everything that can be checked without the job. Returns the jitter in milliseconds.
 fn check(new: &NewSchedule, now_ms: i64) -> Result<i64, ScheduleError> {
     let invalid = |text: String| Err(ScheduleError::Invalid(text));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -337,7 +337,7 @@ fn check(new: &NewSchedule, now_ms: i64) -> Result<i64, ScheduleError> {
     Ok(jitter_ms)
 }
 
-/// Why a run does not start now.
+/// The error that tells why a run does not start now.
 fn in_the_way(rules: Rules, going: &[(i64, RunId)], waiting: &[i64], name: &str) -> ScheduleError {
     let waiting = || waiting.first().map(|due| run_id(name, *due));
     let run = going.last().map(|(_, run)| run.clone()).or_else(waiting);
@@ -349,7 +349,7 @@ fn in_the_way(rules: Rules, going: &[(i64, RunId)], waiting: &[i64], name: &str)
     }
 }
 
-/// Those of the runs that a schedule started, with their due times, in order of them.
+/// The runs among `runs` that a schedule started, with their due times, in order of these.
 pub(super) fn runs_of(schedule: &str, runs: &[RunId]) -> Vec<(i64, RunId)> {
     let due = |run: &RunId| due_of(schedule, run).map(|due| (due, run.clone()));
     let mut found: Vec<_> = runs.iter().filter_map(due).collect();
@@ -357,8 +357,8 @@ pub(super) fn runs_of(schedule: &str, runs: &[RunId]) -> Vec<(i64, RunId)> {
     found
 }
 
-/// The due times that were not dealt with and whose delay is over, in order; when the last of them was
-/// to start.
+/// The due times that are not handled yet and whose jitter has passed, in order; and when the run of the last of them
+/// was to start.
 pub(super) fn ready(
     (schedule, table): (&Schedule, &Timetable),
     after_ms: i64,
@@ -376,7 +376,7 @@ pub(super) fn timetable(schedule: &Schedule) -> Result<Timetable, ScheduleError>
     Ok(Timetable::parse(&schedule.cron, &schedule.zone)?)
 }
 
-/// The rules of a stored schedule; a word that is not known means the default.
+/// The rules of a stored schedule; an unknown word stands for the default.
 pub(super) fn rules(schedule: &Schedule) -> Rules {
     Rules { overlap: read(&schedule.overlap), catch_up: read(&schedule.catch_up) }
 }
@@ -386,7 +386,7 @@ fn read<'a, T: Deserialize<'a> + Default>(word: &'a str) -> T {
     T::deserialize(word).unwrap_or_default()
 }
 
-/// The word with which a rule is stored.
+/// The word by which a rule is stored.
 fn word(rule: impl serde::Serialize) -> String {
     let word = serde_json::to_value(rule).expect("a word");
     word.as_str().expect("a word").to_owned()

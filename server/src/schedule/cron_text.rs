@@ -1,12 +1,12 @@
-//! Cron fields as people know them from crontab, made into what the crate `cron` takes. It counts
-//! weekdays from Sunday = 1, joins the two fields for days with *and*, and wants seconds.
+//! Translates cron fields as in a crontab to the syntax of the crate `cron`, which counts weekdays from Sunday = 1,
+//! joins the two fields for days with *and*, and requires seconds.
 
 use cron::Schedule as Pattern;
 use std::str::FromStr;
 
-/// The longest text that is read.
+/// Longest text that is parsed, in characters.
 const CHARACTERS_MAX: usize = 256;
-/// What a field is called, and what it may hold.
+/// Name of each field, and the values that it may have.
 const FIELDS: [(&str, &str); 6] = [
     ("second", "0-59"),
     ("minute", "0-59"),
@@ -17,7 +17,7 @@ const FIELDS: [(&str, &str); 6] = [
 ];
 const DAY: usize = 3;
 const WEEKDAY: usize = 5;
-/// Short forms.
+/// Short forms, and the fields that they stand for.
 const WORDS: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
@@ -29,37 +29,37 @@ const WORDS: [(&str, &str); 7] = [
 ];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// What is wrong with cron fields.
+/// Why cron fields cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
-    /// Not five or six.
+    /// The number of fields is neither five nor six.
     #[error(
         "`{text}` has {count} fields: expected five (minute, hour, day of the month, month, weekday), \
          six (a second before them), or one of @hourly, @daily, @weekly, @monthly, @yearly"
     )]
     Count {
-        /// What was given.
+        /// The text as it was given.
         text: String,
-        /// How many fields it has.
+        /// Number of fields in it.
         count: usize,
     },
-    /// One of them cannot be read.
+    /// One of the fields cannot be parsed.
     #[error(
         "`{field}` does not fit the field for the {name}: expected {expected}, `*`, a list `1,3`, \
          a range `1-5` or steps `*/2`"
     )]
     Field {
-        /// What was given.
+        /// The field as it was given.
         field: String,
-        /// Which field it is.
+        /// Name of the field.
         name: &'static str,
-        /// The values that it may have.
+        /// Values that it may have.
         expected: &'static str,
     },
 }
 
-/// The patterns of which one has to fit. There are two where crontab says that either of the two
-/// fields for days is enough: when both are given.
+/// The patterns, one of which has to match. There are two if both fields for days are given: in a crontab it is enough
+/// that one of them matches.
 pub(super) fn patterns(text: &str) -> Result<Vec<Pattern>, CronError> {
     let written = fields(text)?;
     let mut fields = written.clone();
@@ -86,7 +86,7 @@ pub(super) fn patterns(text: &str) -> Result<Vec<Pattern>, CronError> {
     all.map_err(|_| CronError::Count { text: short(text), count: FIELDS.len() })
 }
 
-/// The six fields as they were written.
+/// The six fields as they were written, with the seconds added if needed.
 fn fields(text: &str) -> Result<Vec<String>, CronError> {
     let spelled_out = spelled_out(text);
     let mut fields: Vec<String> = spelled_out.split_whitespace().map(str::to_owned).collect();
@@ -115,7 +115,7 @@ fn wrong(number: usize, field: &str) -> CronError {
     CronError::Field { field: short(field), name, expected }
 }
 
-/// The weekday field, where 0 and 7 are Sunday, as a list in which 1 is Sunday.
+/// Translates the weekday field, where 0 and 7 are Sunday, to a list in which 1 is Sunday.
 fn weekdays(field: &str) -> Option<String> {
     let mut days = [false; 7];
     for item in field.split(',') {
@@ -130,7 +130,7 @@ fn weekdays(field: &str) -> Option<String> {
                 // `fri-sun` ends on the Sunday after.
                 (first, if last == 0 && first > 0 { 7 } else { last })
             }
-            // As in crontab, steps from one day go on to the end of the week.
+            // As in a crontab, steps from one day continue to the end of the week.
             None if item.contains('/') => (weekday(range)?, 6),
             None => (weekday(range)?, weekday(range)?),
         };
@@ -147,7 +147,7 @@ fn weekdays(field: &str) -> Option<String> {
     Some(listed.collect::<Vec<_>>().join(","))
 }
 
-/// 0 to 7 from a number or the first three letters of a name.
+/// Parses a weekday, from 0 to 7 or the first three letters of a name.
 fn weekday(text: &str) -> Option<usize> {
     let is_number = text.len() == 1 && text.as_bytes()[0].is_ascii_digit();
     if is_number {
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use chrono::{DateTime, Datelike};
 
-    /// The dates on which patterns fit in March 2026, whose first day is a Sunday.
+    /// The dates in March 2026 that the patterns match. The month begins on a Sunday.
     fn march(text: &str) -> Vec<u32> {
         let patterns = patterns(text).unwrap();
         let start = DateTime::from_timestamp(1_772_323_199, 0).unwrap();

@@ -1,66 +1,64 @@
-//! What becomes of due times: which of the missed ones are made up for, and what happens when an earlier
-//! run is still going. Pure.
+//! Decides about due times: which missed ones are made up for, and what happens when an earlier run has not ended. Pure
+//! functions.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A due time that is dealt with later than this was missed. Long enough for another server to take
-/// over in.
+/// A due time that is handled later than this counts as missed. Long enough for another server to take over.
 pub(super) const LATE_MS: i64 = 5 * 60_000;
-/// The most missed times that are made up for; older ones are passed over.
+/// Most missed times that are made up for; older ones are skipped.
 pub(super) const CATCH_UP_MAX: usize = 100;
 
-/// What happens when a schedule is due and an earlier run of it is still going.
+/// What happens when a schedule is due and an earlier run of it has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlap {
-    /// Nothing: the time is passed over.
+    /// The due time is skipped.
     #[default]
     Skip,
-    /// The new run starts when the earlier one has ended. At most one waits; further times are
-    /// passed over.
+    /// The new run starts when the earlier one has ended. At most one run waits; further due times are skipped.
     Queue,
     /// The earlier run is cancelled and the new one starts.
     Replace,
 }
 
-/// What happens to times that were missed while no server ran.
+/// What happens about due times that were missed while no server was running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
-    /// Nothing.
+    /// They are skipped.
     #[default]
     None,
-    /// One run for all of them, for the last.
+    /// One run makes up for all of them, as the run of the last one.
     One,
-    /// A run for each of the last 100, one after the other. With `overlap: replace`, where each would
-    /// take the place of the one before, only the last.
+    /// A run for each of the last 100, one after the other. With `overlap: replace`, where each would replace the one
+    /// before, only for the last.
     All,
 }
 
-/// How a schedule deals with times that do not come one by one.
+/// The rules of a schedule for due times that overlap or were missed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) overlap: Overlap,
     pub(super) catch_up: CatchUp,
 }
 
-/// What is to be done about one due time.
+/// The decision about one due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// Its run starts.
+    /// Start its run.
     Start(i64),
-    /// It is noted that its run waits.
+    /// Record that its run is queued.
     Queue(i64),
-    /// Its run starts and what is going is cancelled.
+    /// Start its run and cancel the unfinished ones.
     Replace(i64),
-    /// It is noted that it starts nothing.
+    /// Record that it starts no run.
     Skip(i64),
 }
 
-/// What is to be done, in this order. `ready` are the due times that were not dealt with, in order
-/// (only the last [`CATCH_UP_MAX`] of them); `start_ms` is when the last of them was to start;
-/// `waiting` are due times whose runs wait, in order.
+/// The decisions, in the order in which they are to be carried out. `ready` are the due times that are not handled yet,
+/// in order (only the last [`CATCH_UP_MAX`] of them); `start_ms` is when the run of the last of them was to start;
+/// `waiting` are due times whose runs are queued, in order.
 pub(super) fn decide(
     rules: Rules,
     ready: &[i64],

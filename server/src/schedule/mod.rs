@@ -1,8 +1,8 @@
-//! Jobs that are submitted at times: when they are due, what becomes of each due time, and what people
-//! may do with them.
+//! Jobs that are submitted at recurring times: when they are due, what happens at each due time, and how they are
+//! managed.
 //!
-//! **Invariant:** each due time of a schedule starts at most one run, whichever server deals with it:
-//! the run and the note that the time was dealt with are one transaction.
+//! **Invariant:** each due time of a schedule starts at most one run, whichever server handles it: the run and the
+//! outcome of the due time are stored in one transaction.
 
 mod book;
 mod cron_text;

@@ -1,18 +1,18 @@
-//! The ids of runs that schedules start: made from the schedule and the due time alone, so that every
-//! server calls a run the same, and a run tells what it was started for.
+//! The ids of runs that schedules start: derived from the schedule and the due time alone, so that every server gives a
+//! run the same id, and the id tells what the run was started for.
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{Timestamp, tz::TimeZone};
 use pictor_tasks::message::RunId;
 
-/// How a due time is written in an id: in UTC, to the second.
+/// Format of a due time in an id: in UTC, to the second.
 const STAMP: &str = "%Y%m%dt%H%M%S";
-/// The most letters of a schedule's name in the ids of its runs.
+/// Most characters of a schedule's name in the ids of its runs.
 const NAME_MAX: usize = 32;
 
-/// `nightly-20260329t010000-k3f9a`: the schedule, the due time (in UTC), and five letters that tell
-/// schedules apart whose names look alike.
+/// `nightly-20260329t010000-k3f9a`: the schedule, the due time (in UTC), and five letters that distinguish schedules
+/// with similar names.
 pub(super) fn run_id(schedule: &str, due_ms: i64) -> RunId {
     let stamp = Timestamp::from_millisecond(due_ms).unwrap_or_default();
     let stamp = stamp.to_zoned(TimeZone::UTC).strftime(STAMP).to_string();
@@ -24,7 +24,7 @@ pub(super) fn run_id(schedule: &str, due_ms: i64) -> RunId {
     RunId(format!("{}{stamp}-{letters}", beginning(schedule)).into())
 }
 
-/// The due time for which a schedule started the run; nothing if it did not.
+/// The due time for which a schedule started the run. Returns `None` if it did not start it.
 pub(super) fn due_of(schedule: &str, run: &RunId) -> Option<i64> {
     let stamp = run.0.strip_prefix(&beginning(schedule))?.split('-').next()?;
     let due = Offset::UTC.to_timestamp(DateTime::strptime(STAMP, stamp).ok()?).ok()?;
@@ -32,8 +32,7 @@ pub(super) fn due_of(schedule: &str, run: &RunId) -> Option<i64> {
     (run_id(schedule, due_ms) == *run).then_some(due_ms)
 }
 
-/// How much later than it is due a run starts: less than or equal to `jitter_ms`, and the same on
-/// every server.
+/// The jitter of a due time in milliseconds: at most `jitter_ms`, and the same on every server.
 pub(super) fn delay_ms(schedule: &str, due_ms: i64, jitter_ms: i64) -> i64 {
     let hash = hash(schedule, due_ms);
     let drawn = u64::from_le_bytes(hash[8..16].try_into().expect("eight bytes"));
@@ -41,7 +40,7 @@ pub(super) fn delay_ms(schedule: &str, due_ms: i64, jitter_ms: i64) -> i64 {
     i64::try_from(drawn % choices).expect("not more than the jitter")
 }
 
-/// The number of a control message that follows from what is hashed.
+/// The id of a control that is derived from `what` and the run.
 pub(super) fn control_id(what: &str, run: &RunId) -> u64 {
     let hash = blake3::hash(format!("{what}\n{run}").as_bytes());
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"))

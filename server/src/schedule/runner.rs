@@ -1,4 +1,4 @@
-//! Deals with due times, on the server that owns the farm. It sleeps until the next one.
+//! Handles due times, on the server that owns the farm. It sleeps until the next one.
 
 use super::book::{Schedules, ready, rules, runs_of, timetable};
 use super::decide::{Act, Overlap, decide};
@@ -17,41 +17,40 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-/// Schedules that were changed through another server are noticed after so long, and so is a clock
-/// that was set.
+/// Time within which changes of schedules through another server are noticed, and changes of the clock.
 const LOOK_MS: i64 = 10_000;
-/// Pause after a failure of the database.
+/// Pause after the database failed.
 const RETRY_MS: i64 = 1_000;
 
-/// What a step leaves to be done.
+/// What is left to be done after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// When the next run is to start, milliseconds since 1970; nothing: never, as things stand.
+    /// When the next run is to start, in milliseconds since 1970; `None` if, as things stand, there is no next one.
     pub wake_ms: Option<i64>,
     /// Whether a run waits for another one to end.
     pub waits: bool,
 }
 
-/// A schedule as it was seen last.
+/// A schedule as it was last read.
 #[derive(Default)]
 struct Known {
     cron: String,
     zone: String,
     table: Option<Arc<Timetable>>,
-    /// Everything that was due up to here was dealt with.
+    /// Every due time up to this one has been handled, in milliseconds since 1970.
     cursor_ms: Option<i64>,
 }
 
-/// Deals with due times while this server owns the farm.
+/// Handles due times while this server owns the farm.
 pub struct Runner {
     schedules: Schedules,
     owner: OwnerHandle,
     known: BTreeMap<String, Known>,
-    /// Whether something is left to be done soon.
+    /// Whether something failed and has to be repeated soon.
     unsettled: bool,
 }
 
-/// One schedule that has something to be done.
+/// One schedule with due times or runs to be handled.
 struct Open {
     schedule: Schedule,
     ready: Vec<i64>,
@@ -60,7 +59,7 @@ struct Open {
 }
 
 impl Schedules {
-    /// Deals with due times whenever this server owns the farm, until the role is told no more.
+    /// Handles due times whenever this server owns the farm, until the sender of the role is dropped.
     pub async fn run(&self, mut role: watch::Receiver<Role>) {
         loop {
             let owner = role.borrow_and_update().owner().cloned();
@@ -79,12 +78,12 @@ impl Schedules {
 }
 
 impl Runner {
-    /// A runner that hands runs to an owner.
+    /// A runner that adds its runs to an owner.
     pub fn new(schedules: Schedules, owner: OwnerHandle) -> Self {
         Self { schedules, owner, known: BTreeMap::new(), unsettled: false }
     }
 
-    /// Deals with due times until the owner is gone.
+    /// Handles due times until the owner has ended.
     pub async fn run(mut self) {
         let mut news = self.owner.news();
         loop {
@@ -102,9 +101,8 @@ impl Runner {
         }
     }
 
-    /// Deals with everything that is due at `now_ms`. What fails for one schedule does not hold up the
-    /// others; an error means that the database or storage does not answer, and the same step can be made
-    /// again.
+    /// Handles everything that is due at `now_ms`. A failure of one schedule does not delay the others; an error means
+    /// that the database or storage does not respond, and the step can be repeated.
     pub async fn step(&mut self, now_ms: i64) -> Result<Next, ScheduleError> {
         let schedules = self.schedules.registry.schedules().await?;
         let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
@@ -129,7 +127,7 @@ impl Runner {
         Ok(next)
     }
 
-    /// Looks whether a schedule has something to be done, and when it will.
+    /// Checks whether a schedule has anything to be handled now, and when it next will.
     fn look(
         &mut self,
         schedule: Schedule,
@@ -147,13 +145,13 @@ impl Runner {
             let upcoming = upcoming.map(|d| d + delay_ms(&schedule.id, d, schedule.jitter_ms));
             next.wake_ms = [next.wake_ms, upcoming].into_iter().flatten().min();
         }
-        // A run may be going that was to be replaced: by one that was started by hand, or before a crash.
+        // A run may be left that was to be cancelled: if its successor was triggered by hand, or after a crash.
         let replaces = rules(&schedule).overlap == Overlap::Replace;
         let is_open = !due.is_empty() || !waiting.is_empty() || replaces;
         is_open.then_some(Open { schedule, ready: due, start_ms, waiting })
     }
 
-    /// The timetable of a schedule, and up to where it was dealt with.
+    /// The timetable of a schedule, and the time up to which it has been handled.
     fn know(&mut self, schedule: &Schedule, now_ms: i64) -> Option<(Arc<Timetable>, i64)> {
         let Schedule { id, cron, zone, planned_ms, .. } = schedule;
         let known = self.known.entry(id.clone()).or_default();
@@ -163,8 +161,8 @@ impl Runner {
             let table = table.ok().map(Arc::new);
             *known = Known { cron: cron.clone(), zone: zone.clone(), table, cursor_ms: None };
         }
-        // A clock that was set back does not stop a schedule until it is where it was. What comes
-        // again is found to be done.
+        // After the clock was set back, the schedule need not wait until it has caught up. Due times that recur are
+        // found to be handled.
         let cursor_ms = if *planned_ms > now_ms {
             known.cursor_ms.map_or(now_ms, |cursor| cursor.min(now_ms))
         } else {
@@ -174,7 +172,7 @@ impl Runner {
         Some((known.table.clone()?, cursor_ms))
     }
 
-    /// Deals with several schedules. Says whether a run waits for another one to end.
+    /// Handles several schedules. Returns whether a run waits for another one to end.
     async fn tend_all(&mut self, open: Vec<Open>, now_ms: i64) -> Result<bool, ScheduleError> {
         let unfinished = self.unfinished().await?;
         self.unsettled = false;
@@ -202,7 +200,7 @@ impl Runner {
         Ok(unfinished.into_iter().map(|record| record.id).collect())
     }
 
-    /// Deals with one schedule, given its runs that are going. Says whether one was put to wait.
+    /// Handles one schedule, given its unfinished runs. Returns whether a run was queued.
     async fn tend(
         &mut self,
         open: &Open,
@@ -236,7 +234,7 @@ impl Runner {
         Ok(queued)
     }
 
-    /// Starts the run of a due time. If its job cannot be submitted, that is noted.
+    /// Starts the run of a due time. If its job cannot be submitted, that is recorded.
     async fn start(
         &mut self,
         schedule: &Schedule,
@@ -247,7 +245,7 @@ impl Runner {
             Ok(Some(run)) => {
                 info!(schedule = schedule.id, run = %run.id(), outcome, "a schedule starts a run");
                 let (account, now_ms) = (schedule.account.clone(), (self.schedules.now_ms)());
-                // An owner that has just ended leaves it to the next one, who reads what is stored.
+                // If the owner has just ended, the next one will read the run from the store.
                 let _ = self.owner.add(run, account, now_ms).await;
             }
             Ok(None) => {}
@@ -259,20 +257,19 @@ impl Runner {
                 let raw = schedule.job.clone().into_bytes();
                 let time_ms = (self.schedules.now_ms)();
                 self.schedules.store.reject(&Rejected { time_ms, reason, raw }).await?;
-                // What waits need not wait for this one.
+                // Queued runs need not wait for this one.
                 self.unsettled = true;
             }
         }
         Ok(due_ms)
     }
 
-    /// Cancels every run of a schedule that is going except the last. What was left over by a crash
-    /// is found here, too.
+    /// Cancels every unfinished run of a schedule except the last, including those that a crash left over.
     async fn settle(&mut self, schedule: &str) -> Result<(), ScheduleError> {
         let going = runs_of(schedule, &self.unfinished().await?);
         let Some((_, replaced)) = going.split_last() else { return Ok(()) };
         for (_, run) in replaced {
-            // It is stored, so the owner hears of it, if it has not yet.
+            // It is stored, so the owner will get to know it.
             if !self.owner.has_run(run).await? {
                 self.unsettled = true;
                 continue;
@@ -286,7 +283,7 @@ impl Runner {
     }
 }
 
-/// Waits until a run has ended. `false`: the owner is gone.
+/// Waits until a run has ended. Returns `false` if the owner has ended.
 async fn ended(news: &mut Receiver<Arc<Committed>>) -> bool {
     loop {
         match news.recv().await {

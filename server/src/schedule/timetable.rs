@@ -1,5 +1,5 @@
-//! When a schedule is due, in a time zone, with rules for the nights on which clocks change. Pure: the
-//! time is passed in.
+//! When a schedule is due, in a time zone, with rules for the nights on which clocks change. Pure functions: the time
+//! is passed in.
 
 use super::cron_text::{self, CronError};
 use cron::{Schedule as Pattern, TimeUnitSpec};
@@ -10,54 +10,53 @@ use std::collections::VecDeque;
 
 /// Milliseconds in a second. Due times are whole seconds.
 const SECOND: i64 = 1_000;
-/// The first window in which [`Timetable::latest`] looks back.
+/// The first window in which [`Timetable::latest`] searches backwards.
 const WINDOW_MS: i64 = 60 * SECOND;
 
-/// Why a schedule has no timetable.
+/// Why a timetable cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimetableError {
-    /// The fields cannot be read.
+    /// The cron fields cannot be parsed.
     #[error(transparent)]
     Cron(#[from] CronError),
-    /// There is no such time zone.
+    /// There is no time zone of this name.
     #[error(
         "`{name}` is not a time zone{}: expected a name of the IANA database such as \
          `Europe/Berlin`, `America/New_York` or `UTC`",
         hint.as_ref().map_or_else(String::new, |hint| format!(" (did you mean `{hint}`?)"))
     )]
     Zone {
-        /// What was given.
+        /// The name as it was given.
         name: String,
-        /// What was probably meant.
+        /// The most similar name of a time zone, if there is one.
         hint: Option<String>,
     },
 }
 
 /// The due times of a schedule.
 ///
-/// A schedule goes by the clock on the wall of its zone. On the two nights a year on which that clock
-/// is changed:
+/// A schedule follows the wall clock of its zone. On the two nights a year on which that clock is changed:
 /// - a time that does not exist that night is due at the first moment after the gap;
-/// - a time that comes twice is due once, the first time;
-/// - a schedule of every hour (`*` for the hour) goes through: it is due as often as on any other
-///   night for each hour that really passes.
+/// - a time that occurs twice is due once, the first time;
+/// - an hourly schedule (`*` for the hour) continues without a break: it is due as often as on any other night for each
+///   hour that passes.
 #[derive(Clone, Debug)]
 pub struct Timetable {
-    /// Due when one of them says so.
+    /// Due when one of them matches.
     patterns: Vec<Pattern>,
     every_hour: bool,
     zone: TimeZone,
 }
 
 impl Timetable {
-    /// Reads cron fields and a time zone.
+    /// Parses cron fields and the name of a time zone.
     pub fn parse(cron: &str, zone: &str) -> Result<Self, TimetableError> {
         let patterns = cron_text::patterns(cron)?;
         let every_hour = patterns[0].hours().is_all();
         Ok(Self { patterns, every_hour, zone: self::zone(zone)? })
     }
 
-    /// The first due time after `time_ms`, both milliseconds since 1970. Nothing: it never comes.
+    /// The first due time after `time_ms`, both in milliseconds since 1970. Returns `None` if there is none.
     pub fn next_after(&self, time_ms: i64) -> Option<i64> {
         let after = time_ms.div_euclid(SECOND);
         let next =
@@ -70,8 +69,7 @@ impl Timetable {
         std::iter::successors(self.next_after(time_ms), |last| self.next_after(*last))
     }
 
-    /// The last due times that are later than `after_ms` and not later than `until_ms`: at most
-    /// `limit`, in order.
+    /// The last due times that are later than `after_ms` and not later than `until_ms`: at most `limit`, in order.
     pub fn latest(&self, after_ms: i64, until_ms: i64, limit: usize) -> Vec<i64> {
         let mut window = WINDOW_MS;
         loop {
@@ -90,17 +88,17 @@ impl Timetable {
         }
     }
 
-    /// The next time on a clock that is never changed; both are seconds since 1970 on that clock.
+    /// The next matching time on a clock that is never changed; both in seconds since 1970 on that clock.
     fn next_local(&self, local: i64) -> Option<i64> {
         let local = chrono::DateTime::from_timestamp(local, 0)?;
         let next = |pattern: &Pattern| pattern.after(&local).next();
         self.patterns.iter().filter_map(next).min().map(|next| next.timestamp())
     }
 
-    /// Goes by the clock on the wall.
+    /// The next due time by the wall clock.
     fn next_on_the_wall(&self, after: i64) -> Option<i64> {
         let mut local = after + i64::from(self.zone.to_offset(timestamp(after)?).seconds());
-        // Where the clock is set back, times on the wall come again that have had their turn.
+        // When the clock is set back, the wall clock repeats times that have been due already.
         loop {
             local = self.next_local(local)?;
             let real = self.first_real(local)?;
@@ -110,8 +108,7 @@ impl Timetable {
         }
     }
 
-    /// The first moment at which the clock on the wall shows `local`, or the first after the gap that
-    /// swallowed it.
+    /// The first moment at which the wall clock shows `local`; if it falls into a gap, the first moment after that.
     fn first_real(&self, local: i64) -> Option<i64> {
         let wall: civil::DateTime = Offset::UTC.to_datetime(timestamp(local)?);
         match self.zone.to_ambiguous_timestamp(wall).offset() {
@@ -125,7 +122,7 @@ impl Timetable {
         }
     }
 
-    /// Goes by the hours that pass.
+    /// The next due time by elapsed hours.
     fn next_elapsed(&self, after: i64) -> Option<i64> {
         let (mut from, start) = (after, timestamp(after)?);
         let mut offset = i64::from(self.zone.to_offset(start).seconds());
@@ -134,7 +131,7 @@ impl Timetable {
             let next = self.next_local(from + offset)? - offset;
             match changes.next() {
                 Some(change) if change.timestamp().as_second() <= next => {
-                    // Nothing is due before the change; from there on the clock is another.
+                    // Nothing is due before the change; from then on another offset applies.
                     from = change.timestamp().as_second() - 1;
                     offset = i64::from(change.offset().seconds());
                 }
@@ -160,12 +157,12 @@ fn zone(name: &str) -> Result<TimeZone, TimetableError> {
 mod tests {
     use super::*;
 
-    /// Milliseconds of `2026-03-29T02:30:00+01:00`.
+    /// Parses a time such as `2026-03-29T02:30:00+01:00` to milliseconds.
     fn ms(text: &str) -> i64 {
         text.parse::<Timestamp>().unwrap().as_millisecond()
     }
 
-    /// The due times after a moment, as the clock on the wall shows them, with its offset.
+    /// The due times after a moment, as the wall clock shows them, with its offset.
     fn next(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
         let table = Timetable::parse(cron, zone).unwrap();
         let shown = |due: i64| {
@@ -249,7 +246,7 @@ mod tests {
                 "2026-04-05 02:40:00 +10:30"
             ]
         );
-        // Samoa had no 30 December 2011.
+        // Samoa skipped 30 December 2011.
         let due = next("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00:00Z", 3);
         assert_eq!(
             due,

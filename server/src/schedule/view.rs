@@ -1,4 +1,4 @@
-//! What people say about schedules and are told about them.
+//! Schedules in requests and responses.
 
 use super::decide::{CatchUp, Overlap};
 use super::timetable::TimetableError;
@@ -11,80 +11,80 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// A schedule as somebody wants it.
+/// A schedule to be added or replaced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "ScheduleBody")]
 pub struct NewSchedule {
-    /// Its name.
+    /// Name of the schedule.
     pub name: String,
-    /// When.
+    /// Due times, as cron fields.
     pub cron: String,
-    /// The time zone of the clock that `cron` means.
+    /// Time zone in which `cron` is read.
     pub zone: String,
-    /// What happens when an earlier run of the schedule is still going.
+    /// What to do when an earlier run of the schedule has not ended.
     pub overlap: Overlap,
-    /// What happens to times that were missed while no server ran.
+    /// What to do about due times that were missed while no server was running.
     pub catch_up: CatchUp,
-    /// Runs start up to this much later.
+    /// Longest delay of a start, as in `10m`.
     pub jitter: String,
-    /// The job.
+    /// The job to be submitted at each due time.
     pub job: ScheduledJob,
-    /// The folder that results are copied to; empty: nowhere.
+    /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
-    /// Whether nothing is to happen for now.
+    /// Whether the schedule is paused.
     pub paused: bool,
 }
 
-/// A schedule as it is sent. Its job is written as in a submission.
+/// A schedule in a request. Its job is written as in a submission.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewSchedule)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleBody {
-    /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`.
+    /// Name of the schedule: 1 to 64 letters, digits, `.`, `_` and `-`.
     #[schema(example = "nightly", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
     name: String,
-    /// When: five cron fields (minute, hour, day of the month, month, weekday), six with a second
-    /// before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    /// When it is due: five cron fields (minute, hour, day of the month, month, weekday), six with a second before
+    /// them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
     #[schema(example = "30 2 * * mon-fri", max_length = 256)]
     cron: String,
-    /// The time zone of the clock that `cron` means, a name of the IANA database.
+    /// Time zone in which `cron` is read, a name from the IANA database.
     #[serde(default = "utc")]
     #[schema(default = "UTC", example = "Europe/Berlin")]
     zone: String,
-    /// What happens when an earlier run of the schedule is still going.
+    /// What to do when an earlier run of the schedule has not ended.
     #[serde(default)]
     overlap: Overlap,
-    /// What happens to times that were missed while no server ran.
+    /// What to do about due times that were missed while no server was running.
     #[serde(default)]
     catch_up: CatchUp,
-    /// Runs start up to this much later, as in `90s` or `10m`, so that not everything starts at the
-    /// full hour. Less than the time between two due times.
+    /// Starts are delayed by up to this time, as in `90s` or `10m`, so that not everything starts on the hour. Has to
+    /// be less than the time between two due times.
     #[serde(default = "none")]
     #[schema(default = "0s", example = "10m")]
     jitter: String,
     /// The job: the text of a job file (YAML or JSON), or the job itself as JSON.
     #[schema(value_type = JobBody, example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
     job: SentJob,
-    /// The job file's name, for error messages.
+    /// Name of the job file, for error messages.
     #[serde(default)]
     source_name: String,
-    /// Values that replace those of the job: `render.samples` to `16`. Each value is read as YAML.
+    /// Values that replace those in the job, such as `16` for `render.samples`. Each value is parsed as YAML.
     #[serde(default)]
     set: BTreeMap<String, String>,
-    /// The uploaded files that the job names: the name that it uses, to the BLAKE3 digest of the file,
-    /// or of the list of files of a packed scene.
+    /// The uploaded files that the job names: maps each name to the BLAKE3 digest of the file, or of the file list of a
+    /// packed scene.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Digest>)]
     assets: BTreeMap<String, String>,
-    /// The folder that results are copied to, each run's in a folder of its own; empty: nowhere.
+    /// Folder that results are copied to, each run's into a folder of its own; empty if there is none.
     #[serde(default)]
     out_dir: String,
-    /// Whether nothing is to happen for now.
+    /// Whether the schedule is paused: it starts nothing until it is resumed.
     #[serde(default)]
     paused: bool,
 }
 
-/// A job as it is sent, now and by older programs.
+/// A job in a request, as current and as older programs send it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SentJob {
@@ -124,73 +124,73 @@ fn none() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduledJob {
-    /// The job file's text.
+    /// Text of the job file.
     #[schema(example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
     pub text: String,
-    /// The job file's name, for error messages.
+    /// Name of the job file, for error messages.
     #[serde(default)]
     pub source_name: String,
-    /// Changes of values of the job file, as in `render.samples: 16`.
+    /// Values that replace those in the job file, as in `render.samples: 16`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set: BTreeMap<String, String>,
-    /// The digests of the uploaded files (or packed scenes) that the job names, by the name it uses.
+    /// Digests of the uploaded files (or packed scenes) that the job names, by the name that it uses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, Digest>)]
     pub assets: BTreeMap<String, String>,
 }
 
-/// A schedule as it stands.
+/// A schedule as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleView {
-    /// Its name.
+    /// Name of the schedule.
     pub name: String,
-    /// Whose it is; also the owner of its runs.
+    /// Account that the schedule and its runs belong to.
     pub account: String,
-    /// When, as it was written.
+    /// Due times, as the cron fields were written.
     pub cron: String,
-    /// The time zone.
+    /// Time zone in which `cron` is read.
     pub zone: String,
-    /// What happens when an earlier run is still going.
+    /// What happens when an earlier run has not ended.
     pub overlap: Overlap,
-    /// What happens to times that were missed.
+    /// What happens about due times that were missed.
     pub catch_up: CatchUp,
-    /// Runs start up to this much later.
+    /// Longest delay of a start, in milliseconds.
     pub jitter_ms: i64,
-    /// The folder that results are copied to.
+    /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
-    /// Whether nothing happens for now.
+    /// Whether the schedule is paused.
     pub paused: bool,
-    /// When it was made or replaced, milliseconds since 1970.
+    /// When it was added or last replaced, in milliseconds since 1970.
     pub created_ms: i64,
-    /// The next five due times, milliseconds since 1970, without jitter; none while it is paused.
+    /// The next five due times, in milliseconds since 1970, without jitter; empty while it is paused.
     pub next_ms: Vec<i64>,
-    /// The same as people write them, in the schedule's zone.
+    /// The same times as RFC 3339 text, in the schedule's zone.
     pub next: Vec<String>,
-    /// What became of the last due time.
+    /// Outcome of the last due time; null before the first.
     pub last: Option<FireView>,
 }
 
-/// A schedule with all that is known about it.
+/// A schedule with its job and the outcomes of its last due times.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleDetail {
-    /// The schedule.
+    /// The schedule itself.
     #[serde(flatten)]
     pub schedule: ScheduleView,
-    /// Its job.
+    /// The job that it submits.
     pub job: ScheduledJob,
-    /// What became of the last due times, the latest first; up to 50.
+    /// Outcomes of the last due times, latest first; up to 50.
     pub fires: Vec<FireView>,
 }
 
-/// What became of one due time.
+/// The outcome of one due time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FireView {
-    /// The due time, milliseconds since 1970.
+    /// The due time, in milliseconds since 1970.
     pub due_ms: i64,
-    /// `started`; `replaced`: started, and what was going was cancelled; `queued`: it waits until
-    /// what is going has ended; `skipped`: passed over; `failed`: its job could not be submitted.
+    /// `started`; `replaced`: started, and the unfinished run was cancelled; `queued`: waits until the unfinished run
+    /// has ended; `skipped`: no run; `failed`: the job could not be submitted.
     pub outcome: String,
-    /// The run that it started.
+    /// Id of the run that it started, if it started one.
     pub run: Option<String>,
 }
 
@@ -201,51 +201,51 @@ impl From<Fire> for FireView {
     }
 }
 
-/// What came of starting a schedule by hand.
+/// The result of triggering a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Triggered {
-    /// The time that it counts for, milliseconds since 1970.
+    /// The due time that the run counts for, in milliseconds since 1970.
     pub due_ms: i64,
     /// `started`, `replaced` or `queued`.
     pub outcome: String,
-    /// The run; one that is queued will have this id.
+    /// Id of the run, also of one that is queued and does not exist yet.
     pub run: String,
 }
 
-/// Why something cannot be done with a schedule.
+/// Why a request about a schedule fails.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
-    /// The schedule as it is wanted cannot be.
+    /// The schedule has invalid values.
     #[error("{0}")]
     Invalid(String),
-    /// Its fields or its zone cannot be read.
+    /// Its cron fields or its time zone cannot be parsed.
     #[error(transparent)]
     Timetable(#[from] TimetableError),
     /// Its job cannot be submitted.
     #[error(transparent)]
     Job(#[from] SubmitError),
-    /// There is no such schedule.
+    /// There is no schedule of this name.
     #[error("there is no schedule `{0}`")]
     NoSchedule(String),
-    /// There is one of this name already.
+    /// There is a schedule of this name already.
     #[error("there is a schedule `{0}` already; replace it, or choose another name")]
     Taken(String),
-    /// An earlier run is still going, and the schedule says that then nothing starts.
+    /// An earlier run has not ended, and the overlap rule forbids another one.
     #[error("run `{0}` of the schedule is still going, and its rule is `overlap: skip`")]
     Going(RunId),
-    /// A run of the schedule waits already.
+    /// A run of the schedule is queued already.
     #[error("a run of the schedule waits for `{0}` to end already, and only one may wait")]
     Waits(RunId),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] pictor_storage::Error),
-    /// The owner failed.
+    /// The owner has ended or cannot write.
     #[error(transparent)]
     Owner(#[from] crate::Error),
 }
 
 impl ScheduleError {
-    /// Whether the same call may succeed when it is made again after a while.
+    /// Whether the same call may succeed when it is repeated later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error)

@@ -1,4 +1,4 @@
-//! Hooks as an operator writes them into the server's configuration, and what becomes of that.
+//! Hooks in the server's configuration, and their validated form.
 
 use super::event::EventKind;
 use base64::Engine as _;
@@ -10,29 +10,29 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest name.
+/// Longest name of a hook, in bytes.
 const NAME_MAX: usize = 64;
-/// What the specification asks of a secret, in bytes.
+/// Shortest secret, in bytes; the specification requires it.
 const SECRET_MIN: usize = 24;
-/// What a secret begins with that is written in base64.
+/// Prefix of a secret that is written in base64.
 const PREFIX: &str = "whsec_";
-/// How long an answer may take; the specification recommends 15 to 30 s.
+/// Time limit for a response; the specification recommends 15 to 30 s.
 const TIMEOUT: Millis = Millis(15_000);
 
 /// One `[[webhook]]` of the server's configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookConfig {
-    /// Its name, unique.
+    /// Name of the hook, unique.
     pub name: String,
-    /// Where messages are sent: `https://…` or `http://…`.
+    /// URL that messages are sent to: `https://…` or `http://…`.
     pub url: String,
-    /// A file with the secret that messages are signed with: `whsec_` and base64, or plain text.
+    /// File with the secret that messages are signed with: `whsec_` and base64, or plain text.
     pub secret_file: PathBuf,
-    /// What it is told; everything, if nothing is said.
+    /// Kinds of events that it gets; all if absent.
     #[serde(default = "EventKind::all")]
     pub events: Vec<EventKind>,
-    /// How long an answer may take.
+    /// Time limit for a response.
     #[serde(default = "timeout")]
     pub timeout: Millis,
 }
@@ -41,13 +41,13 @@ fn timeout() -> Millis {
     TIMEOUT
 }
 
-/// Why a hook cannot be used. The operator has to act.
+/// Why a hook cannot be used. The operator has to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    /// Something about its configuration is wrong.
+    /// A value of its configuration is invalid.
     #[error("webhook `{name}`: {why}")]
     Invalid {
-        /// Its name.
+        /// Name of the hook.
         name: String,
         /// What is wrong.
         why: String,
@@ -55,31 +55,31 @@ pub enum HookError {
     /// Its secret cannot be read.
     #[error("webhook `{name}`: read the secret in {}: {source}", path.display())]
     Secret {
-        /// Its name.
+        /// Name of the hook.
         name: String,
-        /// The file.
+        /// File with the secret.
         path: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// Nothing can be sent from here.
+    /// The HTTP client cannot be created.
     #[error("webhooks cannot be sent: {0}")]
     Client(#[source] reqwest::Error),
 }
 
-/// A hook that can be used.
+/// A validated hook.
 #[derive(Debug)]
 pub(super) struct Hook {
     pub(super) name: String,
     pub(super) url: reqwest::Url,
-    /// Its machine, for people.
+    /// Host in its URL, for the status.
     pub(super) host: String,
     pub(super) key: hmac::Key,
     pub(super) events: BTreeSet<EventKind>,
     pub(super) timeout: Duration,
 }
 
-/// Checks hooks and reads their secrets.
+/// Validates hooks and reads their secrets.
 pub(super) fn load(configs: &[HookConfig]) -> Result<Vec<Hook>, HookError> {
     let mut hooks: Vec<Hook> = Vec::with_capacity(configs.len());
     for config in configs {
@@ -123,7 +123,7 @@ fn load_one(config: &HookConfig) -> Result<Hook, HookError> {
     Ok(Hook { name, url, host, key, events, timeout: Duration::from_millis(timeout.0) })
 }
 
-/// The key in a secret's text.
+/// The key that a secret's text stands for.
 fn secret(text: &str, file: &Path) -> Result<Vec<u8>, String> {
     let file = file.display();
     let secret = match text.strip_prefix(PREFIX) {

@@ -1,4 +1,4 @@
-//! What webhooks tell: made from what is committed, and from nothing else.
+//! The events that webhooks report: derived from what is committed, and from nothing else.
 
 use pictor_engine::RunState;
 use pictor_storage::{RunRecord, WorkerRecord};
@@ -6,32 +6,32 @@ use pictor_tasks::message::{RunId, WorkerId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a hook can be told.
+/// Kind of an event.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
 pub enum EventKind {
-    /// Every task of a run that had to succeed did.
+    /// A run has succeeded: every task that had to succeed did.
     #[serde(rename = "run.succeeded")]
     RunSucceeded,
-    /// A run is over and has failed.
+    /// A run has ended and failed.
     #[serde(rename = "run.failed")]
     RunFailed,
-    /// A run was given up.
+    /// A run was cancelled.
     #[serde(rename = "run.cancelled")]
     RunCancelled,
-    /// A worker was not heard of for the length of a lease.
+    /// A worker was silent for the length of a lease.
     #[serde(rename = "worker.lost")]
     WorkerLost,
 }
 
 impl EventKind {
-    /// All of them.
+    /// Every kind of event.
     pub fn all() -> Vec<Self> {
         vec![Self::RunSucceeded, Self::RunFailed, Self::RunCancelled, Self::WorkerLost]
     }
 
-    /// The event of a run that is over.
+    /// The kind of event for a run that has ended in this state.
     fn of(state: RunState) -> Option<Self> {
         match state {
             RunState::Succeeded => Some(Self::RunSucceeded),
@@ -42,7 +42,7 @@ impl EventKind {
     }
 }
 
-/// Something that hooks are told.
+/// An event to be reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Happened {
     pub(super) kind: EventKind,
@@ -51,7 +51,7 @@ pub(super) struct Happened {
     pub(super) body: String,
 }
 
-/// A message's body.
+/// Body of a message.
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a str,
@@ -82,15 +82,15 @@ struct WorkerBody<'a> {
     seen_ms: i64,
 }
 
-/// The end of a stored run; nothing if it has not ended.
+/// The event of a stored run that has ended. Returns `None` if it has not ended.
 pub(super) fn of_record(record: &RunRecord) -> Option<Happened> {
     let states = [RunState::Succeeded, RunState::Failed, RunState::Cancelled];
     let state = states.into_iter().find(|state| state.name() == record.state)?;
     of_end(record, state, record.finished_ms?)
 }
 
-/// The end of a run at `time_ms`, whatever has become of it since. A run that is done again and ends
-/// again is another event, since it ends at another time.
+/// The event of a run that ended at `time_ms`, whatever its state is now. If it is reset and ends again, that is
+/// another event, because it ends at another time.
 pub(super) fn of_end(record: &RunRecord, state: RunState, time_ms: i64) -> Option<Happened> {
     let kind = EventKind::of(state)?;
     let id = id(&format!("{}\n{}\n{time_ms}", state.name(), record.id));
@@ -108,7 +108,7 @@ pub(super) fn of_end(record: &RunRecord, state: RunState, time_ms: i64) -> Optio
     Some(Happened { kind, id, time_ms, body })
 }
 
-/// The loss of a worker, noticed at `now_ms`. The event is the same for as long as it is not seen.
+/// The event of the loss of a worker, noticed at `now_ms`. It stays the same until the worker is seen again.
 pub(super) fn of_loss(record: &WorkerRecord, now_ms: i64) -> Happened {
     let kind = EventKind::WorkerLost;
     let id = id(&format!("lost\n{}\n{}", record.id.0, record.seen_ms));
@@ -119,13 +119,13 @@ pub(super) fn of_loss(record: &WorkerRecord, now_ms: i64) -> Happened {
     Happened { kind, id, time_ms: now_ms, body }
 }
 
-/// When the event of a stored body happened.
+/// The time of the event in a stored body.
 pub(super) fn time_of(body: &str) -> Option<i64> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     body["time_ms"].as_i64()
 }
 
-/// An id that follows from what happened. It has no `.`, as the specification asks.
+/// An id derived from `what`. It contains no `.`, as the specification requires.
 fn id(what: &str) -> String {
     let hash = blake3::hash(what.as_bytes());
     format!("evt_{}", &hash.to_hex()[..32])

@@ -1,6 +1,6 @@
-//! Sends one message: signs it as the Standard Webhooks specification 1.0.0 says
-//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), looks
-//! at the answer, and decides when to try again.
+//! Sends one message: signs it according to the Standard Webhooks specification 1.0.0
+//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), checks the response,
+//! and decides when to retry.
 
 use super::Webhooks;
 use super::config::{Hook, HookError};
@@ -16,26 +16,26 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// After so many tries in vain (about two days) a message is given up.
+/// Failed attempts (over about two days) after which a message is abandoned.
 const ATTEMPTS_MAX: u32 = 10;
-/// What the error of a message begins with that is tried no more.
+/// How the error of an abandoned message begins.
 pub(super) const GIVEN_UP: &str = "given up: ";
-/// The pause after the first try in vain; each further one is four times as long …
+/// Pause after the first failed attempt; each further one is four times as long …
 const PAUSE_MS: i64 = 5_000;
 /// … up to this.
 const PAUSE_MAX_MS: i64 = 86_400_000;
-/// How many messages of one hook are on their way at a time.
+/// Messages of one hook that are in flight at a time.
 const AT_A_TIME: u32 = 8;
-/// How often it is looked for messages that another server has stored.
+/// How often to look for messages that another server has stored.
 const LOOK: Duration = Duration::from_secs(30);
-/// Pause after a failure of the database.
+/// Pause after the database failed.
 const RETRY: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// What sends requests. Redirects are not followed: who configured the hook decides where messages go,
-/// not who answers there.
+/// The client that sends requests. It follows no redirects: whoever configured the hook decides where messages go, not
+/// the receiver.
 pub(super) fn client() -> Result<reqwest::Client, HookError> {
-    // Somebody else in the process may have chosen already.
+    // Fails if the process has a provider already: then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .redirect(redirect::Policy::none())
@@ -45,10 +45,10 @@ pub(super) fn client() -> Result<reqwest::Client, HookError> {
         .map_err(HookError::Client)
 }
 
-/// What trying everything that was due has come to.
+/// The result of attempting everything that was due.
 pub(super) struct Tried {
     pub(super) tried: usize,
-    /// When the first of the messages that failed is tried again.
+    /// When the first of the failed messages is due again.
     next_ms: Option<i64>,
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn to_hook(all: &Webhooks, number: usize) {
     }
 }
 
-/// Tries what is due for a hook, up to [`AT_A_TIME`] messages, and notes what came of it.
+/// Attempts the due messages of a hook, up to [`AT_A_TIME`], and records the results.
 pub(super) async fn due(all: &Webhooks, hook: &Hook) -> Result<Tried, Error> {
     let due = all.registry.due_deliveries(&hook.name, (all.now_ms)(), AT_A_TIME).await?;
     let mut on_the_way = JoinSet::new();
@@ -111,12 +111,12 @@ fn signature(key: &hmac::Key, time_s: i64, message: &Delivery) -> String {
     format!("v1,{}", STANDARD.encode(hmac::sign(key, signed.as_bytes())))
 }
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 struct Refused {
     why: String,
-    /// The receiver wants no more of it.
+    /// Whether the receiver is gone for good, so that no further attempt is made.
     is_final: bool,
-    /// The receiver asks for a pause.
+    /// Pause that the receiver asks for, in milliseconds.
     pause_ms: i64,
 }
 
@@ -125,7 +125,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<(), Refused> {
         let why = if error.is_timeout() {
             "it does not answer in time".to_owned()
         } else {
-            // The address is in the error, and may be a secret.
+            // The URL is part of the error, and may be a secret.
             reason(&error.without_url())
         };
         Refused { why, is_final: false, pause_ms: 0 }
@@ -150,7 +150,7 @@ fn reason(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Notes what came of a message. Gives when it is tried again.
+/// Records the result of an attempt. Returns when the message is due again.
 async fn note(
     all: &Webhooks,
     hook: &Hook,
@@ -176,8 +176,8 @@ async fn note(
     Ok(Some(next_ms))
 }
 
-/// How long to wait after so many tries in vain: four times as long each time, a fifth more or less, so
-/// that what failed together is not tried together.
+/// The pause after this many failed attempts: four times as long each time, a fifth more or less, so that messages that
+/// failed together are not repeated together.
 fn pause(number: i64, attempts: u32) -> i64 {
     let factor = 4_i64.saturating_pow(attempts.saturating_sub(1));
     let pause = PAUSE_MS.saturating_mul(factor).min(PAUSE_MAX_MS);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_that_of_the_specification() {
-        // Key and message of the specification's reference libraries.
+        // Key and message from the specification's reference libraries.
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let message = Delivery {
             event_id: "msg_p5jXN8AQM9LWM0D4loKWxJek".into(),
