@@ -159,6 +159,115 @@ fn tasks_and_engine_are_pure() {
     }
 }
 
+/// Crates whose folders use each other in one direction.
+const ROOMS: [&str; 1] = ["executor"];
+
+#[test]
+fn folders_use_each_other_in_one_direction() {
+    for krate in ROOMS {
+        let modules = modules(&root().join(krate).join("src"));
+        assert!(modules.len() > 20, "the search works: {}", modules.len());
+        let is_folder = |path: &[String]| {
+            modules.keys().any(|other| other.len() > path.len() && other.starts_with(path))
+        };
+        // What a folder uses of those beside it, and where.
+        let mut uses: BTreeMap<Vec<String>, BTreeMap<Vec<String>, String>> = BTreeMap::new();
+        for (from, text) in &modules {
+            for to in uses_of(from, text, &modules) {
+                let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                let (Some(_), Some(_)) = (from.get(common), to.get(common)) else { continue };
+                let (a, b) = (&from[..=common], &to[..=common]);
+                if is_folder(a) && is_folder(b) {
+                    let place = format!("{} uses {}", from.join("::"), to.join("::"));
+                    uses.entry(a.to_vec()).or_default().insert(b.to_vec(), place);
+                }
+            }
+        }
+        for start in uses.keys() {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![(start, String::new())]);
+            while let Some((folder, trail)) = next.pop() {
+                for (used, place) in uses.get(folder).into_iter().flatten() {
+                    let trail = format!("{trail}\n  {place}");
+                    assert_ne!(used, start, "{krate}/src: a circle of folders:{trail}");
+                    if seen.insert(used) {
+                        next.push((used, trail));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The modules of a crate by their paths, each without comments and tests.
+fn modules(folder: &Path) -> BTreeMap<Vec<String>, String> {
+    let mut found = BTreeMap::new();
+    let mut tests = BTreeSet::new();
+    for file in sources(folder, &["rs"]) {
+        let path = file.strip_prefix(folder).unwrap().with_extension("");
+        let mut path: Vec<String> =
+            path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if matches!(path.last().map(String::as_str), Some("mod" | "lib")) {
+            path.pop();
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for module in text.split("#[cfg(test)]\nmod ").skip(1) {
+            let name = module.split(';').next().unwrap();
+            tests.insert([path.as_slice(), &[name.to_owned()]].concat());
+        }
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        let code: Vec<&str> = text.lines().filter(is_code).collect();
+        found.insert(path, code.join("\n"));
+    }
+    found.retain(|path, _| !tests.iter().any(|test| path.starts_with(test)));
+    found
+}
+
+/// The modules that a module names from the crate's root or from above itself.
+fn uses_of(
+    from: &[String],
+    text: &str,
+    modules: &BTreeMap<Vec<String>, String>,
+) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::").chain(text.match_indices("super::")) {
+        let before = text[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+            continue;
+        }
+        let mut path = Vec::new();
+        let mut rest = text[at..].split("::");
+        let mut names = rest.by_ref().peekable();
+        while let Some(name) = names.next_if(|name| matches!(*name, "crate" | "super")) {
+            if name == "super" && path.is_empty() {
+                path = from.to_vec();
+            }
+            path.truncate(if name == "super" { path.len().saturating_sub(1) } else { 0 });
+        }
+        for name in names {
+            let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+            path.push(name[..end.unwrap_or(name.len())].to_owned());
+            if end.is_some() {
+                break;
+            }
+        }
+        // From `use crate::{…}` nobody sees which folders they are.
+        assert_ne!(
+            path.as_slice(),
+            [""],
+            "{}: name each folder in a `use` of its own",
+            from.join("::")
+        );
+        while !path.is_empty() && !modules.contains_key(&path) {
+            path.pop();
+        }
+        if !path.is_empty() {
+            found.insert(path);
+        }
+    }
+    found
+}
+
 /// The lines of a source without its comments and its tests.
 fn code(path: &Path) -> Vec<(usize, String)> {
     let text = std::fs::read_to_string(path).unwrap();

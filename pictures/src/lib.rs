@@ -28,8 +28,8 @@ pub use tags::Tags;
 pub use webp::add_tags;
 pub use write::{Target, write};
 
-use pictor_tasks::message::Failure;
 use pictor_tasks::units::Resolution;
+use std::error::Error;
 use std::io;
 
 /// The most bytes that a picture may take when it has to be held in memory as a whole.
@@ -44,9 +44,9 @@ pub enum PictureError {
     /// The picture is damaged, or of a kind that is not supported here. The text completes a sentence: `is …`.
     #[error("{0}")]
     Unusable(String),
-    /// The source of the rows failed.
-    #[error("{}", .0.message)]
-    Rows(Failure),
+    /// The source of the rows failed, with an error of its own.
+    #[error("{0}")]
+    Rows(Box<dyn Error + Send + Sync>),
 }
 
 /// The bits of a sample.

@@ -209,7 +209,8 @@ impl FailureKind {
 }
 
 /// Why and how an attempt failed, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
 pub struct Failure {
     /// The kind, which decides what happens next.
     pub kind: FailureKind,

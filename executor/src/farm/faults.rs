@@ -4,8 +4,8 @@
 use super::Tickets;
 use super::api::{Api, client};
 use super::logs::LogPost;
-use super::store::FarmStore;
-use crate::files::artifacts::Place;
+use super::store::{FarmStore, Wanted};
+use crate::files::artifacts::{Place, Store as _};
 use crate::files::cache::{Cache, Fetched, Watch};
 use crate::ground::log::{LogWriter, OpenLogs};
 use crate::ground::progress::{Activity, Progress, Stopper};
@@ -105,7 +105,7 @@ async fn read(line: &mut TcpStream) -> Asked {
 
 struct Bench {
     folder: TempDir,
-    store: FarmStore,
+    store: Arc<FarmStore>,
     key: StepKey,
     watch: Watch,
 }
@@ -121,7 +121,12 @@ impl Bench {
         let tickets = Tickets(Arc::new(|_, _| None));
         let key = StepKey { run: RunId("r".into()), step: 0, generation: 0 };
         let watch = Watch { progress: Progress::new(Activity::new()).0, stop: Stopper::new().1 };
-        Self { folder, store: FarmStore::new(api, WorkerId(3), tickets, cache), key, watch }
+        Self {
+            folder,
+            store: Arc::new(FarmStore::new(api, WorkerId(3), tickets, cache)),
+            key,
+            watch,
+        }
     }
 
     fn place(&self) -> Place<'_> {
@@ -130,7 +135,9 @@ impl Bench {
 
     async fn asset(&self, bytes: &[u8]) -> Result<Fetched, pictor_tasks::message::Failure> {
         let digest = blake3::hash(bytes).to_hex().to_string();
-        self.store.asset(&digest, &self.folder.path().join("part"), &self.watch).await
+        self.store
+            .fetch(&Wanted::Asset(&digest), &self.folder.path().join("part"), &self.watch)
+            .await
     }
 }
 
@@ -199,7 +206,11 @@ async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_toke
     assert_eq!(inputs[0].input.coordinates.0, values.into());
     let output: &Output = &inputs[0].input.output;
     let part = bench.folder.path().join("part");
-    let fetched = bench.store.input(bench.place(), output, &part, &bench.watch).await.unwrap();
+    let fetched = bench
+        .store
+        .fetch(&Wanted::Input(bench.place(), output), &part, &bench.watch)
+        .await
+        .unwrap();
     assert_eq!(fetched.digest, digest(b"frame"));
     assert_eq!(storage.lines(), ["get /old", "get /new"]);
     let headers = storage.asked(1).headers;

@@ -255,7 +255,7 @@ impl Worker {
             service,
             unknown,
         };
-        let artifacts = Artifacts::of_farm(store);
+        let artifacts = Artifacts::of(Arc::new(store));
         let handle = Agent::start(Box::new(queue), Arc::new(outbox), id, config, artifacts)
             .map_err(unusable(data))?;
         handle.take(standing.borrow().intake);

@@ -4,17 +4,19 @@
 use super::api::{Api, ApiError};
 use super::wire::{Inputs, InputsOf, Link, LinkedInput, OutputOf, OutputPlace};
 use super::{Backoff, Tickets};
-use crate::files::artifacts::Place;
-use crate::files::cache::{Cache, Fetched, Watch};
+use crate::files::artifacts::{Place, Store};
+use crate::files::cache::{Cache, Fetched, Kept, Watch, blocking};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
-use pictor_tasks::message::{Failure, FailureKind, Output, StepKey, Try, WorkerId};
+use async_trait::async_trait;
+use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
+use pictor_tasks::pack::PackedFile;
 use pictor_tasks::space::Coordinates;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use reqwest::{Body, Method, StatusCode};
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -46,7 +48,7 @@ enum Broken {
 }
 
 /// The file to fetch.
-enum Wanted<'a> {
+pub(super) enum Wanted<'a> {
     Asset(&'a str),
     Input(Place<'a>, &'a Output),
 }
@@ -77,13 +79,8 @@ impl FarmStore {
         Ok(inputs)
     }
 
-    /// Drops the links of a task that has ended.
-    pub(crate) fn forget(&self, key: &StepKey, task: Try) {
-        lock(&self.links).remove(&(key.clone(), task));
-    }
-
     /// Stores a file and returns its key.
-    pub(crate) async fn put(
+    async fn store(
         &self,
         place: Place<'_>,
         file: &str,
@@ -163,28 +160,8 @@ impl FarmStore {
         Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
     }
 
-    /// Downloads an artifact that a task reads.
-    pub(crate) async fn input(
-        &self,
-        place: Place<'_>,
-        output: &Output,
-        part: &Path,
-        watch: &Watch,
-    ) -> Result<Fetched, Failure> {
-        self.fetch(&Wanted::Input(place, output), part, watch).await
-    }
-
-    /// Downloads a file that a job was submitted with.
-    pub(crate) async fn asset(
-        &self,
-        digest: &str,
-        part: &Path,
-        watch: &Watch,
-    ) -> Result<Fetched, Failure> {
-        self.fetch(&Wanted::Asset(digest), part, watch).await
-    }
-
-    async fn fetch(
+    /// Downloads it to `part`.
+    pub(super) async fn fetch(
         &self,
         wanted: &Wanted<'_>,
         part: &Path,
@@ -234,6 +211,67 @@ impl FarmStore {
             code: "not_found".into(),
             detail: "the server gives no link to it".into(),
         })
+    }
+}
+
+/// While no server answers, an operation waits, at most until its task is stopped.
+#[async_trait]
+impl Store for Arc<FarmStore> {
+    async fn put(
+        &self,
+        place: Place<'_>,
+        file: &str,
+        path: &Path,
+        watch: &Watch,
+    ) -> Result<(String, Fetched), Failure> {
+        watch.unless_stopped(self.store(place, file, path, watch)).await
+    }
+
+    async fn local(
+        &self,
+        place: Place<'_>,
+        output: &Output,
+        folder: &Path,
+        watch: &Watch,
+    ) -> Result<PathBuf, Failure> {
+        // Programs recognise a format by the extension.
+        let name = Path::new(&output.key).file_name().unwrap_or_default();
+        let path = folder.join(&output.digest).join(name);
+        if tokio::fs::try_exists(&path).await.unwrap_or(false) {
+            return Ok(path);
+        }
+        let fetch =
+            async |part: PathBuf| self.fetch(&Wanted::Input(place, output), &part, watch).await;
+        let kept = self.cache.file(&output.digest, output.size_bytes, fetch);
+        let kept = watch.unless_stopped(kept).await?;
+        let to = path.clone();
+        blocking(move || {
+            let linked = std::fs::create_dir_all(to.parent().unwrap_or(&to))
+                .and_then(|()| std::fs::hard_link(&kept.path, &to))
+                .or_else(|_| std::fs::copy(&kept.path, &to).map(drop));
+            linked.map_err(|error| storage_failure("An input cannot be put into its place", &error))
+        })
+        .await?;
+        Ok(path)
+    }
+
+    async fn submitted(
+        &self,
+        file: &FileRef,
+        only: Option<&str>,
+        watch: &Watch,
+    ) -> Result<Option<Kept>, Failure> {
+        let (from, watched) = (self.clone(), watch.clone());
+        let fetch = move |file: PackedFile, part: PathBuf| {
+            let (store, watch) = (from.clone(), watched.clone());
+            async move { store.fetch(&Wanted::Asset(&file.digest), &part, &watch).await }
+        };
+        watch.unless_stopped(self.cache.scene(file, only, fetch, watch)).await.map(Some)
+    }
+
+    fn forget(&self, key: &StepKey, task: Try) {
+        // A task that has ended needs its links no more.
+        lock(&self.links).remove(&(key.clone(), task));
     }
 }
 

@@ -36,6 +36,19 @@ pub(crate) struct Watch {
     pub(crate) stop: StopSignal,
 }
 
+impl Watch {
+    /// Does this, unless the task is stopped before.
+    pub(crate) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            done = work => done,
+            _ = self.stop.stopped() => Err(self.stop.failure()),
+        }
+    }
+}
+
 /// What came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {

@@ -43,8 +43,16 @@ pub(crate) fn picture_failure(error: PictureError, name: &str, kind: FailureKind
             storage_failure(&format!("{name} cannot be read or written"), &error)
         }
         PictureError::Unusable(problem) => failure(kind, format!("{name} {problem}.")),
-        PictureError::Rows(failure) => failure,
+        PictureError::Rows(error) => match error.downcast::<Failure>() {
+            Ok(failure) => *failure,
+            Err(error) => failure(FailureKind::Failed, format!("{name}: {error}.")),
+        },
     }
+}
+
+/// The rows of a picture cannot be made, for this reason.
+pub(crate) fn gave_up(failure: Failure) -> PictureError {
+    PictureError::Rows(Box::new(failure))
 }
 
 /// Why an EXR file that a task made or was given cannot be used.

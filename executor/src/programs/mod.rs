@@ -4,7 +4,7 @@ pub mod process;
 pub mod software;
 pub(crate) mod told;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The programs that runners start: a path, or a name to look for in PATH.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,4 +28,19 @@ impl Default for Programs {
             python: "python3".into(),
         }
     }
+}
+
+/// How to get a program, as a sentence.
+pub(crate) fn how_to_get(program: &str) -> String {
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
+    match name {
+        "blender" => {
+            "Get a current one with `pictor setup-blender`, or from blender.org and name it with \
+             `--blender PATH`; `apt install blender` has an older one without denoiser."
+        }
+        "ffmpeg" | "ffprobe" => "Get it with `apt install ffmpeg`.",
+        "python" | "python3" => "Get it with `apt install python3`.",
+        _ => "Install it and make sure that it is in PATH, or give its full path.",
+    }
+    .to_owned()
 }

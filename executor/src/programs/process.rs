@@ -327,7 +327,7 @@ pub(crate) fn spawn_failure(command: &Command, error: &io::Error) -> Failure {
     }
     match error.kind() {
         io::ErrorKind::NotFound => {
-            let hint = crate::programs::software::how_to_get(&program);
+            let hint = crate::programs::how_to_get(&program);
             let message = format!("The program `{program}` is not on this worker. {hint}");
             failure(FailureKind::Unsupported, message)
         }

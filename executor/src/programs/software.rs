@@ -1,8 +1,8 @@
 //! The programs of this machine: where they are and which version each is.
 
-use crate::programs::Programs;
-use crate::programs::process::output;
-use crate::programs::told::{Program, Versions, started};
+use super::process::output;
+use super::told::{Program, Versions, started};
+use super::{Programs, how_to_get};
 use futures_util::future::join_all;
 use pictor_tasks::worker::{BLENDER, Blender};
 use std::collections::BTreeMap;
@@ -144,21 +144,6 @@ fn remember(cache: &Path, found: &[(Finding, Option<Program>)]) {
     if let Err(error) = versions.write(cache) {
         tracing::debug!(%error, "the versions of programs cannot be remembered");
     }
-}
-
-/// How to get a program, as a sentence.
-pub(crate) fn how_to_get(program: &str) -> String {
-    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
-    match name {
-        "blender" => {
-            "Get a current one with `pictor setup-blender`, or from blender.org and name it with \
-             `--blender PATH`; `apt install blender` has an older one without denoiser."
-        }
-        "ffmpeg" | "ffprobe" => "Get it with `apt install ffmpeg`.",
-        "python" | "python3" => "Get it with `apt install python3`.",
-        _ => "Install it and make sure that it is in PATH, or give its full path.",
-    }
-    .to_owned()
 }
 
 async fn version(program: &Path, argument: &str) -> Result<String, String> {

@@ -10,7 +10,7 @@ pub(crate) use rehearsal::rehearse;
 use crate::ground::failure::{failure, storage_failure};
 use crate::programs::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::runners::scene_file;
-use crate::runners::upscale::files_of;
+use crate::runners::source::files_of;
 use crate::runners::video::{Coding, as_file, frames_done};
 use crate::task::TaskContext;
 use pictor_tasks::body::{Codec, Encode};

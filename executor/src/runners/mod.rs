@@ -5,6 +5,7 @@ mod command;
 mod encode;
 pub mod merge;
 mod scene_file;
+mod source;
 mod template;
 mod upscale;
 mod video;

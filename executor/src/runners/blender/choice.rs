@@ -3,7 +3,7 @@
 
 use super::probe::{CUDA, OPTIX, only};
 use crate::ground::failure::failure;
-use crate::programs::software::how_to_get;
+use crate::programs::how_to_get;
 use crate::task::{self, TaskContext};
 use pictor_tasks::blend::{HEAD_BYTES, Release};
 use pictor_tasks::body::Body;

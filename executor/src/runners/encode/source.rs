@@ -7,7 +7,7 @@ use super::streams::Streams;
 use super::{Plan, Probed, coded, filters, has_extension, words};
 use crate::ground::failure::{failure, storage_failure};
 use crate::programs::process::{program_failure, run as run_program};
-use crate::runners::upscale::{Info, info};
+use crate::runners::source::{Info, info};
 use crate::runners::video::{Coding, Video};
 use crate::task::TaskContext;
 use pictor_tasks::body::{Codec, Encode};

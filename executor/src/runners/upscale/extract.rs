@@ -1,10 +1,9 @@
 //! `extract` tasks: save frames of a video, selected by their time stamps, as PNG files.
 
-use super::info::{Info, info};
-use super::original::files_of;
 use crate::files::cache::TRANSFERS;
 use crate::ground::failure::failure;
 use crate::programs::process::{program_failure, run as run_program};
+use crate::runners::source::{Info, files_of, info};
 use crate::runners::video::{Video, frames_done};
 use crate::task::TaskContext;
 use futures_util::{FutureExt, StreamExt, stream};

@@ -12,7 +12,6 @@ mod beneath;
 mod beside;
 mod container;
 mod extract;
-mod info;
 mod network;
 mod opacity;
 mod original;
@@ -21,9 +20,7 @@ mod stitch;
 mod strip;
 mod tile;
 
-pub(crate) use info::{Info, info};
 pub(crate) use network::Upscaler;
-pub(crate) use original::files_of;
 
 use crate::task::TaskContext;
 use pictor_tasks::body::Body;

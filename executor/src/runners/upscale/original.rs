@@ -1,55 +1,15 @@
 //! Finds the picture of a task: a file of the job's source, or the output of a step that it depends on.
 
 use super::container::readable;
-use super::info::{Info, info};
 use crate::files::cache::Kept;
 use crate::ground::failure::failure;
+use crate::runners::source::{Files, Info, files_of, info};
 use crate::task::TaskContext;
-use pictor_tasks::media::{Media, folder_and_pattern, is_of_sequence};
+use pictor_tasks::media::folder_and_pattern;
 use pictor_tasks::message::{Failure, FailureKind, Input};
 use pictor_tasks::output::in_folder;
 use pictor_tasks::space::Value;
 use std::path::{Path, PathBuf};
-
-/// The files of a source on this machine.
-pub(crate) struct Files {
-    /// Ordered by name; at least one.
-    pub(crate) paths: Vec<PathBuf>,
-    /// Keeps the files from removal while this exists.
-    _kept: Option<Kept>,
-}
-
-/// Finds the files of a source that the job names.
-pub(crate) async fn files_of(ctx: &TaskContext, name: &str) -> Result<Files, Failure> {
-    let file = ctx.file(name)?;
-    let kept = ctx.artifacts.scene(file, &ctx.watch()).await?;
-    let local = PathBuf::from(&file.path);
-    let Some(Media::Sequence(_)) = Media::of(name) else {
-        let path = kept.as_ref().map_or(local, |kept| kept.path.clone());
-        return Ok(Files { paths: vec![path], _kept: kept });
-    };
-    let packed = kept.as_ref().and_then(|kept| kept.path.parent().map(Path::to_path_buf));
-    let (folder, pattern) = folder_and_pattern(&local);
-    let folder = packed.unwrap_or_else(|| folder.to_owned());
-    let unreadable = |error: std::io::Error| {
-        let message = format!("The folder {} cannot be read: {error}.", folder.display());
-        failure(FailureKind::Storage, message)
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if is_of_sequence(pattern, name) && path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    if paths.is_empty() {
-        let message = format!("There is no picture at {name}. Check the path in the job file.");
-        return Err(failure(FailureKind::Invalid, message));
-    }
-    Ok(Files { paths, _kept: kept })
-}
 
 /// The picture that a task works on.
 pub(super) struct Original {
@@ -79,7 +39,7 @@ pub(super) async fn original(
     if let Some(number) = number {
         return of_frame(ctx, name, number).await.map(Some);
     }
-    let Files { paths, _kept: kept } = files_of(ctx, name).await?;
+    let Files { paths, kept } = files_of(ctx, name).await?;
     let path = paths.into_iter().next().expect("a source has a file");
     let name = path.file_name().unwrap_or_default().display().to_string();
     let path = readable(ctx, path, &name).await;

@@ -1,11 +1,10 @@
 //! `probe` tasks: find out how many frames a source has, how large they are, and how they are cut into tiles.
 
 use super::container::readable;
-use super::info::{Info, Picture};
-use super::original::{Files, files_of};
 use crate::files::cache::hash;
 use crate::ground::failure::{failure, picture_failure, storage_failure};
 use crate::runners::encode::rehearse;
+use crate::runners::source::{Files, Info, Picture, files_of};
 use crate::runners::video;
 use crate::task::TaskContext;
 use pictor_pictures::PictureError;

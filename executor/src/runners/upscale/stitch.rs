@@ -3,7 +3,7 @@
 use super::beside::{Beside, Exact, associate, separate};
 use super::original::{Original, original};
 use super::tile::SCALE;
-use crate::ground::failure::{failure, picture_failure};
+use crate::ground::failure::{failure, gave_up, picture_failure};
 use crate::ground::progress::{Progress, StopSignal};
 use crate::programs::process::{program_failure, run as run_program};
 use crate::task::TaskContext;
@@ -161,7 +161,7 @@ impl Job {
             return self.stitch(reader, grid);
         }
         match self.body.on_error {
-            OnError::Fail => Err(PictureError::Rows(failure(
+            OnError::Fail => Err(gave_up(failure(
                 FailureKind::Invalid,
                 format!("There are {} of {} tiles.", self.files.len(), grid.tiles()),
             ))),
@@ -178,7 +178,7 @@ impl Job {
                 "would have {size} pixels, and WebP has at most {WEBP_PIXELS_MAX} on a side: choose \
                  another `format`"
             );
-            return Err(PictureError::Rows(failure(FailureKind::Invalid, problem)));
+            return Err(gave_up(failure(FailureKind::Invalid, problem)));
         }
         let depth = match (format, source.depth) {
             (ImageFormat::Exr, Depth::Float) => Depth::Float,
@@ -290,7 +290,7 @@ impl Job {
             let fraction = f32::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0;
             self.progress.report(fraction, &format!("row {done}/{rows}"));
             if self.stop.reason().is_some() {
-                return Err(PictureError::Rows(self.stop.failure()));
+                return Err(gave_up(self.stop.failure()));
             }
         }
         Ok(())
@@ -376,5 +376,5 @@ fn tile_size(path: &Path) -> Result<Resolution> {
 /// A bad tile is the fault of another task, not of the picture.
 fn bad_tile(number: u32, problem: &str) -> PictureError {
     let message = format!("The tile {number} {problem}. Reset the task that made it.");
-    PictureError::Rows(failure(FailureKind::BadOutput, message))
+    gave_up(failure(FailureKind::BadOutput, message))
 }

@@ -4,7 +4,7 @@ use super::network::{Model, Network, Upscaler, share};
 use super::opacity::{is_even, limited};
 use super::original::{Original, original};
 use super::strip::Strip;
-use crate::ground::failure::{failure, picture_failure, storage_failure};
+use crate::ground::failure::{failure, gave_up, picture_failure, storage_failure};
 use crate::ground::progress::{Progress, StopSignal};
 use crate::task::TaskContext;
 use pictor_models::{Ender, Listener, Planar, Tile};
@@ -154,7 +154,7 @@ impl Job {
             None => Strip::open(&self.original.path)?,
         };
         let strip = kept.strip.insert(strip);
-        let network = self.model.load(kept.network.take()).map_err(PictureError::Rows)?;
+        let network = self.model.load(kept.network.take()).map_err(gave_up)?;
         let network = kept.network.insert(network);
         self.ender.get_or_init(|| network.ender());
         let source = strip.layout();
@@ -287,7 +287,7 @@ impl<'a> Bands<'a> {
             self.strip.advance(window.y0, window.y1)?;
             self.band.resize(pitch * ((core.y1 - core.y0) * factor) as usize, 0.0);
             if self.job.stop.reason().is_some() {
-                return Err(PictureError::Rows(self.job.stop.failure()));
+                return Err(gave_up(self.job.stop.failure()));
             }
             let made = self.network_on(window)?;
             let place = Place {
@@ -337,7 +337,7 @@ impl<'a> Bands<'a> {
             });
             let part = self.strip.window(window, &colours);
             let at = [window.x0, window.y0];
-            let made = self.network.run(part, at, times, &listener).map_err(PictureError::Rows)?;
+            let made = self.network.run(part, at, times, &listener).map_err(gave_up)?;
             // A GPU reports no progress of its own.
             listener(1.0);
             Ok(made)
