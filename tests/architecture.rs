@@ -251,19 +251,13 @@ fn uses_of(
                 break;
             }
         }
-        // From `use crate::{…}` nobody sees which folders they are.
-        assert_ne!(
-            path.as_slice(),
-            [""],
-            "{}: name each folder in a `use` of its own",
-            from.join("::")
-        );
         while !path.is_empty() && !modules.contains_key(&path) {
             path.pop();
         }
-        if !path.is_empty() {
-            found.insert(path);
-        }
+        // What stands in `lib.rs`, and `use crate::{…}`, would hide which folder it is.
+        let line = text[at..].lines().next().unwrap_or_default();
+        assert!(!path.is_empty(), "{}: `{line}` names no folder", from.join("::"));
+        found.insert(path);
     }
     found
 }

@@ -1,6 +1,7 @@
 //! Detects whether somebody uses this machine: by keyboard and mouse (counted by the kernel), terminals (the time of
 //! the last input), and the desktop (logind). What is typed is never read.
 
+use crate::programs::Confinement;
 use crate::programs::process::output;
 use std::path::Path;
 use std::time::SystemTime;
@@ -104,12 +105,15 @@ fn typed_ago() -> Option<Duration> {
 async fn desktop_is_used() -> bool {
     let mut list = Command::new("loginctl");
     list.args(["list-sessions", "--no-legend", "--no-pager"]);
-    let Ok(sessions) = output(&mut list, ANSWER).await else { return false };
+    let Ok(sessions) = output(&mut list, &Confinement::default(), ANSWER).await else {
+        return false;
+    };
     for session in sessions.lines().filter_map(|line| line.split_whitespace().next()) {
         let mut show = Command::new("loginctl");
         show.args(["show-session", session, "--no-pager"]);
         show.args(["-p", "Type,Class,Active,LockedHint,IdleHint,IdleSinceHint"]);
-        if output(&mut show, ANSWER).await.is_ok_and(|text| is_used(&text)) {
+        if output(&mut show, &Confinement::default(), ANSWER).await.is_ok_and(|text| is_used(&text))
+        {
             return true;
         }
     }

@@ -1,8 +1,11 @@
 //! Programs of this machine: where they are, which versions, and how they are started and ended.
 
+mod confinement;
 pub mod process;
 pub mod software;
 pub(crate) mod told;
+
+pub use confinement::{Confinement, Device};
 
 use std::path::{Path, PathBuf};
 

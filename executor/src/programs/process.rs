@@ -10,9 +10,11 @@ mod tests;
 
 pub(crate) use family::settle;
 
+use super::Confinement;
 use crate::ground::failure::failure;
 use crate::ground::lock;
-use crate::task::TaskContext;
+use crate::ground::log::LogWriter;
+use crate::ground::progress::StopSignal;
 use family::{Family, OURS, Who, spawn_apart};
 use pictor_tasks::message::{Failure, FailureKind};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -47,8 +49,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts a program as the leader of a new group.
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+    /// Starts a program as the leader of a new group, with what it needs.
+    pub fn spawn(command: &mut Command, needs: &Confinement) -> io::Result<Self> {
+        needs.apply(command);
         // The watchdog first: from its start on, a program's mark tells whose it is.
         watchdog();
         let (child, id, family) = family::spawn(command)?;
@@ -208,17 +211,29 @@ fn watch(change: char, id: Pid) {
     }
 }
 
+/// What a running program has of its task.
+#[derive(Clone, Copy, Debug)]
+pub struct Supervision<'a> {
+    /// Where its lines go.
+    pub log: &'a LogWriter,
+    /// Who stops it.
+    pub stop: &'a StopSignal,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+}
+
 /// Runs a program for a task: its lines go to the task's log as they come. Those of its standard output
 /// go to `on_line` first, which says whether they belong in the log. Stopped with the task.
 pub async fn run(
-    ctx: &TaskContext,
+    task: Supervision<'_>,
     command: &mut Command,
+    needs: &Confinement,
     on_line: &mut (dyn FnMut(&str) -> bool + Send),
 ) -> Result<ExitStatus, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut tries = 0;
     let mut group = loop {
-        match Group::spawn(command) {
+        match Group::spawn(command, needs) {
             // Another program is being started and holds, for a moment, the file that we just wrote.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY => {
                 tries += 1;
@@ -234,10 +249,10 @@ pub async fn run(
     let mut pumps = Box::pin(async {
         let mut both = |line: &str| {
             if on_line(line) {
-                ctx.log.line(line);
+                task.log.line(line);
             }
         };
-        let mut log = |line: &str| ctx.log.line(line);
+        let mut log = |line: &str| task.log.line(line);
         tokio::join!(lines(stdout, &mut both), lines(stderr, &mut log))
     });
     let mut open = true;
@@ -245,11 +260,11 @@ pub async fn run(
         tokio::select! {
             status = group.wait() => break status,
             _ = &mut pumps, if open => open = false,
-            _ = ctx.stop.stopped() => {
-                let grace = ctx.config.grace;
+            _ = task.stop.stopped() => {
+                let grace = task.grace;
                 let rest = async { if open { let _ = timeout(grace + LAST_LINES, pumps).await; } };
                 tokio::join!(group.stop(grace), rest);
-                return Err(ctx.stop.failure());
+                return Err(task.stop.failure());
             }
         }
     };
@@ -258,24 +273,30 @@ pub async fn run(
     }
     if group.left_behind() > 0 {
         let left = group.left_behind();
-        ctx.log.line(&format!("pictor: the program left {left} processes behind; they were ended"));
+        task.log
+            .line(&format!("pictor: the program left {left} processes behind; they were ended"));
     }
     status.map_err(|error| failure(FailureKind::Failed, format!("Waiting for a program: {error}.")))
 }
 
 /// What a program prints within a time limit, or why there is nothing.
-pub(crate) async fn output(command: &mut Command, limit: Duration) -> io::Result<String> {
-    let (text, ended) = transcript(command, limit).await?;
+pub(crate) async fn output(
+    command: &mut Command,
+    needs: &Confinement,
+    limit: Duration,
+) -> io::Result<String> {
+    let (text, ended) = transcript(command, needs, limit).await?;
     ended.map(|()| text)
 }
 
 /// What a program prints until it ends or its time is up, and whether it ended well.
 pub(crate) async fn transcript(
     command: &mut Command,
+    needs: &Confinement,
     limit: Duration,
 ) -> io::Result<(String, io::Result<()>)> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut group = Group::spawn(command)?;
+    let mut group = Group::spawn(command, needs)?;
     let stdout = group.child().stdout.take();
     let stdout = stdout.ok_or_else(|| io::Error::other("a program without its pipe"))?;
     let mut text = Vec::new();
@@ -374,8 +395,8 @@ pub fn exit_sentence(status: ExitStatus) -> String {
 }
 
 /// A failed program's sentence and its last lines.
-pub(crate) fn program_failure(ctx: &TaskContext, program: &str, status: ExitStatus) -> Failure {
-    let (how, tail) = (exit_sentence(status), ctx.log.tail());
+pub(crate) fn program_failure(log: &LogWriter, program: &str, status: ExitStatus) -> Failure {
+    let (how, tail) = (exit_sentence(status), log.tail());
     let tail = if tail.is_empty() { String::new() } else { format!(" Its last lines:\n{tail}") };
     failure(FailureKind::Failed, format!("`{program}` {how}.{tail}"))
 }

@@ -2,7 +2,7 @@
 
 use super::process::output;
 use super::told::{Program, Versions, started};
-use super::{Programs, how_to_get};
+use super::{Confinement, Programs, how_to_get};
 use futures_util::future::join_all;
 use pictor_tasks::worker::{BLENDER, Blender};
 use std::collections::BTreeMap;
@@ -148,14 +148,17 @@ fn remember(cache: &Path, found: &[(Finding, Option<Program>)]) {
 
 async fn version(program: &Path, argument: &str) -> Result<String, String> {
     let mut command = Command::new(program);
-    let text = output(command.arg(argument), ANSWER).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound if program.components().count() > 1 => {
-            format!("there is no `{}`", program.display())
-        }
-        std::io::ErrorKind::NotFound => format!("`{}` is not in PATH", program.display()),
-        std::io::ErrorKind::TimedOut => format!("`{}` does not answer", program.display()),
-        _ => format!("`{}` {error}", program.display()),
-    })?;
+    let text =
+        output(command.arg(argument), &Confinement::default(), ANSWER).await.map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::NotFound if program.components().count() > 1 => {
+                    format!("there is no `{}`", program.display())
+                }
+                std::io::ErrorKind::NotFound => format!("`{}` is not in PATH", program.display()),
+                std::io::ErrorKind::TimedOut => format!("`{}` does not answer", program.display()),
+                _ => format!("`{}` {error}", program.display()),
+            }
+        })?;
     version_in(&text).ok_or_else(|| format!("`{}` did not tell its version", program.display()))
 }
 

@@ -6,6 +6,7 @@ mod left;
 
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
+use crate::programs::Confinement;
 use crate::programs::process::{program_failure, run as run_program};
 use crate::task::TaskContext;
 use left::Left;
@@ -27,15 +28,20 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         return Err(failure(FailureKind::Unsupported, message));
     }
     let mut command = prepare(ctx, body).await?;
+    // Whoever wrote the job knows whom its programs speak to.
+    let mut needs = Confinement { network: true, gpu: ctx.device.clone(), ..ctx.confinement() };
+    if body.files.is_empty() && !ctx.brief.folder.is_empty() {
+        needs = needs.reads(&ctx.brief.folder);
+    }
     let heard = Mutex::new(Heard::default());
     let mut on_line = |line: &str| {
         lock(&heard).line(ctx, line);
         true
     };
-    let status = run_program(ctx, &mut command, &mut on_line).await?;
+    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
     if !status.success() {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
-        let plain = program_failure(ctx, &program, status);
+        let plain = program_failure(&ctx.log, &program, status);
         let said = lock(&heard).failed.take();
         return Err(said.map_or(plain, |said| failure(FailureKind::Failed, said)));
     }
@@ -67,15 +73,9 @@ async fn prepare(ctx: &TaskContext, body: &Command) -> Result<tokio::process::Co
         return Err(failure(FailureKind::Invalid, "`run` names no program."));
     };
     let mut command = tokio::process::Command::new(program);
-    command.args(arguments).current_dir(&ctx.scratch).env_clear();
+    command.args(arguments).env_clear();
     for (name, fallback) in [("PATH", "/usr/bin:/bin"), ("HOME", "/"), ("LANG", "C.UTF-8")] {
         command.env(name, std::env::var_os(name).unwrap_or_else(|| fallback.into()));
-    }
-    if let Some(device) = &ctx.device {
-        let index = device.index.to_string();
-        let uuid = Some(&device.gpu.uuid).filter(|uuid| !uuid.is_empty());
-        command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
-        command.env("CUDA_VISIBLE_DEVICES", uuid.unwrap_or(&index));
     }
     for (name, value) in &body.env {
         if name.is_empty() || name.contains(['=', '\0']) {

@@ -75,10 +75,12 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     // The source's files are kept from removal until this is dropped.
     let mut files = None;
+    let mut needs = ctx.confinement();
     match video {
         None => command.args(arguments(&plan, pattern, &size)),
         Some((name, video)) => {
             let files = files.insert(files_of(ctx, name).await?);
+            needs = needs.reads(&files.paths[0]);
             let of = (files.paths[0].as_path(), name.as_str());
             let source = Source::new(ctx, (body, &plan), of, video, times).await?;
             let extension = first.extension().and_then(|found| found.to_str()).unwrap_or("png");
@@ -87,12 +89,12 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
             command.args(source.arguments(&plan, &size))
         }
     };
-    command.arg(as_file(&made)).current_dir(&ctx.scratch);
+    command.arg(as_file(&made));
     let count = pictures.len();
     let mut on_line = frames_done(ctx, count);
-    let status = run_program(ctx, &mut command, &mut on_line).await?;
+    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
     if !status.success() {
-        return Err(program_failure(ctx, "ffmpeg", status));
+        return Err(program_failure(&ctx.log, "ffmpeg", status));
     }
     // At a constant rate, frames of a source are dropped or duplicated.
     let count = Some(count).filter(|_| body.source.is_none() || body.fps.is_none());
@@ -360,10 +362,13 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
         let file = path.file_name().unwrap_or_default().display();
         failure(FailureKind::BadOutput, format!("ffprobe cannot read {file}: {why}."))
     };
-    let text = output(&mut command, PROBE).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
-        _ => bad(error.to_string()),
-    })?;
+    let text =
+        output(&mut command, &ctx.confinement(), PROBE).await.map_err(|error| {
+            match error.kind() {
+                std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
+                _ => bad(error.to_string()),
+            }
+        })?;
     let answer: Answer = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     answer.streams.into_iter().next().ok_or_else(|| bad("there is no picture in it".into()))
 }

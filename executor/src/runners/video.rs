@@ -6,6 +6,7 @@ mod times;
 pub(crate) use colours::{Coding, Colours};
 
 use crate::ground::failure::{failure, storage_failure};
+use crate::programs::Confinement;
 use crate::programs::process::{output, run as run_program, spawn_failure};
 use crate::task::TaskContext;
 use pictor_tasks::media::{PLAYLIST, video_extensions, video_readers};
@@ -251,7 +252,8 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let mut command = Command::new(&ctx.config.programs.ffprobe);
     command.args(["-v", "error", "-show_streams", "-show_format", "-show_pixel_formats"]);
     command.args(["-of", "json"]).args(reading(path));
-    let text = output(&mut command, PROBE).await.map_err(|error| match error.kind() {
+    let needs = Confinement::default().reads(path);
+    let text = output(&mut command, &needs, PROBE).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
         _ => bad(&format!(
             "cannot be read as a video: it is damaged, or none of the kinds that are read ({})",
@@ -328,7 +330,8 @@ async fn transparent_decoder(
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     command.args(["-hide_banner", "-nostdin", "-v", "error", "-c:v", decoder]).args(reading(path));
     command.args(["-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]);
-    if run_program(ctx, &mut command, &mut |_| true).await?.success() {
+    let needs = Confinement::default().reads(path);
+    if run_program(ctx.supervision(), &mut command, &needs, &mut |_| true).await?.success() {
         return Ok(Some(decoder.to_owned()));
     }
     ctx.note(format!("the transparency of {name} is left out: ffmpeg here lacks {decoder}"));

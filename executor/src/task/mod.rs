@@ -15,27 +15,19 @@ use crate::ground::failure::failure;
 use crate::ground::lock;
 use crate::ground::log::LogWriter;
 use crate::ground::progress::{Progress, StopSignal};
+use crate::programs::process::Supervision;
+use crate::programs::{Confinement, Device};
 use futures_util::{FutureExt, StreamExt, stream};
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
 };
-use pictor_tasks::worker::Gpu;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// Notes that one task may leave, and the length of each.
 const NOTES_MAX: usize = 20;
 const NOTE_BYTES_MAX: usize = 1_000;
-
-/// The GPU that a slot drives.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// Its number on this machine, as the driver counts.
-    pub index: u32,
-    /// What it is.
-    pub gpu: Gpu,
-}
 
 /// Everything that a runner needs to do one task.
 #[derive(Debug)]
@@ -67,6 +59,8 @@ pub struct TaskContext {
     /// The worker's settings.
     pub config: Arc<Config>,
     pub(crate) notes: Mutex<Vec<String>>,
+    /// The inputs that are on this machine by now.
+    pub(crate) brought: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl TaskContext {
@@ -102,7 +96,21 @@ impl TaskContext {
     /// A path on this machine where the input's bytes can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
         let folder = self.scratch.join(".inputs");
-        self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await
+        let path =
+            self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await?;
+        lock(&self.brought).insert(path.clone());
+        Ok(path)
+    }
+
+    /// What a program of this task needs at least: the inputs that are here by now, and the task's folder.
+    pub(crate) fn confinement(&self) -> Confinement {
+        let read = lock(&self.brought).iter().cloned().collect();
+        Confinement { read, write: vec![self.scratch.clone()], ..Confinement::default() }
+    }
+
+    /// Where a program's lines go, and who stops it.
+    pub(crate) fn supervision(&self) -> Supervision<'_> {
+        Supervision { log: &self.log, stop: &self.stop, grace: self.config.grace }
     }
 
     /// The same of many, in their order. Storage may be far away, so several are fetched at a time.

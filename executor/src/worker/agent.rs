@@ -2,8 +2,9 @@
 //! says that it is alive.
 
 use crate::files::artifacts::Artifacts;
+use crate::programs::Device;
 use crate::runners::Warm;
-use crate::task::{Config, Device};
+use crate::task::Config;
 use crate::worker::bundle::Bundle;
 use crate::worker::inventory::watch_models;
 use crate::worker::slot::{Slot, at, scratch_root};

@@ -5,9 +5,10 @@ use crate::ground::clock::now_ms;
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::log::{LogWriter, log_path, printable};
 use crate::ground::progress::{Activity, Progress, StopReason, StopSignal, Stopper};
+use crate::programs::Device;
 use crate::programs::process::settle;
 use crate::runners::{self, Warm};
-use crate::task::{Config, Device, TaskContext};
+use crate::task::{Config, TaskContext};
 use crate::worker::bundle::Bundle;
 use pictor_queue::{Outbox, SendError, ToOwner};
 use pictor_tasks::body::Body;
@@ -197,6 +198,7 @@ impl Slot {
             progress,
             stop: watched.signal.clone(),
             config: self.config.clone(),
+            brought: Mutex::default(),
             notes: Mutex::default(),
         }
     }

@@ -35,7 +35,7 @@ fn leaver(script: &str, file: &std::path::Path, then: &str) -> Group {
     let mut command = Command::new("bash");
     command.args(["-c", &format!("{script}\n{wait}\n{then}"), "bash"]).arg(file);
     command.stdin(Stdio::null());
-    Group::spawn(&mut command).unwrap()
+    Group::spawn(&mut command, &Confinement::default()).unwrap()
 }
 
 async fn number(file: &std::path::Path) -> Pid {
@@ -56,7 +56,8 @@ fn lives(id: Pid) -> bool {
 #[tokio::test]
 async fn what_a_program_leaves_behind_ends_with_it_wherever_it_went() {
     let folder = tempfile::tempdir().unwrap();
-    let mut other = Group::spawn(Command::new("sleep").arg("600")).unwrap();
+    let mut other =
+        Group::spawn(Command::new("sleep").arg("600"), &Confinement::default()).unwrap();
     for (nth, script) in LEAVERS.iter().enumerate() {
         for (how, then) in [("ended", "exit 3"), ("stopped", "sleep 600"), ("dropped", "wait")] {
             let file = folder.path().join(format!("{nth}-{how}"));
@@ -78,7 +79,12 @@ async fn what_a_program_leaves_behind_ends_with_it_wherever_it_went() {
         }
     }
     assert!(other.child().try_wait().unwrap().is_none(), "another program is let alone");
-    let late = output(Command::new("sleep").arg("600"), Duration::from_millis(50)).await;
+    let late = output(
+        Command::new("sleep").arg("600"),
+        &Confinement::default(),
+        Duration::from_millis(50),
+    )
+    .await;
     assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
@@ -89,7 +95,7 @@ async fn what_leaves_the_group_of_a_program_that_goes_on_can_be_ended_alone() {
     let script = format!("{}\n{}", LEAVERS[3], LEAVERS[0].replace("$1", "$2"));
     let mut command = Command::new("bash");
     command.args(["-c", &format!("{script}\nwait"), "bash"]).args(&files);
-    let mut group = Group::spawn(&mut command).unwrap();
+    let mut group = Group::spawn(&mut command, &Confinement::default()).unwrap();
     let (stray, helper) = (number(&files[0]).await, number(&files[1]).await);
     group.end_strays();
     while lives(stray) {

@@ -1,10 +1,10 @@
 //! Chooses which of a machine's Blenders runs a scene, and on which device: the oldest that can read the scene, that
 //! the job allows, and that can use the slot's GPU.
 
-use super::probe::{CUDA, OPTIX, only};
+use super::probe::{CUDA, OPTIX};
 use crate::ground::failure::failure;
-use crate::programs::how_to_get;
-use crate::task::{self, TaskContext};
+use crate::programs::{self, how_to_get};
+use crate::task::TaskContext;
 use pictor_tasks::blend::{HEAD_BYTES, Release};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{Failure, FailureKind};
@@ -20,8 +20,8 @@ pub(super) struct Choice {
     pub(super) program: PathBuf,
     /// Cycles' device: `CPU`, `OPTIX:0`.
     pub(super) device: String,
-    /// Environment variables under which that is the right device.
-    pub(super) env: Vec<(&'static str, String)>,
+    /// The GPU of that device.
+    pub(super) gpu: Option<programs::Device>,
 }
 
 /// What a task requires of a Blender.
@@ -31,7 +31,7 @@ struct Wanted<'a> {
     /// The versions that the job allows.
     version: &'a str,
     /// The slot's GPU.
-    gpu: Option<&'a task::Device>,
+    gpu: Option<&'a programs::Device>,
     /// The device that the job asks for.
     device: Option<Device>,
     /// Whether the task renders; all others can run on any device.
@@ -68,7 +68,7 @@ impl Wanted<'_> {
         let fitting: Vec<&Blender> = blenders.iter().filter(|b| self.fits(b)).collect();
         let Some(&oldest) = fitting.first() else { return Err(self.nothing_fits(blenders)) };
         let processors =
-            Choice { program: PathBuf::from(&oldest.path), device: "CPU".into(), env: Vec::new() };
+            Choice { program: PathBuf::from(&oldest.path), device: "CPU".into(), gpu: None };
         let gpu = match (self.device, self.gpu) {
             (Some(Device::Cpu), _) | (None | Some(Device::Any), None) => return Ok(processors),
             (_, None) if !self.renders => return Ok(processors),
@@ -84,10 +84,9 @@ impl Wanted<'_> {
         };
         let on_gpu = fitting.iter().find_map(|b| Some((b, way(b, gpu)?)));
         if let Some((blender, way)) = on_gpu {
-            // Only the chosen GPU is visible, unless it has no id by which to select it.
-            let number = if gpu.gpu.uuid.is_empty() { gpu.index } else { 0 };
-            let (program, device) = (PathBuf::from(&blender.path), format!("{way}:{number}"));
-            return Ok(Choice { program, device, env: only(&gpu.gpu) });
+            // Only the chosen GPU is visible.
+            let (program, device) = (PathBuf::from(&blender.path), format!("{way}:0"));
+            return Ok(Choice { program, device, gpu: Some(gpu.clone()) });
         }
         if self.device == Some(Device::Any) || !self.renders {
             return Ok(processors);
@@ -132,7 +131,7 @@ impl Wanted<'_> {
 }
 
 /// The best way in which a Blender can use a GPU. `OptiX` only pays off with the ray tracing cores of RTX cards.
-fn way(blender: &Blender, gpu: &task::Device) -> Option<&'static str> {
+fn way(blender: &Blender, gpu: &programs::Device) -> Option<&'static str> {
     let works = blender.gpus.get(&gpu.gpu.uuid)?;
     let order = if gpu.gpu.name.contains("RTX") { [OPTIX, CUDA] } else { [CUDA, OPTIX] };
     order.into_iter().find(|way| works.contains(*way))
@@ -178,9 +177,9 @@ mod tests {
         }
     }
 
-    fn gpu(name: &str, uuid: &str) -> task::Device {
+    fn gpu(name: &str, uuid: &str) -> programs::Device {
         let (name, uuid, driver) = (name.into(), uuid.into(), String::new());
-        task::Device { index: 3, gpu: Gpu { name, uuid, vram_bytes: 1, driver } }
+        programs::Device { index: 3, gpu: Gpu { name, uuid, vram_bytes: 1, driver } }
     }
 
     fn wanted<'a>(saved: &str, version: &'a str) -> Wanted<'a> {
@@ -231,7 +230,7 @@ mod tests {
         let on = |gpu, device| Wanted { gpu: Some(gpu), device, ..wanted("3.4", "*") };
         let chosen = on(&rtx, None).of(&here).unwrap();
         assert_eq!((chosen.program.to_str(), &*chosen.device), (Some("/b/5.0.1"), "OPTIX:0"));
-        assert_eq!(chosen.env, [("CUDA_VISIBLE_DEVICES", "GPU-1".to_owned())]);
+        assert_eq!(chosen.gpu.as_ref(), Some(&rtx));
         assert_eq!(on(&other, Some(Device::Any)).of(&here).unwrap().device, "CUDA:0");
         assert_eq!(on(&rtx, Some(Device::Cpu)).of(&here).unwrap().device, "CPU");
         assert_eq!(program(on(&rtx, Some(Device::Cpu)).of(&here)), "/b/3.4.1");

@@ -5,6 +5,7 @@
 use super::keep_bytecode;
 use crate::programs::process::transcript;
 use crate::programs::told::{self, Program};
+use crate::programs::{Confinement, Device};
 use pictor_tasks::worker::{Blender, Gpu};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,11 +60,11 @@ pub(crate) async fn try_gpus(blenders: &mut [Blender], gpus: &[Gpu], cache: Opti
     let known = kept.len();
     for blender in blenders {
         blender.devices.insert(CPU.to_owned());
-        for gpu in gpus {
+        for (index, gpu) in (0..).zip(gpus) {
             let key = key(blender, gpu);
             let tried = match kept.get(&key) {
                 Some(tried) => tried.clone(),
-                None => ask(blender, Some(gpu), cache).await,
+                None => ask(blender, Some(Device { index, gpu: gpu.clone() }), cache).await,
             };
             tell(blender, gpu, &tried);
             if tried.lasting {
@@ -92,8 +93,8 @@ pub async fn try_everything(blenders: &mut [Blender], gpus: &[Gpu], cache: Optio
         if !alone.denoiser {
             blender.notes.push(format!("Blender {} has no denoiser.", blender.version));
         }
-        for gpu in gpus {
-            let tried = ask(blender, Some(gpu), cache).await;
+        for (index, gpu) in (0..).zip(gpus) {
+            let tried = ask(blender, Some(Device { index, gpu: gpu.clone() }), cache).await;
             tell(blender, gpu, &tried);
             kept.insert(key(blender, gpu), tried);
         }
@@ -102,15 +103,6 @@ pub async fn try_everything(blenders: &mut [Blender], gpus: &[Gpu], cache: Optio
         kept.retain(|_, tried| tried.lasting);
         remember(cache, kept);
     }
-}
-
-/// The environment in which a program sees only this GPU. CUDA numbers GPUs by speed and the driver by bus: only the
-/// unique id is reliable.
-pub(super) fn only(gpu: &Gpu) -> Vec<(&'static str, String)> {
-    if gpu.uuid.is_empty() {
-        return vec![("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned())];
-    }
-    vec![("CUDA_VISIBLE_DEVICES", gpu.uuid.clone())]
 }
 
 /// A key that stays the same as long as the Blender, the GPU, its driver and the script are the same.
@@ -148,20 +140,20 @@ fn remember(cache: Option<&Path>, mut kept: BTreeMap<String, Tried>) {
 }
 
 /// Runs the attempts for a GPU, or for the CPU.
-async fn ask(blender: &Blender, gpu: Option<&Gpu>, cache: Option<&Path>) -> Tried {
-    if let Some(gpu) = gpu {
-        let (version, gpu) = (&blender.version, &gpu.name);
+async fn ask(blender: &Blender, gpu: Option<Device>, cache: Option<&Path>) -> Tried {
+    if let Some(device) = &gpu {
+        let (version, gpu) = (&blender.version, &device.gpu.name);
         tracing::info!("trying what Blender {version} can do with {gpu}: once, up to minutes");
     }
+    let ways: &[&str] = if gpu.is_some() { &[CUDA, OPTIX] } else { &[CPU] };
     let told = start(blender, gpu, cache).await;
     let (text, ended) = told.unwrap_or_else(|error| (String::new(), Err(error)));
-    let ways: &[&str] = if gpu.is_some() { &[CUDA, OPTIX] } else { &[CPU] };
     understand(&text, ended, ways)
 }
 
 async fn start(
     blender: &Blender,
-    gpu: Option<&Gpu>,
+    gpu: Option<Device>,
     cache: Option<&Path>,
 ) -> io::Result<(String, io::Result<()>)> {
     let folder = tempfile::tempdir()?;
@@ -171,8 +163,8 @@ async fn start(
     command.args(["-b", "--factory-startup", "-Y", "-noaudio", "-P"]).arg(&script);
     // The CPU's picture is the reference for that of a GPU.
     command.arg("--").arg(folder.path()).arg(CPU);
-    if let Some(gpu) = gpu {
-        command.args([CUDA, OPTIX]).envs(only(gpu));
+    if gpu.is_some() {
+        command.args([CUDA, OPTIX]);
     }
     for name in ["BLENDER_USER_RESOURCES", "BLENDER_USER_CONFIG", "BLENDER_USER_SCRIPTS", "TMPDIR"]
     {
@@ -180,7 +172,9 @@ async fn start(
     }
     command.env_remove("PYTHONPATH").env_remove("BLENDER_SYSTEM_SCRIPTS");
     keep_bytecode(&mut command, cache);
-    transcript(&mut command, LIMIT).await
+    let needs = Confinement { gpu, ..Confinement::default() };
+    let needs = needs.reads(&blender.path).writes(folder.path());
+    transcript(&mut command, &needs, LIMIT).await
 }
 
 /// Interprets a Blender's output and the way it ended.

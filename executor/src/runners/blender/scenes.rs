@@ -264,6 +264,7 @@ impl Bench {
             progress,
             stop,
             config: self.config.clone(),
+            brought: Mutex::default(),
             notes: Mutex::default(),
         };
         Work { ctx, stopper, progress: latest, _scratch: scratch }

@@ -5,6 +5,7 @@ use super::{keep_bytecode, progress};
 use crate::ground::failure::failure;
 use crate::ground::text_of;
 use crate::programs::process::{Group, exit_sentence, spawn_failure};
+use crate::programs::{Confinement, Device};
 use crate::task::TaskContext;
 use pictor_tasks::message::{Failure, FailureKind};
 use pictor_tasks::units::Resolution;
@@ -51,7 +52,8 @@ pub(super) struct Start {
     pub allow_missing: bool,
     /// Cycles' device: `CPU`, `OPTIX:0`.
     pub device: String,
-    pub env: Vec<(&'static str, String)>,
+    /// The GPU of that device.
+    pub gpu: Option<Device>,
     /// The number of CPU threads.
     pub threads: u32,
     /// The folder in which the session creates its own folder for temporary files.
@@ -85,6 +87,18 @@ pub(super) struct Inspection {
     pub blender: String,
 }
 
+impl Start {
+    /// What the Blender needs for all the tasks that it will run: their inputs and outputs are in the worker's data
+    /// folder.
+    fn needs(&self, ctx: &TaskContext, folder: &Path) -> Confinement {
+        let needs = Confinement { gpu: self.gpu.clone(), ..Confinement::default() };
+        let mut needs = needs.reads(&self.program).reads(&self.scene).writes(folder);
+        needs.read.extend(self.tree.clone());
+        needs.write.extend(self.cache.clone());
+        needs.writes(&ctx.config.data)
+    }
+}
+
 /// A running Blender. Dropping it kills it with all its child processes.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -106,7 +120,8 @@ impl Session {
     pub(super) async fn start(ctx: &TaskContext, start: &Start) -> Result<Self, Failure> {
         let folder = Folder::new(&start.folder)?;
         let mut command = command(start, &folder.0)?;
-        let mut group = Group::spawn(&mut command).map_err(|e| spawn_failure(&command, &e))?;
+        let mut group = Group::spawn(&mut command, &start.needs(ctx, &folder.0))
+            .map_err(|e| spawn_failure(&command, &e))?;
         let child = group.child();
         let (stdin, id) = (child.stdin.take(), child.id().unwrap_or_default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -315,14 +330,12 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
         .arg("-P")
         .arg(&start.driver)
         .args(["--", &options.to_string()])
-        .current_dir(folder)
         // Keep out the settings and add-ons of the user who runs the worker.
         .env("BLENDER_USER_RESOURCES", folder)
         .env("BLENDER_USER_CONFIG", folder)
         .env("BLENDER_USER_SCRIPTS", folder)
         .env("TMPDIR", folder)
         .env("PYTHONUNBUFFERED", "1")
-        .envs(start.env.iter().cloned())
         .env_remove("PYTHONPATH")
         .env_remove("BLENDER_SYSTEM_SCRIPTS")
         .stdin(Stdio::piped())

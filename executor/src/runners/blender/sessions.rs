@@ -187,7 +187,7 @@ fn baked<'a>(ctx: &'a TaskContext, scene: &Scene, name: &str) -> Option<&'a Inpu
 }
 
 fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> Start {
-    let Choice { program, device, env } = choice;
+    let Choice { program, device, gpu } = choice;
     let folder = ctx.config.data.join("blender");
     let mut version = blake3::Hasher::new();
     for (_, text) in DRIVER {
@@ -203,7 +203,7 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> St
         baked: None,
         allow_missing: scene.allow_missing,
         device,
-        env,
+        gpu,
         threads: (cpus / ctx.config.slots.max(1)).max(1),
         folder,
         cache: ctx.config.cache.clone(),

@@ -43,23 +43,25 @@ pub(crate) async fn rehearse(
     black(&pictures.join("00000000.png"), size, alpha)?;
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     let picture = Probed::png(size);
+    let mut needs = ctx.confinement();
     match source {
         None => command.args(arguments(&plan, Path::new("pictures/%08d.png"), &picture)),
         Some((path, video)) => {
             let source = first_second(ctx, rehearsal, &plan, (path, video)).await?;
             source.write_list(&folder, "png")?;
+            needs = needs.reads(path);
             command.args(source.arguments(&plan, &picture))
         }
     };
     let made = folder.join(&plan.file);
     command.args(["-t", "1"]).arg(as_file(&made)).current_dir(&folder);
     ctx.progress.report(0.0, "trying to make the video");
-    let status = run_program(ctx, &mut command, &mut |_| false).await?;
+    let status = run_program(ctx.supervision(), &mut command, &needs, &mut |_| false).await?;
     // Some of its errors do not change its exit status.
     let tried = if status.success() {
         probe(ctx, &made).await.map(drop).map_err(|failure| failure.message)
     } else {
-        Err(program_failure(ctx, "ffmpeg", status).message)
+        Err(program_failure(&ctx.log, "ffmpeg", status).message)
     };
     if let Err(failed) = tried {
         let message = format!(

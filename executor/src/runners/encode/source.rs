@@ -195,8 +195,10 @@ impl Source {
         let mut command = Command::new(&ctx.config.programs.ffmpeg);
         command.args(words("-hide_banner -nostdin -v warning -xerror -err_detect explode"));
         command.args(words(&format!("-f concat -safe 0 -i {LIST} -f null -")));
-        let status = run_program(ctx, command.current_dir(&ctx.scratch), &mut |_| false).await?;
-        if status.success() { Ok(()) } else { Err(program_failure(ctx, "ffmpeg", status)) }
+        let status =
+            run_program(ctx.supervision(), &mut command, &ctx.confinement(), &mut |_| false)
+                .await?;
+        if status.success() { Ok(()) } else { Err(program_failure(&ctx.log, "ffmpeg", status)) }
     }
 
     /// ffmpeg's arguments, without the name of the result. An error in the source's sound, which many recordings have,

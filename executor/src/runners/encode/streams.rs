@@ -102,7 +102,8 @@ impl Streams {
             .args(["-y", "-hide_banner", "-nostdin", "-v", "error"])
             .args(crate::runners::video::reading(path));
         command.args(self.arguments(0)).args(["-t", "1"]).arg(as_file(&trial));
-        let ended = output(&mut command, TRIAL).await;
+        let needs = ctx.confinement().reads(path);
+        let ended = output(&mut command, &needs, TRIAL).await;
         // If this fails, the next trial overwrites it, and it is removed with the folder.
         let _ = std::fs::remove_file(&trial);
         match ended {

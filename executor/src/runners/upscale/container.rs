@@ -50,7 +50,8 @@ async fn decode(ctx: &TaskContext, path: &Path, video: &Video, made: &Path) -> b
     command.args(["-map", "0:V:0", "-frames:v", "1", "-vf", &video.to_rgb()]);
     command.args(["-pix_fmt", video.picture_format(), "-f", "image2", "-update", "1"]);
     command.arg(video::as_file(made));
-    let status = run_program(ctx, &mut command, &mut |_| true).await;
+    let needs = ctx.confinement().reads(path);
+    let status = run_program(ctx.supervision(), &mut command, &needs, &mut |_| true).await;
     status.is_ok_and(|status| status.success())
         && pictor_pictures::size(made).is_ok_and(|size| size == video.size)
 }

@@ -111,7 +111,8 @@ async fn extract(
     command.args(["-f", "image2", "-frame_pts", "1", "-progress", "pipe:1", "%d.png"]);
     command.current_dir(&folder);
     let mut on_line = frames_done(ctx, wanted.len());
-    let status = run_program(ctx, &mut command, &mut on_line).await?;
+    let needs = ctx.confinement().reads(path);
+    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
     let file = |(number, time): &(i64, i64)| {
         let path = folder.join(format!("{}.png", time - first));
         let size = pictor_pictures::size(&path).ok()?;
@@ -119,7 +120,7 @@ async fn extract(
     };
     let found: BTreeMap<i64, PathBuf> = wanted.iter().filter_map(file).collect();
     if !status.success() && found.is_empty() {
-        return Err(program_failure(ctx, "ffmpeg", status));
+        return Err(program_failure(&ctx.log, "ffmpeg", status));
     }
     Ok(found)
 }

@@ -122,9 +122,10 @@ async fn to_webp(
     command.args(["-y", "-hide_banner", "-nostdin", "-v", "error", "-i", "image.png"]);
     command.args(["-c:v", "libwebp", "-quality", &quality, "-f", "webp", "image.webp"]);
     command.current_dir(png.parent().unwrap_or(Path::new(".")));
-    let status = run_program(ctx, &mut command, &mut |_| true).await?;
+    let status =
+        run_program(ctx.supervision(), &mut command, &ctx.confinement(), &mut |_| true).await?;
     if !status.success() {
-        return Err(program_failure(ctx, "ffmpeg", status));
+        return Err(program_failure(&ctx.log, "ffmpeg", status));
     }
     add_tags(&out, tags)
         .map_err(|error| picture_failure(error, "image.webp", FailureKind::BadOutput))?;

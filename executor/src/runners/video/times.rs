@@ -2,6 +2,7 @@
 
 use super::{Format, Stream, fraction, reading, seconds};
 use crate::ground::failure::failure;
+use crate::programs::Confinement;
 use crate::programs::process::{program_failure, run as run_program};
 use crate::task::TaskContext;
 use pictor_tasks::message::{Failure, FailureKind};
@@ -148,7 +149,8 @@ impl Said {
             ctx.progress.activity.touch();
             false
         };
-        run_program(ctx, &mut command, &mut on_line).await?;
+        let needs = Confinement::default().reads(path);
+        run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
         Ok(end)
     }
 
@@ -165,9 +167,10 @@ impl Said {
             }
             false
         };
-        let status = run_program(ctx, &mut command, &mut on_line).await?;
+        let needs = Confinement::default().reads(path);
+        let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
         if !status.success() && read.frames.is_empty() {
-            return Err(program_failure(ctx, "ffprobe", status));
+            return Err(program_failure(&ctx.log, "ffprobe", status));
         }
         Ok(read)
     }
