@@ -6,16 +6,16 @@
 pub mod artifacts;
 mod error;
 mod folder;
-mod head;
+mod last_row;
 mod outcome;
-mod people;
 mod postgres;
 mod registry;
+mod registry_queries;
 mod run;
-mod shared;
 mod sql;
 mod sqlite;
 mod store;
+mod store_queries;
 
 pub use artifacts::{Artifacts, Link};
 pub use error::Error;

@@ -5,14 +5,14 @@ mod connect;
 mod insert;
 mod read;
 
-use crate::head::Head;
-use crate::people::impl_registry;
+use crate::last_row::LastRow;
 use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
+use crate::registry_queries::impl_registry;
 use crate::run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
 };
-use crate::shared::{
-    add_run, after_all, damaged, head, impl_store, json, on, printable, ticket_key,
+use crate::store_queries::{
+    add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
 };
 use crate::{Error, sql};
 use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
@@ -48,7 +48,7 @@ struct Writer {
     /// Taken out while in use: a connection whose use failed or was dropped half-way is not used again.
     on: Option<PgConnection>,
     /// Where the history of each run ends. Valid as long as this process is the owner, since nobody else writes then.
-    heads: HashMap<RunId, Head>,
+    last_rows: HashMap<RunId, LastRow>,
     epoch: Option<i64>,
 }
 
@@ -88,9 +88,9 @@ impl DerefMut for Lent {
 
 /// Why a commit failed.
 enum Failure {
-    /// A failure that reading the heads again cannot resolve.
+    /// A failure that reading the last rows again cannot resolve.
     Error(Error),
-    /// There is a row that the heads do not know: from an earlier commit whose answer was lost.
+    /// There is a row that the last rows do not know: from an earlier commit whose answer was lost.
     RowsAreThere(Error),
 }
 
@@ -185,12 +185,12 @@ impl PostgresStore {
         });
         writer.epoch = Some(row.0);
         // Others may have written since.
-        writer.heads.clear();
+        writer.last_rows.clear();
         sql::ownership(row).ok_or_else(|| damaged("ownership"))
     }
 
     async fn forget(&self, run: &RunId) {
-        self.writer.lock().await.heads.remove(run);
+        self.writer.lock().await.last_rows.remove(run);
     }
 
     async fn commit_rows(&self, batch: &[RunRows<'_>]) -> Result<(), Error> {
@@ -198,7 +198,7 @@ impl PostgresStore {
         match self.try_commit(&mut writer, batch).await {
             Ok(()) => Ok(()),
             Err(Failure::Error(error)) => Err(error),
-            // Once more, with heads that are read again: this time those rows are compared.
+            // Once more, with last rows that are read again: this time those rows are compared.
             Err(Failure::RowsAreThere(_)) => match self.try_commit(&mut writer, batch).await {
                 Ok(()) => Ok(()),
                 Err(Failure::Error(error) | Failure::RowsAreThere(error)) => Err(error),
@@ -221,17 +221,17 @@ impl PostgresStore {
         let mut after = HashMap::with_capacity(batch.len());
         let mut rows = Batch::default();
         for part in batch {
-            // Taken out, so that the head is read again if the commit fails or is dropped half-way.
-            let head = if let Some(head) = writer.heads.remove(part.run) {
-                head
+            // Taken out, so that the last row is read again if the commit fails or is dropped half-way.
+            let last_row = if let Some(last_row) = writer.last_rows.remove(part.run) {
+                last_row
             } else {
-                let head = self.answer(head!(&mut on, part.run)).await?;
-                head.ok_or_else(|| no_run(part.run))?
+                let last_row = self.answer(last_row!(&mut on, part.run)).await?;
+                last_row.ok_or_else(|| no_run(part.run))?
             };
-            let (old, new) = head.split(part.rows)?;
-            self.compare(&mut on, head, old).await?;
-            rows.add(head.run, new, part.state);
-            if after.insert(part.run.clone(), head.after(new)).is_some() {
+            let (old, new) = last_row.split(part.rows)?;
+            self.compare(&mut on, last_row, old).await?;
+            rows.add(last_row.run, new, part.state);
+            if after.insert(part.run.clone(), last_row.after(new)).is_some() {
                 let run = part.run;
                 let text = format!("the run `{run}` is in a commit twice");
                 return Err(Error::Invalid(text).into());
@@ -261,7 +261,7 @@ impl PostgresStore {
         let ended = |run: &RunId| {
             batch.iter().any(|p| p.run == run && p.state.is_some_and(|(_, end)| end.is_some()))
         };
-        writer.heads.extend(after.into_iter().filter(|(run, _)| !ended(run)));
+        writer.last_rows.extend(after.into_iter().filter(|(run, _)| !ended(run)));
         Ok(())
     }
 
@@ -270,11 +270,16 @@ impl PostgresStore {
     }
 
     /// Checks that stored rows are equal to `rows`.
-    async fn compare(&self, on: &mut PgConnection, head: Head, rows: &[Row]) -> Result<(), Error> {
+    async fn compare(
+        &self,
+        on: &mut PgConnection,
+        last_row: LastRow,
+        rows: &[Row],
+    ) -> Result<(), Error> {
         let mut rest = rows;
         while let Some(first) = rest.first() {
             let count = BLOCK_ROWS.min(rest.len() as u64);
-            let block = self.answer(read_block(on, head.run, first.seq, count)).await?;
+            let block = self.answer(read_block(on, last_row.run, first.seq, count)).await?;
             let rows = whole(block, first.seq, count)?.rows;
             let (now, later) = rest.split_at(rows.len());
             if let Some((_, new)) = rows.iter().zip(now).find(|(old, new)| old != new) {
@@ -294,18 +299,18 @@ impl PostgresStore {
         from_seq: u64,
         each: &mut (dyn FnMut(Row) + Send),
     ) -> Result<u64, Error> {
-        let head: Option<Head> = on!(self.reader, |on| head!(on, run));
-        let head = head.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
+        let last_row: Option<LastRow> = on!(self.reader, |on| last_row!(on, run));
+        let last_row = last_row.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
         let (mut from, mut count) = (from_seq.max(1), BLOCK_ROWS);
         let mut block: Option<Block> = None;
         // While the rows of one block are decoded, the database prepares the next.
-        while from <= head.seq || block.is_some() {
-            let left = (head.seq + 1).saturating_sub(from).min(count);
+        while from <= last_row.seq || block.is_some() {
+            let left = (last_row.seq + 1).saturating_sub(from).min(count);
             let read = async {
                 if left == 0 {
                     return Ok(None);
                 }
-                let block = on!(self.reader, |on| read_block(on, head.run, from, left));
+                let block = on!(self.reader, |on| read_block(on, last_row.run, from, left));
                 Ok::<_, Error>(Some(block))
             };
             let take =
@@ -330,7 +335,7 @@ impl PostgresStore {
                 block = Some(next);
             }
         }
-        Ok(head.seq)
+        Ok(last_row.seq)
     }
 }
 

@@ -4,14 +4,14 @@ mod connect;
 mod insert;
 mod read;
 
-use crate::head::Head;
-use crate::people::impl_registry;
+use crate::last_row::LastRow;
 use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
+use crate::registry_queries::impl_registry;
 use crate::run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
 };
-use crate::shared::{
-    add_run, after_all, damaged, head, impl_store, json, on, printable, ticket_key,
+use crate::store_queries::{
+    add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
 };
 use crate::{Error, folder, sql};
 use connect::{DATABASE, migrate, options, reserve_log};
@@ -42,7 +42,7 @@ pub struct SqliteStore {
 struct Writer {
     on: SqliteConnection,
     /// Where the history of each run ends. Nobody else writes, so this needs no query.
-    heads: HashMap<RunId, Head>,
+    last_rows: HashMap<RunId, LastRow>,
     /// Whether work failed or was dropped half-way: then the connection may still be in its transaction.
     is_doubtful: bool,
     _lock: File,
@@ -108,7 +108,7 @@ impl SqliteStore {
         migrate(&mut on, &path).await?;
         reserve_log(&mut on, &path).await?;
         let reader = options.connect().await.map_err(failed)?;
-        let writer = Writer { on, heads: HashMap::new(), is_doubtful: false, _lock: lock };
+        let writer = Writer { on, last_rows: HashMap::new(), is_doubtful: false, _lock: lock };
         Ok(Self { reader: Mutex::new(Some(reader)), writer: Mutex::new(Some(writer)), path })
     }
 
@@ -178,29 +178,29 @@ impl SqliteStore {
     /// Drops what is cached about a run that was removed; its number may be reused.
     async fn forget(&self, run: &RunId) {
         if let Some(writer) = &mut *self.writer.lock().await {
-            writer.heads.remove(run);
+            writer.last_rows.remove(run);
         }
     }
 
     async fn commit_rows(&self, batch: &[RunRows<'_>]) -> Result<(), Error> {
         let failed = |e| Error::sqlite(&self.path, e);
         let mut lent = self.writer().await?;
-        let Writer { on, heads, .. } = &mut *lent.0;
+        let Writer { on, last_rows, .. } = &mut *lent.0;
         let mut after = HashMap::with_capacity(batch.len());
         let mut inserts = Batch::default();
         for part in batch {
-            // Taken out, so that the head is read again if the commit fails or is dropped half-way.
-            let head = match heads.remove(part.run) {
-                Some(head) => head,
+            // Taken out, so that the last row is read again if the commit fails or is dropped half-way.
+            let last_row = match last_rows.remove(part.run) {
+                Some(last_row) => last_row,
                 // Nobody else writes, so what is read before the transaction still holds in it.
-                None => head!(on, part.run).await.map_err(failed)?.ok_or_else(|| {
+                None => last_row!(on, part.run).await.map_err(failed)?.ok_or_else(|| {
                     Error::Invalid(format!("the run `{}` is not in the store", part.run))
                 })?,
             };
-            let (old, new) = head.split(part.rows)?;
-            self.compare(on, head, old).await?;
-            inserts.add(head.run, new);
-            if after.insert(part.run.clone(), head.after(new)).is_some() {
+            let (old, new) = last_row.split(part.rows)?;
+            self.compare(on, last_row, old).await?;
+            inserts.add(last_row.run, new);
+            if after.insert(part.run.clone(), last_row.after(new)).is_some() {
                 let run = part.run;
                 return Err(Error::Invalid(format!("the run `{run}` is in a commit twice")));
             }
@@ -221,7 +221,7 @@ impl SqliteStore {
         let ended = |run: &RunId| {
             batch.iter().any(|p| p.run == run && p.state.is_some_and(|(_, end)| end.is_some()))
         };
-        heads.extend(after.into_iter().filter(|(run, _)| !ended(run)));
+        last_rows.extend(after.into_iter().filter(|(run, _)| !ended(run)));
         lent.give_back();
         Ok(())
     }
@@ -230,13 +230,13 @@ impl SqliteStore {
     async fn compare(
         &self,
         on: &mut SqliteConnection,
-        head: Head,
+        last_row: LastRow,
         rows: &[Row],
     ) -> Result<(), Error> {
         let mut rest = rows;
         while let Some(first) = rest.first() {
             let count = BLOCK_ROWS.min(rest.len() as u64);
-            let block = Block::read(on, head.run, first.seq, count)
+            let block = Block::read(on, last_row.run, first.seq, count)
                 .await
                 .map_err(|e| Error::sqlite(&self.path, e))?
                 .decode(&self.path)?;
@@ -258,19 +258,21 @@ impl SqliteStore {
         from_seq: u64,
         each: &mut (dyn FnMut(Row) + Send),
     ) -> Result<u64, Error> {
-        let head: Option<Head> = on!(self.reader, |on| head!(on, run));
-        let head = head.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
+        let last_row: Option<LastRow> = on!(self.reader, |on| last_row!(on, run));
+        let last_row = last_row.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
         let (mut from, mut count) = (from_seq.max(1), BLOCK_ROWS);
         let mut block: Option<Block> = None;
         // While one block is decoded, the database's thread prints the next.
-        while from <= head.seq || block.is_some() {
-            let left = (head.seq + 1).saturating_sub(from);
+        while from <= last_row.seq || block.is_some() {
+            let left = (last_row.seq + 1).saturating_sub(from);
             let read = async {
                 if left == 0 {
                     return Ok(None);
                 }
                 let mut on = self.reader().await?;
-                self.answer(Block::read(&mut on, head.run, from, count.min(left))).await.map(Some)
+                self.answer(Block::read(&mut on, last_row.run, from, count.min(left)))
+                    .await
+                    .map(Some)
             };
             let take_apart = async {
                 let rows = block.take().map(|block| block.decode(&self.path)).transpose()?;
@@ -285,7 +287,7 @@ impl SqliteStore {
                 count = block.next_count();
             }
         }
-        Ok(head.seq)
+        Ok(last_row.seq)
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod suite;
 
-use suite::{history, people, postgres, runs};
+use suite::{history, postgres, registry, runs};
 
 /// Makes two tests of each function: with `SQLite` and with Postgres.
 macro_rules! conformance {
@@ -47,13 +47,13 @@ conformance! {
         rejected_messages_are_kept
         each_owner_has_a_higher_epoch_and_the_same_key
         a_closed_store_says_so;
-    people(registry):
+    registry(registry):
         a_token_is_kept_until_it_is_revoked
         a_worker_that_registers_again_is_the_same_worker
         the_audit_log_is_read_backwards_in_pages
         a_schedule_belongs_to_its_account
         a_message_is_due_until_it_is_delivered;
-    people(both):
+    registry(both):
         what_is_long_over_is_forgotten
         a_due_time_starts_one_run;
 }

@@ -15,6 +15,7 @@ pub struct Tiling {
     rows: Axis,
 }
 
+/// One tile of a picture, in pixels of the picture before it is upscaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile {
     /// The pixels that are passed to the network.

@@ -2,7 +2,7 @@
 //! round trip to the database, and nothing can come between the fence and the rows.
 
 use crate::outcome;
-use crate::shared::json;
+use crate::store_queries::json;
 use pictor_tasks::history::{Control, Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::{Execution, Outcome, WorkerId};
 use sqlx::postgres::{PgArguments, PgConnection};

@@ -2,7 +2,7 @@
 //! as one JSON parameter, and the statements are prepared once.
 
 use crate::outcome;
-use crate::shared::json;
+use crate::store_queries::json;
 use pictor_tasks::history::{Claim, Control, Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::Outcome;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};

@@ -1,11 +1,11 @@
-//! The suite of the stores. The tests in `history`, `runs` and `people` know nothing of the database behind a store;
+//! The suite of the stores. The tests in `history`, `runs` and `registry` know nothing of the database behind a store;
 //! `embedded` and `postgres` know theirs.
 
 mod embedded;
 pub(crate) mod history;
 mod model;
-pub(crate) mod people;
 pub(crate) mod postgres;
+pub(crate) mod registry;
 pub(crate) mod runs;
 
 use pictor_storage::{Error, NewRun, Registry, RunRows, Store};

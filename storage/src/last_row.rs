@@ -5,7 +5,7 @@ use pictor_tasks::history::Row;
 
 /// The last row of a run's history.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
+pub(crate) struct LastRow {
     /// The run's number in the database.
     pub(crate) run: i64,
     /// The last row's sequence number; 0 if there is no row.
@@ -14,8 +14,8 @@ pub(crate) struct Head {
     pub(crate) time_ms: i64,
 }
 
-impl Head {
-    /// Splits rows into those at or before this head and those after it, and checks that the latter continue it without
+impl LastRow {
+    /// Splits rows into those at or before this row and those after it, and checks that the latter continue it without
     /// a gap and never go back in time.
     pub(crate) fn split<'r>(&self, rows: &'r [Row]) -> Result<(&'r [Row], &'r [Row]), Error> {
         let Some(first) = rows.first() else {
@@ -46,7 +46,7 @@ impl Head {
         Ok((old, new))
     }
 
-    /// The head after `rows` have been written.
+    /// The last row after `rows` have been written.
     pub(crate) fn after(self, rows: &[Row]) -> Self {
         rows.last().map_or(self, |row| Self { seq: row.seq, time_ms: row.time_ms, ..self })
     }

@@ -48,7 +48,7 @@ pub(crate) fn after_all(prefix: &str) -> String {
 }
 
 /// Queries where a run's history ends, as an expression for a connection.
-macro_rules! head {
+macro_rules! last_row {
     ($on:expr, $run:expr) => {
         async {
             let number: Option<i64> = sqlx::query_scalar(crate::sql::RUN_NUMBER)
@@ -59,11 +59,15 @@ macro_rules! head {
             let last: Option<(i64, i64)> =
                 sqlx::query_as(crate::sql::HEAD).bind(run).fetch_optional(&mut *$on).await?;
             let (seq, time_ms) = last.unwrap_or((0, i64::MIN));
-            Ok::<_, sqlx::Error>(Some(crate::head::Head { run, seq: seq.cast_unsigned(), time_ms }))
+            Ok::<_, sqlx::Error>(Some(crate::last_row::LastRow {
+                run,
+                seq: seq.cast_unsigned(),
+                time_ms,
+            }))
         }
     };
 }
-pub(crate) use head;
+pub(crate) use last_row;
 
 /// Inserts a run unless its id is taken: affects 1 or 0 rows.
 macro_rules! add_run {
