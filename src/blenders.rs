@@ -1,5 +1,5 @@
-//! The Blenders of this machine: those that are named on the command line, else in the configuration, else
-//! `blender` in PATH and those that `pictor setup-blender` installed.
+//! The Blenders of this machine: those named on the command line, else those in the configuration, else `blender` in
+//! PATH and those that `pictor setup-blender` installed.
 
 use crate::terminal::{complain, say};
 use crate::{INVALID, SUCCEEDED};
@@ -11,41 +11,41 @@ use pictor_executor::software::is_here;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Which Blenders take part.
+/// Options that choose the Blenders of this machine.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct BlenderArgs {
-    /// A Blender of this machine; may be given several times. A scene goes to the oldest that can read it
+    /// A Blender of this machine; may be given several times. A scene is rendered by the oldest one that can read it
     /// [default: `blender` in PATH, and those that `pictor setup-blender` installed].
     #[arg(long = "blender", value_name = "PATH", env = "PICTOR_BLENDER", value_delimiter = ':')]
     blenders: Vec<PathBuf>,
 }
 
-/// `[blender]` of a configuration.
+/// `[blender]` of a configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BlenderTable {
-    /// Where they are. Those that are not there are left out: one file may serve several machines.
+    /// Paths of the Blenders. Missing ones are ignored, because one file may serve several machines.
     #[serde(default)]
     paths: Vec<PathBuf>,
 }
 
-/// What is to be installed.
+/// Options of `pictor setup-blender`.
 #[derive(Args, Debug)]
 pub(crate) struct SetupArgs {
-    /// The version [default: the newest that pictor was tried with].
+    /// The version [default: the newest one that pictor has been tested with].
     version: Option<String>,
     /// The folder to install it into [default: `blenders/VERSION` in the data folder].
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Lists the versions that there are, the oldest first.
+    /// Lists the available versions, oldest first.
     #[arg(long, conflicts_with_all = ["version", "to"])]
     list: bool,
 }
 
 impl BlenderTable {
-    /// The same with paths relative to the folder of the file that names them.
+    /// Makes paths relative to the folder of the file that names them.
     pub(crate) fn beside(self, folder: &Path) -> Self {
-        // A name without a folder is looked for in PATH.
+        // A name without a folder is looked up in PATH.
         let place = |path: PathBuf| match path.components().count() {
             0 | 1 => path,
             _ => folder.join(path),
@@ -55,8 +55,8 @@ impl BlenderTable {
 }
 
 impl BlenderArgs {
-    /// The programs of this machine. `table` is that of the command's own configuration; without one the
-    /// user's counts. `data` is the data folder.
+    /// The programs of this machine. `table` is the command's own configuration; without one the user's applies. `data`
+    /// is the data folder.
     pub(crate) fn programs(
         &self,
         table: Option<&BlenderTable>,
@@ -67,7 +67,7 @@ impl BlenderArgs {
         }
         let absolute = |path: &PathBuf| match path.components().count() {
             0 | 1 => Ok(path.clone()),
-            // Programs run in folders of their own.
+            // Programs run in folders of their own, so paths have to be absolute.
             _ => std::path::absolute(path).context("the path of a Blender"),
         };
         let said = self.blenders.iter().map(absolute).collect::<anyhow::Result<Vec<_>>>()?;
@@ -85,11 +85,11 @@ impl BlenderArgs {
     }
 }
 
-/// Those that nobody has to name.
+/// The Blenders that are used unless some are named.
 fn found(data: &Path) -> Vec<PathBuf> {
     let in_path = PathBuf::from("blender");
     let mut blenders = installed(&folder(data));
-    // A Blender is the machine's, whatever folder this command works in.
+    // Blenders are shared by all data folders of the user.
     if let Ok(home) = crate::default_data()
         && home != data
     {
@@ -101,12 +101,12 @@ fn found(data: &Path) -> Vec<PathBuf> {
     blenders
 }
 
-/// Where Blenders are installed.
+/// The folder that Blenders are installed into.
 fn folder(data: &Path) -> PathBuf {
     data.join("blenders")
 }
 
-/// `pictor setup-blender`.
+/// `pictor setup-blender`: installs a Blender, or lists the versions.
 pub(crate) async fn setup(data: &Path, args: SetupArgs) -> anyhow::Result<u8> {
     if args.list {
         for Build { version, .. } in BUILDS {

@@ -1,4 +1,4 @@
-//! Commands that change runs from outside: pausing, cancelling, doing tasks again.
+//! Commands that change runs from outside: pause, resume, cancel, retry, priority.
 
 use crate::SUCCEEDED;
 use crate::inspect::{Farm, done, wrong};
@@ -13,12 +13,12 @@ async fn control(farm: &Farm, run: &str, event: Event, line: &str) -> anyhow::Re
     done(farm.ask(Request::Control { run: run.to_owned(), control }).await?, line)
 }
 
-/// `pictor resume` on a server.
+/// `pictor resume`, for a run on a server.
 pub(crate) async fn resume(farm: &Farm, run: &str) -> anyhow::Result<u8> {
     control(farm, run, Event::Resumed, &format!("{run} goes on")).await
 }
 
-/// `pictor retry` on a server.
+/// `pictor retry`, for a run on a server.
 pub(crate) async fn retry(
     farm: &Farm,
     run: &str,
@@ -30,7 +30,7 @@ pub(crate) async fn retry(
     Ok(SUCCEEDED)
 }
 
-/// How much of a run is done again, for people.
+/// A sentence about how much of a run is executed again.
 pub(crate) fn retried(said: &Answer, run: &str) -> anyhow::Result<String> {
     let ResetSize { tasks, remade } = match said {
         Answer::Reset(size) => *size,
@@ -43,8 +43,8 @@ pub(crate) fn retried(said: &Answer, run: &str) -> anyhow::Result<String> {
     Ok(format!("{tasks} tasks of {run} are done again{more}"))
 }
 
-/// Asks whoever sits at the terminal whether a retry is meant that does more again than they see: tasks
-/// that had succeeded, and whose results were removed.
+/// Asks the user for confirmation if a retry executes more tasks than are visible to them: tasks that had succeeded,
+/// and whose results were removed. Returns whether to go ahead.
 pub(crate) async fn is_meant(
     farm: &Farm,
     run: &str,
@@ -64,18 +64,18 @@ pub(crate) async fn is_meant(
     Ok(answer)
 }
 
-/// `pictor pause`.
+/// `pictor pause`: no more tasks of the run are assigned.
 pub(crate) async fn pause(farm: &Farm, run: &str) -> anyhow::Result<u8> {
     let line = format!("{run} is paused; go on with: pictor resume {run}");
     control(farm, run, Event::Paused, &line).await
 }
 
-/// `pictor cancel`.
+/// `pictor cancel`: ends the run without finishing it.
 pub(crate) async fn cancel(farm: &Farm, run: &str) -> anyhow::Result<u8> {
     control(farm, run, Event::Cancelled, &format!("{run} is cancelled")).await
 }
 
-/// `pictor priority`.
+/// `pictor priority`: changes the run's priority.
 pub(crate) async fn priority(farm: &Farm, run: &str, priority: i32) -> anyhow::Result<u8> {
     let line = format!("{run} has priority {priority}");
     control(farm, run, Event::Priority(priority), &line).await

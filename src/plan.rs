@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Compiles a job and shows what came out.
+/// Compiles a job and prints the plan.
 pub(crate) async fn plan(
     job: &Path,
     set: &[(String, String)],
@@ -77,7 +77,7 @@ fn needs(plan: &Plan, step: &Step) -> String {
     step.needs.iter().map(need).collect::<Vec<_>>().join(", ")
 }
 
-/// The files that a step's command finds, and where they come from.
+/// The files that a step's command gets, and where they come from.
 fn files(step: &Step) -> Vec<Vec<String>> {
     let Body::Command(command) = &step.body else { return Vec::new() };
     let row =

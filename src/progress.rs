@@ -1,5 +1,5 @@
-//! How a run goes, live: bars on a terminal, plain lines otherwise, JSON lines for programs. The same for
-//! a run of this process and for one of a server.
+//! Live progress of a run: bars on a terminal, plain lines otherwise, JSON lines for programs. The same for a run in
+//! this process and for one on a server.
 
 use crate::session::{DRAW, mean};
 use crate::terminal::{duration, say};
@@ -14,20 +14,20 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// How often plain lines are printed while nothing is completed.
+/// How often a plain line is printed while no task ends.
 const LINE: Duration = Duration::from_secs(10);
 
-/// Shows a run until told that it is over.
+/// Shows the progress of a run until it is finished.
 pub(crate) struct Progress {
     task: JoinHandle<()>,
     over: watch::Sender<bool>,
 }
 
-/// Who knows how the run goes.
+/// Where the state of the run comes from.
 pub(crate) enum Views {
     /// The engine in this process.
     Owner(OwnerHandle),
-    /// Somebody who asks a server, again and again.
+    /// The latest state that was fetched from a server.
     Server(watch::Receiver<Option<RunView>>),
 }
 
@@ -49,7 +49,7 @@ impl Progress {
         Self::of((&run.id, &run.out_dir), Views::Owner(owner), json)
     }
 
-    /// Starts to show a run, given where its results land; empty: they are not fetched.
+    /// Starts to show a run. `out` is the folder for its results; empty if they are not downloaded.
     pub(crate) fn of((id, out): (&RunId, &str), views: Views, json: bool) -> Self {
         if json {
             say(&serde_json::json!({ "event": "start", "run": id, "out": out }).to_string());
@@ -68,24 +68,24 @@ impl Progress {
         Self { task, over }
     }
 
-    /// Waits until the last state was shown.
+    /// Waits until the final state has been shown.
     pub(crate) async fn finish(self) {
         self.over.send_replace(true);
-        // A panic in it was printed.
+        // A panic in it has been printed already.
         let _ = self.task.await;
     }
 }
 
-/// When to look next.
+/// Paces the updates; becomes true when the run is over.
 struct Pace(watch::Receiver<bool>);
 
 impl Pace {
-    /// Waits for the next look. `false`: the last one was taken.
+    /// Waits for the next update. Returns `false` after the last one.
     async fn next(&mut self) -> bool {
         if *self.0.borrow() {
             return false;
         }
-        // Without the sender it is over as well, and the next question to the owner fails.
+        // A sender that was dropped means over as well: the next query to the owner will fail.
         let _ = tokio::time::timeout(DRAW, self.0.wait_for(|over| *over)).await;
         true
     }
@@ -95,14 +95,15 @@ fn finished(step: &StepView) -> u32 {
     TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
 }
 
-/// How far a step is, from 0 to 1, with what running tasks say; nothing while nothing of it runs.
+/// Completed fraction of a step, from 0 to 1, including the progress of running tasks. Returns `None` if no task of it
+/// is running.
 fn fraction(step: &StepView) -> Option<f64> {
     let all = step.tasks.filter(|_| step.count(TaskState::Running) > 0)?;
     let inside = step.progress.unwrap_or(0.0);
     Some(((f64::from(finished(step)) + f64::from(inside)) / f64::from(all)).clamp(0.0, 1.0))
 }
 
-/// How a step has gone on since it was first seen to.
+/// Progress of a step since it was first observed.
 #[derive(Clone, Copy)]
 struct Trend {
     since: Instant,
@@ -114,11 +115,11 @@ impl Trend {
         Self { since: Instant::now(), from }
     }
 
-    /// `37 %, 2m10s left`.
+    /// Progress with an estimate of the remaining time: `37 %, 2m10s left`.
     fn words(&self, now: f64) -> String {
         let percent = format!("{:.0} %", (now * 100.0).floor());
         let (gone, past) = (now - self.from, self.since.elapsed());
-        // Too little says nothing.
+        // Too early for an estimate.
         if gone < 0.01 || past < DRAW {
             return percent;
         }
@@ -127,12 +128,12 @@ impl Trend {
     }
 }
 
-/// The trends of all steps, by their place.
+/// The trends of all steps, by their position.
 #[derive(Default)]
 struct Trends(Vec<Option<Trend>>);
 
 impl Trends {
-    /// The trend of a step that says how far it is, and how far that is.
+    /// The trend of a step, and its completed fraction. Returns `None` if the step is not running.
     fn of(&mut self, place: usize, step: &StepView) -> Option<(&Trend, f64)> {
         if self.0.len() <= place {
             self.0.resize(place + 1, None);
@@ -142,13 +143,13 @@ impl Trends {
             return None;
         };
         let trend = &mut self.0[place];
-        // Tasks that are done again.
+        // The fraction falls when tasks are executed again: the trend starts anew.
         *trend = trend.filter(|trend| trend.from <= now);
         Some((trend.get_or_insert_with(|| Trend::new(now)), now))
     }
 }
 
-/// `1 failed, 2 running`, without what is not there.
+/// Counts by state, `1 failed, 2 running`, without those that are zero.
 fn extras(step: &StepView) -> String {
     let states = [TaskState::Running, TaskState::Failed, TaskState::Skipped, TaskState::Cancelled];
     let shown = states.into_iter().filter(|s| step.count(*s) > 0);
@@ -158,7 +159,7 @@ fn extras(step: &StepView) -> String {
 async fn bars(id: RunId, views: Views, mut pace: Pace) {
     let group = MultiProgress::new();
     let style = |template| ProgressStyle::with_template(template).expect("a valid template");
-    // In 80 columns 32 are left for the words; what is wider than the terminal is cut and not wrapped.
+    // In 80 columns this leaves 32 for the text; what is wider than the terminal is cut and not wrapped.
     let step_style = style("{prefix:>12} {bar:20.cyan/238} {pos:>6}/{len:<6} {wide_msg}");
     let mut all: Vec<ProgressBar> = Vec::new();
     let total = group.add(ProgressBar::no_length().with_style(style("{msg:>12}")));
@@ -167,8 +168,8 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
     while let Some(view) = views.view(&id).await {
         while all.len() < view.steps.len() {
             let name = view.steps[all.len()].name.clone();
-            // Nothing is changed before it is in the group: a bar of its own would be drawn at once, and
-            // stay where it is.
+            // A bar is changed only once it is in the group: a bar by itself would be drawn at once, and stay where it
+            // is.
             let bar = ProgressBar::no_length().with_style(step_style.clone()).with_prefix(name);
             all.push(group.insert_before(&total, bar));
         }
@@ -196,7 +197,7 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
     total.finish_and_clear();
 }
 
-/// Time, frames a second and time to the end.
+/// Elapsed time, frames per second and remaining time.
 fn footer(view: &RunView, started: Instant) -> String {
     let elapsed = started.elapsed();
     let mut words = vec![duration(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))];
@@ -227,7 +228,7 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
         for (place, (told, step)) in told.iter_mut().zip(&view.steps).enumerate() {
             let (done, all) = (finished(step), step.tasks.unwrap_or(0));
             let complete = done == all && all > 0;
-            // People want to read a line now and then; programs want to know.
+            // People want a line now and then, programs want data.
             let inside = trends.of(place, step).map(|(trend, now)| (now, trend.words(now)));
             let runs_still = waited && inside.is_some();
             if !(runs_still || done != *told && (json || complete || waited)) {
@@ -261,7 +262,7 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
     }
 }
 
-/// Somebody paused the run from another terminal, or let it go on.
+/// Reports that the run was paused or resumed from another terminal.
 fn changed(id: &RunId, state: RunState, json: bool) {
     if json {
         say(&serde_json::json!({ "event": "state", "run": id, "state": state }).to_string());

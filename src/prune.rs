@@ -1,5 +1,5 @@
-//! `pictor prune`: removes runs that ended long ago, with their artifacts and logs, and bytes that
-//! nothing refers to any more.
+//! `pictor prune`: removes runs that ended long ago, with their artifacts and logs, and artifacts that nothing refers
+//! to any more.
 
 use crate::client::ServerArgs;
 use crate::serve::open_artifacts;
@@ -14,26 +14,26 @@ use pictor_tasks::units::{Bytes, Millis};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is removed, and where.
+/// Options of `pictor prune`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PruneArgs {
-    /// Removes runs that ended longer ago.
+    /// Removes runs that ended longer ago than this.
     #[arg(long, value_name = "TIME", default_value = "30d")]
     older_than: Millis,
-    /// Keeps runs that failed for longer.
+    /// Keeps failed runs for this long.
     #[arg(long, value_name = "TIME")]
     keep_failed: Option<Millis>,
-    /// Keeps each run as one file of JSON lines in this folder, without its artifacts.
+    /// Archives each run as one file of JSON lines in this folder, without its artifacts.
     #[arg(long, value_name = "DIR")]
     archive: Option<PathBuf>,
-    /// Only says what would be removed.
+    /// Only shows what would be removed.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     farm: StorageArgs,
 }
 
-/// `pictor prune`. A server that is named would be passed over, so that is an error.
+/// `pictor prune`: removes old runs from the store. It needs a data folder or a database; only a server is an error.
 pub(crate) async fn prune(
     (data, server, named): (&Path, &ServerArgs, bool),
     args: &PruneArgs,

@@ -1,4 +1,4 @@
-//! Where the results of a run of this machine land, and what they may replace there.
+//! The folder for the results of a run on this machine, and what they may replace in it.
 
 use crate::blenders::BlenderArgs;
 use crate::terminal::complain;
@@ -8,19 +8,19 @@ use pictor_server::{Place, Sources, files_of_commands, in_the_way, sentences};
 use pictor_storage::{RunRecord, Store};
 use std::path::{Path, PathBuf};
 
-/// Where results land.
+/// Options for the results of a run.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ResultArgs {
-    /// Where results land [default: out/RUN, or where they landed before].
+    /// The folder for results [default: out/RUN, or the folder of the run's earlier results].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Replaces files that are there and were not made by this run; never one that it reads.
+    /// Replaces existing files that this run did not make; but never one that it reads.
     #[arg(long)]
     pub(crate) overwrite: bool,
 }
 
 impl ResultArgs {
-    /// The folder, with what no result may replace there.
+    /// The output folder, with the files that no result may replace.
     pub(crate) async fn place(
         &self,
         (plan, job_file): (&Plan, &Path),
@@ -30,14 +30,14 @@ impl ResultArgs {
         let mut sources = Sources::named(plan, job_file);
         for name in files_of_commands(plan) {
             let Some(file) = plan.files.get(name) else { continue };
-            // One that is gone since cannot be replaced.
+            // A file that no longer exists cannot be replaced.
             if let Ok(layout) = crate::client::command_files(Path::new(&file.path)) {
                 sources.extend(layout.sources());
             }
         }
         let has_files = std::fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some());
         if self.overwrite && has_files {
-            // Whatever else a scene reads could be among what is replaced.
+            // Any other file that a scene reads could be among those to be replaced.
             for layout in crate::client::lay_out(plan, data, blender).await?.values() {
                 sources.extend(layout.sources());
             }
@@ -45,7 +45,7 @@ impl ResultArgs {
         Ok(Place { folder, sources, overwrite: self.overwrite })
     }
 
-    /// The same for a run that is stored.
+    /// The output folder of a stored run.
     pub(crate) async fn place_of(
         &self,
         (plan, record): (&Plan, &RunRecord),
@@ -58,7 +58,8 @@ impl ResultArgs {
     }
 }
 
-/// Says what stands in the way of results of tasks that `will` be done, by their state. `true`: nothing does.
+/// Reports the files in the way of results of tasks that `will` be executed, by their state. Returns whether there are
+/// none.
 pub(crate) async fn is_free(
     tasks: (&Run, fn(TaskState) -> bool),
     place: &Place,

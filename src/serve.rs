@@ -1,5 +1,5 @@
-//! `pictor serve`: the owner loop, the HTTP API, schedules and webhooks. Alone it is a farm on one
-//! machine; with a Postgres and a broker it is one of several servers of a farm.
+//! `pictor serve`: the owner loop, the HTTP API, schedules and webhooks. Alone it is a farm on one machine; with a
+//! Postgres database and a broker it is one of several servers of a farm.
 
 use crate::SUCCEEDED;
 use crate::blenders::BlenderTable;
@@ -25,13 +25,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// The worker of `pictor run` in the same data folder, which may have died with tasks in its hands.
+/// The worker of `pictor run` in the same data folder, which may have died while it held tasks.
 const RUN_WORKER: WorkerId = WorkerId(1);
-/// How often workers say that they are alive.
+/// Interval between heartbeats of workers.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Pause before the next try to open a database that does not answer.
+/// Pause before the next attempt to open a database that does not respond.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
-/// What does not stop by then ends with the process.
+/// Time limit for a clean shutdown; what is still running then ends with the process.
 const STOP: Duration = Duration::from_secs(8);
 
 /// What all parts of a server share.
@@ -43,7 +43,7 @@ struct Base {
     stop: watch::Receiver<bool>,
 }
 
-/// `pictor serve`.
+/// `pictor serve`: runs a server until it is stopped.
 pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
     let configured = args.configured()?;
     configured.check()?;
@@ -80,7 +80,7 @@ pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
     failed.map_or(Ok(SUCCEEDED), Err)
 }
 
-/// Opens the database. A server that does not answer is waited for: it may be starting, like this one.
+/// Opens the database. Waits for a database server that does not respond: it may be starting, like this one.
 async fn open_store(
     place: &str,
     is_server: bool,
@@ -170,7 +170,7 @@ pub(crate) fn open_artifacts(data: &Path, configured: &Configured) -> anyhow::Re
     Artifacts::open(place, key).with_context(|| format!("open the artifacts in {place}"))
 }
 
-/// The broker's address, and what registers workers there.
+/// The address of the broker, and the client that registers workers there.
 fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker>)>> {
     let settings = &configured.settings;
     let Some(url) = &settings.broker else { return Ok(None) };
@@ -185,7 +185,7 @@ fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker
     Ok(Some((address, Arc::new(broker))))
 }
 
-/// One of several servers: owns the farm when it is elected.
+/// As one of several servers: owns the farm whenever it is elected.
 async fn lead(
     base: Base,
     address: String,
@@ -200,7 +200,7 @@ async fn lead(
     Ok(())
 }
 
-/// The only server, which does the tasks itself. It goes on with every run of its data folder.
+/// As the only server, which executes the tasks itself. It continues every run in its data folder.
 async fn alone(
     base: Base,
     data: &Path,
@@ -224,15 +224,15 @@ async fn alone(
     let (port, mut ports) = in_process(workers);
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.sweeps(artifacts);
-    // Before leases are given up: those are in the runs. Later ones are found by `look_for_runs`.
+    // Before leases are released, because those are in the runs. Later runs are found by `look_for_runs`.
     load_runs(&*store, &mut owner).await?;
-    // Whatever an earlier process held died with it: this one has the folder's lock.
+    // The tasks of an earlier process died with it: this one has the folder's lock.
     for worker in BTreeSet::from([RUN_WORKER, here]) {
         owner.forget_worker(worker).await?;
     }
     let socket = listen(data, store.clone(), handle.clone());
     let mut owner = tokio::spawn(owner.run());
-    // Schedules store their runs and die, at worst, before they say so.
+    // Schedules store their runs, and may die before they add them to the owner.
     let look = tokio::spawn(look_for_runs(store, handle.clone()));
     role.send_replace(Role::Owner(handle.clone()));
     let agent = ports.pop().map(|port| {
@@ -260,7 +260,7 @@ async fn alone(
     if let Ok(socket) = socket {
         socket.abort();
     }
-    // The socket would lead others to nobody.
+    // The socket would lead other commands to a process that is gone.
     let _ = std::fs::remove_file(socket_path(data));
     Ok(())
 }

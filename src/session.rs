@@ -1,5 +1,5 @@
-//! One machine as a whole farm: the owner, the in-process queue and one worker in this process, until
-//! the run is over.
+//! One machine as a whole farm: the owner, the in-process queue and one worker in this process, until the run has
+//! ended.
 
 use crate::client::keep_command_files;
 use crate::progress::Progress;
@@ -28,18 +28,18 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
-/// A worker that takes longer to stop will not stop, and a disk that takes longer to store what is left
-/// will not store it.
+/// Time limit for a clean shutdown: a worker that takes longer will not stop, and a disk that takes longer will not
+/// store what is left.
 const STOP: Duration = Duration::from_secs(5);
-/// The worker in this process.
+/// Id of the worker in this process.
 const HERE: WorkerId = WorkerId(1);
 
-/// A number that no other message has.
+/// A random id for a message.
 pub(crate) fn random_id() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// `pictor run`.
+/// `pictor run`: stores a run of a job file and works on it in this process.
 pub(crate) async fn run(
     data: &Path,
     file: &Path,
@@ -75,7 +75,7 @@ pub(crate) async fn run(
     work((data, store), (run, record, place), (machine, json)).await
 }
 
-/// `pictor resume`.
+/// `pictor resume`, for a run in a data folder.
 pub(crate) async fn resume(
     data: &Path,
     run: &str,
@@ -102,7 +102,7 @@ pub(crate) async fn resume(
     work((data, store), (run, record, place), (machine, json)).await
 }
 
-/// `pictor retry`.
+/// `pictor retry`, for a run in a data folder.
 pub(crate) async fn retry(
     data: &Path,
     run: &str,
@@ -145,7 +145,7 @@ fn done(said: &Answer) -> anyhow::Result<()> {
     }
 }
 
-/// Whether another process is working on the run now.
+/// Whether another process is working on the run.
 async fn works_on(data: &Path, run: &str) -> anyhow::Result<bool> {
     let said = ask(data, &Request::Show { run: run.to_owned() }).await?;
     Ok(matches!(said, Some(Answer::Run(report)) if report.line.active))
@@ -167,7 +167,7 @@ async fn open(data: &Path) -> anyhow::Result<Arc<dyn Store>> {
     }
 }
 
-/// What is on this machine, as far as the run needs to know.
+/// The worker's configuration: what this machine has of the programs that the run needs.
 async fn machine(
     data: &Path,
     run: &Run,
@@ -187,7 +187,7 @@ async fn machine(
     for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
         explain(&format!("note: {note}"));
     }
-    // The job and the machine are the same person's.
+    // The user has started the job on their own machine.
     inventory.allows_commands = true;
     inventory.slots = machine.slots.unwrap_or(inventory.slots);
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
@@ -197,7 +197,7 @@ async fn machine(
     Ok(config)
 }
 
-/// Works on a run until it is over or interrupted. While it is paused it waits to be resumed.
+/// Works on a run until it ends or is interrupted. While it is paused, waits until it is resumed.
 #[expect(clippy::too_many_lines, reason = "the order in which parts start and end is one story")]
 async fn work(
     (data, store): (&Path, Arc<dyn Store>),
@@ -210,7 +210,7 @@ async fn work(
     let artifacts = Arc::new(artifacts);
     if run.state().is_terminal() {
         if record.finished_ms.is_none() {
-            // A run without any task is over before it begins.
+            // A run without any task has ended before it begins.
             let state = Some((run.state().name(), Some(now_ms())));
             store.commit(&[RunRows { run: &id, rows: &[], state }]).await?;
         }
@@ -229,7 +229,7 @@ async fn work(
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.sweeps(artifacts.clone());
     owner.add(run, record.owner.clone(), record.created_ms);
-    // Whatever an earlier process held died with it: this one has the folder's lock.
+    // The tasks of an earlier process died with it: this one has the folder's lock.
     owner.forget_worker(HERE).await?;
     let socket = listen(data, store.clone(), handle.clone());
     if let Err(error) = &socket {
@@ -266,9 +266,9 @@ async fn work(
     if let Ok(socket) = socket {
         socket.abort();
     }
-    // What it did not deliver is delivered below, or by the next `resume`.
+    // Missing results are delivered below, or by the next `resume`.
     delivery.abort();
-    // The socket would lead others to nobody.
+    // The socket would lead other commands to a process that is gone.
     let _ = std::fs::remove_file(pictor_server::socket_path(data));
     let run = load_run(&*store, &id).await?;
     if ended.is_some() {
@@ -278,7 +278,7 @@ async fn work(
     Ok(INTERRUPTED)
 }
 
-/// Lets everything end in good order. `false`: history cannot be written.
+/// Shuts all parts down in order. Returns `false` if history cannot be written.
 async fn stop(
     agent: pictor_executor::Handle,
     progress: Progress,
@@ -304,8 +304,8 @@ fn say_unless(json: bool, line: &str) {
     }
 }
 
-/// Notices from now on when the user, or the system, wants this process to end; what it returns waits for
-/// that. To be called before anything is said that somebody may answer with an interruption.
+/// Catches signals that ask this process to end, from now on; the returned future resolves on the first of them. Has to
+/// be called before any output that may make the user interrupt it.
 pub(crate) fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -318,14 +318,14 @@ pub(crate) fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
             _ = hangup.recv() => {}
         }
         tokio::spawn(async move {
-            // The second time is meant.
+            // A second interrupt ends the process at once.
             interrupt.recv().await;
             std::process::exit(i32::from(INTERRUPTED));
         });
     })
 }
 
-/// Waits until nothing more happens by itself.
+/// Waits until the run has ended. Returns `None` if the owner ends first.
 async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
     let mut news = handle.news();
     loop {
@@ -345,7 +345,7 @@ async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
     }
 }
 
-/// Copies results to the output folder as they come.
+/// Copies results to the output folder as tasks succeed.
 async fn deliver(
     handle: OwnerHandle,
     mut news: tokio::sync::broadcast::Receiver<Arc<Committed>>,
@@ -366,7 +366,7 @@ async fn deliver(
         match news.recv().await {
             Ok(committed) => {
                 let Some(rows) = committed.rows.get(&id) else { continue };
-                // What cannot be delivered now is tried again at the end, and told there.
+                // What cannot be delivered now is retried at the end, and reported then.
                 deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &place)).await;
             }
             Err(RecvError::Lagged(_)) => {}
@@ -375,7 +375,7 @@ async fn deliver(
     }
 }
 
-/// The end of a run: everything is delivered, and people are told.
+/// Ends a command for a run: delivers everything that is missing, and prints a summary.
 async fn conclude(
     run: &Run,
     (store, artifacts): (&dyn Store, &Artifacts),
@@ -426,7 +426,7 @@ async fn conclude(
     Ok(if whole && state == RunState::Succeeded { SUCCEEDED } else { FAILED })
 }
 
-/// Tells which results are not in the output folder, and what to do.
+/// Reports which results are not in the output folder, and what to do about that.
 fn tell_undelivered(run: &Run, delivered: &Delivered, out: &Path, data: &Path) {
     for clash in delivered.clashes.iter().take(5) {
         complain(&format!("deliver {clash}"));
@@ -457,10 +457,10 @@ fn tell_undelivered(run: &Run, delivered: &Delivered, out: &Path, data: &Path) {
     }
 }
 
-/// How often a terminal is drawn.
+/// Interval between updates of a terminal.
 pub(crate) const DRAW: Duration = Duration::from_millis(200);
 
-/// For people: how long a step's task takes.
+/// The mean duration of a step's tasks as text.
 pub(crate) fn mean(mean_ms: Option<f64>) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration")]
     mean_ms.map_or_else(String::new, |ms| duration(ms as u64))

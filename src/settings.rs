@@ -10,10 +10,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where the API listens unless told otherwise: this machine only.
+/// Default address of the API: reachable from this machine only.
 const LISTEN: &str = "127.0.0.1:7420";
 
-/// Where a farm keeps what it knows and what it makes.
+/// Options for the database and the artifact storage.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StorageArgs {
     /// The TOML file of the servers, with the same settings, limits and webhooks.
@@ -22,41 +22,41 @@ pub(crate) struct StorageArgs {
     /// The database, `postgres://…` [default: a file in the data folder].
     #[arg(long, value_name = "URL", env = "PICTOR_DATABASE", hide_env_values = true)]
     database: Option<String>,
-    /// A file with the database's URL, which may hold a password.
+    /// A file with the database's URL, which may contain a password.
     #[arg(long, value_name = "FILE", env = "PICTOR_DATABASE_FILE")]
     database_file: Option<PathBuf>,
-    /// Where results and assets are kept: a folder, or `s3://bucket/prefix?endpoint=…&region=…`
-    /// [default: a folder in the data folder].
+    /// Where results and assets are stored: a folder, or `s3://bucket/prefix?endpoint=…&region=…` [default: a folder in
+    /// the data folder].
     #[arg(long, value_name = "URL", env = "PICTOR_ARTIFACTS")]
     artifacts: Option<String>,
-    /// The id of the key to the object storage.
+    /// The id of the access key for the object storage.
     #[arg(long, value_name = "ID", env = "PICTOR_S3_KEY_ID")]
     s3_key_id: Option<String>,
-    /// The key to the object storage. Better: a file.
+    /// The secret access key for the object storage. A file is safer.
     #[arg(long, value_name = "KEY", env = "PICTOR_S3_SECRET", hide_env_values = true)]
     s3_secret: Option<String>,
-    /// A file with the key to the object storage.
+    /// A file with the secret access key for the object storage.
     #[arg(long, value_name = "FILE", env = "PICTOR_S3_SECRET_FILE")]
     s3_secret_file: Option<PathBuf>,
 }
 
-/// What a server needs to know. All of it can be left out: then it is a farm on one machine.
+/// Options of `pictor serve`. Without any, it is a farm on one machine.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     storage: StorageArgs,
     #[command(flatten)]
     settings: Settings,
-    /// Tasks at a time on this machine, if it is a farm by itself [default: one for each GPU, or one].
+    /// Tasks to execute at a time on this machine, if it is a farm by itself [default: one for each GPU, or one].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) slots: Option<u32>,
     #[command(flatten)]
     pub(crate) blender: BlenderArgs,
-    /// Do no tasks on this machine.
+    /// Executes no tasks on this machine.
     #[arg(long)]
     pub(crate) no_worker: bool,
-    /// Let `command` steps run any program on this machine also where the API listens for others: whoever
-    /// may submit can then read what this process can, its tokens included.
+    /// Lets `command` steps run any program on this machine even if the API is reachable from others: everyone who may
+    /// submit can then read what this process can, including its tokens.
     #[arg(long)]
     pub(crate) allow_commands: bool,
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
@@ -64,14 +64,14 @@ pub(crate) struct ServeArgs {
     limits: Vec<(String, u32)>,
 }
 
-/// `[server]` of the file, and the options of the same names.
+/// `[server]` of the configuration file, and the options of the same names.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// Where the API listens [default: 127.0.0.1:7420]. Port 0 takes a free one.
+    /// The address to listen on [default: 127.0.0.1:7420]. Port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS:PORT", env = "PICTOR_LISTEN")]
     pub(crate) listen: Option<String>,
-    /// Where other servers and workers reach this one [default: http:// and where it listens].
+    /// The address at which other servers and workers reach this one [default: http:// and the listen address].
     #[arg(long, value_name = "URL", env = "PICTOR_PUBLIC_URL")]
     pub(crate) public_url: Option<String>,
     /// As in [`StorageArgs`].
@@ -79,23 +79,23 @@ pub(crate) struct Settings {
     pub(crate) database: Option<String>,
     #[arg(skip)]
     database_file: Option<PathBuf>,
-    /// The message broker, `amqp://…` or `amqps://…` [default: none, this machine does the tasks].
+    /// The message broker, `amqp://…` or `amqps://…` [default: none, this machine executes the tasks].
     #[arg(long, value_name = "URL", env = "PICTOR_BROKER", hide_env_values = true)]
     pub(crate) broker: Option<String>,
     /// A file with the broker's URL.
     #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_FILE")]
     broker_file: Option<PathBuf>,
-    /// Certificates (PEM) that the broker is trusted by, beside those of the system.
+    /// Certificates (PEM) that are trusted for the broker, in addition to those of the system.
     #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_CA")]
     pub(crate) broker_ca: Option<PathBuf>,
-    /// The broker's management service, `http://user:password@host:15672`: with it each worker gets a
-    /// user of its own with only the rights it needs.
+    /// The broker's management service, `http://user:password@host:15672`: with it each worker gets a user of its own,
+    /// with only the permissions it needs.
     #[arg(long, value_name = "URL", env = "PICTOR_BROKER_MANAGEMENT", hide_env_values = true)]
     pub(crate) broker_management: Option<String>,
     /// A file with the management service's URL.
     #[arg(long, value_name = "FILE", env = "PICTOR_BROKER_MANAGEMENT_FILE")]
     broker_management_file: Option<PathBuf>,
-    /// The broker as workers reach it, if that is another address.
+    /// The broker's address for workers, if it differs.
     #[arg(long, value_name = "URL", env = "PICTOR_BROKER_FOR_WORKERS", hide_env_values = true)]
     pub(crate) broker_for_workers: Option<String>,
     /// As in [`StorageArgs`].
@@ -107,12 +107,12 @@ pub(crate) struct Settings {
     pub(crate) s3_secret: Option<String>,
     #[arg(skip)]
     s3_secret_file: Option<PathBuf>,
-    /// How long a worker may be silent before its work is given to others [default: 60s].
+    /// How long a worker may be silent before its tasks are given to others [default: 60s].
     #[arg(long, value_name = "TIME", env = "PICTOR_LEASE")]
     pub(crate) lease: Option<Millis>,
 }
 
-/// The file.
+/// The configuration file of servers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -121,12 +121,12 @@ struct File {
     webhook: Vec<HookConfig>,
     prune: Option<Policy>,
     blender: BlenderTable,
-    /// Of `pictor work`.
+    /// Settings of `pictor work`, which a server ignores.
     #[serde(rename = "work")]
     _work: toml::Table,
 }
 
-/// Everything that is set.
+/// The effective settings.
 pub(crate) struct Configured {
     pub(crate) settings: Settings,
     pub(crate) listen: String,
@@ -137,7 +137,7 @@ pub(crate) struct Configured {
 }
 
 impl ServeArgs {
-    /// Reads the file and the secrets, and puts everything together.
+    /// Reads the configuration file and the secrets, and merges them with the options.
     pub(crate) fn configured(&self) -> anyhow::Result<Configured> {
         let mut configured = self.storage.configured(self.settings.clone())?;
         configured.limits.extend(self.limits.iter().cloned());
@@ -146,7 +146,7 @@ impl ServeArgs {
 }
 
 impl StorageArgs {
-    /// The same with what else is said.
+    /// The effective settings; these options take precedence over `other`.
     pub(crate) fn configured(&self, other: Settings) -> anyhow::Result<Configured> {
         let said = self.clone();
         let said = Settings {
@@ -172,7 +172,7 @@ impl StorageArgs {
 }
 
 impl Configured {
-    /// What a server cannot work with.
+    /// Fails if the settings contradict each other.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let s = &self.settings;
         let shared = s.database.as_deref().is_some_and(|url| url.starts_with("postgres"));
@@ -193,9 +193,9 @@ impl Configured {
 }
 
 impl Settings {
-    /// What is said here, else what is said there.
+    /// Merges settings; those of `self` take precedence.
     fn or(self, other: Self) -> Self {
-        // A secret that is said here must not meet a file that is named there, and the other way round.
+        // A secret given here must not be paired with a file named there, or the other way round.
         let pair = |said: (Option<String>, Option<PathBuf>),
                     other: (Option<String>, Option<PathBuf>)| {
             if said.0.is_some() || said.1.is_some() { said } else { other }
@@ -239,7 +239,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Reads a secret from its file, if it is in one.
+/// Reads a secret from its file, if it is not given directly.
 fn secret(said: &mut Option<String>, file: Option<&Path>) -> anyhow::Result<()> {
     if let (None, Some(file)) = (&said, file) {
         let text = std::fs::read_to_string(file);

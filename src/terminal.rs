@@ -1,4 +1,4 @@
-//! Lines to the terminal. A closed pipe (`pictor runs | head`) is no error.
+//! Output to the terminal. A closed pipe (`pictor runs | head`) is no error.
 
 use pictor_tasks::worker::BLENDER;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,11 +7,11 @@ use std::io::{IsTerminal as _, Write};
 
 /// Prints a line to standard output.
 pub(crate) fn say(line: &str) {
-    // Nobody reads any more: there is nobody to tell.
+    // The reader is gone: there is nobody to tell.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
-/// Prints bytes of a log: as they are, but on a terminal without what moves its cursor or changes colours.
+/// Prints bytes of a log: unchanged, but on a terminal without sequences that move the cursor or change colours.
 pub(crate) fn pass_on(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     let written_out;
@@ -25,7 +25,7 @@ pub(crate) fn pass_on(bytes: &[u8]) {
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-/// The same with every control character but tabs and ends of lines written out.
+/// Escapes every control character except tabs and line ends.
 fn without_controls(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut before = 0;
@@ -56,8 +56,8 @@ pub(crate) fn explain(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// What somebody else wrote, as it may stand on a terminal: without characters that move the cursor or
-/// change colours. Its further lines are indented, so that none passes for a line of ours.
+/// Text from others, made safe for a terminal: without characters that move the cursor or change colours. Further lines
+/// are indented, so that none can pass for a line of ours.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -70,14 +70,14 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// Marks that turn the direction of writing round.
+/// Whether the character changes the direction of writing.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Tells what is about to happen and waits for a yes.
+/// Announces what is about to happen and waits for confirmation.
 pub(crate) fn confirm(what: &str) -> bool {
-    // Who cannot be asked has not said yes.
+    // No answer means no.
     let mut error = std::io::stderr().lock();
     let asked = write!(error, "{what}; go on? [y/N] ").and_then(|()| error.flush());
     let mut answer = String::new();
@@ -85,7 +85,7 @@ pub(crate) fn confirm(what: &str) -> bool {
     read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-/// Rows as aligned columns, two spaces between.
+/// Formats rows as aligned columns, two spaces apart.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count());
@@ -108,7 +108,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Programs as `name version`, and each Blender with what it renders with.
+/// Programs as `name version`, and each Blender with the devices it renders on.
 pub(crate) fn programs<'a>(
     software: &BTreeMap<String, String>,
     blenders: impl Iterator<Item = (&'a str, &'a BTreeSet<String>)>,
@@ -124,7 +124,7 @@ pub(crate) fn programs<'a>(
     [blenders, others].concat()
 }
 
-/// `1:02:03`, `2:03`, `4.2 s` or `37 ms`.
+/// Formats a duration: `1:02:03`, `2:03`, `4.2 s` or `37 ms`.
 pub(crate) fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {

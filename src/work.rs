@@ -1,5 +1,5 @@
-//! `pictor work`: this machine as a worker of a farm. The command line goes first, then the environment,
-//! then `[work]` of one TOML file.
+//! `pictor work`: this machine as a worker of a farm. Options take precedence over environment variables, and these
+//! over `[work]` of a TOML file.
 
 use crate::blenders::{BlenderArgs, BlenderTable};
 use crate::client::ServerArgs;
@@ -19,13 +19,13 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long what was begun may go on when a worker is asked to end.
+/// Default time that running tasks get to end when a worker is stopped.
 const DRAIN: Duration = Duration::from_mins(10);
-/// The longest name of a worker.
+/// Longest name of a worker, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// What a worker needs to know. It is told its servers and its token as every command is: `--server
-/// URL` (several: `URL,URL`), `--token-file FILE`.
+/// Options of `pictor work`. Servers and token are given as for every command: `--server URL` (several: `URL,URL`),
+/// `--token-file FILE`.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct WorkArgs {
     /// A TOML file with the same settings under `[work]`.
@@ -37,7 +37,7 @@ pub(crate) struct WorkArgs {
     blender: BlenderArgs,
 }
 
-/// `[work]` of the file, and the options of the same names.
+/// `[work]` of the configuration file, and the options of the same names.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WorkSettings {
@@ -47,42 +47,41 @@ pub(crate) struct WorkSettings {
     token_file: Option<PathBuf>,
     #[arg(skip)]
     data: Option<PathBuf>,
-    /// The worker's name [default: the machine's]. The same name is the same worker.
+    /// The worker's name [default: the machine's]. The same name means the same worker.
     #[arg(long, value_name = "NAME", env = "PICTOR_WORKER_NAME")]
     name: Option<String>,
-    /// Tasks at a time [default: one for each GPU, or one that has all processors].
+    /// Tasks to execute at a time [default: one for each GPU, or one that uses all processors].
     #[arg(long, value_name = "N", env = "PICTOR_SLOTS", value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: Option<u32>,
-    /// A word that jobs can ask for with `requires: labels`; may be given several times.
+    /// A label that jobs can require with `requires: labels`; may be given several times.
     #[arg(long = "label", value_name = "WORD", env = "PICTOR_LABELS", value_delimiter = ',')]
     labels: Vec<String>,
-    /// Runs `command` steps, that is any program that a job names.
+    /// Executes `command` steps, that is any program that a job names.
     #[arg(long, env = "PICTOR_ALLOW_COMMANDS")]
     allow_commands: bool,
-    /// How long tasks may go on after SIGTERM, or at the end of the working hours, before they are
-    /// handed back [default: 10m; 0: at once]. A second signal ends them at once.
+    /// How long tasks may continue after SIGTERM, or at the end of the working hours, before they are handed back
+    /// [default: 10m; 0: at once]. A second signal ends them at once.
     #[arg(long, value_name = "TIME", env = "PICTOR_DRAIN_TIMEOUT")]
     drain_timeout: Option<Millis>,
     /// Working hours by this machine's clock, such as `mon-fri 19:00-07:00; sat,sun`.
     #[arg(long, value_name = "HOURS", env = "PICTOR_SCHEDULE")]
     schedule: Option<String>,
-    /// Works only while nobody has used this machine for so many minutes [default: 10]: no key or mouse
-    /// button (what the kernel counts for PS/2, I2C and USB devices), nothing typed into a terminal, no
-    /// desktop that logind knows to be in use, and, before it begins, less than half of the processors
-    /// busy.
+    /// Works only if nobody has used this machine for this many minutes [default: 10]: no key or mouse button (as
+    /// counted by the kernel for PS/2, I2C and USB devices), no input in a terminal, no desktop that logind reports as
+    /// in use, and, before it starts, less than half of the processors busy.
     #[arg(long, value_name = "MINUTES", env = "PICTOR_WHEN_IDLE", num_args = 0..=1,
           require_equals = true, default_missing_value = "10",
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     when_idle: Option<u32>,
-    /// Certificates (PEM) that servers and the broker are trusted by, beside those of the system.
+    /// Certificates (PEM) that are trusted for servers and the broker, in addition to those of the system.
     #[arg(long, value_name = "FILE", env = "PICTOR_CA")]
     ca: Option<PathBuf>,
-    /// Room for scenes and other files of jobs [default: 20GiB].
+    /// Disk space for scenes and other files of jobs [default: 20GiB].
     #[arg(long, value_name = "SIZE", env = "PICTOR_CACHE_SIZE")]
     cache_size: Option<Bytes>,
 }
 
-/// The file. What belongs to other commands is not looked at.
+/// The configuration file. Settings of other commands are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -99,7 +98,7 @@ struct File {
 }
 
 impl WorkSettings {
-    /// What is said here, else what is said there.
+    /// Merges settings; those of `self` take precedence.
     fn or(self, other: Self) -> Self {
         Self {
             server: other.server,
@@ -118,8 +117,8 @@ impl WorkSettings {
     }
 }
 
-/// `pictor work`. `data`: the folder that was named on the command line, and the one to take if none is
-/// named anywhere.
+/// `pictor work`: runs a worker until it is stopped. `data` is the folder named on the command line, and the default
+/// one.
 pub(crate) async fn work(
     data: (Option<PathBuf>, anyhow::Result<PathBuf>),
     server: &ServerArgs,
@@ -192,7 +191,7 @@ fn farm(server: &ServerArgs, said: &WorkSettings) -> anyhow::Result<(Vec<String>
         let text = std::fs::read_to_string(file);
         text.with_context(|| format!("read the token in {}", file.display()))
     };
-    // As for every other command: a file goes before a token, which may stay in the environment for ever.
+    // As for every other command, a file takes precedence over a token, which may stay in the environment for ever.
     let enrolment = match (token_file, token, &said.token_file) {
         (Some(file), ..) => Some(read(file)?),
         (None, Some(token), _) => Some(token.to_owned()),
@@ -202,8 +201,7 @@ fn farm(server: &ServerArgs, said: &WorkSettings) -> anyhow::Result<(Vec<String>
     Ok((servers, enrolment))
 }
 
-/// Looks at the machine and puts everything together; the folders are those of the data and of the
-/// networks.
+/// Examines the machine and assembles the worker's settings; the folders are those of the data and of the networks.
 async fn settings(
     said: WorkSettings,
     (servers, enrolment): (Vec<String>, Option<String>),
@@ -242,7 +240,7 @@ async fn settings(
     })
 }
 
-/// What of a machine's name can be a worker's.
+/// The part of a machine's name that a worker's name may have.
 fn plain_name(name: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let plain: String =
@@ -264,7 +262,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Who it is, where, and with what.
+/// Logs the worker's name, servers and resources.
 fn introduce(settings: &Settings, worker: &Worker) {
     let (config, has) = (&settings.config, &settings.config.inventory);
     let gib = |bytes: u64| format!("{} GiB", bytes >> 30);
@@ -311,7 +309,7 @@ fn listen_for_signals() -> anyhow::Result<watch::Receiver<Leave>> {
             }
             leave.send_replace(urgency);
         }
-        // Whoever listens sees the last word.
+        // The receiver still has to see the last value.
         leave.closed().await;
     });
     Ok(asked)

@@ -29,7 +29,7 @@ pub struct OwnerPort {
 /// One worker's end of the queue.
 #[derive(Debug)]
 pub struct WorkerPort {
-    /// Id of the worker.
+    /// Id of the worker that uses this end.
     pub id: WorkerId,
     inbox: mpsc::Receiver<ToWorker>,
     reports: mpsc::Sender<ToOwner>,

@@ -38,7 +38,7 @@ pub enum ToOwner {
     /// A worker wants to start a task and asks for its inputs. A dropped sender is the answer that the task is no
     /// longer the worker's.
     Inputs {
-        /// Step of the task.
+        /// Run, step and generation that the task belongs to.
         key: StepKey,
         /// The task, with its attempt.
         task: Try,
@@ -163,7 +163,7 @@ pub trait Outbox: Send + Sync + fmt::Debug {
 /// A message for a worker, with its receipt.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The message itself.
+    /// The assignment or cancel that was delivered.
     pub message: ToWorker,
     /// To be settled when the message need not be delivered again.
     pub receipt: Receipt,

@@ -29,7 +29,7 @@ const NOTE_WORKERS: Duration = Duration::from_secs(30);
 pub struct Farm {
     /// Runs and their history.
     pub store: Arc<dyn Store>,
-    /// Registered workers.
+    /// Registered workers and their last known state.
     pub registry: Arc<dyn Registry>,
     /// Artifact storage, where outputs that are no longer needed are deleted.
     pub artifacts: Arc<Artifacts>,

@@ -23,7 +23,7 @@ pub enum Error {
     /// A stored plan cannot be read.
     #[error("run {run}: {why}")]
     Plan {
-        /// Id of the run.
+        /// Id of the run whose plan it is.
         run: RunId,
         /// What is wrong with the plan.
         why: String,
@@ -75,7 +75,7 @@ pub struct Tally {
     pub rejected: u64,
     /// Tasks sent to workers, counted each time.
     pub assigned: u64,
-    /// Commits made.
+    /// Commits that were written to the database.
     pub commits: u64,
     /// History rows in these commits.
     pub rows: u64,

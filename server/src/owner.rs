@@ -62,9 +62,9 @@ pub struct Owner {
 enum Hold {
     /// Until this mark has come through the queue; then it keeps listening for this long.
     Mark(u64, Duration),
-    /// Until this moment.
+    /// Until this moment, then tasks are assigned.
     Until(Instant),
-    /// Tasks are assigned.
+    /// There is nothing to wait for: tasks are assigned.
     Open,
 }
 

@@ -56,7 +56,7 @@ pub struct Policy {
 /// A number of files and their total size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Files {
-    /// Number of files.
+    /// Number of files or artifacts.
     pub files: u64,
     /// Total size in bytes.
     pub size_bytes: u64,
@@ -69,7 +69,7 @@ pub struct Pruned {
     pub runs: u64,
     /// Artifacts of these runs.
     pub artifacts: Files,
-    /// Logs of these runs.
+    /// Logs of these runs, on disk and in artifact storage.
     pub logs: Files,
     /// Artifacts and logs of runs that are not in the database, and artifacts that are no longer needed.
     pub orphans: Files,
@@ -105,7 +105,7 @@ pub struct Pruner {
     pub store: Arc<dyn Store>,
     /// Schedules, with the outcomes of their due times, and webhook messages.
     pub registry: Arc<dyn Registry>,
-    /// Artifact storage.
+    /// Artifact storage, with results, assets and stored logs.
     pub artifacts: Arc<Artifacts>,
     /// Folder with one folder of logs for each run: the logs that are not in artifact storage.
     pub logs: PathBuf,

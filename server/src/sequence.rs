@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The pictures of a sequence, all in one folder, at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Path of the folder.
+    /// Path of the folder that holds them all.
     pub folder: PathBuf,
     /// Names and sizes of the files, in the order of the names.
     pub files: Vec<(String, u64)>,

@@ -63,7 +63,7 @@ pub enum SubmitError {
     },
 }
 
-/// A compiled job.
+/// A job that was parsed and compiled without errors.
 #[derive(Debug)]
 pub struct Job {
     /// The job file as it was written.

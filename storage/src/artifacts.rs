@@ -30,7 +30,7 @@ const SCRATCH: &str = "tmp";
 pub struct Stored {
     /// BLAKE3 of the bytes, in hex.
     pub digest: String,
-    /// Number of bytes.
+    /// Size of the artifact in bytes.
     pub size_bytes: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct Stored {
 pub struct Listed {
     /// Key of the artifact, such as `assets/<BLAKE3>`.
     pub key: String,
-    /// Size in bytes.
+    /// Size of the artifact in bytes.
     pub size_bytes: u64,
     /// When it was stored, in milliseconds since 1970 by the storage's clock; `None` if the storage does not say.
     pub modified_ms: Option<i64>,

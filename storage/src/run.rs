@@ -4,7 +4,7 @@ use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
 use std::fmt;
 
-/// A run to be stored.
+/// A run to be stored, with its job file and plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRun {
     /// Id of the run, chosen by the server.
@@ -32,7 +32,7 @@ pub struct NewRun {
 /// A stored run without its job file and plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunRecord {
-    /// Id of the run.
+    /// Id of the run, unique in the store.
     pub id: RunId,
     /// Name of the job, as the job file has it.
     pub name: String,
@@ -68,7 +68,7 @@ pub struct Idempotency {
 /// The result of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// The run was stored.
+    /// The submission is new, and its run was stored.
     New,
     /// The same submission was made before, and created this run.
     Again(RunId),
@@ -111,7 +111,7 @@ impl fmt::Debug for Ownership {
 pub struct StoredPlan {
     /// The job file as it was written.
     pub spec: String,
-    /// The plan as JSON.
+    /// The compiled plan as JSON.
     pub plan: String,
     /// The version of the fold that writes the run's history.
     pub fold_version: u32,
@@ -120,7 +120,7 @@ pub struct StoredPlan {
 /// New history rows of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunRows<'a> {
-    /// Id of the run.
+    /// Id of the run that the rows belong to.
     pub run: &'a RunId,
     /// The rows, without gaps in `seq`.
     pub rows: &'a [Row],

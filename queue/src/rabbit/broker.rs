@@ -47,7 +47,7 @@ impl From<lapin::Error> for BrokerError {
 /// How full a queue is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Depth {
-    /// Name of the queue.
+    /// Name of the queue, such as `pictor.reports`.
     #[serde(rename = "name")]
     pub queue: String,
     /// Messages that wait for a consumer.

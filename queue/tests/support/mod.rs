@@ -185,7 +185,7 @@ pub(crate) async fn next(owner: &mut dyn OwnerQueue) -> Incoming {
     }
 }
 
-/// The next report.
+/// The next message of the owner, which has to be a report.
 pub(crate) async fn next_report(owner: &mut dyn OwnerQueue) -> Report {
     loop {
         match next(owner).await {

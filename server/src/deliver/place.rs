@@ -117,14 +117,14 @@ pub struct Place {
 pub struct InTheWay {
     /// Whether the run reads the file. Otherwise it is one that the run did not make.
     pub is_source: bool,
-    /// Path of the file.
+    /// Path of the file, in the output folder.
     pub path: PathBuf,
 }
 
 /// What exists at the path of a result.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// The path is free.
+    /// There is no file at the path.
     Nothing,
     /// A file with the content of the result.
     Same,

@@ -32,7 +32,7 @@ pub struct RunFile {
     pub path: String,
     /// BLAKE3 digest of its bytes, in hex.
     pub digest: String,
-    /// Size in bytes.
+    /// Size of the file in bytes.
     pub size_bytes: u64,
     /// Key of the artifact that holds it.
     pub key: String,

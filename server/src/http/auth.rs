@@ -32,7 +32,7 @@ const SECRET_LETTERS: usize = 52;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum TokenRole {
-    /// May do everything.
+    /// May do everything, including managing tokens.
     Admin,
     /// May do everything except manage tokens.
     Operator,
@@ -47,7 +47,7 @@ pub enum TokenRole {
 }
 
 impl TokenRole {
-    /// Every role.
+    /// Every role, in order of declaration.
     pub const ALL: [Self; 6] =
         [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
 
@@ -74,7 +74,7 @@ impl TokenRole {
 pub struct Caller {
     /// Public part of the caller's token.
     pub token: String,
-    /// Role of the token.
+    /// Role of that token, which the rules of the routes check.
     pub role: TokenRole,
     /// Account that the token acts for.
     pub account: String,
@@ -110,7 +110,7 @@ pub struct Minted {
 /// The properties of a token to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
-    /// Label for people.
+    /// Label that says what the token is for.
     pub name: &'a str,
     /// Role that the token gets.
     pub role: TokenRole,

@@ -210,11 +210,9 @@ impl Api {
 
 /// A request body in a file, which is removed when this is dropped.
 pub(super) struct Spooled {
-    /// Path of that file.
     pub(super) path: PathBuf,
     /// BLAKE3 digest of its bytes, in hex.
     pub(super) digest: String,
-    /// Size in bytes.
     pub(super) size_bytes: u64,
 }
 

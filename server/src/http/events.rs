@@ -38,14 +38,14 @@ const CATCH_UP_ROWS: u64 = 50_000;
 pub enum EventData {
     /// `run`: the state of a run has changed.
     Run {
-        /// Id of the run.
+        /// Id of the run whose state has changed.
         run: String,
         /// The new state: `running`, `paused`, `succeeded`, `failed` or `cancelled`.
         state: String,
     },
     /// `task`: an attempt has begun or ended.
     Task {
-        /// Id of the run.
+        /// Id of the run that the task belongs to.
         run: String,
         /// Sequence number in the run's history.
         seq: u64,
@@ -53,7 +53,7 @@ pub enum EventData {
         time_ms: i64,
         /// Name of the task, such as `render[frame=7,tile=3]`.
         task: String,
-        /// Name of its step.
+        /// Name of the step that the task belongs to.
         step: String,
         /// Index of the task in its step, from 0.
         index: u32,
@@ -69,7 +69,7 @@ pub enum EventData {
     },
     /// `control`: somebody changed the run, or outputs that are no longer needed were removed.
     Control {
-        /// Id of the run.
+        /// Id of the run that was changed.
         run: String,
         /// Sequence number in the run's history.
         seq: u64,
@@ -83,7 +83,7 @@ pub enum EventData {
     },
     /// `worker`: the state of a worker has changed.
     Worker {
-        /// Id of the worker.
+        /// Id of the worker whose state has changed.
         worker: u32,
         /// The new state: `registered`, `left`, `lost`, `enabled`, `disabled` or `draining`.
         state: String,

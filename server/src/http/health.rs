@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 /// Time limit for the check: a server that takes longer is not ready.
 const LATE: Duration = Duration::from_secs(4);
 
-/// State of a server.
+/// State of a server: its role, and whether the database can be used.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Health {
     /// `owner` or `standby`.

@@ -20,7 +20,7 @@ const KNOWN_RUNS: usize = 256;
 /// An entry of the ring.
 #[derive(Clone, Debug)]
 pub(super) enum Happened {
-    /// A commit.
+    /// The owner has committed new history.
     Commit(Arc<Committed>),
     /// A run was submitted by this account.
     Started(RunId, Arc<str>),

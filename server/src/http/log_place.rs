@@ -30,7 +30,6 @@ pub(super) struct LogPlace {
     pub(super) index: u32,
 }
 
-/// A piece of a log.
 pub(super) struct Piece {
     /// Offset of its first byte in the log.
     pub(super) offset: u64,

@@ -7,7 +7,7 @@ use TokenRole::{Admin, Machine, Operator, Submitter, Viewer, Worker};
 /// The rule of a route.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// HTTP method.
+    /// HTTP method of the route, such as `GET`.
     pub method: &'static str,
     /// Path of the route as in the OpenAPI description.
     pub path: &'static str,

@@ -71,7 +71,7 @@ pub(super) async fn list(
     Ok(Json(Page::of(found, limit, |schedule| schedule.name.clone())))
 }
 
-/// Adds a schedule.
+/// Adds a schedule. Its name must not be taken.
 #[utoipa::path(
     post, path = "/v1/schedules", tag = "schedules", request_body = ScheduleBody,
     responses((status = 201, description = "The schedule", body = ScheduleDetail)),

@@ -31,7 +31,7 @@ const NAME_MAX: usize = 64;
 const NEXT: usize = 5;
 /// How many past due times are shown.
 const FIRES: u32 = 50;
-/// Longest jitter.
+/// Longest jitter: one day.
 const JITTER_MAX_MS: u64 = 86_400_000;
 /// Due times that are examined to see whether the jitter fits between them.
 const LOOKED_AT: usize = 50;

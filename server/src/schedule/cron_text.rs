@@ -51,7 +51,7 @@ pub enum CronError {
     Field {
         /// The field as it was given.
         field: String,
-        /// Name of the field.
+        /// Name of the field, such as `minute`.
         name: &'static str,
         /// Values that it may have.
         expected: &'static str,

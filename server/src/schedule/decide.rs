@@ -26,7 +26,7 @@ pub enum Overlap {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
-    /// They are skipped.
+    /// They are skipped: no run makes up for them.
     #[default]
     None,
     /// One run makes up for all of them, as the run of the last one.
@@ -46,7 +46,7 @@ pub(super) struct Rules {
 /// The decision about one due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Act {
-    /// Start its run.
+    /// Start the run of this due time.
     Start(i64),
     /// Record that its run is queued.
     Queue(i64),

@@ -47,15 +47,15 @@ pub enum HookError {
     /// A value of its configuration is invalid.
     #[error("webhook `{name}`: {why}")]
     Invalid {
-        /// Name of the hook.
+        /// Name of the invalid hook.
         name: String,
-        /// What is wrong.
+        /// What is wrong with it, for the operator.
         why: String,
     },
     /// Its secret cannot be read.
     #[error("webhook `{name}`: read the secret in {}: {source}", path.display())]
     Secret {
-        /// Name of the hook.
+        /// Name of the hook that the secret is for.
         name: String,
         /// File with the secret.
         path: PathBuf,
@@ -67,7 +67,6 @@ pub enum HookError {
     Client(#[source] reqwest::Error),
 }
 
-/// A validated hook.
 #[derive(Debug)]
 pub(super) struct Hook {
     pub(super) name: String,

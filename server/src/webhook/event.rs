@@ -6,7 +6,7 @@ use pictor_tasks::message::{RunId, WorkerId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Kind of an event.
+/// Kind of event that a webhook can subscribe to.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -51,7 +51,6 @@ pub(super) struct Happened {
     pub(super) body: String,
 }
 
-/// Body of a message.
 #[derive(Serialize)]
 struct Body<'a> {
     id: &'a str,

@@ -22,7 +22,7 @@ const ATTEMPTS_MAX: u32 = 10;
 pub(super) const GIVEN_UP: &str = "given up: ";
 /// Pause after the first failed attempt; each further one is four times as long …
 const PAUSE_MS: i64 = 5_000;
-/// … up to this.
+/// … up to this, in milliseconds.
 const PAUSE_MAX_MS: i64 = 86_400_000;
 /// Messages of one hook that are in flight at a time.
 const AT_A_TIME: u32 = 8;
