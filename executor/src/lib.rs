@@ -1,6 +1,6 @@
-//! How work is done: the worker's agent, its slots, and one runner for each kind of task.
+//! The execution of tasks: the worker's agent, its slots, and one runner for each kind of task.
 //!
-//! Each folder uses only what comes before it: `ground`, `files`, `programs`, `task`, `runners`, `worker`, `farm`.
+//! Each folder uses only those before it: `ground`, `files`, `programs`, `task`, `runners`, `worker`, `farm`.
 
 pub mod farm;
 mod files;

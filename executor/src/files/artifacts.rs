@@ -1,5 +1,5 @@
-//! The worker's access to artifact storage: whole files in, whole files out, digests on the way. On one
-//! machine the storage is a folder; on a farm a server says where things are.
+//! The worker's access to artifact storage: whole files are stored and fetched, and hashed in transit. On a single
+//! machine the storage is a folder; on a farm a server provides links.
 
 use super::cache::{Fetched, Kept, Watch};
 use super::folder::Folder;
@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The longest key.
+/// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1_024;
 
 /// Where the artifacts are that a worker reads and makes.
@@ -52,21 +52,21 @@ pub(crate) trait Store: Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Artifacts(Arc<dyn Store>);
 
-/// Whose outputs and inputs they are: one execution of one task.
+/// The owner of outputs and inputs: one execution of one task.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The step.
+    /// The run and the step.
     pub key: &'a StepKey,
-    /// The step's name.
+    /// The step's name in the job file.
     pub step: &'a str,
-    /// The task and its attempt.
+    /// The index of the task, and the number of its attempt.
     pub task: Try,
-    /// The execution.
+    /// The execution, as the same attempt may be started twice.
     pub execution: Execution,
 }
 
 impl Place<'_> {
-    /// The key of a file of it.
+    /// The key of one of its files.
     pub(super) fn file(&self, file: &str) -> String {
         let (StepKey { run, generation, .. }, Try { index, attempt }) = (self.key, self.task);
         let (step, execution) = (self.step, self.execution.0);
@@ -75,7 +75,7 @@ impl Place<'_> {
 }
 
 impl Artifacts {
-    /// Artifacts in a local folder. A file appears there when it is whole.
+    /// Artifacts in a local folder. A file appears there once it is complete.
     pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
         Ok(Self(Arc::new(Folder::open(folder)?)))
     }
@@ -97,8 +97,7 @@ impl Artifacts {
         self.0.put(place, file, path, watch).await
     }
 
-    /// A path on this machine that holds an artifact which the task reads: the stored file itself, or one
-    /// below `folder`.
+    /// A path on this machine at which an artifact can be read: that of the stored file itself, or one below `folder`.
     pub(crate) async fn local(
         &self,
         place: Place<'_>,
@@ -120,7 +119,7 @@ impl Artifacts {
         self.0.submitted(file, None, watch).await
     }
 
-    /// The same, but only one file of all that belongs to it, by its path there.
+    /// The same, but only one of the files that belong to it, selected by its relative path.
     pub(crate) async fn scene_file(
         &self,
         file: &FileRef,
@@ -130,7 +129,7 @@ impl Artifacts {
         self.0.submitted(file, Some(path), watch).await
     }
 
-    /// The task is over.
+    /// Drops what was kept for a task that has ended.
     pub(crate) fn forget(&self, key: &StepKey, task: Try) {
         self.0.forget(key, task);
     }

@@ -1,6 +1,5 @@
-//! Files by their digest, kept on this machine for as long as there is room: `cache/<blake3>`. A packed
-//! scene is laid out as a tree of links to them, so that relative paths in it work. The least recently
-//! used goes first, and what is in use never.
+//! A cache of files on this machine, named by digest: `cache/<blake3>`. A packed scene is laid out as a tree of links
+//! to them, so that relative paths in it work. The least recently used files are removed first, and those in use never.
 
 mod files;
 mod stock;
@@ -24,12 +23,12 @@ use stock::{File, Stock, Tree, What};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Room that a cache has unless something else is said.
+/// The default size limit of a cache, in bytes.
 pub const CACHE_BYTES: u64 = 20 << 30;
-/// Files that come in at a time, over all slots.
+/// The most files that are transferred at a time, over all slots.
 pub(crate) const TRANSFERS: usize = 16;
 
-/// Whom a transfer tells how far it is, and who stops it.
+/// Receives the progress of a transfer, and can stop it.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pub(crate) progress: Progress,
@@ -49,25 +48,25 @@ impl Watch {
     }
 }
 
-/// What came in.
+/// The result of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
-    /// BLAKE3 of all bytes, in hex.
+    /// The BLAKE3 digest of all bytes, in hex.
     pub(crate) digest: String,
     pub(crate) size_bytes: u64,
 }
 
-/// A file that is kept, with all that belongs to it. It stays as long as this lives.
+/// A file in the cache, with everything that belongs to it. It cannot be removed while this exists.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// The file; of a packed scene the scene.
+    /// The path of the file; for a packed scene, that of the scene.
     pub(crate) path: PathBuf,
     /// The folder of a packed scene.
     pub(crate) tree: Option<PathBuf>,
     hold: Hold,
 }
 
-/// Files of this machine. Clones share them.
+/// A cache of files. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache(Arc<Inner>);
 
@@ -76,18 +75,18 @@ struct Inner {
     folder: PathBuf,
     limit_bytes: u64,
     stock: Mutex<Stock>,
-    /// One fetches, the others that want the same wait.
+    /// One caller fetches a file, while others that want the same one wait.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     transfers: Semaphore,
     parts: AtomicU64,
 }
 
-/// Keeps something from being removed.
+/// Protects a file or a tree from removal.
 #[derive(Debug)]
 struct Hold {
     cache: Cache,
     what: What,
-    /// Not any more once a tree holds it instead.
+    /// False once a tree has taken over.
     armed: bool,
 }
 
@@ -107,7 +106,7 @@ impl Drop for Hold {
     }
 }
 
-/// What is being written, a file or a folder. It goes away unless it is moved to its place.
+/// A file or folder that is being written. It is removed unless it is moved to its final path.
 struct Part(PathBuf);
 
 impl Drop for Part {
@@ -124,8 +123,8 @@ impl Drop for Part {
 }
 
 impl Cache {
-    /// A cache in a folder of its own, with what an earlier process left there. Files of an earlier
-    /// process are read once before they are used: a machine that lost its power may have torn them.
+    /// Opens a cache in a folder of its own, including what an earlier process left there. Files of an earlier process
+    /// are verified before their first use: a power failure may have left them incomplete.
     pub(crate) fn open(folder: &Path, limit_bytes: u64) -> io::Result<Self> {
         for name in ["parts", "trees"] {
             match std::fs::remove_dir_all(folder.join(name)) {
@@ -160,15 +159,14 @@ impl Cache {
         })))
     }
 
-    /// What all files take.
+    /// The total size of all files.
     #[cfg(test)]
     pub(crate) fn size_bytes(&self) -> u64 {
         lock(&self.0.stock).bytes
     }
 
-    /// A file, or the scene of a packed one, with everything that belongs to it; `only`: nothing but this
-    /// file of it, by its path there. `fetch` brings a file in, if it is not here: to the path, by its
-    /// digest.
+    /// A file, or the scene of a packed one with everything that belongs to it; with `only` just that one of its files,
+    /// by its relative path. `fetch` downloads a file that is not here: it gets the digest and the path to write to.
     pub(crate) async fn scene<F, Fut>(
         &self,
         wanted: &FileRef,
@@ -211,7 +209,7 @@ impl Cache {
         kept
     }
 
-    /// A file. `fetch` brings it in, if it is not here.
+    /// A file by its digest. `fetch` downloads it if it is not here.
     pub(crate) async fn file<Fut>(
         &self,
         digest: &str,
@@ -236,8 +234,7 @@ impl Cache {
         kept
     }
 
-    /// Keeps a file that was made here, by a link to it. That this is not possible costs a download.
-    /// Blocks.
+    /// Adds a file that was made here, as a link. If that fails, a later task downloads it. Blocks.
     pub(crate) fn adopt(&self, made: &Fetched, path: &Path) {
         let part = self.part();
         let room = self.make_room(made.size_bytes);
@@ -281,7 +278,7 @@ impl Cache {
         Ok(self.kept(digest))
     }
 
-    /// Fetches all files of a packed scene, several at a time, and lays them out.
+    /// Fetches all files of a packed scene, several at a time, and lays them out as a tree.
     async fn make_tree<F, Fut>(
         &self,
         (digest, list): (&str, Kept),
@@ -305,7 +302,7 @@ impl Cache {
             Err(error) => Err(unusable(error)),
         })
         .await?;
-        // Nobody can give up between this and what follows.
+        // There is no await between this and what follows, so it cannot be cancelled halfway.
         std::fs::rename(&part.0, self.tree_folder(digest)).map_err(unusable)?;
         let mut stock = lock(&self.0.stock);
         let files = held.into_iter().filter_map(Kept::keep).collect();
@@ -330,7 +327,7 @@ impl Cache {
         let mut files: Vec<PackedFile> =
             manifest.files.iter().filter(|file| seen.insert(&file.digest)).cloned().collect();
         let count = files.len();
-        // The largest first: at the end all lines are busy.
+        // The largest first, so that all transfers end at about the same time.
         files.sort_by_key(|file| file.size_bytes);
         let files = Arc::new(Mutex::new(files));
         let mut fetchers = JoinSet::new();
@@ -365,7 +362,7 @@ impl Cache {
 }
 
 impl Kept {
-    /// Gives the hold to a tree, which ends it. Only files.
+    /// Passes the hold of a file on to a tree, and ends this one.
     fn keep(mut self) -> Option<String> {
         let What::File(digest) = &self.hold.what else { return None };
         let digest = digest.clone();

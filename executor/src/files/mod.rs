@@ -1,4 +1,4 @@
-//! Files that tasks read and make: artifact storage, and what is kept of it on this machine.
+//! Files that tasks read and make: artifact storage, and a cache on this machine.
 
 pub(crate) mod artifacts;
 pub(crate) mod cache;

@@ -1,4 +1,4 @@
-//! Why a task could not be done: the sentences for what every part of the executor meets.
+//! Failures of tasks: messages for errors that occur in every part of the executor.
 
 use pictor_pictures::PictureError;
 use pictor_pictures::exr_image::ExrError;
@@ -10,7 +10,7 @@ pub fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
     Failure { kind, message: message.into() }
 }
 
-/// A failure of storage, with what to do if the disk is full.
+/// A failure of storage. If the disk is full, the message says what to do.
 pub(crate) fn storage_failure(what: &str, error: &(dyn Error + 'static)) -> Failure {
     let cause = io_error(error);
     let full = cause.is_some_and(|error| {
@@ -36,7 +36,7 @@ pub(crate) fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::
     None
 }
 
-/// Why a picture cannot be used, with its name. `kind` is for one that is unusable.
+/// A failure because of a picture, with its name. `kind` is used if the picture is unusable.
 pub(crate) fn picture_failure(error: PictureError, name: &str, kind: FailureKind) -> Failure {
     match error {
         PictureError::Io(error) => {
@@ -55,7 +55,7 @@ pub(crate) fn gave_up(failure: Failure) -> PictureError {
     PictureError::Rows(Box::new(failure))
 }
 
-/// Why an EXR file that a task made or was given cannot be used.
+/// A failure because of an EXR file that a task made or was given.
 pub(crate) fn exr_failure(error: ExrError) -> Failure {
     match error {
         ExrError::Io(path, error) => {

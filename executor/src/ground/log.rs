@@ -1,4 +1,4 @@
-//! A task's log: the raw lines that its programs print, streamed to a file while it runs.
+//! A task's log: the raw lines that its programs print, written to a file while it runs.
 
 use crate::ground::lock;
 use crate::ground::progress::Activity;
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
-/// A log is never larger: servers take no more.
+/// The size limit of a log, in bytes: servers accept no more.
 const LOG_BYTES_MAX: u64 = 64 << 20;
-/// The last line of one that would be.
+/// The last line of a log that has reached the limit.
 const FULL: &[u8] = b"pictor: the log is full; what follows is not kept\n";
-/// A longer line is cut into lines of this length.
+/// Longer lines are cut into pieces of this many bytes.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
-/// Whoever sends logs on hears of a log that has grown by so much at once.
+/// The growth, in bytes, after which the sender of logs is notified at once.
 const MUCH_BYTES: u64 = 64 << 10;
-/// How many of the last lines are kept for a failure's message, and how much of each.
+/// How many of the last lines a failure's message quotes, and how much of each.
 const TAIL_LINES: usize = 20;
 const TAIL_LINE_BYTES: usize = 400;
 
-/// Where a task's log is, under the worker's data folder:
+/// The path of a task's log, below the worker's data folder:
 /// `logs/<run>/<step>/<index>/<attempt>-<execution>.log`.
 pub fn log_path(
     data: &Path,
@@ -34,21 +34,21 @@ pub fn log_path(
     data.join("logs").join(&*run.0).join(step).join(task.index.to_string()).join(file)
 }
 
-/// The logs that tasks write, for whoever sends them on.
+/// The logs that tasks are writing, for the one who sends them to the farm.
 #[derive(Debug, Default)]
 pub struct OpenLogs {
-    /// Path, and whether it is whole.
+    /// The paths, and whether each log is complete.
     logs: Mutex<BTreeMap<PathBuf, bool>>,
     news: Notify,
 }
 
 impl OpenLogs {
-    /// Waits until a log ends or has grown by much.
+    /// Waits until a log ends or has grown a lot.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Logs that are new since this was last asked, and those that are whole now.
+    /// The logs that are new or have been completed since the last call.
     pub(crate) fn take(&self) -> BTreeMap<PathBuf, bool> {
         std::mem::take(&mut lock(&self.logs))
     }
@@ -61,7 +61,7 @@ impl OpenLogs {
     }
 }
 
-/// Appends lines to a task's log. Clones share one file, which is made at the first line.
+/// Appends lines to a task's log. Clones share one file, which is created with the first line.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     inner: Arc<Mutex<Inner>>,
@@ -73,7 +73,7 @@ struct Inner {
     path: PathBuf,
     file: Option<File>,
     size: u64,
-    /// The size when somebody was last told of it.
+    /// The size at the last notification.
     told: u64,
     tail: VecDeque<String>,
     open: Option<Arc<OpenLogs>>,
@@ -93,26 +93,26 @@ impl LogWriter {
         Self { inner: Arc::new(Mutex::new(inner)), activity }
     }
 
-    /// Appends one line, given without its end. A log that cannot be written is no reason to fail a
-    /// render: the lines are dropped and the agent's own log says so once.
+    /// Appends one line, without its line end. A log that cannot be written does not make a render fail: the lines are
+    /// dropped, which is reported once in the agent's own log.
     pub fn line(&self, line: &str) {
         self.activity.touch();
         lock(&self.inner).line(line);
     }
 
-    /// The last lines, for the message of a failure. Empty if there were none.
+    /// The last lines, for a failure's message. Empty if there are none.
     pub fn tail(&self) -> String {
         let inner = lock(&self.inner);
         inner.tail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
-    /// Where the log is.
+    /// The path of the log, where there may be no file yet.
     pub fn path(&self) -> PathBuf {
         lock(&self.inner).path.clone()
     }
 }
 
-/// A text as it may stand in a reason: what moves a cursor or changes colours is written out.
+/// A text in a form that is safe to print: control characters that move the cursor or change colours are escaped.
 pub(crate) fn printable(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -180,7 +180,7 @@ mod tests {
         assert!(!path.exists());
         log.line("first");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first\n");
-        // What is left then is too little for the sentence that it is full.
+        // The space that is left then is too small for the line that says it is full.
         let megabyte = "x".repeat((1 << 20) - 1);
         for _ in 0..63 {
             log.line(&megabyte);

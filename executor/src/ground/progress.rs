@@ -1,4 +1,4 @@
-//! How far a task is, whether it shows signs of life, and when it has to stop.
+//! The progress of a task, its signs of life, and the signal to stop.
 
 use super::failure::failure;
 use super::lock;
@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-/// The longest word on how far a task is.
+/// The longest progress message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 
 /// Why a task was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The engine wants it no longer.
+    /// The engine has cancelled it.
     Cancelled,
-    /// The worker shuts down.
+    /// The worker is shutting down.
     Shutdown,
-    /// It took longer than it may.
+    /// It exceeded its `timeout`.
     TimedOut(Duration),
-    /// It made no progress for too long.
+    /// It showed no sign of life for as long as its `stalled` setting.
     Stalled(Duration),
 }
 
-/// Tells a runner when to give up.
+/// Tells a runner to stop.
 #[derive(Clone, Debug)]
 pub struct StopSignal {
     reason: watch::Receiver<Option<StopReason>>,
@@ -37,13 +37,13 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// A pair.
+    /// A stopper and the signal that it triggers.
     pub fn new() -> (Self, StopSignal) {
         let (sender, receiver) = watch::channel(None);
         (Self { reason: sender }, StopSignal { reason: receiver })
     }
 
-    /// Stops the task. The first reason stands.
+    /// Stops the task. Only the first reason counts.
     pub fn stop(&self, reason: StopReason) {
         self.reason.send_if_modified(|now| {
             let first = now.is_none();
@@ -64,18 +64,18 @@ impl StopSignal {
         let mut reason = self.reason.clone();
         match reason.wait_for(Option::is_some).await.map(|reason| *reason) {
             Ok(Some(reason)) => reason,
-            // Nobody is left who could stop the task.
+            // The stopper is gone, so nobody can stop the task.
             _ => std::future::pending().await,
         }
     }
 
-    /// What a stopped runner may return.
+    /// The failure that a stopped runner may return.
     pub fn failure(&self) -> Failure {
         failure(FailureKind::Failed, "The task was stopped.")
     }
 }
 
-/// How far a task is, for people. Cheap: the slot sends the latest value on, at most twice a second.
+/// The progress of a task, for users. Reporting is cheap: the slot sends the latest value at most twice per second.
 #[derive(Clone, Debug)]
 pub struct Progress {
     latest: watch::Sender<Option<(f32, String)>>,
@@ -88,7 +88,7 @@ impl Progress {
         (Self { latest, activity }, receiver)
     }
 
-    /// Says how far the task is, from 0 to 1, with a word such as `sample 12/64`.
+    /// Reports progress from 0 to 1, with a message such as `sample 12/64`.
     pub fn report(&self, fraction: f32, message: &str) {
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
@@ -97,7 +97,7 @@ impl Progress {
     }
 }
 
-/// When a task last showed a sign of life: progress or a line of output.
+/// The time when a task last showed a sign of life: progress or a line of output.
 #[derive(Clone, Debug)]
 pub struct Activity {
     last: Arc<Mutex<Instant>>,
@@ -108,7 +108,7 @@ impl Activity {
         Self { last: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// A sign of life.
+    /// Records a sign of life.
     pub fn touch(&self) {
         *lock(&self.last) = Instant::now();
     }

@@ -1,4 +1,4 @@
-//! Programs of this machine: where they are, which versions, and how they are started and ended.
+//! Programs of this machine: their paths and versions, and how they are started and stopped.
 
 mod confinement;
 pub mod process;
@@ -9,16 +9,16 @@ pub use confinement::{Confinement, Device};
 
 use std::path::{Path, PathBuf};
 
-/// The programs that runners start: a path, or a name to look for in PATH.
+/// The programs that runners start: paths, or names to look up in PATH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
-    /// Blenders, of any versions.
+    /// Blender programs of any versions.
     pub blenders: Vec<PathBuf>,
-    /// ffmpeg.
+    /// The `ffmpeg` program.
     pub ffmpeg: PathBuf,
-    /// ffprobe.
+    /// The `ffprobe` program.
     pub ffprobe: PathBuf,
-    /// Python 3.
+    /// The Python 3 interpreter.
     pub python: PathBuf,
 }
 

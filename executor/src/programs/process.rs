@@ -1,8 +1,8 @@
-//! Programs: started in a process group of their own, their lines captured, ended with everything that they
-//! started, wherever it went (`process/family.rs`). That happens when the program ends, when it is stopped, and when
-//! its [`Group`] is dropped. If pictor itself is killed (`kill -9`), the watchdog does it: a small shell that
-//! reads the groups' numbers from a pipe, which the kernel closes with pictor. It ends these groups, and
-//! every process that carries our mark.
+//! Runs programs: started in a process group of their own, with their output captured, and killed together with
+//! everything that they started, wherever it went (`process/family.rs`). That happens when the program ends, when it is
+//! stopped, and when its [`Group`] is dropped. If pictor itself is killed (`kill -9`), the watchdog does it: a small
+//! shell script that reads the ids of the groups from a pipe, which the kernel closes when pictor dies. It kills these
+//! groups, and every process with our mark.
 
 mod family;
 #[cfg(test)]
@@ -26,16 +26,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-/// How often processes that are to end are looked at, until they are gone.
+/// The interval at which processes that are to end are checked, until they are gone.
 const POLL: Duration = Duration::from_millis(10);
 /// How long to wait for the last lines of a program that has ended.
 const LAST_LINES: Duration = Duration::from_millis(300);
-/// How long to wait for the end of processes that were killed, and how long where nobody can wait.
+/// How long to wait for killed processes to end, and how long where nobody can wait.
 const ENDING: Duration = Duration::from_secs(2);
 const ENDING_AT_ONCE: Duration = Duration::from_millis(100);
-/// How often a program is started whose file is being written.
+/// How often starting a program is repeated while its file is being written.
 const BUSY: u32 = 100;
-/// How often what ended and was left to us is looked for.
+/// The interval at which terminated processes that we have adopted are reaped.
 const CLEAR_EVERY: Duration = Duration::from_secs(1);
 
 /// A program and everything that it started.
@@ -52,24 +52,24 @@ impl Group {
     /// Starts a program as the leader of a new group, with what it needs.
     pub fn spawn(command: &mut Command, needs: &Confinement) -> io::Result<Self> {
         needs.apply(command);
-        // The watchdog first: from its start on, a program's mark tells whose it is.
+        // The watchdog first: from then on, a program's mark shows whose it is.
         watchdog();
         let (child, id, family) = family::spawn(command)?;
         watch('+', id);
         Ok(Self { child, id, family, live: true, left: 0 })
     }
 
-    /// The leader, to take its pipes from.
+    /// The leader, whose pipes can be taken from it.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// How many processes the leader left behind when it ended.
+    /// The number of processes that the leader left behind when it ended.
     pub fn left_behind(&self) -> usize {
         self.left
     }
 
-    /// Waits for the leader to end, then ends what it left behind. Cancel safe.
+    /// Waits for the leader to end, then kills what it left behind. Cancel safe.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = loop {
             match timeout(CLEAR_EVERY, self.child.wait()).await {
@@ -81,16 +81,16 @@ impl Group {
         Ok(status)
     }
 
-    /// Asks all of it to end (SIGTERM), and ends it after `grace` (SIGKILL).
+    /// Asks all processes to end (SIGTERM), and kills them after `grace` (SIGKILL).
     pub async fn stop(&mut self, grace: Duration) {
         if !self.live {
             return;
         }
         let deadline = Instant::now() + grace;
         if !grace.is_zero() {
-            // Strays first: whose they are is plain as long as their parents live.
+            // Strays first: as long as their parents live, it is clear to whom they belong.
             let mut left = self.family.signal(Some(Signal::TERM), Who::Strays);
-            // A group that is gone already is what we want.
+            // An error means that the group is gone already, which is fine.
             let _ = kill_process_group(self.id, Signal::TERM);
             while Instant::now() < deadline && (left > 0 || !self.leader_has_ended()) {
                 sleep(POLL).await;
@@ -101,7 +101,7 @@ impl Group {
         let _ = timeout(LAST_LINES, self.child.wait()).await;
     }
 
-    /// Ends what left the leader's process group, as a program does that is to go on by itself.
+    /// Kills what left the leader's process group, as a program does that is meant to keep running by itself.
     pub fn end_strays(&mut self) {
         if self.live {
             self.family.signal(Some(Signal::KILL), Who::Strays);
@@ -112,7 +112,7 @@ impl Group {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Ends all of it and waits until it is gone.
+    /// Kills all processes and waits until they are gone.
     async fn end(&mut self) {
         if !self.live {
             return;
@@ -127,12 +127,11 @@ impl Group {
         self.over(left == 0);
     }
 
-    /// Sends SIGKILL to all that lives; says how many there were.
+    /// Sends SIGKILL to all live processes, and returns how many there were.
     fn kill(&mut self) -> usize {
         let left = self.family.signal(Some(Signal::KILL), Who::All);
         if !self.leader_has_ended() {
-            // The group's number cannot have been given to another one: its leader is a member until it
-            // has been waited for.
+            // The group id cannot have been reused: the leader is a member until it has been waited for.
             let _ = kill_process_group(self.id, Signal::KILL);
         }
         left
@@ -163,9 +162,9 @@ impl Drop for Group {
     }
 }
 
-/// Ends the groups that are still listed when its standard input closes, and whatever is marked: by the
-/// limit that all of it inherited, or by a variable. A program that is just being started has its mark a moment
-/// later, and others start more while they are ended, hence the further looks.
+/// Kills the groups that are still listed when its standard input closes, and every marked process: by the limit that
+/// all of them inherited, or by a variable. A program that is just being started gets its mark a moment later, and
+/// others start more while they are being killed, hence the repeated checks.
 const WATCHDOG: &str = r#"
 mark=${1:?}[0-9][0-9][0-9][0-9][0-9][0-9][0-9]
 groups=' '
@@ -186,8 +185,8 @@ for look in 1 2 3; do
 done
 "#;
 
-/// The pipe to the watchdog, which is started with the first program. Without a shell there is none; then
-/// only a killed pictor is the worse for it.
+/// The pipe to the watchdog, which is started with the first program. Without a shell there is none; that only matters
+/// if pictor is killed.
 fn watchdog() -> Option<&'static Mutex<ChildStdin>> {
     static PIPE: OnceLock<Option<Mutex<ChildStdin>>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
@@ -203,10 +202,10 @@ fn watchdog() -> Option<&'static Mutex<ChildStdin>> {
     pipe.as_ref()
 }
 
-/// Tells the watchdog of a group.
+/// Adds a group to the watchdog's list, or removes it.
 fn watch(change: char, id: Pid) {
     if let Some(pipe) = watchdog() {
-        // A watchdog that was killed hears nothing; the programs are ended all the same while we live.
+        // If the watchdog was killed, programs are still ended as long as this process lives.
         let _ = lock(pipe).write_all(format!("{change} {}\n", id.as_raw_nonzero()).as_bytes());
     }
 }
@@ -222,8 +221,8 @@ pub struct Supervision<'a> {
     pub grace: Duration,
 }
 
-/// Runs a program for a task: its lines go to the task's log as they come. Those of its standard output
-/// go to `on_line` first, which says whether they belong in the log. Stopped with the task.
+/// Runs a program for a task and writes its output to the task's log as it comes. Lines of its standard output go to
+/// `on_line` first, which decides whether they belong in the log. Stopped with the task.
 pub async fn run(
     task: Supervision<'_>,
     command: &mut Command,
@@ -234,7 +233,7 @@ pub async fn run(
     let mut tries = 0;
     let mut group = loop {
         match Group::spawn(command, needs) {
-            // Another program is being started and holds, for a moment, the file that we just wrote.
+            // Another program that is being started holds, for a moment, the file that we just wrote.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY => {
                 tries += 1;
                 sleep(POLL).await;
@@ -279,7 +278,7 @@ pub async fn run(
     status.map_err(|error| failure(FailureKind::Failed, format!("Waiting for a program: {error}.")))
 }
 
-/// What a program prints within a time limit, or why there is nothing.
+/// The output of a program within a time limit, or the error that prevented it.
 pub(crate) async fn output(
     command: &mut Command,
     needs: &Confinement,
@@ -289,7 +288,7 @@ pub(crate) async fn output(
     ended.map(|()| text)
 }
 
-/// What a program prints until it ends or its time is up, and whether it ended well.
+/// The output of a program until it ends or its time is up, and whether it succeeded.
 pub(crate) async fn transcript(
     command: &mut Command,
     needs: &Confinement,
@@ -309,11 +308,11 @@ pub(crate) async fn transcript(
     Ok((String::from_utf8_lossy(&text).into_owned(), ended))
 }
 
-/// Gives the lines of a pipe to `on_line` as they come. A carriage return ends a line too, so that
-/// progress bars are seen; a line that is too long comes in pieces.
+/// Passes the lines of a pipe to `on_line` as they come. A carriage return ends a line too, so that progress bars are
+/// seen; a line that is too long is passed in pieces.
 pub async fn lines(mut pipe: impl AsyncRead + Unpin, on_line: &mut (dyn FnMut(&str) + Send)) {
     let (mut buffer, mut after_return) = (Vec::with_capacity(8 << 10), false);
-    // A pipe that cannot be read is a pipe that has ended.
+    // A pipe that cannot be read counts as closed.
     while pipe.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
         let mut start = 0;
         while let Some(length) = buffer[start..].iter().position(|b| matches!(b, b'\n' | b'\r')) {
@@ -330,7 +329,7 @@ pub async fn lines(mut pipe: impl AsyncRead + Unpin, on_line: &mut (dyn FnMut(&s
             on_line(&String::from_utf8_lossy(&buffer));
             buffer.clear();
         }
-        // A program that floods its output must not keep us from hearing that it is to stop.
+        // A program that floods its output must not keep us from noticing a stop.
         tokio::task::yield_now().await;
     }
     if !buffer.is_empty() {
@@ -338,7 +337,7 @@ pub async fn lines(mut pipe: impl AsyncRead + Unpin, on_line: &mut (dyn FnMut(&s
     }
 }
 
-/// Why a program could not be started.
+/// The failure for a program that could not be started.
 pub(crate) fn spawn_failure(command: &Command, error: &io::Error) -> Failure {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let folder = command.as_std().get_current_dir();
@@ -365,7 +364,7 @@ pub(crate) fn spawn_failure(command: &Command, error: &io::Error) -> Failure {
     }
 }
 
-/// How a program ended, to be put after its name: `exited with code 3`.
+/// How a program ended, as a phrase to follow its name: `exited with code 3`.
 pub fn exit_sentence(status: ExitStatus) -> String {
     if let Some(code) = status.code() {
         return match code {
@@ -394,7 +393,7 @@ pub fn exit_sentence(status: ExitStatus) -> String {
     format!("was killed by signal {signal}{name}")
 }
 
-/// A failed program's sentence and its last lines.
+/// The failure for a program that did not succeed, with its last lines.
 pub(crate) fn program_failure(log: &LogWriter, program: &str, status: ExitStatus) -> Failure {
     let (how, tail) = (exit_sentence(status), log.tail());
     let tail = if tail.is_empty() { String::new() } else { format!(" Its last lines:\n{tail}") };

@@ -1,4 +1,4 @@
-//! The programs of this machine: where they are and which version each is.
+//! Detects the programs of this machine: their paths and versions.
 
 use super::process::output;
 use super::told::{Program, Versions, started};
@@ -10,35 +10,35 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 use tokio::time::Duration;
 
-/// A program that does not tell its version by then is not used.
+/// A program that does not report its version within this time is not used.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// One program that pictor can use, and whether it is here.
+/// A program that pictor can use, and whether it is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is, as in `requires: software`.
+    /// The name of the program, as in `requires: software`.
     pub name: &'static str,
-    /// What pictor does with it.
+    /// What pictor uses it for.
     pub purpose: &'static str,
-    /// Where it is; the name that was looked for, if it is nowhere.
+    /// The path of the program; the name that was looked up if it was not found.
     pub path: PathBuf,
-    /// Its version, or why it cannot be used.
+    /// The version, or why the program cannot be used.
     pub version: Result<String, String>,
-    /// How to get it on Debian.
+    /// How to install it on Debian.
     pub how_to_get: String,
 }
 
-/// Programs that can be used.
+/// The programs that can be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Software {
-    /// Name to version; of several Blenders the oldest.
+    /// The versions by name; for Blender, the oldest one.
     pub versions: BTreeMap<String, String>,
-    /// The Blenders, the oldest first. What they can do with GPUs was not tried.
+    /// The Blenders, ordered from the oldest. What they can do with GPUs has not been tried.
     pub blenders: Vec<Blender>,
 }
 
 impl Software {
-    /// What was found of it.
+    /// Collects the usable programs among the findings.
     pub fn of(findings: impl IntoIterator<Item = Finding>) -> Self {
         let mut found = Self::default();
         for Finding { name, path, version, .. } in findings {
@@ -62,18 +62,18 @@ fn numbers(version: &str) -> Vec<u64> {
     version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
-/// Whether a program is here, by its path or by a name that is looked for in PATH.
+/// Whether a program exists, by its path or by a name that is looked up in PATH.
 pub fn is_here(program: &Path) -> bool {
     started(program).is_some()
 }
 
-/// Asks every program that pictor can use for its version, all at the same time. Nothing is remembered:
-/// whoever wants to know this is looking for a mistake.
+/// Asks every program that pictor can use for its version, all at the same time. Ignores remembered versions, as this
+/// is used for troubleshooting.
 pub async fn doctor(programs: &Programs) -> Vec<Finding> {
     ask_all(programs, |_| true, None).await
 }
 
-/// The programs that are wanted, as far as they are here.
+/// The wanted programs, as far as they are available.
 pub(crate) async fn ask_for(
     programs: &Programs,
     wanted: impl Fn(&str) -> bool,
@@ -82,7 +82,7 @@ pub(crate) async fn ask_for(
     Software::of(ask_all(programs, wanted, cache).await)
 }
 
-/// The Blenders among these programs, the oldest first.
+/// The Blenders among these programs, ordered from the oldest.
 pub async fn blenders(programs: &Programs, cache: Option<&Path>) -> Vec<Blender> {
     ask_for(programs, |name| name == BLENDER, cache).await.blenders
 }
@@ -108,7 +108,7 @@ async fn ask_all(
             Some(version) => (Ok(version), None),
             None => (version(program, argument).await, file),
         };
-        // A name is looked for once: whoever changes PATH later does not change what was found.
+        // A name is looked up once, so that a later change of PATH does not matter.
         let path = started(program).unwrap_or_else(|| program.to_owned());
         (Finding { name, purpose, path, version, how_to_get: how_to_get(name) }, news)
     });
@@ -119,7 +119,7 @@ async fn ask_all(
     found.into_iter().map(|(finding, _)| finding).collect()
 }
 
-/// Several names may lead to one program.
+/// The programs without duplicates, as several names may lead to the same one.
 fn once_each(programs: &[PathBuf]) -> impl Iterator<Item = &Path> {
     let file = |program: &Path| started(program).and_then(|path| path.canonicalize().ok());
     let files: Vec<_> = programs.iter().map(|program| file(program)).collect();
@@ -127,7 +127,7 @@ fn once_each(programs: &[PathBuf]) -> impl Iterator<Item = &Path> {
     (0..programs.len()).filter(is_first).map(|at| programs[at].as_path())
 }
 
-/// Keeps what programs told just now. Those of which it cannot be kept are asked again.
+/// Stores the versions that programs reported. Programs whose file cannot be identified are asked again next time.
 fn remember(cache: &Path, found: &[(Finding, Option<Program>)]) {
     let told = |(finding, file): &(Finding, Option<Program>)| {
         Some((file.clone()?, finding.version.clone().ok()?))
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(version_in("ffmpeg version N-12345-gabc"), None);
     }
 
-    /// A folder with programs that tell these versions.
+    /// A folder with programs that report these versions.
     fn blenders(versions: &[&str]) -> (tempfile::TempDir, Programs) {
         let folder = tempfile::tempdir().unwrap();
         let programs = versions.iter().map(|version| {
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(told.iter().filter(|finding| finding.name == BLENDER).count(), 4);
     }
 
-    /// A program that is started from a folder of its own, beside the folder where versions are remembered.
+    /// A program in a folder of its own, beside the folder in which versions are remembered.
     struct Asked {
         folder: tempfile::TempDir,
         programs: Programs,
@@ -249,12 +249,12 @@ mod tests {
             Self { folder, programs }
         }
 
-        /// Where versions are remembered.
+        /// The file in which versions are remembered.
         fn kept(&self) -> PathBuf {
             self.folder.path().join("cache/programs.json")
         }
 
-        /// Puts a version where the program's own is remembered.
+        /// Replaces the remembered version.
         fn pretend(&self, old: &str, new: &str) {
             let text = std::fs::read_to_string(self.kept()).unwrap();
             assert!(text.contains(old), "{text}");

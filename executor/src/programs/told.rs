@@ -1,5 +1,5 @@
-//! What programs told, kept for the next start: Blender takes half a second of a processor to tell its version.
-//! Whatever is wrong with what was kept, the program is asked.
+//! Versions that programs have reported, remembered for the next start: Blender takes half a second of CPU time to
+//! report its own. If anything is wrong with what was stored, the program is asked.
 
 use rustix::fs::Access;
 use serde::de::DeserializeOwned;
@@ -9,33 +9,32 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The file in the user's cache folder.
+/// The name of the file in the user's cache folder.
 const NAME: &str = "programs.json";
-/// What is larger was not written by us.
+/// A larger file was not written by pictor.
 const BYTES_MAX: u64 = 64 << 10;
-/// What machine code begins with. A script may start anything, and whatever it starts changes without it.
+/// The start of a file with machine code. A script may start any program, which can change without the script.
 const MACHINE_CODE: [u8; 4] = *b"\x7fELF";
 
-/// What a program's file is like. Whoever replaces it changes one of these.
+/// The properties of a program's file, one of which changes when the file is replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     size_bytes: u64,
-    /// Seconds and nanoseconds since 1970.
+    /// The modification time in seconds and nanoseconds since 1970.
     modified: (i64, i64),
     inode: u64,
 }
 
-/// A program's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
-    /// Where it is, all links followed.
+    /// The path, with all links resolved.
     path: PathBuf,
     identity: Identity,
 }
 
 impl Program {
-    /// The file that is started under this name, or path. Nothing if there is none, or if it does not itself decide
-    /// what it does: a script, or a program of another name that starts many (`snap`).
+    /// The file that is started under this name or path. Returns `None` if there is none, or if the file alone does not
+    /// determine what runs: a script, or a program under another name that starts many others (`snap`).
     pub(crate) fn find(name: &Path) -> Option<Self> {
         let path = started(name)?.canonicalize().ok()?;
         let own_name = |file: &Path| file.file_name()?.to_str().map(str::to_owned);
@@ -47,7 +46,7 @@ impl Program {
         (head == MACHINE_CODE).then(|| Self::file(&path))?
     }
 
-    /// The file at this path, whatever decides what it does.
+    /// The file at this path, even if it alone does not determine what runs.
     pub(crate) fn file(path: &Path) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         let meta = path.metadata().ok()?;
@@ -56,7 +55,7 @@ impl Program {
         Some(Self { path, identity })
     }
 
-    /// A name for a folder, which another file of the program does not have.
+    /// A name for a folder, which is different for every file of the program.
     pub(crate) fn folder_name(&self) -> String {
         let text = format!("{} {:?}", self.path.display(), self.identity);
         blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
@@ -74,7 +73,7 @@ pub(crate) fn started(name: &Path) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(can_start)
 }
 
-/// A version, and the file that told it.
+/// A version, and the file that reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     #[serde(flatten)]
@@ -82,36 +81,36 @@ struct Told {
     version: String,
 }
 
-/// The versions that were told, by the programs' paths.
+/// The reported versions, by the programs' paths.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Versions(BTreeMap<PathBuf, Told>);
 
 impl Versions {
-    /// What is kept in the user's cache folder; nothing if it cannot be read.
+    /// Reads the versions stored in the user's cache folder; empty if they cannot be read.
     pub(crate) fn read(cache: &Path) -> Self {
         read(&cache.join(NAME))
     }
 
-    /// What this file told.
+    /// The version that this file reported.
     pub(crate) fn of(&self, program: &Program) -> Option<String> {
         let told = self.0.get(&program.path)?;
         (told.identity == program.identity).then(|| told.version.clone())
     }
 
-    /// Keeps what a program told.
+    /// Adds the version that a program reported.
     pub(crate) fn insert(&mut self, program: Program, version: String) {
         self.0.insert(program.path, Told { identity: program.identity, version });
     }
 
-    /// Writes it for the next start, without what is not there any more. Of several who write at the same time one
-    /// wins, and the others' programs are asked once more.
+    /// Stores the versions for the next start, except for those of programs that no longer exist. Of several processes
+    /// that write at the same time, one wins, and the programs of the others are asked once more.
     pub(crate) fn write(mut self, cache: &Path) -> io::Result<()> {
         self.0.retain(|path, _| path.exists());
         write(&cache.join(NAME), &self)
     }
 }
 
-/// What is kept in a file of the user's cache folder; the default if it cannot be read.
+/// Reads a value from a file of the user's cache folder; the default if it cannot be read.
 pub(crate) fn read<T: Default + DeserializeOwned>(file: &Path) -> T {
     let read = || -> io::Result<T> {
         let mut bytes = Vec::new();
@@ -121,7 +120,7 @@ pub(crate) fn read<T: Default + DeserializeOwned>(file: &Path) -> T {
     read().unwrap_or_default()
 }
 
-/// Keeps something in such a file.
+/// Writes a value to such a file.
 pub(crate) fn write(file: &Path, kept: &impl Serialize) -> io::Result<()> {
     let cache = file.parent().unwrap_or(file);
     std::fs::create_dir_all(cache)?;

@@ -7,35 +7,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::time::Duration;
 
-/// A worker's settings.
+/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of artifacts, logs and scratch folders. It is made if needed.
+    /// The folder of artifacts, logs and scratch folders. It is created if needed.
     pub data: PathBuf,
     /// The folder of models and of ONNX Runtime.
     pub models: PathBuf,
-    /// Tasks at a time. Slot `i` drives GPU `i`, if there is one.
+    /// The number of tasks at a time. Slot `i` uses GPU `i`, if there is one.
     pub slots: u32,
-    /// What the machine has.
+    /// The hardware and software of the machine.
     pub inventory: Inventory,
     /// Whether `command` steps may run here.
     pub allow_commands: bool,
-    /// How often the worker says that it is alive.
+    /// The interval between heartbeats.
     pub heartbeat: Duration,
-    /// How long a bundle may be held before it is claimed.
+    /// How long a bundle may be held before the worker claims it.
     pub claim_after: Duration,
-    /// From SIGTERM to SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Where the programs are.
+    /// The paths of the programs.
     pub programs: Programs,
-    /// The user's folder for what is made again when it is gone, if there is one.
+    /// The user's cache folder, whose content can be made again; `None` for no cache.
     pub cache: Option<PathBuf>,
-    /// Told of the logs that tasks write, if somebody sends them on.
+    /// Notified about the logs that tasks write, if they are sent to a farm.
     pub logs: Option<Arc<OpenLogs>>,
 }
 
 impl Config {
-    /// One slot for each GPU, or one, no commands, models beside the rest of the data, and no cache.
+    /// Defaults: one slot for each GPU, or one, no commands, models below the data folder, and no cache.
     pub fn new(data: PathBuf, inventory: Inventory) -> Self {
         let slots = u32::try_from(inventory.gpus.len()).unwrap_or(u32::MAX).max(1);
         Self {
@@ -53,7 +53,7 @@ impl Config {
         }
     }
 
-    /// What the worker has to offer: what the machine has, as far as its operator allows.
+    /// The inventory that the worker offers: the machine's, as far as its operator allows.
     pub fn offer(&self) -> Inventory {
         Inventory {
             slots: self.slots,
@@ -62,7 +62,7 @@ impl Config {
         }
     }
 
-    /// The folder of the artifacts.
+    /// The folder of the artifacts, below the data folder.
     pub fn artifacts(&self) -> PathBuf {
         self.data.join("artifacts")
     }

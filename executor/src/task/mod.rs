@@ -1,9 +1,8 @@
 //! What a runner is given to do one task.
 //!
-//! A runner is `async fn run(ctx: &TaskContext, …) -> Result<Products, Failure>`. It may be dropped at
-//! any await: whatever it started must end by that (see [`crate::process::Group`]). When
-//! [`StopSignal::stopped`] resolves it ends its processes and returns any failure: the slot already
-//! knows why it stopped.
+//! A runner is `async fn run(ctx: &TaskContext, …) -> Result<Products, Failure>`. It may be dropped at any await:
+//! everything it started must end as a consequence (see [`crate::process::Group`]). When [`StopSignal::stopped`]
+//! resolves it ends its processes and returns any failure: the slot already knows why it was stopped.
 
 mod config;
 
@@ -25,38 +24,38 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Notes that one task may leave, and the length of each.
+/// The most notes that one task may leave, and the length of each.
 const NOTES_MAX: usize = 20;
 const NOTE_BYTES_MAX: usize = 1_000;
 
 /// Everything that a runner needs to do one task.
 #[derive(Debug)]
 pub struct TaskContext {
-    /// What to do; the same for all tasks of the step.
+    /// The step's description, which all its tasks share.
     pub brief: Arc<Brief>,
-    /// The step.
+    /// The run and the step.
     pub key: StepKey,
-    /// The task and its attempt.
+    /// The index of the task, and the number of its attempt.
     pub task: Try,
-    /// This carrying-out.
+    /// The id of this execution.
     pub execution: Execution,
-    /// The slot, from 0.
+    /// The number of the slot, from 0.
     pub slot: u32,
     /// The slot's GPU, if it has one.
     pub device: Option<Device>,
-    /// The artifacts that the task reads, by step and then in index order.
+    /// The artifacts that the task reads, ordered by step and then by index.
     pub inputs: Vec<Input>,
-    /// A folder of the task's own. It exists, is empty, and is removed afterwards.
+    /// The task's own folder. It exists, is empty, and is removed afterwards.
     pub scratch: PathBuf,
-    /// Artifact storage.
+    /// Storage for its inputs and outputs.
     pub artifacts: Artifacts,
-    /// The task's log.
+    /// Takes the output of its programs.
     pub log: LogWriter,
-    /// Where to say how far the task is.
+    /// Takes reports of its progress.
     pub progress: Progress,
-    /// Tells when to give up.
+    /// Resolves when the task has to stop.
     pub stop: StopSignal,
-    /// The worker's settings.
+    /// The settings of the worker.
     pub config: Arc<Config>,
     pub(crate) notes: Mutex<Vec<String>>,
     /// The inputs that are on this machine by now.
@@ -64,7 +63,7 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    /// The task as people write it: `render[frame=7]`.
+    /// The task's name for users: `render[frame=7]`.
     pub fn name(&self) -> String {
         let label = self.brief.space.label(self.task.index);
         if label.is_empty() {
@@ -74,7 +73,7 @@ impl TaskContext {
         }
     }
 
-    /// Leaves a sentence for the user that is not a failure.
+    /// Adds a note for the user, which is not a failure.
     pub fn note(&self, sentence: impl Into<String>) {
         let mut sentence: String = sentence.into();
         sentence.truncate(sentence.floor_char_boundary(NOTE_BYTES_MAX));
@@ -84,7 +83,7 @@ impl TaskContext {
         }
     }
 
-    /// The file that the body names: as it was when the run was submitted.
+    /// The file that the body names, as it was when the run was submitted.
     pub fn file(&self, name: &str) -> Result<&FileRef, Failure> {
         self.brief.files.get(name).ok_or_else(|| {
             let message =
@@ -93,7 +92,7 @@ impl TaskContext {
         })
     }
 
-    /// A path on this machine where the input's bytes can be read. Never write to it.
+    /// A path on this machine at which the input can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
         let folder = self.scratch.join(".inputs");
         let path =
@@ -113,7 +112,7 @@ impl TaskContext {
         Supervision { log: &self.log, stop: &self.stop, grace: self.config.grace }
     }
 
-    /// The same of many, in their order. Storage may be far away, so several are fetched at a time.
+    /// The same for several inputs, in their order. As storage may be remote, several are fetched at a time.
     pub async fn input_paths(&self, inputs: &[&Input]) -> Result<Vec<PathBuf>, Failure> {
         let mut seen = HashSet::new();
         let different = inputs.iter().filter(|input| seen.insert(&input.output.digest));
@@ -151,7 +150,7 @@ impl TaskContext {
         self.put_as(name, path, file).await
     }
 
-    /// Stores a file under a name of its own: a relative path. An output of a folder has its own name there:
+    /// Stores a file under a given relative path. For a file of a folder output, name and path are the same:
     /// `put_as("files/depth.exr", path, "files/depth.exr")`.
     pub(crate) async fn put_as(
         &self,
@@ -164,13 +163,13 @@ impl TaskContext {
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
     }
 
-    /// Whose outputs they are.
+    /// The owner of the task's outputs and inputs.
     fn place(&self) -> Place<'_> {
         let Self { key, task, execution, .. } = self;
         Place { key, step: &self.brief.step, task: *task, execution: *execution }
     }
 
-    /// Whom transfers tell how far they are.
+    /// The receiver of a transfer's progress, which can also stop it.
     pub(crate) fn watch(&self) -> Watch {
         Watch { progress: self.progress.clone(), stop: self.stop.clone() }
     }

@@ -1,5 +1,5 @@
-//! The worker's agent: takes messages at once, hands bundles to its slots, claims what takes long, and
-//! says that it is alive.
+//! The worker's agent: receives messages at once, passes bundles to its slots, claims those that take long, and sends
+//! heartbeats.
 
 use crate::files::artifacts::Artifacts;
 use crate::programs::Device;
@@ -19,29 +19,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// Messages of the agent that may wait for a slow owner before the agent waits too.
+/// The most messages of the agent that wait for a slow owner before the agent waits too.
 const MAIL: usize = 256;
 
-/// What a worker does about work.
+/// Whether a worker accepts tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Intake {
-    /// It takes what it is given.
+    /// It accepts tasks.
     Open,
-    /// It finishes what it is doing, hands back the rest and takes nothing.
+    /// It finishes its running tasks, hands back the rest and accepts none.
     Finish,
-    /// It hands everything back, also what it is doing, and takes nothing.
+    /// It hands everything back, including its running tasks, and accepts none.
     HandBack,
 }
 
-/// What an agent is told.
+/// The latest instruction to an agent.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     intake: Intake,
-    /// It ends when it holds nothing any more.
+    /// The agent ends once it holds no tasks.
     leave: bool,
 }
 
-/// A running agent. Dropping it stops the worker in good order, without waiting for that.
+/// A running agent. Dropping it shuts the worker down in an orderly way, without waiting for that.
 #[derive(Debug)]
 pub struct Handle {
     order: watch::Sender<Order>,
@@ -50,7 +50,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Takes work from now on, or takes none. A worker that leaves does not come back.
+    /// Starts or stops accepting tasks. Has no effect on a worker that is leaving.
     pub fn take(&self, intake: Intake) {
         self.order.send_if_modified(|order| {
             let changes = !order.leave && order.intake != intake;
@@ -59,14 +59,14 @@ impl Handle {
         });
     }
 
-    /// Leaves, once everything is finished or handed back. May be made more urgent.
+    /// Leaves once everything is finished or handed back. Another call can make it more urgent.
     pub fn leave(&self, intake: Intake) {
         self.order.send_modify(|order| {
             *order = Order { intake: order.intake.max(intake).max(Intake::Finish), leave: true };
         });
     }
 
-    /// How many bundles of tasks the worker holds.
+    /// The number of bundles that the worker holds.
     pub fn holds(&self) -> usize {
         self.holds.load(Ordering::Relaxed)
     }
@@ -83,18 +83,18 @@ impl Handle {
         self.ended().await;
     }
 
-    /// Waits until the worker has ended: it was told to, or its owner is gone.
+    /// Waits until the worker has ended, on request or because its owner is gone.
     pub async fn ended(&mut self) {
-        // A panic was printed where it happened.
+        // A panic has been printed where it occurred.
         let _ = (&mut self.agent).await;
     }
 }
 
-/// What the agent has to say, in order.
+/// What the agent sends, in order.
 #[derive(Debug)]
 enum Mail {
     Message(ToOwner),
-    /// Once everything before it has reached the owner.
+    /// Settles a receipt once everything before it has reached the owner.
     Settle(Receipt),
 }
 
@@ -106,16 +106,16 @@ pub struct Agent {
     artifacts: Artifacts,
     outbox: Arc<dyn Outbox>,
     mail: mpsc::Sender<Mail>,
-    /// Apart from the others: one that waits through an outage must not keep heartbeats back.
+    /// A separate channel: a report that waits through an outage must not hold up heartbeats.
     heartbeats: mpsc::Sender<Mail>,
     slots: Vec<SlotState>,
-    /// Everything that is held, in the order of its arrival.
+    /// All bundles, in the order of their arrival.
     held: Vec<Arc<Bundle>>,
-    /// What no slot has yet.
+    /// The bundles that have not been passed to a slot.
     waiting: VecDeque<Arc<Bundle>>,
-    /// What it was told last.
+    /// The latest instruction.
     order: Order,
-    /// How many are held, for others to see.
+    /// The number of bundles held, for readers outside.
     holds: Arc<AtomicUsize>,
     /// The networks of this machine.
     models: watch::Receiver<BTreeSet<String>>,
@@ -125,13 +125,13 @@ pub struct Agent {
 struct SlotState {
     bundles: mpsc::Sender<Arc<Bundle>>,
     busy: bool,
-    /// The scene that the slot worked on last.
+    /// The digest of the scene that the slot worked on last.
     scene: Option<String>,
     has_gpu: bool,
 }
 
 impl Agent {
-    /// Starts a worker. It fails if its data folder cannot be used.
+    /// Starts a worker. Fails if its data folder cannot be used.
     pub fn start(
         queue: Box<dyn WorkerQueue>,
         outbox: Arc<dyn Outbox>,
@@ -208,7 +208,7 @@ impl Agent {
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut owner_is_there = true;
-        // Whoever could give orders is gone.
+        // The handle is gone, so nobody can give instructions.
         let mut is_unled = false;
         let leave_now = Order { intake: Intake::HandBack, leave: true };
         while !(self.order.leave && self.held.is_empty()) {
@@ -237,13 +237,13 @@ impl Agent {
             self.holds.store(self.held.len(), Ordering::Relaxed);
         }
         self.say(ToOwner::Left(self.id)).await;
-        // Without senders the slots and the post end, the post after its last message. The queue stays
-        // until then: receipts need it.
+        // Without senders the slots and the post end, the post after its last message. The queue stays until then:
+        // receipts need it.
         drop(self);
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Says what this worker has to offer: first, and when that has changed.
+    /// Announces the worker's inventory: at the start, and when it has changed.
     async fn join(&mut self) {
         let models = self.models.borrow_and_update().clone();
         let offer = Inventory { models, ..self.config.offer() };
@@ -251,11 +251,11 @@ impl Agent {
     }
 
     async fn say(&self, message: ToOwner) {
-        // A lost owner is noticed where messages come in.
+        // A lost owner is noticed where messages are received.
         let _ = self.mail.send(Mail::Message(message)).await;
     }
 
-    /// Settles a receipt when everything that was said before has reached the owner.
+    /// Settles a receipt once everything that was sent before has reached the owner.
     async fn settle(&self, receipt: Option<Receipt>) {
         if let Some(receipt) = receipt {
             // As above.
@@ -283,7 +283,7 @@ impl Agent {
     }
 
     async fn assign(&mut self, mut assignment: Assignment, receipt: Receipt, is_kept: bool) {
-        // Delivery is at least once: what is held already is not done twice.
+        // Delivery is at least once: attempts that are held already are not done twice.
         let first = assignment.tasks.first().copied();
         let mut held = Vec::new();
         self.held.iter().filter(|b| b.key == assignment.key).for_each(|b| b.list(&mut held));
@@ -332,7 +332,7 @@ impl Agent {
         self.forget_empty().await;
     }
 
-    /// Forgets bundles that lost all their tasks before a slot took them.
+    /// Drops bundles that lost all their tasks before a slot took them.
     async fn forget_empty(&mut self) {
         let (empty, waiting): (Vec<_>, Vec<_>) =
             self.waiting.drain(..).partition(|bundle| bundle.is_empty());
@@ -350,7 +350,7 @@ impl Agent {
         }
     }
 
-    /// Gives waiting bundles to idle slots, oldest first.
+    /// Passes waiting bundles to idle slots, oldest first.
     fn dispatch(&mut self) {
         while let Some(bundle) = self.waiting.front() {
             let idle = self.slots.iter_mut().filter(|slot| !slot.busy);
@@ -389,13 +389,13 @@ impl Agent {
         }
         let held = held.into_iter().filter(|(_, tasks)| !tasks.is_empty());
         let held = held.map(|(key, tasks)| (key.clone(), tasks)).collect();
-        // An owner that does not keep up has the last heartbeats still to read.
+        // If the channel is full, the owner has not read earlier heartbeats.
         let _ = self.heartbeats.try_send(Mail::Message(ToOwner::Heartbeat(self.id, held)));
     }
 }
 
 impl SlotState {
-    /// Less is better: the scene is loaded, no other scene would be lost, GPUs are left to renders.
+    /// Lower is better: the scene is loaded, no other scene would be dropped, GPUs are left for renders.
     fn rank(&self, bundle: &Bundle) -> (u8, bool) {
         let renders = bundle.brief.body.scene().is_some();
         let scene = match (&self.scene, &bundle.scene) {
@@ -407,7 +407,7 @@ impl SlotState {
     }
 }
 
-/// Whether two lists may have a try in common.
+/// Whether two lists may have an attempt in common.
 fn overlap(held: &[Try], tasks: &[Try]) -> bool {
     let ends = |list: &[Try]| {
         let indices = || list.iter().map(|task| task.index);
@@ -419,7 +419,7 @@ fn overlap(held: &[Try], tasks: &[Try]) -> bool {
     first <= high && low <= last
 }
 
-/// Sends the agent's messages, so that a slow owner does not keep the agent from hearing a cancel.
+/// Sends the agent's messages, so that a slow owner does not keep the agent from receiving a cancellation.
 async fn post(outbox: Arc<dyn Outbox>, mut letters: mpsc::Receiver<Mail>) {
     while let Some(mail) = letters.recv().await {
         match mail {

@@ -1,5 +1,4 @@
-//! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot
-//! that does them.
+//! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot that does them.
 
 use crate::ground::lock;
 use crate::ground::progress::{StopReason, StopSignal, Stopper};
@@ -14,31 +13,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
-/// One assignment in this worker's hands.
+/// An assignment that this worker holds.
 #[derive(Debug)]
 pub(crate) struct Bundle {
     pub(crate) key: StepKey,
     pub(crate) brief: Arc<Brief>,
     pub(crate) execution: Execution,
     pub(crate) received: Instant,
-    /// Whether a task is still this worker's is to be asked before it is started.
+    /// Whether it may have waited while this worker was away, so that the owner has to be asked before each task starts
+    /// whether it is still this worker's.
     pub(crate) is_kept: bool,
-    /// The digest of the scene that the tasks work on.
+    /// The digest of the scene that the tasks use.
     pub(crate) scene: Option<String>,
     work: Mutex<Work>,
 }
 
-/// **Invariant:** a try that this worker holds is in exactly one of the first four.
+/// **Invariant:** an attempt that this worker holds is in exactly one of the first four.
 #[derive(Debug, Default)]
 struct Work {
     waiting: VecDeque<Try>,
     running: Option<(Try, Stopper)>,
-    /// Ended and not yet reported.
+    /// Ended, and not yet reported.
     ended: Vec<TaskEnd>,
-    /// Ended, and the report is on its way, which in an outage may take long.
+    /// Ended, with the report on its way, which may take long in an outage.
     reporting: Vec<Try>,
     claimed: bool,
-    /// The assignment comes again if this is lost. Nothing: a lease or a report stands for the tasks.
+    /// The assignment is delivered again if this is dropped. `None` once a lease or a report accounts for the tasks.
     receipt: Option<Receipt>,
 }
 
@@ -61,7 +61,7 @@ impl Bundle {
         }
     }
 
-    /// Whether the tasks are over as soon as they are looked at.
+    /// Whether the tasks end as soon as they start.
     pub(crate) fn is_instant(&self) -> bool {
         matches!(self.brief.body, Body::Noop(Noop { duration: None }))
     }
@@ -75,14 +75,14 @@ impl Bundle {
         Some((task, stopper, signal))
     }
 
-    /// The running task ended so; nothing: it is forgotten.
+    /// Records the end of the running task; with `None` the task is dropped.
     pub(crate) fn end(&self, end: Option<TaskEnd>) {
         let mut work = lock(&self.work);
         work.running = None;
         work.ended.extend(end);
     }
 
-    /// Starts and ends all that wait, for tasks that are nothing to do.
+    /// Starts and ends all waiting tasks, for tasks that do nothing.
     pub(crate) fn end_all(&self, started_ms: i64) -> Vec<TaskEnd> {
         let mut work = lock(&self.work);
         work.reporting = std::mem::take(&mut work.waiting).into();
@@ -93,7 +93,7 @@ impl Bundle {
         work.reporting.iter().map(succeeded).collect()
     }
 
-    /// What has ended since this was last asked. It is held until it is [`reported`](Self::reported).
+    /// The tasks that have ended since the last call. They are held until they are [`reported`](Self::reported).
     pub(crate) fn take_ended(&self) -> Vec<TaskEnd> {
         let mut work = lock(&self.work);
         let ended = std::mem::take(&mut work.ended);
@@ -101,17 +101,17 @@ impl Bundle {
         ended
     }
 
-    /// Everything that was taken has reached the owner.
+    /// Records that everything that was taken has reached the owner.
     pub(crate) fn reported(&self) {
         lock(&self.work).reporting.clear();
     }
 
-    /// The receipt of the assignment, once.
+    /// The receipt of the assignment; `None` after the first call.
     pub(crate) fn take_receipt(&self) -> Option<Receipt> {
         lock(&self.work).receipt.take()
     }
 
-    /// The same tasks came again: what was to be done with the old receipt is done with the new one.
+    /// The same tasks were delivered again: the new receipt takes the place of the old one.
     pub(crate) fn renew(&self, receipt: Receipt) {
         match &mut lock(&self.work).receipt {
             Some(old) => *old = receipt,
@@ -119,7 +119,7 @@ impl Bundle {
         }
     }
 
-    /// Stops these tasks. Gives those that were never started.
+    /// Stops these tasks, and returns those that were never started.
     pub(crate) fn cancel(&self, tasks: &HashSet<Try>) -> Vec<Try> {
         let mut work = lock(&self.work);
         if let Some((_, stopper)) = work.running.as_ref().filter(|(task, _)| tasks.contains(task)) {
@@ -131,7 +131,7 @@ impl Bundle {
         dropped
     }
 
-    /// Takes away everything that was not started. With `stop`, the running task ends too.
+    /// Removes and returns all tasks that were not started. With `stop`, the running task is stopped too.
     pub(crate) fn release(&self, stop: bool) -> Vec<Try> {
         let mut work = lock(&self.work);
         if let Some((_, stopper)) = work.running.as_ref().filter(|_| stop) {
@@ -140,7 +140,7 @@ impl Bundle {
         std::mem::take(&mut work.waiting).into()
     }
 
-    /// The tries to claim, once.
+    /// Marks the bundle as claimed, and returns the attempts to claim.
     pub(crate) fn claim(&self) -> Vec<Try> {
         let mut work = lock(&self.work);
         work.claimed = true;
@@ -157,7 +157,7 @@ impl Bundle {
         work.waiting.is_empty() && work.running.is_none()
     }
 
-    /// Adds every try that this worker holds.
+    /// Appends every attempt that this worker holds to `held`.
     pub(crate) fn list(&self, held: &mut Vec<Try>) {
         let work = lock(&self.work);
         held.extend(work.open());
@@ -167,14 +167,14 @@ impl Bundle {
 }
 
 impl Work {
-    /// Running or waiting.
+    /// The attempts that are running or waiting.
     fn open(&self) -> impl Iterator<Item = Try> {
         let running = self.running.iter().map(|(task, _)| *task);
         running.chain(self.waiting.iter().copied())
     }
 }
 
-/// A number that no other carrying-out has: random keys, and a counter under them.
+/// A number that no other execution has: from a counter, hashed with random keys.
 fn draw() -> Execution {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     Execution(RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))

@@ -1,4 +1,4 @@
-//! What this machine has: GPUs, processors, memory, disk, networks; its programs are found by
+//! The inventory of this machine: GPUs, CPUs, memory, disk, networks; its programs are found by
 //! [`crate::programs::software`].
 
 use crate::programs::Programs;
@@ -15,37 +15,37 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
 
-/// What one GPU is doing. What its driver does not tell is left out.
+/// The load of one GPU. Values that its driver does not report are left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GpuLoad {
     /// The GPU's unique id, as in the inventory.
     pub uuid: String,
-    /// Share of the last moment in which it computed, 0 to 100.
+    /// The share of the latest interval in which it was computing, from 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub utilisation_percent: Option<u32>,
-    /// Memory in use.
+    /// The memory in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_used_bytes: Option<u64>,
-    /// Power that it draws.
+    /// The power that it draws.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_watts: Option<f64>,
-    /// Its temperature.
+    /// Its temperature, in degrees Celsius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_celsius: Option<u32>,
 }
 
-/// What a machine is doing beside its GPUs.
+/// The load of the rest of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MachineLoad {
-    /// Programs that want to compute, averaged over a minute.
+    /// The number of processes that are ready to run, averaged over a minute.
     pub load: f64,
-    /// Main memory that can still be had.
+    /// The main memory that is still available.
     pub memory_available_bytes: u64,
-    /// Free disk space where the worker keeps its data.
+    /// The free space on the disk with the worker's data.
     pub disk_free_bytes: u64,
 }
 
-/// Looks at what this machine is doing. The driver is loaded once.
+/// Measures the load of this machine. The driver is loaded once.
 pub struct Telemetry {
     nvml: Option<Nvml>,
 }
@@ -57,12 +57,12 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Loads NVIDIA's driver library, if it is there. Takes a moment: not for threads that must not wait.
+    /// Loads NVIDIA's driver library, if it is installed. Blocks for a moment.
     pub fn new() -> Self {
         Self { nvml: Nvml::init().ok() }
     }
 
-    /// What each GPU is doing now, in the order of the inventory. May wait for the driver.
+    /// The present load of each GPU, in the order of the inventory. May block on the driver.
     pub fn gpus(&self) -> Vec<GpuLoad> {
         let Some(nvml) = &self.nvml else { return Vec::new() };
         let count = nvml.device_count().unwrap_or(0);
@@ -72,7 +72,7 @@ impl Telemetry {
             .collect()
     }
 
-    /// What the rest of the machine is doing now. `data` is where the worker keeps its data.
+    /// The present load of the rest of the machine. `data` is the folder of the worker's data.
     pub fn machine(&self, data: &Path) -> MachineLoad {
         let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = loads.split(' ').next().and_then(|load| load.parse().ok());
@@ -100,10 +100,9 @@ fn gpu_load(device: &Device<'_>) -> GpuLoad {
     }
 }
 
-/// Looks at this machine. `data` is where the worker keeps its data. Only the programs that are
-/// `wanted` are asked for their version: a job without Blender must not wait for it, nor one with a
-/// Blender that told it before, which is remembered in the folder `cache`; so is what a Blender can do
-/// with the GPUs. `models` is the folder of networks.
+/// Takes the inventory of this machine. `data` is the folder of the worker's data. Only the programs in `wanted` are
+/// asked for their version: a job without Blender must not wait for it, nor one with a Blender whose version is stored
+/// in the folder `cache`, which also stores what a Blender can do with the GPUs. `models` is the folder of networks.
 pub async fn find(
     data: &Path,
     programs: &Programs,
@@ -130,7 +129,7 @@ pub async fn find(
     }
 }
 
-/// The networks of this machine.
+/// The networks of this machine; none if they cannot be listed, which is logged.
 fn names_of(models: &Path) -> BTreeSet<String> {
     let found = names_in(models).inspect_err(|error| {
         tracing::warn!(%error, "the networks of this machine cannot be listed");
@@ -138,7 +137,7 @@ fn names_of(models: &Path) -> BTreeSet<String> {
     found.unwrap_or_default()
 }
 
-/// The networks in a folder; none if nothing can run them.
+/// The names of the networks in a folder; empty if there is nothing to run them.
 fn names_in(models: &Path) -> Result<BTreeSet<String>, ModelError> {
     if Runtime::find(models).is_none() {
         return Ok(BTreeSet::new());
@@ -147,8 +146,8 @@ fn names_in(models: &Path) -> Result<BTreeSet<String>, ModelError> {
     Ok(found.into_iter().map(|model| model.name).collect())
 }
 
-/// Looks again and again which networks this machine has, and tells when they are others than those told
-/// last. Ends when nobody listens any more.
+/// Checks repeatedly which networks this machine has, and reports every change. Ends when there is no receiver any
+/// more.
 pub(crate) async fn watch_models(
     models: PathBuf,
     every: Duration,
@@ -168,7 +167,7 @@ pub(crate) async fn watch_models(
                     *known = found;
                     is_news
                 })),
-                // Somebody may be removing one; or it was said at the start.
+                // A model may be in the process of being removed; any other error was logged at the start.
                 Err(error) => tracing::debug!(%error, "networks cannot be listed"),
             }
         }
@@ -179,7 +178,7 @@ pub(crate) async fn watch_models(
     }
 }
 
-/// The GPUs that NVIDIA's driver knows. No driver: no GPUs.
+/// The GPUs that NVIDIA's driver reports; empty without a driver.
 pub async fn gpus() -> Vec<Gpu> {
     tokio::task::spawn_blocking(gpus_of_driver).await.unwrap_or_default()
 }
@@ -219,7 +218,7 @@ fn memory_bytes(name: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Free space of the folder, or of the nearest one above it that exists.
+/// The free space of the folder's disk, by the nearest parent folder that exists.
 fn disk_bytes(data: &Path) -> u64 {
     let data = std::path::absolute(data).unwrap_or_else(|_| data.to_path_buf());
     let found = data.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());

@@ -1,4 +1,4 @@
-//! A worker: what its machine has, the agent that speaks to the owner, and the slots that do its tasks.
+//! A worker: the inventory of its machine, the agent that communicates with the owner, and the slots that do its tasks.
 
 pub(crate) mod agent;
 mod bundle;

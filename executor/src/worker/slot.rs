@@ -1,4 +1,4 @@
-//! One slot: does one bundle after another, watches over each task, sends what happened.
+//! One slot: does one bundle after another, monitors each task, and reports its events.
 
 use crate::files::artifacts::Artifacts;
 use crate::ground::clock::now_ms;
@@ -24,18 +24,17 @@ use std::task::Poll;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
-/// Results wait for company no longer than this.
+/// How long results wait to be sent together with others.
 const RESULTS_EVERY: Duration = Duration::from_millis(250);
-/// Progress of a task is sent at most this often.
+/// The shortest interval between two messages on the progress of a task.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-/// A task that takes longer than this is said to have begun.
+/// A task that takes longer than this is reported as started.
 const BEGUN: Duration = Duration::from_millis(200);
-/// A stopped runner that does not return this long after the grace time is dropped.
+/// A stopped runner that does not return within this time after the grace time is dropped.
 const BEYOND_GRACE: Duration = Duration::from_millis(500);
-/// How long a slot waits for processes that were killed and do not end.
+/// How long a slot waits for killed processes that do not end.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
-/// A slot's belongings.
 pub(crate) struct Slot {
     pub(crate) index: u32,
     pub(crate) worker: WorkerId,
@@ -49,17 +48,17 @@ pub(crate) struct Slot {
 /// How one task ended for this worker.
 enum Verdict {
     Ended(Outcome),
-    /// It is no longer this worker's: nobody wants to hear of it.
+    /// It is no longer this worker's, so nothing is reported.
     Dropped,
-    /// The worker goes away: someone else may do it.
+    /// The worker is shutting down: another one may do it.
     HandedBack,
 }
 
-/// A message on its way to the owner.
+/// A message that is being sent to the owner.
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + 'a>>;
 
 impl Slot {
-    /// Does bundles until there are no more; says after each that the slot is free.
+    /// Does bundles until the channel closes, and reports after each that the slot is free.
     pub(crate) async fn run(
         mut self,
         mut bundles: mpsc::Receiver<Arc<Bundle>>,
@@ -92,7 +91,7 @@ impl Slot {
             let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
             match verdict {
                 Verdict::Ended(outcome) => {
-                    // Whoever cancels a task waits for its end.
+                    // Whoever cancelled the task is waiting for its end.
                     let patience =
                         if outcome == Outcome::Cancelled { Duration::ZERO } else { RESULTS_EVERY };
                     let due = Instant::now() + patience;
@@ -126,7 +125,7 @@ impl Slot {
         }
     }
 
-    /// Sends a report, unless it says nothing.
+    /// Sends a report, unless it is empty.
     fn send(&self, bundle: &Bundle, what: What) -> Option<Sending<'_>> {
         if matches!(&what, What::Ended(list) if list.is_empty()) {
             return None;
@@ -159,13 +158,13 @@ impl Slot {
             let work = pin!(caught(work(&ctx, &mut warm)));
             self.watch(watched, work, Signs { activity, updates }, results_due).await
         };
-        // A runner that was dropped or panicked may have left what it uses in any state.
+        // A runner that was dropped or panicked may have left its resources in any state.
         if result.is_some() {
             self.warm = warm;
         } else {
             drop(warm);
         }
-        // Nothing of it may be on the GPU when the next one comes.
+        // None of its processes may be on the GPU when the next one starts.
         settle(LEFTOVERS).await;
         if let Some(result) = result {
             return watched.verdict(result, Some(&ctx));
@@ -203,8 +202,7 @@ impl Slot {
         }
     }
 
-    /// Waits for the runner while limits are kept and messages sent. Nothing: it panicked or would not
-    /// stop.
+    /// Waits for the runner while enforcing limits and sending messages. Returns `None` if it panicked or did not stop.
     async fn watch(
         &self,
         watched: &Watched<'_>,
@@ -216,7 +214,7 @@ impl Slot {
         let timeout = brief.timeout.map(|limit| Duration::from_millis(limit.0));
         let stalled = brief.stalled.map(|limit| Duration::from_millis(limit.0));
         let (mut sending, mut progress_sent) = (None::<Sending<'_>>, None);
-        // Whoever looks sees what runs; what is over by then needs no message.
+        // Users want to see what is running; a task that ends before then needs no message.
         let mut progress_due = Some(Instant::now() + BEGUN);
         let mut give_up = None;
         let result = loop {
@@ -262,7 +260,7 @@ impl Slot {
     }
 }
 
-/// Where a worker's scratch folders are.
+/// The folder of a worker's scratch folders.
 pub(crate) fn scratch_root(config: &Config, worker: WorkerId) -> std::path::PathBuf {
     config.data.join("scratch").join(worker.0.to_string())
 }
@@ -274,7 +272,7 @@ struct Signs {
 }
 
 impl Signs {
-    /// How far it is; that it has begun where it does not say more.
+    /// The latest progress, or 0 without a message if none was reported.
     fn progress(&mut self, task: Try) -> What {
         let (fraction, message) = self.updates.borrow_and_update().clone().unwrap_or_default();
         What::Progress { task, fraction, message }
@@ -313,7 +311,7 @@ impl Watched<'_> {
     }
 }
 
-/// Does a task, in a scratch folder that is gone afterwards.
+/// Does a task, in a scratch folder that is removed afterwards.
 async fn work(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
     if let Body::Noop(noop) = &ctx.brief.body {
         let duration = Duration::from_millis(noop.duration.map_or(0, |duration| duration.0));
@@ -335,7 +333,7 @@ async fn work(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
     result
 }
 
-/// Removes a task's scratch folder, also if its runner is dropped or panics.
+/// Removes a task's scratch folder, even if its runner is dropped or panics.
 struct Scratch<'a>(&'a TaskContext);
 
 impl Drop for Scratch<'_> {
@@ -351,7 +349,7 @@ impl Drop for Scratch<'_> {
     }
 }
 
-/// Nothing if the future panicked: one broken runner must not end its slot.
+/// Returns `None` if the future panicked: one faulty runner must not end its slot.
 async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = Box::pin(work);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
@@ -361,7 +359,7 @@ async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Resolves then, or never.
+/// Resolves at that time, or never.
 pub(crate) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

@@ -1,4 +1,4 @@
-//! The cache's work on the disk.
+//! The cache's operations on the file system.
 
 use super::Fetched;
 use crate::ground::failure::{failure, storage_failure};
@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// How much is hashed at a time.
+/// The bytes that are hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The list of a packed scene, if the file is one.
+/// Reads the list of a packed scene; `None` if the file is not such a list.
 pub(super) fn read_manifest(path: &Path) -> Result<Option<PackManifest>, Failure> {
     let unreadable = |error: io::Error| storage_failure("A scene cannot be read", &error);
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
@@ -25,7 +25,7 @@ pub(super) fn read_manifest(path: &Path) -> Result<Option<PackManifest>, Failure
     manifest.map(Some).map_err(|error| failure(FailureKind::Invalid, format!("{error}.")))
 }
 
-/// Puts files to their places in a new folder: links, or copies where there can be none.
+/// Places files in a new folder, as links or, where those are not possible, as copies.
 pub(super) fn lay_out(folder: &Path, files: &[(PathBuf, String)]) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut made = HashSet::new();
@@ -44,7 +44,7 @@ pub(super) fn lay_out(folder: &Path, files: &[(PathBuf, String)]) -> io::Result<
     Ok(())
 }
 
-/// The digest and size of a file.
+/// Computes the digest and size of a file.
 pub(crate) fn hash(path: &Path) -> Result<Fetched, Failure> {
     let unreadable =
         |error: io::Error| storage_failure(&format!("{} cannot be read", path.display()), &error);
@@ -62,7 +62,7 @@ pub(crate) fn hash(path: &Path) -> Result<Fetched, Failure> {
     Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes })
 }
 
-/// Work on files, off the threads that wait for messages.
+/// Runs blocking work on files off the threads that wait for messages.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

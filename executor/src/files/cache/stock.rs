@@ -1,4 +1,4 @@
-//! What the cache holds, who needs it, and what goes when room is needed.
+//! The content of the cache, its users, and what is removed when space is needed.
 
 use super::{Cache, Fetched, Hold, Kept, Part};
 use crate::ground::lock;
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Down to this share of its limit is emptied what is full, so that it is not full again at once.
+/// A full cache is emptied down to this share of its limit, so that it is not full again at once.
 const EMPTIED_PERCENT: u64 = 90;
 
 #[derive(Debug, Default)]
 pub(super) struct Stock {
-    /// Rises with every use.
+    /// Increased by every use.
     pub(super) clock: u64,
     pub(super) bytes: u64,
     pub(super) files: HashMap<String, File>,
@@ -26,16 +26,16 @@ pub(super) struct Stock {
 pub(super) struct File {
     pub(super) size_bytes: u64,
     pub(super) used: u64,
-    /// Tasks and trees that need it.
+    /// The number of tasks and trees that use it.
     pub(super) holds: u32,
-    /// Whether this process has seen that its content is right.
+    /// Whether this process has verified its content.
     pub(super) checked: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) scene: String,
-    /// The files that it holds, its list among them.
+    /// The digests of the files that it holds, including that of its list.
     pub(super) files: Vec<String>,
     pub(super) used: u64,
     pub(super) holds: u32,
@@ -73,7 +73,7 @@ impl Cache {
         }
     }
 
-    /// The file, held, and whether its content was seen to be right.
+    /// The file, protected from removal, and whether its content has been verified.
     pub(super) fn held(&self, digest: &str) -> Option<(Kept, bool)> {
         let mut stock = lock(&self.0.stock);
         stock.clock += 1;
@@ -86,7 +86,7 @@ impl Cache {
         Some((self.kept(digest), checked))
     }
 
-    /// The file, which the caller holds.
+    /// The handle of a file that the caller holds already.
     pub(super) fn kept(&self, digest: &str) -> Kept {
         let hold = Hold { cache: self.clone(), what: What::File(digest.to_owned()), armed: true };
         Kept { path: self.path(digest), tree: None, hold }
@@ -111,9 +111,9 @@ impl Cache {
         }
     }
 
-    /// Puts a whole file into its place.
+    /// Moves a complete file to its final path.
     pub(super) fn keep(&self, part: &Part, fetched: &Fetched, holds: u32) -> io::Result<()> {
-        // Whoever works with it must not change it.
+        // Those who use it must not change it.
         std::fs::set_permissions(&part.0, Permissions::from_mode(0o444))?;
         let mut stock = lock(&self.0.stock);
         stock.clock += 1;
@@ -137,7 +137,7 @@ impl Cache {
         stock.remove(digest, &self.path(digest));
     }
 
-    /// Removes what was not used for longest, until so many bytes fit in, or nothing more can go.
+    /// Removes the least recently used files until `size_bytes` fit in, or nothing else can be removed.
     pub(super) fn make_room(&self, size_bytes: u64) -> io::Result<()> {
         let mut stock = lock(&self.0.stock);
         let limit = self.0.limit_bytes;
@@ -152,7 +152,7 @@ impl Cache {
                     _ if stock.bytes <= goal => break 'again,
                     What::File(digest) => stock.remove(&digest, &self.path(&digest)),
                     What::Tree(digest) => {
-                        // Away at once; what is in it is removed below, without the lock.
+                        // The tree is gone at once; its content is deleted below, without the lock.
                         let part = self.part();
                         std::fs::rename(self.tree_folder(&digest), &part.0)?;
                         old_trees.push(part);
@@ -170,7 +170,7 @@ impl Cache {
 }
 
 impl Stock {
-    /// What nobody needs, the least recently used first.
+    /// What is not in use, ordered from the least recently used.
     pub(super) fn idle(&self) -> Vec<What> {
         let files = self.files.iter().filter(|(_, file)| file.holds == 0);
         let files = files.map(|(digest, file)| (file.used, What::File(digest.clone())));
@@ -181,7 +181,7 @@ impl Stock {
         idle.into_iter().map(|(_, what)| what).collect()
     }
 
-    /// Forgets a tree: its files are on their own again.
+    /// Drops a tree, which releases its files.
     pub(super) fn release(&mut self, tree: &str) {
         let Some(tree) = self.trees.remove(tree) else { return };
         for file in tree.files {

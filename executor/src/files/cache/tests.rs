@@ -1,4 +1,4 @@
-//! What comes in, what goes out, and what stays.
+//! What the cache fetches, removes, and keeps.
 
 use super::{Cache, Fetched, Kept, Watch, hash};
 use crate::ground::progress::{Activity, Progress, Stopper};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
-/// A server's files, and how often one was asked for.
+/// The files of a server, and how often each was requested.
 #[derive(Clone, Default)]
 struct Server {
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
@@ -92,7 +92,7 @@ async fn what_was_not_used_for_longest_goes_first_and_what_is_in_use_stays() {
     let there = |n: usize| folder.path().join("cache").join(&files[n].digest).exists();
     assert_eq!([0, 1, 2, 3].map(there), [true, true, false, true]);
     assert_eq!(cache.size_bytes(), 90);
-    // More is in use than there should be room for.
+    // More is in use than the limit allows.
     let large = server.add(&[9; 200]);
     let large = get(&cache, &server, &large).await.unwrap();
     assert!(large.path.exists() && first.path.exists());
@@ -129,7 +129,7 @@ async fn a_packed_scene_is_a_tree_that_goes_as_a_whole() {
     assert_eq!(server.asked(), 4);
     let again = get(&cache, &server, &list).await.unwrap();
     assert_eq!((again.path.clone(), server.asked()), (kept.path.clone(), 4));
-    // A file of a tree in use stays; of one that is not in use, tree and files go.
+    // The files of a tree in use are kept; for one that is not, tree and files are removed.
     let large = server.add(&[1; 990]);
     drop(get(&cache, &server, &large).await.unwrap());
     assert!(tree.join("textures/wood.png").exists());
@@ -156,7 +156,7 @@ async fn one_file_of_many_is_fetched_without_the_others() {
     assert!(missing.message.starts_with("s_0021.png is not among"), "{missing:?}");
     drop(get(&cache, &server, &list).await.unwrap());
     assert_eq!(server.asked(), 21);
-    // After that one file of them is still nothing to fetch.
+    // After that, a single file of them need not be fetched, either.
     get_of(&cache, &server, &list, Some("s_0009.png")).await.unwrap();
     assert_eq!(server.asked(), 21);
 }
@@ -170,7 +170,7 @@ async fn a_tree_that_lacks_a_file_is_not_there_at_all() {
     let list = server.add(&PackManifest::new("a.blend".into(), files).unwrap().to_json());
     assert_eq!(get(&cache, &server, &list).await.unwrap_err().message, "gone");
     assert_eq!(std::fs::read_dir(folder.path().join("cache/trees")).unwrap().count(), 0);
-    // Nothing of it is held.
+    // None of it is held.
     drop(get(&cache, &server, &server.add(&[2; 990])).await.unwrap());
     assert_eq!(cache.size_bytes(), 990);
 }

@@ -1,10 +1,10 @@
-//! Whose processes are whose. A program's processes may leave its process group and its session, clear their
-//! environment, and outlive whoever started them; three things are theirs all the same:
+//! Tracks which processes belong to which program. A program's processes may leave its process group and its session,
+//! clear their environment, and outlive their parents; they are still recognised by three things:
 //!
-//! - pictor adopts what loses its parent (it is a *subreaper*), so all of them descend from it;
-//! - they inherit a mark: the soft limit of `RLIMIT_LOCKS`, which has meant nothing since Linux 2.4. It stays
-//!   with a process whatever program it becomes. A variable of the environment has the same number;
-//! - who has neither was started by one of the programs that ran then.
+//! - pictor adopts processes that lose their parent (it is a *subreaper*), so all of them descend from it;
+//! - they inherit a mark: the soft limit of `RLIMIT_LOCKS`, which has had no effect since Linux 2.4. It stays with a
+//!   process whatever program it executes. An environment variable has the same number;
+//! - a process that has neither was started by one of the programs that ran at that time.
 
 use crate::ground::lock;
 use rustix::process::{
@@ -21,14 +21,14 @@ use tokio::time::{Duration, Instant};
 
 /// The variable that marks our programs and all their children.
 pub(super) const MARK: &str = "PICTOR_WATCH";
-/// A mark is the number of this pictor and that of the program, of so many digits.
+/// A mark consists of a number for this pictor and one for the program, with this many digits.
 const PROGRAMS: u64 = 10_000_000;
-/// What ended is cleared away this often while programs run.
+/// The interval at which terminated processes are reaped while programs run.
 const CLEAR_EVERY: Duration = Duration::from_secs(1);
-/// Looks that follow each other at once while processes come and go.
+/// How often the list of processes is read again at once while processes come and go.
 const LOOKS: usize = 5;
 
-/// The number that begins all our marks. No other pictor has it.
+/// The number at the beginning of all our marks, which is different for every pictor process.
 pub(super) static OURS: LazyLock<u64> = LazyLock::new(|| {
     let random = RandomState::new().hash_one(std::process::id());
     100_000_000 + random % 900_000_000
@@ -36,53 +36,53 @@ pub(super) static OURS: LazyLock<u64> = LazyLock::new(|| {
 
 static FAMILIES: LazyLock<Mutex<Families>> = LazyLock::new(Mutex::default);
 
-/// The programs that run.
+/// The running programs.
 #[derive(Debug, Default)]
 struct Families {
-    /// Programs so far.
+    /// The number of programs started so far.
     count: u64,
-    /// Those that are not over, by mark.
+    /// Those that have not ended, by mark.
     live: BTreeMap<u64, Family>,
-    /// Processes that are known to be a family's, by number and start: whatever becomes of them.
+    /// Processes that are known to belong to a family, by id and start time, whatever becomes of them.
     known: BTreeMap<(i32, u64), u64>,
-    /// Children that somebody waits for. Everything else that ended is ours to clear away.
+    /// Children that are waited for elsewhere. All others that have ended are reaped here.
     awaited: BTreeSet<i32>,
-    /// Families that were told to end and had not by then.
+    /// Families that were told to end and had not ended by then.
     leaving: Vec<Family>,
     cleared: Option<Instant>,
 }
 
-/// A program and everything that it started, directly or not.
+/// A program and everything that it started, directly or indirectly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Family {
     mark: u64,
     leader: i32,
-    /// When the leader was started, in the kernel's ticks.
+    /// The start time of the leader, in the kernel's ticks.
     started: u64,
 }
 
-/// A process, as `/proc` has it.
+/// A process as described in `/proc`.
 #[derive(Clone, Copy, Debug)]
 struct Process {
     id: i32,
     parent: i32,
     group: i32,
     session: i32,
-    /// In the kernel's ticks.
+    /// The start time, in the kernel's ticks.
     started: u64,
     ended: bool,
 }
 
-/// Which members of a family a signal is for.
+/// The members of a family to which a signal goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
-    /// All of them.
+    /// All members.
     All,
     /// Those that left the leader's process group.
     Strays,
 }
 
-/// Starts a child that no family ends, and that is waited for.
+/// Starts a child that belongs to no family, and that the caller waits for.
 pub(super) fn spawn_apart(command: &mut std::process::Command) -> io::Result<std::process::Child> {
     let mut families = lock(&FAMILIES);
     let child = command.spawn()?;
@@ -90,9 +90,9 @@ pub(super) fn spawn_apart(command: &mut std::process::Command) -> io::Result<std
     Ok(child)
 }
 
-/// Starts a program as the first of its family, in a process group of its own.
+/// Starts a program as the leader of a family, in a process group of its own.
 pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
-    // Nobody else may start one meanwhile, nor clear away what is not listed yet.
+    // Until this one is listed, no other may be started, and none may be reaped.
     let mut families = lock(&FAMILIES);
     if families.count == 0
         && let Err(error) = set_child_subreaper(Some(getpid()))
@@ -103,7 +103,7 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
     let mark = *OURS * PROGRAMS + families.count % PROGRAMS;
     command.env(MARK, mark.to_string()).process_group(0).kill_on_drop(true);
     let before = getrlimit(Resource::Locks);
-    // Where it cannot be set, the variable has to do.
+    // Where the limit cannot be set, the variable has to suffice.
     let marked = setrlimit(Resource::Locks, Rlimit { current: Some(mark), ..before });
     let spawned = command.spawn();
     if marked.is_ok() {
@@ -121,12 +121,12 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
 }
 
 impl Family {
-    /// Its leader has been waited for.
+    /// Records that the leader has been waited for.
     pub(super) fn leader_ended(self) {
         lock(&FAMILIES).awaited.remove(&self.leader);
     }
 
-    /// It is over: nothing of it is left, or [`settle`] sees to the rest.
+    /// Ends the family: nothing of it is left, or [`settle`] takes care of the rest.
     pub(super) fn over(self, gone: bool) {
         let mut families = lock(&FAMILIES);
         families.live.remove(&self.mark);
@@ -135,7 +135,7 @@ impl Family {
         }
     }
 
-    /// How many live of it; they are sent a signal.
+    /// The number of live members; each of them is sent the signal.
     pub(super) fn signal(self, signal: Option<Signal>, who: Who) -> usize {
         let mut families = lock(&FAMILIES);
         let mut ended = BTreeSet::new();
@@ -146,7 +146,7 @@ impl Family {
             families.known.retain(|process, _| there.contains(process));
             families.clear(&all);
             for process in all.iter().filter(|process| process.ended) {
-                // What it had started may have come to us after we looked.
+                // Processes that it had started may have been adopted after the list was read.
                 changed |= ended.insert(process.id);
             }
             let members = families.members(self, &all);
@@ -175,7 +175,7 @@ impl Family {
     }
 }
 
-/// Ends what is left of families that were over before all of them had ended; waits for it for a while.
+/// Kills what is left of families whose members had not all ended, and waits up to `limit` for it.
 pub(crate) async fn settle(limit: Duration) {
     let deadline = Instant::now() + limit;
     loop {
@@ -198,7 +198,7 @@ pub(crate) async fn settle(limit: Duration) {
     }
 }
 
-/// Clears away children that nobody waits for: those that a task's processes left to us.
+/// Reaps children that nobody waits for: those that a task's processes left to us.
 pub(super) fn clear_ended() {
     let mut families = lock(&FAMILIES);
     let now = Instant::now();
@@ -211,8 +211,8 @@ pub(super) fn clear_ended() {
 }
 
 impl Families {
-    /// Clears away what has ended and was left to us. Children in our own process group were started by
-    /// something that waits for them.
+    /// Reaps adopted processes that have ended. Children in our own process group were started by something that waits
+    /// for them.
     fn clear(&self, all: &[Process]) {
         let me = getpid().as_raw_pid();
         let group = rustix::process::getpgrp().as_raw_pid();
@@ -224,7 +224,7 @@ impl Families {
         }
     }
 
-    /// Those that belong to a family. `all` has parents before their children.
+    /// The members of a family. `all` lists parents before their children.
     fn members<'a>(&mut self, family: Family, all: &'a [Process]) -> Vec<&'a Process> {
         let me = getpid().as_raw_pid();
         let group = rustix::process::getpgrp().as_raw_pid();
@@ -255,15 +255,15 @@ impl Families {
         members
     }
 
-    /// Whether what was started then and carries no mark can only be this family's.
+    /// Whether a process that was started then and carries no mark can only belong to this family.
     fn must_be(&self, family: Family, started: u64) -> bool {
         let others = || self.live.iter().filter(|(mark, _)| **mark != family.mark);
         family.started <= started && others().all(|(_, other)| other.started > started)
     }
 }
 
-/// The mark that a process carries, if it is one of ours. A limit may have been inherited by something that
-/// we started for ourselves in the same moment.
+/// The mark of a process, if it is one of ours. The limit may have been inherited by something that we started for
+/// ourselves at the same moment.
 fn mark_of(id: i32, in_our_group: bool) -> Option<u64> {
     let of_ours = |mark: &u64| mark / PROGRAMS == *OURS;
     let limit = || {
@@ -280,7 +280,7 @@ fn mark_of(id: i32, in_our_group: bool) -> Option<u64> {
     (!in_our_group).then(limit).flatten().or_else(variable)
 }
 
-/// Everything that descends from us, parents first, and whether some ended while we looked.
+/// All our descendants, parents first, and whether some ended while the list was read.
 fn descendants() -> (Vec<Process>, bool) {
     let (mut all, mut changed, mut next) = (Vec::new(), false, 0);
     let mut seen = BTreeSet::new();
@@ -300,7 +300,7 @@ fn descendants() -> (Vec<Process>, bool) {
     }
 }
 
-/// The children of a process: those of each of its threads.
+/// The children of a process, which are those of each of its threads.
 fn children(id: i32, found: &mut dyn FnMut(i32)) {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     for thread in threads {
@@ -319,7 +319,7 @@ impl Process {
         Self::parse(id, &String::from_utf8_lossy(&stat))
     }
 
-    /// The name, in parentheses, may be anything.
+    /// The name, in parentheses, may contain anything.
     fn parse(id: i32, stat: &str) -> Option<Self> {
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |field: usize| fields.get(field)?.parse().ok();

@@ -1,4 +1,4 @@
-//! Programs that leave something behind, each in its way.
+//! Programs that leave something behind, each in a different way.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn lines_end_at_newlines_and_carriage_returns_and_are_cut_when_too_long() 
     assert_eq!(found[4..found.len() - 1].concat(), long);
 }
 
-/// Scripts that leave a process behind whose number is in the file `$1`, each in its way.
+/// Scripts that leave a process behind whose id is in the file `$1`, each in a different way.
 const LEAVERS: [&str; 9] = [
     r#"sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
     r#"set -m; sh -c 'echo $$ > "$0"; exec sleep 600' "$1" &"#,
@@ -23,13 +23,13 @@ const LEAVERS: [&str; 9] = [
     r#"nohup sh -c 'trap "" TERM HUP INT; echo $$ > "$0"; sleep 600' "$1" > /dev/null &"#,
     r#"(setsid sh -c '(sh -c "echo \$\$ > $0; exec sleep 600" &)' "$1" &)"#,
     r#"script -qc "echo \$\$ > $1; exec sleep 600" /dev/null > /dev/null &"#,
-    // Nothing of it is known but that it was started from here.
+    // All that is known of it is that it was started from here.
     r#"(env -i setsid sh -c 'cd /; (sh -c "echo \$\$ > $0; exec sleep 600" &)' "$1" &)"#,
-    // Not even that, but for whose descendant it is.
+    // Not even that; only whose descendant it is.
     r#"(ulimit -S -x unlimited; env -i setsid sh -c 'echo $$ > "$0"; exec sleep 600' "$1"; :) &"#,
 ];
 
-/// Runs a script that leaves something behind; once that is there, it ends or waits.
+/// Runs a script that leaves a process behind; once that exists, the script ends or waits.
 fn leaver(script: &str, file: &std::path::Path, then: &str) -> Group {
     let wait = r#"while [ ! -s "$1" ]; do sleep 0.01; done"#;
     let mut command = Command::new("bash");
@@ -118,7 +118,7 @@ fn the_watchdog_ends_only_groups_that_are_still_listed_and_what_is_marked() {
     bash.args(["-c", &format!("ulimit -S -x {variable}; exec sleep \"$0\"")]);
     let mut limited = sleeper(&mut bash);
     let mut shell = std::process::Command::new("/bin/sh");
-    // Without a mark it would take for marked whoever has an empty word in its environment.
+    // Without a mark it would match every process with an empty word in its environment.
     let refused = std::process::Command::new("/bin/sh").args(["-c", WATCHDOG]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let shell = shell.args(["-c", WATCHDOG, "watchdog", &mark]);
