@@ -11,6 +11,7 @@ pub mod http;
 mod owner;
 pub mod prune;
 mod role;
+mod runs;
 mod scenes;
 pub mod schedule;
 mod sequence;

@@ -2,13 +2,12 @@
 
 use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, as_json};
 use crate::terminal::{duration, explain, programs, say, table};
-use pictor_server::http::{Gpu, MadeToken, TokenView, Worker};
+use pictor_api::{Gpu, MadeToken, NewToken, Service, TokenView, Worker, WorkerPatch};
 use pictor_server::now_ms;
-use pictor_tasks::state::Service;
 use reqwest::Method;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 /// The most workers or tokens that are listed.
 const LISTED: usize = 100_000;
@@ -22,7 +21,7 @@ pub(crate) async fn token(
     match command {
         TokenCommand::Add { name, role, account } => {
             let account = account.unwrap_or_else(|| name.clone());
-            let body = json!({ "name": name, "role": role, "account": account });
+            let body = as_json(&NewToken { name, role, account });
             let made: MadeToken = server.order_once(&["tokens"], Some(&body)).await?;
             if json {
                 say(&serde_json::to_string(&made)?);
@@ -86,7 +85,7 @@ pub(crate) async fn workers(
     let path = ["workers", &id];
     let worker: Worker = match args.set {
         Some(state) => {
-            let body = json!({ "state": state });
+            let body = as_json(&WorkerPatch { state });
             server.order(Method::PATCH, &path, Some(&body)).await?
         }
         None => server.get(&path, &[]).await?,

@@ -2,8 +2,8 @@
 
 use crate::blenders::BlenderArgs;
 use clap::{Args, Subcommand};
+use pictor_api::{Service, TokenRole};
 use pictor_server::schedule::{CatchUp, Overlap};
-use pictor_tasks::state::Service;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
@@ -145,8 +145,8 @@ pub(crate) enum TokenCommand {
         /// For people: who or what has it.
         name: String,
         /// What it may do: `admin`, `operator`, `submitter`, `viewer` or `worker`.
-        #[arg(long)]
-        role: String,
+        #[arg(long, value_parser = word::<TokenRole>)]
+        role: TokenRole,
         /// The account whose runs and workers it makes [default: the name].
         #[arg(long)]
         account: Option<String>,

@@ -3,6 +3,7 @@
 
 use crate::client::settings::Target;
 use crate::terminal::explain;
+use pictor_api::{Code, Page, Problem};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -41,7 +42,7 @@ pub(crate) enum Trouble {
     },
     /// The server says no, and why.
     #[error("{0}")]
-    Refused(Box<Problem>),
+    Refused(Box<Refused>),
     /// An answer that makes no sense: not a pictor server, or another version of it.
     #[error("{server} answered what this pictor does not understand: {why}")]
     Garbled {
@@ -52,44 +53,25 @@ pub(crate) enum Trouble {
     },
 }
 
-/// What a server says when it refuses: `application/problem+json`.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
-pub(crate) struct Problem {
-    /// The HTTP status.
-    pub(crate) status: u16,
-    /// A stable word for programs.
-    pub(crate) code: String,
-    title: String,
-    detail: String,
-    errors: Vec<Json>,
-    #[serde(skip)]
+/// What a server says when it refuses, and how long it asks to be left alone.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// What it says.
+    pub(crate) problem: Problem,
     retry_after: Option<Duration>,
 }
 
-impl Problem {
-    /// What is wrong with a job, each mistake with its line.
-    pub(crate) fn rendered(&self) -> &str {
-        self.detail.trim_end()
-    }
-}
-
-impl std::fmt::Display for Problem {
+impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sentence = if self.detail.is_empty() { &self.title } else { &self.detail };
-        let code = if self.code.is_empty() { "no code" } else { &self.code };
+        let Problem { title, code, detail, errors, .. } = &self.problem;
+        let sentence = if detail.is_empty() { title } else { detail };
+        let code = if code.is_empty() { "no code" } else { code };
         write!(f, "{} ({code})", sentence.trim_end())?;
         // Mistakes of a job are in the sentence already, each with its line.
-        let mut more =
-            self.errors.iter().map(mistake).filter(|text| !sentence.contains(text.as_str()));
-        more.try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        let more = errors.iter().map(|mistake| &mistake.message);
+        let mut more = more.filter(|message| !sentence.contains(message.as_str()));
+        more.try_for_each(|message| write!(f, "\n  {message}"))
     }
-}
-
-/// One of several mistakes.
-fn mistake(error: &Json) -> String {
-    let message = error.get("message").and_then(Json::as_str);
-    message.map_or_else(|| error.to_string(), str::to_owned)
 }
 
 impl Trouble {
@@ -97,7 +79,9 @@ impl Trouble {
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { error, .. } => !error.is_builder(),
-            Self::Refused(problem) => matches!(problem.status, 408 | 425 | 429 | 500 | 502..=504),
+            Self::Refused(refused) => {
+                matches!(refused.problem.status, 408 | 425 | 429 | 500 | 502..=504)
+            }
             Self::Garbled { .. } => false,
         }
     }
@@ -106,7 +90,9 @@ impl Trouble {
     fn is_harmless(&self) -> bool {
         match self {
             Self::Unreachable { error, .. } => error.is_connect(),
-            Self::Refused(problem) => problem.status == 429 || problem.code == "no_owner",
+            Self::Refused(refused) => {
+                refused.problem.status == 429 || refused.problem.is(Code::NoOwner)
+            }
             Self::Garbled { .. } => false,
         }
     }
@@ -122,6 +108,11 @@ fn cause(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// A body, as it is sent.
+pub(crate) fn as_json<T: serde::Serialize>(value: &T) -> Json {
+    serde_json::to_value(value).expect("what is sent is plain data")
 }
 
 /// One request.
@@ -220,7 +211,7 @@ impl Connection {
         let seconds =
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         let bytes = response.bytes().await.unwrap_or_default();
-        let mut problem = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let mut problem: Problem = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim().to_owned();
             Problem {
                 detail: format!("{} answered {status} {text}", self.server()),
@@ -228,12 +219,12 @@ impl Connection {
             }
         });
         problem.status = status.as_u16();
-        problem.retry_after = seconds.map(Duration::from_secs);
         if status == StatusCode::UNAUTHORIZED {
             problem.detail +=
                 "; give a token with --token-file FILE, PICTOR_TOKEN or the configuration";
         }
-        Trouble::Refused(Box::new(problem))
+        let retry_after = seconds.map(Duration::from_secs);
+        Trouble::Refused(Box::new(Refused { problem, retry_after }))
     }
 
     /// Sends a request, again if it may help and is safe. The answer has begun when this returns.
@@ -354,13 +345,6 @@ impl Connection {
     }
 }
 
-/// A part of a list.
-#[derive(serde::Deserialize)]
-struct Page<T> {
-    items: Vec<T>,
-    next: Option<String>,
-}
-
 /// How often and how long to wait for a server.
 #[derive(Debug)]
 pub(crate) struct Patience {
@@ -379,7 +363,7 @@ impl Patience {
     pub(crate) async fn wait(&mut self, error: &Trouble) -> bool {
         self.tries += 1;
         let asked = match error {
-            Trouble::Refused(problem) => problem.retry_after,
+            Trouble::Refused(refused) => refused.retry_after,
             _ => None,
         };
         if self.tries >= TRIES && (asked.is_none() || self.since.elapsed() >= LATER) {

@@ -12,7 +12,7 @@ use anyhow::Context;
 use futures_util::{StreamExt as _, stream};
 use glob::Pattern;
 use indicatif::ProgressBar;
-use pictor_server::http::{RunDetail, RunFile};
+use pictor_api::{RunDetail, RunFile};
 use pictor_server::{InTheWay, Place, Sources, sentences};
 use reqwest::StatusCode;
 use reqwest::header::RANGE;

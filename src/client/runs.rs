@@ -1,18 +1,17 @@
 //! Questions and orders about runs, put to a server: its answers in the words that this machine's own
 //! runs are told in, so that both are shown by the same code.
 
-use crate::client::connection::Connection;
-use pictor_engine::{Note, Notes, RunView, StepView, TaskState, TaskView};
-use pictor_server::http::{
-    Attempt, Note as ApiNote, ResetAnswer, RunDetail, RunSummary, Step, Task, TaskCounts,
-    TaskDetail,
+use crate::client::connection::{Connection, as_json};
+use pictor_api::{
+    Attempt, Note as ApiNote, ResetAnswer, RetryRequest, RunDetail, RunPatch, RunSummary, Step,
+    Task, TaskCounts, TaskDetail,
 };
+use pictor_engine::{Note, Notes, RunView, StepView, TaskState, TaskView};
 use pictor_server::{Answer, AttemptView, Request, ResetSize, RunLine, RunReport, TaskReport};
 use pictor_tasks::history::{Control, Event};
-use pictor_tasks::message::{Execution, Output, RunId, WorkerId};
+use pictor_tasks::message::{Execution, RunId, WorkerId};
 use reqwest::Method;
-use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use serde_json::Value as Json;
 
 /// Asks a server.
 pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
@@ -46,24 +45,12 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
             Answer::Task(Box::new(TaskReport {
                 task: view(task),
                 attempts: attempts.into_iter().map(attempt).collect(),
-                outputs: outputs
-                    .into_iter()
-                    .map(|o| Output {
-                        name: o.name,
-                        key: o.key,
-                        digest: o.digest,
-                        size_bytes: o.size_bytes,
-                    })
-                    .collect(),
+                outputs,
             }))
         }
         Request::Control { run, control } => control_run(server, &run, control).await?,
         Request::Retry { run, tasks, dry_run, set, .. } => {
-            let mut body = json!({ "tasks": tasks, "dry_run": dry_run });
-            if !set.is_empty() {
-                // A server that does not know it says so.
-                body["set"] = set.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect();
-            }
+            let body = as_json(&RetryRequest { tasks, set: set.into_iter().collect(), dry_run });
             let said: ResetAnswer =
                 server.order_once(&["runs", &run, "retry"], Some(&body)).await?;
             Answer::Reset(ResetSize { tasks: said.count, remade: said.remade })
@@ -78,7 +65,7 @@ async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow
         Event::Resumed => "resume",
         Event::Cancelled => "cancel",
         Event::Priority(priority) => {
-            let body = json!({ "priority": priority });
+            let body = as_json(&RunPatch { priority });
             let _: Json = server.order(Method::PATCH, &["runs", run], Some(&body)).await?;
             return Ok(Answer::Done);
         }
@@ -106,8 +93,7 @@ fn line(run: RunSummary) -> RunLine {
 fn report(detail: RunDetail) -> RunReport {
     let RunDetail { run, steps, eta_ms, failures, waiting, notes, notes_left_out, .. } = detail;
     let note = |note: ApiNote| Note { text: note.text, tasks: note.tasks, example: note.example };
-    let state = pictor_engine::RunState::ALL.into_iter().find(|s| s.name() == run.state.name());
-    let state = state.expect("both sides name the states alike");
+    let state = run.state;
     let steps = steps.into_iter().map(step).collect();
     RunReport {
         view: RunView { state, priority: run.priority, steps, eta_ms },
@@ -125,22 +111,12 @@ fn step(step: Step) -> StepView {
 }
 
 fn count(counts: &TaskCounts, state: TaskState) -> u32 {
-    let count = match state {
-        TaskState::Pending => counts.pending,
-        TaskState::Ready => counts.ready,
-        TaskState::Queued => counts.queued,
-        TaskState::Running => counts.running,
-        TaskState::Succeeded => counts.succeeded,
-        TaskState::Failed => counts.failed,
-        TaskState::Skipped => counts.skipped,
-        TaskState::Cancelled => counts.cancelled,
-    };
-    u32::try_from(count).unwrap_or(u32::MAX)
+    u32::try_from(counts.get(state)).unwrap_or(u32::MAX)
 }
 
 fn view(task: Task) -> TaskView {
     let Task { name, step, index, state, attempt, reason, worker, worker_name, progress } = task;
-    let (state, worker, ended_by) = (state.engine(), worker.map(WorkerId), None);
+    let (state, worker, ended_by) = (state, worker.map(WorkerId), None);
     TaskView { name, step, index, state, attempt, reason, worker, ended_by, worker_name, progress }
 }
 

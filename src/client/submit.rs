@@ -2,7 +2,7 @@
 //! what the server lacks, and hands the job in.
 
 use crate::blenders::BlenderArgs;
-use crate::client::connection::{Call, Connection, Trouble};
+use crate::client::connection::{Call, Connection, Trouble, as_json};
 use crate::client::digests::Digests;
 use crate::client::ledger::Ledger;
 use crate::client::pack::{self, Layout};
@@ -14,9 +14,9 @@ use crate::terminal::{complain, explain, say, table};
 use crate::{FAILED, INVALID, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
+use pictor_api::{Code, JobBody, PlanSummary, Submission, Submitted, Worker};
 use pictor_engine::{Plan, Run};
 use pictor_executor::software;
-use pictor_server::http::{PlanSummary, Submitted, Worker};
 use pictor_server::{Job, Place, Sequence, Sources, SubmitError, files_of_commands, read_job};
 use pictor_tasks::body::Body;
 use pictor_tasks::media::Media;
@@ -24,7 +24,6 @@ use pictor_tasks::message::RunId;
 use pictor_tasks::worker::{BLENDER, Blender, Inventory, version_fits};
 use reqwest::Method;
 use reqwest::header::HeaderName;
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,8 +94,8 @@ pub(crate) async fn submit(
         send(server, &prepared.assets, json).await?;
     }
     let answer = match hand_in(server, &prepared, &args).await {
-        Err(Trouble::Refused(problem)) if problem.code == "invalid_job" => {
-            explain(problem.rendered());
+        Err(Trouble::Refused(refused)) if refused.problem.is(Code::InvalidJob) => {
+            explain(refused.problem.detail.trim_end());
             return Ok(INVALID);
         }
         answer => answer?,
@@ -222,7 +221,7 @@ fn blender_for<'a>(plan: &'a Plan, scene: &str) -> &'a str {
 /// the run waits.
 async fn warn_of_blenders(server: &Connection, job: &Job) {
     let Ok(workers) = server.list::<Worker>(&["workers"], &[], WORKERS).await else { return };
-    let has: Vec<Inventory> = workers.into_iter().map(|w| w.inventory.into()).collect();
+    let has: Vec<Inventory> = workers.into_iter().map(|w| w.inventory).collect();
     let scenes: BTreeSet<&str> =
         job.plan.steps.iter().filter_map(|step| step.body.scene()).map(|s| &*s.scene).collect();
     for scene in scenes {
@@ -314,12 +313,12 @@ async fn hand_in(
     args: &SubmitArgs,
 ) -> Result<Submitted, Trouble> {
     let source = &prepared.job.source;
-    let body = json!({
-        "job": source.text,
-        "source_name": source.name,
-        "set": args.set.iter().cloned().collect::<BTreeMap<_, _>>(),
-        "dry_run": args.dry_run,
-        "assets": prepared.names,
+    let body = as_json(&Submission {
+        job: JobBody::Text(source.text.clone()),
+        source_name: Some(source.name.clone()),
+        set: args.set.iter().cloned().collect(),
+        dry_run: args.dry_run,
+        assets: prepared.names.clone(),
     });
     let key = format!("{:016x}{:016x}", random_id(), random_id());
     let headers = [(HeaderName::from_static("idempotency-key"), key)];

@@ -1,13 +1,13 @@
 //! Assets to a server: it is asked what it lacks, and only that is sent, several files at once. What
 //! arrived stays there, so sending again sends only the rest.
 
-use crate::client::connection::{Connection, PAGE, Patience, Trouble};
+use crate::client::connection::{Connection, PAGE, Patience, Trouble, as_json};
 use anyhow::Context;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
+use pictor_api::{Digests, Missing};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Method};
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,19 +42,14 @@ pub(crate) struct Sent {
     pub(crate) there: usize,
 }
 
-#[derive(Deserialize)]
-struct Missing {
-    missing: Vec<String>,
-}
-
 /// Which of these the server lacks.
 async fn missing(server: &Connection, assets: &Assets) -> Result<BTreeSet<String>, Trouble> {
     let digests: Vec<&String> = assets.keys().collect();
     let mut lacking = BTreeSet::new();
     for page in digests.chunks(PAGE) {
-        let body = serde_json::json!({ "digests": page });
+        let asked = Digests { digests: page.iter().map(|digest| (*digest).clone()).collect() };
         let path = ["assets", "missing"];
-        let page: Missing = server.order(Method::POST, &path, Some(&body)).await?;
+        let page: Missing = server.order(Method::POST, &path, Some(&as_json(&asked))).await?;
         lacking.extend(page.missing);
     }
     Ok(lacking)

@@ -14,5 +14,6 @@ pub mod range;
 pub mod space;
 pub mod state;
 pub mod template;
+pub mod ticket;
 pub mod units;
 pub mod worker;

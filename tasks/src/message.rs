@@ -31,10 +31,14 @@ pub struct Execution(pub u64);
 
 /// Which tasks a message is about: a step of a run under one generation of its late-bound dimensions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = StepRef))]
 pub struct StepKey {
     /// The run.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub run: RunId,
     /// The step's place in the plan.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65_535))]
     pub step: u16,
     /// Rises whenever a dimension of the step is bound to different values.
     pub generation: u32,
@@ -60,6 +64,8 @@ impl StepKey {
 
 /// One numbered try at one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(as = TryRef))]
 pub struct Try {
     /// The task's index in the step's space.
     pub index: u32,
@@ -124,10 +130,11 @@ pub struct Assignment {
 
 /// One artifact that a task left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Output {
     /// The output's name within its task; `image` for pictures, `files/depth.exr` for one of a folder.
     pub name: String,
-    /// Where it is in artifact storage.
+    /// Its key in artifact storage: `GET /v1/artifacts/{key}`.
     pub key: String,
     /// BLAKE3 of the bytes, in hex.
     pub digest: String,
@@ -137,6 +144,7 @@ pub struct Output {
 
 /// An artifact that a task reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Input {
     /// The step that made it.
     pub step: String,
@@ -144,8 +152,10 @@ pub struct Input {
     pub label: String,
     /// That task's index.
     pub index: u32,
-    /// The values of that task's dimensions. Servers of an earlier version do not send them.
+    /// The values of that task's dimensions, numbers or texts, by the dimension's name. Servers of an earlier
+    /// version do not send them.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, serde_json::Value>))]
     pub coordinates: Coordinates,
     /// The artifact.
     pub output: Output,

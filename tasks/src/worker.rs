@@ -11,6 +11,7 @@ pub const BLENDER: &str = "blender";
 
 /// One GPU of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gpu {
     /// The product name, for example `NVIDIA H100`.
     pub name: String,
@@ -24,6 +25,7 @@ pub struct Gpu {
 
 /// One Blender of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blender {
     /// Its version, as in `4.5.15`.
     pub version: String,
@@ -31,11 +33,13 @@ pub struct Blender {
     #[serde(default)]
     pub path: String,
     /// What Cycles can render with here, in its own names: `CPU`, `CUDA`, `OPTIX`. Each was tried, but for
-    /// the processors.
+    /// the processors. One that is there twice counts once.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub devices: BTreeSet<String>,
     /// For each GPU, by its unique id, those of `devices` that work on it.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
     pub gpus: BTreeMap<String, BTreeSet<String>>,
     /// Sentences about GPUs that it cannot use.
     #[serde(default)]
@@ -58,6 +62,7 @@ pub enum Device {
 
 /// What one machine has. Found by the worker, sent when it registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inventory {
     /// The machine's name.
     pub name: String,
@@ -74,10 +79,12 @@ pub struct Inventory {
     /// Its Blenders, the oldest first.
     #[serde(default)]
     pub blenders: Vec<Blender>,
-    /// Words that the operator gave to the machine.
+    /// Words that the operator gave to the machine. One that is there twice counts once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub labels: BTreeSet<String>,
-    /// Networks that it holds, by name.
+    /// Networks that it holds, by name. One that is there twice counts once.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub models: BTreeSet<String>,
     /// Tasks that it does at a time: one per GPU or CPU share.
     pub slots: u32,

@@ -3,8 +3,9 @@
 //! to a temporary folder and changes nothing on the machine.
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
+use pictor_api::GpuLoad;
 use pictor_benches::say;
-use pictor_executor::inventory::{GpuLoad, Telemetry};
+use pictor_executor::inventory::Telemetry;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

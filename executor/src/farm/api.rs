@@ -1,7 +1,7 @@
 //! Requests to the farm's servers: any of them will do, and if one does not answer, the next one is used.
 
-use super::wire::{Link, Problem};
 use super::{Backoff, FarmError};
+use pictor_api::{Link, Problem};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
@@ -216,7 +216,7 @@ impl Api {
             let error = format!("{} {status}", problem.detail);
             return Err(if ours { self.next(error) } else { ApiError::Away(error) });
         }
-        let Problem { code, detail } = problem;
+        let Problem { code, detail, .. } = problem;
         Err(ApiError::Refused { status: status.as_u16(), code, detail })
     }
 
@@ -258,6 +258,6 @@ async fn read_problem(mut response: Response) -> Problem {
     serde_json::from_slice(&bytes).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(&bytes);
         let detail = text.chars().take(300).collect::<String>().trim().to_owned();
-        Problem { code: UNKNOWN.into(), detail }
+        Problem { code: UNKNOWN.into(), detail, ..Problem::default() }
     })
 }

@@ -5,7 +5,7 @@ use super::hours::Hours;
 use super::idle::Idle;
 use crate::worker::agent::Intake;
 use jiff::Zoned;
-use pictor_tasks::state::Service;
+use pictor_api::Service;
 use tokio::time::{Duration, Instant};
 
 /// Whether the worker accepts work, for its farm and for messages.

@@ -1,9 +1,8 @@
 //! The identity of this worker in its farm, stored in `worker.json` so that a restart does not create a new worker.
 
 use super::api::Api;
-use super::wire::{Amqp, Enrol, Enrolled, Heartbeat, Orders};
 use super::{Backoff, FarmError, Settings};
-use crate::worker::inventory::MachineLoad;
+use pictor_api::{Amqp, Enrol, Enrolled, Heartbeat, MachineLoad, Orders};
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
 use serde::de::DeserializeOwned;
@@ -69,14 +68,15 @@ impl Identity {
         };
         let api = Api::new(client.clone(), settings.servers.clone(), enrolment.clone());
         let (name, servers) = (settings.name.clone(), settings.servers.clone());
-        let asked = Enrol { name: &name, inventory, place };
+        let asked =
+            Enrol { name: name.clone(), inventory: inventory.clone(), place: place.to_owned() };
         // A rejected enrolment token does not mean that a worker was forgotten.
         let enrolled = ask(&api, "/v1/workers", &asked).await.map_err(|error| match error {
             FarmError::Unknown(why) => FarmError::Refused(why),
             other => other,
         })?;
-        let Enrolled { id, token, amqp: Amqp { url: amqp_url }, heartbeat_ms } = enrolled;
-        let identity = Self { id, name, servers, token, amqp_url, heartbeat_ms };
+        let Enrolled { id, token, amqp: Amqp { url: amqp_url }, heartbeat_ms, .. } = enrolled;
+        let identity = Self { id: WorkerId(id), name, servers, token, amqp_url, heartbeat_ms };
         identity.write(data).map_err(unusable)?;
         Ok(identity)
     }
@@ -84,13 +84,13 @@ impl Identity {
     /// Announces the worker's return before it receives what is queued for it at the broker.
     async fn begin(&self, api: &Api, place: &str, has: &Inventory) -> Result<(), FarmError> {
         let heartbeat = Heartbeat {
-            place,
+            place: place.to_owned(),
             holding: Vec::new(),
             gpus: Vec::new(),
             machine: MachineLoad::default(),
-            inventory: Some(has),
+            inventory: Some(has.clone()),
             accepts: false,
-            reason: "it is starting",
+            reason: "it is starting".to_owned(),
         };
         let path = format!("/v1/workers/{}/heartbeat", self.id.0);
         ask::<Orders>(api, &path, &heartbeat).await.map(drop)

@@ -5,8 +5,8 @@
 
 use super::Backoff;
 use super::api::{Api, ApiError};
-use super::wire::Link;
 use crate::ground::log::OpenLogs;
+use pictor_api::Link;
 use pictor_tasks::message::WorkerId;
 use reqwest::Method;
 use std::collections::BTreeMap;

@@ -11,7 +11,6 @@ mod idle;
 mod logs;
 mod outbox;
 mod store;
-mod wire;
 
 pub use hours::{Hours, HoursError};
 pub(crate) use store::FarmStore;
@@ -27,9 +26,9 @@ use duty::{Duty, Standing};
 use identity::Identity;
 use logs::LogPost;
 use outbox::FarmOutbox;
+use pictor_api::Service;
 use pictor_queue::{Address, RabbitReports, RabbitWorker, Ticket};
 use pictor_tasks::message::{StepKey, Try, WorkerId};
-use pictor_tasks::state::Service;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fmt;

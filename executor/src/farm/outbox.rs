@@ -4,14 +4,13 @@ use super::GOODBYE;
 use super::api::{Api, ApiError};
 use super::duty::Standing;
 use super::store::FarmStore;
-use super::wire::{Heartbeat, Holding, Orders};
 use crate::ground::lock;
 use crate::worker::agent::Intake;
-use crate::worker::inventory::{GpuLoad, MachineLoad, Telemetry};
+use crate::worker::inventory::Telemetry;
 use async_trait::async_trait;
+use pictor_api::{GpuLoad, Heartbeat, Holding, MachineLoad, Orders, Service};
 use pictor_queue::{Outbox, RabbitReports, SendError, ToOwner};
 use pictor_tasks::message::{Input, StepKey, Try, WorkerId};
-use pictor_tasks::state::Service;
 use pictor_tasks::worker::Inventory;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -67,19 +66,20 @@ impl FarmOutbox {
             "the broker cannot be reached".clone_into(&mut reason);
         }
         let inventory = lock(&self.inventory).clone();
+        let tells = inventory.is_some();
         let heartbeat = Heartbeat {
-            place: &self.place,
+            place: self.place.clone(),
             holding,
             gpus,
             machine,
-            inventory: inventory.as_ref(),
+            inventory,
             accepts: intake == Intake::Open && !is_cut_off,
-            reason: &reason,
+            reason,
         };
         let path = format!("/v1/workers/{}/heartbeat", self.worker.0);
         match self.api.post::<Orders>(&path, &heartbeat, Some(HEARTBEAT)).await {
             Ok(orders) => {
-                if inventory.is_some() {
+                if tells {
                     *lock(&self.inventory) = None;
                 }
                 self.service

@@ -2,13 +2,13 @@
 //! outage of the farm costs nothing but time: requests are repeated until a server answers.
 
 use super::api::{Api, ApiError};
-use super::wire::{Inputs, InputsOf, Link, LinkedInput, OutputOf, OutputPlace};
 use super::{Backoff, Tickets};
 use crate::files::artifacts::{Place, Store};
 use crate::files::cache::{Cache, Fetched, Kept, Watch, blocking};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
+use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
 use pictor_tasks::space::Coordinates;
@@ -66,7 +66,7 @@ impl FarmStore {
     ) -> Result<Vec<LinkedInput>, ApiError> {
         let ticket = self.tickets.of(key, task);
         let path = format!("/v1/workers/{}/inputs", self.worker.0);
-        let asked = InputsOf { key, task, ticket };
+        let asked = InputsRequest { key: key.clone(), task, ticket };
         let Inputs { mut inputs } = self.api.post_patiently(&path, &asked).await?;
         for LinkedInput { input, .. } in &mut inputs {
             // A server of an earlier version gives the task's coordinates only in the label.
@@ -95,7 +95,15 @@ impl FarmStore {
         let (mut backoff, mut refused) = (Backoff::default(), false);
         loop {
             let ticket = self.tickets.of(key, task);
-            let asked = OutputOf { key, task, execution, ticket, step, file, size_bytes };
+            let asked = OutputRequest {
+                key: key.clone(),
+                task,
+                execution,
+                ticket,
+                step: step.to_owned(),
+                file: file.to_owned(),
+                size_bytes,
+            };
             let path_of = format!("/v1/workers/{}/outputs", self.worker.0);
             let answer = self.api.post_patiently(&path_of, &asked).await;
             let place: OutputPlace = answer.map_err(|error| refusal(file, &error))?;

@@ -6,44 +6,14 @@ use crate::programs::software::{Software, ask_for};
 use crate::runners::blender::probe;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::{Device, Nvml};
+use pictor_api::{GpuLoad, MachineLoad};
 use pictor_models::{Folder, ModelError, Runtime};
 use pictor_tasks::worker::{Gpu, Inventory};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
-
-/// The load of one GPU. Values that its driver does not report are left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GpuLoad {
-    /// The GPU's unique id, as in the inventory.
-    pub uuid: String,
-    /// The share of the latest interval in which it was computing, from 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub utilisation_percent: Option<u32>,
-    /// The memory in use.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_used_bytes: Option<u64>,
-    /// The power that it draws.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub power_watts: Option<f64>,
-    /// Its temperature, in degrees Celsius.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature_celsius: Option<u32>,
-}
-
-/// The load of the rest of a machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MachineLoad {
-    /// The number of processes that are ready to run, averaged over a minute.
-    pub load: f64,
-    /// The main memory that is still available.
-    pub memory_available_bytes: u64,
-    /// The free space on the disk with the worker's data.
-    pub disk_free_bytes: u64,
-}
 
 /// Measures the load of this machine. The driver is loaded once.
 pub struct Telemetry {

@@ -2,43 +2,27 @@
 
 use super::Api;
 use super::auth::Caller;
-use super::blobs::{Binary, Digest, Download, Wanted, serve};
+use super::blobs::{Binary, Download, Wanted, serve};
 use super::delivered::{delivered, find};
 use super::extract::{Json, Path, Query};
 use super::lookup::{from, next};
-use super::paging::{Page, Paging, Place};
-use super::problem::{Code, Problem};
+use super::paging::{Paging, Place};
+use super::refusal::Refusal;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use pictor_api::{Code, Digest, Digests, Missing, Page, RunFile};
 use pictor_engine::{Effort, Engine, Found, Run, TaskQuery, TaskState};
 use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::TaskId;
 use pictor_tasks::pack::is_digest;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::ToSchema;
 
 /// Most digests in one request.
 const DIGESTS_MAX: usize = 10_000;
 /// Queries to storage at once.
 const AT_ONCE: usize = 16;
-
-/// A delivered result of a run.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct RunFile {
-    /// Path of the file in the output folder, as the job defines it.
-    pub path: String,
-    /// BLAKE3 digest of its bytes, in hex.
-    pub digest: String,
-    /// Size of the file in bytes.
-    pub size_bytes: u64,
-    /// Key of the artifact that holds it.
-    pub key: String,
-    /// Name of the task that made it, as in `render[frame=7]`.
-    pub task: String,
-}
 
 /// Lists the files that a run has delivered so far.
 #[utoipa::path(
@@ -51,7 +35,7 @@ pub(super) async fn files(
     caller: Caller,
     Path(run): Path<String>,
     Query(paging): Query<Paging<Place>>,
-) -> Result<Json<Page<RunFile>>, Problem> {
+) -> Result<Json<Page<RunFile>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let record = api.run(&caller, &run).await?;
     // A task may deliver several files, so pages may be a little longer than requested.
@@ -106,11 +90,11 @@ pub(super) async fn file(
     caller: Caller,
     Path((run, path)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let record = api.run(&caller, &run).await?;
     let wanted = path.clone();
     let found = api.ask(&record, move |_, run| find(run, &wanted)).await?;
-    let output = found.ok_or_else(|| Problem::not_found(format_args!("file `{path}`")))?;
+    let output = found.ok_or_else(|| Refusal::not_found(format_args!("file `{path}`")))?;
     let wanted = Wanted { key: &output.key, tag: output.digest.clone(), redirect: true };
     serve(&api, wanted, &headers).await
 }
@@ -130,8 +114,8 @@ pub(super) async fn artifact(
     caller: Caller,
     Path(key): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let missing = || Problem::not_found(format_args!("artifact `{key}`"));
+) -> Result<Response, Refusal> {
+    let missing = || Refusal::not_found(format_args!("artifact `{key}`"));
     let mut parts = key.split('/');
     match (parts.next(), parts.next()) {
         // A caller who knows a digest has had the file, or may see a run that uses it.
@@ -154,22 +138,6 @@ pub(super) fn tag_of(key: &str) -> String {
     }
 }
 
-/// Files that a client has.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Digests {
-    /// BLAKE3 digests of the files, in hex.
-    #[schema(max_items = 10_000, value_type = Vec<Digest>)]
-    digests: Vec<String>,
-}
-
-/// Files that the farm lacks.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Missing {
-    /// Digests of the missing files, in the order of the request.
-    pub missing: Vec<String>,
-}
-
 /// Tells which of some files the farm lacks, so that only those have to be uploaded.
 #[utoipa::path(
     post, path = "/v1/assets/missing", tag = "files", request_body = Digests,
@@ -178,19 +146,19 @@ pub struct Missing {
 pub(super) async fn missing(
     State(api): State<Arc<Api>>,
     Json(Digests { digests }): Json<Digests>,
-) -> Result<Json<Missing>, Problem> {
+) -> Result<Json<Missing>, Refusal> {
     if digests.len() > DIGESTS_MAX {
-        return Err(Problem::invalid(format!("`digests` may have at most {DIGESTS_MAX}")));
+        return Err(Refusal::invalid(format!("`digests` may have at most {DIGESTS_MAX}")));
     }
     if let Some(bad) = digests.iter().find(|digest| !is_digest(digest)) {
         let bad: String = bad.chars().take(80).collect();
-        return Err(Problem::invalid(format!("`{bad}` is not a digest: 64 hexadecimal digits")));
+        return Err(Refusal::invalid(format!("`{bad}` is not a digest: 64 hexadecimal digits")));
     }
     let lacks = |digest: String| {
         let api = api.clone();
         async move {
             let there = api.artifacts.exists(&asset_key(&digest)).await?;
-            Ok::<_, Problem>((!there).then_some(digest))
+            Ok::<_, Refusal>((!there).then_some(digest))
         }
     };
     let answers = stream::iter(digests).map(lacks).buffered(AT_ONCE);
@@ -212,14 +180,14 @@ pub(super) async fn upload(
     State(api): State<Arc<Api>>,
     Path(digest): Path<String>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, Refusal> {
     if !is_digest(&digest) {
-        return Err(Problem::invalid("a digest has 64 hexadecimal digits"));
+        return Err(Refusal::invalid("a digest has 64 hexadecimal digits"));
     }
     let spooled = api.spool(request.into_body()).await?;
     if spooled.digest != digest {
         let detail = format!("the {} bytes have the digest {}", spooled.size_bytes, spooled.digest);
-        return Err(Problem::new(Code::DigestMismatch, detail));
+        return Err(Refusal::new(Code::DigestMismatch, detail));
     }
     let key = asset_key(&digest);
     if api.artifacts.exists(&key).await? {

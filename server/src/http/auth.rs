@@ -2,17 +2,16 @@
 //! is shown once, when it is created.
 
 use super::memory::Outage;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
+use pictor_api::{Code, TokenRole};
 use pictor_storage::{Registry, Token};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 /// How long a cached token is used without a look-up: a revocation by another process takes effect after this time.
 const BELIEVED: Duration = Duration::from_millis(800);
@@ -25,49 +24,6 @@ const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Length of an id (60 bits); below, that of a secret (260 bits).
 const ID_LETTERS: usize = 12;
 const SECRET_LETTERS: usize = 52;
-
-/// What a token allows its holder to do.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenRole {
-    /// May do everything, including managing tokens.
-    Admin,
-    /// May do everything except manage tokens.
-    Operator,
-    /// Submits runs; sees and changes those of its own account.
-    Submitter,
-    /// Reads everything except tokens and the audit log.
-    Viewer,
-    /// Registers machines as workers.
-    Worker,
-    /// One registered machine. Created by its registration, never by hand.
-    Machine,
-}
-
-impl TokenRole {
-    /// Every role, in order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
-
-    /// Name of the role, as it is stored and written in requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Operator => "operator",
-            Self::Submitter => "submitter",
-            Self::Viewer => "viewer",
-            Self::Worker => "worker",
-            Self::Machine => "machine",
-        }
-    }
-
-    /// The role of that name. Returns `None` if there is none.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
-}
 
 /// The authenticated sender of a request.
 #[derive(Clone, Debug)]
@@ -90,9 +46,9 @@ impl Caller {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         // Every route of the API is behind the guard that inserts it.
         parts.extensions.get().cloned().ok_or_else(|| unauthorized("a token is needed"))
     }
@@ -119,10 +75,10 @@ pub struct Purpose<'a> {
 }
 
 /// Creates a token. Fails if the system provides no random numbers.
-pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Problem> {
+pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Refusal> {
     let mut random = [0; ID_LETTERS + SECRET_LETTERS];
     getrandom::fill(&mut random).map_err(|error| {
-        Problem::new(Code::Unavailable, format!("the system gives no random numbers: {error}"))
+        Refusal::new(Code::Unavailable, format!("the system gives no random numbers: {error}"))
     })?;
     let letters: String =
         random.iter().map(|byte| char::from(LETTERS[usize::from(byte & 31)])).collect();
@@ -145,8 +101,8 @@ pub(super) fn token_id(text: &str) -> Option<&str> {
 }
 
 /// A 401 response that says how to authenticate.
-pub(super) fn unauthorized(detail: &str) -> Problem {
-    Problem::new(Code::Unauthorized, detail)
+pub(super) fn unauthorized(detail: &str) -> Refusal {
+    Refusal::new(Code::Unauthorized, detail)
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
@@ -167,7 +123,7 @@ impl Tokens {
         headers: &HeaderMap,
         address: String,
         gives_up: impl Future<Output = Outage>,
-    ) -> Result<Caller, Problem> {
+    ) -> Result<Caller, Refusal> {
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.ok_or_else(|| {
             unauthorized("a token is needed: send the header `Authorization: Bearer pictor_…`")
@@ -194,7 +150,7 @@ impl Tokens {
         registry: &dyn Registry,
         id: &str,
         gives_up: impl Future<Output = Outage>,
-    ) -> Result<Option<Arc<Token>>, Problem> {
+    ) -> Result<Option<Arc<Token>>, Refusal> {
         if let Some((since, token)) = self.lock().get(id)
             && since.elapsed() < BELIEVED
         {
@@ -202,7 +158,7 @@ impl Tokens {
         }
         let asked = Instant::now();
         let found = tokio::select! {
-            found = registry.token(id) => found.map_err(Problem::from),
+            found = registry.token(id) => found.map_err(Refusal::from),
             outage = gives_up => Err(outage.problem()),
         };
         let token = match found {

@@ -1,11 +1,12 @@
 //! Bytes from artifact storage: all of an artifact, a range, or a link to it; and bytes into it, hashed on the way.
 
 use super::Api;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
+use pictor_api::Code;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -32,11 +33,6 @@ impl PartialSchema for Binary {
 }
 
 impl ToSchema for Binary {}
-
-/// BLAKE3 digest of a file's bytes, in hex: 64 digits in lower case.
-#[derive(ToSchema)]
-#[schema(pattern = "^[0-9a-f]{64}$")]
-pub struct Digest(#[expect(dead_code, reason = "only a schema")] String);
 
 /// The responses of a download, for the OpenAPI description.
 pub(super) struct Download;
@@ -70,8 +66,8 @@ pub(super) async fn serve(
     api: &Arc<Api>,
     wanted: Wanted<'_>,
     headers: &HeaderMap,
-) -> Result<Response, Problem> {
-    let missing = || Problem::not_found(format_args!("artifact `{}`", wanted.key));
+) -> Result<Response, Refusal> {
+    let missing = || Refusal::not_found(format_args!("artifact `{}`", wanted.key));
     let size = match api.artifacts.size(wanted.key).await {
         Ok(size) => size,
         Err(pictor_storage::Error::NotFound(_) | pictor_storage::Error::Invalid(_)) => {
@@ -111,7 +107,7 @@ pub(super) async fn serve(
         }
         Some(Part::None) => {
             let problem =
-                Problem::new(Code::RangeNotSatisfiable, format!("the artifact has {size} bytes"));
+                Refusal::new(Code::RangeNotSatisfiable, format!("the artifact has {size} bytes"));
             let range = header_of(&format!("bytes */{size}"));
             return Err(problem.with_header(header::CONTENT_RANGE, range));
         }
@@ -198,11 +194,11 @@ fn kind(key: &str) -> &'static str {
 impl Api {
     /// Stores a body. Once begun, this continues even if the client disconnects: otherwise the parts that object
     /// storage already has would stay there.
-    pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<(), Problem> {
+    pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<(), Refusal> {
         let artifacts = self.artifacts.clone();
         let work = async move { artifacts.put_file(&spooled.path, &key).await };
         // The panic has been printed already.
-        let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
+        let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
         tokio::spawn(work).await.map_err(panicked)??;
         Ok(())
     }
@@ -225,28 +221,28 @@ impl Drop for Spooled {
 
 impl Api {
     /// Writes a body to disk as it arrives, and computes its digest.
-    pub(super) async fn spool(&self, body: Body) -> Result<Spooled, Problem> {
+    pub(super) async fn spool(&self, body: Body) -> Result<Spooled, Refusal> {
         let failed = |error: std::io::Error| {
             tracing::error!(%error, "a body cannot be written to the disk");
             let detail = "the server cannot write to its disk";
-            Problem::new(Code::Unavailable, detail).retry_after(5)
+            Refusal::new(Code::Unavailable, detail).retry_after(5)
         };
         let folder = self.data.join("spool");
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let number =
-            getrandom::u64().map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
+            getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
         let path = folder.join(format!("{number:016x}"));
         let mut spooled = Spooled { path, digest: String::new(), size_bytes: 0 };
         let mut file = tokio::fs::File::create_new(&spooled.path).await.map_err(failed)?;
         let mut hasher = blake3::Hasher::new();
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
-            let cut = |_| Problem::invalid("the body ended before its end");
+            let cut = |_| Refusal::invalid("the body ended before its end");
             let piece = piece.map_err(cut)?;
             spooled.size_bytes += piece.len() as u64;
             if spooled.size_bytes > self.limits.asset_bytes {
                 let detail = format!("a file may have {} bytes", self.limits.asset_bytes);
-                return Err(Problem::new(Code::BodyTooLarge, detail));
+                return Err(Refusal::new(Code::BodyTooLarge, detail));
             }
             hasher.update(&piece);
             file.write_all(&piece).await.map_err(failed)?;

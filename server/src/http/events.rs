@@ -4,25 +4,25 @@
 use super::auth::Caller;
 use super::extract::Query;
 use super::hub::{About, After, Happened};
-use super::problem::Problem;
-use super::tasks::AttemptState;
+use super::refusal::Refusal;
 use super::{Api, aside};
+use crate::runs::shape;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
+use pictor_api::{AttemptState, EventData};
 use pictor_engine::{Run, RunState};
 use pictor_storage::RunRecord;
 use pictor_tasks::history::{Event as Change, Fact, Row};
 use pictor_tasks::message::{Outcome, RunId};
 use pictor_tasks::space::Space;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use utoipa::ToSchema;
 
 /// After this time without an event a comment is sent, so that proxies keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -31,90 +31,14 @@ const AT_ONCE: usize = 32;
 /// Most rows that a resumed stream reads from history. A client that missed more has to look the run up again.
 const CATCH_UP_ROWS: u64 = 50_000;
 
-/// The data of an event. Which of these it is follows from the event's name: `run`, `task`, `control`, `worker` or
-/// `reset`.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum EventData {
-    /// `run`: the state of a run has changed.
-    Run {
-        /// Id of the run whose state has changed.
-        run: String,
-        /// The new state: `running`, `paused`, `succeeded`, `failed` or `cancelled`.
-        state: String,
-    },
-    /// `task`: an attempt has begun or ended.
-    Task {
-        /// Id of the run that the task belongs to.
-        run: String,
-        /// Sequence number in the run's history.
-        seq: u64,
-        /// When it happened, in milliseconds since 1970.
-        time_ms: i64,
-        /// Name of the task, such as `render[frame=7,tile=3]`.
-        task: String,
-        /// Name of the step that the task belongs to.
-        step: String,
-        /// Index of the task in its step, from 0.
-        index: u32,
-        /// Number of the attempt, from 1.
-        attempt: u32,
-        /// State of the attempt.
-        state: AttemptState,
-        /// Id of the worker that executes it.
-        worker: u32,
-        /// Why the attempt failed.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        message: Option<String>,
-    },
-    /// `control`: somebody changed the run, or outputs that are no longer needed were removed.
-    Control {
-        /// Id of the run that was changed.
-        run: String,
-        /// Sequence number in the run's history.
-        seq: u64,
-        /// When it happened, in milliseconds since 1970.
-        time_ms: i64,
-        /// What changed: `paused`, `resumed`, `cancelled`, `priority`, `reset`, `changed` or `removed`.
-        change: String,
-        /// The new priority, after a change of it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        priority: Option<i32>,
-    },
-    /// `worker`: the state of a worker has changed.
-    Worker {
-        /// Id of the worker whose state has changed.
-        worker: u32,
-        /// The new state: `registered`, `left`, `lost`, `enabled`, `disabled` or `draining`.
-        state: String,
-    },
-    /// `reset`: earlier events are no longer available, so the client has to look everything up again.
-    Reset {
-        /// Why they are not available.
-        reason: String,
-    },
+fn event(data: &EventData, id: Option<String>) -> Event {
+    let event = Event::default().event(data.name());
+    let event = id.into_iter().fold(event, Event::id);
+    event.data(serde_json::to_string(data).expect("an event is plain data"))
 }
 
-impl EventData {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Run { .. } => "run",
-            Self::Task { .. } => "task",
-            Self::Control { .. } => "control",
-            Self::Worker { .. } => "worker",
-            Self::Reset { .. } => "reset",
-        }
-    }
-
-    fn event(&self, id: Option<String>) -> Event {
-        let event = Event::default().event(self.name());
-        let event = id.into_iter().fold(event, Event::id);
-        event.data(serde_json::to_string(self).expect("an event is plain data"))
-    }
-
-    fn reset(reason: &str) -> Self {
-        Self::Reset { reason: reason.to_owned() }
-    }
+fn reset(reason: &str) -> EventData {
+    EventData::Reset { reason: reason.to_owned() }
 }
 
 /// Which events to receive, and from when on.
@@ -146,7 +70,7 @@ pub(super) async fn events(
     caller: Caller,
     Query(query): Query<EventsQuery>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let last = header.map(str::to_owned).or(query.last_event_id).filter(|last| !last.is_empty());
     let subject = match query.run {
@@ -215,7 +139,7 @@ struct FarmListener {
 }
 
 impl FarmListener {
-    fn new(api: &Api, last: Option<&str>) -> Result<Self, Problem> {
+    fn new(api: &Api, last: Option<&str>) -> Result<Self, Refusal> {
         let Some(last) = last else {
             let (life, entry) = api.events.place();
             return Ok(Self { life, entry, told: 0 });
@@ -224,22 +148,22 @@ impl FarmListener {
         let (Some(Ok(life)), Some(Ok(entry)), Some(Ok(told)), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Problem::invalid("`Last-Event-ID` is not the id of an event of the farm"));
+            return Err(Refusal::invalid("`Last-Event-ID` is not the id of an event of the farm"));
         };
         let told = usize::try_from(told).unwrap_or(usize::MAX);
         let life = i64::try_from(life).unwrap_or(0);
         Ok(Self { life, entry: entry.saturating_sub(1), told })
     }
 
-    async fn more(&mut self, api: &Api, caller: &Caller) -> Result<Option<Vec<Event>>, Problem> {
+    async fn more(&mut self, api: &Api, caller: &Caller) -> Result<Option<Vec<Event>>, Refusal> {
         let (first, entries) = match api.events.after((self.life, self.entry), AT_ONCE) {
             After::Nothing => return Ok(None),
             After::Gone => {
                 (self.life, self.entry) = api.events.place();
                 self.told = 0;
                 let id = format!("{}-{}-0", self.life, self.entry + 1);
-                let reset = EventData::reset("events in between are not known any more");
-                return Ok(Some(vec![reset.event(Some(id))]));
+                let data = reset("events in between are not known any more");
+                return Ok(Some(vec![event(&data, Some(id))]));
             }
             After::Entries(first, entries) => (first, entries),
         };
@@ -249,7 +173,7 @@ impl FarmListener {
             let skip = std::mem::take(&mut self.told);
             let told = (1..).zip(&data).skip(skip);
             events.extend(told.map(|(nth, data): (usize, _)| {
-                data.event(Some(format!("{}-{number}-{nth}", self.life)))
+                event(data, Some(format!("{}-{number}-{nth}", self.life)))
             }));
             self.entry = number;
         }
@@ -262,7 +186,7 @@ impl FarmListener {
         api: &Api,
         caller: &Caller,
         entry: &Happened,
-    ) -> Result<Vec<EventData>, Problem> {
+    ) -> Result<Vec<EventData>, Refusal> {
         let commit = match entry {
             Happened::Worker(worker, state) => {
                 return Ok(vec![EventData::Worker { worker: *worker, state: (*state).to_owned() }]);
@@ -302,19 +226,19 @@ struct RunListener {
 }
 
 impl RunListener {
-    async fn new(api: &Api, record: &RunRecord, last: Option<&str>) -> Result<Self, Problem> {
+    async fn new(api: &Api, record: &RunRecord, last: Option<&str>) -> Result<Self, Refusal> {
         let run = record.id.clone();
         let about = api.about(&run).await?;
         let seq = match last {
             Some(last) => last.parse().map_err(|_| {
-                Problem::invalid("`Last-Event-ID` is not the id of an event of the run")
+                Refusal::invalid("`Last-Event-ID` is not the id of an event of the run")
             })?,
             None => api.ask(record, |_, run| run.seq()).await?,
         };
         Ok(Self { run, record: record.clone(), about, seq, ring: None })
     }
 
-    async fn more(&mut self, api: &Api) -> Result<Option<Vec<Event>>, Problem> {
+    async fn more(&mut self, api: &Api) -> Result<Option<Vec<Event>>, Refusal> {
         let Some((life, entry)) = self.ring else { return self.catch_up(api).await.map(Some) };
         let (first, entries) = match api.events.after((life, entry), AT_ONCE) {
             After::Nothing => return Ok(None),
@@ -334,18 +258,18 @@ impl RunListener {
                 if row.seq == self.seq + 1 {
                     self.seq = row.seq;
                     let data = row_data(&self.run, row, (&self.about, spaces));
-                    events.push(data.event(Some(row.seq.to_string())));
+                    events.push(event(&data, Some(row.seq.to_string())));
                 }
             }
             let state = commit.changed.get(&self.run);
-            events.extend(state.map(|state| state_data(&self.run, *state).event(None)));
+            events.extend(state.map(|state| event(&state_data(&self.run, *state), None)));
         }
         self.ring = Some((life, last));
         Ok(Some(events))
     }
 
     /// The rows of history after the last one that was sent, then the run's state.
-    async fn catch_up(&mut self, api: &Api) -> Result<Vec<Event>, Problem> {
+    async fn catch_up(&mut self, api: &Api) -> Result<Vec<Event>, Refusal> {
         // The position in the ring first: what is committed from now on is found there.
         let ring = api.events.place();
         let look = |_: &pictor_engine::Engine, run: &Run| {
@@ -357,24 +281,24 @@ impl RunListener {
         let mut events = Vec::new();
         if seq < self.seq || seq - self.seq > CATCH_UP_ROWS {
             self.seq = seq;
-            let reset = EventData::reset("too much happened in between");
-            events.push(reset.event(Some(seq.to_string())));
+            let data = reset("too much happened in between");
+            events.push(event(&data, Some(seq.to_string())));
         } else if seq > self.seq {
             let rows = history(api, &self.run, (self.seq + 1, seq)).await?;
             self.seq = seq;
             events.extend(rows.iter().map(|row| {
                 let data = row_data(&self.run, row, (&self.about, &spaces));
-                data.event(Some(row.seq.to_string()))
+                event(&data, Some(row.seq.to_string()))
             }));
         }
-        events.push(state_data(&self.run, state).event(None));
+        events.push(event(&state_data(&self.run, state), None));
         self.ring = Some(ring);
         Ok(events)
     }
 }
 
 /// Reads rows of a run's history, on a thread of its own.
-async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Problem> {
+async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Refusal> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
     let read = aside(move || {
@@ -402,7 +326,7 @@ fn row_data(run: &RunId, row: &Row, (about, spaces): (&About, &[Option<Arc<Space
                 Outcome::Failed(failure) => Some(failure.message.clone()),
                 _ => None,
             };
-            (ended.task, ended.worker, AttemptState::of(&ended.outcome), message)
+            (ended.task, ended.worker, shape::ended(&ended.outcome), message)
         }
         Fact::Event(control) => {
             let (change, priority) = match &control.event {

@@ -1,6 +1,6 @@
 //! The extractors for handlers. They work like axum's, but respond to malformed requests with a problem document.
 
-use super::problem::Problem;
+use super::refusal::Refusal;
 use super::words;
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -28,12 +28,12 @@ pub(super) struct Path<T>(pub(super) T);
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
-        let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
+        let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
         let request = Request::from_parts(parts, bytes.clone().into());
         let rejection = match axum::Json::from_request(request, state).await {
             Ok(axum::Json(body)) => return Ok(Self(body)),
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             .flatten()
             .and_then(|value| serde_json::from_value(value).ok());
         let mistake =
-            || Problem::rejected(rejection.status(), words::of_body(&rejection.body_text()));
+            || Refusal::rejected(rejection.status(), words::of_body(&rejection.body_text()));
         whole.map(Self).ok_or_else(mistake)
     }
 }
@@ -75,11 +75,11 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let bad = |rejection: PathRejection| {
-            Problem::rejected(rejection.status(), words::of_query(&rejection.body_text()))
+            Refusal::rejected(rejection.status(), words::of_query(&rejection.body_text()))
         };
         let path = axum::extract::Path::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(path.0))
@@ -87,11 +87,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let bad = |rejection: QueryRejection| {
-            Problem::rejected(rejection.status(), words::of_query(&rejection.body_text()))
+            Refusal::rejected(rejection.status(), words::of_query(&rejection.body_text()))
         };
         let query = axum::extract::Query::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(query.0))
@@ -103,9 +103,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 pub(super) struct MaybeJson<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeJson<T> {
-    type Rejection = Problem;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let headers = request.headers();
         let length = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0");
         let streamed = headers.contains_key(header::TRANSFER_ENCODING);

@@ -3,8 +3,9 @@
 //! **Invariant:** the file is complete before the token is valid. A crash in between leaves a farm without a token, and
 //! the next start makes another one. Of several servers that start at once, each makes one, in a file of its own.
 
-use super::auth::{Minted, Purpose, TokenRole, mint, token_id};
-use super::problem::Problem;
+use super::auth::{Minted, Purpose, mint, token_id};
+use super::refusal::Refusal;
+use pictor_api::TokenRole;
 use pictor_storage::Registry;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -52,7 +53,7 @@ pub async fn first_token(
     let purpose = Purpose { name: "first token", role: TokenRole::Admin, account: "admin" };
     let minted = mint(&purpose, now_ms);
     let Minted { record, text } =
-        minted.map_err(|problem: Problem| FirstTokenError::Mint(problem.detail))?;
+        minted.map_err(|problem: Refusal| FirstTokenError::Mint(problem.detail))?;
     write(path, &text).map_err(failed)?;
     registry.add_token(&record).await?;
     Ok(true)

@@ -1,18 +1,17 @@
 //! What workers say about themselves by HTTP: their latest heartbeat, in memory, and their record.
 
 use super::Api;
-use super::auth::{Caller, TokenRole};
-use super::problem::{Code, Problem};
+use super::auth::Caller;
+use super::refusal::Refusal;
 use super::workers::unreachable_broker;
+use pictor_api::{Code, GpuLoad, MachineLoad, TokenRole};
 use pictor_queue::ToOwner;
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 /// How long a worker's record is believed to be as it was.
 const BELIEVED: Duration = Duration::from_millis(800);
@@ -20,36 +19,6 @@ const BELIEVED: Duration = Duration::from_millis(800);
 /// How long a machine that was heard of keeps every other one from being the same worker: as long as three
 /// heartbeats take.
 const MISSED: Duration = Duration::from_secs(15);
-
-/// What one GPU is doing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct GpuLoad {
-    /// The GPU's unique id.
-    pub uuid: String,
-    /// How busy it is.
-    #[serde(default)]
-    pub utilisation_percent: Option<u32>,
-    /// Its memory that is in use.
-    #[serde(default)]
-    pub memory_used_bytes: Option<u64>,
-    /// What it draws.
-    #[serde(default)]
-    pub power_watts: Option<f64>,
-    /// How hot it is.
-    #[serde(default)]
-    pub temperature_celsius: Option<u32>,
-}
-
-/// What a machine is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct MachineLoad {
-    /// Processes that want a processor, averaged over a minute.
-    pub load: f64,
-    /// Memory that is left.
-    pub memory_available_bytes: u64,
-    /// Disk space that is left where the worker keeps its data.
-    pub disk_free_bytes: u64,
-}
 
 /// The latest heartbeat of a worker.
 #[derive(Clone, Debug)]
@@ -105,7 +74,7 @@ impl Fleet {
 
     /// Refuses whoever says that it is a worker while another machine is: a second machine of that name, or one with
     /// a copied data folder. Both would be given the same tasks again and again.
-    pub(super) fn check_place(&self, worker: &WorkerRecord, place: &str) -> Result<(), Problem> {
+    pub(super) fn check_place(&self, worker: &WorkerRecord, place: &str) -> Result<(), Refusal> {
         let (id, name) = (worker.id.0, &worker.name);
         let places = lock(&self.places);
         let Some((there, heard)) = places.get(&id) else { return Ok(()) };
@@ -118,7 +87,7 @@ impl Fleet {
              name with --name (and its own data folder, if it is a copy), or end that one",
             silent.as_secs()
         );
-        Err(Problem::new(Code::NameInUse, detail))
+        Err(Refusal::new(Code::NameInUse, detail))
     }
 
     /// The worker's record was changed.
@@ -129,7 +98,7 @@ impl Fleet {
 
 impl Api {
     /// The record of a worker.
-    pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Problem> {
+    pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Refusal> {
         if let Some((since, record)) = lock(&self.fleet.records).get(&id)
             && since.elapsed() < BELIEVED
         {
@@ -144,7 +113,7 @@ impl Api {
 
     /// The machine of a token that was revoked is let in no more by the broker either, and what it holds goes
     /// to others. May be repeated.
-    pub(super) async fn shut_out(&self, token: &str) -> Result<(), Problem> {
+    pub(super) async fn shut_out(&self, token: &str) -> Result<(), Refusal> {
         let workers = self.registry.workers().await?;
         let Some(worker) = workers.into_iter().find(|worker| worker.token == token) else {
             return Ok(());
@@ -160,13 +129,13 @@ impl Api {
     }
 
     /// The worker that the caller is.
-    pub(super) async fn own(&self, caller: &Caller, id: u32) -> Result<Arc<WorkerRecord>, Problem> {
+    pub(super) async fn own(&self, caller: &Caller, id: u32) -> Result<Arc<WorkerRecord>, Refusal> {
         let record = self.worker(id).await?;
-        let record = record.ok_or_else(|| Problem::not_found(format_args!("worker {id}")))?;
+        let record = record.ok_or_else(|| Refusal::not_found(format_args!("worker {id}")))?;
         if caller.role == TokenRole::Machine && record.token == caller.token {
             return Ok(record);
         }
         let detail = format!("the token is not that of worker {id}");
-        Err(Problem::new(Code::Forbidden, detail))
+        Err(Refusal::new(Code::Forbidden, detail))
     }
 }

@@ -1,15 +1,16 @@
 //! The checks that every request of the API passes: authentication, rate limit, permission; and its entry in the audit
 //! log.
 
-use super::auth::{Caller, TokenRole};
+use super::auth::Caller;
 use super::memory::Outage;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use super::rules::{Rule, rule};
 use super::{Api, proxy};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use pictor_api::{Code, TokenRole};
 use pictor_storage::AuditEntry;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -34,7 +35,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let Some(rule) = rule(request.method().as_str(), path.as_str()) else {
-        return Problem::new(Code::Forbidden, "this route is closed").into_response();
+        return Refusal::new(Code::Forbidden, "this route is closed").into_response();
     };
     let address = address(&request);
     let began = Instant::now();
@@ -122,14 +123,14 @@ async fn answer(
     response
 }
 
-fn forbidden(rule: &Rule, caller: &Caller) -> Problem {
+fn forbidden(rule: &Rule, caller: &Caller) -> Refusal {
     let roles: Vec<&str> = rule.roles.iter().map(|role| role.name()).collect();
     let detail = format!(
         "a token with the role `{}` may not do this; it takes one of: {}",
         caller.role.name(),
         roles.join(", ")
     );
-    Problem::new(Code::Forbidden, detail)
+    Refusal::new(Code::Forbidden, detail)
 }
 
 /// The address that a request came from; if it came through another server, also the one that this server names.

@@ -2,9 +2,10 @@
 
 use super::Api;
 use super::extract::Json;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use crate::role::Role;
 use axum::extract::State;
+use pictor_api::Code;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const LATE: Duration = Duration::from_secs(4);
 
 /// State of a server: its role, and whether the database can be used.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Health {
+pub(super) struct Health {
     /// `owner` or `standby`.
     pub role: String,
     /// Address of the owner, if this server stands by and there is one.
@@ -49,10 +50,10 @@ pub(super) async fn healthz(State(api): State<Arc<Api>>) -> Json<Health> {
     get, path = "/readyz", tag = "server", security(()),
     responses((status = 200, description = "It is ready", body = Health)),
 )]
-pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, Problem> {
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, Refusal> {
     let health = health(&api);
     if health.role == "standby" && health.owner.is_none() {
-        return Err(Problem::no_owner());
+        return Err(Refusal::no_owner());
     }
     if let Some(outage) = api.memory.outage() {
         return Err(outage.problem());
@@ -60,11 +61,11 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, 
     let answers = async {
         api.store.owner().await?;
         match api.owner() {
-            Ok(owner) => Ok::<_, Problem>(owner.ask(|_| ()).await?),
+            Ok(owner) => Ok::<_, Refusal>(owner.ask(|_| ()).await?),
             Err(_) => Ok(()),
         }
     };
-    let late = |_| Problem::new(Code::Unavailable, "the database does not answer").retry_after(5);
+    let late = |_| Refusal::new(Code::Unavailable, "the database does not answer").retry_after(5);
     tokio::time::timeout(LATE, answers).await.map_err(late)??;
     Ok(Json(health))
 }

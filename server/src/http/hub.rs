@@ -1,7 +1,7 @@
 //! Recent events, in a ring that every listener reads at its own pace.
 
 use super::Api;
-use super::problem::Problem;
+use super::refusal::Refusal;
 use crate::handle::Committed;
 use crate::role::Role;
 use pictor_engine::Plan;
@@ -192,13 +192,13 @@ async fn copy(api: &std::sync::Weak<Api>, mut news: broadcast::Receiver<Arc<Comm
 
 impl Api {
     /// Looks up the properties of a run that its events depend on.
-    pub(super) async fn about(&self, run: &RunId) -> Result<About, Problem> {
+    pub(super) async fn about(&self, run: &RunId) -> Result<About, Refusal> {
         let known = || self.events.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(about) = known().get(run) {
             return Ok(about.clone());
         }
         let record = self.store.run(&run.0).await?.filter(|record| record.id == *run);
-        let record = record.ok_or_else(|| Problem::not_found(format_args!("run `{run}`")))?;
+        let record = record.ok_or_else(|| Refusal::not_found(format_args!("run `{run}`")))?;
         let plan = self.ask(&record, |_, run| run.plan().clone()).await?;
         let about = About { plan, account: record.owner.into() };
         let mut known = known();

@@ -1,6 +1,7 @@
 //! Limits on requests: sizes of bodies and pages, and rates.
 
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
+use pictor_api::Code;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -56,13 +57,13 @@ impl Default for Limits {
 
 impl Limits {
     /// The number of items of a page, if `asked` is within the limits.
-    pub(super) fn page(&self, asked: Option<usize>) -> Result<usize, Problem> {
+    pub(super) fn page(&self, asked: Option<usize>) -> Result<usize, Refusal> {
         match asked {
             None => Ok(self.page),
             Some(limit) if (1..=self.page_max).contains(&limit) => Ok(limit),
             Some(_) => {
                 let max = self.page_max;
-                Err(Problem::invalid(format!("`limit` has to be a number from 1 to {max}")))
+                Err(Refusal::invalid(format!("`limit` has to be a number from 1 to {max}")))
             }
         }
     }
@@ -76,7 +77,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     /// Takes one request from a token's bucket. Fails, with the time to wait, if the bucket is empty.
-    pub(super) fn take(&self, token: &str, rate: Rate) -> Result<(), Problem> {
+    pub(super) fn take(&self, token: &str, rate: Rate) -> Result<(), Refusal> {
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= COUNTED {
@@ -95,7 +96,7 @@ impl Buckets {
         let wait = Duration::from_secs_f64((1.0 - *left) / rate.per_second);
         let seconds = wait.as_secs() + 1;
         let detail = format!("too many requests with this token; go on in {seconds} s");
-        Err(Problem::new(Code::RateLimited, detail).retry_after(seconds))
+        Err(Refusal::new(Code::RateLimited, detail).retry_after(seconds))
     }
 }
 

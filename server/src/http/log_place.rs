@@ -7,9 +7,10 @@
 //! the sender keeps it, and sends it from the beginning to whichever server owns the farm.
 
 use super::Api;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use crate::sweep::logs_of;
 use axum::body::Bytes;
+use pictor_api::Code;
 use pictor_storage::Error;
 use pictor_tasks::message::RunId;
 use std::collections::BTreeSet;
@@ -128,22 +129,22 @@ impl LogPlace {
         api: Arc<Api>,
         name: &str,
         piece: Piece,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Refusal> {
         let (path, key) = (self.folder(&api).join(name), format!("{}/{name}", self.key()));
         let work = async move {
             let _alone = api.log_locks.of(&key).lock().await;
             take(&api, (&path, &key), piece).await
         };
         // The panic has been printed already.
-        let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
+        let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
         tokio::spawn(work).await.map_err(panicked)?
     }
 }
 
-async fn take(api: &Api, (path, key): (&Path, &str), piece: Piece) -> Result<(), Problem> {
+async fn take(api: &Api, (path, key): (&Path, &str), piece: Piece) -> Result<(), Refusal> {
     let unwritable = |error: std::io::Error| {
         tracing::error!(%error, path = %path.display(), "a log cannot be written");
-        Problem::new(Code::Unavailable, "the log cannot be written").retry_after(5)
+        Refusal::new(Code::Unavailable, "the log cannot be written").retry_after(5)
     };
     let have = match tokio::fs::metadata(path).await {
         Ok(meta) => meta.len(),
@@ -161,13 +162,13 @@ async fn take(api: &Api, (path, key): (&Path, &str), piece: Piece) -> Result<(),
     }
     let Some(known) = have.checked_sub(piece.offset) else {
         let detail = format!("the log has {have} bytes: nothing can begin at {}", piece.offset);
-        return Err(Problem::new(Code::Conflict, detail));
+        return Err(Refusal::new(Code::Conflict, detail));
     };
     let new = piece.bytes.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
     let limit = api.limits.log_bytes;
     if have.saturating_add(new.len() as u64) > limit {
         let detail = format!("a log may have {limit} bytes");
-        return Err(Problem::new(Code::BodyTooLarge, detail));
+        return Err(Refusal::new(Code::BodyTooLarge, detail));
     }
     append(path, new).await.map_err(unwritable)?;
     if piece.whole {

@@ -4,13 +4,14 @@ use super::auth::Caller;
 use super::blobs::Binary;
 use super::extract::{Path, Query};
 use super::log_place::{Found, LogPlace, Piece};
-use super::problem::{Problem, ProblemBody};
+use super::refusal::Refusal;
 use super::{Api, tasks};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use pictor_api::Problem;
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
 use pictor_tasks::message::{RunId, TaskId};
@@ -78,7 +79,7 @@ pub(super) async fn read(
     caller: Caller,
     Path((run, task)): Path<(String, String)>,
     Query(query): Query<LogQuery>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let record = api.run(&caller, &run).await?;
     let name = task.clone();
     let find = move |_: &Engine, run: &Run| {
@@ -289,7 +290,7 @@ fn is_plain(name: &str) -> bool {
     responses(
         (status = 204, description = "The piece is taken; if it is the last one, the log is stored"),
         (status = 409, description = "There is a gap before the piece, or the log is full",
-         body = ProblemBody, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn append(
@@ -298,7 +299,7 @@ pub(super) async fn append(
     Path((id, run, step, index, execution)): Path<(u32, String, String, u32, String)>,
     Query(PieceQuery { offset, whole }): Query<PieceQuery>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, Refusal> {
     api.own(&caller, id).await?;
     let number = execution.split_once('-').and_then(|(attempt, execution)| {
         // Parsing alone would accept signs and capital letters.
@@ -308,14 +309,14 @@ pub(super) async fn append(
         Some((attempt.parse::<u32>().ok()?, number))
     });
     let Some((attempt, number)) = number.filter(|_| is_plain(&run) && is_plain(&step)) else {
-        return Err(Problem::invalid("this cannot be the place of a log"));
+        return Err(Refusal::invalid("this cannot be the place of a log"));
     };
     let record = api.store.run(&run).await?.filter(|record| *record.id.0 == *run);
     if record.is_none() {
-        return Err(Problem::not_found(format_args!("run `{run}`")));
+        return Err(Refusal::not_found(format_args!("run `{run}`")));
     }
     let bytes = Bytes::from_request(request, &()).await;
-    let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
+    let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
     let place = LogPlace { run: RunId(run.into()), step, index };
     let name = format!("{attempt}-{number:016x}.log");
     place.take(api, &name, Piece { offset, bytes, whole }).await?;

@@ -3,10 +3,11 @@
 
 use super::auth::Caller;
 use super::paging::Place;
-use super::problem::{Code, Problem};
+use super::refusal::Refusal;
 use super::{Api, aside};
 use crate::access::load_run;
 use crate::handle::OwnerHandle;
+use pictor_api::Code;
 use pictor_engine::{Effort, Engine, Found, Run};
 use pictor_storage::RunRecord;
 use pictor_tasks::message::{RunId, TaskId};
@@ -60,19 +61,19 @@ impl Archive {
 
 impl Api {
     /// The owner, if it is this server. Its handle does not keep requests waiting while history cannot be written.
-    pub(super) fn owner(&self) -> Result<OwnerHandle, Problem> {
+    pub(super) fn owner(&self) -> Result<OwnerHandle, Refusal> {
         let owner = self.role.borrow().owner().cloned().map(OwnerHandle::in_a_hurry);
-        owner.ok_or_else(Problem::no_owner)
+        owner.ok_or_else(Refusal::no_owner)
     }
 
     /// The run of this id, or of an unambiguous beginning of it, if the caller may see it.
-    pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Problem> {
+    pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Refusal> {
         let found = self.store.run(name).await.map_err(|error| match error {
-            pictor_storage::Error::Invalid(text) => Problem::new(Code::AmbiguousRun, text),
+            pictor_storage::Error::Invalid(text) => Refusal::new(Code::AmbiguousRun, text),
             error => error.into(),
         })?;
         let found = found.filter(|run| caller.sees(&run.owner));
-        found.ok_or_else(|| Problem::not_found(format_args!("run `{name}`")))
+        found.ok_or_else(|| Refusal::not_found(format_args!("run `{name}`")))
     }
 
     /// Runs a query about a run in one turn of the owner's loop. Everything that belongs in one response has to be one
@@ -81,7 +82,7 @@ impl Api {
         &self,
         record: &RunRecord,
         question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, Refusal> {
         let owner = self.owner()?;
         if owner.is_stalled() {
             // Only what is in the database counts so far.
@@ -109,11 +110,11 @@ impl Api {
         &self,
         record: &RunRecord,
         (mut found, limit): (Found<T>, usize),
-        look: impl Fn(&Engine, &Run, TaskId, Effort) -> Result<Found<T>, Problem>
+        look: impl Fn(&Engine, &Run, TaskId, Effort) -> Result<Found<T>, Refusal>
         + Clone
         + Send
         + 'static,
-    ) -> Result<Found<T>, Problem> {
+    ) -> Result<Found<T>, Refusal> {
         while let Some(from) = found.next
             && found.items.len() < limit
         {
@@ -127,7 +128,7 @@ impl Api {
     }
 
     /// A run that the engine no longer has.
-    async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Problem> {
+    async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Refusal> {
         if let Some(run) = self.archive.get(record) {
             return Ok(run);
         }
@@ -143,14 +144,14 @@ impl Api {
     }
 
     /// Folds a run from its history, on a thread of its own, because it can take a while.
-    pub(super) async fn fold(&self, id: &RunId) -> Result<Run, Problem> {
+    pub(super) async fn fold(&self, id: &RunId) -> Result<Run, Refusal> {
         let (store, id) = (self.store.clone(), id.clone());
         let runtime = tokio::runtime::Handle::current();
         Ok(aside(move || runtime.block_on(load_run(&*store, &id))).await??)
     }
 
     /// Adds a run to the engine again, after the engine dropped it, so that it can be changed there.
-    pub(super) async fn revive(&self, record: &RunRecord) -> Result<(), Problem> {
+    pub(super) async fn revive(&self, record: &RunRecord) -> Result<(), Refusal> {
         let run = self.fold(&record.id).await?;
         let (owner, created_ms) = (record.owner.clone(), record.created_ms);
         Ok(self.owner()?.add(run, owner, created_ms).await?)

@@ -6,14 +6,16 @@ use super::auth::Caller;
 use super::extract::Json;
 use super::guard::Asked;
 use super::lookup::effort;
-use super::paging::{Page, Paging};
-use super::problem::{Code, Problem};
-use super::runs::{Detail, RunDetail, RunSummary, RunsQuery};
-use super::workers::Worker;
+use super::paging::Paging;
+use super::refusal::Refusal;
+use super::runs::{Detail, RunsQuery};
+use super::workers::worker;
 use crate::handle::{Error, OwnerHandle};
+use crate::runs::shape;
 use axum::extract::Query;
 use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
+use pictor_api::{Code, Page, RunSummary};
 use pictor_engine::{Effort, Engine, Totals, WorkerView};
 use pictor_storage::{RunFilter, RunRecord, WorkerRecord};
 use pictor_tasks::message::{RunId, WorkerId};
@@ -131,7 +133,7 @@ impl Snapshot {
         let next = (records.len() == limit).then(|| records.last().map(|run| run.id.to_string()));
         let items = records.into_iter().map(|record| {
             let view = self.details.get(&record.id).map(|detail| &detail.view);
-            RunSummary::new(record.clone(), view)
+            shape::summary(record.clone(), view)
         });
         Some(Page { items: items.collect(), next: next.flatten() })
     }
@@ -225,8 +227,8 @@ impl Outage {
     }
 
     /// The response to requests that need the database.
-    pub(super) fn problem(&self) -> Problem {
-        Problem::new(Code::Unavailable, self.why.to_string()).retry_after(RETRY_AFTER)
+    pub(super) fn problem(&self) -> Refusal {
+        Refusal::new(Code::Unavailable, self.why.to_string()).retry_after(RETRY_AFTER)
     }
 
     /// Adds to a response how old it is, and why.
@@ -252,22 +254,21 @@ impl Api {
             "/v1/runs/{run}" => {
                 let record = snapshot.run(&asked.caller, asked.last()?)?;
                 let detail = snapshot.details.get(&record.id)?;
-                Json(RunDetail::new(record.clone(), detail.clone())).into_response()
+                Json(detail.clone().of_run(record.clone())).into_response()
             }
             "/v1/workers" => {
                 let paging: Paging<u32> = query(&asked.uri)?;
                 let limit = self.limits.page(paging.limit).ok()?;
                 let after = paging.after.unwrap_or(0);
                 let records = snapshot.workers.iter().filter(|record| record.id.0 > after);
-                let workers = records.map(|record| {
-                    Worker::new(self, record.clone(), snapshot.views.get(&record.id))
-                });
+                let workers = records
+                    .map(|record| worker(self, record.clone(), snapshot.views.get(&record.id)));
                 Json(Page::of(workers, limit, |worker| worker.id.to_string())).into_response()
             }
             "/v1/workers/{id}" => {
                 let id = WorkerId(asked.last()?.parse().ok()?);
                 let record = snapshot.workers.iter().find(|record| record.id == id)?;
-                Json(Worker::new(self, record.clone(), snapshot.views.get(&id))).into_response()
+                Json(worker(self, record.clone(), snapshot.views.get(&id))).into_response()
             }
             _ => return None,
         };

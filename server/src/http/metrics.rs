@@ -3,15 +3,15 @@
 
 use super::Api;
 use super::fleet::Beat;
-use super::problem::Problem;
+use super::refusal::Refusal;
 use crate::handle::{COMMIT_BOUNDS_US, Error, Tally};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use pictor_api::{Code, GpuLoad, Service};
 use pictor_engine::{RunState, TaskState, Totals, WorkerView};
 use pictor_queue::Depth;
-use pictor_tasks::state::Service;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -86,15 +86,14 @@ pub(super) async fn measure(
     responses((status = 200, description = "Metrics", body = String,
                content_type = "application/openmetrics-text")),
 )]
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Refusal> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot::take(&api).await));
     let mut text = String::new();
     let written = encode_registry(&mut text, &api.metrics.registry)
         .and_then(|()| encode_registry(&mut text, &registry))
         .and_then(|()| encode_eof(&mut text));
-    written
-        .map_err(|_| Problem::new(super::problem::Code::Internal, "the numbers have no text"))?;
+    written.map_err(|_| Refusal::new(Code::Internal, "the numbers have no text"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -188,7 +187,7 @@ impl Collector for Snapshot {
 
 impl Snapshot {
     fn gpus(&self, text: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Read = fn(&super::fleet::GpuLoad) -> Option<f64>;
+        type Read = fn(&GpuLoad) -> Option<f64>;
         let all: [(&str, &str, Read); 4] = [
             ("pictor_gpu_utilisation_percent", "How busy a GPU is", |gpu| {
                 gpu.utilisation_percent.map(f64::from)

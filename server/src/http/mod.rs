@@ -12,7 +12,6 @@ mod fleet;
 mod guard;
 mod health;
 mod hub;
-mod inventory;
 pub mod limits;
 mod log_place;
 mod logs;
@@ -21,8 +20,8 @@ mod memory;
 mod metrics;
 mod openapi;
 mod paging;
-pub mod problem;
 mod proxy;
+mod refusal;
 pub mod rules;
 mod runs;
 mod schedules;
@@ -34,31 +33,11 @@ mod webhooks;
 mod words;
 mod workers;
 
-pub use artifacts::{Digests, Missing, RunFile};
-pub use auth::TokenRole;
-pub use blobs::Digest;
-pub use controls::{Changed, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
 #[cfg(test)]
 pub(crate) use delivered::find as find_delivered;
-pub use events::EventData;
 pub use first_token::{FirstTokenError, first_token};
-pub use fleet::{GpuLoad, MachineLoad};
-pub use health::Health;
-pub use inventory::{Blender, Gpu, Inventory};
 pub use limits::{Limits, Rate};
-pub use paging::Page;
-pub use problem::{Code, Mistake, Problem};
-pub use runs::{
-    Dimension, DimensionKind, Edge, Graph, Note, Offset, RunDetail, RunState, RunSummary, Step,
-    TaskCounts,
-};
-pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
-pub use tasks::{Attempt, AttemptState, Output, Task, TaskDetail, TaskState};
-pub use tokens::{AuditView, MadeToken, NewToken, TokenView};
-pub use transfers::{
-    Input, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest, StepRef, TryRef,
-};
-pub use workers::{Amqp, Enrol, Enrolled, Heartbeat, Holding, Orders, Worker, WorkerPatch};
+pub use refusal::Refusal;
 
 use crate::role::Role;
 use crate::schedule::Schedules;
@@ -78,6 +57,7 @@ use log_place::LogLocks;
 use lookup::Archive;
 use memory::Memory;
 use metrics::Metrics;
+use pictor_api::Code;
 use pictor_queue::Broker;
 use pictor_storage::{Artifacts, Registry, Store};
 use std::net::SocketAddr;
@@ -148,8 +128,8 @@ pub struct Api {
 
 impl Api {
     /// Prepares the API. Has to be called in a runtime, because it starts to collect the owner's commits.
-    pub fn new(setup: Setup) -> Result<Arc<Self>, Problem> {
-        let failed = |why: String| Problem::new(Code::Internal, why);
+    pub fn new(setup: Setup) -> Result<Arc<Self>, Refusal> {
+        let failed = |why: String| Refusal::new(Code::Internal, why);
         // Fails if the process has a provider already: then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -297,16 +277,16 @@ fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
 }
 
 /// Runs work that may take a while on a thread of its own, so that it blocks nobody.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     // The panic has been printed already.
-    let panicked = |_| Problem::new(Code::Internal, "the server's log says more");
+    let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
     tokio::task::spawn_blocking(work).await.map_err(panicked)
 }
 
-async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(Code::NotFound, format!("there is nothing at `{}`", uri.path()))
+async fn no_such_path(uri: Uri) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is nothing at `{}`", uri.path()))
 }
 
-async fn no_such_method() -> Problem {
-    Problem::new(Code::MethodNotAllowed, "the path exists, but not for this method")
+async fn no_such_method() -> Refusal {
+    Refusal::new(Code::MethodNotAllowed, "the path exists, but not for this method")
 }

@@ -1,9 +1,9 @@
 //! The OpenAPI description, generated from the code, and a page to browse it.
 
-use super::problem::ProblemBody;
 use super::rules::rule;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
+use pictor_api::Problem;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Schema, SchemaType, Type};
@@ -51,10 +51,10 @@ pub(super) fn begin() -> OpenApi {
 pub(super) fn finish(api: &mut OpenApi) {
     let components = api.components.get_or_insert_with(Default::default);
     let mut schemas = Vec::new();
-    ProblemBody::schemas(&mut schemas);
-    let problem = <ProblemBody as utoipa::PartialSchema>::schema();
+    Problem::schemas(&mut schemas);
+    let problem = <Problem as utoipa::PartialSchema>::schema();
     components.schemas.extend(schemas);
-    components.schemas.insert(ProblemBody::name().into_owned(), problem);
+    components.schemas.insert(Problem::name().into_owned(), problem);
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("token", bearer);
     let paths = std::mem::take(&mut api.paths.paths);
@@ -89,10 +89,10 @@ fn complete(operation: &mut Operation, (method, path): (&str, &str)) {
             parameter.schema.iter_mut().for_each(without_null);
         }
     }
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(ProblemBody::name())));
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name())));
     let problem = ResponseBuilder::new()
         .description("What went wrong")
-        .content(super::problem::PROBLEM_JSON, content.build());
+        .content(super::refusal::PROBLEM_JSON, content.build());
     operation.responses.responses.insert("default".to_owned(), problem.build().into());
     let Some(rule) = rule(method, path) else { return };
     let roles: Vec<&str> = rule.roles.iter().map(|role| role.name()).collect();

@@ -1,38 +1,14 @@
 //! Lists in pages: the request for a page, the page, and the cursors that lead from one to the next.
 
 use pictor_tasks::message::TaskId;
+use serde::Deserialize;
 use serde::de::{Deserializer, Error};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::{RefOr, Required};
-use utoipa::{IntoParams, ToSchema};
-
-/// A page of a list, with the cursor of the next one.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Page<T> {
-    /// The items of this page.
-    pub items: Vec<T>,
-    /// Cursor of the next page, to be given as `after`. Null on the last page.
-    pub next: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// A page of the next `limit` items, with the cursor of the page after it if there is more.
-    pub(super) fn of(
-        items: impl Iterator<Item = T>,
-        limit: usize,
-        cursor: impl Fn(&T) -> String,
-    ) -> Self {
-        let mut items: Vec<T> = items.take(limit + 1).collect();
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| more).map(cursor);
-        Self { items, next }
-    }
-}
 
 /// Which page of a list to return; its cursors are of the type `C`.
 #[derive(Clone, Debug, Deserialize)]
@@ -140,12 +116,5 @@ mod tests {
         {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_page_tells_where_to_go_on_only_if_there_is_more() {
-        let page = |limit| Page::of(1..=3, limit, i32::to_string);
-        assert_eq!((page(2).items, page(2).next), (vec![1, 2], Some("2".to_owned())));
-        assert_eq!((page(3).items, page(3).next), (vec![1, 2, 3], None));
     }
 }

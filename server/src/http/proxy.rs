@@ -2,7 +2,7 @@
 //! talk to any server.
 
 use super::Api;
-use super::problem::Problem;
+use super::refusal::Refusal;
 use crate::role::Role;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -39,11 +39,11 @@ pub(super) async fn proxy(State(api): State<Arc<Api>>, request: Request, next: N
         Some(Some(owner)) if !request.headers().contains_key(FORWARDED) => {
             pass_on(&api, &owner, request).await.unwrap_or_else(IntoResponse::into_response)
         }
-        Some(_) => Problem::no_owner().into_response(),
+        Some(_) => Refusal::no_owner().into_response(),
     }
 }
 
-async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, Problem> {
+async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let url = format!("{}{path}", owner.trim_end_matches('/'));
@@ -56,7 +56,7 @@ async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, P
     let sent = api.http.request(parts.method, url).headers(headers).body(body).send().await;
     let answer = sent.map_err(|error| {
         tracing::warn!(%error, owner, "a request could not be passed on");
-        Problem::no_owner()
+        Refusal::no_owner()
     })?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = answer.status();

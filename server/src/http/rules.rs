@@ -1,8 +1,8 @@
 //! Who may call what, and under which name the call is recorded in the audit log: one line for each route. A route that
 //! is not in this table is closed to everybody.
 
-use super::auth::TokenRole;
 use TokenRole::{Admin, Machine, Operator, Submitter, Viewer, Worker};
+use pictor_api::TokenRole;
 
 /// The rule of a route.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
-use super::paging::{Name, Page, Paging};
-use super::problem::{Code, Problem};
+use super::paging::{Name, Paging};
+use super::refusal::Refusal;
 use super::submit::refused;
 use crate::schedule::{
     NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView, Triggered,
@@ -14,43 +14,44 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pictor_api::{Code, Page};
 use std::sync::Arc;
 
-fn problem(error: ScheduleError, job: &str) -> Problem {
+fn problem(error: ScheduleError, job: &str) -> Refusal {
     match error {
         ScheduleError::Invalid(_) | ScheduleError::Timetable(_) => {
-            Problem::new(Code::InvalidSchedule, error.to_string())
+            Refusal::new(Code::InvalidSchedule, error.to_string())
         }
         ScheduleError::Job(error) => refused(job, error),
-        ScheduleError::NoSchedule(_) => Problem::new(Code::NotFound, error.to_string()),
+        ScheduleError::NoSchedule(_) => Refusal::new(Code::NotFound, error.to_string()),
         ScheduleError::Taken(_) | ScheduleError::Going(_) | ScheduleError::Waits(_) => {
-            Problem::new(Code::Conflict, error.to_string())
+            Refusal::new(Code::Conflict, error.to_string())
         }
         ScheduleError::Store(error) => error.into(),
         ScheduleError::Owner(error) => error.into(),
     }
 }
 
-fn plain(error: ScheduleError) -> Problem {
+fn plain(error: ScheduleError) -> Refusal {
     problem(error, "")
 }
 
 /// The schedule of this name, if the caller may see it.
-async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, Problem> {
+async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, Refusal> {
     let detail = api.schedules.show(name).await.map_err(plain)?;
     if caller.sees(&detail.schedule.account) {
         return Ok(detail);
     }
-    Err(Problem::not_found(format_args!("schedule `{name}`")))
+    Err(Refusal::not_found(format_args!("schedule `{name}`")))
 }
 
 /// Only an operator of the farm may choose a folder on its machines for the results.
-fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Problem> {
+fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Refusal> {
     if new.out_dir.is_empty() || caller.sees("") {
         return Ok(());
     }
     let detail = "`out_dir` is a folder of the server: only operators may name one";
-    Err(Problem::new(Code::Forbidden, detail))
+    Err(Refusal::new(Code::Forbidden, detail))
 }
 
 /// Lists schedules, in order of name.
@@ -62,7 +63,7 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(paging): Query<Paging<Name>>,
-) -> Result<Json<Page<ScheduleView>>, Problem> {
+) -> Result<Json<Page<ScheduleView>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let all = api.schedules.list().await.map_err(plain)?;
     let after = paging.after.map_or_else(String::new, |Name(after)| after);
@@ -80,7 +81,7 @@ pub(super) async fn add(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Json(new): Json<NewSchedule>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     check(&caller, &new)?;
     let added = api.schedules.add(&new, &caller.account).await;
     let detail = added.map_err(|error| problem(error, &new.job.text))?;
@@ -99,7 +100,7 @@ pub(super) async fn show(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<ScheduleDetail>, Problem> {
+) -> Result<Json<ScheduleDetail>, Refusal> {
     Ok(Json(seen(&api, &caller, &id).await?))
 }
 
@@ -115,16 +116,16 @@ pub(super) async fn replace(
     caller: Caller,
     Path(id): Path<String>,
     Json(new): Json<NewSchedule>,
-) -> Result<Json<ScheduleDetail>, Problem> {
+) -> Result<Json<ScheduleDetail>, Refusal> {
     check(&caller, &new)?;
     if new.name != id {
         let detail = "`name` has to be the name in the path";
-        return Err(Problem::new(Code::InvalidSchedule, detail));
+        return Err(Refusal::new(Code::InvalidSchedule, detail));
     }
     match seen(&api, &caller, &id).await {
         // It belongs to another account: its name is taken, and nothing more is disclosed.
         Err(missing) if missing.code == Code::NotFound && exists(&api, &id).await? => {
-            return Err(Problem::new(Code::Conflict, format!("the name `{id}` is taken")));
+            return Err(Refusal::new(Code::Conflict, format!("the name `{id}` is taken")));
         }
         Err(problem) if problem.code != Code::NotFound => return Err(problem),
         _ => {}
@@ -133,7 +134,7 @@ pub(super) async fn replace(
     Ok(Json(replaced.map_err(|error| problem(error, &new.job.text))?))
 }
 
-async fn exists(api: &Api, name: &str) -> Result<bool, Problem> {
+async fn exists(api: &Api, name: &str) -> Result<bool, Refusal> {
     Ok(api.registry.schedule(name).await?.is_some())
 }
 
@@ -147,7 +148,7 @@ pub(super) async fn remove(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, Refusal> {
     seen(&api, &caller, &id).await?;
     api.schedules.remove(&id).await.map_err(plain)?;
     Ok(StatusCode::NO_CONTENT)
@@ -163,7 +164,7 @@ pub(super) async fn pause(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<ScheduleDetail>, Problem> {
+) -> Result<Json<ScheduleDetail>, Refusal> {
     seen(&api, &caller, &id).await?;
     Ok(Json(api.schedules.pause(&id).await.map_err(plain)?))
 }
@@ -178,7 +179,7 @@ pub(super) async fn resume(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<ScheduleDetail>, Problem> {
+) -> Result<Json<ScheduleDetail>, Refusal> {
     seen(&api, &caller, &id).await?;
     Ok(Json(api.schedules.resume(&id).await.map_err(plain)?))
 }
@@ -193,7 +194,7 @@ pub(super) async fn trigger(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Triggered>, Problem> {
+) -> Result<Json<Triggered>, Refusal> {
     let detail = seen(&api, &caller, &id).await?;
     let triggered = api.schedules.trigger(&id).await;
     Ok(Json(triggered.map_err(|error| problem(error, &detail.job.text))?))

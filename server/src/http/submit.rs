@@ -1,30 +1,30 @@
 //! Submission: a job as JSON or YAML, once for each idempotency key, or only tried.
 
 use super::auth::Caller;
-use super::blobs::Digest;
 use super::extract::{Json, Query};
 use super::guard::Target;
-use super::problem::{self, Code, Problem};
-use super::runs::{RunState, RunSummary};
+use super::refusal::Refusal;
 use super::{Api, aside};
+use crate::runs::shape;
 use crate::submit::{Files, Job, Mistakes, SubmitError, compile_job, uploaded};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pictor_api::{
+    self as api, Code, JobBody, PlanSummary, PlannedStep, RunState, Submission, Submitted,
+};
 use pictor_engine::{Plan, Run, undefined_limits};
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::{FileRef, RunId};
 use pictor_tasks::pack::is_digest;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::ToSchema;
 
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 255;
@@ -32,42 +32,6 @@ const KEY_BYTES_MAX: usize = 255;
 const HAND_OVER: Duration = Duration::from_millis(20);
 /// The longest line of a job file that is shown with a mistake.
 const LINE_CHARS: usize = 200;
-
-/// A job: the text of a job file (YAML or JSON), or the job itself as JSON.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum JobBody {
-    /// The text of a job file.
-    Text(String),
-    /// The job itself.
-    Tree(Map<String, Value>),
-}
-
-/// A submission.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Submission {
-    /// The job.
-    #[schema(example = json!({
-        "pictor": "v1", "name": "nothing", "dims": { "frame": { "range": "1-3" } },
-        "steps": [{ "name": "wait", "over": ["frame"], "noop": {} }],
-    }))]
-    job: JobBody,
-    /// The job file's name, for error messages.
-    #[serde(default)]
-    source_name: Option<String>,
-    /// Values that replace those of the job: `render.samples` to `16`. Each value is read as YAML.
-    #[serde(default)]
-    set: BTreeMap<String, String>,
-    /// Only say what would be done.
-    #[serde(default)]
-    dry_run: bool,
-    /// The uploaded files that the job names: the name that it uses, to the BLAKE3 digest of the file,
-    /// or of the list of files of a packed scene.
-    #[serde(default)]
-    #[schema(value_type = BTreeMap<String, Digest>)]
-    assets: BTreeMap<String, String>,
-}
 
 /// What a submission says beside its body.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -78,50 +42,6 @@ pub(super) struct SubmitQuery {
     dry_run: Option<bool>,
     /// The job file's name, for error messages, unless a body as JSON has it.
     source_name: Option<String>,
-}
-
-/// One step of a job that was only tried.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct PlannedStep {
-    /// Its name.
-    pub name: String,
-    /// The kind of work.
-    pub kind: String,
-    /// The dimensions that it runs over.
-    pub over: Vec<String>,
-    /// How many tasks it has; null where a step has to find out.
-    pub size: Option<u32>,
-}
-
-/// What a job compiles to.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct PlanSummary {
-    /// The job's name.
-    pub name: String,
-    /// Its steps.
-    pub steps: Vec<PlannedStep>,
-    /// How many tasks there are, as far as it is known.
-    pub tasks: u64,
-    /// The longest chain of tasks that must be done one after another.
-    pub longest_path: u64,
-    /// The files (by the name that the job uses) that are not uploaded yet.
-    pub missing_assets: Vec<String>,
-}
-
-/// What came of a submission: a run, or (dry run) what would have been one.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Submitted {
-    /// The run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub run: Option<RunSummary>,
-    /// What it would be.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub plan: Option<PlanSummary>,
-    /// What is odd about the job and no mistake: limits that nobody defines.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
 }
 
 /// Submits a job.
@@ -151,10 +71,10 @@ pub(super) async fn submit(
     caller: Caller,
     Query(query): Query<SubmitQuery>,
     request: Request,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let key = idempotency_key(request.headers())?;
     let submission = read(query, request).await?;
-    let text = submission.text();
+    let text = text_of(&submission.job);
     let (assets, missing) = stored(&api, &submission.assets).await?;
     if !submission.dry_run && !missing.is_empty() {
         return Err(not_stored(&missing));
@@ -162,7 +82,7 @@ pub(super) async fn submit(
     let once = key.map(|key| Idempotency {
         account: caller.account.clone(),
         key,
-        request: submission.digest(&text),
+        request: digest(&submission, &text),
     });
     let dry_run = submission.dry_run;
     let job = compile(&api, submission, text, assets).await?;
@@ -174,19 +94,19 @@ pub(super) async fn submit(
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
     let salt =
-        getrandom::u64().map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
+        getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
     let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), salt));
     match api.store.create_run(&new, once.as_ref()).await? {
         Created::New => Ok(start(&api, job, (new, notes)).await),
         Created::Again(run) => {
             let record = api.run(&caller, &run.0).await?;
             let target = Extension(Target(format!("runs/{run}")));
-            let run = Some(RunSummary::new(record, None));
+            let run = Some(shape::summary(record, None));
             Ok((target, Json(Submitted { run, plan: None, notes })).into_response())
         }
         Created::Conflict(run) => {
             let detail = format!("another job was submitted with this key; it is run `{run}`");
-            Err(Problem::new(Code::IdempotencyConflict, detail))
+            Err(Refusal::new(Code::IdempotencyConflict, detail))
         }
     }
 }
@@ -213,7 +133,7 @@ async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) ->
     };
     let place = format!("/v1/runs/{}", record.id);
     let target = Extension(Target(format!("runs/{}", record.id)));
-    let run = Some(RunSummary::new(record, None));
+    let run = Some(shape::summary(record, None));
     let body = Json(Submitted { run, plan: None, notes });
     (StatusCode::CREATED, [(header::LOCATION, place)], target, body).into_response()
 }
@@ -223,19 +143,19 @@ async fn hand_over(api: Arc<Api>, plan: Plan, (id, owner, created_ms): (RunId, S
     let new = id.clone();
     let handed = async {
         let run = aside(move || Run::new(new, plan.into())).await?;
-        Ok::<_, Problem>(api.owner()?.add(run, owner, created_ms).await?)
+        Ok::<_, Refusal>(api.owner()?.add(run, owner, created_ms).await?)
     };
     if let Err(problem) = handed.await {
         tracing::warn!(problem = problem.detail, run = %id, "a new run was not handed over");
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
     let key = key.filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
     let key = key.ok_or_else(|| {
-        Problem::invalid(format!(
+        Refusal::invalid(format!(
             "`Idempotency-Key` has to be 1 to {KEY_BYTES_MAX} visible characters"
         ))
     })?;
@@ -243,7 +163,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// Reads the body, by its media type.
-async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Problem> {
+async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Refusal> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let kind = kind.to_ascii_lowercase();
@@ -254,9 +174,9 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Proble
         return Ok(submission);
     }
     let bytes = Bytes::from_request(request, &()).await;
-    let bytes = bytes.map_err(|error| Problem::rejected(error.status(), error.body_text()))?;
+    let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
     let text = String::from_utf8(bytes.into());
-    let text = text.map_err(|_| Problem::invalid("the body is not UTF-8"))?;
+    let text = text.map_err(|_| Refusal::invalid("the body is not UTF-8"))?;
     Ok(Submission {
         job: JobBody::Text(text),
         source_name: query.source_name,
@@ -266,32 +186,31 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Proble
     })
 }
 
-impl Submission {
-    fn text(&self) -> String {
-        match &self.job {
-            JobBody::Text(text) => text.clone(),
-            JobBody::Tree(tree) => {
-                serde_json::to_string_pretty(tree).expect("a tree of texts and numbers")
-            }
+/// The text of a job.
+fn text_of(job: &JobBody) -> String {
+    match job {
+        JobBody::Text(text) => text.clone(),
+        JobBody::Tree(tree) => {
+            serde_json::to_string_pretty(tree).expect("a tree of texts and numbers")
         }
     }
+}
 
-    /// What makes it the same submission; `text` is its own.
-    fn digest(&self, text: &str) -> [u8; 32] {
-        let content = (text, &self.source_name, &self.set, &self.assets);
-        let bytes = serde_json::to_vec(&content).expect("texts");
-        *blake3::hash(&bytes).as_bytes()
-    }
+/// What makes two submissions the same one; `text` is the job's.
+fn digest(submission: &Submission, text: &str) -> [u8; 32] {
+    let content = (text, &submission.source_name, &submission.set, &submission.assets);
+    let bytes = serde_json::to_vec(&content).expect("texts");
+    *blake3::hash(&bytes).as_bytes()
 }
 
 /// What is known of the named files, and which of them are not stored.
 async fn stored(
     api: &Api,
     assets: &BTreeMap<String, String>,
-) -> Result<(BTreeMap<String, FileRef>, Vec<String>), Problem> {
+) -> Result<(BTreeMap<String, FileRef>, Vec<String>), Refusal> {
     if let Some((name, _)) = assets.iter().find(|(_, digest)| !is_digest(digest)) {
         let detail = format!("`assets`: the digest of `{name}` has to be 64 hexadecimal digits");
-        return Err(Problem::invalid(detail));
+        return Err(Refusal::invalid(detail));
     }
     let mut files = uploaded(&api.artifacts, assets).await?;
     let missing: Vec<String> =
@@ -304,8 +223,8 @@ async fn stored(
     Ok((files, missing))
 }
 
-fn not_stored(missing: &[String]) -> Problem {
-    let errors = missing.iter().map(|name| problem::Mistake {
+fn not_stored(missing: &[String]) -> Refusal {
+    let errors = missing.iter().map(|name| api::Mistake {
         line: None,
         column: None,
         message: format!("`{name}` is not uploaded"),
@@ -313,7 +232,7 @@ fn not_stored(missing: &[String]) -> Problem {
         text: None,
     });
     let detail = format!("files of the job are not uploaded: {}", missing.join(", "));
-    Problem::new(Code::MissingAssets, detail).with_errors(errors.collect())
+    Refusal::new(Code::MissingAssets, detail).with_errors(errors.collect())
 }
 
 /// Compiles on a thread of its own: a job file may be long.
@@ -322,7 +241,7 @@ async fn compile(
     submission: Submission,
     text: String,
     assets: BTreeMap<String, FileRef>,
-) -> Result<Job, Problem> {
+) -> Result<Job, Refusal> {
     let name = submission.source_name.unwrap_or_else(|| "job".to_owned());
     let overrides: Vec<(String, String)> = submission.set.into_iter().collect();
     let (runtime, artifacts) = (tokio::runtime::Handle::current(), api.artifacts.clone());
@@ -337,19 +256,19 @@ async fn compile(
 }
 
 /// A problem that says what is wrong with a job.
-pub(super) fn refused(text: &str, error: SubmitError) -> Problem {
+pub(super) fn refused(text: &str, error: SubmitError) -> Refusal {
     let (code, mistakes) = match error {
         SubmitError::Invalid(mistakes) => (Code::InvalidJob, mistakes),
         SubmitError::NotUploaded(mistakes) => (Code::MissingAssets, mistakes),
         SubmitError::Store(error) => return error.into(),
-        error @ SubmitError::Unreadable { .. } => return Problem::invalid(error.to_string()),
+        error @ SubmitError::Unreadable { .. } => return Refusal::invalid(error.to_string()),
     };
     let Mistakes { text: detail, list } = mistakes;
     let lines: Vec<&str> = text.lines().collect();
     let errors = list.into_iter().map(|mistake| {
         let (line, column) = mistake.position.unzip();
         let text = line.and_then(|line| lines.get(line - 1));
-        problem::Mistake {
+        api::Mistake {
             line: line.and_then(|line| line.try_into().ok()),
             column: column.and_then(|column| column.try_into().ok()),
             message: mistake.message,
@@ -357,7 +276,7 @@ pub(super) fn refused(text: &str, error: SubmitError) -> Problem {
             text: text.map(|text| text.chars().take(LINE_CHARS).collect()),
         }
     });
-    Problem::new(code, detail.trim_end()).with_errors(errors.collect())
+    Refusal::new(code, detail.trim_end()).with_errors(errors.collect())
 }
 
 fn summary(job: &Job, missing_assets: Vec<String>) -> PlanSummary {

@@ -3,109 +3,29 @@
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
 use super::lookup::{from, next};
-use super::paging::{Page, Place};
-use super::problem::Problem;
+use super::paging::Place;
+use super::refusal::Refusal;
 use super::{Api, aside};
+use crate::runs::shape;
 use axum::extract::State;
+use pictor_api::{Attempt, Page, Task, TaskDetail, TaskState};
 use pictor_engine::{Engine, Run, TaskQuery, TaskView};
-use pictor_tasks::history::{Fact, Row};
-use pictor_tasks::message::{Execution, Outcome, RunId, TaskId};
-use serde::{Deserialize, Serialize};
+use pictor_tasks::history::Row;
+use pictor_tasks::message::{Execution, RunId, TaskId};
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use utoipa::ToSchema;
-
-/// The most notes of one attempt that are shown.
-const NOTES: usize = 100;
-
-/// The state of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskState {
-    /// It waits for other tasks.
-    Pending,
-    /// It may be assigned to a worker.
-    Ready,
-    /// A worker's queue holds it.
-    Queued,
-    /// A worker has claimed it and holds a lease.
-    Running,
-    /// Its success is committed.
-    Succeeded,
-    /// It failed and is not tried again.
-    Failed,
-    /// Something that it needs did not succeed; undone by a retry.
-    Skipped,
-    /// It was given up.
-    Cancelled,
-}
-
-impl From<pictor_engine::TaskState> for TaskState {
-    fn from(state: pictor_engine::TaskState) -> Self {
-        use pictor_engine::TaskState as Engine;
-        match state {
-            Engine::Pending => Self::Pending,
-            Engine::Ready => Self::Ready,
-            Engine::Queued => Self::Queued,
-            Engine::Running => Self::Running,
-            Engine::Succeeded => Self::Succeeded,
-            Engine::Failed => Self::Failed,
-            Engine::Skipped => Self::Skipped,
-            Engine::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl TaskState {
-    /// As the engine knows it.
-    pub fn engine(self) -> pictor_engine::TaskState {
-        pictor_engine::TaskState::ALL[self as usize]
-    }
-}
-
-/// One task.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Task {
-    /// As in `render[frame=7,tile=3]`.
-    pub name: String,
-    /// Its step.
-    pub step: String,
-    /// Its index in the step.
-    pub index: u32,
-    /// Its state.
-    pub state: TaskState,
-    /// The present attempt, from 1.
-    pub attempt: u32,
-    /// Why it is not running, why it failed, or how far it is, for people.
-    pub reason: String,
-    /// The worker that has it, or had it when it ended.
-    pub worker: Option<u32>,
-    /// What that worker is called.
-    #[serde(default)]
-    pub worker_name: Option<String>,
-    /// From 0 to 1, for a running task that says so.
-    pub progress: Option<f32>,
-}
-
-impl From<TaskView> for Task {
-    fn from(view: TaskView) -> Self {
-        let TaskView { name, step, index, state, attempt, reason, worker_name, progress, .. } =
-            view;
-        let (state, worker) = (state.into(), view.worker.or(view.ended_by).map(|worker| worker.0));
-        Self { name, step, index, state, attempt, reason, worker, worker_name, progress }
-    }
-}
 
 impl Api {
     /// Tasks as they are sent: with the names of their workers.
-    pub(super) async fn tasks(&self, views: Vec<TaskView>) -> Result<Vec<Task>, Problem> {
-        let mut tasks: Vec<Task> = views.into_iter().map(Task::from).collect();
+    pub(super) async fn tasks(&self, views: Vec<TaskView>) -> Result<Vec<Task>, Refusal> {
+        let mut tasks: Vec<Task> = views.into_iter().map(shape::task).collect();
         self.name_workers(tasks.iter_mut().collect()).await?;
         Ok(tasks)
     }
 
     /// Puts the names of their workers to tasks.
-    pub(super) async fn name_workers(&self, tasks: Vec<&mut Task>) -> Result<(), Problem> {
+    pub(super) async fn name_workers(&self, tasks: Vec<&mut Task>) -> Result<(), Refusal> {
         if tasks.iter().all(|task| task.worker.is_none()) {
             return Ok(());
         }
@@ -116,85 +36,6 @@ impl Api {
         }
         Ok(())
     }
-}
-
-/// What an accepted attempt left.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Output {
-    /// The output's name within its task; `image` for pictures.
-    pub name: String,
-    /// The artifact: `GET /v1/artifacts/{key}`.
-    pub key: String,
-    /// BLAKE3 of its bytes, in hex.
-    pub digest: String,
-    /// Its size.
-    pub size_bytes: u64,
-}
-
-impl From<pictor_tasks::message::Output> for Output {
-    fn from(output: pictor_tasks::message::Output) -> Self {
-        let pictor_tasks::message::Output { name, key, digest, size_bytes } = output;
-        Self { name, key, digest, size_bytes }
-    }
-}
-
-/// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AttemptState {
-    /// It has not ended.
-    Running,
-    /// The work was done.
-    Succeeded,
-    /// It failed.
-    Failed,
-    /// The worker gave it up because it was told to.
-    Cancelled,
-    /// Nobody heard of it again.
-    Lost,
-}
-
-impl AttemptState {
-    pub(super) fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Succeeded(_) => Self::Succeeded,
-            Outcome::Failed(_) => Self::Failed,
-            Outcome::Cancelled => Self::Cancelled,
-            Outcome::Lost => Self::Lost,
-        }
-    }
-}
-
-/// One try at a task.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Attempt {
-    /// Its number, from 1.
-    pub attempt: u32,
-    /// Which carrying-out of it, in hex.
-    pub execution: String,
-    /// The worker.
-    pub worker: u32,
-    /// How it ended.
-    pub state: AttemptState,
-    /// When it started, milliseconds since 1970.
-    pub started_ms: i64,
-    /// How long it took, in milliseconds; null while it runs.
-    pub took_ms: Option<u32>,
-    /// Why it failed.
-    pub message: Option<String>,
-    /// What else the worker said.
-    pub notes: Vec<String>,
-}
-
-/// One task with its attempts.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct TaskDetail {
-    /// The task.
-    pub task: Task,
-    /// Its attempts so far, in order.
-    pub attempts: Vec<Attempt>,
-    /// Its accepted outputs.
-    pub outputs: Vec<Output>,
 }
 
 /// Which tasks to list. Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) take only tasks
@@ -235,7 +76,7 @@ pub(super) async fn list(
     caller: Caller,
     Path(run): Path<String>,
     Query(pairs): Query<Vec<(String, String)>>,
-) -> Result<Json<Page<Task>>, Problem> {
+) -> Result<Json<Page<Task>>, Refusal> {
     let asked = TasksQuery::read(pairs)?;
     let (limit, first) = (api.limits.page(asked.limit)?, asked.after);
     let record = api.run(&caller, &run).await?;
@@ -251,23 +92,22 @@ pub(super) async fn list(
 
 impl TasksQuery {
     /// By hand: what else is asked for is named by the job.
-    fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+    fn read(pairs: Vec<(String, String)>) -> Result<Self, Refusal> {
         let mut query = Self::default();
         for (name, value) in pairs {
-            let bad = |what: &str| Problem::invalid(format!("`{name}` has to be {what}"));
+            let bad = |what: &str| Refusal::invalid(format!("`{name}` has to be {what}"));
             match &*name {
                 "step" => query.step = Some(value),
                 "state" => {
-                    let state =
-                        pictor_engine::TaskState::ALL.into_iter().find(|s| s.name() == value);
-                    query.state = Some(state.ok_or_else(|| bad("the state of a task"))?.into());
+                    let state = TaskState::ALL.into_iter().find(|s| s.name() == value);
+                    query.state = Some(state.ok_or_else(|| bad("the state of a task"))?);
                 }
                 "limit" => query.limit = Some(value.parse().map_err(|_| bad("a number"))?),
-                "after" => query.after = Some(value.parse().map_err(Problem::invalid)?),
+                "after" => query.after = Some(value.parse().map_err(Refusal::invalid)?),
                 _ => {
                     let dim = name.strip_prefix("dim.").filter(|dim| !dim.is_empty());
                     let dim = dim.ok_or_else(|| {
-                        Problem::invalid(format!(
+                        Refusal::invalid(format!(
                             "there is no parameter `{name}`; there are step, state, limit, after and \
                              dim.NAME"
                         ))
@@ -280,21 +120,20 @@ impl TasksQuery {
     }
 
     /// Names that the run does not have are refused; values that a dimension does not have are not.
-    fn resolve(&self, run: &Run) -> Result<TaskQuery, Problem> {
+    fn resolve(&self, run: &Run) -> Result<TaskQuery, Refusal> {
         let step = self.step.as_ref().map(|name| {
             run.plan().step(name).ok_or_else(|| {
                 let steps: Vec<&str> = run.plan().steps.iter().map(|s| &*s.name).collect();
                 let steps = steps.join(", ");
-                Problem::not_found(format_args!("step `{name}` in the run; it has {steps}"))
+                Refusal::not_found(format_args!("step `{name}` in the run; it has {steps}"))
             })
         });
         if let Some(dim) = self.others.keys().find(|dim| !run.has_dimension(dim)) {
-            return Err(Problem::not_found(format_args!("dimension `{dim}` in the run")));
+            return Err(Refusal::not_found(format_args!("dimension `{dim}` in the run")));
         }
-        let state = self.state.map(TaskState::engine);
         Ok(TaskQuery {
             step: step.transpose()?,
-            state,
+            state: self.state,
             dims: self.others.clone().into_iter().collect(),
         })
     }
@@ -313,7 +152,7 @@ pub(super) async fn show(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path((run, task)): Path<(String, String)>,
-) -> Result<Json<TaskDetail>, Problem> {
+) -> Result<Json<TaskDetail>, Refusal> {
     let record = api.run(&caller, &run).await?;
     let (now_ms, name) = ((api.now_ms)(), task.clone());
     let ask = move |engine: &Engine, run: &Run| {
@@ -324,24 +163,23 @@ pub(super) async fn show(
     let found = api.ask(&record, ask).await?;
     let (at, view, outputs) = found.ok_or_else(|| no_task(&task))?;
     let attempts = attempts(&api, &record.id, at).await?;
-    let outputs = outputs.into_iter().map(Output::from).collect();
     let task = api.tasks(vec![view]).await?.remove(0);
     Ok(Json(TaskDetail { task, attempts, outputs }))
 }
 
 /// The run has no task of that name.
-pub(super) fn no_task(name: &str) -> Problem {
-    Problem::not_found(format_args!("task `{name}`"))
+pub(super) fn no_task(name: &str) -> Refusal {
+    Refusal::not_found(format_args!("task `{name}`"))
 }
 
 /// What history says about a task, read on a thread of its own: it can be long.
-async fn attempts(api: &Api, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Problem> {
+async fn attempts(api: &Api, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Refusal> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
     let read = aside(move || {
         let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
         let mut collect = |row: Row| {
-            if let Some((key, attempt)) = attempt(&row, at) {
+            if let Some((key, attempt)) = shape::attempt(&row, at) {
                 attempts.insert(key, attempt);
             }
         };
@@ -349,39 +187,4 @@ async fn attempts(api: &Api, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Pr
         Ok::<_, pictor_storage::Error>(attempts.into_values().collect())
     });
     Ok(read.await??)
-}
-
-/// The attempt that a row is about, if it is one of this task.
-fn attempt(row: &Row, at: TaskId) -> Option<((u32, u32, Execution), Attempt)> {
-    let (task, execution, worker) = match &row.fact {
-        Fact::Claim(claim) => (claim.task, claim.execution, claim.worker),
-        Fact::Ended(ended) => (ended.task, ended.execution, ended.worker),
-        Fact::Event(_) => return None,
-    };
-    if task.id() != at {
-        return None;
-    }
-    let attempt = task.task.attempt;
-    let mut view = Attempt {
-        attempt,
-        execution: format!("{:016x}", execution.0),
-        worker: worker.0,
-        state: AttemptState::Running,
-        started_ms: row.time_ms,
-        took_ms: None,
-        message: None,
-        notes: Vec::new(),
-    };
-    if let Fact::Ended(ended) = &row.fact {
-        view.state = AttemptState::of(&ended.outcome);
-        (view.started_ms, view.took_ms) = (ended.started_ms, Some(ended.took_ms));
-        match &ended.outcome {
-            Outcome::Succeeded(done) => {
-                view.notes = done.notes.iter().take(NOTES).cloned().collect();
-            }
-            Outcome::Failed(failure) => view.message = Some(failure.message.clone()),
-            Outcome::Cancelled | Outcome::Lost => {}
-        }
-    }
-    Some(((task.generation, attempt, execution), view))
 }

@@ -4,25 +4,24 @@
 use super::Api;
 use super::artifacts::tag_of;
 use super::auth::Caller;
-use super::blobs::{Binary, Digest, Download, LINK, Wanted, serve};
+use super::blobs::{Binary, Download, LINK, Wanted, serve};
 use super::extract::{Json, Path};
-use super::problem::{Code, Problem};
-use super::tasks::Output;
+use super::refusal::Refusal;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use pictor_api::{
+    Code, Digest, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest,
+};
 use pictor_engine::Engine;
 use pictor_queue::{Ticket, ToOwner};
 use pictor_storage::artifacts::asset_key;
-use pictor_tasks::message::{self, RunId, StepKey, Try, WorkerId};
+use pictor_tasks::message::{StepKey, Try, WorkerId};
 use pictor_tasks::output::check_name;
 use pictor_tasks::pack::is_digest;
-use pictor_tasks::space::Coordinates;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::ToSchema;
 
 /// The header that makes a link to this server valid.
 const LINK_HEADER: &str = "pictor-link";
@@ -32,94 +31,8 @@ const IN_PATHS: &AsciiSet =
 /// The longest name of a step.
 const NAME_BYTES_MAX: usize = 150;
 
-/// A step of a run, as messages name it.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct StepRef {
-    /// The run.
-    run: String,
-    /// The step's place in the plan.
-    #[schema(maximum = 65_535)]
-    step: u16,
-    /// The generation of its late-bound dimensions.
-    generation: u32,
-}
-
-impl From<StepRef> for StepKey {
-    fn from(StepRef { run, step, generation }: StepRef) -> Self {
-        Self { run: RunId(run.into()), step, generation }
-    }
-}
-
-/// One numbered try at one task.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-pub struct TryRef {
-    /// The task's index in the step.
-    index: u32,
-    /// The attempt, from 1.
-    attempt: u32,
-}
-
-impl From<TryRef> for Try {
-    fn from(TryRef { index, attempt }: TryRef) -> Self {
-        Self { index, attempt }
-    }
-}
-
-/// How to get or put an artifact.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Link {
-    /// An absolute address, or a path of this server.
-    pub url: String,
-    /// Headers that belong to the request.
-    pub headers: BTreeMap<String, String>,
-}
-
-/// A worker is about to start a task.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct InputsRequest {
-    /// The step.
-    key: StepRef,
-    /// The try.
-    task: TryRef,
-    /// The ticket that came with it.
-    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$")]
-    ticket: Option<Ticket>,
-}
-
-/// An artifact that a task reads.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Input {
-    /// The step that made it.
-    pub step: String,
-    /// The task of that step that made it, as in `frame=7,tile=3`. For people only.
-    pub label: String,
-    /// That task's index.
-    pub index: u32,
-    /// The values of that task's dimensions, numbers or texts, by the dimension's name.
-    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
-    pub coordinates: Coordinates,
-    /// The artifact.
-    pub output: Output,
-}
-
-/// An artifact that a task reads, and how to get it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct LinkedInput {
-    /// The artifact.
-    pub input: Input,
-    /// How to get it.
-    pub link: Link,
-}
-
 /// S3 takes no more in one request. What is larger goes through a server, which sends it in parts.
 const SINGLE_PUT_BYTES_MAX: u64 = 5 << 30;
-
-/// What a task reads.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Inputs {
-    /// The artifacts, in the order of the step's needs and of the tasks that made them.
-    pub inputs: Vec<LinkedInput>,
-}
 
 /// Tells what a task reads and how to get it.
 #[utoipa::path(
@@ -133,16 +46,15 @@ pub(super) async fn inputs(
     caller: Caller,
     Path(id): Path<u32>,
     Json(InputsRequest { key, task, ticket }): Json<InputsRequest>,
-) -> Result<Json<Inputs>, Problem> {
+) -> Result<Json<Inputs>, Refusal> {
     let worker = api.own(&caller, id).await?.id;
-    let (key, task) = (StepKey::from(key), Try::from(task));
     check(&api, ticket.as_ref(), (&key, task, worker))?;
     let owner = api.owner()?;
     // Nobody may have it (any more): then it is this worker's, which has it, from now on.
     owner.tell(ToOwner::Heartbeat(worker, vec![(key.clone(), vec![task])])).await?;
     let found = owner.ask(move |engine| engine.inputs(&key, task, Some(worker))).await?;
     let found = found.ok_or_else(|| {
-        Problem::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
+        Refusal::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
     })?;
     let mut inputs = Vec::with_capacity(found.len());
     for input in found {
@@ -150,42 +62,9 @@ pub(super) async fn inputs(
             Some(link) => Link { url: link.url, headers: link.headers },
             None => api.link(worker, "GET", &input.output.key),
         };
-        let message::Input { step, label, index, coordinates, output } = input;
-        let input = Input { step, label, index, coordinates, output: output.into() };
         inputs.push(LinkedInput { input, link });
     }
     Ok(Json(Inputs { inputs }))
-}
-
-/// A worker has made a file.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct OutputRequest {
-    /// The step.
-    key: StepRef,
-    /// The try.
-    task: TryRef,
-    /// Which carrying-out of it.
-    execution: u64,
-    /// The ticket that came with it.
-    #[schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$")]
-    ticket: Option<Ticket>,
-    /// The step's name.
-    #[schema(min_length = 1, max_length = 150)]
-    step: String,
-    /// The file's name, or its path in a folder.
-    #[schema(min_length = 1, max_length = 400)]
-    file: String,
-    /// Its size.
-    size_bytes: u64,
-}
-
-/// Where a file belongs.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct OutputPlace {
-    /// The artifact's key.
-    pub key: String,
-    /// How to store it.
-    pub link: Link,
 }
 
 /// Tells where a file that a task made belongs.
@@ -200,18 +79,18 @@ pub(super) async fn outputs(
     caller: Caller,
     Path(id): Path<u32>,
     Json(asked): Json<OutputRequest>,
-) -> Result<Json<OutputPlace>, Problem> {
+) -> Result<Json<OutputPlace>, Refusal> {
     let worker = api.own(&caller, id).await?.id;
-    let (key, task) = (StepKey::from(asked.key), Try::from(asked.task));
+    let (key, task) = (asked.key, asked.task);
     check(&api, asked.ticket.as_ref(), (&key, task, worker))?;
     let plain = |name: &str| {
         let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
         !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(bad)
     };
     if !plain(&asked.step) || !plain(&key.run.0) {
-        return Err(Problem::invalid("`step` has to be a plain name"));
+        return Err(Refusal::invalid("`step` has to be a plain name"));
     }
-    check_name(&asked.file).map_err(Problem::invalid)?;
+    check_name(&asked.file).map_err(Refusal::invalid)?;
     let at = key.clone();
     let name = move |engine: &Engine| {
         let steps = &engine.run(&at.run)?.plan().steps;
@@ -219,14 +98,14 @@ pub(super) async fn outputs(
     };
     if api.owner()?.ask(name).await?.is_some_and(|name| name != asked.step) {
         // It would be another task's place.
-        return Err(Problem::invalid("`step` is not the name of this step"));
+        return Err(Refusal::invalid("`step` is not the name of this step"));
     }
     if asked.size_bytes > api.limits.asset_bytes {
         let detail = format!("a file may have {} bytes", api.limits.asset_bytes);
-        return Err(Problem::new(Code::BodyTooLarge, detail));
+        return Err(Refusal::new(Code::BodyTooLarge, detail));
     }
     let (StepKey { run, generation, .. }, Try { index, attempt }) = (key, task);
-    let (step, file, execution) = (asked.step, asked.file, asked.execution);
+    let (step, file, execution) = (asked.step, asked.file, asked.execution.0);
     let key = format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}");
     let mut direct = None;
     if asked.size_bytes <= SINGLE_PUT_BYTES_MAX {
@@ -244,15 +123,15 @@ fn check(
     api: &Api,
     ticket: Option<&Ticket>,
     (key, task, worker): (&StepKey, Try, WorkerId),
-) -> Result<(), Problem> {
+) -> Result<(), Refusal> {
     let owner = api.owner()?;
     let bad = |detail: String| {
         api.metrics.bad_tickets.inc();
-        Problem::new(Code::BadTicket, detail)
+        Refusal::new(Code::BadTicket, detail)
     };
     let ticket =
         ticket.ok_or_else(|| bad("the ticket that came with the task is missing".into()))?;
-    let sealer = owner.sealer().ok_or_else(Problem::no_owner)?;
+    let sealer = owner.sealer().ok_or_else(Refusal::no_owner)?;
     sealer.verify(ticket, key, task, worker).map_err(|error| bad(error.to_string()))
 }
 
@@ -279,7 +158,7 @@ impl Api {
         headers: &HeaderMap,
         worker: WorkerId,
         what: (&str, &str),
-    ) -> Result<(), Problem> {
+    ) -> Result<(), Refusal> {
         let shown = headers.get(LINK_HEADER).and_then(|value| value.to_str().ok());
         let parts = shown.and_then(|shown| shown.split_once('.'));
         let good = parts.is_some_and(|(until, proof)| {
@@ -293,7 +172,7 @@ impl Api {
         }
         self.metrics.bad_tickets.inc();
         let detail = "the link is not valid (any more): ask for another one";
-        Err(Problem::new(Code::BadTicket, detail))
+        Err(Refusal::new(Code::BadTicket, detail))
     }
 }
 
@@ -312,7 +191,7 @@ pub(super) async fn fetch(
     caller: Caller,
     Path((id, key)): Path<(u32, String)>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let worker = api.own(&caller, id).await?.id;
     api.check_link(&headers, worker, ("GET", &key))?;
     serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: false }, &headers).await
@@ -337,7 +216,7 @@ pub(super) async fn store(
     caller: Caller,
     Path((id, key)): Path<(u32, String)>,
     request: Request,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, Refusal> {
     let worker = api.own(&caller, id).await?.id;
     api.check_link(request.headers(), worker, ("PUT", &key))?;
     let spooled = api.spool(request.into_body()).await?;
@@ -345,7 +224,7 @@ pub(super) async fn store(
         Ok(size) if size == spooled.size_bytes => return Ok(StatusCode::NO_CONTENT),
         Ok(_) => {
             let detail = "another file is stored there already: artifacts never change";
-            return Err(Problem::new(Code::Conflict, detail));
+            return Err(Refusal::new(Code::Conflict, detail));
         }
         Err(pictor_storage::Error::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
@@ -368,10 +247,10 @@ pub(super) async fn asset(
     caller: Caller,
     Path((id, digest)): Path<(u32, String)>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     api.own(&caller, id).await?;
     if !is_digest(&digest) {
-        return Err(Problem::invalid("a digest has 64 hexadecimal digits"));
+        return Err(Refusal::invalid("a digest has 64 hexadecimal digits"));
     }
     let key = asset_key(&digest);
     serve(&api, Wanted { key: &key, tag: digest, redirect: true }, &headers).await

@@ -2,10 +2,11 @@
 
 use super::Api;
 use super::extract::{Json, Query};
-use super::paging::{Name, Page, Paging};
-use super::problem::Problem;
+use super::paging::{Name, Paging};
+use super::refusal::Refusal;
 use crate::webhook::HookStatus;
 use axum::extract::State;
+use pictor_api::Page;
 use std::sync::Arc;
 
 /// Lists webhooks with their status, in order of name.
@@ -18,7 +19,7 @@ use std::sync::Arc;
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(paging): Query<Paging<Name>>,
-) -> Result<Json<Page<HookStatus>>, Problem> {
+) -> Result<Json<Page<HookStatus>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let after = paging.after.map_or_else(String::new, |Name(after)| after);
     let mut hooks = api.webhooks.status().await?;

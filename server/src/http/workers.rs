@@ -1,90 +1,54 @@
 //! Workers: what people see of them and do with them, and how machines become workers.
 
 use super::Api;
-use super::auth::{Caller, Purpose, TokenRole, mint};
+use super::auth::{Caller, Purpose, mint};
 use super::extract::{Json, Path, Query};
-use super::fleet::{Beat, GpuLoad, MachineLoad};
+use super::fleet::Beat;
 use super::guard::Target;
-use super::inventory::Inventory;
-use super::paging::{Page, Paging};
-use super::problem::{Code, Problem};
+use super::paging::Paging;
+use super::refusal::Refusal;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use pictor_api::{
+    Amqp, Code, Enrol, Enrolled, Heartbeat, Orders, Page, Service, TokenRole, Worker, WorkerPatch,
+};
 use pictor_engine::WorkerView;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
-use pictor_tasks::state::Service;
-use pictor_tasks::worker;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use utoipa::ToSchema;
 
 /// The longest name of a worker.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A worker.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Worker {
-    /// Its number.
-    pub id: u32,
-    /// Its name, unique within the account.
-    pub name: String,
-    /// Whose it is.
-    pub account: String,
-    /// Whether it is in service.
-    pub state: Service,
-    /// Whether it was heard of lately.
-    pub online: bool,
-    /// Whether the worker itself takes work now (working hours, idleness).
-    pub accepts: bool,
-    /// Why it takes none, for people.
-    pub reason: String,
-    /// When it was heard of last, milliseconds since 1970.
-    pub seen_ms: i64,
-    /// When it was registered, milliseconds since 1970.
-    pub registered_ms: i64,
-    /// Tasks that it does at a time.
-    pub slots: u32,
-    /// Tasks that it has now, running or waiting in it.
-    pub tasks: u32,
-    /// What the machine has.
-    pub inventory: Inventory,
-    /// What its GPUs are doing.
-    pub gpus: Vec<GpuLoad>,
-    /// What the machine is doing.
-    pub machine: Option<MachineLoad>,
-}
-
-impl Worker {
-    pub(super) fn new(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Self {
-        let beat = api.fleet.latest(record.id.0);
-        let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
-        let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
-        let mut inventory = Inventory::from(record.inventory);
-        // The worker in the server's own process tells changes to the engine alone.
-        if let Some(view) = view {
-            inventory.models.clone_from(&view.models);
-        }
-        Self {
-            id: record.id.0,
-            name: record.name,
-            account: record.account,
-            state: Service::named(&record.state).unwrap_or_default(),
-            online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
-            accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
-            reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
-            seen_ms,
-            registered_ms: record.registered_ms,
-            slots: inventory.slots,
-            tasks: view.map_or(0, |view| view.tasks),
-            inventory,
-            machine: beat.as_ref().map(|beat| beat.machine),
-            gpus: beat.map(|beat| beat.gpus).unwrap_or_default(),
-        }
+/// A worker as it is told; `view` is what the engine knows of it.
+pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
+    let beat = api.fleet.latest(record.id.0);
+    let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
+    let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
+    let mut inventory = record.inventory;
+    // The worker in the server's own process tells changes to the engine alone.
+    if let Some(view) = view {
+        inventory.models.clone_from(&view.models);
+    }
+    Worker {
+        id: record.id.0,
+        name: record.name,
+        account: record.account,
+        state: Service::named(&record.state).unwrap_or_default(),
+        online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
+        accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
+        reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
+        seen_ms,
+        registered_ms: record.registered_ms,
+        slots: inventory.slots,
+        tasks: view.map_or(0, |view| view.tasks),
+        inventory,
+        machine: beat.as_ref().map(|beat| beat.machine),
+        gpus: beat.map(|beat| beat.gpus).unwrap_or_default(),
     }
 }
 
@@ -96,19 +60,19 @@ impl Worker {
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(paging): Query<Paging<u32>>,
-) -> Result<Json<Page<Worker>>, Problem> {
+) -> Result<Json<Page<Worker>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let after = paging.after.unwrap_or(0);
     let views = views(&api).await?;
     let records = api.registry.workers().await?.into_iter();
     let workers = records.filter(|record| record.id.0 > after).map(|record| {
         let view = views.get(&record.id);
-        Worker::new(&api, record, view)
+        worker(&api, record, view)
     });
     Ok(Json(Page::of(workers, limit, |worker| worker.id.to_string())))
 }
 
-async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Problem> {
+async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Refusal> {
     let now_ms = (api.now_ms)();
     let views = api.owner()?.ask(move |engine| engine.workers(now_ms)).await?;
     Ok(views.into_iter().map(|view| (view.id, view)).collect())
@@ -123,20 +87,12 @@ async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Problem> {
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     Path(id): Path<u32>,
-) -> Result<Json<Worker>, Problem> {
+) -> Result<Json<Worker>, Refusal> {
     let record = api.registry.worker(WorkerId(id)).await?;
-    let record = record.ok_or_else(|| Problem::not_found(format_args!("worker {id}")))?;
+    let record = record.ok_or_else(|| Refusal::not_found(format_args!("worker {id}")))?;
     let views = views(&api).await?;
     let view = views.get(&record.id);
-    Ok(Json(Worker::new(&api, record, view)))
-}
-
-/// What to change about a worker.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WorkerPatch {
-    /// Whether it is in service from now on.
-    state: Service,
+    Ok(Json(worker(&api, record, view)))
 }
 
 /// Takes a worker out of service, or back into it.
@@ -150,9 +106,9 @@ pub(super) async fn patch(
     State(api): State<Arc<Api>>,
     Path(id): Path<u32>,
     Json(WorkerPatch { state }): Json<WorkerPatch>,
-) -> Result<Json<Worker>, Problem> {
+) -> Result<Json<Worker>, Refusal> {
     if !api.registry.set_worker_state(WorkerId(id), state.name()).await? {
-        return Err(Problem::not_found(format_args!("worker {id}")));
+        return Err(Refusal::not_found(format_args!("worker {id}")));
     }
     api.fleet.forget(id);
     let willing = api.fleet.latest(id).is_none_or(|beat| beat.accepts);
@@ -160,44 +116,6 @@ pub(super) async fn patch(
     api.owner()?.set_accepts(WorkerId(id), accepts).await?;
     api.events.worker(id, state.name());
     show(State(api), Path(id)).await
-}
-
-/// A machine that wants to be a worker.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Enrol {
-    /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`. The same name of the same account is the
-    /// same worker.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
-    name: String,
-    /// What it has.
-    inventory: Inventory,
-    /// Where it runs: a text that no other living process has, and that the same one has after a crash.
-    #[serde(default)]
-    #[schema(max_length = 64)]
-    place: String,
-}
-
-/// How to reach the broker.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Amqp {
-    /// The address, with the worker's own name and password.
-    pub url: String,
-}
-
-/// A machine that is a worker now.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Enrolled {
-    /// Its number.
-    pub id: u32,
-    /// What it shows from now on, instead of the token that it enrolled with.
-    pub token: String,
-    /// Where its work comes from.
-    pub amqp: Amqp,
-    /// How often it is to send a heartbeat, in milliseconds.
-    pub heartbeat_ms: u64,
-    /// How long it may be silent before its work is given to others, in milliseconds.
-    pub lease_ms: u64,
 }
 
 /// Registers a machine as a worker. What it was told before under that name is not valid any more. While
@@ -210,20 +128,20 @@ pub(super) async fn enrol(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Json(Enrol { name, inventory, place }): Json<Enrol>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
-        return Err(Problem::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
+        return Err(Refusal::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
     }
     let broker = api.broker.clone().ok_or_else(|| {
         let detail = "this server works alone: it has no message broker (start it with `--broker`)";
-        Problem::new(Code::NoBroker, detail)
+        Refusal::new(Code::NoBroker, detail)
     })?;
     let records = api.registry.workers().await?.into_iter();
     let known = { records }.find(|r| r.name == name && r.account == caller.account);
     if caller.role == TokenRole::Machine && known.as_ref().is_none_or(|r| r.token != caller.token) {
         let detail = "a machine's token registers that machine only";
-        return Err(Problem::new(Code::Forbidden, detail));
+        return Err(Refusal::new(Code::Forbidden, detail));
     }
     if let Some(known) = &known {
         api.fleet.check_place(known, &place)?;
@@ -238,7 +156,7 @@ pub(super) async fn enrol(
         None => None,
     };
     api.registry.add_token(&minted.record).await?;
-    let (who, has) = ((&*name, &*caller.account), inventory.into());
+    let (who, has) = ((&*name, &*caller.account), inventory);
     let id = api.registry.register_worker(who, &minted.record.id, &has, now_ms).await?;
     let url = match early {
         Some(url) => url,
@@ -260,74 +178,28 @@ pub(super) async fn enrol(
     Ok((StatusCode::CREATED, target, Json(enrolled)).into_response())
 }
 
-async fn add(broker: &Broker, id: WorkerId, password: &str) -> Result<String, Problem> {
+async fn add(broker: &Broker, id: WorkerId, password: &str) -> Result<String, Refusal> {
     broker.add_worker(id, password).await.map_err(unreachable_broker)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
-pub(super) fn unreachable_broker(error: BrokerError) -> Problem {
+pub(super) fn unreachable_broker(error: BrokerError) -> Refusal {
     match error {
         BrokerError::Unavailable(_) => {
-            Problem::new(Code::Unavailable, error.to_string()).retry_after(5)
+            Refusal::new(Code::Unavailable, error.to_string()).retry_after(5)
         }
         BrokerError::Invalid(_) | BrokerError::Refused(_) => {
             tracing::error!(%error, "the broker does not do what it is asked about a worker");
-            Problem::new(Code::Internal, "the server's log says more")
+            Refusal::new(Code::Internal, "the server's log says more")
         }
     }
 }
 
-fn password() -> Result<String, Problem> {
+fn password() -> Result<String, Refusal> {
     let mut random = [0; 24];
     getrandom::fill(&mut random)
-        .map_err(|error| Problem::new(Code::Unavailable, error.to_string()))?;
+        .map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
     Ok(blake3::hash(&random).to_hex()[..48].to_owned())
-}
-
-/// Tries of one step that a worker has.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct Holding {
-    /// The step.
-    key: super::transfers::StepRef,
-    /// The tries.
-    tasks: Vec<super::transfers::TryRef>,
-}
-
-/// A worker is alive.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct Heartbeat {
-    /// What it has.
-    holding: Vec<Holding>,
-    /// What its GPUs are doing.
-    #[serde(default)]
-    gpus: Vec<GpuLoad>,
-    /// What the machine is doing.
-    #[serde(default)]
-    machine: MachineLoad,
-    /// What the machine has, when it begins or that has changed.
-    #[serde(default)]
-    inventory: Option<Inventory>,
-    /// Whether it takes work now.
-    #[serde(default = "yes")]
-    accepts: bool,
-    /// Why not, for people.
-    #[serde(default)]
-    reason: String,
-    /// Where it runs, as when it registered.
-    #[serde(default)]
-    #[schema(max_length = 64)]
-    place: String,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// What the operator wants of a worker.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub struct Orders {
-    /// Whether it is in service.
-    pub state: Service,
 }
 
 /// Says that a worker is alive, and what it has. Extends its leases. While another machine is alive as this
@@ -343,7 +215,7 @@ pub(super) async fn heartbeat(
     caller: Caller,
     Path(id): Path<u32>,
     Json(said): Json<Heartbeat>,
-) -> Result<Json<Orders>, Problem> {
+) -> Result<Json<Orders>, Refusal> {
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
     let state = Service::named(&record.state).unwrap_or_default();
@@ -351,7 +223,7 @@ pub(super) async fn heartbeat(
     api.fleet.check_place(&record, &place)?;
     api.fleet.heard(id, place);
     let begins = inventory.is_some();
-    let has = inventory.map_or_else(|| record.inventory.clone(), worker::Inventory::from);
+    let has = inventory.unwrap_or_else(|| record.inventory.clone());
     if has != record.inventory {
         let who = (&*record.name, &*record.account);
         api.registry.register_worker(who, &record.token, &has, (api.now_ms)()).await?;
@@ -366,8 +238,7 @@ pub(super) async fn heartbeat(
     if begins || before.is_none_or(|before| before.accepts != accepts) {
         owner.set_accepts(worker, accepts && state == Service::Enabled).await?;
     }
-    let tasks = |held: Holding| (held.key.into(), held.tasks.into_iter().map(Into::into).collect());
-    let holding = holding.into_iter().map(tasks).collect();
+    let holding = holding.into_iter().map(|held| (held.key, held.tasks)).collect();
     owner.tell(ToOwner::Heartbeat(worker, holding)).await?;
     Ok(Json(Orders { state }))
 }
@@ -382,7 +253,7 @@ pub(super) async fn left(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<u32>,
-) -> Result<StatusCode, Problem> {
+) -> Result<StatusCode, Refusal> {
     let record = api.own(&caller, id).await?;
     api.owner()?.tell(ToOwner::Left(record.id)).await?;
     api.registry.worker_left(record.id, (api.now_ms)()).await?;

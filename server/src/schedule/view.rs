@@ -3,7 +3,7 @@
 use super::decide::{CatchUp, Overlap};
 use super::timetable::TimetableError;
 use crate::SubmitError;
-use crate::http::{Digest, JobBody};
+use pictor_api::{Digest, JobBody};
 use pictor_storage::Fire;
 use pictor_tasks::message::RunId;
 use serde::{Deserialize, Serialize};

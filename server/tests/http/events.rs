@@ -1,7 +1,7 @@
 //! Server-sent events: what happens, in order, and on from where one was cut off.
 
 use crate::farm::{FILMS, Farm};
-use pictor_server::http::TokenRole;
+use pictor_api::TokenRole;
 use reqwest::{Method, Response};
 use serde_json::{Value as Json, json};
 

@@ -1,10 +1,11 @@
 //! A farm in one process behind a real port, and a client that checks every error on the way.
 
+use pictor_api::TokenRole;
 use pictor_engine::{Config, Run};
 use pictor_executor::Agent;
 use pictor_queue::{Broker, OwnerQueue, Sealer, WorkerPort, in_process};
 use pictor_server::http::auth::{Purpose, mint};
-use pictor_server::http::{Api, Limits, Setup, TokenRole, serve};
+use pictor_server::http::{Api, Limits, Setup, serve};
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::{HookConfig, Webhooks};
 use pictor_server::{Error, Owner, OwnerHandle, Role, now_ms};

@@ -1,7 +1,8 @@
 //! The first token of a farm: whatever dies or happens at once, somebody can get in.
 
+use pictor_api::TokenRole;
 use pictor_server::http::auth::{Purpose, mint};
-use pictor_server::http::{FirstTokenError, TokenRole, first_token};
+use pictor_server::http::{FirstTokenError, first_token};
 use pictor_server::now_ms;
 use pictor_storage::Registry;
 use pictor_test_servers::Postgres;

@@ -30,7 +30,7 @@ async fn one_token_cannot_use_up_the_server() {
     let limits = Limits { rate: Rate { per_second: 0.01, burst: 3.0 }, ..Limits::default() };
     let options = Options { idle: true, limits: Some(limits), ..Options::default() };
     let farm = Farm::with(options).await;
-    let other = farm.token(pictor_server::http::TokenRole::Viewer, "other").await;
+    let other = farm.token(pictor_api::TokenRole::Viewer, "other").await;
     for _ in 0..3 {
         farm.get("/v1/runs").await.is(200);
     }

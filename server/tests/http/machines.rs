@@ -2,8 +2,8 @@
 //! and do of workers.
 
 use crate::farm::{FILMS, Farm, Options, TICKET_KEY};
+use pictor_api::TokenRole;
 use pictor_queue::{Address, Broker, RabbitWorker, Sealer};
-use pictor_server::http::TokenRole;
 use pictor_tasks::message::{RunId, StepKey, Try, WorkerId};
 use reqwest::Method;
 use serde_json::{Value as Json, json};

@@ -1,7 +1,7 @@
 //! Who may do what: every route of the description with every role.
 
 use crate::farm::{FILMS, Farm};
-use pictor_server::http::TokenRole;
+use pictor_api::TokenRole;
 use pictor_server::http::rules::{RULES, rule};
 use reqwest::Method;
 use serde_json::Value as Json;

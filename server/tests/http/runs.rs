@@ -91,7 +91,7 @@ async fn runs_are_filtered_and_paged() {
     for (i, name) in ["alpha", "beta", "Alphabet", "gamma"].iter().enumerate() {
         let job = FILMS.replace("name: films", &format!("name: {name}"));
         let owner = if i == 3 { "other" } else { "root" };
-        let token = farm.token(pictor_server::http::TokenRole::Submitter, owner).await;
+        let token = farm.token(pictor_api::TokenRole::Submitter, owner).await;
         ids.push(farm.submit(&token, &job).await);
     }
     farm.post(&format!("/v1/runs/{}/cancel", ids[1]), &Json::Null).await.is(200);

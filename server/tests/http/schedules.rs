@@ -1,7 +1,7 @@
 //! Schedules by way of the API: who may do what with them.
 
 use crate::farm::{FILMS, Farm};
-use pictor_server::http::TokenRole;
+use pictor_api::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 

@@ -100,7 +100,7 @@ async fn the_same_submission_twice_is_one_run() {
     let problem = other.refused(422, "idempotency_conflict");
     assert!(problem["detail"].as_str().unwrap().contains(first.as_str().unwrap()), "{problem}");
     // Others have keys of their own.
-    let token = farm.token(pictor_server::http::TokenRole::Submitter, "other").await;
+    let token = farm.token(pictor_api::TokenRole::Submitter, "other").await;
     let others = submit(&token, "k1", "films").await.is(201)["run"]["id"].clone();
     assert_ne!(first, others);
     assert_ne!(first, submit(&farm.admin, "k2", "films").await.is(201)["run"]["id"]);

@@ -1,7 +1,7 @@
 //! Tokens: made, shown once, checked, revoked; and the audit log.
 
 use crate::farm::{FILMS, Farm};
-use pictor_server::http::TokenRole;
+use pictor_api::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 

@@ -1,15 +1,10 @@
-//! Errors of the API: `application/problem+json` with a stable code, whatever went wrong.
+//! Errors: `application/problem+json` with a stable code.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-/// The media type of every error.
-pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What went wrong, in one stable word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The path, the query, a header or the body is not what it should be.
@@ -91,33 +86,34 @@ impl Code {
     }
 
     /// The HTTP status that goes with it.
-    pub fn status(self) -> StatusCode {
+    pub fn status(self) -> u16 {
         match self {
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest => 400,
             Self::InvalidJob
             | Self::MissingAssets
             | Self::InvalidSchedule
             | Self::IdempotencyConflict
-            | Self::DigestMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::BadTicket => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            | Self::DigestMismatch => 422,
+            Self::Unauthorized => 401,
+            Self::Forbidden | Self::BadTicket => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
             Self::Conflict
             | Self::AmbiguousRun
             | Self::RunIsOver
             | Self::NameInUse
-            | Self::NoBroker => StatusCode::CONFLICT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoOwner | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NoBroker => 409,
+            Self::BodyTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::NoOwner | Self::Unavailable => 503,
         }
     }
 
-    fn title(self) -> &'static str {
+    /// The code in words.
+    pub fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is not valid",
             Self::InvalidJob => "The job has mistakes",
@@ -147,7 +143,8 @@ impl Code {
 }
 
 /// One mistake in a job file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Mistake {
     /// The line, from 1; nothing if it does not stand in the file.
     pub line: Option<u32>,
@@ -162,9 +159,9 @@ pub struct Mistake {
 }
 
 /// An error as it is sent (RFC 9457).
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = Problem)]
-pub struct ProblemBody {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
     /// `urn:pictor:problem:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
@@ -173,7 +170,8 @@ pub struct ProblemBody {
     /// The HTTP status.
     pub status: u16,
     /// What went wrong, in one stable word.
-    pub code: Code,
+    #[cfg_attr(feature = "openapi", schema(value_type = Code))]
+    pub code: String,
     /// What happened this time, for people.
     pub detail: String,
     /// The mistakes of a job file.
@@ -181,129 +179,22 @@ pub struct ProblemBody {
     pub errors: Vec<Mistake>,
 }
 
-/// An error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// What went wrong.
-    pub code: Code,
-    /// What happened this time, for people.
-    pub detail: String,
-    /// The mistakes of a job file.
-    pub errors: Vec<Mistake>,
-    /// More headers of the answer.
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
 impl Problem {
-    /// A problem; `detail` says what happened this time.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
-    }
-
-    /// There is no such thing.
-    pub fn not_found(what: impl std::fmt::Display) -> Self {
-        Self::new(Code::NotFound, format!("there is no {what}"))
-    }
-
-    /// Something about the request is wrong.
-    pub fn invalid(detail: impl Into<String>) -> Self {
-        Self::new(Code::InvalidRequest, detail)
-    }
-
-    /// The same with the mistakes of a job file.
-    #[must_use]
-    pub fn with_errors(mut self, errors: Vec<Mistake>) -> Self {
-        self.errors = errors;
-        self
-    }
-
-    /// The same with a header.
-    #[must_use]
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// The same with the time after which another try makes sense.
-    #[must_use]
-    pub fn retry_after(self, seconds: u64) -> Self {
-        self.with_header(header::RETRY_AFTER, seconds.into())
-    }
-
-    /// No server owns the farm right now.
-    pub fn no_owner() -> Self {
-        let detail = "no server owns the farm right now; another one is about to take over";
-        Self::new(Code::NoOwner, detail).retry_after(1)
-    }
-
-    /// What axum says about a request that it could not take apart.
-    pub(super) fn rejected(status: StatusCode, text: impl Into<String>) -> Self {
-        let code = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Code::UnsupportedMediaType,
-            StatusCode::NOT_FOUND => Code::NotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
-            status if status.is_client_error() => Code::InvalidRequest,
-            _ => Code::Internal,
-        };
-        Self::new(code, text)
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let Self { code, detail, errors, headers: more } = self;
-        let status = code.status();
-        let body = ProblemBody {
+    /// The problem with this code; `detail` says what happened this time.
+    pub fn new(code: Code, detail: String, errors: Vec<Mistake>) -> Self {
+        Self {
             kind: format!("urn:pictor:problem:{}", code.name()),
             title: code.title().to_owned(),
-            status: status.as_u16(),
-            code,
+            status: code.status(),
+            code: code.name().to_owned(),
             detail,
             errors,
-        };
-        let body = serde_json::to_vec(&body).expect("a problem is plain data");
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        headers.extend(more);
-        let mut response = (status, headers, body).into_response();
-        // The audit log tells why something was refused.
-        response.extensions_mut().insert(code);
-        response
-    }
-}
-
-impl From<pictor_storage::Error> for Problem {
-    fn from(error: pictor_storage::Error) -> Self {
-        use pictor_storage::Error;
-        match &error {
-            Error::NotFound(_) => Self::new(Code::NotFound, error.to_string()),
-            Error::Invalid(_) => Self::new(Code::Conflict, error.to_string()),
-            error if error.is_retryable() => {
-                Self::new(Code::Unavailable, error.to_string()).retry_after(2)
-            }
-            _ => {
-                tracing::error!(%error, "a request failed");
-                Self::new(Code::Internal, "the server's log says more")
-            }
         }
     }
-}
 
-impl From<crate::Error> for Problem {
-    fn from(error: crate::Error) -> Self {
-        use crate::Error;
-        match error {
-            Error::Store(error) => error.into(),
-            Error::NoRun(name) => Self::not_found(format!("run `{name}`")),
-            Error::Stopped => Self::no_owner(),
-            Error::Stalled(_) => Self::new(Code::Unavailable, error.to_string()).retry_after(5),
-            Error::Plan { .. } => Self::new(Code::Conflict, error.to_string()),
-            Error::Fold(..) => {
-                tracing::error!(%error, "a request failed");
-                Self::new(Code::Internal, "the server's log says more")
-            }
-        }
+    /// Whether it has this code. Servers of a later version may have others.
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.name()
     }
 }
 

@@ -1,0 +1,37 @@
+//! The vocabulary of the API: what is asked and answered under `/v1`, what the command line prints with
+//! `--json`, and what workers and servers say to each other. A contract: fields are added, not renamed or
+//! removed, and readers ignore what they do not know.
+
+mod event;
+mod file;
+mod graph;
+mod page;
+mod problem;
+mod run;
+mod submit;
+mod task;
+mod token;
+mod transfer;
+mod worker;
+
+pub use event::EventData;
+pub use file::{Digests, Missing, RunFile};
+pub use graph::{Dimension, DimensionKind, Edge, Graph, Offset};
+pub use page::Page;
+pub use pictor_tasks::message::{Input, Output};
+pub use pictor_tasks::state::{RunState, Service, TaskState};
+pub use pictor_tasks::worker::{Blender, Gpu, Inventory};
+pub use problem::{Code, Mistake, Problem};
+pub use run::{
+    Changed, Note, ResetAnswer, ResetRequest, RetryRequest, RunDetail, RunPatch, RunSummary, Step,
+    TaskCounts,
+};
+#[cfg(feature = "openapi")]
+pub use submit::Digest;
+pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
+pub use task::{Attempt, AttemptState, Task, TaskDetail};
+pub use token::{AuditView, MadeToken, NewToken, TokenRole, TokenView};
+pub use transfer::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
+pub use worker::{
+    Amqp, Enrol, Enrolled, GpuLoad, Heartbeat, Holding, MachineLoad, Orders, Worker, WorkerPatch,
+};

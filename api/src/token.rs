@@ -1,0 +1,140 @@
+//! Tokens, and the log of who changed what.
+
+use serde::{Deserialize, Serialize};
+
+/// What a token allows its holder to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRole {
+    /// May do everything, including managing tokens.
+    Admin,
+    /// May do everything except manage tokens.
+    Operator,
+    /// Submits runs; sees and changes those of its own account.
+    Submitter,
+    /// Reads everything except tokens and the audit log.
+    Viewer,
+    /// Registers machines as workers.
+    Worker,
+    /// One registered machine. Created by its registration, never by hand.
+    Machine,
+}
+
+impl TokenRole {
+    /// All roles.
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
+
+    /// The role's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Operator => "operator",
+            Self::Submitter => "submitter",
+            Self::Viewer => "viewer",
+            Self::Worker => "worker",
+            Self::Machine => "machine",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenView {
+    /// Public part of the token.
+    pub id: String,
+    /// Label that says what the token is for.
+    pub name: String,
+    /// Role that the token has.
+    pub role: TokenRole,
+    /// Account that the token acts for.
+    pub account: String,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it was revoked, in milliseconds since 1970; null while it is valid.
+    pub revoked_ms: Option<i64>,
+}
+
+/// A token to be created.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// Label that says what the token is for: 1 to 64 characters, the first not a space and none a control character.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 64,
+            pattern = r"^[^\u0000-\u0020\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+        )
+    )]
+    pub name: String,
+    /// Role that the token gets.
+    #[cfg_attr(feature = "openapi", schema(schema_with = given_role))]
+    pub role: TokenRole,
+    /// Account that the token acts for: 1 to 64 letters, digits, `.`, `_`, `@` and `-`.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._@-]+$")
+    )]
+    pub account: String,
+}
+
+/// What people may give: a machine gets its role with its registration.
+#[cfg(feature = "openapi")]
+fn given_role() -> utoipa::openapi::schema::Object {
+    use utoipa::openapi::schema::{ObjectBuilder, Type};
+    let given = TokenRole::ALL.into_iter().filter(|role| *role != TokenRole::Machine);
+    let role = ObjectBuilder::new().schema_type(Type::String);
+    let role = role.enum_values(Some(given.map(TokenRole::name)));
+    role.description(Some("What it may do.")).build()
+}
+
+/// A token that was just created.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MadeToken {
+    /// The token itself, to be sent as `Authorization: Bearer …`. It is shown only here and cannot be recovered.
+    pub token: String,
+    /// Public part of the token.
+    pub id: String,
+    /// Label that says what the token is for.
+    pub name: String,
+    /// Role that the token has.
+    pub role: TokenRole,
+    /// Account that the token acts for.
+    pub account: String,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// One entry of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuditView {
+    /// Position in the log.
+    pub number: i64,
+    /// When the call was made, in milliseconds since 1970.
+    pub time_ms: i64,
+    /// Account of the token that the call was made with.
+    pub account: String,
+    /// Public part of that token.
+    pub token: String,
+    /// What was done, such as `run.submit` or `token.add`.
+    pub action: String,
+    /// The object of the call, such as `runs/ID/pause`.
+    pub target: String,
+    /// Further details: outcome (`done` or `refused`), HTTP status, code of the problem.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub detail: serde_json::Value,
+    /// Network address of the caller.
+    pub address: String,
+}
