@@ -1,4 +1,4 @@
-//! The Blenders under test, the scenes that each of them builds, and the pictures that it makes of them by itself.
+//! The Blenders under test, the scenes that each of them builds, and the pictures that it renders of them by itself.
 
 use crate::support::{Running, lock, root};
 use serde::Deserialize;
@@ -6,14 +6,14 @@ use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One Blender.
+/// One installed Blender.
 pub(crate) struct Build {
-    /// `4.5.15`.
+    /// Version number, such as `4.5.15`.
     pub(crate) version: String,
     pub(crate) program: PathBuf,
 }
 
-/// A scene that shows one thing, as `scenes/stage.py` describes it.
+/// A scene that shows one feature, as `scenes/stage.py` describes it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Feature {
@@ -38,17 +38,17 @@ pub(crate) struct Feature {
     pub(crate) note: Option<String>,
     pub(crate) refused: bool,
     pub(crate) rate: Option<String>,
-    /// This version does not have it.
+    /// Why this version does not have the feature, if so.
     pub(crate) absent: Option<String>,
-    /// Its script failed.
+    /// Why its script failed, if it did.
     pub(crate) broken: Option<String>,
-    /// Where its scene and its pictures are.
+    /// Folder of its scene and its pictures.
     #[serde(skip)]
     pub(crate) place: PathBuf,
 }
 
 impl Build {
-    /// The Blender in `PATH`, which is Debian's where Debian is.
+    /// The Blender in `PATH`: on Debian, the distribution's.
     pub(crate) fn in_path() -> Self {
         let said = Running::start(Command::new("blender").arg("--version")).finish();
         let first = said.out.lines().find_map(|line| line.strip_prefix("Blender "));
@@ -60,7 +60,7 @@ impl Build {
         Self { version: version.into(), program }
     }
 
-    /// One of those that `make blenders` installs, where there is one for this machine's Python.
+    /// A Blender that `make blenders` installed, if it exists for this machine's Python.
     pub(crate) fn installed(version: &str) -> Option<Self> {
         let found = installed().into_iter().find(|build| build.version.starts_with(version));
         if found.is_none() {
@@ -69,7 +69,7 @@ impl Build {
         found
     }
 
-    /// All of them, from the oldest to the newest.
+    /// All Blenders, from the oldest to the newest.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = installed();
         assert!(!all.is_empty(), "only one Blender: `make blenders` installs more");
@@ -81,8 +81,8 @@ impl Build {
         all
     }
 
-    /// The scenes whose `short` is at least so much, with what plain Blender makes of them. Both are made
-    /// where they are missing or their scripts have changed.
+    /// The scenes whose `short` is at least `level`, with the pictures that plain Blender renders of them. Both are
+    /// made if they are missing or their scripts have changed.
     pub(crate) fn features(&self, level: u8) -> Vec<Feature> {
         let folder = self.folder();
         std::fs::create_dir_all(&folder).unwrap();
@@ -91,7 +91,7 @@ impl Build {
         let only: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
         let level_text = level.to_string();
         self.script("build.py", &folder, &[&[level_text.as_str()], only.as_slice()].concat());
-        // Blender that crashes leaves the scene on which it did begun, and not done.
+        // When Blender crashes, the scene that caused it is left begun and not done.
         while !self.script("plain.py", &folder, &[]) {}
         let mut features = self.built();
         features.retain(|feature| {
@@ -101,7 +101,7 @@ impl Build {
         features
     }
 
-    /// The scenes that are there, in order.
+    /// The scenes that have been built, in order.
     pub(crate) fn built(&self) -> Vec<Feature> {
         let mut features = Vec::new();
         for entry in std::fs::read_dir(self.folder()).into_iter().flatten() {
@@ -117,13 +117,13 @@ impl Build {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix").join(&self.version)
     }
 
-    /// Whether `PICTOR_BLENDERS` names it, or nothing.
+    /// Whether `PICTOR_BLENDERS` names it, or is not set.
     pub(crate) fn is_wanted(&self) -> bool {
         let only = std::env::var("PICTOR_BLENDERS").unwrap_or_default();
         only.is_empty() || only.split(',').any(|version| self.version.starts_with(version))
     }
 
-    /// Whether Blender came to the script's end.
+    /// Runs a script in Blender. Returns whether it came to its end.
     fn script(&self, name: &str, folder: &Path, more: &[&str]) -> bool {
         let mut blender = Command::new(&self.program);
         blender.args([
@@ -159,7 +159,7 @@ fn installed() -> Vec<Build> {
 }
 
 impl Feature {
-    /// What of plain Blender's is compared.
+    /// The kinds of plain Blender's pictures that are compared.
     pub(crate) fn kinds(&self) -> Vec<&str> {
         match &self.compare {
             Some(kinds) => kinds.iter().map(String::as_str).collect(),

@@ -1,4 +1,4 @@
-//! One cell of the matrix: a feature, rendered by pictor with one Blender, beside that Blender's own picture.
+//! One cell of the matrix: a feature, rendered by pictor with one Blender, compared with that Blender's own picture.
 
 use crate::build::{Build, Feature};
 use crate::picture::difference;
@@ -9,31 +9,31 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// EEVEE compiles its shaders for minutes where the processors do it and have other work.
+/// EEVEE compiles its shaders for minutes if the processors have to do it and are busy.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// What came out.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) enum Cell {
-    /// The same picture.
+    /// The pictures are the same.
     Same,
-    /// Refused before anything was rendered, with these words.
+    /// Refused before anything was rendered, with this message.
     Refused(String),
-    /// Not the same, and this note says so.
+    /// The pictures differ, and this note of the run says so.
     Noted(String),
-    /// This Blender does not have it.
+    /// This Blender does not have the feature, for this reason.
     Absent(String),
-    /// None of these.
+    /// Anything else, which is an error of pictor.
     Wrong(String),
 }
 
 impl Cell {
-    /// Keeps it beside its scene.
+    /// Stores the result beside its scene.
     pub(crate) fn keep(&self, place: &Path) {
         std::fs::write(place.join("cell.json"), serde_json::to_string(self).unwrap()).unwrap();
     }
 
-    /// What was kept, by this or an earlier run; nothing if the scene is another one since.
+    /// The stored result of this or an earlier run. Returns `None` if the scene has changed since.
     pub(crate) fn kept(place: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(place.join("cell.json")).ok()?;
         serde_json::from_str(&text).ok()
@@ -71,7 +71,7 @@ impl std::fmt::Display for Cell {
     }
 }
 
-/// Renders it and looks.
+/// Renders the scene with pictor and compares the pictures.
 pub(crate) fn of(build: &Build, feature: &Feature) -> Cell {
     if let Some(why) = &feature.absent {
         return Cell::Absent(why.clone());
@@ -119,7 +119,7 @@ fn one(build: &Build, feature: &Feature, format: &str) -> Cell {
         let said = || format!("{} (notes: {notes:?})", different.join("; "));
         return if different.is_empty() { Cell::Same } else { Cell::Wrong(said()) };
     };
-    // Not any note will do: it must be the one that tells of this.
+    // Not any note will do: it must be the one about this difference.
     match notes.iter().find(|note| note.contains(words)) {
         Some(note) if said.out.contains(*note) => Cell::Noted((*note).to_owned()),
         Some(_) => Cell::Wrong(format!("`run` does not say what `show` does: {notes:?}")),
@@ -129,7 +129,7 @@ fn one(build: &Build, feature: &Feature, format: &str) -> Cell {
     }
 }
 
-/// The job, as JSON, which is YAML.
+/// The job as JSON, which is also YAML.
 fn job(feature: &Feature, format: &str) -> Json {
     let mut output = Map::new();
     output.insert("format".into(), format.into());
@@ -159,7 +159,7 @@ fn run_id(said: &Said) -> Option<String> {
     first.map(|(run, _)| run.to_owned())
 }
 
-/// A run that failed: it was refused if nothing but `inspect` did anything.
+/// The result of a failed run: it was refused if only `inspect` did anything.
 fn failed(shown: &Json, said: &Said) -> Cell {
     let failures = shown["failures"].as_array().unwrap();
     let Some(failure) = failures.first() else { return Cell::Wrong(said.to_string()) };
@@ -172,7 +172,7 @@ fn failed(shown: &Json, said: &Said) -> Cell {
     if rendered { Cell::Wrong(format!("failed: {words}")) } else { Cell::Refused(words) }
 }
 
-/// What is not as plain Blender has it, in words.
+/// The differences from plain Blender's pictures, one sentence each.
 fn differences(feature: &Feature, place: &Place) -> Vec<String> {
     let plain = feature.place.join("plain");
     if let Ok(words) = std::fs::read_to_string(plain.join("failed")) {
@@ -210,11 +210,11 @@ fn differences(feature: &Feature, place: &Place) -> Vec<String> {
     found
 }
 
-/// The pictures of a folder by what Blender calls a frame's file, but for the zeros before its number: the views are
-/// folders of ours and endings of Blender's.
+/// The pictures of a folder by the file name that Blender gives a frame, without the zeros before its number: pictor
+/// puts views into folders, Blender appends them to the name.
 fn pictures(folder: &Path) -> BTreeMap<String, PathBuf> {
     let names = files(folder).into_keys().map(|path| {
-        // File Output nodes have a folder each.
+        // Each File Output node has a folder of its own.
         let name = match path.rsplit_once('/') {
             Some(("left", name)) => name.replace('.', "_L."),
             Some(("right", name)) => name.replace('.', "_R."),
@@ -229,7 +229,7 @@ fn pictures(folder: &Path) -> BTreeMap<String, PathBuf> {
     names.collect()
 }
 
-/// The frames a second of a video.
+/// The frame rate of a video, as ffprobe prints it.
 fn rate_of(path: &Path) -> String {
     let probe = std::process::Command::new("ffprobe")
         .args(["-v", "error", "-select_streams", "v:0", "-of", "csv=p=0"])

@@ -1,4 +1,4 @@
-//! How far two pictures are apart.
+//! The difference between two pictures.
 
 use crate::support::pictures;
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ struct Picture {
     channels: BTreeMap<String, Vec<f32>>,
 }
 
-/// What is different, in words; nothing if they are the same. `within`: how far values may be apart; linear ones above 1
-/// in proportion.
+/// A description of the difference. Returns `None` if the pictures are the same. Values may differ by `within`; linear
+/// ones above 1 in proportion.
 pub(crate) fn difference(made: &Path, plain: &Path, within: f32) -> Option<String> {
     let (made, plain) = (read(made), read(plain));
     if made.size != plain.size {
@@ -73,7 +73,7 @@ fn read(path: &Path) -> Picture {
     }
 }
 
-/// A PNG with whatever depth it has: two depths are two sets of channels.
+/// Reads a PNG in its own bit depth: two depths give two sets of channels.
 fn png(path: &Path) -> Picture {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
@@ -97,7 +97,7 @@ fn png(path: &Path) -> Picture {
     }
 }
 
-/// Any other picture, by ffmpeg.
+/// Reads any other picture with ffmpeg.
 fn decoded(path: &Path) -> Picture {
     let probe = Command::new("ffprobe")
         .args(["-v", "error", "-of", "csv=p=0", "-show_entries", "stream=width,height,pix_fmt"])

@@ -1,4 +1,4 @@
-//! The matrix as the table of `docs/blender-matrix.md`, and as a report for those who look into what is wrong.
+//! The matrix as the table of `docs/blender-matrix.md`, and as a report for those who investigate errors.
 
 use crate::build::{Build, Feature};
 use crate::cell::Cell;
@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 const BEGIN: &str = "<!-- matrix: written by `make blender-matrix` -->\n";
 const END: &str = "<!-- end of the matrix -->\n";
 
-/// What came out, by feature and version.
+/// Results by feature and version.
 #[derive(Default)]
 pub(crate) struct Table {
     versions: Vec<String>,
     rows: BTreeMap<u32, (Feature, BTreeMap<String, Cell>)>,
 }
 
-/// The kinds of cells that the documentation has, by title and version.
+/// The kinds of cells in the documentation, by title and version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Documented(BTreeMap<(String, String), String>);
 
 impl Table {
-    /// Of everything that was tried with these builds, now or before.
+    /// The stored results for these builds, of this and earlier runs.
     pub(crate) fn kept(builds: &[Build]) -> Self {
         let mut table = Self::default();
         for build in builds {
@@ -49,7 +49,7 @@ impl Table {
         self.rows.len()
     }
 
-    /// The cells that are wrong, a line each.
+    /// The cells with errors, one line each.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let cells = self.rows.values().flat_map(|(feature, cells)| {
             cells.iter().map(move |(version, cell)| (feature, version, cell))
@@ -103,7 +103,7 @@ impl Table {
         text
     }
 
-    /// Puts the table into the documentation.
+    /// Writes the table into the documentation.
     pub(crate) fn write(&self) {
         let text = std::fs::read_to_string(document()).unwrap();
         let (before, rest) = text.split_once(BEGIN).expect("it has a place for the table");
@@ -112,28 +112,28 @@ impl Table {
         std::fs::write(document(), text).unwrap();
     }
 
-    /// Leaves everything that was seen, numbers included, in the folder of the scenes.
+    /// Writes all results, numbers included, into the folder of the scenes.
     pub(crate) fn report(&self) {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix/report.md");
         std::fs::write(&path, format!("{}\n{}", self.wrong().join("\n"), self.text())).unwrap();
         eprintln!("{}", path.display());
     }
 
-    /// The documentation's table.
+    /// The table in the documentation.
     pub(crate) fn documented() -> Documented {
         let text = std::fs::read_to_string(document()).unwrap();
         let table = text.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
         table.map_or_else(|| Documented(BTreeMap::new()), |(table, _)| Documented::read(table))
     }
 
-    /// What the documentation would say of this.
+    /// The table that the documentation would have for these results.
     pub(crate) fn as_documented(&self) -> Documented {
         Documented::read(&self.text())
     }
 }
 
 impl Documented {
-    /// What a cell says.
+    /// The kind of a cell. Returns `None` if there is no such cell.
     pub(crate) fn kind(&self, title: &str, version: &str) -> Option<&str> {
         self.0.get(&(title.to_owned(), version.to_owned())).map(String::as_str)
     }
@@ -169,7 +169,7 @@ fn reference(notes: &mut Vec<String>, note: String) -> String {
     format!("[{}]", at + 1)
 }
 
-/// Words without what is only so on this machine: paths of scenes and of what they use.
+/// Replaces what is specific to this machine: paths of scenes and of what they use.
 fn general(words: &str) -> String {
     let folder = env!("CARGO_TARGET_TMPDIR");
     let mut words = words.lines().collect::<Vec<_>>().join(" ").replace('|', "\\|");

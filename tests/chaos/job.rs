@@ -1,4 +1,4 @@
-//! The job of the chaos test: 2,000 tasks of mixed length whose results are known beforehand.
+//! The job of the chaos test: 2,000 tasks of mixed length whose results are known in advance.
 
 use crate::support::soak;
 use std::collections::BTreeMap;
@@ -9,16 +9,16 @@ pub(crate) const TASKS: usize = 2_000;
 const GROUP: u32 = 20;
 const SLOW: u32 = 12;
 
-/// Tasks that write a file each.
+/// Number of tasks that write a file each.
 fn writes() -> u32 {
     if soak() { 600 } else { 300 }
 }
 
-/// The job file. Every execution of a program adds a line to the file `executed`.
+/// The job file. Every execution of a program appends a line to the file `executed`.
 pub(crate) fn text(executed: &Path) -> String {
     let writes = writes();
     let executed = executed.display();
-    // Enough for the whole storm, which meets tasks of every kind. A worker claims after 5 s.
+    // Enough for the whole storm, which hits tasks of every kind. A worker claims after 5 s.
     let (count, long, short) = if soak() { (30, "6s", "1.2") } else { (20, "1500ms", "0.1") };
     let ticks = TASKS - (writes + writes / GROUP + count + SLOW + 1) as usize;
     format!(
@@ -64,7 +64,7 @@ steps:
     )
 }
 
-/// Every file that the job delivers, as an undisturbed run makes it.
+/// Every file that the job delivers, as an undisturbed run produces it.
 pub(crate) fn results() -> BTreeMap<String, String> {
     let lines = |numbers: &[u32]| {
         numbers.iter().fold(String::new(), |mut text, number| {
@@ -88,7 +88,7 @@ pub(crate) fn results() -> BTreeMap<String, String> {
     files
 }
 
-/// How many executions of programs an undisturbed run has.
+/// Number of executions of programs in an undisturbed run.
 pub(crate) fn programs() -> usize {
     (writes() + writes() / GROUP + SLOW + 1) as usize
 }

@@ -1,4 +1,4 @@
-//! A storm: every few seconds something is killed, frozen or cut off, in an order that a seed decides.
+//! A storm: every few seconds something is killed, frozen or cut off, in an order determined by a seed.
 
 use crate::hosts::Farm;
 use crate::hosts::network::Host;
@@ -11,7 +11,7 @@ use std::thread::{Scope, ScopedJoinHandle, sleep};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A part of the farm, by its place among those of its kind.
+/// A part of the farm, by its index among those of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Server(usize),
@@ -21,14 +21,14 @@ pub(crate) enum Part {
     Objects,
 }
 
-/// What is done to it.
+/// The kind of damage done to parts of the farm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Harm {
-    /// `kill -9`; later it is started again.
+    /// `kill -9`; later the part is started again.
     Kill(Part),
     /// SIGSTOP; later SIGCONT.
     Freeze(Part),
-    /// Nothing that one sends reaches the other.
+    /// Nothing that one of them sends reaches the other.
     Cut(Part, Part),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Numbers that look random (splitmix64). The seed is printed; `PICTOR_SEED` sets it.
+/// Pseudo-random numbers (splitmix64). The seed is printed; `PICTOR_SEED` sets it.
 struct Dice(u64);
 
 impl Dice {
@@ -58,7 +58,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// From 0 to one less than `end`.
+    /// A number from 0 to `end - 1`.
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -71,7 +71,7 @@ impl Dice {
     }
 }
 
-/// The faults of so long a time.
+/// The faults for a storm of this length.
 pub(crate) fn sequence(time: Duration) -> Vec<Fault> {
     let mut dice = Dice::new();
     let mut busy: BTreeMap<Part, Duration> = BTreeMap::new();
@@ -82,14 +82,14 @@ pub(crate) fn sequence(time: Duration) -> Vec<Fault> {
             Harm::Kill(_) => dice.millis(0, 3_000),
             Harm::Freeze(_) | Harm::Cut(..) => dice.millis(2_000, 15_000),
         };
-        // What is harmed already, or has only just been started again, is left alone.
+        // A part that is damaged already, or was started again only just now, is left alone.
         let (hurt, rest) = match harm {
             Harm::Kill(part) => (vec![part], 3),
             Harm::Freeze(part) => (vec![part], 1),
             Harm::Cut(one, other) => (vec![one, other], 0),
         };
         if hurt.iter().any(|part| busy.get(part).is_some_and(|until| *until > at)) {
-            // It may be so with every part.
+            // Every part may be in that state.
             at += Duration::from_millis(50);
             continue;
         }
@@ -128,10 +128,10 @@ fn harm(dice: &mut Dice) -> Harm {
     }
 }
 
-/// Does all that to the farm, and puts it right again. `progress` says how far the work is.
+/// Applies the faults to the farm, and repairs them. `progress` returns how much of the work is done.
 pub(crate) fn rage(farm: &mut Farm, faults: &[Fault], progress: impl Fn() -> usize) {
     let start = Instant::now();
-    // What is to be put right, and when.
+    // The damage to be repaired, and when.
     let mut open: Vec<(Duration, Harm)> = Vec::new();
     std::thread::scope(|scope| {
         let mut starts = Starts { scope, running: BTreeMap::new() };
@@ -146,7 +146,7 @@ pub(crate) fn rage(farm: &mut Farm, faults: &[Fault], progress: impl Fn() -> usi
     });
 }
 
-/// Services that are being started again. A broker needs up to ten seconds; the storm goes on meanwhile.
+/// Services that are being started again. A broker needs up to ten seconds, during which the storm continues.
 struct Starts<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     running: BTreeMap<Part, ScopedJoinHandle<'s, ()>>,
@@ -157,7 +157,7 @@ impl<'s> Starts<'s, '_> {
         self.running.insert(part, self.scope.spawn(start));
     }
 
-    /// Waits until nothing of this part is being started.
+    /// Waits until no start of this part is in progress.
     fn wait(&mut self, part: Part) {
         if let Some(start) = self.running.remove(&part) {
             start.join().unwrap();
@@ -169,7 +169,7 @@ fn wait(start: Instant, at: Duration) {
     sleep(at.saturating_sub(start.elapsed()));
 }
 
-/// Puts right what is due by then, in its order.
+/// Repairs the damage that is due by then, in order.
 fn settle(
     farm: &mut Farm,
     starts: &mut Starts<'_, '_>,

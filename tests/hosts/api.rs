@@ -1,4 +1,4 @@
-//! Requests to the farm's HTTP API, patient: another server is asked when one does not answer.
+//! Requests to the farm's HTTP API, repeated: if one server does not answer, another one is tried.
 
 use super::super::support::until;
 use reqwest::{Client, Method, StatusCode};
@@ -7,10 +7,10 @@ use std::cell::Cell;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// A server that is frozen is given up after this.
+/// Time limit for an answer, after which the server counts as frozen.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// Somebody with an admin's token.
+/// A client with an administrator's token.
 pub(crate) struct Api {
     runtime: Runtime,
     client: Client,
@@ -21,14 +21,14 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(servers: Vec<String>, token: String) -> Self {
-        // Another test of this process may have chosen it before.
+        // Another test in this process may have set it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = Client::builder().timeout(ANSWER).build().unwrap();
         Self { runtime, client, servers, current: Cell::new(0), token }
     }
 
-    /// One request to one server. Nothing: it did not answer.
+    /// One request to one server. Returns `None` if it did not answer.
     pub(crate) fn ask(
         &self,
         server: usize,
@@ -47,7 +47,7 @@ impl Api {
         })
     }
 
-    /// The answer of the first server that can act.
+    /// The response of the first server that can act.
     pub(crate) fn call(&self, method: &Method, path: &str, body: Option<&Json>) -> Json {
         let mut found = None;
         until(path, || {
@@ -72,18 +72,18 @@ impl Api {
         self.call(&Method::POST, path, Some(body))
     }
 
-    /// Submits a job; the run's id.
+    /// Submits a job and returns the run's id.
     pub(crate) fn submit(&self, job: &str) -> String {
         let answer = self.post("/v1/runs", &serde_json::json!({ "job": job }));
         answer["run"]["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
-    /// The run's state and counts.
+    /// The run's state and counts, as the API shows them.
     pub(crate) fn run(&self, run: &str) -> Json {
         self.get(&format!("/v1/runs/{run}"))
     }
 
-    /// Waits for the run's success.
+    /// Waits until the run has succeeded.
     pub(crate) fn until_succeeded(&self, run: &str) {
         until("the run ends", || {
             let now = self.run(run);
@@ -93,7 +93,7 @@ impl Api {
         });
     }
 
-    /// Every item of a list.
+    /// Every item of a list, across its pages.
     pub(crate) fn all(&self, path: &str) -> Vec<Json> {
         let (mut items, mut after) = (Vec::new(), String::new());
         loop {
@@ -106,7 +106,7 @@ impl Api {
         }
     }
 
-    /// The sum of the samples of one metric over all servers that answer.
+    /// The sum of the samples of one metric, over all servers that answer.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let servers = 0..self.servers.len();
         let told = servers.filter_map(|server| self.ask(server, Method::GET, "/metrics", None));

@@ -1,4 +1,4 @@
-//! A `pictor serve` or `pictor work` on a host: it is started, ill-treated, and started again.
+//! A `pictor serve` or `pictor work` on a host: it is started, killed or frozen, and started again.
 
 use super::network::Host;
 use crate::support::cache;
@@ -17,7 +17,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Not started yet. What it says goes to the file `log`.
+    /// Prepares the program without starting it. Its output goes to the file `log`.
     pub(crate) fn new(host: Arc<Host>, arguments: Vec<String>, log: PathBuf) -> Self {
         Self { host, arguments, environment: Vec::new(), log, child: None }
     }
@@ -36,13 +36,13 @@ impl Daemon {
         }
         command.env("XDG_CACHE_HOME", cache());
         command.args(&self.arguments).envs(self.environment.iter().cloned());
-        // lapin calls each lost connection an error, several times.
+        // lapin logs each lost connection as an error, several times.
         command.env("PICTOR_LOG", "info,lapin=off");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Its process, if it runs.
+    /// Its process id, if it is running.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.child.as_ref().map(|child| child.id().try_into().unwrap())
     }
@@ -51,7 +51,7 @@ impl Daemon {
         kill_process(Pid::from_raw(self.pid().expect("it runs")).unwrap(), signal).unwrap();
     }
 
-    /// `kill -9`, and nothing else ended it before.
+    /// Kills it by `kill -9`; it must not have ended before.
     pub(crate) fn kill9(&mut self) {
         let mut child = self.child.take().expect("it runs");
         let ended = child.try_wait().unwrap();
@@ -60,25 +60,25 @@ impl Daemon {
         child.wait().unwrap();
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM, and waits for its end.
     pub(crate) fn stop(&mut self) {
         self.signal(Signal::TERM);
         let ended = self.child.take().expect("it runs").wait().unwrap();
         assert!(ended.success(), "{ended}:\n{}", self.said());
     }
 
-    /// Waits for its end, which it says to be a failure.
+    /// Waits for its end; it must report a failure.
     pub(crate) fn fails(&mut self) {
         let ended = self.child.take().expect("it runs").wait().unwrap();
         assert_eq!(ended.code(), Some(1), "{}", self.said());
     }
 
-    /// How often it has said these words.
+    /// How often these words occur in its output.
     pub(crate) fn times(&self, words: &str) -> usize {
         std::fs::read_to_string(&self.log).unwrap_or_default().matches(words).count()
     }
 
-    /// What it has said so far, or the end of that.
+    /// Its output so far, or the end of it.
     pub(crate) fn said(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! A port that leads to another one. What goes through it can be held up.
+//! A port that forwards to another one, and can be made to hold up its traffic.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Returns when it is open.
+    /// Waits until it is open.
     fn pass(&self) {
         let open = self.open.lock().unwrap();
         drop(self.changed.wait_while(open, |open| !*open).unwrap());
@@ -29,7 +29,7 @@ impl Forwarder {
         Self::of(TcpListener::bind(from).unwrap(), to)
     }
 
-    /// `to` is reached from where the calling thread is, which need not be where the listener is.
+    /// Forwards from `listener` to `to`, which is connected to from the calling thread's network, not the listener's.
     pub(crate) fn of(listener: TcpListener, to: SocketAddr) -> Self {
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(Gate { open: Mutex::new(true), changed: Condvar::new() });
@@ -55,7 +55,7 @@ impl Forwarder {
         self.address
     }
 
-    /// Closed, it holds up everything, and loses nothing.
+    /// Opens or closes it. While closed it holds up all traffic, but loses none.
     pub(crate) fn set_open(&self, open: bool) {
         *self.gate.open.lock().unwrap() = open;
         self.gate.changed.notify_all();
@@ -63,7 +63,7 @@ impl Forwarder {
 }
 
 fn copy(mut from: TcpStream, mut into: TcpStream, gate: &Gate) {
-    // What is sent is small and waited for.
+    // Messages are small, and somebody waits for each.
     let _ = into.set_nodelay(true);
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {

@@ -1,4 +1,4 @@
-//! What Postgres holds, read past the farm.
+//! The history in Postgres, read without the farm.
 
 use super::Farm;
 use pictor_tasks::message::Products;
@@ -14,13 +14,13 @@ pub(crate) struct Attempt {
     pub(crate) worker: i64,
     pub(crate) started_ms: i64,
     pub(crate) took_ms: i64,
-    /// 1 succeeded, 2 failed, 3 cancelled, 4 lost.
+    /// Code of the outcome: 1 succeeded, 2 failed, 3 cancelled, 4 lost.
     pub(crate) outcome: i16,
     pub(crate) products: Products,
     pub(crate) failure: String,
 }
 
-/// The ends of all attempts of a run, in their order.
+/// The ends of all attempts of a run, in order.
 pub(crate) fn attempts(farm: &Farm, run: &str) -> Vec<Attempt> {
     let rows = rows(
         farm,
@@ -43,18 +43,18 @@ pub(crate) fn attempts(farm: &Farm, run: &str) -> Vec<Attempt> {
     rows.iter().map(attempt).collect()
 }
 
-/// How many of a run's attempts have been claimed.
+/// Number of attempts of a run that were claimed.
 pub(crate) fn claims(farm: &Farm, run: &str) -> i64 {
     let sql = "SELECT count(*) FROM claim c JOIN run r ON r.number = c.run WHERE r.id = $1";
     rows(farm, sql, Some(run))[0].get(0)
 }
 
-/// How many attempts ended so.
+/// Number of attempts with this outcome.
 pub(crate) fn count(attempts: &[Attempt], outcome: i16) -> usize {
     attempts.iter().filter(|attempt| attempt.outcome == outcome).count()
 }
 
-/// Asserts that every task of these has succeeded exactly once; the successes by step and task.
+/// Asserts that every task of these has succeeded exactly once; returns the successes by step and task.
 pub(crate) fn one_success_each(attempts: &[Attempt]) -> BTreeMap<(i32, i64), &Attempt> {
     let mut successes = BTreeMap::new();
     for attempt in attempts.iter().filter(|attempt| attempt.outcome == 1) {
@@ -64,18 +64,18 @@ pub(crate) fn one_success_each(attempts: &[Attempt]) -> BTreeMap<(i32, i64), &At
     successes
 }
 
-/// Epoch and address of the owner.
+/// Epoch and address of the owner. Returns `None` if there is none.
 pub(crate) fn owner(farm: &Farm) -> Option<(i64, String)> {
     let rows = rows(farm, "SELECT epoch, address FROM ownership", None);
     rows.first().map(|row| (row.get(0), row.get(1)))
 }
 
-/// When the run was submitted, milliseconds since 1970.
+/// When the run was submitted, in milliseconds since 1970.
 pub(crate) fn created_ms(farm: &Farm, run: &str) -> i64 {
     rows(farm, "SELECT created_ms FROM run WHERE id = $1", Some(run))[0].get(0)
 }
 
-/// Reasons and contents of rejected messages.
+/// Reasons and contents of the rejected messages.
 pub(crate) fn rejected(farm: &Farm) -> Vec<(String, Vec<u8>)> {
     let rows = rows(farm, "SELECT reason, raw FROM rejected ORDER BY number", None);
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()

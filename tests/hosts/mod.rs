@@ -1,5 +1,5 @@
-//! A farm on several hosts of this machine: the real binary, a Postgres, a RabbitMQ and an S3 service.
-//! Everything ends with the test, also if the test is killed.
+//! A farm on several hosts of this machine: the real binary, a Postgres, a RabbitMQ and an S3 service. Everything ends
+//! with the test, even if the test is killed.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(dead_code, reason = "each test binary uses its part")]
 
@@ -19,27 +19,27 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 
-/// So that a test that kills workers does not wait for the minute after which they are given up.
+/// Short, so that a test that kills workers need not wait a minute for their leases to expire.
 const SETTINGS: &str = "[server]\nlease = \"12s\"\n";
-/// The broker gives up a silent connection after two of these, not after two times 10 s.
+/// The broker closes a silent connection after two of these, rather than after two times 10 s.
 const BROKER: &str = "heartbeat = 3\n";
 
-/// Whose the database server and the broker are.
+/// Whom the database server and the broker belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owned {
-    /// The test's, which may kill them. A broker takes ten seconds of a processor to start.
+    /// To this test, which may kill them. A broker takes ten seconds of processor time to start.
     Privately,
-    /// Those of all tests. The farm has a database and a virtual host of its own.
+    /// To all tests. The farm has a database and a virtual host of its own.
     Together,
 }
 
-/// The services that a farm stands on, each on a host of its own.
+/// The services of a farm, each on a host of its own.
 pub(crate) struct Services {
     pub(crate) postgres: Postgres,
     pub(crate) rabbit: RabbitMq,
-    /// As reached from where the server is.
+    /// URL for clients on the server's own host.
     database_url: String,
-    /// As reached from where the broker is.
+    /// URLs for clients on the broker's own host.
     vhost: Vhost,
     s3: S3,
     pub(crate) database: Arc<Host>,
@@ -65,7 +65,7 @@ impl Services {
         });
         let (database_url, vhost) = match owned {
             Owned::Privately => (postgres.url(), broker.inside(|| rabbit.vhost())),
-            // The others have classic ones.
+            // The other tests have classic ones.
             Owned::Together => {
                 network.outside(|| (postgres.database(), rabbit.vhost_of(Queues::Quorum)))
             }
@@ -100,9 +100,9 @@ fn port_of(url: &str) -> u16 {
     after.split('/').next().unwrap().parse().unwrap()
 }
 
-/// Servers and workers.
+/// A farm of servers and workers with their services.
 pub(crate) struct Farm {
-    // In the order in which they end.
+    // In the order in which they are stopped.
     pub(crate) workers: Vec<Daemon>,
     pub(crate) servers: Vec<Daemon>,
     pub(crate) api: Api,
@@ -114,12 +114,12 @@ pub(crate) struct Farm {
 }
 
 impl Farm {
-    /// Two servers and as many workers as `slots` has numbers, each with that many slots.
+    /// Starts two servers, and one worker with that many slots for each number in `slots`.
     pub(crate) fn start(slots: &[u32]) -> Self {
         Self::start_with(Owned::Together, slots)
     }
 
-    /// As [`Self::start`], with a database server and a broker that the test may kill, freeze and cut off.
+    /// Like [`Self::start`], with a database server and a broker that the test may kill, freeze and cut off.
     pub(crate) fn start_with_services(slots: &[u32]) -> Self {
         Self::start_with(Owned::Privately, slots)
     }
@@ -148,8 +148,8 @@ impl Farm {
         farm
     }
 
-    /// A further worker on a host of its own, without Blender and the others that take a second to tell
-    /// their versions. Returns when the farm knows it.
+    /// Adds a worker on a host of its own, without Blender and other programs that take a second to print their
+    /// version. Returns when the farm knows it.
     pub(crate) fn add_worker(&mut self, slots: u32) {
         let programs = self.place.path("programs");
         if !programs.exists() {
@@ -158,7 +158,7 @@ impl Farm {
         self.add(slots, programs.as_os_str());
     }
 
-    /// As above, with every program of this machine.
+    /// Like [`Self::add_worker`], with every program of this machine.
     pub(crate) fn add_renderer(&mut self, slots: u32) {
         self.add(slots, &std::env::var_os("PATH").unwrap());
     }
@@ -172,7 +172,7 @@ impl Farm {
         until("the worker is known", || self.api.all("/v1/workers").len() == count);
     }
 
-    /// A worker of this name, with this folder, that is not started yet.
+    /// Prepares a worker of this name, with this folder, without starting it.
     pub(crate) fn worker(&self, (name, folder): (&str, &str), slots: u32, path: &OsStr) -> Daemon {
         let data = self.place.path(folder).display().to_string();
         let token = self.place.write("token", &self.token).display().to_string();
@@ -187,7 +187,7 @@ impl Farm {
         Daemon::new(self.network.host(), arguments, log).env("PATH", path)
     }
 
-    /// `pictor` as a user of this farm.
+    /// Runs `pictor` as a user of this farm.
     pub(crate) fn pictor(&self, arguments: &[&str]) -> crate::support::Said {
         let token = self.place.write("token", &self.token);
         let mut command = self.place.command(arguments);
@@ -195,21 +195,21 @@ impl Farm {
         crate::support::Running::start(command.env_remove("PICTOR_DATA")).finish()
     }
 
-    /// Which server owns the farm, and its epoch.
+    /// Index of the server that owns the farm, and its epoch.
     pub(crate) fn owner(&self) -> Option<(usize, i64)> {
         let (epoch, address) = history::owner(self)?;
         let place = self.urls.iter().position(|url| *url == address)?;
         Some((place, epoch))
     }
 
-    /// The database as the test sees it.
+    /// The URL of the database for the test itself.
     pub(crate) fn database_url(&self) -> String {
         let here = format!("127.0.0.1:{}", self.services.postgres.port());
         let there = (self.services.database.address(), self.services.postgres.port());
         self.services.database_url.replace(&here, &format!("{}:{}", there.0, there.1))
     }
 
-    /// The broker's management API in the virtual host of the farm; `path` such as `queues/VHOST/name`.
+    /// A request to the broker's management API in the virtual host of the farm; `path` such as `queues/VHOST/name`.
     pub(crate) fn manage(&self, method: &str, path: &str, body: &str) -> String {
         let Services { rabbit, vhost, broker, owned, .. } = &self.services;
         let path = format!("/api/{}", path.replace("VHOST", &vhost.name));
@@ -220,12 +220,12 @@ impl Farm {
         }
     }
 
-    /// Ends workers, then servers, in good order.
+    /// Stops the workers, then the servers, cleanly.
     pub(crate) fn stop(&mut self) {
         self.workers.iter_mut().chain(&mut self.servers).for_each(Daemon::stop);
     }
 
-    /// Processes that were started for tasks of this farm: they name its folder, or are in it.
+    /// Processes that were started for tasks of this farm: they name its folder, or work in it.
     pub(crate) fn processes(&self) -> Vec<String> {
         let folder = self.place.path("").display().to_string();
         let ours: Vec<i32> =
@@ -251,7 +251,7 @@ impl Farm {
     }
 }
 
-/// A folder of all programs of this machine but those that a worker asks for their versions.
+/// A folder with links to all programs of this machine except those whose version a worker determines.
 fn link_programs(folder: &Path) {
     std::fs::create_dir(folder).unwrap();
     let path = std::env::var_os("PATH").unwrap();
@@ -260,13 +260,13 @@ fn link_programs(folder: &Path) {
         let asked = ["blender", "ffmpeg", "ffprobe", "python3"].iter().any(|it| name == **it);
         let link = folder.join(&name);
         if !asked && !link.exists() {
-            // What hangs in the air is no program.
+            // A dangling link is no program.
             let _ = symlink(program.path(), link);
         }
     }
 }
 
-/// A server that is not started yet, and where it will be.
+/// Prepares a server without starting it, and the address that it will have.
 fn new_server(
     place: &Place,
     network: &Network,

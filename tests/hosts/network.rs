@@ -1,5 +1,5 @@
-//! Several hosts on this machine. As root each is a network namespace of its own, joined by a switch, and
-//! two of them can be cut off from each other. Otherwise all are loopback, joined by forwarders.
+//! Several hosts on this machine. As root, each is a network namespace of its own, joined by a switch, and two of them
+//! can be cut off from each other. Otherwise all of them are the loopback interface, joined by forwarders.
 
 use super::forwarder::Forwarder;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -11,14 +11,14 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// Nobody outside of the namespaces sees these addresses.
+/// Prefix of the addresses; nobody outside of the namespaces sees them.
 const NET: [u8; 3] = [10, 77, 0];
-/// A hardware address that no host has: what is sent there is lost without a word.
+/// A hardware address that no host has: what is sent there is lost silently.
 const NOWHERE: &str = "02:00:00:00:00:01";
-/// Between the switch and a host.
+/// Name of each host's interface to the switch.
 const WIRE: &str = "eth0";
 
-/// A process that does nothing in a network namespace of its own, which goes when it goes.
+/// A process that does nothing in a network namespace of its own; the namespace ends with it.
 struct Namespace(Child);
 
 impl Namespace {
@@ -27,7 +27,7 @@ impl Namespace {
         command.args(["--pdeathsig", "KILL", "unshare", "--net"]);
         command.args(["sh", "-c", "echo; exec sleep infinity"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        // It says something when it is inside.
+        // It prints a line once it is inside.
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "\n", "no network namespace can be made");
@@ -38,12 +38,12 @@ impl Namespace {
         format!("/proc/{}/ns/net", self.0.id())
     }
 
-    /// Moves the calling thread there, and what it starts from now on.
+    /// Moves the calling thread there, and whatever it starts from now on.
     fn enter(&self) {
         enter(&File::open(self.path()).unwrap());
     }
 
-    /// Runs `ip` there.
+    /// Runs `ip` in this namespace.
     fn ip(&self, arguments: &str) {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).arg("ip").args(arguments.split(' '));
@@ -56,7 +56,7 @@ fn enter(namespace: &File) {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-/// Does something on a thread of its own, after that has entered where it is to be done.
+/// Runs `work` on a thread of its own, after that thread has called `enter`.
 fn apart<T: Send>(enter: impl FnOnce() + Send, work: impl FnOnce() -> T + Send) -> T {
     let work = || {
         enter();
@@ -85,7 +85,7 @@ impl Host {
         self.namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, |_| Ipv4Addr::new(a, b, c, self.number))
     }
 
-    /// A program on this host. It dies with the thread that starts it.
+    /// A program on this host. It is killed when the thread that starts it ends.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command;
         if let Some(namespace) = &self.namespace {
@@ -98,12 +98,12 @@ impl Host {
         command
     }
 
-    /// Does something on this host, on a thread of its own.
+    /// Runs `work` on this host, on a thread of its own.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         apart(|| self.namespace.iter().for_each(Namespace::enter), work)
     }
 
-    /// Lets other hosts reach what listens on a loopback port of this one.
+    /// Makes a loopback port of this host reachable for other hosts.
     pub(crate) fn publish(&self, port: u16) {
         if self.namespace.is_some() {
             let (outside, inside) = (self.address(), Ipv4Addr::LOCALHOST);
@@ -111,8 +111,7 @@ impl Host {
         }
     }
 
-    /// Lets other hosts reach, as if it were on this one, what listens on a loopback port outside of
-    /// the network.
+    /// Makes a loopback port outside of the network reachable for other hosts, as if it were on this one.
     pub(crate) fn publish_from_outside(&self, network: &Network, port: u16) {
         if self.namespace.is_some() {
             let listener = self.inside(|| TcpListener::bind((self.address(), port)).unwrap());
@@ -120,25 +119,25 @@ impl Host {
         }
     }
 
-    /// A port for a server that is to be started again and again.
+    /// A free port for a server that will be started again and again.
     pub(crate) fn port(&self) -> u16 {
         let listener = self.inside(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         listener.local_addr().unwrap().port()
     }
 }
 
-/// What joins the hosts.
+/// The network that joins the hosts.
 pub(crate) struct Network {
     switch: Option<Namespace>,
-    /// Where the thread was that made this.
+    /// The namespace of the thread that made the network.
     outside: File,
     hosts: Mutex<u8>,
-    /// Without namespaces: the way from one host to a port of another.
+    /// Without namespaces: the forwarders from one host to a port of another.
     ways: Mutex<Vec<(u8, u8, SocketAddr, Forwarder)>>,
 }
 
 impl Network {
-    /// The calling thread is at the switch from now on: it reaches every host.
+    /// Creates a network. From now on the calling thread is at the switch: it reaches every host.
     pub(crate) fn new() -> Self {
         let outside = File::open("/proc/thread-self/ns/net").unwrap();
         let is_root = rustix::process::geteuid().is_root();
@@ -158,7 +157,7 @@ impl Network {
         Self { switch, outside, hosts: Mutex::new(1), ways: Mutex::default() }
     }
 
-    /// A host of its own.
+    /// Adds a host to the network.
     pub(crate) fn host(&self) -> Arc<Host> {
         let mut count = self.hosts.lock().unwrap();
         *count += 1;
@@ -177,12 +176,12 @@ impl Network {
         Arc::new(Host { number, namespace })
     }
 
-    /// Does something outside of all hosts, on a thread of its own.
+    /// Runs `work` outside of all hosts, on a thread of its own.
     pub(crate) fn outside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         apart(|| self.switch.iter().for_each(|_| enter(&self.outside)), work)
     }
 
-    /// Where one host reaches a port of another.
+    /// The address at which one host reaches a port of another.
     pub(crate) fn way(&self, from: &Host, to: &Host, port: u16) -> SocketAddr {
         let target = SocketAddr::from((to.address(), port));
         if self.switch.is_some() {
@@ -201,7 +200,7 @@ impl Network {
         address
     }
 
-    /// From now on nothing that one of them sends reaches the other. Neither is told.
+    /// From now on nothing that one of them sends reaches the other. Neither is notified.
     pub(crate) fn cut(&self, one: &Host, other: &Host) {
         let lose = |from: &Namespace, to: &Host| {
             let to = to.address();

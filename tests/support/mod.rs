@@ -1,5 +1,5 @@
-//! What the tests of the command share: a folder for each test, the real binary with a time limit,
-//! scenes and pictures made by plain Blender, and the history as it lies on disk.
+//! What the tests of the command share: a folder for each test, the real binary with a time limit, scenes and pictures
+//! made by plain Blender, and the history as it is stored on disk.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(dead_code, reason = "each test binary uses its part")]
 #![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
@@ -17,10 +17,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Nothing that these tests start takes longer, or it hangs.
+/// Time limit for every program that these tests start, after which it counts as hung.
 const LIMIT: Duration = Duration::from_secs(100);
 
-/// A folder of one test, with the data folder `data` and the output folder `out` in it.
+/// The folder of one test, with the data folder `data` and the output folder `out` in it.
 pub(crate) struct Place(TempDir);
 
 impl Place {
@@ -32,7 +32,7 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Writes a file.
+    /// Writes a file into the folder.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -59,7 +59,7 @@ impl Place {
         Running::start(&mut self.command(arguments)).finish()
     }
 
-    /// As above, and it must succeed.
+    /// Runs `pictor`, which must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> Said {
         let said = self.pictor(arguments);
         assert_eq!(said.code, Some(0), "pictor {arguments:?}\n{said}");
@@ -70,7 +70,7 @@ impl Place {
         Running::start(&mut self.command(arguments))
     }
 
-    /// Runs `job.yaml` with results in `out`.
+    /// Runs `job.yaml`, with results in `out`.
     pub(crate) fn run(&self, more: &[&str]) -> Said {
         self.pictor(&[&["run", "job.yaml", "--out", "out"], more].concat())
     }
@@ -133,7 +133,7 @@ pub(crate) struct Attempt {
     pub(crate) step: i64,
     pub(crate) task: i64,
     pub(crate) number: i64,
-    /// 1 succeeded, 2 failed, 3 cancelled, 4 lost.
+    /// Code of the outcome: 1 succeeded, 2 failed, 3 cancelled, 4 lost.
     pub(crate) outcome: i64,
 }
 
@@ -157,7 +157,7 @@ fn attempts(file: &Path) -> Vec<Attempt> {
     })
 }
 
-/// Asserts that every task of these has succeeded exactly once; how many tasks there are.
+/// Asserts that every task of these has succeeded exactly once; returns the number of tasks.
 pub(crate) fn assert_one_success_each(attempts: &[Attempt]) -> usize {
     let mut successes: BTreeMap<(i64, i64), u32> = BTreeMap::new();
     for attempt in attempts.iter().filter(|attempt| attempt.outcome == 1) {
@@ -167,7 +167,7 @@ pub(crate) fn assert_one_success_each(attempts: &[Attempt]) -> usize {
     successes.len()
 }
 
-/// What a program printed, and how it ended.
+/// What a program has printed, and how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -182,7 +182,7 @@ impl std::fmt::Display for Said {
 }
 
 impl Said {
-    /// Asserts the exit status and that both the texts are in what was printed.
+    /// Asserts the exit status, and that all these texts are in what was printed.
     #[track_caller]
     pub(crate) fn expect(&self, code: i32, parts: &[&str]) -> &Self {
         assert_eq!(self.code, Some(code), "{self}");
@@ -194,14 +194,14 @@ impl Said {
         self
     }
 
-    /// The id of the run that this was.
+    /// The id of the run that was started.
     pub(crate) fn run_id(&self) -> String {
         let first = self.out.lines().find_map(|line| line.split_once(": results land in"));
         first.unwrap_or_else(|| panic!("no run in:\n{self}")).0.to_owned()
     }
 }
 
-/// A `pictor` that runs.
+/// A `pictor` process in the background.
 pub(crate) struct Running {
     child: Child,
     lines: Receiver<(bool, String)>,
@@ -232,7 +232,7 @@ impl Running {
         Self { child, lines, said, limit: Instant::now() + LIMIT }
     }
 
-    /// For what takes longer than anything else.
+    /// Raises the time limit for something that takes longer than anything else.
     pub(crate) fn within(mut self, limit: Duration) -> Self {
         self.limit = Instant::now() + limit;
         self
@@ -246,7 +246,7 @@ impl Running {
         kill_process(Pid::from_raw(self.id()).unwrap(), signal).unwrap();
     }
 
-    /// The next line. Nothing: it has ended, or closed its output.
+    /// The next line. Returns `None` if the program has ended, or has closed its output.
     fn line(&mut self) -> Option<String> {
         match self.lines.recv_timeout(self.limit.saturating_duration_since(Instant::now())) {
             Ok((of_out, line)) => {
@@ -263,7 +263,7 @@ impl Running {
         }
     }
 
-    /// Waits for a line that has this in it.
+    /// Waits for a line that contains this text.
     pub(crate) fn wait_for(&mut self, part: &str) -> String {
         loop {
             match self.line() {
@@ -274,14 +274,14 @@ impl Running {
         }
     }
 
-    /// Waits for its end.
+    /// Waits until the program ends.
     pub(crate) fn finish(mut self) -> Said {
         while self.line().is_some() {}
         self.said.code = self.child.wait().unwrap().code();
         std::mem::take(&mut self.said)
     }
 
-    /// Whether it has not ended.
+    /// Whether the program is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -289,13 +289,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed leaves nothing behind.
+        // A test that fails leaves nothing behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until it is so. For what tells nobody: files, processes.
+/// Waits until a condition holds; for files, processes and others that cannot notify us.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + if soak() { 4 * LIMIT } else { LIMIT };
@@ -305,29 +305,29 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
             return;
         }
         assert!(Instant::now() < end, "never: {what}");
-        // Looking takes processor time from what is waited for.
+        // Checking takes processor time from what is waited for.
         let pause =
             (4 * looked.elapsed()).clamp(Duration::from_millis(5), Duration::from_millis(200));
         std::thread::sleep(pause);
     }
 }
 
-/// Whether the slow, long forms of tests are wanted.
+/// Whether the slow, long forms of tests are requested.
 pub(crate) fn soak() -> bool {
     std::env::var_os("PICTOR_SOAK").is_some_and(|value| value == "1")
 }
 
-/// Where all tests together keep what a user would keep in `~/.cache`.
+/// The folder that all tests together use in place of the user's `~/.cache`.
 pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")
 }
 
-/// The repository.
+/// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The scenes of `scenes.py` and what plain Blender makes of them; kept for later runs.
+/// The scenes of `scenes.py` and the pictures that plain Blender renders of them; kept for later runs.
 pub(crate) fn scenes() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -357,14 +357,14 @@ pub(crate) fn blender(script: &Path, argument: &Path) {
     assert_eq!(made.code, Some(0), "{made}");
 }
 
-/// Nobody else makes files in this folder as long as the lock is held.
+/// Locks a folder: nobody else makes files in it while the lock is held.
 pub(crate) fn lock(folder: &Path) -> std::fs::File {
     let file = std::fs::File::create(folder.join("lock")).unwrap();
     file.lock().unwrap();
     file
 }
 
-/// A job that renders a scene of [`scenes`], small.
+/// A small job that renders a scene of [`scenes`].
 pub(crate) fn render_job(scene: &str, more: &str) -> String {
     let scene = scenes().join(scene);
     format!(
@@ -382,8 +382,8 @@ pub(crate) fn workflows() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// The folder of the public networks, which are fetched once and kept for later runs of the tests. Those
-/// of the executor use the same.
+/// The folder of the public networks, which are downloaded once and kept for later runs of the tests. The executor's
+/// tests use the same folder.
 pub(crate) fn models() -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
     let folder = kept.join("folder");

@@ -1,4 +1,4 @@
-//! Pictures and videos, read without any code of pictor's.
+//! Reads pictures and videos without any of pictor's code.
 
 use exr::prelude::{ReadChannels, ReadLayers};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::process::Command;
 /// Every channel of an EXR, by layer and name, as bits.
 pub(crate) type Channels = BTreeMap<String, Vec<u32>>;
 
-/// Reads all of an EXR: its size and its channels.
+/// Reads a whole EXR: its size and its channels.
 pub(crate) fn exr(path: &Path) -> ((usize, usize), Channels) {
     let image = exr::prelude::read()
         .no_deep_data()
@@ -22,7 +22,7 @@ pub(crate) fn exr(path: &Path) -> ((usize, usize), Channels) {
     let mut size = (0, 0);
     for layer in &image.layer_data {
         size = (layer.size.0, layer.size.1);
-        // Blender 5 writes an empty name for no layer.
+        // Blender 5 writes an empty name where there is no layer.
         let name = layer.attributes.layer_name.as_ref().map(ToString::to_string);
         let name = name.filter(|name| !name.is_empty());
         for channel in &layer.channel_data.list {
@@ -51,7 +51,7 @@ pub(crate) fn assert_same(made: &Path, plain: &Path) {
     }
 }
 
-/// A PNG: its size and its bytes without alpha.
+/// Reads a PNG: its size, and its bytes without alpha.
 pub(crate) fn png(path: &Path) -> ((u32, u32), Vec<u8>) {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
@@ -63,7 +63,7 @@ pub(crate) fn png(path: &Path) -> ((u32, u32), Vec<u8>) {
     ((info.width, info.height), colours.collect())
 }
 
-/// Asserts that no byte of two PNGs is further away than 1.
+/// Asserts that no byte of two PNGs differs by more than 1.
 #[track_caller]
 pub(crate) fn assert_close(made: &Path, plain: &Path) {
     let ((size, made_bytes), (plain_size, plain_bytes)) = (png(made), png(plain));
@@ -73,7 +73,7 @@ pub(crate) fn assert_close(made: &Path, plain: &Path) {
     assert!(worst <= Some(1), "{}: differs by {worst:?}", made.display());
 }
 
-/// Width, height and number of frames of a video, all of them decoded.
+/// Width, height and number of frames of a video, all of which are decoded.
 pub(crate) fn video(path: &Path) -> (u32, u32, u32) {
     let probe = Command::new("ffprobe")
         .args(["-v", "error", "-count_frames", "-select_streams", "v:0", "-of", "csv=p=0"])

@@ -1,4 +1,4 @@
-//! RabbitMQ.
+//! RabbitMQ servers for tests, shared or private.
 
 use crate::http::{connect, request};
 use crate::instance::{free_port, secret, write_private};
@@ -13,23 +13,23 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-/// Debian's. The wrapper in `/usr/sbin` would switch users and could start a broker of the system.
+/// Debian's path. The wrapper in `/usr/sbin` would switch users and could start a broker of the system.
 const PROGRAM: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-/// What each version of it is made of, and what Erlang is.
+/// Folder of the modules of every installed version, and of Erlang.
 const LIBRARIES: &str = "/usr/lib/rabbitmq/lib";
 const ERLANG: &str = "/usr/lib/erlang/lib";
-/// Folders of an instance, see [`link_modules`].
+/// Folder of an instance with links to plugins, see [`link_modules`].
 const PLUGINS: &str = "plugin-folders";
 const MODULES: &str = "modules";
-/// The user with all rights everywhere.
+/// The user with all permissions everywhere.
 const ADMIN: &str = "pictor";
 
-/// How a broker keeps a queue.
+/// How a broker stores a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queues {
-    /// On one node. A message is delivered while it is written to the disk.
+    /// On one node. A message is delivered while it is being written to disk.
     Classic,
-    /// On several nodes, if there are. A message is delivered once most of them have it on their disks.
+    /// On several nodes, if there are any. A message is delivered once most of them have it on disk.
     Quorum,
 }
 
@@ -37,14 +37,14 @@ pub enum Queues {
 #[derive(Clone, Debug)]
 pub struct RabbitMq(Arc<Running<Settings>>);
 
-/// A fresh virtual host, and a user that has all rights in it and is an administrator (it may make users).
+/// A new virtual host, and a user that has all permissions in it and is an administrator (it may create users).
 #[derive(Clone, Debug)]
 pub struct Vhost {
-    /// Its name.
+    /// Name of the virtual host and of its user.
     pub name: String,
-    /// `amqp://user:password@127.0.0.1:port/name`
+    /// AMQP address: `amqp://user:password@127.0.0.1:port/name`.
     pub amqp_url: String,
-    /// `http://user:password@127.0.0.1:port`: the API is below `/api`.
+    /// Address of the management service, `http://user:password@127.0.0.1:port`: its API is below `/api`.
     pub management_url: String,
 }
 
@@ -56,9 +56,9 @@ impl RabbitMq {
         SHARED.get_or_init(start).clone()
     }
 
-    /// A broker of the caller's own; it ends with the last clone of this value. `configuration` are
-    /// further lines of `rabbitmq.conf`, such as `consumer_timeout = 10000`; what has no name there is
-    /// given as an Erlang term, such as `{channel_tick_interval, 1000}`.
+    /// A private broker; it ends with the last clone of this value. `configuration` are further lines of
+    /// `rabbitmq.conf`, such as `consumer_timeout = 10000`; a setting that has no name there is given as an Erlang
+    /// term, such as `{channel_tick_interval, 1000}`.
     pub fn private(configuration: &str) -> Self {
         Self(Arc::new(sure("RabbitMQ does not start", Running::private(configuration))))
     }
@@ -68,22 +68,22 @@ impl RabbitMq {
         self.0.server.management_url(ADMIN, &self.0.server.password)
     }
 
-    /// Makes a virtual host, and a user of the same name for it.
+    /// Creates a virtual host, and a user of the same name for it.
     pub fn vhost(&self) -> Vhost {
         self.vhost_of(Queues::Classic)
     }
 
-    /// The same, with queues of this type unless they are declared with another.
+    /// Creates a virtual host whose queues have this type unless they are declared with another one.
     pub fn vhost_of(&self, queues: Queues) -> Vhost {
         sure("RabbitMQ makes no virtual host", self.0.server.make_vhost(queues))
     }
 
-    /// A request to the management API as administrator, such as `GET /api/queues`; gives the body.
+    /// Sends a request to the management API as administrator, such as `GET /api/queues`; returns the body.
     pub fn manage(&self, method: &str, path: &str, body: &str) -> String {
         sure("RabbitMQ refused", self.0.server.manage(method, path, body))
     }
 
-    /// The AMQP port on 127.0.0.1.
+    /// AMQP port of the broker, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.0.server.amqp
     }
@@ -93,12 +93,12 @@ impl RabbitMq {
         self.0.instance.processes().iter().map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
-    /// `kill -9` of all processes of a private broker at once; returns when they are gone.
+    /// Kills all processes of a private broker at once by `kill -9`; returns when they are gone.
     pub fn kill9(&self) {
         sure("RabbitMQ is not killed", self.0.kill9());
     }
 
-    /// Stops a private broker in order.
+    /// Stops a private broker cleanly.
     pub fn stop(&self) {
         sure("RabbitMQ does not stop", self.0.stop());
     }
@@ -108,7 +108,7 @@ impl RabbitMq {
         sure("RabbitMQ does not start again", self.0.start_again());
     }
 
-    /// SIGSTOP to every process of a private broker: connections stay open, nothing answers.
+    /// Sends SIGSTOP to every process of a private broker: connections stay open, nothing answers.
     pub fn freeze(&self) {
         sure("RabbitMQ does not freeze", self.0.freeze());
     }
@@ -146,7 +146,7 @@ impl Settings {
             Queues::Classic => "classic",
             Queues::Quorum => "quorum",
         };
-        // So it is spelled by RabbitMQ 3.10, and by newer ones with underscores.
+        // RabbitMQ 3.10 spells it without underscores, newer versions with them.
         let kind = format!(r#"{{"defaultqueuetype":"{kind}","default_queue_type":"{kind}"}}"#);
         let (name, password) = (format!("test-{}", secret()?), secret()?);
         let all = r#"{"configure":".*","write":".*","read":".*"}"#;
@@ -177,7 +177,7 @@ impl Server for Settings {
         };
         let (terms, configuration): (Vec<&str>, Vec<&str>) =
             configuration.lines().partition(|line| line.starts_with('{'));
-        // The same as below, of quorum queues.
+        // The same interval as below, for quorum queues.
         let terms = [&["{quorum_tick_interval, 1000}"][..], &terms].concat().join(", ");
         let configuration = configuration.join("\n");
         let text = format!(
@@ -214,11 +214,11 @@ impl Server for Settings {
         command.env("ERL_EPMD_ADDRESS", "127.0.0.1");
         // The keeper starts an epmd on this port: one that the broker started would outlive it.
         command.env("ERL_EPMD_PORT", self.epmd.to_string());
-        // Idle threads of the broker sleep instead of spinning: a spinning one keeps a small machine's
-        // processor from whoever the broker waits for.
+        // Makes idle threads of the broker sleep instead of spinning: on a small machine a spinning one keeps the
+        // processor from the very processes that the broker waits for.
         command.env(
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-            // In the folder of the instance, where the broker starts: its own path may have spaces.
+            // In the folder of the instance, where the broker starts: its absolute path may contain spaces.
             format!(
                 "-pa {MODULES} -start_epmd false -kernel inet_dist_use_interface {{127,0,0,1}} \
                  +sbwt none +sbwtdcpu none +sbwtdio none"
@@ -238,9 +238,9 @@ impl Server for Settings {
     }
 }
 
-/// A broker looks for each of its thousand modules in one folder after the other, and there are more than a
-/// hundred. With the plugins that it needs and nothing else, and one folder of all modules to look in first, it
-/// starts in half the time.
+/// Links the plugins and modules into folders of the instance. A broker looks for each of its thousand modules in one
+/// folder after another, and there are more than a hundred. With only the plugins that it needs, and one folder of all
+/// modules to look in first, it starts in half the time.
 fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
     fs::create_dir(plugins)?;
     fs::create_dir(modules)?;
@@ -262,7 +262,7 @@ fn link_modules(plugins: &Path, modules: &Path) -> Result<()> {
             let file = file?.path();
             if file.extension().is_some_and(|extension| extension == "beam") {
                 let link = modules.join(file.file_name().unwrap_or_default());
-                // Of two of a name the first is Erlang's own.
+                // Of two modules of one name the first is Erlang's own.
                 if !link.exists() {
                     symlink(fs::canonicalize(&file)?, link)?;
                 }

@@ -1,4 +1,4 @@
-//! Postgres.
+//! Postgres servers for tests, shared or private.
 
 use crate::instance::{free_port, path, runs, secret, write_private};
 use crate::server::{Running, Server, run, sure};
@@ -12,11 +12,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// So many databases of ended tests (8 MB each) lie about before the next test removes them.
+/// Databases of ended tests (8 MB each) that may be left before the next test removes them.
 const LEFT: usize = 16;
 
-/// A Postgres server. Its superuser is `pictor`; text is compared by the rules of English, not by bytes,
-/// as on the servers that users have.
+/// A Postgres server. Its superuser is `pictor`; text is compared by the rules of English, not by bytes, as on typical
+/// servers in use.
 #[derive(Clone, Debug)]
 pub struct Postgres(Arc<Running<Settings>>);
 
@@ -28,17 +28,17 @@ impl Postgres {
         SHARED.get_or_init(start).clone()
     }
 
-    /// A server of the caller's own; it ends with the last clone of this value.
+    /// A private server; it ends with the last clone of this value.
     pub fn private() -> Self {
         Self(Arc::new(sure("Postgres does not start", Running::private(""))))
     }
 
-    /// The URL of the database `postgres`.
+    /// The URL of the database `postgres` on this server.
     pub fn url(&self) -> String {
         self.0.server.url("postgres")
     }
 
-    /// Makes an empty database and gives its URL. A later test removes it when this process has ended.
+    /// Creates an empty database and returns its URL. A later test removes it after this process has ended.
     pub fn database(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -47,12 +47,12 @@ impl Postgres {
         sure("Postgres makes no database", made.map(|()| self.0.server.url(&name)))
     }
 
-    /// Runs SQL by `psql` and gives the rows, columns parted by `|`.
+    /// Executes SQL with `psql` and returns the rows, with columns separated by `|`.
     pub fn query(&self, url: &str, sql: &str) -> String {
         sure("Postgres refused", psql(url, sql))
     }
 
-    /// The TCP port on 127.0.0.1.
+    /// TCP port of the server, on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.0.server.port
     }
@@ -62,17 +62,17 @@ impl Postgres {
         self.0.instance.processes().iter().map(|pid| pid.as_raw_nonzero().get()).collect()
     }
 
-    /// The last lines that the server wrote.
+    /// The last lines that the server has written.
     pub fn said(&self) -> String {
         self.0.instance.written()
     }
 
-    /// `kill -9` of all processes of a private server at once; returns when they are gone.
+    /// Kills all processes of a private server at once by `kill -9`; returns when they are gone.
     pub fn kill9(&self) {
         sure("Postgres is not killed", self.0.kill9());
     }
 
-    /// Stops a private server in order, without waiting for its clients.
+    /// Stops a private server cleanly, without waiting for its clients.
     pub fn stop(&self) {
         sure("Postgres does not stop", self.0.stop());
     }
@@ -82,7 +82,7 @@ impl Postgres {
         sure("Postgres does not start again", self.0.start_again());
     }
 
-    /// SIGSTOP to every process of a private server: connections stay open, nothing answers.
+    /// Sends SIGSTOP to every process of a private server: connections stay open, nothing answers.
     pub fn freeze(&self) {
         sure("Postgres does not freeze", self.0.freeze());
     }
@@ -148,13 +148,13 @@ impl Server for Settings {
     }
 
     fn command(&self, folder: &Path) -> Result<Command> {
-        // After `kill -9` the old process may lie about as a zombie, which Postgres takes for alive.
+        // After `kill -9` the old process may still be a zombie, which Postgres takes for alive.
         let _ = fs::remove_file(folder.join("data/postmaster.pid"));
         let mut command = program("postgres")?;
         command.arg("-D").arg(folder.join("data"));
         let port = format!("port={}", self.port);
         let address = "listen_addresses=127.0.0.1";
-        // Many tests at once, each with a pool of connections.
+        // Many tests run at once, each with a pool of connections.
         for setting in [&port, address, "unix_socket_directories=", "max_connections=400"] {
             command.arg("-c").arg(setting);
         }
@@ -168,18 +168,18 @@ impl Server for Settings {
 
 fn psql(url: &str, sql: &str) -> Result<String> {
     let mut command = Command::new(binaries()?.1.join("psql"));
-    // The user's ~/.psqlrc is not ours.
+    // The user's ~/.psqlrc must not take effect.
     command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, url]);
     run(&mut command)
 }
 
-/// A server's program; as root it runs as the user `postgres`, because Postgres refuses root.
+/// A server's program. As root it runs as the user `postgres`, because Postgres refuses root.
 fn program(name: &str) -> Result<Command> {
     let program = binaries()?.1.join(name);
     if !geteuid().is_root() {
         return Ok(Command::new(program));
     }
-    // Not runuser, which stays in between as a process of its own. Changing the user undoes the keeper's
+    // Not runuser, which would stay in between as a process of its own. Changing the user undoes the keeper's
     // `--pdeathsig`.
     let mut command = Command::new("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--pdeathsig=KILL"]);

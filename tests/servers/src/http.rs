@@ -1,4 +1,4 @@
-//! One HTTP request to a server on this machine.
+//! HTTP requests to a server on this machine.
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Sends it as a user; gives the body of a successful answer.
+/// Sends a request as a user; returns the body of a successful response.
 pub(crate) fn request(
     port: u16,
     (user, password): (&str, &str),
@@ -18,7 +18,7 @@ pub(crate) fn request(
 ) -> Result<String> {
     let mut stream = connect(port)?;
     let who = STANDARD.encode(format!("{user}:{password}"));
-    // HTTP/1.0: the answer ends with the connection.
+    // HTTP/1.0: the response ends with the connection.
     write!(
         stream,
         "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Basic {who}\r\n\
@@ -33,7 +33,7 @@ pub(crate) fn request(
     Ok(body.to_owned())
 }
 
-/// A connection whose reads end.
+/// Connects with a read timeout.
 pub(crate) fn connect(port: u16) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;

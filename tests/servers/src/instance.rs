@@ -11,40 +11,40 @@ use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// What ends the server; also see there.
+/// The script that ends the server; see there.
 const KEEP: &str = include_str!("keep.sh");
-/// A server that takes longer to start, or to die, hangs.
+/// Time limit for a server to start or to end, after which it counts as hung.
 const LIMIT: Duration = Duration::from_mins(2);
-/// Between two looks at something that cannot wake us.
+/// Interval between checks for something that cannot notify us.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A folder of its own with the server in it.
 #[derive(Debug)]
 pub(crate) struct Instance {
     folder: PathBuf,
-    /// Held shared; `None` once given back.
+    /// The lock on the lease, held shared; `None` once released.
     lease: Option<File>,
     /// The keeper, if this process started it.
     keeper: Mutex<Option<Child>>,
 }
 
 impl Instance {
-    /// An empty folder that nobody else has, and a lease on it.
+    /// Creates an empty folder that nobody else has, and takes a lease on it.
     pub(crate) fn create(name: &str) -> Result<Self> {
         let root = root()?;
-        // Sweeping looks for folders without a lease: none may be half made.
+        // Sweeping looks for folders without a lease: none may be half created.
         let lock = File::create(root.join("lock"))?;
         lock.lock()?;
         sweep(&root)?;
         let folder = root.join(format!("{name}-{}", secret()?));
-        // The user `postgres` must enter it, others need not look around.
+        // The user `postgres` has to enter it; others need not list it.
         fs::DirBuilder::new().mode(0o711).create(&folder)?;
         let lease = File::create(folder.join("lease"))?;
         lease.lock_shared()?;
         Ok(Self { folder, lease: Some(lease), keeper: Mutex::new(None) })
     }
 
-    /// A lease on a server that another process started; `None` if that has ended.
+    /// Takes a lease on a server that another process started. Returns `None` if that has ended.
     pub(crate) fn join(folder: PathBuf) -> Result<Option<Self>> {
         let Ok(lease) = File::open(folder.join("lease")) else { return Ok(None) };
         // Waits while a keeper ends its server.
@@ -77,7 +77,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Returns when the server answers; an error has the end of what it wrote.
+    /// Returns when the server answers; an error contains the end of its output.
     pub(crate) fn wait_until(&self, answers: impl Fn() -> Result<()>) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -91,7 +91,7 @@ impl Instance {
         }
     }
 
-    /// The server's process, once the keeper has started it.
+    /// The server's process id, once the keeper has started it.
     pub(crate) fn pid(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.folder.join("pid")).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
@@ -109,8 +109,8 @@ impl Instance {
         }
     }
 
-    /// Stops every process of the server, and returns when none of their threads does anything any more: the
-    /// signal alone is only on its way to those that run.
+    /// Stops every process of the server, and returns when none of their threads does anything any more: a signal alone
+    /// takes a moment to reach the threads that are running.
     pub(crate) fn freeze(&self) -> Result<()> {
         let all = self.pid().map(tree_stopped).unwrap_or_default();
         let start = Instant::now();
@@ -123,11 +123,10 @@ impl Instance {
         Ok(())
     }
 
-    /// Kills every process of this instance, the keeper's too, and returns when all are gone. The folder
-    /// stays.
+    /// Kills every process of this instance, including the keeper, and returns when all are gone. The folder stays.
     pub(crate) fn kill(&self) -> Result<()> {
         let Some(mut keeper) = self.keeper().take() else { return Ok(()) };
-        // What is stopped starts no more children while the others are looked for.
+        // A stopped process starts no more children while the others are looked for.
         let root = i32::try_from(keeper.id()).ok().and_then(Pid::from_raw);
         let all = root.map(tree_stopped).unwrap_or_default();
         for pid in &all {
@@ -137,7 +136,7 @@ impl Instance {
         self.wait_gone(&all)
     }
 
-    /// Asks the server to end, and waits for it.
+    /// Asks the server to end, and waits for that.
     pub(crate) fn ask_to_end(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().context("it does not run")?;
         kill_process(pid, signal).context("it does not run")?;
@@ -151,8 +150,8 @@ impl Instance {
         self.kill()
     }
 
-    /// Every process of an instance holds `alive`, also one that has lost its parent; it lets go a moment
-    /// before it ends.
+    /// Waits until all processes are gone. Every process of an instance holds `alive`, even one that has lost its
+    /// parent, but releases it a moment before it ends.
     fn wait_gone(&self, killed: &[Pid]) -> Result<()> {
         let alive = File::open(self.folder.join("alive"))?;
         let start = Instant::now();
@@ -169,7 +168,7 @@ impl Instance {
         self.folder.join("log")
     }
 
-    /// The end of what the server wrote.
+    /// The end of what the server has written.
     pub(crate) fn written(&self) -> String {
         let bytes = fs::read(self.log()).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -185,7 +184,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.lease = None;
-        // One that this process did not start, or that was killed, has no keeper to wait for.
+        // An instance that another process started, or that was killed, has no keeper to wait for.
         if let Some(mut keeper) = self.keeper().take() {
             let _ = keeper.wait();
         }
@@ -193,7 +192,7 @@ impl Drop for Instance {
     }
 }
 
-/// `target/servers`; or, where the user `postgres` could not enter that, a folder of root's in `/var/tmp`.
+/// `target/servers`; if the user `postgres` could not enter that, a folder of root's in `/var/tmp`.
 pub(crate) fn root() -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let workspace = workspace.context("tests/servers lies in the workspace")?;
@@ -222,10 +221,10 @@ fn sweep(root: &Path) -> Result<()> {
 /// Removes the folder of an instance without users and processes.
 fn remove_if_idle(folder: &Path) {
     let Ok(lease) = File::open(folder.join("lease")) else { return };
-    // Without a keeper (yet) there is no such file.
+    // Before the keeper has started there is no such file.
     let alive = File::open(folder.join("alive")).ok();
     if lease.try_lock().is_ok() && alive.is_none_or(|alive| alive.try_lock().is_ok()) {
-        // A keeper may be at it, too.
+        // A keeper may be removing it, too.
         let _ = fs::remove_dir_all(folder);
     }
 }
@@ -241,7 +240,7 @@ fn tree(root: Pid) -> Vec<Pid> {
     found
 }
 
-/// As above, each stopped before its children are looked for.
+/// Like [`tree`], with each process stopped before its children are looked for.
 fn tree_stopped(root: Pid) -> Vec<Pid> {
     let mut found = vec![root];
     let mut next = 0;
@@ -262,12 +261,12 @@ fn children(pid: Pid) -> Vec<Pid> {
     pids.filter_map(Pid::from_raw).collect()
 }
 
-/// Whether a process exists and is no zombie.
+/// Whether a process exists and is not a zombie.
 pub(crate) fn runs(pid: Pid) -> bool {
     !matches!(state(format!("/proc/{pid}/stat").as_ref()), None | Some('Z' | 'X'))
 }
 
-/// Whether no thread of a process runs, or could.
+/// Whether no thread of a process is running or runnable.
 fn is_stopped(pid: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads
@@ -278,11 +277,11 @@ fn is_stopped(pid: Pid) -> bool {
 /// The state of a process or a thread, from its `stat` in `/proc`.
 fn state(stat: &Path) -> Option<char> {
     let stat = fs::read_to_string(stat).ok()?;
-    // The name in brackets may have spaces and brackets in it.
+    // The name in brackets may contain spaces and brackets.
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// Where programs are: a cron job's PATH lacks `sbin`.
+/// A PATH with all programs: a cron job's PATH lacks `sbin`.
 pub(crate) fn path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -299,15 +298,15 @@ pub(crate) fn secret() -> Result<String> {
     Ok(format!("{:016x}", u64::from_le_bytes(random()?)))
 }
 
-/// Writes a file that only we can read.
+/// Writes a file that only this user can read.
 pub(crate) fn write_private(path: &Path, text: &[u8]) -> Result<()> {
     let mut file =
         File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     Ok(file.write_all(text)?)
 }
 
-/// A free loopback port below those that the kernel gives to outgoing connections, so that a server which
-/// is started again finds it free.
+/// A free loopback port below those that the kernel gives to outgoing connections, so that a server that is restarted
+/// finds it free.
 pub(crate) fn free_port() -> Result<u16> {
     for _ in 0..100 {
         let port = 15_000 + u16::from_le_bytes(random()?) % 17_000;

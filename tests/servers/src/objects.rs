@@ -1,4 +1,4 @@
-//! S3: `s3s-fs` on a thread of this process.
+//! S3 services for tests: `s3s-fs` on a thread of this process.
 
 use crate::instance::{Instance, secret};
 use crate::server::sure;
@@ -14,18 +14,18 @@ use std::path::PathBuf;
 use std::thread::{JoinHandle, spawn};
 use tokio::sync::oneshot::{Receiver, Sender, channel};
 
-/// An S3 service. It checks signatures (version 4), and when presigned URLs expire; buckets are addressed
-/// by path; every region is right.
+/// An S3 service. It checks signatures (version 4) and the expiry of presigned URLs; buckets are addressed by path;
+/// every region is accepted.
 #[derive(Debug)]
 pub struct S3 {
     endpoint: String,
     access_key: String,
     secret_key: String,
     files: PathBuf,
-    /// Dropped: the thread ends.
+    /// Ends the thread when it is dropped.
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Its folder.
+    /// Keeps the folder of the service.
     _instance: Instance,
 }
 
@@ -58,27 +58,27 @@ impl S3 {
         Ok(Self { endpoint, access_key, secret_key, files, end, thread, _instance: instance })
     }
 
-    /// `http://127.0.0.1:port`
+    /// Address of the service: `http://127.0.0.1:port`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The key id.
+    /// Id of the access key.
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
 
-    /// The key.
+    /// Secret of the access key.
     pub fn secret_key(&self) -> &str {
         &self.secret_key
     }
 
-    /// Any would do.
+    /// A region to name in requests; any other would do.
     pub fn region(&self) -> &'static str {
         "us-east-1"
     }
 
-    /// Makes an empty bucket and gives its name.
+    /// Creates an empty bucket and returns its name.
     pub fn bucket(&self) -> String {
         let made = secret().and_then(|name| {
             let name = format!("test-{name}");
@@ -104,7 +104,7 @@ async fn serve(listener: tokio::net::TcpListener, service: S3Service, mut ended:
             accepted = listener.accept() => accepted,
             _ = &mut ended => return,
         };
-        // One that went away before it was accepted is the client's affair.
+        // A client that went away before it was accepted is no error of the service.
         let Ok((socket, _)) = accepted else { continue };
         let connection =
             http1::Builder::new().serve_connection(TokioIo::new(socket), service.clone());

@@ -1,4 +1,4 @@
-//! What all servers have in common: to be started for everyone or for one user, and to be ill-treated.
+//! What all servers have in common: starting them for everyone or for one user, killing and freezing them.
 
 use crate::instance::{Instance, root, write_private};
 use anyhow::{Context, Result, ensure};
@@ -11,21 +11,21 @@ use std::time::Duration;
 
 /// How long a shared server waits for its next user.
 const LINGER: Duration = Duration::from_secs(5);
-/// Somebody may take a port between our look and the server's start.
+/// Attempts to start a server, since a port may be taken between our check and the start.
 const TRIES: u32 = 3;
 
 /// One kind of server: what its clients must know, as stored beside the server for other processes.
 pub(crate) trait Server: Serialize + DeserializeOwned {
-    /// Names its folders.
+    /// Prefix of its folders' names.
     const NAME: &'static str;
-    /// The signal that ends it in order.
+    /// The signal that ends it cleanly.
     const END: Signal;
 
-    /// Chooses ports and passwords, and writes all that the server needs into its folder.
+    /// Chooses ports and passwords, and writes everything that the server needs into its folder.
     fn prepare(folder: &Path, configuration: &str) -> Result<Self>;
-    /// What runs in the foreground.
+    /// The command that runs the server in the foreground.
     fn command(&self, folder: &Path) -> Result<Command>;
-    /// Whether it serves requests.
+    /// Succeeds if the server serves requests.
     fn answers(&self) -> Result<()>;
 }
 
@@ -38,10 +38,10 @@ pub(crate) struct Running<S> {
 }
 
 impl<S: Server> Running<S> {
-    /// The one that the whole test run shares.
+    /// The server that the whole test run shares.
     pub(crate) fn shared() -> Result<Self> {
         let root = root()?;
-        // Whoever comes second waits here until the first one's server answers.
+        // A second process waits here until the first one's server answers.
         let lock = File::create(root.join(format!("{}.lock", S::NAME)))?;
         lock.lock()?;
         let current = root.join(format!("{}.current", S::NAME));
@@ -60,7 +60,7 @@ impl<S: Server> Running<S> {
         Ok(Self { private: false, ..running })
     }
 
-    /// One of the caller's own.
+    /// A private server of the caller.
     pub(crate) fn private(configuration: &str) -> Result<Self> {
         Self::start(configuration, Duration::ZERO)
     }
@@ -79,12 +79,12 @@ impl<S: Server> Running<S> {
         }
     }
 
-    /// `kill -9` of all its processes at once; returns when they are gone.
+    /// Kills all its processes at once by `kill -9`; returns when they are gone.
     pub(crate) fn kill9(&self) -> Result<()> {
         self.own()?.kill()
     }
 
-    /// Ends it in order.
+    /// Stops the server cleanly.
     pub(crate) fn stop(&self) -> Result<()> {
         self.own()?.ask_to_end(S::END)
     }
@@ -112,7 +112,7 @@ impl<S: Server> Running<S> {
     }
 }
 
-/// Runs a program to its end and gives what it wrote.
+/// Runs a program to its end and returns its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let said = command.output().with_context(|| format!("cannot run {name}: `make setup`"))?;
@@ -121,7 +121,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
-/// The value, or a panic with a sentence: a test without its server fails.
+/// Unwraps the value, or panics with a sentence: a test without its server fails.
 pub(crate) fn sure<T>(server: &str, result: Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{server}: {error:#}"))
 }

@@ -1,4 +1,4 @@
-//! The servers are real, they can be ill-treated, and nothing of them stays behind however their users end.
+//! The servers are real, they can be killed and frozen, and nothing of them stays behind, however their users end.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "processes end in real time")]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Waits for something outside this process that cannot wake us.
+/// Waits for something outside this process that cannot notify us.
 fn wait_until(what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -22,7 +22,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Every process that works in a folder, and all of an instance do.
+/// Every process that works in a folder, as all processes of an instance do.
 fn processes_in(folder: &Path) -> Vec<i32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let inside = all.filter(|entry| {
@@ -69,7 +69,7 @@ fn rabbitmq_gives_each_test_a_virtual_host() {
     assert!(one.amqp_url.ends_with(&format!("@127.0.0.1:{}/{}", rabbit.port(), one.name)));
 }
 
-/// Requests to S3 by a client that signs them.
+/// A client of S3 that signs its requests.
 fn client(s3: &S3, bucket: &str, secret_key: &str) -> opendal::Operator {
     let _ = rustls::crypto::ring::default_provider().install_default();
     opendal_http_transport_reqwest::install_default();
@@ -101,7 +101,7 @@ async fn s3_stores_checks_signatures_and_lets_presigned_urls_expire() {
     assert_eq!(get(long.uri().to_string()).await, 200);
 }
 
-/// Whether this ends within a second, which nothing frozen does.
+/// Whether `work` takes longer than a second, as everything frozen does.
 fn hangs(work: impl FnOnce() + Send + 'static) -> bool {
     let (sender, receiver) = channel();
     spawn(move || {
@@ -131,7 +131,7 @@ fn a_private_postgres_survives_what_is_done_to_it_and_ends_with_its_value() {
     assert_eq!(postgres.query(&url, "SELECT 1").trim(), "1");
 
     let pids = postgres.pids();
-    // The thread above has its clone until it is answered.
+    // The thread above holds its clone until it gets an answer.
     drop(postgres);
     wait_until("Postgres ends", || pids.iter().all(|pid| gone(*pid)));
 }
@@ -160,7 +160,7 @@ fn a_private_rabbitmq_survives_what_is_done_to_it_and_ends_with_its_value() {
     wait_until("RabbitMQ ends", || pids.iter().all(|pid| gone(*pid)));
 }
 
-/// A target folder of its own: whoever works in it shares servers with nobody else.
+/// A target folder of its own: a process that works in it shares servers with nobody else.
 struct Target(PathBuf);
 
 impl Target {
@@ -171,7 +171,7 @@ impl Target {
         Self(target.canonicalize().unwrap())
     }
 
-    /// A process that uses the shared servers.
+    /// Starts a process that uses the shared servers.
     fn user(&self) -> Child {
         let mut user = Command::new(env!("CARGO_BIN_EXE_pictor-with-servers"));
         user.args(["postgres", "rabbitmq", "--", "sh", "-c", "touch \"$0\"; exec sleep 1000"]);
@@ -215,7 +215,7 @@ fn shared_servers_outlive_one_killed_user_and_end_after_the_last() {
     let mut third = target.user();
     assert_eq!((target.server("postgres"), target.server("rabbitmq")), before);
 
-    // A frozen server must go, too.
+    // A frozen server must end, too.
     kill(before.0, Signal::STOP);
     for user in [&mut second, &mut third] {
         user.kill().unwrap();

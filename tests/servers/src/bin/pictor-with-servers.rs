@@ -1,5 +1,5 @@
-//! Runs a command with private servers around it: `pictor-with-servers postgres rabbitmq s3 -- COMMAND`.
-//! The servers end with the command; its environment says where they are.
+//! Runs a command with private servers around it: `pictor-with-servers postgres rabbitmq s3 -- COMMAND`. The servers
+//! end with the command; their addresses are in its environment.
 #![expect(clippy::print_stderr, reason = "a command speaks to its user")]
 
 use pictor_test_servers::{Postgres, RabbitMq, S3};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         return fail(USAGE);
     }
     match command.args(words).status() {
-        // A shell's way to say that a signal ended it.
+        // The shell's convention for a process that was ended by a signal.
         Ok(status) => u8::try_from(status.code().unwrap_or(128)).unwrap_or(1).into(),
         Err(error) => fail(&format!("cannot run setpriv (package util-linux): {error}")),
     }
