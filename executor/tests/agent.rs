@@ -1,4 +1,4 @@
-//! What a worker says to its owner, and when.
+//! The messages of a worker to its owner, and when it sends them.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod farm;
@@ -55,7 +55,7 @@ async fn results_are_sent_several_at_a_time_but_not_late() {
     farm.assign(noop(Some(260), 2), 0..2);
     assert_eq!(farm.ended().await.len(), 1);
     assert_eq!(farm.ended().await.len(), 1);
-    // The first one's result does not wait for the second one's end.
+    // The first task's result does not wait for the end of the second.
     farm.assign(shell("test {frame} = 1 || exec sleep 600"), 0..2);
     assert_eq!(farm.ended().await[0].task, first_try(0));
     farm.cancel([1]);
@@ -129,7 +129,7 @@ async fn a_cancel_stops_the_running_task_and_hands_back_the_others() {
     }
     assert_eq!(released, [2, 3, 5, 6].map(first_try));
     assert_eq!((ended[0].task, &ended[0].outcome), (first_try(0), &Outcome::Cancelled));
-    // The bundle goes on with what is left of it.
+    // The bundle continues with its remaining tasks.
     assert_eq!(started, [first_try(1)]);
 }
 
@@ -203,7 +203,7 @@ async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
     std::fs::write(farm.folder.path().join("data/go"), "").unwrap();
     assert!(matches!(farm.ended().await[0].outcome, Outcome::Succeeded(_)));
     farm.take(Intake::Open);
-    // Until the worker has heard of it, work comes back.
+    // Until the worker has received the instruction, tasks are handed back.
     loop {
         farm.assign(noop(None, 9), [7]);
         match farm.report().await {
@@ -212,7 +212,7 @@ async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
             other => panic!("{other:?}"),
         }
     }
-    // Told to hand back what it is doing, it does.
+    // Told to hand back its running tasks, it does.
     farm.assign(shell("echo openjd_status: up; exec sleep 600"), [6]);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.take(Intake::HandBack);
@@ -245,7 +245,7 @@ async fn a_worker_without_an_owner_ends() {
     assert_eq!(std::fs::read_dir(folder.path().join("data/scratch/7")).unwrap().count(), 0);
 }
 
-/// The networks that the worker says next that it has.
+/// The networks in the worker's next message about its inventory.
 async fn joined(farm: &mut Farm) -> Vec<String> {
     loop {
         if let ToOwner::Joined(_, offer) = farm.message().await {
@@ -264,7 +264,7 @@ async fn a_worker_says_which_networks_it_has_when_it_gets_or_loses_one() {
     });
     let folder = folder.unwrap();
     assert_eq!(joined(&mut farm).await, [""; 0]);
-    // It works meanwhile, and goes on with that.
+    // It works meanwhile, and continues.
     farm.assign(shell("while [ ! -e ../../../../gate ]; do sleep 0.05; done"), [0]);
     std::fs::create_dir_all(&folder).unwrap();
     let digest = blake3::hash(b"").to_hex();

@@ -40,7 +40,7 @@ async fn a_command_gets_its_texts_environment_and_output_paths() {
     let variables = text(0);
     let variables =
         variables.lines().filter(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
-    // PICTOR_WATCH is the mark by which the watchdog finds what a killed pictor leaves behind.
+    // PICTOR_WATCH is the mark by which the watchdog finds the processes that a killed pictor leaves behind.
     let expected = ["HOME", "LANG", "LOOK", "PATH", "PICTOR_WATCH"];
     assert_eq!(variables.collect::<Vec<_>>(), expected);
     assert!(products.outputs[1].key.starts_with("runs/run-1/step/0/0/1-"));
@@ -101,7 +101,7 @@ async fn outputs_of_folders_lie_beside_the_others_in_folders_of_their_tasks() {
     let expected = "9 image;10 image;9 files/a.exr;10 files/a/0010.exr;./0-frame=9\n./1-frame=10\n\
                     ./files/09-frame=9/a.exr\n./files/10-frame=10/a/0010.exr\n";
     assert_eq!(all, expected);
-    // One picture is one file, whatever lies beside it.
+    // One picture counts as one file, even with a folder beside it.
     let mut one = command(&["cp", "{input.before}", "{output.all}"], &[("all", "all.txt")]);
     one.has_inputs = true;
     farm.inputs = farm.inputs.take().map(|all| all.into_iter().filter(|i| i.index == 9).collect());
@@ -176,7 +176,7 @@ async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
     let expected = [("d/c", "a\n"), ("d/e/b", "b\n"), ("empty", ""), ("link", "a\n")];
     assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
 
-    // The next step finds the folder as it was.
+    // The next step finds the folder unchanged.
     let input = |output: Output| Input {
         step: "before".into(),
         label: String::new(),
@@ -229,7 +229,7 @@ async fn what_a_worker_lacks_is_unsupported() {
     assert_eq!(failure.kind, FailureKind::Unsupported);
 }
 
-/// A parent and a child that both ignore SIGTERM, and their numbers in `pids`.
+/// A parent and a child that both ignore SIGTERM, with their process ids in `pids`.
 const STUBBORN: &str = r#"trap '' TERM; (trap "" TERM; sleep 600) & echo $! > {job.dir}/pids
     echo $$ >> {job.dir}/pids; echo pictor: progress 0.5 waiting; wait; sleep 600"#;
 
@@ -287,7 +287,7 @@ async fn silence_is_not_progress() {
     assert!(failure.message.ends_with("5\n6"), "{failure:?}");
 }
 
-/// Not a test of its own: the victim of the next one, which tells it where to leave its traces.
+/// Not a test by itself: the victim of the next one, which tells it where to leave its traces.
 #[tokio::test]
 async fn victim() {
     let Ok(folder) = std::env::var("PICTOR_TEST_FOLDER") else { return };
@@ -313,7 +313,7 @@ async fn a_killed_pictor_leaves_no_program_behind() {
     all_gone(&processes, Instant::now() + Duration::from_secs(10)).await;
 }
 
-/// Processes end at some time after the signal that kills them.
+/// Processes end some time after the signal that kills them.
 async fn all_gone(processes: &[String], by: Instant) {
     let gone = async {
         while !processes.iter().all(|process| is_gone(process)) {

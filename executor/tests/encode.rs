@@ -69,7 +69,7 @@ async fn pictures_become_a_video_with_even_sizes() {
     }
 }
 
-/// What `inspect` would have left of a scene.
+/// The inspection that `inspect` would have stored for a scene.
 fn inspection(farm: &Farm, fps: u32, base: f32) -> Input {
     let path = farm.folder.path().join("scene.json");
     let text = format!("{{\"fps\": {fps}, \"fps_base\": {}, \"width\": 65}}", f64::from(base));
@@ -98,7 +98,7 @@ async fn a_video_without_a_rate_has_exactly_that_of_the_inspected_scene() {
     farm.inputs = Some([&pictures[..], &[inspection(&farm, 24, 0.001)]].concat());
     let failure = farm.failure(brief.clone()).await;
     assert!(failure.message.contains("at most 1000"), "{failure:?}");
-    // Without an inspection it is said what was taken.
+    // Without an inspection, a note says which rate was used.
     farm.inputs = Some(pictures);
     let products = farm.products(brief).await;
     assert!(probe(&farm.artifact(&products.outputs[0])).contains(",24/1,"));
@@ -127,7 +127,7 @@ async fn broken_and_missing_pictures_are_named() {
     assert_eq!(failure.kind, FailureKind::BadOutput);
     assert!(failure.message.contains("before[frame=3] is truncated"), "{failure:?}");
 
-    // Whole from the outside, broken inside.
+    // Complete from the outside, damaged inside.
     let mut broken = bytes.clone();
     let middle = broken.len() / 2;
     broken[middle..middle + 40].fill(0);

@@ -1,4 +1,4 @@
-//! When an assignment need not come again: a lease stands for its tasks, or everything was reported.
+//! When an assignment need not be delivered again: a lease accounts for its tasks, or everything was reported.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod farm;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-/// The queue in the process, with receipts that can be seen.
+/// The in-process queue, with receipts that can be observed.
 struct Recorded {
     port: WorkerPort,
     settled: mpsc::Sender<u64>,
@@ -37,7 +37,7 @@ impl WorkerQueue for Recorded {
     }
 }
 
-/// Lets reports through one by one, as a slow broker confirms them.
+/// Lets reports through one by one, like a broker that is slow to confirm them.
 #[derive(Debug)]
 struct Slow {
     sender: Sender,
@@ -109,7 +109,7 @@ impl Bench {
 
     async fn report(&mut self) -> What {
         loop {
-            // That a task has begun is said whenever it takes a while, also by a busy machine.
+            // The start of a task is reported whenever the task takes a while, even on a busy machine.
             let begun = |what: &What| matches!(what, What::Progress { fraction: 0.0, message, .. } if message.is_empty());
             if let ToOwner::Report(report) = self.message().await
                 && !begun(&report.what)
@@ -150,7 +150,7 @@ async fn an_assignment_is_settled_when_its_last_report_is_confirmed_and_held_unt
         let mut bench = Bench::start(|_| {});
         bench.assign(1, duration_ms, &[0, 1]);
         assert!(matches!(bench.report().await, What::Ended(ends) if ends.len() == 2));
-        // The broker has it perhaps; nobody knows. Heartbeats keep the tasks alive.
+        // It is unknown whether the broker has it. Heartbeats keep the tasks alive.
         bench.heartbeat(&[0, 1]).await;
         assert!(bench.nothing_is_settled());
         bench.confirm();
@@ -168,7 +168,7 @@ async fn a_claimed_assignment_is_settled_when_the_claim_is_confirmed() {
     assert!(bench.nothing_is_settled());
     bench.confirm();
     assert_eq!(bench.settled().await, 1);
-    // What comes again is settled at once, and not done again.
+    // What is delivered again is settled at once, and not done again.
     bench.assign(2, Some(600_000), &[0]);
     assert_eq!(bench.settled().await, 2);
     bench.heartbeat(&[0]).await;

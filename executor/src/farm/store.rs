@@ -168,7 +168,7 @@ impl FarmStore {
         Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
     }
 
-    /// Downloads it to `part`.
+    /// Downloads the file to `part`.
     pub(super) async fn fetch(
         &self,
         wanted: &Wanted<'_>,
@@ -222,7 +222,7 @@ impl FarmStore {
     }
 }
 
-/// While no server answers, an operation waits, at most until its task is stopped.
+/// Operations wait while no server answers, but no longer than until their task is stopped.
 #[async_trait]
 impl Store for Arc<FarmStore> {
     async fn put(
@@ -278,7 +278,7 @@ impl Store for Arc<FarmStore> {
     }
 
     fn forget(&self, key: &StepKey, task: Try) {
-        // A task that has ended needs its links no more.
+        // A task that has ended does not need its links any more.
         lock(&self.links).remove(&(key.clone(), task));
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1_024;
 
-/// Where the artifacts are that a worker reads and makes.
+/// Storage for the artifacts that a worker reads and makes.
 #[async_trait]
 pub(crate) trait Store: Debug + Send + Sync {
     /// Stores a file of a task. Returns its key, digest and size.
@@ -25,8 +25,7 @@ pub(crate) trait Store: Debug + Send + Sync {
         watch: &Watch,
     ) -> Result<(String, Fetched), Failure>;
 
-    /// A path on this machine that holds an artifact which the task reads: the stored file itself, or one
-    /// below `folder`.
+    /// A path on this machine at which an artifact can be read: that of the stored file itself, or one below `folder`.
     async fn local(
         &self,
         place: Place<'_>,
@@ -35,8 +34,8 @@ pub(crate) trait Store: Debug + Send + Sync {
         watch: &Watch,
     ) -> Result<PathBuf, Failure>;
 
-    /// A file that the job was submitted with and all that belongs to it, or `only` one file of that.
-    /// `None` if it was not stored: it is the one at its path on this machine.
+    /// A file that the job was submitted with and everything that belongs to it, or, with `only`, just one of these
+    /// files. `None` if it was not stored and is to be read at its original path on this machine.
     async fn submitted(
         &self,
         file: &FileRef,
@@ -44,7 +43,7 @@ pub(crate) trait Store: Debug + Send + Sync {
         watch: &Watch,
     ) -> Result<Option<Kept>, Failure>;
 
-    /// The task is over.
+    /// Drops what was kept for a task that has ended.
     fn forget(&self, key: &StepKey, task: Try);
 }
 
@@ -80,7 +79,7 @@ impl Artifacts {
         Ok(Self(Arc::new(Folder::open(folder)?)))
     }
 
-    /// Artifacts that are kept elsewhere.
+    /// Artifacts in another store, such as that of a farm.
     pub(crate) fn of(store: Arc<dyn Store>) -> Self {
         Self(store)
     }
@@ -109,8 +108,8 @@ impl Artifacts {
         self.0.local(place, output, folder, watch).await
     }
 
-    /// A file that the job was submitted with, and all that belongs to it. `None` if it is the one at its
-    /// path on this machine.
+    /// A file that the job was submitted with, and everything that belongs to it. `None` if it is to be read at its
+    /// original path on this machine.
     pub(crate) async fn scene(
         &self,
         file: &FileRef,

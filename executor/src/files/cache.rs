@@ -36,7 +36,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Does this, unless the task is stopped before.
+    /// Completes an operation, unless the task is stopped before it ends.
     pub(crate) async fn unless_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,

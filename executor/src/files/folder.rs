@@ -1,4 +1,4 @@
-//! Artifacts of this machine alone, in a folder.
+//! Artifacts in a folder, for use on this machine only.
 
 use super::artifacts::{Place, Store};
 use super::cache::{CACHE_BYTES, Cache, Fetched, Kept, Watch, blocking, hash};
@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tokio::io::AsyncReadExt;
 
-/// How much is read, hashed and written at a time.
+/// The bytes that are read, hashed and written at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Artifacts of this machine alone.
+/// The storage of a single machine.
 #[derive(Debug)]
 pub(super) struct Folder {
     operator: Operator,
     path: PathBuf,
-    /// Where packed scenes are laid out; opened when there is one.
+    /// The cache in which packed scenes are laid out; opened when the first one is needed.
     cache: Mutex<Option<Cache>>,
 }
 
@@ -89,11 +89,11 @@ impl Store for Folder {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = stored {
-            // The half-written part is of no use; that it could not be removed would change nothing.
+            // The incomplete part is useless; whether it can be removed makes no difference.
             let _ = writer.abort().await;
             return Err(failure);
         }
-        // Later tasks get the file itself: none may change it. Without this, none should.
+        // Later tasks get the file itself, so none may change it. If this fails, it remains a convention.
         let _ = std::fs::set_permissions(self.path.join(&key), Permissions::from_mode(0o444));
         Ok((key, Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes }))
     }
@@ -140,7 +140,7 @@ impl Store for Folder {
     fn forget(&self, _: &StepKey, _: Try) {}
 }
 
-/// Brings an asset of this machine's own storage in.
+/// Links an asset of this machine's own storage into the cache.
 fn link_asset(asset: &Path, part: &Path) -> Result<Fetched, Failure> {
     let linked = std::fs::hard_link(asset, part).or_else(|_| std::fs::copy(asset, part).map(drop));
     linked.map_err(|error| storage_failure("An asset cannot be read", &error))?;

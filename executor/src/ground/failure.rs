@@ -50,7 +50,7 @@ pub(crate) fn picture_failure(error: PictureError, name: &str, kind: FailureKind
     }
 }
 
-/// The rows of a picture cannot be made, for this reason.
+/// The error for rows of a picture that cannot be provided because of this failure.
 pub(crate) fn gave_up(failure: Failure) -> PictureError {
     PictureError::Rows(Box::new(failure))
 }

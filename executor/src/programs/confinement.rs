@@ -1,48 +1,48 @@
-//! What a program needs of its machine: said by whoever starts it, where it is started.
+//! The resources of a machine that a program needs, as declared by the code that starts it.
 
 use pictor_tasks::worker::Gpu;
 use std::path::PathBuf;
 use tokio::process::Command;
 
-/// The GPU that a slot drives.
+/// The GPU that a slot uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its number on this machine, as the driver counts.
+    /// Its index on this machine, by the driver's numbering.
     pub index: u32,
-    /// What it is.
+    /// Its model, memory and driver.
     pub gpu: Gpu,
 }
 
-/// What a program needs beside what comes with the system. It works in the first folder that it writes
-/// into, and sees no other GPU than its own; nothing keeps it from the rest of the machine yet.
+/// What a program needs in addition to the files of the system. It runs in the first of the folders that it writes to,
+/// and sees only its own GPU; access to the rest of the machine is not restricted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Files, and folders with all that is in them, that it reads. What it writes it may read as well.
+    /// Files, and folders with their entire content, that it reads. Folders that it writes to are readable as well.
     pub read: Vec<PathBuf>,
-    /// Folders in which it writes.
+    /// Folders that it writes to.
     pub write: Vec<PathBuf>,
-    /// Whether it speaks to other machines.
+    /// Whether it connects to other machines.
     pub network: bool,
-    /// The GPU that it computes on.
+    /// The GPU that it uses, if any.
     pub gpu: Option<Device>,
 }
 
 impl Confinement {
-    /// The same, and it reads this.
+    /// Adds a file or folder that the program reads.
     #[must_use]
     pub fn reads(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.push(path.into());
         self
     }
 
-    /// The same, and it writes into this folder.
+    /// Adds a folder that the program writes to.
     #[must_use]
     pub fn writes(mut self, folder: impl Into<PathBuf>) -> Self {
         self.write.push(folder.into());
         self
     }
 
-    /// Prepares the program's start: its working folder, unless it has one already, and its GPU.
+    /// Prepares the start of the program: sets its working folder, unless it has one already, and its GPU.
     pub(super) fn apply(&self, command: &mut Command) {
         if let Some(folder) = self.write.first()
             && command.as_std().get_current_dir().is_none()
@@ -50,7 +50,7 @@ impl Confinement {
             command.current_dir(folder);
         }
         if let Some(Device { index, gpu }) = &self.gpu {
-            // CUDA counts the fastest first and the driver by bus: only the unique id is always right.
+            // CUDA numbers GPUs by speed and the driver by bus: only the unique id is always correct.
             let number = index.to_string();
             let id = if gpu.uuid.is_empty() { &number } else { &gpu.uuid };
             command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID").env("CUDA_VISIBLE_DEVICES", id);

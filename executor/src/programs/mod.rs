@@ -33,7 +33,7 @@ impl Default for Programs {
     }
 }
 
-/// How to get a program, as a sentence.
+/// How to install a program, as a sentence.
 pub(crate) fn how_to_get(program: &str) -> String {
     let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
     match name {

@@ -49,7 +49,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Starts a program as the leader of a new group, with what it needs.
+    /// Starts a program as the leader of a new process group, with the resources that it needs.
     pub fn spawn(command: &mut Command, needs: &Confinement) -> io::Result<Self> {
         needs.apply(command);
         // The watchdog first: from then on, a program's mark shows whose it is.
@@ -210,14 +210,14 @@ fn watch(change: char, id: Pid) {
     }
 }
 
-/// What a running program has of its task.
+/// The parts of a task that a running program is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct Supervision<'a> {
-    /// Where its lines go.
+    /// Receives the lines of its output.
     pub log: &'a LogWriter,
-    /// Who stops it.
+    /// Stops the program together with its task.
     pub stop: &'a StopSignal,
-    /// From SIGTERM to SIGKILL.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
 }
 

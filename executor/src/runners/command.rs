@@ -28,7 +28,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         return Err(failure(FailureKind::Unsupported, message));
     }
     let mut command = prepare(ctx, body).await?;
-    // Whoever wrote the job knows whom its programs speak to.
+    // The author of the job decides what its programs connect to.
     let mut needs = Confinement { network: true, gpu: ctx.device.clone(), ..ctx.confinement() };
     if body.files.is_empty() && !ctx.brief.folder.is_empty() {
         needs = needs.reads(&ctx.brief.folder);

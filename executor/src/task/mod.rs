@@ -58,7 +58,7 @@ pub struct TaskContext {
     /// The settings of the worker.
     pub config: Arc<Config>,
     pub(crate) notes: Mutex<Vec<String>>,
-    /// The inputs that are on this machine by now.
+    /// The paths of the inputs that have been fetched so far.
     pub(crate) brought: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -101,13 +101,13 @@ impl TaskContext {
         Ok(path)
     }
 
-    /// What a program of this task needs at least: the inputs that are here by now, and the task's folder.
+    /// The minimum that a program of this task needs: the inputs that have been fetched so far, and the task's folder.
     pub(crate) fn confinement(&self) -> Confinement {
         let read = lock(&self.brought).iter().cloned().collect();
         Confinement { read, write: vec![self.scratch.clone()], ..Confinement::default() }
     }
 
-    /// Where a program's lines go, and who stops it.
+    /// Connects a program to the task's log and to its stop signal.
     pub(crate) fn supervision(&self) -> Supervision<'_> {
         Supervision { log: &self.log, stop: &self.stop, grace: self.config.grace }
     }

@@ -1,4 +1,4 @@
-//! One worker and the owner's end of its queue, in a folder of their own.
+//! One worker and the owner's end of its queue, in a temporary folder.
 #![expect(dead_code, reason = "each test binary uses its part")]
 
 use pictor_executor::{Agent, Artifacts, Config, Handle, Intake};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No message takes longer, or the test has failed.
+/// The longest wait for a message; after that, the test has failed.
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const WORKER: WorkerId = WorkerId(7);
 
@@ -95,7 +95,7 @@ impl Farm {
         }
     }
 
-    /// Lets the worker go, while its messages are still heard.
+    /// Makes the worker leave, while its messages are still received.
     pub(crate) fn leave(&mut self, now: bool) {
         let intake = if now { Intake::HandBack } else { Intake::Finish };
         self.handle.as_ref().unwrap().leave(intake);
@@ -124,7 +124,7 @@ impl Farm {
         assert_eq!(self.owner.publish(WORKER, cancel), Publication::Confirmed);
     }
 
-    /// The next message; questions for inputs are answered.
+    /// The next message; requests for inputs are answered.
     pub(crate) async fn message(&mut self) -> ToOwner {
         loop {
             if self.batch.is_empty() {
@@ -146,14 +146,14 @@ impl Farm {
         }
     }
 
-    /// The next report.
+    /// The next report of the worker.
     pub(crate) async fn report(&mut self) -> What {
         self.full_report().await.what
     }
 
     pub(crate) async fn full_report(&mut self) -> Report {
         loop {
-            // That a task has begun is said whenever it takes a while, also by a busy machine.
+            // The start of a task is reported whenever the task takes a while, even on a busy machine.
             let begun = |what: &What| matches!(what, What::Progress { fraction: 0.0, message, .. } if message.is_empty());
             if let ToOwner::Report(report) = self.message().await
                 && !begun(&report.what)
@@ -173,7 +173,7 @@ impl Farm {
         }
     }
 
-    /// Does one task and gives its end.
+    /// Runs one task and returns its outcome.
     pub(crate) async fn outcome(&mut self, brief: Brief) -> Outcome {
         self.assign(brief, [0]);
         self.ended().await.remove(0).outcome
@@ -210,7 +210,7 @@ impl Farm {
         Input { step: "before".into(), label: label.into(), index, coordinates, output }
     }
 
-    /// Waits until a file holds `count` lines, and gives them.
+    /// Waits until a file has `count` lines, and returns them.
     pub(crate) async fn lines_of(&self, file: &str, count: usize) -> Vec<String> {
         let path = self.folder.path().join(file);
         let read = async {
@@ -226,7 +226,7 @@ impl Farm {
     }
 }
 
-/// Whether a process has ended (a zombie has).
+/// Whether a process has ended; a zombie counts as ended.
 pub(crate) fn is_gone(process: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))

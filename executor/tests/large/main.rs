@@ -1,5 +1,5 @@
-//! A picture that would not fit into memory at once. In a process of its own: what is measured is the
-//! most memory that the process ever had.
+//! A picture that would not fit into memory at once. Runs in a separate process, as the peak memory of the process is
+//! measured.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../farm/mod.rs"]
@@ -31,21 +31,21 @@ fn gradient(path: &Path, (width, height): (u32, u32)) {
     stream.finish().unwrap();
 }
 
-/// A line of what Linux says of this process's memory, in MiB.
+/// A value that Linux reports about this process's memory, in MiB.
 fn memory_mib(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// What a task needs at its peak, in MiB: altogether, and more than was taken before.
+/// The peak memory of a task in MiB: in total, and in addition to what was in use before.
 struct Peak {
     before: u64,
 }
 
 impl Peak {
     fn begin() -> Self {
-        // The peak so far is forgotten.
+        // Resets the recorded peak.
         std::fs::write("/proc/self/clear_refs", "5").unwrap();
         Self { before: memory_mib("VmRSS:") }
     }
@@ -56,8 +56,8 @@ impl Peak {
     }
 }
 
-/// Tiles of the first row and of the last, and the picture of all tiles. `make soak` takes the size that
-/// was promised.
+/// Tiles of the first and the last row, and the picture of all tiles. `make soak` uses the size that the documentation
+/// promises.
 #[tokio::test]
 async fn a_huge_picture_needs_little_memory() {
     let soak = std::env::var_os("PICTOR_SOAK").is_some_and(|value| value == "1");
@@ -75,7 +75,7 @@ async fn a_huge_picture_needs_little_memory() {
         made = Some(products.outputs[0].clone());
     }
     let (upscaling, _) = upscaling.end();
-    // All have one size, so that each can stand for any.
+    // All have the same size, so that any can take the place of another.
     let tile =
         |number: u32| input("upscale", format!("tile={number}"), number, made.as_ref().unwrap());
     let inputs: Vec<Input> = (0..tiles).map(tile).collect();

@@ -1,4 +1,4 @@
-//! Videos of every kind that is read: taken apart and put together, or refused before any work is done.
+//! Videos of every supported kind: taken apart and put together, or refused before any work is done.
 
 use crate::farm::Farm;
 use crate::job::{axis, brief, farm, input, task};
@@ -9,18 +9,18 @@ use pictor_tasks::space::Values;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A second of pictures, and of sound.
+/// The inputs for one second of pictures and of sound.
 const PICTURE: &str = "-f lavfi -i testsrc2=size=96x64:rate=25:duration=1";
 const SOUND: &str = "-f lavfi -i sine=frequency=440:sample_rate=44100:duration=1";
 const H264: &str = "-c:v libx264 -pix_fmt yuv420p -bf 2";
 
-/// What was made, and what was said.
+/// The result, and the notes.
 pub(crate) struct Film {
     pub(crate) made: PathBuf,
     pub(crate) notes: Vec<String>,
 }
 
-/// How a video is made of a source.
+/// The settings to encode a video from a source.
 pub(crate) fn encode(source: &Path, file: &str) -> Encode {
     Encode {
         file: file.into(),
@@ -40,7 +40,7 @@ fn make(farm: &Farm, arguments: &str, name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// Looks at a source, with a rehearsal; gives the frames, what was found, and what was said.
+/// Probes a source, with a rehearsal; returns the frames, the result, and the notes.
 async fn look(
     farm: &mut Farm,
     source: &Path,
@@ -67,7 +67,7 @@ async fn film(farm: &mut Farm, source: &Path, encode: &Encode) -> Result<Film, F
     film_over(farm, source, encode, &|number| (format!("frame={number}"), number - 1)).await
 }
 
-/// The same with pictures that are over more dimensions: `task` says which one made that of a frame.
+/// The same for pictures over more dimensions: `task` gives the label and index for a frame.
 async fn film_over(
     farm: &mut Farm,
     source: &Path,
@@ -94,23 +94,23 @@ async fn film_over(
     inputs.push(info);
     let brief = brief("encode", Body::Encode(encode.clone()), Some(source), Vec::new());
     let products = task(farm, brief, 0, inputs).await?;
-    // What the probe has said, people have read once.
+    // Users have read the notes of the probe already.
     notes.extend(
         products.notes.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>(),
     );
     Ok(Film { made: farm.artifact(&products.outputs[0]), notes })
 }
 
-/// What ffprobe says of a film.
+/// The output of ffprobe about a film.
 pub(crate) fn told(path: &Path, what: &str) -> String {
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
     let said = run(folder, "ffprobe", &format!("-v error -of csv=p=0 {what} file:{name}"));
     let lines = said.lines().map(|line| line.trim_end_matches(','));
-    // What is said of a stream's other data comes on a line of its own, which is empty.
+    // Side data of a stream is on a line of its own, which is empty.
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
-/// When frames are shown, in seconds; what has no time follows the one before.
+/// The times at which frames are shown, in seconds; a frame without a time follows the one before.
 fn shown(path: &Path) -> Vec<f64> {
     let what = "-select_streams V:0 -show_entries frame=best_effort_timestamp_time";
     let said = told(path, what);
@@ -122,7 +122,7 @@ fn shown(path: &Path) -> Vec<f64> {
     times
 }
 
-/// How light the frames of a film are, in order.
+/// The brightness of a film's frames, in order.
 fn lights(path: &Path) -> Vec<u8> {
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
     let how = "-v error -fps_mode passthrough -vf scale=1:1,format=gray -f rawvideo -y lights";
@@ -133,7 +133,7 @@ fn lights(path: &Path) -> Vec<u8> {
 #[tokio::test]
 async fn a_film_of_pictures_over_more_dimensions_counts_the_frames_only() {
     let mut farm = farm();
-    // Ten frames, each lighter than the one before, at times that no rate gives.
+    // Ten frames, each brighter than the one before, at times that no constant rate gives.
     let grey = "-f lavfi -i color=black:size=96x64:rate=25:duration=0.6,\
                 geq=lum='16+N*14':cb=128:cr=128,select='lt(mod(n\\,3)\\,2)'";
     let source = make(&farm, &format!("{grey} -fps_mode vfr {H264}"), "grey.mp4");
@@ -156,14 +156,14 @@ async fn a_film_of_pictures_over_more_dimensions_counts_the_frames_only() {
         assert!(off <= 0.001, "{over}: {off} s");
         assert!(lights.is_sorted_by(|a, b| a < b), "{over}: {lights:?}");
     }
-    // Two pictures of each frame make no film.
+    // Two pictures for each frame are not a film.
     let twice = |number: u32| (format!("frame={},pass={number}", number.div_ceil(2)), number);
     let film = film_over(&mut farm, &source, &encode(&source, "made.mp4"), &twice).await;
     let message = film.err().unwrap().message;
     assert!(message.contains("two pictures of frame 1"), "{message}");
 }
 
-/// A video of each extension: how ffmpeg makes it, and the codec of the sound that MP4 cannot hold.
+/// A video for each extension: how ffmpeg makes it, and the sound codec that MP4 cannot contain.
 fn kinds() -> Vec<(&'static str, String, Option<&'static str>)> {
     let (mpeg2, mpeg4) = ("-c:v mpeg2video -q:v 2 -bf 2", "-c:v mpeg4 -q:v 2 -bf 2");
     let (theora, rm) = ("-f ogg -c:v libtheora -c:a libvorbis", "-c:v rv20 -s 176x144 -f rm");
@@ -210,7 +210,7 @@ async fn every_kind_of_video_keeps_its_frames_and_their_times() {
     let tried = kinds.iter().map(|(extension, ..)| format!(".{extension}")).collect::<Vec<_>>();
     assert_eq!(known, tried.join(", "));
     for (extension, how, anew) in kinds {
-        // A name that means something else to many a program.
+        // A name that many programs would misinterpret.
         let name = format!("-2024-05-06T12:30.{extension}");
         let source = make(&farm, &format!("{PICTURE} {SOUND} {how}"), &name);
         let file = "-2024-05-06T12:30.mp4";
@@ -219,7 +219,7 @@ async fn every_kind_of_video_keeps_its_frames_and_their_times() {
         let (before, after) = (shown(&source), shown(&made));
         assert!(before.len() >= 25, "{name}: {} frames", before.len());
         assert_eq!(before.len(), after.len(), "{name}");
-        // The result begins where the source does, be that its sound.
+        // The result begins when the source does, even if that begins with sound.
         let start: f64 = told(&source, "-show_entries format=start_time").trim().parse().unwrap();
         let off = before.iter().zip(&after).map(|(a, b)| (a - start - b).abs());
         let off = off.fold(0.0, f64::max);
@@ -269,12 +269,12 @@ async fn colours_of_every_number_are_carried_or_left_out_and_said() {
             match before {
                 "reserved" => assert!(said && after == "unknown", "{number} {file}: {after}"),
                 "unknown" => assert!(!said, "{number} {file}: {notes:?}"),
-                // What samples cannot be made with.
+                // A matrix is kept unless samples cannot be computed by it, which is noted.
                 _ if place == 0 && !(said || before == "bt2020c") => {
                     assert_eq!(after, before, "{number} {file}");
                 }
                 _ if place == 0 => {}
-                // The container says so; x264 has no word for it, and ffprobe asks the stream first.
+                // The container states it; x264 has no name for it, and ffprobe prefers what the stream states.
                 "ebu3213" if !file.ends_with("mov") => {}
                 _ => {
                     assert_eq!(after, before, "{number} {file}");
@@ -286,7 +286,7 @@ async fn colours_of_every_number_are_carried_or_left_out_and_said() {
     assert!(named > 25, "{named}");
 }
 
-/// What a PAL DVD says.
+/// The properties stated by a PAL DVD.
 #[tokio::test]
 async fn a_video_says_the_colours_of_its_source() {
     let mut farm = farm();
@@ -297,7 +297,7 @@ async fn a_video_says_the_colours_of_its_source() {
     let what = "-show_entries stream=color_space,color_transfer,color_primaries";
     assert_eq!(told(&made, what), "bt470bg,bt470bg,bt470bg");
     assert_eq!(notes, [] as [&str; 0]);
-    // And lasts as long, also where only the last packet tells.
+    // It lasts equally long, even where only the last packet determines that.
     for file in ["a.mkv", "a.mov"] {
         let Film { made, .. } = film(&mut farm, &source, &encode(&source, file)).await.unwrap();
         let length: f64 = told(&made, "-show_entries format=duration").parse().unwrap();
@@ -328,7 +328,7 @@ async fn what_is_missing_of_a_truncated_film_is_said() {
     }
 }
 
-/// Recordings from the air have gaps; sound that is damaged is no reason to lose a film.
+/// Broadcast recordings have gaps; damaged sound must not make a film fail.
 #[tokio::test]
 async fn a_damaged_packet_of_sound_stops_nothing() {
     let mut farm = farm();
@@ -351,7 +351,7 @@ async fn a_damaged_packet_of_sound_stops_nothing() {
 #[tokio::test]
 async fn transparency_is_kept_where_the_codec_can_and_else_is_over_black() {
     let mut farm = farm();
-    // Red; opaque on the left, half on the right.
+    // Red; opaque on the left, half transparent on the right.
     let red = "-f lavfi -i color=red:size=96x64:rate=25:duration=0.2,format=rgba,\
                geq=r=255:g=0:b=0:a='if(lt(X\\,48)\\,255\\,128)'";
     for (name, how) in [
@@ -403,7 +403,7 @@ async fn lists_of_files_are_refused_whatever_they_are_called() {
         assert_eq!(failure.kind, FailureKind::Invalid);
         assert!(failure.message.contains("-c copy video.mkv"), "{}", failure.message);
     }
-    // What ffmpeg would follow, although it is no text, is no kind that is read.
+    // A list that ffmpeg would follow, although it is not text, is not a supported format.
     let source = part.with_file_name("binary.mp4");
     std::fs::write(&source, "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\npart.ts\n#\0\n")
         .unwrap();
@@ -415,7 +415,7 @@ async fn lists_of_files_are_refused_whatever_they_are_called() {
     std::fs::write(&source, joined).unwrap();
     let failure = look(&mut farm, &source, &encode(&source, "a.mp4"), 1).await.unwrap_err();
     assert!(failure.message.contains("go back after 25 frames"), "{}", failure.message);
-    // What is said to do helps.
+    // The advice in the message helps.
     let mended = make(&farm, &format!("-i {} -c copy", source.display()), "mended.mkv");
     let Film { made, .. } = film(&mut farm, &mended, &encode(&mended, "a.mp4")).await.unwrap();
     assert_eq!(shown(&made).len(), 50);
@@ -441,7 +441,7 @@ async fn what_cannot_be_encoded_is_said_by_the_probe() {
     }
 }
 
-/// Everything that a container of films may hold.
+/// Everything that a container with a film may contain.
 #[tokio::test]
 async fn streams_are_kept_coded_anew_or_left_out_with_a_note() {
     let mut farm = farm();
@@ -455,7 +455,7 @@ async fn streams_are_kept_coded_anew_or_left_out_with_a_note() {
         "-attach {} -metadata:s:t mimetype=application/x-truetype-font",
         folder.join("a.ttf").display()
     );
-    // Subtitles that are pictures are drawn by nobody here: texts of two kinds.
+    // Picture subtitles cannot be converted here, so use text of two kinds.
     let maps = maps.replace("-c:s:1 dvdsub -s 96x64", "-c:s:1 ass");
     let source = make(&farm, &format!("{inputs} {maps} {H264} {font}"), "a.mkv");
     let what = "-show_entries stream=codec_name";
@@ -479,7 +479,7 @@ async fn streams_are_kept_coded_anew_or_left_out_with_a_note() {
             assert!(note.starts_with(begin), "{file}: {note}");
         }
     }
-    // A clock of the recorder, and a cover.
+    // A time code, and a cover.
     run(&folder, "ffmpeg", "-v error -y -f lavfi -i color=blue:size=64x64 -frames:v 1 cover.png");
     let clock = format!(
         "{PICTURE} {SOUND} -i {} -map 0 -map 1 -map 2 {H264} -c:v:1 copy -disposition:v:1 \

@@ -1,4 +1,4 @@
-//! The tasks of an upscale, one after another, as an engine would give them out.
+//! The tasks of an upscale, one after another, in the order in which an engine would assign them.
 
 use crate::farm::Farm;
 use crate::weights;
@@ -12,7 +12,7 @@ pub(crate) fn farm() -> Farm {
     farm_with(0)
 }
 
-/// A worker with the real models and so much memory; 0 is enough.
+/// A worker with the real models and this much memory; 0 means enough.
 pub(crate) fn farm_with(memory_bytes: u64) -> Farm {
     let folder = weights::folder();
     Farm::start_with(|config| {
@@ -21,7 +21,7 @@ pub(crate) fn farm_with(memory_bytes: u64) -> Farm {
     })
 }
 
-/// What is asked for.
+/// The settings of an upscale.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) model: String,
@@ -71,13 +71,13 @@ pub(crate) fn axis(name: &str, values: Values) -> Axis {
     Axis { name: name.into(), values, bound: None }
 }
 
-/// What a task of a step made, as an input of another.
+/// The output of a task as an input of another.
 pub(crate) fn input(step: &str, label: String, index: u32, output: &Output) -> Input {
     let coordinates = Coordinates::of_label(&label);
     Input { step: step.into(), label, index, coordinates, output: output.clone() }
 }
 
-/// Does one task.
+/// Runs one task to its end.
 pub(crate) async fn task(
     farm: &mut Farm,
     brief: Brief,
@@ -98,7 +98,7 @@ impl Job {
         Tiling { pixels: self.pixels, dim: "tile".into() }
     }
 
-    /// Looks at one picture; gives the number of tiles.
+    /// Probes one picture; returns the number of tiles.
     pub(crate) async fn tiles(&self, farm: &mut Farm, source: &Path) -> Result<u32, Failure> {
         let name = source.display().to_string();
         let probe = Probe {
@@ -115,7 +115,7 @@ impl Job {
         Ok(tiles.len())
     }
 
-    /// One tile of a picture.
+    /// Upscales one tile of a picture.
     pub(crate) async fn tile(
         &self,
         farm: &mut Farm,
@@ -140,7 +140,7 @@ impl Job {
         brief("upscale", Body::Upscale(body), Some(source), axes)
     }
 
-    /// The picture of its tiles.
+    /// Stitches the tiles of a picture.
     pub(crate) async fn stitch(
         &self,
         farm: &mut Farm,
@@ -159,13 +159,13 @@ impl Job {
         task(farm, brief("stitch", Body::Stitch(body), Some(source), Vec::new()), 0, tiles).await
     }
 
-    /// Upscales one picture; gives the result.
+    /// Upscales one picture; returns the path of the result.
     pub(crate) async fn picture(&self, farm: &mut Farm, source: &Path) -> Result<PathBuf, Failure> {
         let products = self.products(farm, source).await?;
         Ok(farm.artifact(&products.outputs[0]))
     }
 
-    /// Upscales one picture; gives what `stitch` says.
+    /// Upscales one picture; returns the products of `stitch`.
     pub(crate) async fn products(
         &self,
         farm: &mut Farm,

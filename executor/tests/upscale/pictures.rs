@@ -1,4 +1,4 @@
-//! Pictures of every kind through the network.
+//! Pictures of every format through the network.
 
 use crate::farm::Farm;
 use crate::job::{Job, farm, farm_with};
@@ -6,7 +6,7 @@ use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageRe
 use pictor_tasks::body::ImageFormat;
 use std::path::{Path, PathBuf};
 
-/// A picture with edges, lines and noise, of so many channels: grey, grey and opacity, RGB, RGBA.
+/// A picture with edges, lines and noise, with one to four channels: grey, grey and opacity, RGB, RGBA.
 fn samples(width: u32, height: u32, channels: u32) -> Vec<u16> {
     let mut random = 0x9E37_79B9_u32;
     let mut samples = Vec::new();
@@ -54,7 +54,7 @@ fn decoded(path: &Path) -> DynamicImage {
     reader.decode().unwrap()
 }
 
-/// The unit of value: whoever cuts a picture into tiles gets the picture that he would have got whole.
+/// The most important property: cutting a picture into tiles gives the same result as upscaling it as a whole.
 #[tokio::test]
 async fn tiles_put_together_are_the_whole_picture_bit_for_bit() {
     let mut farm = farm();
@@ -93,7 +93,7 @@ async fn tiles_put_together_are_the_whole_picture_bit_for_bit() {
     }
 }
 
-/// A worker whose memory is too small for a tile does it in parts, which do not show either.
+/// A worker whose memory is too small for a tile does it in parts, which leave no trace, either.
 #[tokio::test]
 async fn a_small_worker_makes_the_same_picture() {
     let mut large = farm();
@@ -107,7 +107,7 @@ async fn a_small_worker_makes_the_same_picture() {
     }
 }
 
-/// Too little overlap shows: the test above can fail.
+/// With too little overlap the result differs, which shows that the test above can fail.
 #[tokio::test]
 async fn tiles_without_overlap_are_not_the_whole_picture() {
     let mut farm = farm();
@@ -118,7 +118,7 @@ async fn tiles_without_overlap_are_not_the_whole_picture() {
     assert!(decoded(&whole) != decoded(&tiled));
 }
 
-/// The mean difference of two pictures, in parts of the whole range.
+/// The mean difference of two pictures, as a fraction of the whole range.
 fn difference(a: &DynamicImage, b: &DynamicImage) -> f64 {
     let (a, b) = (a.to_rgba32f(), b.to_rgba32f());
     assert_eq!(a.dimensions(), b.dimensions());
@@ -126,11 +126,11 @@ fn difference(a: &DynamicImage, b: &DynamicImage) -> f64 {
     each.sum::<f64>() / f64::from(u32::try_from(a.as_raw().len()).unwrap())
 }
 
-/// What comes out looks like what went in: nothing is turned, shifted or of other colours.
+/// The result looks like the original: nothing is rotated, shifted or has different colours.
 #[tokio::test]
 async fn every_format_comes_out_as_it_went_in() {
     let mut farm = farm();
-    // Smooth: what a network changes is little.
+    // Smooth, so that a network changes little.
     let smooth = image::RgbaImage::from_fn(80, 60, |x, y| {
         let byte = |n: u32| u8::try_from(n % 256).unwrap();
         image::Rgba([byte(x * 3), byte(y * 4), 200, byte(255 - x)])
@@ -156,7 +156,7 @@ async fn every_format_comes_out_as_it_went_in() {
     }
 }
 
-/// A still picture of a video codec is what ffmpeg decodes; one that it would show in part is refused.
+/// A still picture of a video codec equals what ffmpeg decodes; one that ffmpeg would decode only in part is refused.
 #[tokio::test]
 async fn an_avif_is_read_by_ffmpeg_where_it_is_read_whole() {
     let mut farm = farm();
@@ -189,7 +189,7 @@ async fn an_avif_is_read_by_ffmpeg_where_it_is_read_whole() {
     assert!(failure.message.contains("ffmpeg does not read whole"), "{failure:?}");
 }
 
-/// Linear light, brighter than white in one place.
+/// Linear light, brighter than white in one area.
 #[tokio::test]
 async fn an_exr_stays_linear_and_keeps_its_highlights() {
     let mut farm = farm();
@@ -215,7 +215,7 @@ async fn an_exr_stays_linear_and_keeps_its_highlights() {
     assert!((green - 0.18).abs() < 0.02 && (blue - 0.5).abs() < 0.03, "{green} {blue}");
 }
 
-/// The profile, EXIF and texts of a picture are carried, and it is turned upright.
+/// The profile, EXIF and texts of a picture are kept, and it is turned upright.
 #[tokio::test]
 async fn what_a_picture_says_of_itself_is_carried() {
     let mut farm = farm();

@@ -1,4 +1,4 @@
-//! What cannot be upscaled says why, and touches nothing else.
+//! Pictures that cannot be upscaled are reported with a reason, and affect nothing else.
 
 use crate::farm::Farm;
 use crate::job::{Job, axis, brief, farm, input, task};
@@ -24,7 +24,7 @@ async fn an_unknown_model_is_another_workers_task() {
     assert!(failure.message.contains("`pictor models pull`"), "{failure:?}");
 }
 
-/// A folder with the same models, apart from files whose name ends so.
+/// A folder with the same models, except for files whose names end with `end`.
 fn models_without(end: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(crate::weights::folder().path()).unwrap() {
@@ -64,7 +64,7 @@ async fn weights_that_are_cut_short_are_another_workers_task() {
     }
 }
 
-/// Frames 3, 5 and 9, of other sizes; 5 is cut short.
+/// Frames 3, 5 and 9, of different sizes; 5 is truncated.
 fn sequence(farm: &Farm) -> String {
     let folder = farm.folder.path().join("frames");
     std::fs::create_dir(&folder).unwrap();
@@ -78,7 +78,7 @@ fn sequence(farm: &Farm) -> String {
     folder.join("shot_*.png").display().to_string()
 }
 
-/// One frame of the sequence, tile by tile; what `stitch` says.
+/// Upscales one frame of the sequence, tile by tile; returns the result of `stitch`.
 async fn frame(
     farm: &mut Farm,
     (source, info, on_error): (&str, &Input, OnError),
@@ -137,7 +137,7 @@ async fn a_broken_picture_fails_alone_and_as_asked() {
     let Bound::Values(frames) = &products.bindings[0].values else { panic!("values") };
     assert_eq!(frames.len(), 3);
     assert_eq!(frames.position_of("9"), Some(2));
-    // The header of the broken one is whole.
+    // The header of the damaged one is intact.
     assert_eq!(products.bindings[1].values, Bound::Counts([2, 6, 1].into()));
     let info = input("probe", String::new(), 0, &products.outputs[0]);
 
@@ -194,7 +194,7 @@ async fn animated_and_printers_pictures_are_refused() {
     }
 }
 
-/// A task that is told to stop ends at once, although its network is running.
+/// A task that is told to stop ends at once, even while its network is running.
 #[tokio::test]
 async fn a_cancelled_tile_ends_quickly() {
     let mut farm = farm();

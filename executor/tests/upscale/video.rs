@@ -1,4 +1,4 @@
-//! A video with sound and an irregular rate: taken apart, put together.
+//! A video with sound and an irregular frame rate: taken apart and put together again.
 
 use crate::farm::Farm;
 use crate::job::{axis, brief, farm, input, task};
@@ -17,8 +17,8 @@ pub(crate) fn run(folder: &Path, program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Four seconds: each frame is another one, and frames come at intervals of 20 to 120 ms. Sound, a
-/// subtitle, a title; B-frames, and a key frame every second or so.
+/// Four seconds in which all frames differ, at intervals of 20 to 120 ms. Sound, a subtitle, a title; B-frames, and a
+/// key frame about every second.
 fn clip(folder: &Path, name: &str) -> PathBuf {
     std::fs::write(folder.join("words.srt"), "1\n00:00:01,000 --> 00:00:02,000\nWords\n").unwrap();
     let times = "select='not(eq(mod(n\\,7)\\,3)+eq(mod(n\\,11)\\,5)+eq(mod(n\\,11)\\,6))'";
@@ -43,7 +43,7 @@ fn times(path: &Path) -> Vec<f64> {
     let name = path.file_name().unwrap().to_str().unwrap();
     let text = run(path.parent().unwrap(), "ffprobe", &format!("{what} -of csv=p=0 {name}"));
     let lines = text.lines().map(|line| line.trim_end_matches(','));
-    // A frame with more to say of it has a line without a time.
+    // A frame with side data has an additional line without a time.
     lines.filter(|line| !line.is_empty()).map(|line| line.parse().unwrap()).collect()
 }
 
@@ -75,7 +75,7 @@ async fn extract(
     task(farm, brief, segment, vec![info.clone()]).await.unwrap()
 }
 
-/// A video of these pictures, with what the source has besides.
+/// A video of these pictures, with the source's sound, subtitles and metadata.
 async fn encode(farm: &mut Farm, source: &Path, file: &str, inputs: Vec<Input>) -> PathBuf {
     let body = Encode {
         file: file.into(),
@@ -91,7 +91,7 @@ async fn encode(farm: &mut Farm, source: &Path, file: &str, inputs: Vec<Input>) 
     farm.artifact(&products.outputs[0])
 }
 
-/// A telephone writes what its sensor sees, and which side is up.
+/// A phone records what its sensor sees, and which side is up.
 #[tokio::test]
 async fn a_turned_video_becomes_an_upright_one() {
     let mut farm = farm();
@@ -125,7 +125,7 @@ async fn a_turned_video_becomes_an_upright_one() {
         let name = made.file_name().unwrap().to_str().unwrap();
         let streams =
             run(made.parent().unwrap(), "ffprobe", &format!("{shown} -of csv=p=0 {name}"));
-        // Nothing says that a player is to turn it once more, and the last frame stands as long as the others.
+        // Nothing tells a player to rotate it once more, and the last frame is shown as long as the others.
         let told = format!("{},{},10/1", size.0, size.1);
         assert_eq!(streams.trim().trim_end_matches(','), told);
     }
@@ -140,7 +140,7 @@ async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
         let before = times(&source);
         let (frames, info) = probe(&mut farm, &source).await;
         assert_eq!(frames.len() as usize, before.len(), "{name}");
-        // Every frame as ffmpeg gives it, in order.
+        // Every frame as decoded by ffmpeg, in order.
         let all = folder.join(format!("all-{name}"));
         std::fs::create_dir_all(&all).unwrap();
         run(&all, "ffmpeg", &format!("-v error -y -i ../{name} -fps_mode passthrough %d.png"));
@@ -154,7 +154,7 @@ async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
                     (image(farm.artifact(output)), image(all.join(format!("{number}.png"))));
                 let differ = one.as_raw().iter().zip(other.as_raw()).map(|(a, b)| a.abs_diff(*b));
                 let sum: u64 = differ.map(u64::from).sum();
-                // Rounding differs; another frame is far off.
+                // Rounding differs; a different frame would be far off.
                 assert!(sum < 3 * u64::from(one.width() * one.height()), "{name}: frame {number}");
                 let mut output = output.clone();
                 output.name = "image".into();
@@ -172,7 +172,7 @@ async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
     }
 }
 
-/// Sound is the same to the byte, subtitles and the title are there, and both last as long.
+/// Sound is identical to the byte, subtitles and the title are there, and both last equally long.
 fn same_streams(source: &Path, made: &Path) {
     let probe = |path: &Path, what: &str| {
         let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());

