@@ -1,38 +1,16 @@
 //! What happens next: the compiler from job to plan, the state machine of runs, and the assignment of
 //! tasks to workers. Pure: no I/O, no clock, no randomness.
+//!
+//! Four rooms, each of which knows only those before it: [`plan`] (the compiler and what it makes), `run`
+//! (the state of one run), `farm` (all runs and all workers), `views` (what is asked about them).
 
-mod assign;
-mod audit;
-mod binding;
-mod change;
-mod check;
-mod compile;
-mod cycles;
-mod engine;
-mod expand;
-mod fold;
-mod join;
-mod notes;
-mod page;
+mod farm;
 pub mod plan;
-mod rebuild;
-mod report;
-mod retention;
 mod run;
-mod simulate;
-mod state;
-mod task_set;
-mod templates;
-mod upscale;
-mod view;
+mod views;
 
-pub use compile::compile;
-pub use engine::{Config, Effects, Engine};
-pub use fold::{FoldError, MAX_LOSSES};
-pub use notes::{Note, Notes, undefined_limits};
-pub use page::{Effort, Found, TaskQuery};
-pub use plan::Plan;
-pub use run::Run;
-pub use state::{RunState, TaskState};
-pub use templates::uses_of_folder;
-pub use view::{RunView, StepView, TaskView, Totals, WorkerView};
+pub use farm::{Config, Effects, Engine};
+pub use plan::{Plan, compile, uses_of_folder};
+pub use run::{FoldError, MAX_LOSSES, Note, Notes, Run, undefined_limits};
+pub use run::{RunState, TaskState};
+pub use views::{Effort, Found, RunView, StepView, TaskQuery, TaskView, Totals, WorkerView};

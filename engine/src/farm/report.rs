@@ -1,8 +1,9 @@
 //! What workers say: heartbeats, claims, results, and their silence. Each message may be late, doubled
 //! or from the wrong worker; what does not fit the present attempt is stale.
 
-use crate::engine::{Effects, Engine, Worker};
-use crate::state::{Live, TaskState};
+use super::{Effects, Engine, Worker};
+use crate::run::TaskState;
+use crate::run::state::Live;
 use pictor_tasks::history::{Claim, Ended, Fact, TaskRef};
 use pictor_tasks::message::{
     Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, TaskId, Try,

@@ -1,7 +1,7 @@
 //! Placeholders in a plan's texts: each must mean something in its step.
 
-use crate::compile::did_you_mean;
-use crate::plan::{Plan, Step};
+use super::compile::did_you_mean;
+use super::{Plan, Step};
 use pictor_tasks::body::{Body, Scene};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::space::frame_dim;

@@ -2,9 +2,9 @@
 
 pub use pictor_tasks::state::{RunState, TaskState};
 
+use super::retention::Retention;
+use super::task_set::TaskSet;
 use crate::plan::{DimBound, DimCounts, DimValues, Plan};
-use crate::retention::Retention;
-use crate::task_set::TaskSet;
 use pictor_tasks::job::spec::Order;
 use pictor_tasks::message::{Execution, Output, WorkerId};
 use pictor_tasks::space::{Axis, Bound, Space, Values};

@@ -1,8 +1,8 @@
 //! The compiler: from a job spec to a plan, with every mistake reported at once.
 
-use crate::expand::{Expanded, expand};
-use crate::plan::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
-use crate::{check, cycles, templates};
+use super::expand::{Expanded, expand};
+use super::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
+use super::{check, cycles, templates};
 use pictor_tasks::body::{Body, Command};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, NeedOn, StepSpec};

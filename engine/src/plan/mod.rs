@@ -1,5 +1,18 @@
 //! The plan: the compiled, immutable graph of a run. Its size depends on the number of steps, never on
-//! the number of tasks; edges are found by index arithmetic.
+//! the number of tasks; edges are found by index arithmetic. The compiler that makes it is in the files
+//! beside.
+
+mod check;
+mod compile;
+mod cycles;
+mod expand;
+pub(crate) mod join;
+mod simulate;
+mod templates;
+mod upscale;
+
+pub use compile::compile;
+pub use templates::uses_of_folder;
 
 use pictor_tasks::body::Body;
 use pictor_tasks::job::spec::{OnFailure, Order, Retry};

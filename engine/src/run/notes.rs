@@ -1,9 +1,8 @@
 //! What workers say of tasks that succeeded ("scripts were blocked"): each sentence once, with the tasks
 //! whose accepted attempt said it.
 
-use crate::engine::Engine;
+use super::Run;
 use crate::plan::Plan;
-use crate::run::Run;
 use pictor_tasks::message::TaskId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,16 +86,6 @@ pub fn undefined_limits<T>(plan: &Plan, defined: &BTreeMap<String, T>) -> Vec<No
         }
     }
     notes
-}
-
-impl Engine {
-    /// What is odd about a run and no failure: what workers said of the tasks that have succeeded, and limits that
-    /// limit nothing.
-    pub fn notes(&self, run: &Run) -> Notes {
-        let mut notes = run.notes();
-        notes.notes.splice(0..0, undefined_limits(run.plan(), &self.config.limits));
-        notes
-    }
 }
 
 impl Run {

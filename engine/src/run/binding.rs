@@ -1,8 +1,8 @@
 //! What a step reports for late-bound dimensions, checked before it is believed.
 
+use super::Run;
+use super::state::space_of;
 use crate::plan::{Dim, DimCounts, DimValues, MAX_TASKS, box_size};
-use crate::run::Run;
-use crate::state::space_of;
 use pictor_tasks::job::check_word;
 use pictor_tasks::message::{Binding, Bound};
 use pictor_tasks::space::Values;

@@ -1,11 +1,12 @@
 //! All runs and all workers: one synchronous state machine. Messages go in, effects come out; the
 //! caller commits the rows, then sends the messages, in this order.
 
-use crate::assign::BundleSize;
-use crate::fold::FoldError;
+mod assign;
+mod report;
+
 use crate::plan::Plan;
-use crate::run::Run;
-use crate::state::{RunState, TaskState};
+use crate::run::{FoldError, Run, RunState, TaskState};
+use assign::BundleSize;
 use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
 use pictor_tasks::message::{
     Assignment, Brief, Cancel, Execution, Outcome, RunId, TaskId, Try, WorkerId,
@@ -364,6 +365,28 @@ impl Entry {
     ) {
         let ended = Ended { task, execution, worker, started_ms: now_ms, took_ms: 0, outcome };
         self.record(Fact::Ended(ended), now_ms, fx);
+    }
+
+    /// Removes what nobody reads any more: in history first, so that no task is given what is about to
+    /// go, and then by an effect. A run that was recovered asks for what it removed before once more.
+    pub(crate) fn remove_unread(&mut self, now_ms: i64, fx: &mut Effects) {
+        loop {
+            let due = self.run.take_due();
+            if due.is_empty() {
+                break;
+            }
+            // Senders draw theirs at random.
+            let mut id = u64::MAX - self.run.seq;
+            while self.run.controls.contains(&id) {
+                id -= 1;
+            }
+            let event = Event::Removed(due);
+            self.record(Fact::Event(Control { id, event }), now_ms, fx);
+        }
+        let doomed = std::mem::take(&mut self.run.doomed);
+        if !doomed.is_empty() {
+            fx.remove.entry(self.run.id.clone()).or_default().extend(doomed);
+        }
     }
 }
 

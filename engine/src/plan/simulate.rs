@@ -1,6 +1,6 @@
 //! What `render.simulate` adds to the steps of a render.
 
-use crate::expand::{need, step};
+use super::expand::{need, step};
 use pictor_tasks::body::{Scene, Simulate};
 use pictor_tasks::job::spec::StepSpec;
 use pictor_tasks::range::Ranges;

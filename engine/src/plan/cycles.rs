@@ -1,7 +1,7 @@
 //! Cycles between steps: allowed where offsets order them (frame 7 of a simulation needs frame 6), an
 //! error otherwise. Also how far each step is from the end of the graph.
 
-use crate::plan::Plan;
+use super::Plan;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use pictor_tasks::job::Diagnostic;

@@ -1,8 +1,8 @@
 //! Settings that are changed while a run exists. Which tasks there are, and what those that succeeded have made,
 //! stays as it is.
 
+use super::Run;
 use crate::plan::Plan;
-use crate::run::Run;
 use pictor_tasks::body::{Body, OnError};
 use pictor_tasks::history::Changes;
 use std::sync::Arc;

@@ -5,13 +5,12 @@
 //! space, and for each task the number of readers that are not through. **Invariant:** a task whose
 //! outputs were removed has succeeded, and so has everything that needs it.
 
-use crate::engine::{Effects, Entry};
-use crate::join::Join;
+use super::Run;
+use super::state::{StepState, TaskState};
+use super::task_set::TaskSet;
+use crate::plan::join::Join;
 use crate::plan::{Need, Plan};
-use crate::run::Run;
-use crate::state::{StepState, TaskState};
-use crate::task_set::TaskSet;
-use pictor_tasks::history::{Control, Event, Fact, RemovedOutputs};
+use pictor_tasks::history::RemovedOutputs;
 use pictor_tasks::message::TaskId;
 use pictor_tasks::range::Ranges;
 use std::collections::BTreeSet;
@@ -240,7 +239,7 @@ impl Run {
     }
 
     /// The next outputs to remove, out of those that are due.
-    fn take_due(&mut self) -> Vec<RemovedOutputs> {
+    pub(crate) fn take_due(&mut self) -> Vec<RemovedOutputs> {
         let (mut room, mut taken) = (REMOVED_MAX, Vec::new());
         for (step, state) in (0u16..).zip(&mut self.steps) {
             let Some(retention) = &mut state.retention else { continue };
@@ -253,29 +252,5 @@ impl Run {
             }
         }
         taken
-    }
-}
-
-impl Entry {
-    /// Removes what nobody reads any more: in history first, so that no task is given what is about to
-    /// go, and then by an effect. A run that was recovered asks for what it removed before once more.
-    pub(crate) fn remove_unread(&mut self, now_ms: i64, fx: &mut Effects) {
-        loop {
-            let due = self.run.take_due();
-            if due.is_empty() {
-                break;
-            }
-            // Senders draw theirs at random.
-            let mut id = u64::MAX - self.run.seq;
-            while self.run.controls.contains(&id) {
-                id -= 1;
-            }
-            let event = Event::Removed(due);
-            self.record(Fact::Event(Control { id, event }), now_ms, fx);
-        }
-        let doomed = std::mem::take(&mut self.run.doomed);
-        if !doomed.is_empty() {
-            fx.remove.entry(self.run.id.clone()).or_default().extend(doomed);
-        }
     }
 }

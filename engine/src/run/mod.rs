@@ -4,13 +4,28 @@
 //! **Invariant:** per need there is one counter per point of the shared space, and per task the number
 //! of needs that are not open. [`Run::check`] recounts all of it.
 
-use crate::join::Join;
-use crate::notes::Sentences;
+mod audit;
+mod binding;
+mod change;
+mod fold;
+mod lookup;
+mod notes;
+mod rebuild;
+mod retention;
+pub(crate) mod state;
+mod task_set;
+
+pub use fold::{FoldError, MAX_LOSSES};
+pub use notes::{Note, Notes, undefined_limits};
+pub use state::{RunState, TaskState};
+
 use crate::plan::Plan;
-use crate::retention::Readings;
-use crate::state::{DimState, Live, RunState, StepState, TaskState, Trouble};
+use crate::plan::join::Join;
+use notes::Sentences;
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{Cancel, RunId, StepKey, TaskId, Try, WorkerId};
+use retention::Readings;
+use state::{DimState, Live, StepState, Trouble};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 

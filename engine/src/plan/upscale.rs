@@ -3,7 +3,7 @@
 //! How many frames there are and how large each is only `probe` finds out, so the frames and the tiles
 //! of each frame are late-bound. A single picture has no frames.
 
-use crate::expand::{FRAME, step};
+use super::expand::{FRAME, step};
 use pictor_tasks::body::{
     Encode, Extract, ImageFormat, OnError, Probe, Rehearsal, Stitch, TILE_PIXELS, Tiling, Upscale,
 };

@@ -1,7 +1,7 @@
 //! What the compiler checks once every name is known: that spaces exist, that bodies fit their steps, that
 //! what is removed early is not needed later.
 
-use crate::plan::{Dim, DimBound, DimCounts, DimValues, MAX_TASKS, Plan, Step, box_size};
+use super::{Dim, DimBound, DimCounts, DimValues, MAX_TASKS, Plan, Step, box_size};
 use pictor_tasks::body::{Body, Scene, Simulate};
 use pictor_tasks::job::Diagnostic;
 use std::collections::BTreeSet;

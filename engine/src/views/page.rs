@@ -1,10 +1,10 @@
 //! Tasks of a run by step, state and dimension values, a bounded piece at a time: however many tasks
 //! there are, a question never holds the engine up for long.
 
-use crate::engine::Engine;
-use crate::run::Run;
-use crate::state::{StepState, TaskState};
-use crate::view::{Lacks, TaskView};
+use super::{Lacks, TaskView};
+use crate::farm::Engine;
+use crate::run::state::StepState;
+use crate::run::{Run, TaskState};
 use pictor_tasks::message::TaskId;
 use pictor_tasks::space::Space;
 

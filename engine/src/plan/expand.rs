@@ -1,7 +1,7 @@
 //! Macros as dimensions and steps: whatever they can do a user can write by hand. `render:` is here.
 
-use crate::simulate::simulate;
-use crate::upscale;
+use super::simulate::simulate;
+use super::upscale;
 use pictor_tasks::body::{Develop, Encode, Merge, PictureFormat, Render, Scene, Tiles};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{

@@ -1,9 +1,9 @@
 //! New tasks for steps whose dimensions were bound, and all counters that touch them counted again.
 
-use crate::join::Join;
-use crate::retention::Retention;
-use crate::run::{JoinState, Run, imaginary};
-use crate::state::{StepState, TaskState, space_of};
+use super::retention::Retention;
+use super::state::{StepState, TaskState, space_of};
+use super::{JoinState, Run, imaginary};
+use crate::plan::join::Join;
 use pictor_tasks::message::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -2,7 +2,7 @@
 //! on every dimension the two steps share. The shared dimensions span a space of *points*; each point
 //! joins some tasks of the producer to some tasks of the consumer. No edge is ever stored.
 
-use crate::plan::{Need, Plan};
+use super::{Need, Plan};
 use pictor_tasks::space::Space;
 
 /// One dimension that producer and consumer share, at the coarser of their two resolutions.

@@ -3,9 +3,10 @@
 //! first. Workers by what they have, what failed on them, whether they have the scene or the network
 //! loaded, and load.
 
-use crate::engine::{Bundle, Effects, Engine, Entry, Worker};
+use super::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
-use crate::state::{Live, RunState, TaskState, Trouble};
+use crate::run::state::{Live, Trouble};
+use crate::run::{RunState, TaskState};
 use pictor_tasks::body::{Body, Render, Scene};
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{

@@ -1,10 +1,10 @@
 //! The fold: how each row of history changes a run. Live operation, recovery, the simulation and the
 //! oracle of the stores' tests all go through [`Run::apply`]; it uses nothing but the run and the row.
 
-use crate::binding::most;
+use super::binding::most;
+use super::state::{Accepted, Live, TaskState, Trouble};
+use super::{Dropped, Run};
 use crate::plan::DimValues;
-use crate::run::{Dropped, Run};
-use crate::state::{Accepted, Live, TaskState, Trouble};
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
 use pictor_tasks::job::spec::{OnFailure, Retry};
 use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, TaskId};

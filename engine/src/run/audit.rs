@@ -1,7 +1,7 @@
 //! What can be compared and recounted about a run: the oracle of the simulation and the stores' tests.
 
-use crate::run::Run;
-use crate::state::TaskState;
+use super::Run;
+use super::state::TaskState;
 use pictor_tasks::message::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 
