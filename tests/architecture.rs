@@ -1,4 +1,4 @@
-//! The shape of the source: who may depend on whom, what stays pure, how long files get.
+//! The structure of the source: which crate may depend on which, what stays pure, how long files may get.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::root;
 
-/// Which crates of ours a crate may use. The order of the lines is a proof that there are no cycles.
+/// The crates of ours that a crate may use. The order of the lines proves that there are no cycles.
 const MAY_USE: [(&str, &[&str]); 13] = [
     ("pictor-tasks", &[]),
     ("pictor-api", &["pictor-tasks"]),
@@ -57,14 +57,14 @@ const MAY_USE: [(&str, &[&str]); 13] = [
         ],
     ),
 ];
-/// Crates without input, output, clock or chance.
+/// Crates without input, output, clock or randomness.
 const PURE: [&str; 2] = ["tasks", "engine"];
-/// What no pure crate may reach, however many crates lie between.
+/// Packages that no pure crate may reach, not even through other crates.
 const IMPURE: [&str; 12] = [
     "tokio", "sqlx", "lapin", "opendal", "axum", "rand", "reqwest", "hyper", "mio", "chrono",
     "time", "fastrand",
 ];
-/// What no source of a pure crate may name.
+/// Paths that no source of a pure crate may name.
 const IMPURE_PATHS: [&str; 8] = [
     "SystemTime",
     "Instant",
@@ -75,17 +75,17 @@ const IMPURE_PATHS: [&str; 8] = [
     "std::process",
     "RandomState",
 ];
-/// Names that say nothing about what is inside.
+/// Module names that say nothing about their content.
 const EMPTY_NAMES: [&str; 8] =
     ["util", "utils", "common", "helper", "helpers", "manager", "misc", "base"];
-/// Files may have this many lines …
+/// Most lines of a file …
 const LINES: usize = 500;
 /// … except these, each for a reason.
 const LONG: [(&str, &str); 0] = [];
 
 fn metadata() -> Json {
     let mut cargo = Command::new(env!("CARGO"));
-    // Crates of other systems may not be here.
+    // Crates for other systems may not be downloaded.
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();
     let rustc = String::from_utf8(rustc.stdout).unwrap();
     let host = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
@@ -96,7 +96,7 @@ fn metadata() -> Json {
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
-/// For each package its name and the packages that it is built with; tests and benchmarks do not count.
+/// The name of each package and the packages that it is built with, without those of tests and benchmarks.
 fn dependencies(metadata: &Json) -> BTreeMap<&str, (&str, Vec<&str>)> {
     let packages = metadata["packages"].as_array().unwrap().iter();
     let names: BTreeMap<_, _> =
@@ -179,7 +179,7 @@ fn folders_use_each_other_in_one_direction() {
         let is_folder = |path: &[String]| {
             modules.keys().any(|other| other.len() > path.len() && other.starts_with(path))
         };
-        // What a folder uses of those beside it, and where.
+        // The modules beside a folder that it uses, and where.
         let mut uses: BTreeMap<Vec<String>, BTreeMap<Vec<String>, String>> = BTreeMap::new();
         for (from, text) in &modules {
             for to in uses_of(from, text, &modules) {
@@ -263,7 +263,7 @@ fn uses_of(
         while !path.is_empty() && !modules.contains_key(&path) {
             path.pop();
         }
-        // What stands in `lib.rs`, and `use crate::{…}`, would hide which folder it is.
+        // Items in `lib.rs`, and `use crate::{…}`, would hide which folder is used.
         let line = text[at..].lines().next().unwrap_or_default();
         assert!(!path.is_empty(), "{}: `{line}` names no folder", from.join("::"));
         found.insert(path);
@@ -282,7 +282,7 @@ fn code(path: &Path) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// Whether a word is in a line as a word.
+/// Whether a line contains `word` as a whole word.
 fn is_named(line: &str, word: &str) -> bool {
     let outside = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     line.match_indices(word).any(|(at, _)| {
@@ -290,7 +290,7 @@ fn is_named(line: &str, word: &str) -> bool {
     })
 }
 
-/// Files below a folder; what was built, and what git does not know, apart.
+/// Files below a folder, without build output and files that git does not know.
 fn sources(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().flatten() {

@@ -1,6 +1,6 @@
-//! The matrix: what artists put into scenes, in each Blender that is under test, rendered by pictor and by that Blender
-//! itself. `docs/blender-matrix.md` holds its table. A picture is the same bit for bit, or pictor has said before it rendered
-//! why it does not render it, or has left a note; the table says which, and these tests that it is still so.
+//! The matrix: what artists put into scenes, in each Blender under test, rendered by pictor and by that Blender itself.
+//! `docs/blender-matrix.md` holds its table. Either the picture is the same bit for bit, or pictor has said before
+//! rendering why it refuses, or it has left a note; the table says which, and these tests check that it still holds.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "what was seen is told while it is seen")]
 #![expect(clippy::disallowed_methods, reason = "what runs here takes real time")]
@@ -22,10 +22,10 @@ use std::sync::Mutex;
 use std::time::Instant;
 use table::Table;
 
-/// Scenes that are rendered at a time where nothing else runs.
+/// Scenes that are rendered at a time when nothing else runs.
 const AT_A_TIME: usize = 2;
 
-/// Has these features of a build rendered.
+/// Renders these features of a build and compares them.
 fn try_out(build: &Build, features: &[Feature], at_a_time: usize) -> Vec<(Feature, Cell)> {
     let begun = Instant::now();
     let queue: Mutex<VecDeque<_>> = Mutex::new(features.iter().cloned().collect());
@@ -48,7 +48,7 @@ fn try_out(build: &Build, features: &[Feature], at_a_time: usize) -> Vec<(Featur
     cells
 }
 
-/// The short form: the features that are marked so, against the table.
+/// The short form: compares the features that are marked `short` with the table.
 fn short(build: Option<&Build>, level: u8) {
     let Some(build) = build else { return };
     let documented = Table::documented();
@@ -83,8 +83,8 @@ fn a_few_scenes_of_blender_4_5() {
     short(Build::installed("4.5").as_ref(), 2);
 }
 
-/// Everything on every build. With `PICTOR_MATRIX=write` the table becomes what was seen. `PICTOR_BLENDERS=5.0` and
-/// `PICTOR_FEATURES=cloth_baked,glare` leave the rest of it as it was.
+/// Every feature in every build. With `PICTOR_MATRIX=write` the table is replaced by the results. With
+/// `PICTOR_BLENDERS=5.0` and `PICTOR_FEATURES=cloth_baked,glare` the rest of it stays as it was.
 #[test]
 #[ignore = "takes a quarter of an hour: make blender-matrix, make soak"]
 fn every_feature_in_every_blender() {

@@ -1,4 +1,4 @@
-//! Several Blenders on one machine: which one a scene goes to, and what is said where none fits.
+//! Several Blenders on one machine: which of them gets a scene, and what is reported if none is suitable.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stderr, reason = "what is left out is told")]
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{Place, render_job};
 
-/// A Blender that `make blenders` installed. Nothing where there is none for this machine's Python.
+/// A Blender that `make blenders` installed. Returns `None` if there is none for this machine's Python.
 fn newer(version: &str) -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_pictor")).ancestors().nth(2).unwrap();
     let program = target.join("blenders").join(version).join("blender");
@@ -20,12 +20,12 @@ fn newer(version: &str) -> Option<PathBuf> {
     Some(program)
 }
 
-/// The scene that a Blender begins with, saved by it.
+/// Saves Blender's start-up scene with this Blender.
 fn save(blender: &Path, to: &Path, compress: bool) {
     save_changed(blender, to, compress, "pass");
 }
 
-/// The same with something changed.
+/// Saves Blender's start-up scene after a change to it.
 fn save_changed(blender: &Path, to: &Path, compress: bool, change: &str) {
     let compress = if compress { "True" } else { "False" };
     let script = format!(
@@ -38,7 +38,7 @@ fn save_changed(blender: &Path, to: &Path, compress: bool, change: &str) {
     assert!(said.status.success() && to.exists(), "{}", String::from_utf8_lossy(&said.stdout));
 }
 
-/// A job that only looks at a scene.
+/// Writes a job that only inspects a scene.
 fn look(place: &Place, scene: &str) {
     let text = format!(
         "pictor: v1\nname: look\nsteps:\n  - {{ name: look, inspect: {{ scene: {scene} }} }}\n"
@@ -65,7 +65,7 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
         said.expect(0, &["1 tasks succeeded"]);
         let log = place.ok(&["logs", &said.run_id(), "look"]).out;
         assert!(log.contains(&format!("pictor: {loaded}")), "{scene}: {log}");
-        // The other one alone cannot, and nobody even starts it.
+        // The other one alone cannot, and is not even started.
         if scene != "old.blend" {
             let said = place.run(&["--blender", "blender"]);
             said.expect(
@@ -74,14 +74,14 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
             );
         }
     }
-    // The job has a word in it, too.
+    // The job can restrict the choice, too.
     look(&place, "old.blend");
     let job = std::fs::read_to_string(place.path("job.yaml")).unwrap();
     place.write("job.yaml", &format!("{job}requires: {{ software: {{ blender: \">=5\" }} }}\n"));
     let said = place.run(&both);
     said.expect(0, &["1 tasks succeeded"]);
     assert!(place.ok(&["logs", &said.run_id(), "look"]).out.contains("pictor: Blender 5.0.1 "));
-    // The doctor knows both, the oldest first.
+    // The doctor lists both, oldest first.
     let machine = &place.json(&[&["doctor"], &both[..]].concat())["machine"];
     let blenders = machine["blenders"].as_array().unwrap();
     assert!(blenders.len() == 2 && blenders[0]["version"].as_str().unwrap().starts_with("3."));
@@ -105,7 +105,7 @@ fn a_blender_that_lacks_the_denoiser_is_passed_over() {
         return;
     }
     alone.expect(1, &["has no OpenImageDenoise", "pictor setup-blender"]);
-    // One Blender makes all of a frame, and it is said why it is not the oldest.
+    // One Blender renders all parts of a frame, and a note says why it is not the oldest.
     let said = place.run(&["--blender", "blender", "--blender", new]);
     said.expect(0, &["succeeded", "old.blend is not rendered by", "has no OpenImageDenoise."]);
     for task in ["render[frame=1,tile=1]", "finish[frame=1]", "develop[frame=1]"] {
@@ -115,7 +115,7 @@ fn a_blender_that_lacks_the_denoiser_is_passed_over() {
             "{task}: {log}"
         );
     }
-    // What the job says about the denoiser decides.
+    // The job's setting of the denoiser takes precedence.
     place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  denoise: false\n"));
     let said = place.run(&["--overwrite", "--blender", "blender", "--blender", new]);
     said.expect(0, &["succeeded"]);
@@ -138,7 +138,7 @@ fn a_plan_says_which_blender_its_scenes_need() {
             "--blender PATH",
         ],
     );
-    // What cannot be told is left to Blender.
+    // What cannot be determined is left to Blender.
     place.write("new.blend", "no scene");
     let plan = place.json(&["plan", "job.yaml"]);
     assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], "*");

@@ -1,5 +1,5 @@
-//! Chaos: while 2,000 tasks are done on two servers and three workers, something dies, freezes or is cut off
-//! every few seconds. Nothing is lost, nothing is done twice, nothing stays behind.
+//! Chaos: while two servers and three workers execute 2,000 tasks, every few seconds something dies, freezes or is cut
+//! off. Nothing is lost, nothing succeeds twice, nothing is left behind.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod hosts;
@@ -64,7 +64,7 @@ fn the_api_says_the_same(farm: &Farm, run: &str) {
     }
 }
 
-/// By the digests in history, and by the bytes that a user gets.
+/// Checks the digests in history, and the bytes that a user gets.
 fn every_output_is_there(farm: &Farm, run: &str, ended: &[Attempt]) {
     let expected = job::results();
     let digest = |text: &String| blake3::hash(text.as_bytes()).to_string();

@@ -1,5 +1,5 @@
-//! The command line against a server: `pictor serve` on this machine, with its own worker, and every verb
-//! that speaks to it.
+//! The command line against a server: `pictor serve` on this machine, with its own worker, and every command that talks
+//! to it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use support::{Place, Running, Said, blender, files, pictures, until};
 
-/// A server with a worker of its own, and people who speak to it from another folder.
+/// A server with a worker of its own, and users who talk to it from another folder.
 struct Farm {
     place: Place,
     address: String,
@@ -54,7 +54,7 @@ impl Farm {
         serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}\n{said}"))
     }
 
-    /// Submits a job; the run's id.
+    /// Submits a job and returns the run's id.
     fn submit(&self, job: &str) -> String {
         self.place.write("job.yaml", job);
         self.json(&["submit", "job.yaml"])["id"].as_str().unwrap().to_owned()
@@ -87,7 +87,7 @@ fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
     farm.ok(&["retry", &long]).expect(0, &["1 tasks of"]);
     assert_eq!(farm.state(&long), "running");
     farm.ok(&["cancel", &long]);
-    // The same words about runs of this machine still mean this machine.
+    // The same commands without a server still refer to this machine.
     farm.place.write("job.yaml", NOOP);
     let here = farm.place.run(&[]).expect(0, &[]).run_id();
     farm.place.ok(&["show", &here]).expect(0, &["succeeded"]);
@@ -117,7 +117,7 @@ fn the_server_and_the_token_may_stand_in_the_configuration() {
     std::fs::copy(token, farm.place.path("config/pictor/the-token")).unwrap();
     let run = farm.submit(NOOP);
     farm.place.ok(&["runs"]).expect(0, &[&run]);
-    // Whoever names a data folder or no server means this machine.
+    // Naming a data folder, or no server, means this machine.
     let here = ["there are no runs in"];
     farm.place.pictor(&["runs", "--data", "elsewhere"]).expect(1, &here);
     farm.place.pictor(&["runs", "--server", ""]).expect(1, &here);
@@ -154,7 +154,7 @@ fn whoever_stops_waiting_does_not_stop_the_run() {
     farm.pictor(&["submit", "bad.yaml", "--wait"]).expect(1, &["failed", "1 failed"]);
 }
 
-/// A job whose four tasks say the same, and one of them something that would clear a terminal.
+/// A job whose four tasks print the same message; one of them adds a sequence that would clear a terminal.
 const TALKING: &str = r#"pictor: v1
 name: talk
 dims: { i: { count: 4 } }
@@ -201,7 +201,7 @@ fn what_workers_say_is_told_once_here_and_through_a_server() {
     }
 }
 
-/// A scene in `shots/` with a texture beside it, one elsewhere and a library that has one itself.
+/// A scene in `shots/` with a texture beside it, one elsewhere, and a library that has a texture itself.
 const SCENE: &str = r#"
 import bpy, os, sys
 out = sys.argv[sys.argv.index("--") + 1]
@@ -289,12 +289,12 @@ fn a_scene_is_rendered_with_everything_that_it_needs_and_its_results_come_back()
         // The farm sees the same textures and the same library.
         pictures::assert_same(&far, &near);
     }
-    // Nothing is sent twice, and a changed file alone is sent again.
+    // Nothing is uploaded twice; of changed files only those are uploaded again.
     let run = farm.json(&["submit", "job.yaml", "--priority", "5"]);
     assert_eq!(run["priority"], 5);
     std::fs::copy(project.join("far/blue.png"), project.join("textures/red.png")).unwrap();
     farm.ok(&["submit", "job.yaml"]).expect(0, &["sent 1 files", "4 were there already"]);
-    // A texture that is not there stops the submission, unless somebody wants it like this.
+    // A missing texture stops the submission, unless the user accepts that.
     std::fs::remove_file(project.join("far/blue.png")).unwrap();
     let lacks = ["image `blue.png` of material `painted", "blue.png is not there"];
     farm.pictor(&["submit", "job.yaml"]).expect(2, &lacks).expect(2, &["--allow-missing"]);
@@ -317,12 +317,12 @@ fn only_results_that_are_missing_or_differ_are_fetched() {
     assert_eq!((&said["fetched"], said["files"].as_array().unwrap().len()), (&10.into(), 20));
     assert_eq!(download(&[])["fetched"], 0);
     let whole = files(&farm.place.path("fetched"));
-    // One is gone, one is broken but as long, one is too short.
+    // One is gone, one is broken but has the same length, one is too short.
     let path = |n: u32| farm.place.path(&format!("fetched/all/{n:03}.txt"));
     std::fs::remove_file(path(1)).unwrap();
     std::fs::write(path(2), vec![b'x'; 100_002]).unwrap();
     std::fs::write(path(3), "short").unwrap();
-    // What somebody else may have written is not replaced without a word; the rest is there.
+    // A file that somebody else may have written is not replaced silently; the rest is there.
     let refused = farm.pictor(&["download", &run, "--out", "fetched"]);
     refused.expect(1, &["002.txt and another file: something else is there", "--overwrite"]);
     assert_eq!(std::fs::read(path(2)).unwrap(), vec![b'x'; 100_002]);

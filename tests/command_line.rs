@@ -1,4 +1,4 @@
-//! What people and programs see of the command: texts, exit statuses, odd names and closed pipes.
+//! What users and programs see of the command: texts, exit codes, odd names and closed pipes.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{Place, Running, build_scenes, render_job, root, scenes, workflows}
 
 const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
 
-/// The commands that a help lists.
+/// The commands in the list of a help text.
 fn listed(help: &str) -> Vec<&str> {
     let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let list = list.take_while(|line| !line.is_empty());
@@ -61,7 +61,7 @@ fn help_tells_every_command() {
         let said = place.ok(&[command, "--help"]);
         assert_eq!(listed(&said.out), [verbs, &["help"]].concat(), "{command}");
     }
-    // Nothing is offered that would do nothing.
+    // No option is offered that would have no effect.
     let prune = place.ok(&["prune", "--help"]);
     for other in ["--slots", "--no-worker", "--limit", "--listen", "--broker", "--lease"] {
         assert!(!prune.out.contains(other), "{other} in\n{prune}");
@@ -148,7 +148,7 @@ fn a_closed_pipe_is_no_error() {
         assert!(!line.is_empty() && end.status.success(), "{arguments:?}: {end:?}");
         assert!(end.stderr.is_empty(), "{arguments:?}: {end:?}");
     }
-    // A run goes on although nobody listens.
+    // A run continues even if nobody reads its output.
     let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -159,7 +159,7 @@ fn a_closed_pipe_is_no_error() {
 fn plan_shows_what_a_job_compiles_to() {
     let place = Place::new();
     build_scenes();
-    // What the upscaling examples start from, another example makes.
+    // The inputs of the upscaling examples are results of another example.
     let inputs = ["frame.png", "film.mp4"].map(|name| place.write(name, "").display().to_string());
     for (name, path) in workflows() {
         let path = path.display().to_string();
@@ -192,7 +192,7 @@ fn names_may_have_spaces_quotes_and_any_letters() {
     let place = Place::new();
     let odd = "Ünï ‘x’ \"q\" $HOME {a} & #1";
     std::fs::create_dir_all(place.path(odd)).unwrap();
-    // The scene is a link to a file elsewhere, and the job is not where the command is started.
+    // The scene is a link to a file elsewhere, and the command is not started in the job's folder.
     let link = place.path(&format!("{odd}/my scene #1.blend"));
     std::os::unix::fs::symlink(scenes().join("plain.blend"), link).unwrap();
     let job = render_job("plain.blend", "  output: { video: \"mein film.mp4\" }\n");
@@ -238,7 +238,7 @@ fn results_land_beside_the_command_unless_told_otherwise() {
     let said = place.ok(&["run", "jobs/job.yaml"]);
     let copied = place.path(&format!("out/{}/c.yaml", said.run_id()));
     assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(place.path("jobs/job.yaml")).unwrap());
-    // Delivered again if somebody lost them, and repaired, on request, if somebody broke them.
+    // Lost results are delivered again, and broken ones are repaired on request.
     std::fs::remove_dir_all(place.path("out")).unwrap();
     place.ok(&["resume", &said.run_id()]).expect(0, &["1 files in"]);
     std::fs::write(place.path(&format!("out/{}/c.yaml", said.run_id())), "broken").unwrap();
@@ -286,7 +286,7 @@ fn what_programs_told_is_remembered_in_the_cache_folder_of_the_user() {
     Running::start(&mut command).finish().expect(0, &[]);
 }
 
-/// Renders as a user without any rights, if this test runs as one who may become another.
+/// Renders as a user without any privileges, if this test runs as one who may switch users.
 #[test]
 fn an_ordinary_user_can_run_jobs() {
     let place = Place::new();
@@ -306,10 +306,10 @@ fn an_ordinary_user_can_run_jobs() {
     Running::start(command.current_dir(place.path(""))).finish().expect(0, &["succeeded"]);
 }
 
-/// The width of the terminal of these tests.
+/// Width of the terminal in these tests.
 const COLUMNS: usize = 100;
 
-/// What stands on a terminal after all this was written to it. Lines that are full go on in the next.
+/// The text on a terminal after all this was written to it. Full lines are wrapped.
 fn screen(written: &str) -> Vec<String> {
     let (mut rows, mut row, mut column) = (vec![Vec::new()], 0_usize, 0_usize);
     let mut rest = written.chars();
@@ -329,7 +329,7 @@ fn screen(written: &str) -> Vec<String> {
                     'K' if count == "2" => rows[row].clear(),
                     'K' => rows[row].truncate(column),
                     'J' => rows.truncate(row + 1),
-                    // Colours, and whether the cursor is seen.
+                    // Colours, and the visibility of the cursor.
                     _ => {}
                 }
             }
@@ -350,7 +350,7 @@ fn screen(written: &str) -> Vec<String> {
     rows.into_iter().map(|row| row.into_iter().collect::<String>().trim_end().to_owned()).collect()
 }
 
-/// `script` gives the command a terminal of its own.
+/// `script` runs the command on a terminal of its own.
 #[test]
 fn on_a_terminal_every_step_has_one_bar_that_stays() {
     let place = Place::new();

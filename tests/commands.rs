@@ -1,5 +1,5 @@
-//! `command` steps by the real binary, in `pictor run` and on a server: what they start ends with them, the
-//! files that they read travel with the job, and what they leave is kept, whatever it is.
+//! `command` steps by the real binary, in `pictor run` and on a server: the processes that they start end with them,
+//! the files that they read travel with the job, and what they leave is kept, whatever it is.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -51,7 +51,7 @@ impl Farm {
         said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The status and body of an answer to a request.
+    /// Sends a request and returns the status and body of the response.
     fn api(&self, method: &str, path: &str, body: &str) -> (u16, Json) {
         let token = std::fs::read_to_string(self.place.path("server/admin-token")).unwrap();
         let token = format!("Authorization: Bearer {}", token.trim());
@@ -66,7 +66,7 @@ impl Farm {
     }
 }
 
-/// Everything that a program may do so as to stay: each leaves the number of what it started.
+/// Every way for a process to outlive its task: each writes the id of the process that it started.
 const STAYERS: &str = r#"pictor: v1
 name: stayers
 retry: { attempts: 1 }
@@ -96,7 +96,7 @@ steps:
         - "PIDS/{kind}-{how}"
 "#;
 
-/// The numbers that the tasks have written so far.
+/// The process ids that the tasks have written so far.
 fn numbers(place: &Place) -> Vec<i32> {
     let texts = files(&place.path("pids")).into_values();
     texts.filter_map(|text| String::from_utf8(text).unwrap().trim().parse().ok()).collect()
@@ -122,7 +122,7 @@ fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
     let all = numbers(&farm.place);
     assert_eq!(all.len(), 14);
     assert_eq!(all.into_iter().find(|id| lives(*id)), None);
-    // The same, but cancelled.
+    // The same after a cancel.
     std::fs::remove_dir_all(farm.place.path("pids")).unwrap();
     stayers(&farm);
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
@@ -178,7 +178,7 @@ fn the_files_of_a_command_travel_with_the_job() {
     // Here it is the same, by the bytes of the submission.
     farm.place.ok(&["run", "job.yaml", "--out", "here"]);
     assert_eq!(said("here"), SAID);
-    // A schedule keeps the bytes that it was given.
+    // A schedule keeps the bytes that it was created with.
     let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 0 1 1 *"];
     farm.pictor(&add).expect(0, &["is due at"]);
     farm.place.write("more.txt", "changed\n");
@@ -229,7 +229,7 @@ fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
         }
         farm.pictor(&["submit", "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
     }
-    // The folder of the job file is nowhere on a server.
+    // A server has no folder of the job file.
     let job =
         "pictor: v1\nname: dir\nsteps:\n  - name: a\n    command:\n      run: [ls, '{job.dir}']\n";
     place.write("job.yaml", job);
@@ -276,7 +276,7 @@ fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
         let (path, out) = (path.display().to_string(), format!("out-{name}"));
         let mut arguments = vec!["submit", &path, "--wait", "--out", &out];
         arguments.extend(small(&name).into_iter().flat_map(|pair| ["--set", pair]));
-        // One item of the pipeline fails, and that is absorbed.
+        // One item of the pipeline fails, and that failure is absorbed.
         farm.pictor(&arguments).expect(0, &["succeeded"]);
         assert!(!files(&farm.place.path(&out)).is_empty(), "{name}");
     }
@@ -306,7 +306,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
         (Some("succeeded"), Some(name))
     );
     farm.pictor(&["tasks", &run, "--limit", "1"]).expect(0, &["WORKER", name]);
-    // All for programs; people are told that there are more.
+    // All as JSON; as text a thousand, with a note that there are more.
     assert_eq!(farm.lines(&["tasks", &run]).len(), 1501);
     assert_eq!(farm.lines(&["tasks", &run, "--limit", "1200"]).len(), 1200);
     let said = farm.pictor(&["tasks", &run]);

@@ -1,4 +1,5 @@
-//! The files in `deploy/` fit together and fit the command: what they name exists, and pictor reads them.
+//! The files in `deploy/` are consistent with each other and with the command: what they name exists, and pictor reads
+//! them.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -16,7 +17,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(deploy(name)).unwrap()
 }
 
-/// A YAML value with its merge keys merged.
+/// A YAML value whose merge keys are resolved.
 #[derive(Clone, Debug)]
 enum Value {
     Text(String),
@@ -125,7 +126,7 @@ fn what_the_containers_name_exists() {
             assert!(text.contains(&stage), "{name}: {stage}");
         }
     }
-    // Secrets are made by whoever runs it, and must not be committed.
+    // Secrets are created by the operator, and must not be committed.
     let ignored = read(".gitignore");
     for secret in secrets.values() {
         let file = secret.map()["file"].text().trim_start_matches("./").to_owned();
@@ -144,7 +145,7 @@ fn what_the_containers_name_exists() {
 
 #[test]
 fn the_images_are_built_from_what_the_build_needs() {
-    // A crate or a file of the build that the list of files for it leaves out would be missed there only.
+    // A crate or a build file that this list omits would only be missed in the image.
     let listed = read("Dockerfile.dockerignore");
     let workspace: toml::Table =
         std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
@@ -165,7 +166,7 @@ fn a_server_starts_with_the_example_configuration() {
     server.wait_for("listening on http://127.0.0.1:");
     server.signal(rustix::process::Signal::TERM);
     server.finish().expect(0, &[]);
-    // What is commented out is meant to be used: it is read, too, and only its files are missing.
+    // Settings that are commented out are meant to be used: they are read, too, and only their files are missing.
     let all: String = read("pictor.toml")
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line))
@@ -197,7 +198,7 @@ fn every_option_in_the_document_about_farms_is_one_of_the_command() {
     for found in text.split("--").skip(1).filter(|rest| rest.starts_with(char::is_alphabetic)) {
         let option: String = found.chars().take_while(|c| is_option(*c)).collect();
         let foreign = ["role", "no-worker", "default-queue-type"].contains(&&*option);
-        // A value that may be left out stands in brackets.
+        // An optional value is printed in brackets.
         let told = [format!("--{option} "), format!("--{option}[=")];
         assert!(foreign || told.iter().any(|told| known.contains(told)), "--{option}");
     }

@@ -1,5 +1,5 @@
-//! What goes wrong on a farm: each case is told on the right task or line, with what to do about it,
-//! and nothing that was finished is lost.
+//! What goes wrong on a farm: each case is reported for the right task or line, with what to do about it, and no
+//! finished work is lost.
 #![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -41,7 +41,7 @@ fn a_scene_that_does_not_exist_is_a_mistake_in_the_job_file() {
     place.pictor(&["run", "nowhere.yaml"]).expect(2, &["nowhere.yaml", "No such file"]);
 }
 
-/// Scenes that cannot be rendered, each with what is said about it.
+/// Scenes that cannot be rendered, each with the message about it.
 const REFUSED: [(&str, &str, &[&str]); 5] = [
     ("text.blend", "", &["is not a .blend file", "Save the scene from Blender"]),
     (
@@ -65,7 +65,7 @@ fn a_scene_that_cannot_be_rendered_fails_its_inspection_and_nothing_is_rendered(
         place.write("job.yaml", &render_job(scene, more));
         let said = place.run(&[]);
         said.expect(1, &["1 failed", "  inspect: ", "pictor logs"]).expect(1, parts);
-        // A scene does not get better by trying again.
+        // Another attempt would not help a broken scene.
         let attempts = place.attempts();
         assert_eq!(attempts, [Attempt { step: 0, task: 0, number: 1, outcome: 2 }], "{said}");
         let id = said.run_id();
@@ -103,7 +103,7 @@ fn scripts_in_a_scene_do_not_run_and_the_user_is_told() {
 #[test]
 fn a_blender_that_is_killed_in_the_middle_of_a_tile_costs_that_tile_and_no_more() {
     let place = Place::new();
-    // Slow enough to be caught.
+    // Slow enough to be interrupted.
     let more = "  tiles: 1x2\n  samples: 600\nretry: { backoff: 10ms }\n";
     place.write("job.yaml", &render_job("plain.blend", more));
     let mut run = place.start(&["run", "job.yaml", "--out", "out", "--json"]);
@@ -140,12 +140,12 @@ fn without_blender_a_run_ends_at_once_and_says_how_to_get_it() {
     said.expect(1, &["  inspect: ", "does not have blender", "install blender"]);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     with(&["doctor"], &path).expect(1, &["blender", "ffmpeg", "apt install"]);
-    // Blender alone: the video is what cannot be made, and that is known before anything is rendered.
+    // Blender alone: the video cannot be made, and that is known before anything is rendered.
     let blender = which("blender");
     std::os::unix::fs::symlink(&blender, path.join("blender")).unwrap();
     let said = with(&["run", "job.yaml", "--out", "out"], &path);
     said.expect(1, &["  encode: ", "does not have ffmpeg", "install ffmpeg"]);
-    // When it is there, the run goes on with what it has.
+    // Once it is installed, the run continues with the results that it has.
     place.ok(&["retry", &said.run_id()]).expect(0, &["3 files in"]);
 }
 
@@ -155,7 +155,7 @@ fn which(program: &str) -> PathBuf {
     found.find(|path| path.exists()).unwrap()
 }
 
-/// A small disk, gone with the test.
+/// A small disk, which is removed with the test.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -181,7 +181,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Whatever still uses it loses it when it ends.
+        // A process that still uses the disk loses it when it ends.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -207,7 +207,7 @@ fn results_that_do_not_fit_into_the_output_folder_are_safe_and_delivered_later()
     assert!(place.results().keys().all(|name| !name.contains(".part")), "{:?}", place.results());
 }
 
-/// Twelve tasks, each of which leaves `kilobytes` behind and a line in `executed`.
+/// Twelve tasks, each of which produces `kilobytes` of output and appends a line to `executed`.
 fn hoarding_job(place: &Place, kilobytes: u32) {
     place.write(
         "job.yaml",
@@ -280,8 +280,8 @@ fn a_run_without_room_for_its_history_can_be_stopped_and_loses_nothing_that_was_
     assert_eq!(assert_one_success_each(&place.attempts()), MANY);
 }
 
-/// A server on a full disk: whoever asks is answered at once, from a second terminal, too, whoever orders is refused,
-/// and with room it goes on by itself.
+/// A server on a full disk: requests that read are answered at once, from a second terminal, too, those that change
+/// something are refused, and with room it continues by itself.
 #[test]
 fn a_server_on_a_full_disk_answers_and_goes_on_when_there_is_room() {
     let place = Place::new();

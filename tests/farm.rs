@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::{Place, Running, Said, blender, until};
 
-/// A `pictor` that runs until it is stopped, and a file with what it says.
+/// A `pictor` that runs until it is stopped, and a file with its output.
 struct Daemon {
     child: Child,
     log: PathBuf,
@@ -34,7 +34,7 @@ impl Daemon {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until it says this.
+    /// Waits until this text is in its output.
     fn until_said(&self, part: &str) {
         until(part, || self.said().contains(part));
     }
@@ -43,7 +43,7 @@ impl Daemon {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, in good order.
+    /// Waits until it has ended successfully.
     fn ended(&mut self) {
         until("it ends", || !self.is_running());
         let status = self.child.wait().unwrap();
@@ -77,7 +77,7 @@ struct Farm {
 }
 
 impl Farm {
-    /// `s3`: results lie in object storage; otherwise in a folder of the server.
+    /// Starts a farm whose results are stored in object storage (`s3`), or else in a folder of the server.
     fn start(s3: bool) -> Self {
         let (place, postgres, rabbit) = (Place::new(), Postgres::start(), RabbitMq::start());
         let (vhost, s3) = (rabbit.vhost(), s3.then(S3::start));
@@ -137,7 +137,7 @@ impl Farm {
         said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// A worker with one slot that runs commands. Returns when the farm knows it.
+    /// Starts a worker with one slot that runs commands. Returns when the farm knows it.
     fn worker(&self, name: &str, more: &[&str]) -> Daemon {
         let worker = self.start_worker(name, Some("enrolment"), more);
         worker.until_said(&format!("worker `{name}`"));
@@ -145,7 +145,7 @@ impl Farm {
         worker
     }
 
-    /// The same without waiting. Each is a machine of its own.
+    /// Starts a worker without waiting for it. Each counts as a machine of its own.
     fn start_worker(&self, name: &str, token: Option<&str>, more: &[&str]) -> Daemon {
         let data = self.place.path(name).display().to_string();
         let arguments = ["work", "--data", &data, "--name", name, "--slots", "1"];
@@ -181,7 +181,7 @@ impl Farm {
         });
     }
 
-    /// Programs that add a line to `executed` and wait for the file `gate`.
+    /// Programs that append a line to `executed` and wait for the file `gate`.
     fn gated(&self, count: u32) -> String {
         let path = |name| self.place.path(name).display().to_string();
         let script = format!(
@@ -195,7 +195,7 @@ impl Farm {
         )
     }
 
-    /// The processes that have begun.
+    /// The process ids of the programs that have begun.
     fn executed(&self) -> Vec<i32> {
         let text = std::fs::read_to_string(self.place.path("executed")).unwrap_or_default();
         text.lines().map(|line| line.parse().unwrap()).collect()
@@ -260,7 +260,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
     farm.place.write("job.yaml", job);
     let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
     let run = farm.submit(job);
-    // From now on the scene is nowhere but in the farm.
+    // From now on the scene exists only in the farm.
     std::fs::rename(&source, farm.place.path("elsewhere")).unwrap();
     let _workers = [farm.worker("one", &[]), farm.worker("two", &[])];
     farm.until_succeeded(&run);
@@ -282,7 +282,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
             assert_eq!(support::pictures::png(&made), support::pictures::png(&plain), "{name}");
         }
     }
-    // What Blender said is with the farm, and not with the workers any more.
+    // Blender's output is stored by the farm, and no longer by the workers.
     let log = "inspect";
     until("the log is there", || farm.pictor(&["logs", &run, log]).out.contains("has loaded"));
     for name in ["one", "two"] {
@@ -322,7 +322,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     };
     let results = ["probe", "stitc", "stitc", "stitc"];
     assert_eq!(left("data", &here), results, "tiles go when they are stitched");
-    // Three pictures and their list; frame 1 stays at home. Then the others are nowhere but in the farm.
+    // Three pictures and their list; frame 1 is not uploaded. After that the others exist only in the farm.
     let said = farm.ok(&["submit", "job.yaml"]);
     said.expect(0, &["sent 4 files"]);
     let run = said.out.split(':').next().unwrap().to_owned();
@@ -358,7 +358,7 @@ fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself()
     worker.ended();
     assert!(worker.said().contains("left the farm"), "{}", worker.said());
     until("the worker is gone", || farm.worker_of("one")["online"] == false);
-    // Without a token: it is known. It begins with what was not begun.
+    // Without a token, because it is registered. It begins with the tasks that it had not begun.
     let again = farm.start_worker("one", None, &[]);
     again.until_said("worker `one`");
     farm.until_succeeded(&run);

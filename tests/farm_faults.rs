@@ -1,4 +1,4 @@
-//! One fault at a time: what dies, what is lost and what is forged changes nothing about what was done.
+//! One fault at a time: a crash, a loss or a forgery changes nothing about what has been done.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
 
@@ -18,12 +18,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use support::{render_job, soak, until};
 
-/// How many lines a file has that every execution of a task adds one to.
+/// The number of lines in a file to which every execution of a task appends one.
 fn lines(path: &Path) -> usize {
     std::fs::read_to_string(path).unwrap_or_default().lines().count()
 }
 
-/// Programs of a step over `i` that each add a line to the file `executed` and go on when `gate` is there.
+/// Programs of a step over `i` that each append a line to the file `executed` and continue once `gate` exists.
 fn gated(farm: &Farm, count: u32) -> String {
     let path = |name| farm.place.path(name).display().to_string();
     format!(
@@ -48,7 +48,7 @@ fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
     )
 }
 
-/// Puts a message into the reports queue, as somebody could who has got at the broker.
+/// Puts a message into the reports queue, as an intruder with access to the broker could.
 fn smuggle(farm: &Farm, payload: &str) {
     let body = json!({
         "properties": {}, "routing_key": "pictor.reports", "payload": payload,
@@ -58,7 +58,7 @@ fn smuggle(farm: &Farm, payload: &str) {
     assert!(answer.contains("\"routed\":true"), "{answer}");
 }
 
-/// Waits until a queue holds messages that nobody has taken, and throws them away.
+/// Waits until a queue holds messages that nobody has consumed, and discards them.
 fn purge(farm: &Farm, queue: &str) {
     until("messages wait", || {
         let told = farm.manage("GET", &format!("queues/VHOST/{queue}"), "");
@@ -74,17 +74,17 @@ fn a_broker_that_is_purged_loses_nothing() {
     let run = farm.api.submit(&sleepers(&farm, 80, "0.2"));
     let executed = farm.place.path("executed");
     until("work has begun", || lines(&executed) >= 8);
-    // Assignments that a worker did not come to.
+    // Assignments that a worker had not received.
     farm.workers[0].kill9();
     purge(&farm, "pictor.worker.1");
     farm.workers[0].start();
-    // Reports that workers believe to be heard.
+    // Reports that workers consider delivered.
     farm.servers.iter_mut().for_each(Daemon::kill9);
     purge(&farm, "pictor.reports");
     farm.servers.iter_mut().for_each(Daemon::start);
     farm.api.until_succeeded(&run);
     assert_eq!(one_success_each(&attempts(&farm, &run)).len(), 80);
-    // A worker that has nothing more to do ends although nobody hears it, long before its drain timeout.
+    // A worker that has nothing more to do ends even if no server receives its messages, long before its drain timeout.
     farm.servers.iter_mut().for_each(Daemon::kill9);
     farm.workers[0].stop();
 }
@@ -93,7 +93,7 @@ fn a_broker_that_is_purged_loses_nothing() {
 fn a_database_that_is_away_costs_no_task_and_no_lease() {
     let mut farm = Farm::start_with_services(&[2, 2]);
     let away = Duration::from_secs(if soak() { 60 } else { 15 });
-    // Some are claimed and outlast the lease; some end while nobody can write that down.
+    // Some are claimed and outlast the lease; some end while nobody can record that.
     let run = farm.api.submit(&sleepers(&farm, 8, "9"));
     let short = farm.api.submit(&sleepers(&farm, 40, "0.2"));
     let executed = farm.place.path("executed");
@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
     };
     let before = farm.api.metric("pictor_rejected_messages_total");
     smuggle(&farm, "{ this is no message");
-    // Whoever of the two has the task: one of these is in its name, one in another's.
+    // Whichever of the two has the task: one of these is in its name, one in the other's.
     smuggle(&farm, &said(report(1, 0), json!([forged])));
     smuggle(&farm, &said(report(2, 0), json!([forged])));
     smuggle(&farm, &said(report(1, 0), json!([])));
@@ -170,7 +170,7 @@ fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
     assert!(reasons[3].0.contains("0 tickets"), "{}", reasons[3].0);
     assert!((farm.api.metric("pictor_rejected_messages_total") - before - 4.0).abs() < 0.5);
     assert!(attempts(&farm, &run).is_empty());
-    // What came after them is not held up.
+    // Later reports are not delayed.
     open_gate(&farm);
     farm.api.until_succeeded(&run);
     assert_eq!(attempts(&farm, &run).len(), 2);
@@ -190,7 +190,7 @@ fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wa
     farm.api.until_succeeded(&run);
     let before = format!("{:?}", attempts(&farm, &run));
     farm.workers[0].signal(Signal::CONT);
-    // It has given its execution up, or reported it and was not believed, when it gets new work.
+    // By the time it gets new work it has abandoned its execution, or its report of it was rejected.
     let next = farm.api.submit(&sleepers(&farm, 2, "3"));
     farm.api.until_succeeded(&next);
     let workers = attempts(&farm, &next).iter().map(|a| a.worker).collect::<Vec<_>>();
@@ -218,7 +218,7 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
     let ended = attempts(&farm, &run);
     assert_eq!(one_success_each(&ended).len(), 60);
     assert_eq!(farm.owner(), second, "it did not come back as the owner");
-    // It has noticed, stands by, and answers by asking the owner.
+    // It has noticed, stands by, and answers by forwarding to the owner.
     until("it stands by", || {
         let asked = farm.api.ask(first, Method::GET, &format!("/v1/runs/{run}"), None);
         asked.is_some_and(|(status, text)| status.is_success() && text.contains("succeeded"))
@@ -230,7 +230,7 @@ fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
     let mut farm = Farm::start(&[1]);
     let run = farm.api.submit(&sleepers(&farm, 8, "4"));
     until("work has begun", || lines(&farm.place.path("executed")) > 0);
-    // Another machine that is called the same, and one that is a copy of the first with all its data.
+    // Another machine of the same name, and one that is a copy of the first with all its data.
     let mut copy = Command::new("cp");
     copy.arg("-r").args([farm.place.path("worker-1"), farm.place.path("copy")]);
     assert!(copy.status().unwrap().success());
@@ -252,7 +252,7 @@ fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
     let ended = attempts(&farm, &run);
     assert_eq!((one_success_each(&ended).len(), ended.len()), (8, 8), "{ended:?}");
     assert_eq!(farm.api.all("/v1/workers").len(), 1);
-    // The same machine after a crash has its name at once.
+    // The same machine gets its name back at once after a crash.
     farm.workers[0].kill9();
     farm.workers[0].start();
     let next = farm.api.submit(&sleepers(&farm, 2, "0.1"));
@@ -286,7 +286,7 @@ fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
     assert_eq!(lines(&executed), 9, "nothing was done again");
 }
 
-/// Servers hear it, so nothing else would tell that what it is given does not arrive.
+/// Servers hear from it, so nothing else would show that it does not receive its assignments.
 #[test]
 fn a_worker_that_does_not_reach_the_broker_asks_for_no_work() {
     let farm = Farm::start(&[1, 1]);
@@ -303,7 +303,7 @@ fn a_worker_that_does_not_reach_the_broker_asks_for_no_work() {
     until("it takes work again", || farm.api.get("/v1/workers/1")["reason"] == "");
 }
 
-/// A task's log, as any server tells it.
+/// A task's log, as any server returns it.
 fn log(farm: &Farm, run: &str, task: &str) -> String {
     let path = format!("/v1/runs/{run}/tasks/{task}/log");
     let told = [0, 1].map(|server| farm.api.ask(server, Method::GET, &path, None));
@@ -311,7 +311,7 @@ fn log(farm: &Farm, run: &str, task: &str) -> String {
     told.map(|(_, text)| text).unwrap_or_default()
 }
 
-/// Kills the owner and takes its folder away; the other server owns the farm then.
+/// Kills the owner and removes its data folder; the other server then owns the farm.
 fn lose_owner(farm: &mut Farm) -> usize {
     let (first, _) = farm.owner().unwrap();
     farm.servers[first].kill9();
@@ -345,7 +345,7 @@ fn logs_outlive_the_servers_that_took_them() {
     farm.api.until_succeeded(&run);
     until("the worker has given it away", || !logs.exists());
     assert_eq!(log(&farm, &run, "long"), "before\nafter\n");
-    // The one that was lost comes back with an empty folder, and the other one goes.
+    // The lost server comes back with an empty folder, and the other one is stopped.
     farm.servers[lost].start();
     let stands_by = || farm.api.ask(lost, Method::GET, &format!("/v1/runs/{run}"), None);
     until("it stands by", || stands_by().is_some_and(|(status, _)| status.is_success()));
@@ -354,7 +354,7 @@ fn logs_outlive_the_servers_that_took_them() {
     assert_eq!(log(&farm, &run, "short"), "all\n");
 }
 
-/// Programs of tasks that run now: they are in the folders of workers.
+/// Programs of tasks that are running: they are in the folders of workers.
 fn running(farm: &Farm, program: &str) -> usize {
     farm.processes().iter().filter(|line| line.contains(program)).count()
 }
@@ -400,7 +400,7 @@ fn a_run_of_higher_priority_goes_before_a_hundred_thousand_waiting_tasks() {
     farm.api.until_succeeded(&urgent);
     let submitted = created_ms(&farm, &urgent);
     let started = attempts(&farm, &urgent)[0].started_ms;
-    // Those that began before it have ended or will soon: all starts are known then.
+    // Tasks that began before it have ended or will soon: all starts are known then.
     let known = lines(&executed);
     until("the next ones have begun", || lines(&executed) > known + 2);
     farm.api.post(&format!("/v1/runs/{crowd}/cancel"), &json!({}));

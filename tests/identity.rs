@@ -1,4 +1,4 @@
-//! What comes out of the whole command is what plain Blender makes of the same scene.
+//! The results of the whole command are what plain Blender makes of the same scene.
 
 mod support;
 

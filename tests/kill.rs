@@ -1,5 +1,5 @@
-//! `kill -9`, signals, and other commands while a run is going: nothing that was finished is done
-//! again, and nothing is left running.
+//! `kill -9`, signals, and other commands during a run: no finished task is executed again, and no process is left
+//! running.
 #![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::pictures::{assert_same, png, video};
 use support::{Place, Running, assert_one_success_each, render_job, soak, until};
 
-/// Numbers that look random. The seed is printed; `PICTOR_SEED` sets it.
+/// Pseudo-random numbers. The seed is printed; `PICTOR_SEED` sets it.
 struct Dice(u64);
 
 impl Dice {
@@ -26,7 +26,7 @@ impl Dice {
         Self(seed | 1)
     }
 
-    /// From 0 to one less than `end`.
+    /// A number from 0 to `end - 1`.
     fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -40,13 +40,13 @@ impl Dice {
     }
 }
 
-/// Lines of the file to which every execution of a task appends its number.
+/// The numbers in the file to which every execution of a task appends its own.
 fn executions(place: &Place) -> Vec<i64> {
     let text = std::fs::read_to_string(place.path("executed")).unwrap_or_default();
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// Forty tasks that say that they were executed, and one that adds up.
+/// Forty tasks that record their execution, and one that adds up.
 fn counting_job(place: &Place) {
     place.write(
         "job.yaml",
@@ -71,7 +71,7 @@ fn after_kill_9_at_ten_moments_no_finished_command_is_executed_again() {
         counting_job(&place);
         let mut run = place.start(&["run", "job.yaml", "--out", "out", "--slots", "2"]);
         let mut id = String::new();
-        // What was executed before, and what was known to be finished then.
+        // What had been executed at each kill, and what was known to be finished then.
         let mut kills: Vec<(usize, BTreeSet<i64>)> = Vec::new();
         for moment in dice.moments(10, 40) {
             let first = run.wait_for(": results land in");
@@ -99,13 +99,13 @@ fn after_kill_9_at_ten_moments_no_finished_command_is_executed_again() {
         let all = (0..40).map(|i| i.to_string()).collect::<Vec<_>>().join("\n") + "\n";
         assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), all);
         assert_eq!(place.results().len(), 41);
-        // Once more changes nothing.
+        // Another resume changes nothing.
         place.ok(&["resume", &id]);
         assert_eq!(executions(&place), executed);
     }
 }
 
-/// Everything below a folder that is no folder, and every folder in which there is nothing.
+/// Everything below a folder that is not a folder, and every empty folder.
 fn leaves(folder: &Path) -> Vec<String> {
     let mut entries = std::fs::read_dir(folder).unwrap().peekable();
     if entries.peek().is_none() {
@@ -156,10 +156,10 @@ fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
     assert_eq!(std::fs::read_to_string(place.path("out/all.txt")).unwrap(), twice);
     let left = leaves(&place.path("data/artifacts/runs"));
     let committed = |path: &&String| path.ends_with("/all.txt");
-    // An execution that was killed between its file and its commit leaves bytes that history never knew.
+    // An execution that was killed between writing its file and its commit leaves bytes that history does not know.
     let unknown = left.iter().filter(|path| !committed(path)).count();
     assert!(left.len() - unknown == 1 && unknown <= 2 * 6, "{left:?}");
-    // The film is to be made again, and with it everything that it was made of.
+    // The film has to be made again, and with it everything that it was made of.
     let before = executions(&place).len();
     place
         .ok(&["retry", &id, "draw[i=7]"])
@@ -168,7 +168,7 @@ fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
     assert_eq!(executions(&place).len() - before, 30);
 }
 
-/// Frames in tiles with a video. The first ffmpeg that makes a video says so and waits.
+/// Frames in tiles with a video. The first ffmpeg that makes a video reports that and waits.
 fn film(place: &Place) -> Vec<&'static str> {
     let more = "  tiles: 2x1\n  samples: 2\n  output: { video: film.mp4 }\n";
     place.write("job.yaml", &render_job("plain.blend", more));
@@ -202,7 +202,7 @@ fn after_kill_9_a_render_is_what_it_would_have_been() {
     let start: Json = serde_json::from_str(&run.wait_for("start")).unwrap();
     let id = start["run"].as_str().unwrap().to_owned();
     let mut moments = dice.moments(kills - 1, TASKS - 1);
-    // The last is when the video is made.
+    // The last moment is while the video is being made.
     moments.push(TASKS - 1);
     let mut last = BTreeMap::new();
     for moment in moments {
@@ -219,7 +219,7 @@ fn after_kill_9_a_render_is_what_it_would_have_been() {
         let before = place.attempts();
         let known = assert_one_success_each(&before);
         assert!(known >= moment, "{known} tasks are stored, and {moment} were told to be finished");
-        // Succeeded, given back when its worker was gone, or lost.
+        // Succeeded, handed back when its worker was gone, or lost.
         assert!(before.iter().all(|a| matches!(a.outcome, 1 | 3 | 4)), "{before:?}");
         until("no program is left", || {
             place.processes("blender").is_empty() && place.processes("sleep").is_empty()
@@ -241,7 +241,7 @@ fn after_kill_9_a_render_is_what_it_would_have_been() {
     assert_eq!(names(&place), names(&quiet));
 }
 
-/// Starts a render that would take hours, and waits until its first samples are there.
+/// Starts a render that would take hours, and waits until its first samples are done.
 fn endless(place: &Place) -> (Running, String) {
     place.write("job.yaml", &render_job("plain.blend", "  samples: 900000\n"));
     let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
@@ -268,7 +268,7 @@ fn ctrl_c_and_sigterm_stop_blender_and_say_how_to_go_on() {
         assert!(took < Duration::from_secs(3), "{took:?}");
         assert_eq!(place.processes("blender"), Vec::<i32>::new());
         place.ok(&["show", &id]).expect(0, &["interrupted", &format!("go on: pictor resume {id}")]);
-        // What was interrupted is not a failure, and cost no attempt.
+        // The interrupted attempt is not a failure, and does not count.
         let attempts = place.attempts();
         assert!(attempts.iter().all(|a| a.outcome != 2 && a.outcome != 3), "{attempts:?}");
     }
@@ -287,7 +287,7 @@ fn cancel_stops_a_blender_that_renders_in_less_than_two_seconds() {
     place.pictor(&["cancel", &id]).expect(1, &["is over (cancelled) and cannot be cancelled"]);
 }
 
-/// Three tasks, one after the other, that wait for a file; the second and third then wait for a child.
+/// Three tasks in sequence that wait for a file; the second and third then wait for a child process.
 fn gated(place: &Place) -> (Running, String) {
     let gate = place.path("gate");
     let job = format!(

@@ -1,4 +1,4 @@
-//! What the README tells people to type does what it says.
+//! The commands in the README do what it says.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -15,7 +15,7 @@ fn farm() -> String {
     block.split("```").next().unwrap().to_owned()
 }
 
-/// Two frames instead of all, except in the soak.
+/// Two frames instead of all, except in the soak test.
 #[test]
 fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
     let place = Place::new();
@@ -30,7 +30,7 @@ fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
         .replace(".pictor/farm", &folder.display().to_string())
         .replace(job, &short);
     let vhost = RabbitMq::start().vhost();
-    // Server and workers end with the shell when a command fails, and all of it when this test is killed.
+    // Server and workers end with the shell when a command fails, and everything ends when this test is killed.
     let commands = format!("trap 'kill $(jobs -p) || true' EXIT\n{commands}");
     let mut shell = Command::new("setpriv");
     shell.args(["--pdeathsig", "TERM", "timeout", "--kill-after=5", "600"]);
@@ -48,7 +48,7 @@ fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
     let [by_hand, nightly] = ["by-hand", "nightly"].map(|name| files(&folder.join(name)));
     assert_eq!(by_hand.len(), if soak() { 49 } else { 5 }, "{all}");
     assert!(by_hand.keys().eq(nightly.keys()), "{all}");
-    // Pictures tell when they were made.
+    // Pictures contain the time when they were made.
     assert_eq!(by_hand["turntable.mp4"], nightly["turntable.mp4"]);
     for words in ["two   enabled", "nightly is due at", "\"outcome\":\"started\"", "\"next_ms\":["]
     {

@@ -1,4 +1,4 @@
-//! Where results land: nothing that is there is replaced by mistake, and what is not delivered is kept.
+//! Delivery of results: no existing file is replaced by mistake, and what is not delivered is kept.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use rustix::process::Signal;
 use support::{Place, Running, until};
 
-/// Writes `text` to each of three files.
+/// A job that writes `text` to each of three files.
 fn job(place: &Place, text: &str) {
     let run = format!("[sh, -c, 'printf %s {text} > \"$1\"', sh, '{{output.o}}']");
     let steps = format!(
@@ -56,7 +56,7 @@ fn a_file_that_the_run_reads_is_never_replaced() {
     assert_eq!((read(&place, "texts/1.txt"), read(&place, "job.yaml")), ("source".into(), copy));
 }
 
-/// The names are known only when a step has told the values of a dimension.
+/// The names are known only when a step has determined the values of a dimension.
 #[test]
 fn a_result_whose_name_comes_late_is_kept_and_can_be_delivered_elsewhere() {
     let place = Place::new();
@@ -74,7 +74,7 @@ fn a_result_whose_name_comes_late_is_kept_and_can_be_delivered_elsewhere() {
         ("mine".into(), "made\n".into())
     );
     let run = said.run_id();
-    // Those in its own folder are its own.
+    // Files in its own output folder are its own.
     place.pictor(&["resume", &run]).expect(1, &["something else is there"]);
     place.ok(&["resume", &run, "--out", "elsewhere"]);
     assert_eq!(read(&place, "elsewhere/2.txt"), "made\n");
@@ -110,7 +110,7 @@ fn what_a_killed_run_had_delivered_is_its_own_and_is_made_again_on_request() {
     place.write("text", "second");
     place.pictor(&["retry", &id, "a", "--yes"]).expect(0, &["2 files in"]);
     assert_eq!(read(&place, "out/1.txt"), "second");
-    // What somebody has changed since is theirs.
+    // A file that the user has changed since belongs to the user.
     place.write("out/1.txt", "by hand");
     place.write("text", "third");
     place.pictor(&["retry", &id, "a", "--yes"]).expect(1, &["out/1.txt: something else is there"]);

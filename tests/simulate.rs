@@ -1,4 +1,4 @@
-//! A job bakes what its scene simulates, and its frames are those of the scene that Blender baked.
+//! A job bakes the simulations of its scene, and its frames are those of the scene that Blender baked.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -8,7 +8,7 @@ use std::process::Command;
 use support::pictures::assert_same;
 use support::{Place, Running, Said, root};
 
-/// The folders that Blenders are in, and a kind of simulation that each can bake.
+/// The folders with Blenders, and the kinds of simulation that each can bake.
 fn blenders() -> Vec<(PathBuf, &'static [&'static str])> {
     let newer = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("blenders/5.0.1");
     let first: (PathBuf, &'static [&'static str]) = (PathBuf::new(), &["cloth", "rigid", "paint"]);
@@ -19,7 +19,7 @@ fn blenders() -> Vec<(PathBuf, &'static [&'static str])> {
         .collect()
 }
 
-/// `program` with this folder before all others in the PATH.
+/// Puts this folder before all others in the command's PATH.
 fn first_in_path(command: &mut Command, folder: &Path) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
@@ -88,7 +88,7 @@ fn a_bake_by_hand_is_done_again_with_all_that_depends_on_it() {
         let plain = place.path(&format!("cloth/plain/{frame:04}.exr"));
         assert_same(&place.path(&format!("out/{frame}.exr")), &plain);
     }
-    // Without the need nobody would have baked anything.
+    // Without the dependency nothing would have been baked.
     let lacks = std::fs::read_to_string(place.path("job.yaml")).unwrap().replace("[bake]", "[]");
     place.write("job.yaml", &lacks);
     place.run(&[]).expect(2, &["`simulate: bake` renders what a `bake` step made of the scene"]);

@@ -1,5 +1,5 @@
-//! Upscaling with the command itself, from the job file to the results, with the real weights: what
-//! fails fails alone, and a clip keeps its frames, their times and its sound.
+//! Upscaling by the command itself, from the job file to the results, with the real weights: a failure affects only its
+//! own frame, and a clip keeps its frames, their times and its sound.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -17,7 +17,7 @@ fn upscale(place: &Place, input: &str, more: &str) -> Said {
     Running::start(command.env("PICTOR_MODELS", models())).finish()
 }
 
-/// What a program of ffmpeg says.
+/// The output of one of ffmpeg's programs.
 fn tool(place: &Place, program: &str, arguments: &str) -> String {
     let mut command = Command::new(program);
     let said = Running::start(command.args(arguments.split(' ')).current_dir(place.path("")));
@@ -26,7 +26,7 @@ fn tool(place: &Place, program: &str, arguments: &str) -> String {
     said.out
 }
 
-/// Three pictures, of which the second ends too early.
+/// Three pictures, of which the second is truncated.
 fn sequence(place: &Place) {
     std::fs::create_dir(place.path("shots")).unwrap();
     let source = "-v error -f lavfi -i testsrc2=size=48x32:rate=3:duration=1";
@@ -129,7 +129,7 @@ fn a_clip_of_an_irregular_rate_keeps_its_frames_times_and_sound() {
     plays_in_browsers(&place, "out/clip.mp4");
 }
 
-/// What every browser can play: H.264 of 8 bits and 4:2:0, AAC, and the index in front.
+/// Checks for what every browser can play: H.264 of 8 bits and 4:2:0, AAC, and the index in front.
 fn plays_in_browsers(place: &Place, file: &str) {
     let what = "-v error -show_entries stream=codec_name,pix_fmt -of csv=p=0";
     let streams = tool(place, "ffprobe", &format!("{what} {file}"));

@@ -1,4 +1,4 @@
-//! Every example job runs, small, and leaves what it promises. A new one without a test here fails.
+//! Every example job runs, in a small form, and produces what it promises. A new one without a test here fails.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use support::pictures::{exr, png, video};
 use support::{Place, Running, Said, build_scenes, models, workflows};
 
-/// Runs an example in the output folder of a place, small.
+/// Runs a small form of an example in the output folder of a place.
 fn run(place: &Place, name: &str, set: &[&str]) -> Said {
     build_scenes();
     let path = workflows()[name].display().to_string();
@@ -15,7 +15,7 @@ fn run(place: &Place, name: &str, set: &[&str]) -> Said {
     place.ok(&arguments)
 }
 
-/// Where the scene of a `blender` step is in the job file, for `--set`.
+/// The path of a `blender` step's scene in the job file, for `--set`.
 fn scene_of(place: &Place, name: &str, step: &str) -> String {
     build_scenes();
     let plan = place.json(&["plan", &workflows()[name].display().to_string()]);
@@ -23,7 +23,7 @@ fn scene_of(place: &Place, name: &str, step: &str) -> String {
     format!("steps[{}].blender.scene", steps.position(|found| found["name"] == step).unwrap())
 }
 
-/// The names in the output folder.
+/// The file names in the output folder.
 fn names(place: &Place) -> Vec<String> {
     place.results().into_keys().collect()
 }
@@ -125,7 +125,7 @@ fn pipeline_goes_on_without_the_item_that_fails() {
     said.expect(0, &["1 failed", "measure[item=7]: ", "division by zero"]);
 }
 
-/// The turntable's previews and video, small: what the upscaling examples start from.
+/// The turntable's previews and video, in a small form: the inputs of the upscaling examples.
 fn turntable(place: &Place) {
     let set = ["render.frames=1-6", "render.resolution=96x54", "render.samples=1"];
     run(place, "turntable", &set).expect(0, &["succeeded"]);
