@@ -1,5 +1,5 @@
-//! pictor against plain Blender. `blender [NAME…]` measures only those: `tiles`, `turntable`, `heavy`.
-//! Both sides render the same pixels with all cores; the order alternates from round to round.
+//! pictor compared with plain Blender. `blender [NAME…]` measures only those: `tiles`, `turntable`, `heavy`. Both
+//! render the same pixels with all cores; their order alternates from round to round.
 
 use pictor_benches::farm::Farm;
 use pictor_benches::table::{Series, head, line, verdict};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tokio::time::Instant;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
-/// Trees of the scene that takes long to load.
+/// Number of trees in the scene that takes long to load.
 const TREES: &str = "18000";
 
 fn main() {
@@ -36,7 +36,7 @@ fn main() {
     });
 }
 
-/// Tiles of one frame: each with a fresh Blender, against a warm one.
+/// Tiles of one frame: each with a new Blender process, against one that is kept running.
 async fn tiles(title: &str, scene: &Path, rounds: u32) {
     const SIZE: [&str; 3] = ["480", "270", "4"];
     let (mut open, mut cold, mut first, mut warm) = <(Series, Series, Series, Series)>::default();
@@ -76,7 +76,7 @@ async fn tiles(title: &str, scene: &Path, rounds: u32) {
     line("16 fresh Blenders ÷ the whole run", &whole, "×", "");
 }
 
-/// The whole job against one Blender that writes the same files.
+/// The whole job, against one Blender process that writes the same files.
 async fn turntable() {
     const FRAMES: usize = 8;
     const ROUNDS: u32 = 3;
@@ -87,7 +87,7 @@ async fn turntable() {
     for round in 0..ROUNDS {
         let mut seconds = [0.0; 3];
         for turn in 0..3 {
-            // Who begins changes, so that a machine that gets slower or faster is unfair to all.
+            // The order changes, so that a machine that gets slower or faster affects all alike.
             let who = (turn + round as usize) % 3;
             seconds[who] = match who {
                 0 => {
@@ -115,7 +115,7 @@ async fn turntable() {
     line("2×2 tiles ÷ plain", &ratios[1], "×", &verdict(met(&ratios[1], 1.2), "≤ 1.2"));
 }
 
-/// Seconds from nothing running to everything delivered.
+/// Seconds from the start of the process until everything is delivered.
 async fn pictor(scene: &Path, tiles: &str, frames: usize) -> f64 {
     let job = format!(
         "pictor: v1\nname: turntable\nrender:\n  scene: {}\n  frames: 1-{frames}\n  tiles: {tiles}\n  \
@@ -137,7 +137,7 @@ async fn pictor(scene: &Path, tiles: &str, frames: usize) -> f64 {
     seconds
 }
 
-/// A farm on this machine as `pictor run` finds it: one slot with all cores, unless there are GPUs.
+/// A farm with what `pictor run` finds on this machine: one slot with all cores, unless there are GPUs.
 async fn farm(name: &str, scene: &Path) -> Farm {
     let folder = machine::fresh_folder(name);
     assert!(scene.is_file(), "the scene was built");
@@ -148,7 +148,7 @@ async fn farm(name: &str, scene: &Path) -> Farm {
     Farm::start(&folder, found).await
 }
 
-/// The scene of this name, built by a script of the repository unless it is there.
+/// The scene of this name, built by a script of the repository unless it exists.
 fn scene(name: &str, script: &str, args: &[&str]) -> PathBuf {
     let path = machine::data_folder().join(format!("{name}.blend"));
     if !path.is_file() {
@@ -161,7 +161,7 @@ fn scene(name: &str, script: &str, args: &[&str]) -> PathBuf {
     path.canonicalize().expect("Blender wrote the scene")
 }
 
-/// Seconds of a plain Blender that renders frames, or a region of one.
+/// Seconds that plain Blender takes to render frames, or a region of one.
 fn plain(scene: &Path, out: &Path, numbers: &[&str]) -> f64 {
     let script = Path::new(HERE).join("plain.py").display().to_string();
     let out = out.display().to_string();

@@ -1,4 +1,4 @@
-//! Parts of pictor, one at a time: the compiler and the fold in memory, the store on the real disk.
+//! Parts of pictor, one at a time: the compiler and the fold in memory, the store on a real disk.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use pictor_benches::floor::Commits;
@@ -16,14 +16,14 @@ const WORKER: WorkerId = WorkerId(1);
 criterion_group!(parts, compile, new_run, fold, live, commit);
 criterion_main!(parts);
 
-/// From a job file to the plan of a million tasks.
+/// Compiles a job file to a plan of a million tasks.
 fn compile(criterion: &mut Criterion) {
     let text = jobs::million();
     criterion
         .bench_function("compile a million tasks", |b| b.iter(|| jobs::plan(black_box(&text))));
 }
 
-/// The counters and states of a million tasks.
+/// Builds the counters and states of a million tasks.
 fn new_run(criterion: &mut Criterion) {
     let plan = Arc::new(jobs::plan(&jobs::million()));
     let mut group = criterion.benchmark_group("begin");
@@ -34,7 +34,7 @@ fn new_run(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Recovery without the disk: history into state.
+/// Recovery without the disk: folds history into state.
 fn fold(criterion: &mut Criterion) {
     let plan = Arc::new(jobs::plan(&jobs::fan(TASKS)));
     let mut rows: Vec<Row> = Vec::new();
@@ -54,7 +54,7 @@ fn fold(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Everything that the owner does for a task but the disk: assignment, report, fold.
+/// Everything that the owner does for a task except the disk: assignment, report, fold.
 fn live(criterion: &mut Criterion) {
     let plan = Arc::new(jobs::plan(&jobs::fan(TASKS)));
     let mut group = criterion.benchmark_group("live");
@@ -63,7 +63,7 @@ fn live(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Durable commits through the store.
+/// Makes durable commits through the store.
 fn commit(criterion: &mut Criterion) {
     let runtime = pictor_benches::runtime();
     let mut store = runtime.block_on(Commits::open("parts"));
@@ -77,7 +77,7 @@ fn commit(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Plays a whole run with one worker of two slots that succeeds with everything at once.
+/// Simulates a whole run with one worker of two slots whose tasks all succeed at once.
 fn play(plan: &Arc<pictor_engine::Plan>, each: &mut dyn FnMut(&Effects)) {
     let mut engine = Engine::new(Config::default());
     engine.join(WORKER, Inventory { slots: 2, ..Inventory::default() }, 0);

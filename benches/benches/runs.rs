@@ -1,5 +1,5 @@
-//! Whole runs: from the submission of a job of `noop` tasks to the committed success of its run, with two
-//! slots and full durability on the real disk. `runs [NAME…]` measures only those.
+//! Whole runs: from the submission of a job of `noop` tasks to the committed success of its run, with two slots and
+//! full durability on a real disk. `runs [NAME…]` measures only those.
 
 use pictor_benches::farm::{Farm, two_slots};
 use pictor_benches::floor::{Commits, Plain, sync};
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Makes this program the child that is measured as a process of its own.
+/// Environment variable that makes this program the child process that is measured.
 const CHILD: &str = "PICTOR_BENCH_CHILD";
 const RUNS: usize = 11;
 const MILLION: f64 = 1_000_000.0;
@@ -25,7 +25,7 @@ fn main() {
         return runtime.block_on(child(&what));
     }
     machine::introduce("Whole runs");
-    // On the runtime's own thread, where the owner is: floors and runs are measured from the same place.
+    // On the runtime's own thread, where the owner is: baselines and runs are measured from the same place.
     let all = runtime.spawn(async {
         if machine::wanted("fan") {
             fan().await;
@@ -94,7 +94,7 @@ async fn chain() {
     for round in 0..6 * RUNS {
         let (mut floor_s, mut bare_s, mut hop_s) = (0.0, 0.0, 0.0);
         for turn in 0..3 {
-            // Who begins changes: the disk has other users.
+            // The order changes, because the disk has other users.
             match (turn + round) % 3 {
                 0 => hop_s = farm.run(&jobs::chain(HOPS)).await / f64::from(HOPS),
                 1 => {
@@ -213,7 +213,7 @@ async fn child(what: &str) {
     say(&format!("{seconds} {peak} {read}"));
 }
 
-/// The most memory that this process has had.
+/// Peak memory of this process in MB.
 fn peak_megabytes() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
     let line = text.lines().find(|line| line.starts_with("VmHWM")).expect("Linux tells");

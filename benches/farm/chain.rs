@@ -1,4 +1,4 @@
-//! A chain: one hop is a commit and two messages, and nothing can be done beside it.
+//! A chain: one hop is a commit and two messages, and nothing can be done in parallel.
 
 use crate::floors::{Commits, Relay, Trips};
 use crate::served::{Served, Services};
@@ -9,7 +9,7 @@ use pictor_test_servers::Queues;
 const ROUNDS: usize = 22;
 const HOPS: u32 = 100;
 
-/// A hop over one type of queue, and the floors of it.
+/// A hop over one type of queue, and its baselines.
 struct Hop {
     farm: Served,
     trips: Trips,
@@ -30,7 +30,7 @@ impl Hop {
         }
     }
 
-    /// One of them, in milliseconds: the hop, a message, the hop without an engine.
+    /// Measures one of them, in milliseconds: the hop, a message, or the hop without an engine.
     async fn measure(&mut self, which: usize) -> f64 {
         match which {
             0 => self.farm.pace_ms(&jobs::chain(HOPS)).await,
@@ -46,7 +46,7 @@ impl Hop {
     }
 }
 
-/// Measures it over classic and over quorum queues.
+/// Measures the chain over classic and over quorum queues.
 pub(crate) async fn chain(services: &Services) {
     let mut commits = Commits::open(&services.postgres.database()).await;
     let mut hops = [
@@ -59,7 +59,7 @@ pub(crate) async fn chain(services: &Services) {
     for round in 0..ROUNDS {
         let (mut committed, mut took_now) = (0.0, [[0.0; 3]; 2]);
         for turn in 0..7 {
-            // Who begins changes: the disk has other users.
+            // The order changes, because the disk has other users.
             match (turn + round) % 7 {
                 6 => {
                     for _ in 0..HOPS {

@@ -1,4 +1,4 @@
-//! What Postgres and RabbitMQ themselves allow, with the durability that the farm has.
+//! Baselines: the speed of Postgres and RabbitMQ themselves, with the durability that the farm has.
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -25,7 +25,7 @@ impl Commits {
         Self(on)
     }
 
-    /// One row, one commit; seconds.
+    /// Commits one row; returns seconds.
     pub(crate) async fn commit(&mut self) -> f64 {
         let started = Instant::now();
         let insert = sqlx::query("INSERT INTO floor (text) VALUES ($1)").bind("x".repeat(60));
@@ -34,7 +34,7 @@ impl Commits {
     }
 }
 
-/// One end of a durable queue's traffic: it sends persistent messages to one queue and takes from another.
+/// One end of a connection: it sends persistent messages to one durable queue and consumes another.
 struct End {
     channel: Channel,
     to: &'static str,
@@ -60,7 +60,7 @@ impl End {
         Self { channel, to, from: from.expect("the broker works"), _connection: connection }
     }
 
-    /// Hands a message to the broker. The confirm comes later.
+    /// Hands a message to the broker. The confirm arrives later.
     async fn send(&self) -> PublisherConfirm {
         let persistent = BasicProperties::default().with_delivery_mode(2);
         let options = BasicPublishOptions::default();
@@ -83,7 +83,7 @@ async fn acknowledge(delivery: &Delivery) {
     delivery.ack(BasicAckOptions::default()).await.expect("the broker works");
 }
 
-/// Messages from one connection to another.
+/// Sends messages from one connection to another.
 pub(crate) struct Trips {
     sender: End,
     receiver: End,
@@ -95,8 +95,8 @@ impl Trips {
         Self { sender, receiver: End::open(url, "nothing", "floor").await }
     }
 
-    /// One persistent message: the seconds from its publication to its arrival. Then it is confirmed and
-    /// acknowledged, after which the next may come.
+    /// Sends one persistent message; returns the seconds from its publication to its arrival. After that it is
+    /// confirmed and acknowledged, so that the next one can be sent.
     pub(crate) async fn trip(&mut self) -> f64 {
         let started = Instant::now();
         let confirm = self.sender.send().await;
@@ -108,9 +108,9 @@ impl Trips {
     }
 }
 
-/// A chain's hops with no engine and no worker: what has arrived is committed and answered, as an owner
-/// does, and what was assigned is reported, as a worker does. Broker and database work at the same time,
-/// on the same disk and processors, which commits and trips alone do not show.
+/// The hops of a chain without engine and worker: a message that arrives is committed and answered, as by an owner, and
+/// an assignment is reported, as by a worker. Broker and database work at the same time, on the same disk and
+/// processors, which commits and trips alone do not show.
 pub(crate) struct Relay {
     owner: End,
     worker: JoinHandle<()>,
@@ -131,7 +131,7 @@ impl Relay {
         Self { owner, worker }
     }
 
-    /// So many hops; seconds.
+    /// Makes `count` hops; returns seconds.
     pub(crate) async fn hops(&mut self, store: &mut floor::Commits, count: u32) -> f64 {
         let started = Instant::now();
         let mut confirm = self.owner.send().await;

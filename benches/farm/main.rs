@@ -1,5 +1,5 @@
-//! Whole runs over Postgres and RabbitMQ, with the real `pictor serve` and `pictor work` (2 slots) and full
-//! durability. `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`, `clip`.
+//! Whole runs over Postgres and RabbitMQ, with the real `pictor serve` and `pictor work` (2 slots) and full durability.
+//! `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`, `clip`.
 
 mod chain;
 mod floors;
@@ -47,7 +47,7 @@ fn main() {
     });
 }
 
-/// The floors of one table: a one-row commit, and the way of one message.
+/// The baselines of one table: a one-row commit, and the delivery of one message.
 async fn floors(services: &Services, rounds: usize) -> (Series, Series) {
     let mut commits = Commits::open(&services.postgres.database()).await;
     let mut trips = Trips::open(&services.rabbit.vhost().amqp_url).await;
@@ -94,7 +94,7 @@ async fn frames(services: &Services) {
     show_floors(&commit, &trip);
 }
 
-/// The answer to the submission of a million tasks. No worker is there that would begin with them.
+/// The response to the submission of a million tasks, without a worker that would start them.
 async fn submit(services: &Services) {
     let farm = Served::start(services, "farm-submit").await;
     let mut took = Series::default();
@@ -127,13 +127,13 @@ async fn million(services: &Services) {
     questions(services).await;
 }
 
-/// How long the API takes to show a run of a million tasks, and a page of it, while it runs.
+/// How long the API takes to return a run of a million tasks, and a page of its tasks, while it is running.
 async fn questions(services: &Services) {
     let mut farm = Served::start(services, "farm-questions").await;
     farm.start_worker().await;
     let (run, _) = farm.submit(&jobs::million()).await;
     let show = format!("/v1/runs/{run}");
-    // A step, a state and a value: what somebody asks for who looks for something.
+    // A step, a state and a value: what a user would search for.
     let page = format!("{show}/tasks?step=render&state=succeeded&dim.tile=3&limit=100");
     let (mut shown, mut pages, mut alive) = <(Series, Series, Series)>::default();
     let mut tick = interval(Duration::from_millis(25));
@@ -171,7 +171,7 @@ async fn timed(farm: &Served, path: &str) -> (f64, Json) {
     (seconds, serde_json::from_slice(&answer).expect("JSON"))
 }
 
-/// Workers that do nothing but say that they are alive. They have queues at the broker but do not listen.
+/// Workers that only send heartbeats. They have queues at the broker but do not consume them.
 async fn workers(services: &Services) {
     const COUNT: u32 = 1000;
     const WATCHED: Duration = Duration::from_secs(30);
@@ -212,7 +212,7 @@ impl Worker {
         let answer = loop {
             let asked = farm.request(Method::POST, "/v1/workers").json(&body).send().await;
             let answer = asked.expect("the server answers");
-            // One account may not ask this often.
+            // A single account may not send requests this often.
             if answer.status() != StatusCode::TOO_MANY_REQUESTS {
                 break answer;
             }
@@ -229,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// Ends when it is not heard.
+    /// Sends heartbeats; fails if one is rejected.
     async fn live(self) {
         let mut tick = interval(self.pause);
         let body = json!({ "holding": [], "gpus": [], "accepts": true });
@@ -246,8 +246,8 @@ impl Worker {
     }
 }
 
-/// A clip of 200 frames, upscaled: what a second worker brings. Each worker has one slot, on processors of
-/// its own; server, database and broker have whatever is free.
+/// A clip of 200 frames, upscaled: the gain from a second worker. Each worker has one slot, on processors of its own;
+/// server, database and broker have the rest.
 async fn clip(services: &Services) {
     const ROUNDS: usize = 3;
     const FARMS: [&[&str]; 3] = [&["0"], &["0", "1"], &["0-1"]];
@@ -266,7 +266,7 @@ async fn clip(services: &Services) {
     for round in 0..ROUNDS {
         let mut seconds = [0.0; FARMS.len()];
         for turn in 0..FARMS.len() {
-            // Who begins changes, so that a machine that gets slower or faster is unfair to all.
+            // The order changes, so that a machine that gets slower or faster affects all alike.
             let who = (turn + round) % FARMS.len();
             let mut farm = Served::start(services, "farm-clip").await;
             for processors in FARMS[who] {

@@ -13,13 +13,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How often it is looked whether something has happened, at most. What takes long is looked at less often: a
-/// question takes time from what is measured.
+/// Shortest interval between checks whether something has happened. Longer waits are checked less often, because a
+/// check takes time from what is measured.
 const LOOK: Duration = Duration::from_millis(2);
-/// What takes longer hangs.
+/// Time limit, after which something counts as hung.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// The database server and the broker of all farms that are measured.
+/// The database server and the broker, shared by all farms that are measured.
 pub(crate) struct Services {
     pub(crate) postgres: Postgres,
     pub(crate) rabbit: RabbitMq,
@@ -27,14 +27,14 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Starts both.
+    /// Starts both servers.
     pub(crate) fn start() -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_pictor"));
         Self { postgres: Postgres::private(), rabbit: RabbitMq::private(""), program }
     }
 }
 
-/// Ends with its value, and with the thread that started it.
+/// A process that ends when its value is dropped, or with the thread that started it.
 struct Process(Child);
 
 impl Process {
@@ -60,9 +60,9 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A server with a database and a virtual host of its own, and perhaps workers.
+/// A server with a database and a virtual host of its own, and possibly workers.
 pub(crate) struct Served {
-    // In the order in which they end.
+    // In the order in which they are stopped.
     workers: Vec<Process>,
     server: Process,
     client: Client,
@@ -78,9 +78,9 @@ impl Served {
         Self::start_over(services, name, Queues::Classic).await
     }
 
-    /// The same over queues of this type.
+    /// Starts a server whose queues are of this type.
     pub(crate) async fn start_over(services: &Services, name: &str, queues: Queues) -> Self {
-        // Another measurement may have chosen it before.
+        // Another measurement may have set it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = machine::fresh_folder(name);
         let (database, vhost) = (services.postgres.database(), services.rabbit.vhost_of(queues));
@@ -122,14 +122,14 @@ impl Served {
         }
     }
 
-    /// Starts a worker with two slots, and waits until it is known.
+    /// Starts a worker with two slots, and waits until it is registered.
     pub(crate) async fn start_worker(&mut self) {
         let worker = self.worker("worker", 2);
         self.add(worker).await;
     }
 
-    /// Starts a worker with one slot that has only these processors (`taskset`'s list) and these networks, and
-    /// waits until it is known.
+    /// Starts a worker with one slot that has only these processors (in the format of `taskset`) and these networks,
+    /// and waits until it is registered.
     pub(crate) async fn start_upscaler(&mut self, processors: &str, models: &Path) {
         let worker = self.worker(&format!("worker-{}", self.workers.len()), 1);
         let mut bound = Command::new("taskset");
@@ -158,7 +158,7 @@ impl Served {
             assert!(Instant::now() < end, "a worker does not come: {}", self.folder.display());
             sleep(LOOK).await;
         }
-        // It has its work from the broker when it has done some.
+        // Once it has executed a task, it is connected to the broker.
         let (run, _) = self.submit(&pictor_benches::jobs::chain(1)).await;
         self.finished(&run, end, LOOK).await;
     }
@@ -170,8 +170,8 @@ impl Served {
         workers.iter().filter(|worker| worker["online"] == true).count()
     }
 
-    /// Has a job file done as a user would, from another machine: `pictor submit --wait --out`. Seconds until
-    /// its results are there.
+    /// Executes a job file as a user would from another machine: `pictor submit --wait --out`. Returns the seconds
+    /// until its results are delivered.
     pub(crate) fn deliver(&self, job: &Path) -> f64 {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let (out, token) = (path("out"), path("server/admin-token"));
@@ -183,17 +183,17 @@ impl Served {
         started.elapsed().as_secs_f64()
     }
 
-    /// A request that the farm's admin makes.
+    /// A request by the farm's administrator.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.url(path)).bearer_auth(&self.token)
     }
 
-    /// A path of the server.
+    /// The URL of a path on the server.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    /// Submits a job: the run's id, and how many seconds the answer took.
+    /// Submits a job; returns the run's id, and the seconds that the response took.
     pub(crate) async fn submit(&self, text: &str) -> (String, f64) {
         let body = json!({ "job": text });
         let started = Instant::now();
@@ -204,7 +204,7 @@ impl Served {
         (id.to_owned(), seconds)
     }
 
-    /// Waits until the run's success is committed, and looks no more often than this.
+    /// Waits until the run's success is committed; checks at most once per `look`.
     async fn finished(&mut self, run: &str, end: Instant, look: Duration) {
         let started = Instant::now();
         loop {
@@ -220,8 +220,8 @@ impl Served {
         }
     }
 
-    /// Submits a job and waits for its end: the run's id, and the seconds from the request to the moment
-    /// at which the success is found in the database.
+    /// Submits a job and waits for its end; returns the run's id, and the seconds from the request to the moment at
+    /// which its success is found in the database.
     pub(crate) async fn run(&mut self, text: &str) -> (String, f64) {
         let started = Instant::now();
         let (run, _) = self.submit(text).await;
@@ -229,8 +229,8 @@ impl Served {
         (run, started.elapsed().as_secs_f64())
     }
 
-    /// Does a job, and gives the milliseconds between the ends of one task and the next, on average. History
-    /// tells, so nobody has to look often whether it is over.
+    /// Executes a job, and returns the mean time in milliseconds between the end of one task and the next. It is read
+    /// from history, so nobody has to check often whether the run has ended.
     pub(crate) async fn pace_ms(&mut self, text: &str) -> f64 {
         let (run, _) = self.submit(text).await;
         self.finished(&run, Instant::now() + LIMIT, Duration::from_millis(50)).await;
@@ -240,7 +240,7 @@ impl Served {
         pace.await.expect("the database works")
     }
 
-    /// How many rows of history a run has.
+    /// Number of rows in a run's history.
     pub(crate) async fn rows(&mut self, run: &str) -> i64 {
         let rows = "SELECT count(*) FROM attempt \
                     WHERE run = (SELECT number FROM run WHERE id = $1)";
@@ -248,18 +248,18 @@ impl Served {
         rows.await.expect("the database works")
     }
 
-    /// The most memory that the server has had.
+    /// Peak memory of the server in MB.
     pub(crate) fn server_megabytes(&self) -> f64 {
         machine_megabytes(self.server.0.id())
     }
 
-    /// The processor time that the server has used so far, in seconds.
+    /// Processor time of the server so far, in seconds.
     pub(crate) fn server_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.0.id()));
         let stat = stat.expect("the server runs");
         let after = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
         let ticks: f64 = after.skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum();
-        // Linux counts hundredths for everybody.
+        // Linux counts in hundredths of a second on every machine.
         ticks / 100.0
     }
 }

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 const WORKER: WorkerId = WorkerId(1);
 
-/// A machine with two slots and nothing else.
+/// The inventory of a machine with two slots and nothing else.
 pub fn two_slots() -> Inventory {
     Inventory { slots: 2, ..Inventory::default() }
 }
 
-/// A farm that waits for work.
+/// A farm that waits for jobs.
 pub struct Farm {
     folder: PathBuf,
     store: Arc<dyn Store>,
@@ -31,7 +31,7 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// Starts a farm whose worker has these things.
+    /// Starts a farm with one worker of this inventory.
     ///
     /// # Panics
     /// If the folder cannot be used.
@@ -51,8 +51,8 @@ impl Farm {
         Self { folder, store, handle, owner, agent, runs: 0 }
     }
 
-    /// Submits and runs a job. Seconds from the reading of the job file to the moment at which the
-    /// run's success, which is then committed, is known.
+    /// Submits and runs a job. Returns the seconds from the reading of the job file to the moment at which the
+    /// committed success of the run is known.
     ///
     /// # Panics
     /// If the run does not succeed.
@@ -79,10 +79,10 @@ impl Farm {
         started.elapsed().as_secs_f64()
     }
 
-    /// Copies the results of the last run to the folder `out`.
+    /// Copies the results of the last run to the folder `out`. Returns the number of files.
     ///
     /// # Panics
-    /// If that is not possible.
+    /// If they cannot be copied.
     pub async fn deliver(&self, out: &Path) -> usize {
         let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
         let artifacts = Artifacts::folder(&self.folder.join("artifacts")).expect("it is there");
@@ -93,8 +93,8 @@ impl Farm {
         delivered.files.len()
     }
 
-    /// How long each task of a step of the last run took, in seconds, in the order of their ends.
-    /// Nothing if the job has no such step.
+    /// The seconds that each task of a step of the last run took, in the order in which they ended. Empty if the job
+    /// has no such step.
     ///
     /// # Panics
     /// If the history cannot be read.
@@ -117,7 +117,7 @@ impl Farm {
         RunId(format!("bench-{}", self.runs).into())
     }
 
-    /// Ends everything.
+    /// Stops the worker and the owner.
     ///
     /// # Panics
     /// If the owner failed.
@@ -128,7 +128,7 @@ impl Farm {
     }
 }
 
-/// What is stored of a new run.
+/// The record to store for a new run.
 ///
 /// # Panics
 /// Never: a plan is plain data.

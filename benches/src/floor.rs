@@ -1,4 +1,4 @@
-//! What the machine itself allows: the same durability with nothing around it.
+//! Baselines: what the machine itself achieves, with the same durability and nothing around it.
 
 use crate::farm::new_run;
 use crate::{jobs, machine};
@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Commits through [`Store`], with nothing else around.
+/// Makes commits through [`Store`], with nothing else around.
 pub struct Commits {
     store: Arc<dyn Store>,
     run: RunId,
@@ -20,7 +20,7 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// A store of its own in the folder of this name.
+    /// Opens a store of its own in the folder of this name.
     ///
     /// # Panics
     /// If the disk cannot be used.
@@ -28,10 +28,10 @@ impl Commits {
         Self::open_at(&machine::fresh_folder(name).display().to_string()).await
     }
 
-    /// The store of an empty folder, or in an empty database (`postgres://…`).
+    /// Opens a store in an empty folder, or in an empty database (`postgres://…`).
     ///
     /// # Panics
-    /// If it cannot be used.
+    /// If it cannot be opened.
     pub async fn open_at(place: &str) -> Self {
         let (store, _) = pictor_storage::open(place).await.expect("the store is ours");
         store.take_ownership("", 1).await.expect("the store works");
@@ -44,7 +44,7 @@ impl Commits {
         Self { store, run, seq: 0 }
     }
 
-    /// Commits `rows` rows of history in one transaction; seconds.
+    /// Commits `rows` rows of history in one transaction; returns seconds.
     ///
     /// # Panics
     /// If the disk cannot be used.
@@ -78,7 +78,7 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// A database of its own.
+    /// Opens a database of its own.
     ///
     /// # Panics
     /// If the disk cannot be used.
@@ -95,7 +95,7 @@ impl Plain {
         Self { on }
     }
 
-    /// One row, one commit; seconds.
+    /// Commits one row; returns seconds.
     ///
     /// # Panics
     /// If the disk cannot be used.
@@ -106,14 +106,15 @@ impl Plain {
         started.elapsed().as_secs_f64()
     }
 
-    /// Ends it.
+    /// Closes the database.
     pub async fn close(self) {
         // Its file is removed with its folder.
         let _ = self.on.close().await;
     }
 }
 
-/// One write of 8 KiB into a file that has the room, and `fdatasync`; seconds.
+/// Writes 8 KiB into the allocated blocks of a file, `count` times, each followed by `fdatasync`; returns seconds of
+/// each.
 ///
 /// # Panics
 /// If the disk cannot be used.

@@ -3,7 +3,7 @@
 use pictor_engine::{Plan, compile};
 use pictor_tasks::job::{Source, parse};
 
-/// `count` tasks, then one that waits for all of them.
+/// A job of `count` tasks, and one that waits for all of them.
 pub fn fan(count: u32) -> String {
     format!(
         "pictor: v1\nname: fan\ndims:\n  item: {{ count: {count} }}\nsteps:\n\
@@ -12,7 +12,7 @@ pub fn fan(count: u32) -> String {
     )
 }
 
-/// 500 frames of 8 tiles, merged and encoded.
+/// A job of 500 frames with 8 tiles each, merged and encoded.
 pub fn frames() -> String {
     "pictor: v1\nname: frames\ndims:\n  frame: { range: 1-500 }\n  tile: { grid: 4x2 }\nsteps:\n\
      - { name: render, over: [frame, tile], noop: {} }\n\
@@ -21,7 +21,7 @@ pub fn frames() -> String {
         .to_owned()
 }
 
-/// Each of `count` tasks waits for the one before it.
+/// A job of `count` tasks, each of which waits for the one before it.
 pub fn chain(count: u32) -> String {
     format!(
         "pictor: v1\nname: chain\ndims:\n  link: {{ count: {count} }}\nsteps:\n\
@@ -29,7 +29,7 @@ pub fn chain(count: u32) -> String {
     )
 }
 
-/// 8 tiles of each of 111,111 frames, merged, and one encode: a million tasks.
+/// A job of a million tasks: 8 tiles of each of 111,111 frames, merged, and one encode.
 pub fn million() -> String {
     "pictor: v1\nname: million\ndims:\n  frame: { range: 1-111111 }\n  tile: { grid: 4x2 }\nsteps:\n\
      - { name: render, over: [frame, tile], noop: {} }\n\
@@ -38,10 +38,10 @@ pub fn million() -> String {
         .to_owned()
 }
 
-/// From the text of a job file to its plan.
+/// Compiles the text of a job file to its plan.
 ///
 /// # Panics
-/// If the job file has mistakes.
+/// If the job file has errors.
 pub fn plan(text: &str) -> Plan {
     let source = Source { name: "bench".into(), text: text.to_owned() };
     let parsed = parse(&source, &[]).unwrap_or_else(|e| panic!("{}", e.render(&source)));

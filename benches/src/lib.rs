@@ -1,5 +1,5 @@
-//! What the measurements share: a farm in one process over a store on the real disk, the floors that the
-//! machine sets, and the tables that are printed.
+//! What the measurements share: a farm in one process over a store on a real disk, the baselines of the machine, and
+//! the tables that are printed.
 
 pub mod farm;
 pub mod floor;
@@ -8,16 +8,16 @@ pub mod machine;
 pub mod source;
 pub mod table;
 
-/// Says something to the person who measures.
+/// Prints a line to standard output.
 #[expect(clippy::print_stdout, reason = "the only output of a measurement")]
 pub fn say(line: &str) {
     println!("{line}");
 }
 
-/// The runtime that the `pictor` command has.
+/// A runtime like that of the `pictor` command.
 ///
 /// # Panics
-/// If the machine has no thread for it.
+/// If the machine cannot start a thread for it.
 pub fn runtime() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(1).enable_all().build().expect("a runtime starts")

@@ -1,11 +1,10 @@
-//! Where and when something was measured.
+//! The machine and the conditions of a measurement.
 
 use crate::say;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folder for everything that a measurement writes: on the disk of the build folder, or where
-/// `PICTOR_BENCH_DATA` says.
+/// The folder for everything that a measurement writes: in the build folder, or as `PICTOR_BENCH_DATA` says.
 pub fn data_folder() -> PathBuf {
     std::env::var_os("PICTOR_BENCH_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench-data"),
@@ -13,10 +12,10 @@ pub fn data_folder() -> PathBuf {
     )
 }
 
-/// An empty folder of this name in the data folder.
+/// Creates an empty folder of this name in the data folder.
 ///
 /// # Panics
-/// If it cannot be made.
+/// If it cannot be created.
 pub fn fresh_folder(name: &str) -> PathBuf {
     let folder = data_folder().join(name);
     match std::fs::remove_dir_all(&folder) {
@@ -41,7 +40,7 @@ pub fn introduce(what: &str) {
     };
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let folder = data_folder();
-    // The file system is asked of a folder that exists.
+    // The type of the file system can only be queried for an existing folder.
     let _ = std::fs::create_dir_all(&folder);
     let shown = folder.display().to_string();
     say(&format!(
@@ -57,13 +56,13 @@ pub fn introduce(what: &str) {
     ));
 }
 
-/// Whether this is `cargo bench`. `cargo test --all-targets` starts the same programs to see that they
-/// start.
+/// Whether the program was started by `cargo bench`. `cargo test --all-targets` starts the same programs only to see
+/// that they start.
 pub fn measures() -> bool {
     std::env::args().any(|word| word == "--bench")
 }
 
-/// Whether the measurement `name` is wanted: the arguments name some, or none.
+/// Whether the measurement `name` was requested: the arguments name it, or none.
 pub fn wanted(name: &str) -> bool {
     let mut names = std::env::args().skip(1).filter(|word| !word.starts_with("--")).peekable();
     names.peek().is_none() || names.any(|word| name.contains(&word))

@@ -1,14 +1,14 @@
-//! What upscaling is measured with: networks, and something to look at.
+//! Inputs for the measurements of upscaling: networks and pictures.
 
 use crate::machine;
 use pictor_models::Folder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The networks of `pictor models pull`, fetched the first time.
+/// The networks of `pictor models pull`, downloaded the first time.
 ///
 /// # Panics
-/// If they cannot be fetched.
+/// If they cannot be downloaded.
 pub fn networks() -> Folder {
     let place = machine::data_folder().join("networks");
     let (models, done) = (Folder::new(place.join("models")), place.join("done"));
@@ -21,10 +21,10 @@ pub fn networks() -> Folder {
     models
 }
 
-/// Pixels of one of ffmpeg's sources, as a file of this name.
+/// Generates pixels from one of ffmpeg's sources, as a file of this name.
 ///
 /// # Panics
-/// If ffmpeg does not make it.
+/// If ffmpeg fails.
 pub fn made(name: &str, source: &str, arguments: &[&str]) -> PathBuf {
     let path = machine::fresh_folder("upscale-source").join(name);
     let mut ffmpeg = Command::new("ffmpeg");
@@ -33,7 +33,7 @@ pub fn made(name: &str, source: &str, arguments: &[&str]) -> PathBuf {
     path
 }
 
-/// Runs a program to its end, and gives what it says.
+/// Runs a program to its end, and returns what it prints.
 ///
 /// # Panics
 /// If it fails.

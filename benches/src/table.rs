@@ -2,23 +2,23 @@
 
 use crate::say;
 
-/// The results of several runs of one measurement.
+/// The results of several repetitions of one measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Series(Vec<f64>);
 
 impl Series {
-    /// Adds a result.
+    /// Adds a result to the series.
     pub fn push(&mut self, value: f64) {
         let at = self.0.partition_point(|other| *other < value);
         self.0.insert(at, value);
     }
 
-    /// The smallest result.
+    /// The smallest result of the series.
     pub fn min(&self) -> f64 {
         self.0.first().copied().unwrap_or(f64::NAN)
     }
 
-    /// The result in the middle, or the mean of the two there.
+    /// The median: the middle result, or the mean of the two in the middle.
     pub fn median(&self) -> f64 {
         let at = |place: usize| self.0.get(place).copied().unwrap_or(f64::NAN);
         f64::midpoint(at(self.0.len() / 2), at(self.0.len().saturating_sub(1) / 2))
@@ -30,12 +30,12 @@ impl Series {
         self.0.get(place).copied().unwrap_or(f64::NAN)
     }
 
-    /// The largest result.
+    /// The largest result of the series.
     pub fn max(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// How many results there are.
+    /// The number of results.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -54,14 +54,14 @@ impl FromIterator<f64> for Series {
     }
 }
 
-/// Begins a table.
+/// Prints the head of a table.
 pub fn head(title: &str) {
     say(&format!("\n### {title}\n"));
     say("| what | runs | min | median | max | |");
     say("|---|---|---|---|---|---|");
 }
 
-/// A line of a table: a series in a unit, and a remark, for example what its target is.
+/// Prints a line of a table: a series in a unit, and a remark, for example the target.
 pub fn line(what: &str, series: &Series, unit: &str, remark: &str) {
     let number = |value: f64| match value {
         v if v >= 1000.0 => format!("{v:.0}"),
@@ -78,7 +78,7 @@ pub fn line(what: &str, series: &Series, unit: &str, remark: &str) {
     ));
 }
 
-/// `met` or `MISSED`, after the median.
+/// `met` or `MISSED`, with the target, to print after the median.
 pub fn verdict(met: bool, target: &str) -> String {
     format!("target {target}: {}", if met { "met" } else { "**missed**" })
 }

@@ -1,6 +1,6 @@
-//! `make gpu-check`: what a machine's GPU does for pictor. What it has, the turntable with every way to
-//! compute against the processors, a job of pictor's, an upscale, and what the GPU did meanwhile. It writes
-//! to a temporary folder and changes nothing on the machine.
+//! `make gpu-check`: what a machine's GPU does for pictor. Prints its properties, the turntable with every compute
+//! backend against the processors, a job, an upscale, and the load of the GPU meanwhile. It writes to a temporary
+//! folder and changes nothing on the machine.
 #![expect(clippy::disallowed_methods, reason = "it measures real time")]
 
 use pictor_api::GpuLoad;
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Renders, inside of Blender.
+/// The script that renders inside Blender.
 const SCRIPT: &str = include_str!("../../gpu.py");
-/// How often the GPUs are looked at.
+/// Interval between readings of the GPUs' load.
 const LOOK: Duration = Duration::from_millis(200);
-/// The brightest that a difference can be.
+/// Values above this are treated as equal to it in a comparison.
 const BRIGHTEST: f32 = 8.0;
 
-/// What is rendered.
+/// The frames to render, their size and samples.
 #[derive(Clone, Copy)]
 struct Size {
     frames: &'static [i32],
@@ -30,10 +30,10 @@ struct Size {
     samples: u32,
 }
 
-/// The size of `workflows/turntable.yaml`, with samples enough to keep a GPU busy.
+/// The size of `workflows/turntable.yaml`, with enough samples to keep a GPU busy.
 const TURNTABLE: Size = Size { frames: &[1, 12], width: 480, height: 270, samples: 64 };
 
-/// What one way to compute did.
+/// Results of one compute backend.
 #[derive(Debug, Default)]
 struct Rendered {
     cold: f64,
@@ -43,7 +43,7 @@ struct Rendered {
     problem: Option<String>,
 }
 
-/// Pictures compared: Q, and the largest difference of a channel.
+/// The difference of two pictures: Q, and the largest difference of a channel.
 #[derive(Debug, PartialEq)]
 struct Difference {
     q: f64,
@@ -72,7 +72,7 @@ fn main() {
     }
 }
 
-/// Does everything, prints the tables, and returns what is missing.
+/// Runs all checks, prints the tables, and returns what is missing.
 fn check(root: &Path, pictor: &Path, folder: &Path) -> Vec<String> {
     let mut missing = Vec::new();
     say("## The machine\n");
@@ -136,14 +136,14 @@ fn check(root: &Path, pictor: &Path, folder: &Path) -> Vec<String> {
     missing
 }
 
-/// The newest Blender that renders with a GPU; else the newest.
+/// The newest Blender that renders with a GPU; else the newest one.
 fn chosen(machine: &Json) -> Option<Json> {
     let blenders = machine["blenders"].as_array()?;
     let on_gpu = |blender: &&Json| blender["devices"].as_array().is_some_and(|d| d.len() > 1);
     blenders.iter().rfind(on_gpu).or(blenders.last()).cloned()
 }
 
-/// Has plain Blender render with one way.
+/// Renders with plain Blender and one backend.
 fn render(blender: &Path, scene: &Path, (way, size): (&str, Size), folder: &Path) -> Rendered {
     let script = folder.join("gpu.py");
     let mut rendered = Rendered::default();
@@ -178,7 +178,7 @@ fn render(blender: &Path, scene: &Path, (way, size): (&str, Size), folder: &Path
     rendered
 }
 
-/// The lines of a table: each way's times, and its pictures against those of the processors.
+/// The lines of a table: each backend's times, and its pictures compared with those of the processors.
 fn table(rendered: &[(&str, Rendered)], size: Size) -> Vec<String> {
     let mut lines = vec![
         "| | tile cold | tile warm | frame | seconds | Q against CPU | largest difference |"
@@ -208,8 +208,8 @@ fn table(rendered: &[(&str, Rendered)], size: Size) -> Vec<String> {
     lines
 }
 
-/// Q = mean |l(x) - l(same)| / mean |l(same) - l(other)|, with l(v) = ln(1 + v) of values from 0 to 8: 0 is
-/// the same picture, 1 is as far away as another seed's noise.
+/// Q = mean |l(x) - l(same)| / mean |l(same) - l(other)|, with l(v) = ln(1 + v) of values from 0 to 8: 0 means the same
+/// picture, 1 a difference as large as the noise of another seed.
 fn compare(x: &Path, same: &Path, other: &Path) -> Option<Difference> {
     let [x, same, other] = [colours(x)?, colours(same)?, colours(other)?];
     if x.len() != same.len() || x.len() != other.len() || x.is_empty() {
@@ -222,7 +222,7 @@ fn compare(x: &Path, same: &Path, other: &Path) -> Option<Difference> {
     Some(Difference { q: apart(&x, &same) / apart(&same, &other).max(f64::MIN_POSITIVE), largest })
 }
 
-/// Red, green and blue of every pixel.
+/// The red, green and blue values of every pixel.
 fn colours(path: &Path) -> Option<Vec<f32>> {
     use exr::prelude::*;
     let image = read_first_rgba_layer_from_file(
@@ -233,12 +233,12 @@ fn colours(path: &Path) -> Option<Vec<f32>> {
     image.ok().map(|image| image.layer_data.channel_data.pixels.0)
 }
 
-/// Runs a job with pictor and tells how long it took; what is missing if it fails.
+/// Runs a job with pictor and prints how long it took; returns what is missing if it fails.
 fn job(pictor: &Path, job: &Path, more: &[&str], (folder, name): (&Path, &str)) -> Option<String> {
     let started = Instant::now();
     let mut command = Command::new(pictor);
     command.arg("run").arg(job).args(more);
-    // Networks are those of the user; all else is thrown away.
+    // The networks are the user's; everything else is thrown away.
     command.arg("--data").arg(folder.join("data")).arg("--out").arg(folder.join("out"));
     if std::env::var_os("PICTOR_MODELS").is_none()
         && let Some(home) = std::env::var_os("HOME")
@@ -255,7 +255,7 @@ fn job(pictor: &Path, job: &Path, more: &[&str], (folder, name): (&Path, &str)) 
     })
 }
 
-/// Looks at the GPUs until it is stopped.
+/// Reads the load of the GPUs until it is stopped.
 struct Watch {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<BTreeMap<String, GpuLoad>>>,
@@ -296,7 +296,7 @@ impl Watch {
     }
 }
 
-/// Keeps the most of each value.
+/// Keeps the largest reading of each value.
 fn most(seen: &mut BTreeMap<String, GpuLoad>, load: GpuLoad) {
     let known = seen.entry(load.uuid.clone()).or_default();
     *known = GpuLoad {
@@ -316,7 +316,7 @@ fn text(value: &Json) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// What a program prints, both ways.
+/// What a program prints to standard output and standard error.
 fn text_of(command: &mut Command) -> String {
     match command.output() {
         Ok(said) => String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned(),
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(compare(same, same, noise), Some(Difference { q: 0.0, largest: 0.0 }));
         let found = compare(noise, same, noise).unwrap();
         assert!((found.q - 1.0).abs() < 1e-9 && found.largest > 0.0, "another seed: {found:?}");
-        // No machine of ours has this way.
+        // No machine in use has this backend.
         let none = render(Path::new("blender"), &scene, ("OPTIX", size), &folder);
         assert!(none.problem.is_some() && none.frames.is_empty());
         let lines = table(&[("CPU", cpu), ("OPTIX", none)], size);

@@ -7,7 +7,7 @@ use pictor_tasks::message::RunId;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
-/// Four tasks; the one with the number 3 fails as long as there is no file to stop it.
+/// Four tasks; the one with the number 3 fails until a certain file exists.
 const STUBBORN: &str = r#"pictor: v1
 name: stubborn
 retry: { attempts: 1 }
@@ -50,7 +50,7 @@ async fn a_run_is_paused_resumed_given_a_priority_and_cancelled() {
     farm.stop().await;
 }
 
-/// Questions need not wait for a commit, unless an order came before them.
+/// Queries need not wait for a commit, unless a command came before them.
 #[tokio::test]
 async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
     let farm = Farm::idle().await;
@@ -64,7 +64,7 @@ async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
             farm.owner.ask(move |engine| engine.run(&run).map(Run::state))
         };
         let order = farm.owner.control(run.clone(), Control { id, event });
-        // They stand in the owner's line in this order.
+        // The owner gets them in this order.
         let (first, new, second) = tokio::join!(state(), order, state());
         assert_eq!(
             (first.unwrap(), new.unwrap(), second.unwrap()),
@@ -96,7 +96,7 @@ async fn what_failed_is_done_again_after_it_was_counted() {
     assert_eq!(farm.get(&format!("/v1/runs/{id}")).await.is(200)["state"], "failed");
     retry(json!({ "tasks": ["nothing"] })).await.refused(404, "not_found");
     retry(json!({ "task": "work" })).await.refused(400, "invalid_request");
-    // What is changed is in the run before anything is done again, and stays there.
+    // Settings are changed before any task is reset, and stay changed.
     retry(json!({ "set": { "dims.n.range": "1-9" } })).await.refused(400, "invalid_request");
     retry(json!({ "set": { "retry.attempts": "none" } })).await.refused(400, "invalid_request");
     let set = json!({ "set": { "retry.attempts": "2", "retry.backoff": "0s" } });
@@ -105,7 +105,7 @@ async fn what_failed_is_done_again_after_it_was_counted() {
     let task = farm.get(&format!("/v1/runs/{id}/tasks/work[n=3]")).await.is(200);
     assert_eq!(task["attempts"].as_array().unwrap().len(), 3, "{task}");
     std::fs::write(open, "").unwrap();
-    // A body may be left out.
+    // The body may be omitted.
     let path = format!("/v1/runs/{id}/retry");
     let again = farm.call(&farm.admin, Method::POST, &path, None).await.is(200);
     assert_eq!(again["count"], 2);

@@ -1,14 +1,14 @@
-//! Server-sent events: what happens, in order, and on from where one was cut off.
+//! Server-sent events: in order, and resumed after a disconnection.
 
 use crate::farm::{FILMS, Farm};
 use pictor_api::TokenRole;
 use reqwest::{Method, Response};
 use serde_json::{Value as Json, json};
 
-/// One event: id, name, data.
+/// One event: id, name and data.
 type Event = (String, String, Json);
 
-/// Listens to events.
+/// A client that receives events.
 struct Listener {
     response: Response,
     text: String,
@@ -59,7 +59,7 @@ fn over(event: &Event) -> bool {
     event.1 == "run" && event.2["state"] == "succeeded"
 }
 
-/// Those events that are in history.
+/// The events that are rows of history.
 fn rows(events: &[Event]) -> Vec<Event> {
     events.iter().filter(|event| event.1 != "run").cloned().collect()
 }
@@ -81,20 +81,20 @@ async fn a_run_tells_its_whole_history_and_goes_on_from_any_event() {
     assert_eq!(all[0].2["run"], id.as_str());
     let named = all.iter().any(|event| event.2["task"] == "make[frame=3]");
     assert!(named, "{all:?}");
-    // From the middle on: exactly the rest, then the state.
+    // Resumed in the middle: exactly the rest, then the state.
     for last in [0, 3, all.len() - 1, all.len()] {
         let mut again = Listener::open(&farm, &farm.admin, &query, Some(&last.to_string())).await;
         assert_eq!(rows(&again.take_until(over).await), all[last..]);
     }
-    // The same by the query.
+    // The same with the query parameter.
     let from = format!("{query}&last_event_id=5");
     let mut again = Listener::open(&farm, &farm.admin, &from, None).await;
     assert_eq!(rows(&again.take_until(over).await), all[5..]);
-    // Without a last event it begins now: with the state.
+    // Without a last event the stream begins with the current state.
     let mut now = Listener::open(&farm, &farm.admin, &query, None).await;
     let (_, name, data) = now.next().await;
     assert_eq!((&*name, data), ("run", json!({ "run": id, "state": "succeeded" })));
-    // One that was seen nowhere: everything has to be looked up again.
+    // After an unknown event everything has to be looked up again.
     let mut strange = Listener::open(&farm, &farm.admin, &query, Some("999")).await;
     let (last, name, _) = strange.next().await;
     assert_eq!((&*name, last), ("reset", all.len().to_string()));
@@ -125,7 +125,7 @@ async fn the_farm_tells_of_all_runs_and_of_controls() {
     let mut late = Listener::open(&farm, &farm.admin, "", Some("1-1-1")).await;
     let (reset, name, _) = late.next().await;
     assert_eq!(name, "reset");
-    // From there it goes on.
+    // From there the stream continues.
     let mut on = Listener::open(&farm, &farm.admin, "", Some(&reset)).await;
     let other = farm.submit(&farm.admin, FILMS).await;
     assert_eq!(on.next().await.2, json!({ "run": other, "state": "running" }));

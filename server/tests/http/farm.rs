@@ -1,4 +1,4 @@
-//! A farm in one process behind a real port, and a client that checks every error on the way.
+//! A farm in one process behind a real port, and a client that checks every error response.
 
 use pictor_api::TokenRole;
 use pictor_engine::{Config, Run};
@@ -25,12 +25,12 @@ use tokio::task::JoinHandle;
 
 /// The worker in the farm's own process.
 const HERE: WorkerId = WorkerId(1);
-/// Nothing that these tests wait for takes longer, or it never comes.
+/// Time limit, after which a test counts as hung.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What the tickets of these farms are made with.
+/// The key that the tickets of these farms are made with.
 pub(crate) const TICKET_KEY: [u8; 32] = [7; 32];
 
-/// Five tasks that write a file and a log, then one that needs them all.
+/// Five tasks that write a file and a log, then one that depends on them all.
 pub(crate) const FILMS: &str = r#"pictor: v1
 name: films
 dims:
@@ -50,7 +50,7 @@ steps:
     deliver: { film: film.txt }
 "#;
 
-/// A million tasks that no worker of these farms can do.
+/// A million tasks that no worker of these farms can execute.
 pub(crate) const MILLION: &str = r"pictor: v1
 name: million
 dims:
@@ -67,15 +67,15 @@ steps:
     noop: {}
 ";
 
-/// How a farm is made.
+/// How to start a farm.
 #[derive(Default)]
 pub(crate) struct Options {
-    /// Whether there is a worker in the farm's process.
+    /// Whether the farm's process has no worker.
     pub(crate) idle: bool,
     pub(crate) limits: Option<Limits>,
     pub(crate) broker: Option<Broker>,
     pub(crate) hooks: Vec<HookConfig>,
-    /// The database, if it is not to be a file.
+    /// URL of the database, unless it is to be a file.
     pub(crate) database: Option<String>,
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct Farm {
     agent: Option<pictor_executor::Handle>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -113,12 +113,12 @@ fn start_agent(port: WorkerPort, data: &Path) -> pictor_executor::Handle {
 }
 
 impl Farm {
-    /// A farm with one worker of two slots.
+    /// Starts a farm with one worker of two slots.
     pub(crate) async fn start() -> Self {
         Self::with(Options::default()).await
     }
 
-    /// A farm whose tasks nobody does.
+    /// Starts a farm without workers.
     pub(crate) async fn idle() -> Self {
         Self::with(Options { idle: true, ..Options::default() }).await
     }
@@ -177,14 +177,14 @@ impl Farm {
         farm
     }
 
-    /// A token, as an admin would make it.
+    /// Creates a token, as an administrator would.
     pub(crate) async fn token(&self, role: TokenRole, account: &str) -> String {
         let minted = mint(&Purpose { name: "a test", role, account }, now_ms()).unwrap();
         self.registry.add_token(&minted.record).await.unwrap();
         minted.text
     }
 
-    /// A machine that is registered without a broker: its id and token.
+    /// Registers a machine without a broker; returns its id and token.
     pub(crate) async fn machine(&self, name: &str) -> (u32, String) {
         let purpose = Purpose { name, role: TokenRole::Machine, account: "lab" };
         let minted = mint(&purpose, now_ms()).unwrap();
@@ -199,7 +199,7 @@ impl Farm {
         self.folder.path().join(name)
     }
 
-    /// A request; nothing is sent yet.
+    /// A request, which is not sent yet.
     pub(crate) fn request(
         &self,
         token: &str,
@@ -210,7 +210,7 @@ impl Farm {
         if token.is_empty() { request } else { request.bearer_auth(token) }
     }
 
-    /// Sends a request. Whatever is refused has to be a proper problem.
+    /// Sends a request. Every error response has to be a proper problem document.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -241,7 +241,7 @@ impl Farm {
         self.call(&self.admin, Method::POST, path, Some(body)).await
     }
 
-    /// Submits the text of a job. The run's id.
+    /// Submits the text of a job; returns the run's id.
     pub(crate) async fn submit(&self, token: &str, job: &str) -> String {
         let body = serde_json::json!({ "job": job });
         let answer = self.call(token, Method::POST, "/v1/runs", Some(&body)).await;
@@ -249,7 +249,7 @@ impl Farm {
         answer.json()["run"]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until a run is over.
+    /// Waits until a run has ended.
     pub(crate) async fn until_over(&self, run: &str) {
         let id = RunId(run.into());
         let mut news = self.owner.news();
@@ -260,14 +260,14 @@ impl Farm {
                 if state.unwrap().is_some_and(pictor_engine::RunState::is_terminal) {
                     return;
                 }
-                // One that lagged looks again.
+                // After a lag the state is checked again.
                 let _ = news.recv().await;
             }
         };
         tokio::time::timeout(LIMIT, over).await.unwrap();
     }
 
-    /// Ends everything in good order.
+    /// Stops everything cleanly.
     pub(crate) async fn stop(self) {
         self.stop.send_replace(true);
         tokio::time::timeout(LIMIT, self.server).await.unwrap().unwrap().unwrap();
@@ -292,13 +292,13 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The answer, which has to have this status.
+    /// Asserts the status; returns the body.
     pub(crate) fn is(&self, status: u16) -> Json {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         if self.bytes.is_empty() { Json::Null } else { self.json() }
     }
 
-    /// The refusal, which has to have this status and code.
+    /// Asserts the status and the code of an error response; returns the body.
     pub(crate) fn refused(&self, status: u16, code: &str) -> Json {
         let problem = self.is(status);
         assert_eq!(problem["code"], code, "{}", self.text());

@@ -1,4 +1,4 @@
-//! The first token of a farm: whatever dies or happens at once, somebody can get in.
+//! The first token of a farm: whatever crashes or happens at the same time, somebody can get in.
 
 use pictor_api::TokenRole;
 use pictor_server::http::auth::{Purpose, mint};
@@ -22,7 +22,7 @@ async fn farm() -> (TempDir, Arc<dyn Registry>) {
     (folder, registry)
 }
 
-/// The token in a file, which has to be one that this farm would let in.
+/// The token in a file; asserts that it is valid for this farm.
 async fn valid(registry: &dyn Registry, path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     let (id, secret) = text.trim().strip_prefix("pictor_").unwrap().split_once('_').unwrap();
@@ -34,7 +34,7 @@ async fn valid(registry: &dyn Registry, path: &Path) -> String {
     text
 }
 
-/// What a server leaves that dies when its file is written and its token is not stored.
+/// Leaves what a server leaves that crashes after writing the file and before storing the token.
 fn leave_a_dead_token(path: &Path) {
     let purpose = Purpose { name: "dead", role: TokenRole::Admin, account: "admin" };
     std::fs::write(path, mint(&purpose, now_ms()).unwrap().text + "\n").unwrap();
@@ -67,7 +67,7 @@ async fn dying_between_the_file_and_the_database_leaves_no_farm_without_an_admin
     let (folder, registry) = farm().await;
     let path = folder.path().join("admin-token");
     leave_a_dead_token(&path);
-    // And a third server died in the middle of the file.
+    // And a third server crashed while it wrote the file.
     std::fs::write(folder.path().join("admin-token.new"), "pictor_").unwrap();
     assert!(first_token(&*registry, &path, now_ms()).await.unwrap());
     valid(&*registry, &path).await;
@@ -82,7 +82,7 @@ async fn a_dead_token_goes_when_another_server_was_faster() {
     assert!(!first_token(&*registry, &ours, now_ms()).await.unwrap());
     assert!(!ours.exists(), "nobody is let in with it");
     valid(&*registry, &theirs).await;
-    // What an operator keeps under that name is not ours to remove.
+    // Anything else that an operator keeps under that name must not be removed.
     std::fs::write(&ours, "a note\n").unwrap();
     assert!(!first_token(&*registry, &ours, now_ms()).await.unwrap());
     assert!(ours.exists());

@@ -1,6 +1,6 @@
-//! The API against its own description: schemathesis makes requests from it, right and wrong ones, and holds
-//! every answer against it. No 5xx, no answer that is not described; in the long form (`make soak`) also nothing
-//! accepted that should not be, nothing refused that is as described.
+//! The API against its own description: schemathesis derives valid and invalid requests from it, and checks every
+//! response against it. No 5xx and no undescribed response; in the long form (`make soak`) also no invalid request is
+//! accepted, and no valid one rejected.
 
 use crate::farm::{FILMS, Farm, Options};
 use pictor_server::http::{Limits, Rate};
@@ -9,12 +9,12 @@ use std::path::Path;
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Where scripts/setup.sh installs it.
+/// Path at which scripts/setup.sh installs it.
 const PROGRAM: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../target/schemathesis/bin/schemathesis");
 const CONFIG: &str = include_str!("schemathesis.toml");
 
-/// Lets schemathesis ask for so many seconds about the operations that `which` chooses.
+/// Runs schemathesis for this many seconds on the operations that `which` selects.
 async fn fuzz(farm: &Farm, (token, worker): (&str, u32), which: [&str; 2], seconds: u32) {
     assert!(Path::new(PROGRAM).exists(), "schemathesis is not installed: call `make setup`");
     let run = farm.submit(&farm.admin, FILMS).await;
@@ -25,12 +25,12 @@ async fn fuzz(farm: &Farm, (token, worker): (&str, u32), which: [&str; 2], secon
     std::fs::write(farm.path("schemathesis.toml"), config).unwrap();
     let mut command = Command::new(PROGRAM);
     command.args(["run", "--no-color", "--max-time", &seconds.to_string()]).args(which);
-    // Few random texts are keys: that many have to be left out says nothing about the API.
+    // Few random texts are valid keys; that many are filtered out says nothing about the API.
     command.args(["--suppress-health-check", "filter_too_much"]);
     if !soaks() {
-        // What fails once fails again.
+        // A failure is reproducible.
         command.args(["--seed", "1", "--max-examples", "3"]);
-        // Whether everything is accepted and refused as described takes the long form to find out.
+        // It takes the long form to check what is accepted and rejected.
         let acceptance = "negative_data_rejection,positive_data_acceptance";
         command.args(["--exclude-checks", acceptance]);
     }
@@ -42,7 +42,7 @@ async fn fuzz(farm: &Farm, (token, worker): (&str, u32), which: [&str; 2], secon
     let lines = text.lines().map(|line| line.chars().take(500).collect::<String>());
     let text = lines.collect::<Vec<_>>().join("\n");
     assert!(said.status.success(), "{text}\n{}", String::from_utf8_lossy(&said.stderr));
-    // One that asked nothing would succeed as well.
+    // A run without any request would succeed as well.
     let tested = text.lines().find_map(|line| line.trim().strip_prefix("Tested:"));
     assert!(tested.is_some_and(|tested| tested.trim().parse::<u32>().unwrap() > 0), "{text}");
 }
@@ -51,7 +51,7 @@ fn soaks() -> bool {
     std::env::var_os("PICTOR_SOAK").is_some()
 }
 
-/// A farm over the database that real ones have, which a machine may ask as often as it can.
+/// A farm with Postgres, as real ones have it, and without rate limits.
 async fn farm() -> Farm {
     let rate = Rate { per_second: 1e6, burst: 1e6 };
     let limits = Limits { rate, machine_rate: rate, ..Limits::default() };

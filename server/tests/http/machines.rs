@@ -1,5 +1,5 @@
-//! What machines say: registration, heartbeats, inputs and outputs with tickets, logs; and what people see
-//! and do of workers.
+//! The API for machines: registration, heartbeats, inputs and outputs with tickets, logs; and how workers are shown and
+//! managed.
 
 use crate::farm::{FILMS, Farm, Options, TICKET_KEY};
 use pictor_api::TokenRole;
@@ -16,14 +16,14 @@ fn inventory(name: &str) -> Json {
     })
 }
 
-/// The ticket of a try in the hands of a worker.
+/// The ticket of an attempt that is given to a worker.
 fn ticket(run: &str, task: Try, worker: u32) -> String {
     let key = StepKey { run: RunId(run.into()), step: 0, generation: 0 };
     Sealer::new(1, TICKET_KEY).seal(&key, task, WorkerId(worker)).to_string()
 }
 
-/// Two machines of one name, or one and its copy: the second is refused with the reason as long as the first is
-/// alive, and the first does not notice.
+/// Two machines of one name, or one and its copy: the second is rejected with the reason as long as the first is alive,
+/// and the first does not notice.
 #[tokio::test]
 async fn a_second_machine_cannot_be_the_same_worker() {
     let farm = Farm::idle().await;
@@ -41,10 +41,10 @@ async fn a_second_machine_cannot_be_the_same_worker() {
         why.contains("the name `node` is in use by worker 1, a machine heard of 0 s ago"),
         "{why}"
     );
-    // The same machine after a crash, and one that says nothing of where it is.
+    // The same machine after a crash, and one that does not say where it is.
     beats("first").await.is(200);
     beats("").await.refused(409, "name_in_use");
-    // Whoever has left is not missed.
+    // Workers that have signed off are not missed.
     farm.call(&token, Method::POST, &format!("/v1/workers/{id}/left"), Some(&json!(null)))
         .await
         .is(204);
@@ -91,7 +91,7 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     let other = register(&enrolment, "node-2").await.is(201)["token"].clone();
     let others = farm.call(other.as_str().unwrap(), Method::POST, &beat, Some(&body)).await;
     others.refused(403, "forbidden");
-    // Another machine of a name that is in use.
+    // Another machine with a name that is in use.
     let there = json!({ "name": "node-3", "inventory": inventory("node-3"), "place": "there" });
     let elsewhere =
         json!({ "name": "node-3", "inventory": inventory("node-3"), "place": "elsewhere" });
@@ -106,7 +106,7 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     let bad = json!({ "name": "x" });
     let bad = farm.call(&enrolment, Method::POST, "/v1/workers", Some(&bad)).await;
     bad.refused(400, "invalid_request");
-    // Whose token is revoked is let in by nobody.
+    // A machine whose token is revoked is rejected everywhere.
     let url = again["amqp"]["url"].as_str().unwrap();
     let at_broker = WorkerId(u32::try_from(id).unwrap());
     let (_queue, reports) = RabbitWorker::connect(Address::new(url, None).unwrap(), at_broker);
@@ -183,7 +183,7 @@ async fn workers_are_listed_with_what_they_said_last_and_taken_out_of_service() 
     let nobody = "/v1/workers/99";
     let state = json!({ "state": "enabled" });
     farm.call(&farm.admin, Method::PATCH, nobody, Some(&state)).await.refused(404, "not_found");
-    // Outside its hours it takes nothing, and its owner can read why.
+    // Outside its working hours it accepts nothing, and its owner can read why.
     let body = json!({ "holding": [], "accepts": false, "reason": "works from 19:00" });
     farm.call(&token, Method::POST, &beat, Some(&body)).await.is(200);
     assert!(!present().await);
@@ -296,7 +296,7 @@ async fn a_task_that_is_current_gets_its_inputs_as_links() {
     let get = farm.request(&token, Method::GET, link["url"].as_str().unwrap());
     let get = farm.send(get.header("pictor-link", proof)).await;
     assert_eq!(get.text(), "picture 4");
-    // A ticket for a try that is not the present one.
+    // A ticket for an attempt that is not the current one.
     let later = Try { index: 0, attempt: 2 };
     let ticket = Sealer::new(1, TICKET_KEY).seal(&join, later, WorkerId(id)).to_string();
     let stale = farm.call(&token, Method::POST, &path, Some(&body(&ticket, 2))).await;
@@ -356,16 +356,16 @@ async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
     let follow = farm.request(&farm.admin, Method::GET, &format!("{log}?follow=true"));
     let mut follow = follow.send().await.unwrap();
     assert_eq!(follow.chunk().await.unwrap().unwrap(), "one\n");
-    // The end may come without bytes; a part of it before may be missing.
+    // The last piece may be empty; a piece before it may be missing.
     put("1-ab", "offset=8&whole=true", "").await.refused(409, "conflict");
     put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
     assert!(!farm.path(&format!("logs/{run}")).exists() && stored.exists());
     assert_eq!(follow.chunk().await.unwrap().unwrap(), "two\n");
-    // Said again because the answer was lost, and a piece that comes late.
+    // Sent again because the response was lost, and a piece that arrives late.
     put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
     put("1-ab", "offset=0", "one\n").await.is(204);
     assert!(!here.exists());
-    // What a server has of it that was the owner before is not all of it.
+    // What a former owner has of it is not all of it.
     std::fs::create_dir_all(here.parent().unwrap()).unwrap();
     std::fs::write(&here, "on").unwrap();
     assert_eq!(read("").await, "one\ntwo\n");
@@ -374,12 +374,12 @@ async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
     assert_eq!(read("?attempt=2").await, "");
     put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
     assert!(!here.exists());
-    // A later attempt counts, wherever its log is.
+    // A later attempt counts, wherever its log is stored.
     put("2-cd", "offset=0", "again\n").await.is(204);
     assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
     put("2-cd", "offset=6&whole=true", "").await.is(204);
     assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
-    // Whoever follows a log that nobody has yet sees it, although it is stored at once.
+    // A client that follows a log before it exists gets it, although it is stored at once.
     let path = format!("/v1/runs/{run}/tasks/make[frame=4]/log?follow=true");
     let mut follow = farm.request(&farm.admin, Method::GET, &path).send().await.unwrap();
     let path = format!("/v1/workers/{id}/logs/{run}/make/3/1-ef?offset=0&whole=true");
@@ -394,7 +394,7 @@ async fn a_log_that_cannot_be_stored_is_not_given_up() {
     let farm = Farm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
-    // Nothing can be made below a file.
+    // Nothing can be created below a file.
     let obstacle = farm.path(&format!("artifacts/runs/{run}"));
     std::fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
     std::fs::write(&obstacle, "").unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP API over a real port: an embedded farm that does real tasks, asked as clients ask.
+//! The HTTP API over a real port: an embedded farm that executes real tasks, and requests as clients send them.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod controls;

@@ -1,5 +1,5 @@
-//! A database that cannot be written or does not answer: questions are answered all the same, orders are refused,
-//! nobody waits, and afterwards everything goes on by itself.
+//! A database that cannot be written or does not respond: reads are answered nevertheless, changes are rejected, nobody
+//! waits, and afterwards everything continues by itself.
 
 use crate::farm::{FILMS, Farm, Options};
 use pictor_test_servers::Postgres;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Nobody waits longer for an answer, whatever it is.
+/// Time limit for every response.
 const SOON: Duration = Duration::from_secs(5);
 
 async fn private() -> (Postgres, Farm, String) {
@@ -19,8 +19,7 @@ async fn private() -> (Postgres, Farm, String) {
     (postgres, Farm::with(options).await, database)
 }
 
-/// Waits until the server says that there is an outage, or that there is none (any more): then it has looked at
-/// the farm since.
+/// Waits until the server reports that there is an outage, or none: then it has renewed its snapshot since.
 async fn until_outage(farm: &Farm, wanted: bool) {
     let looks = async {
         loop {
@@ -34,7 +33,7 @@ async fn until_outage(farm: &Farm, wanted: bool) {
     timeout(Duration::from_secs(30), looks).await.unwrap();
 }
 
-/// The answer to a question, which is soon there and says how old it is.
+/// Sends a GET request; the response must come soon and say how old it is.
 async fn old(farm: &Farm, path: &str) -> Json {
     let asked = Instant::now();
     let answer = farm.get(path).await;
@@ -49,7 +48,7 @@ async fn old(farm: &Farm, path: &str) -> Json {
     json
 }
 
-/// What a farm says that cannot use its database, and whose run `id` was over before.
+/// Checks the responses of a farm that cannot use its database, and whose run `id` had ended before.
 async fn check(farm: &Farm, id: &str) {
     let list = old(farm, "/v1/runs").await;
     let run = list["items"].as_array().unwrap().iter().find(|run| run["id"] == id).unwrap();
@@ -99,7 +98,7 @@ async fn check(farm: &Farm, id: &str) {
     }
 }
 
-/// Two tasks at a time that each take a while, and add a line to a file when they have begun.
+/// Two tasks at a time that each take a while, and append a line to a file when they begin.
 fn slow(executed: &Path) -> String {
     format!(
         "pictor: v1\nname: slow\ndims: {{ i: {{ count: 4 }} }}\nsteps:\n- name: wait\n  over: [i]\n  command: \
@@ -128,7 +127,7 @@ async fn a_frozen_database_keeps_nobody_waiting_and_nothing_is_lost_or_done_twic
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
     farm.get("/v1/runs").await.is(200);
-    // Once to be sure that the server has looked since.
+    // Once more, to be sure that the server has renewed its snapshot.
     postgres.freeze();
     until_outage(&farm, true).await;
     postgres.thaw();
@@ -155,7 +154,7 @@ async fn a_database_that_is_read_only_for_a_while_answers_questions_and_goes_on_
     farm.machine("node").await;
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
-    // The server looks at the farm every 2 s; this outage is only noticed when something is to be written.
+    // The server renews its snapshot every 2 s; this outage is noticed only at the next write.
     sleep(Duration::from_secs(4)).await;
     let name: String = database.rsplit('/').next().unwrap().to_owned();
     let read_only = |on: &str| {
@@ -171,10 +170,10 @@ async fn a_database_that_is_read_only_for_a_while_answers_questions_and_goes_on_
     read_only("on");
     until_outage(&farm, true).await;
     check(&farm, &films).await;
-    // What needs no more than history is answered in full.
+    // Requests that need only history are answered in full.
     let tasks = old(&farm, &format!("/v1/runs/{films}/tasks?state=succeeded")).await;
     assert_eq!(tasks["items"].as_array().unwrap().len(), 6);
-    // Connections that were made meanwhile must not stay read-only.
+    // Connections that were made during the outage must not stay read-only.
     let sql = format!("ALTER DATABASE {name} SET default_transaction_read_only = off");
     postgres.query(&postgres.url(), &sql);
     until_outage(&farm, false).await;

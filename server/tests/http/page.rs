@@ -1,5 +1,4 @@
-//! What needs no token: the description, the page that browses it, health, metrics; and what does not
-//! exist.
+//! Routes that need no token: the description, the page to browse it, health, metrics; and routes that do not exist.
 
 use crate::farm::{FILMS, Farm};
 use reqwest::Method;
@@ -29,7 +28,7 @@ async fn the_description_is_whole() {
             }
         }
     }
-    // Every schema that is named is there, and every field says what it means.
+    // Every schema that is referenced exists, and every field has a description.
     let schemas = description["components"]["schemas"].as_object().unwrap();
     let text = description.to_string();
     for part in text.split("\"#/components/schemas/").skip(1) {

@@ -1,4 +1,4 @@
-//! Who may do what: every route of the description with every role.
+//! Permissions: every route of the description with every role.
 
 use crate::farm::{FILMS, Farm};
 use pictor_api::TokenRole;
@@ -43,7 +43,7 @@ async fn every_route_lets_exactly_its_roles_through() {
     }
     for (method, path) in routes(&farm).await {
         let Some(rule) = rule(&method, &path) else { continue };
-        // Nothing has these names, so whoever is let through changes nothing.
+        // Nothing has these names, so a permitted call changes nothing.
         let place = ["run", "task", "step", "path", "key", "digest", "execution"];
         let place = place
             .iter()
@@ -54,7 +54,7 @@ async fn every_route_lets_exactly_its_roles_through() {
         nobody.refused(401, "unauthorized");
         for (role, token) in &tokens {
             let answer = if place == "/v1/events" {
-                // The answer has no end: its beginning tells enough.
+                // The response has no end: its beginning is enough.
                 let request = farm.request(token, verb.clone(), &place);
                 request.send().await.unwrap().status().as_u16()
             } else {

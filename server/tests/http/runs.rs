@@ -1,4 +1,4 @@
-//! Runs and their tasks, as they are asked for.
+//! Runs and their tasks, as the API shows them.
 
 use crate::farm::{FILMS, Farm, MILLION};
 use serde_json::Value as Json;
@@ -15,7 +15,7 @@ async fn a_run_is_done_and_can_be_looked_at() {
     assert_eq!((&steps[0]["name"], &steps[0]["size"]), (&"make".into(), &5.into()));
     assert_eq!((&steps[0]["over"][0], &steps[0]["kind"]), (&"frame".into(), &"command".into()));
     assert!(run["finished_ms"].is_i64() && steps[1]["mean_ms"].is_number(), "{run}");
-    // Enough of the beginning will do.
+    // An unambiguous beginning of the id is enough.
     let short = farm.get(&format!("/v1/runs/{}", &id[..id.len() - 2])).await.is(200);
     assert_eq!(short["id"], run["id"]);
     farm.get("/v1/runs/nobody").await.refused(404, "not_found");
@@ -76,7 +76,7 @@ async fn a_run_that_is_over_is_answered_from_history() {
     }
     let tasks = later.get(&format!("/v1/runs/{id}/tasks?state=succeeded")).await.is(200);
     assert_eq!(tasks["items"].as_array().unwrap().len(), 6);
-    // It is put back into the engine to be changed.
+    // It is added to the engine again to be changed.
     let body = serde_json::json!({ "tasks": ["join"] });
     let again = later.post(&format!("/v1/runs/{id}/reset"), &body).await.is(200);
     assert_eq!((&again["count"], &again["run"]["state"]), (&1.into(), &"running".into()));

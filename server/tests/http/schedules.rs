@@ -1,4 +1,4 @@
-//! Schedules by way of the API: who may do what with them.
+//! Schedules over the API: who may do what with them.
 
 use crate::farm::{FILMS, Farm};
 use pictor_api::TokenRole;

@@ -1,5 +1,4 @@
-//! A server that stands by: it passes everything on, also what has no end, and says so when nobody owns
-//! the farm.
+//! A standby: it forwards every request, even with an endless response, and reports when nobody owns the farm.
 
 use crate::farm::{FILMS, Farm};
 use pictor_server::Role;
@@ -11,7 +10,7 @@ async fn a_standby_passes_everything_on() {
     let (owner, standby) = (Farm::start().await, Farm::idle().await);
     let own = standby.admin.clone();
     standby.be.send_replace(Role::Standby { owner: Some(owner.url.clone()) });
-    // The owner's tokens count now.
+    // The owner's tokens are the valid ones now.
     standby.call(&own, Method::GET, "/v1/runs", None).await.refused(401, "unauthorized");
     let token = &owner.admin;
     let health = standby.call("", Method::GET, "/readyz", None).await.is(200);
@@ -33,7 +32,7 @@ async fn a_standby_passes_everything_on() {
     standby.call(token, Method::GET, "/v1/runs/none", None).await.refused(404, "not_found");
     let log = owner.get("/v1/audit?limit=1").await.is(200);
     assert_eq!(log["items"][0]["address"], "127.0.0.1 by 127.0.0.1");
-    // Two that take each other for the owner do not pass requests on for ever.
+    // Two servers that take each other for the owner do not forward requests for ever.
     owner.be.send_replace(Role::Standby { owner: Some(standby.url.clone()) });
     standby.call(token, Method::GET, "/v1/runs", None).await.refused(503, "no_owner");
     standby.stop().await;
@@ -53,7 +52,7 @@ async fn without_an_owner_clients_are_asked_to_come_back() {
     farm.call("", Method::GET, "/readyz", None).await.refused(503, "no_owner");
     farm.call("", Method::GET, "/healthz", None).await.is(200);
     assert!(farm.get("/metrics").await.text().contains("pictor_owner 0.0"));
-    // An owner that ends in the middle of a question.
+    // An owner that ends during a query.
     farm.be.send_replace(Role::Owner(farm.owner.clone()));
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;

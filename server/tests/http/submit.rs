@@ -1,4 +1,4 @@
-//! Submission: JSON and YAML, mistakes, dry runs, idempotency, uploaded files.
+//! Submission: JSON and YAML, errors, dry runs, idempotency, uploaded files.
 
 use crate::farm::{FILMS, Farm};
 use reqwest::Method;
@@ -25,7 +25,7 @@ async fn a_job_comes_as_text_as_a_tree_or_as_yaml() {
     farm.stop().await;
 }
 
-/// A limit is a promise to a licence server or a disk: one that nobody defines is told before anything runs.
+/// A limit protects a licence server or a disk: one that nobody defines is reported before anything runs.
 #[tokio::test]
 async fn a_limit_that_no_server_defines_is_told() {
     let farm = Farm::idle().await;
@@ -99,7 +99,7 @@ async fn the_same_submission_twice_is_one_run() {
     let other = submit(&farm.admin, "k1", "movies").await;
     let problem = other.refused(422, "idempotency_conflict");
     assert!(problem["detail"].as_str().unwrap().contains(first.as_str().unwrap()), "{problem}");
-    // Others have keys of their own.
+    // Other accounts have keys of their own.
     let token = farm.token(pictor_api::TokenRole::Submitter, "other").await;
     let others = submit(&token, "k1", "films").await.is(201)["run"]["id"].clone();
     assert_ne!(first, others);

@@ -1,4 +1,4 @@
-//! Tokens: made, shown once, checked, revoked; and the audit log.
+//! Tokens: created, shown once, checked, revoked; and the audit log.
 
 use crate::farm::{FILMS, Farm};
 use pictor_api::TokenRole;
@@ -29,7 +29,7 @@ async fn a_token_works_until_it_is_revoked() {
 
     let path = format!("/v1/tokens/{id}");
     farm.call(&farm.admin, Method::DELETE, &path, None).await.is(204);
-    // At once, although it was just believed.
+    // At once, although the token was cached.
     let refused = farm.call(token, Method::GET, "/v1/runs", None).await;
     refused.refused(401, "unauthorized");
     assert_eq!(refused.header("www-authenticate"), "Bearer");

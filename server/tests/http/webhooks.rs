@@ -1,4 +1,4 @@
-//! How webhooks do, as operators see it.
+//! The status of webhooks, as operators see it.
 
 use crate::farm::{Farm, Options};
 use pictor_server::now_ms;

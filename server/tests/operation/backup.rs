@@ -1,5 +1,5 @@
-//! A backup that is taken while a farm is at work, as `docs/operations.md` describes it, restored
-//! elsewhere: the database first, then the artifacts.
+//! A backup that is taken while a farm is working, as `docs/operations.md` describes it, restored elsewhere: the
+//! database first, then the artifacts.
 
 use crate::farm::{Base, set, until, work};
 use pictor_engine::{Engine, TaskState};
@@ -18,7 +18,7 @@ const JOB: &str = "pictor: v1\nname: frames\ndims: { frame: 1-30 }\nsteps:\n  \
                    - { name: render, over: [frame], noop: {} }\n  \
                    - { name: develop, over: [frame], needs: [render], noop: {} }\n";
 
-/// Starts a program of Postgres and waits for its end.
+/// Runs a program of Postgres to its end.
 fn postgres_tool(name: &str, arguments: &[&str]) {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let program = installed.map(|entry| entry.path().join("bin").join(name)).find(|p| p.exists());
@@ -28,7 +28,7 @@ fn postgres_tool(name: &str, arguments: &[&str]) {
     assert!(said.status.success(), "{}: {error}", program.display());
 }
 
-/// Copies the database to another place. Gives that place.
+/// Copies the database to another place. Returns that place.
 async fn back_up_database(base: &Base, to: &Path) -> String {
     if base.is_postgres() {
         let dump = to.join("pictor.dump");
@@ -49,7 +49,7 @@ async fn back_up_database(base: &Base, to: &Path) -> String {
     folder.display().to_string()
 }
 
-/// Copies artifacts, and nothing that is only on its way to being one.
+/// Copies artifacts, without unfinished files.
 fn back_up_artifacts(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
@@ -95,7 +95,7 @@ pub(crate) async fn a_backup_of_a_farm_at_work_is_restored_and_finishes_with_the
     let worker = WorkerId(1);
     let (owner, mut workers) = base.owner_with(&[worker, WorkerId(2)]).await;
     let run = base.submit(&owner, "frames", JOB).await;
-    // One worker does a third and is gone; then the backup begins while another one goes on.
+    // One worker executes a third and ends; then the backup begins while another one continues.
     let third = work(workers.remove(0), base, TASKS / 3).await.unwrap();
     assert_eq!(third, TASKS / 3);
     let asked = run.clone();

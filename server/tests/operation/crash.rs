@@ -1,4 +1,4 @@
-//! Servers that end in the middle of what they do: work is dropped at every point at which it waits.
+//! Servers that crash in the middle of their work: it is dropped at every point at which it waits.
 
 use crate::farm::{Base, JOB, crash_after, ms, schedule, set, until, with, work};
 use pictor_server::load_run;
@@ -8,7 +8,7 @@ use pictor_tasks::message::{Execution, RunId, Try, WorkerId};
 
 const START: &str = "2026-06-01T00:00:00Z";
 const MINUTE: i64 = 60_000;
-/// No step waits more often.
+/// Most points at which a step waits.
 const POINTS: usize = 400;
 
 pub(crate) async fn a_crash_at_any_point_starts_each_run_once(base: &Base) {
@@ -22,7 +22,7 @@ pub(crate) async fn a_crash_at_any_point_starts_each_run_once(base: &Base) {
         set(due);
         let (mut runner, _owner) = base.runner().await;
         let done = crash_after(points, runner.step(due)).await;
-        // The next server reads what is stored, and steps.
+        // The next server reads what is stored, and makes the step.
         let (mut runner, owner) = base.runner().await;
         runner.step(due + 1).await.unwrap();
         runner.step(due + 2).await.unwrap();
@@ -76,7 +76,7 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
     let good = base.submit(&before, "good", &job).await;
     let strange = base.submit(&before, "strange", &job).await;
     before.stop().await;
-    // The history of one is about a step that it does not have, the plan of the other one says nothing.
+    // The history of one is about a step that it does not have, the plan of the other one cannot be parsed.
     let task = TaskRef { step: 7, generation: 0, task: Try { index: 0, attempt: 1 } };
     let claim = Claim { task, execution: Execution(1), worker: WorkerId(1) };
     let row = Row { seq: 1, time_ms: 1, fact: Fact::Claim(claim) };
@@ -95,7 +95,7 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
         out_dir: String::new(),
     };
     base.store.create_run(&new, None).await.unwrap();
-    // Whoever takes over has the one that can be read, and finishes it.
+    // A server that takes over loads the one that can be read, and finishes it.
     let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
     for (run, is_known) in [(&good, true), (&strange, false), (&empty, false)] {
         assert_eq!(owner.has_run(run).await.unwrap(), is_known, "{run}");

@@ -1,5 +1,5 @@
-//! A farm without the outside: a real database, real artifacts, the owner loop, a clock that the test
-//! drives, and a worker that needs no time.
+//! A farm without the outside world: a real database, real artifacts, the owner loop, a clock that the test sets, and a
+//! worker that takes no time.
 
 use pictor_engine::{Config, Engine};
 use pictor_queue::{Outbox, Sender, ToOwner, ToWorker, WorkerPort, WorkerQueue, in_process};
@@ -26,38 +26,38 @@ thread_local! {
     static NOW: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The clock of the test.
+/// The time on the test's clock.
 pub(crate) fn now() -> i64 {
     NOW.get()
 }
 
-/// Sets the clock.
+/// Sets the test's clock.
 pub(crate) fn set(now_ms: i64) {
     NOW.set(now_ms);
 }
 
-/// Milliseconds of a time such as `2026-03-29T02:30:00+01:00`.
+/// Parses a time such as `2026-03-29T02:30:00+01:00` to milliseconds since 1970.
 pub(crate) fn ms(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
-/// Nothing here takes so long, or it hangs.
+/// Time limit, after which a test counts as hung.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Ends a test that hangs.
+/// Fails a test that hangs.
 pub(crate) async fn in_time(test: impl Future<Output = ()>) {
     tokio::time::timeout(LIMIT, Box::pin(test)).await.expect("the test hangs");
 }
 
-/// A database, a folder of artifacts, a folder of logs.
+/// A database, a folder of artifacts and a folder of logs.
 pub(crate) struct Base {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) artifacts: Arc<Artifacts>,
-    /// Where the database is: a URL or a folder.
+    /// The database: a URL or a folder.
     pub(crate) place: String,
     pub(crate) folder: Arc<TempDir>,
-    /// Owners work for as long as somebody can speak to them.
+    /// Owners work as long as a handle to them exists.
     owners: Mutex<Vec<OwnerHandle>>,
 }
 
@@ -72,7 +72,7 @@ impl Base {
         Self::open(Postgres::start().database(), Arc::new(TempDir::new().unwrap())).await
     }
 
-    /// Opens what is at a place, with the artifacts in a folder.
+    /// Opens the database of this place, with the artifacts in a folder.
     pub(crate) async fn open(place: String, folder: Arc<TempDir>) -> Self {
         let (store, registry) = pictor_storage::open(&place).await.unwrap();
         store.take_ownership("here", 1).await.unwrap();
@@ -84,8 +84,8 @@ impl Base {
         self.place.starts_with("postgres")
     }
 
-    /// As another server sees it: connections of its own where several servers can be, the same ones
-    /// in an embedded farm. The first one stays the owner.
+    /// The same farm as another server sees it: with connections of its own where several servers are possible, with
+    /// the same ones in an embedded farm. The first one stays the owner.
     pub(crate) async fn other(&self) -> Self {
         let (store, registry) = if self.is_postgres() {
             pictor_storage::open(&self.place).await.unwrap()
@@ -105,7 +105,7 @@ impl Base {
         Schedules::new(self.store.clone(), self.registry.clone(), self.artifacts.clone(), now)
     }
 
-    /// An owner that knows every run that has not ended, and no worker.
+    /// An owner with every unfinished run, and no workers.
     pub(crate) async fn owner(&self) -> OwnerHandle {
         self.owner_with(&[]).await.0
     }
@@ -115,7 +115,7 @@ impl Base {
         self.owner_that(true, ids).await
     }
 
-    /// An owner that deletes what nobody reads any more, or one that dies each time before it does.
+    /// An owner that deletes artifacts that are no longer needed, or one that always dies before it does.
     pub(crate) async fn owner_that(
         &self,
         sweeps: bool,
@@ -133,13 +133,13 @@ impl Base {
         (handle, workers)
     }
 
-    /// A server with schedules.
+    /// A runner of schedules and its owner.
     pub(crate) async fn runner(&self) -> (Runner, OwnerHandle) {
         let owner = self.owner().await;
         (Runner::new(self.schedules(), owner.clone()), owner)
     }
 
-    /// Every run, the oldest first.
+    /// Every run, oldest first.
     pub(crate) async fn runs(&self) -> Vec<RunRecord> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
@@ -152,20 +152,20 @@ impl Base {
         all
     }
 
-    /// The ids of the runs that have not ended, the oldest first.
+    /// The ids of the unfinished runs, oldest first.
     pub(crate) async fn going(&self) -> Vec<RunId> {
         let runs = self.store.unfinished_runs().await.unwrap();
         runs.into_iter().map(|record| record.id).collect()
     }
 
-    /// Ends every run that the owner has, by cancelling it.
+    /// Cancels every run that the owner has.
     pub(crate) async fn end_all(&self, owner: &OwnerHandle) {
         for run in self.going().await {
             cancel(owner, &run).await;
         }
     }
 
-    /// Submits a job and hands it to the owner.
+    /// Submits a job and adds its run to the owner.
     pub(crate) async fn submit(&self, owner: &OwnerHandle, id: &str, job: &str) -> RunId {
         let source = pictor_tasks::job::Source { name: "job.yaml".into(), text: job.into() };
         let none = std::collections::BTreeMap::new();
@@ -186,7 +186,7 @@ pub(crate) async fn cancel(owner: &OwnerHandle, run: &RunId) {
     assert!(owner.control(run.clone(), control).await.unwrap(), "{run} is in the engine");
 }
 
-/// A job of one task that is over when it is looked at; but nobody looks.
+/// A job of one task that would succeed at once; but there is no worker.
 pub(crate) const JOB: &str = "pictor: v1\nname: still\nsteps: [{ name: one, noop: {} }]\n";
 
 /// A schedule of that job.
@@ -197,7 +197,7 @@ pub(crate) fn schedule(name: &str, cron: &str, zone: &str) -> NewSchedule {
     serde_json::from_value(new).unwrap()
 }
 
-/// The same with other rules: `("overlap", "queue")`.
+/// The schedule with other rules, such as `("overlap", "queue")`.
 pub(crate) fn with(new: &NewSchedule, rules: &[(&str, &str)]) -> NewSchedule {
     let mut value = serde_json::to_value(new).unwrap();
     for (rule, word) in rules {
@@ -206,20 +206,20 @@ pub(crate) fn with(new: &NewSchedule, rules: &[(&str, &str)]) -> NewSchedule {
     serde_json::from_value(value).unwrap()
 }
 
-/// A job with assets.
+/// A job with uploaded files.
 pub(crate) fn job_with(assets: &[(&str, &str)]) -> ScheduledJob {
     let assets = assets.iter().map(|(name, digest)| ((*name).into(), (*digest).into())).collect();
     ScheduledJob { text: JOB.into(), assets, ..ScheduledJob::default() }
 }
 
-/// What became of a schedule's due times, the earliest first: minutes past `from` and the outcome.
+/// The outcomes of a schedule's due times, earliest first: minutes past `from` and the outcome.
 pub(crate) async fn fires(base: &Base, name: &str, from: i64) -> Vec<(i64, String)> {
     let mut fires = base.registry.fires(name, 1000).await.unwrap();
     fires.reverse();
     fires.into_iter().map(|fire| ((fire.due_ms - from) / 60_000, fire.outcome)).collect()
 }
 
-/// Polls work up to so often and then drops it, as a crash would. Gives what it came to, if it did.
+/// Polls work this many times and then drops it, as a crash would. Returns its result if it has completed.
 pub(crate) async fn crash_after<T>(polls: usize, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut left = polls;
@@ -233,8 +233,8 @@ pub(crate) async fn crash_after<T>(polls: usize, work: impl Future<Output = T>) 
     .await
 }
 
-/// A worker that does every task at once and leaves one artifact for each: its own name, over and
-/// over. It stops when the owner is gone, or when it has done `limit` tasks.
+/// A worker that executes every task at once and leaves one artifact for each: its own name, repeated. It stops when
+/// the owner has ended, or when it has executed `limit` tasks.
 pub(crate) fn work(mut port: WorkerPort, base: &Base, limit: usize) -> JoinHandle<usize> {
     let (outbox, id, artifacts) = (port.sender(), port.id, base.artifacts.clone());
     tokio::spawn(async move {
@@ -254,7 +254,7 @@ pub(crate) fn work(mut port: WorkerPort, base: &Base, limit: usize) -> JoinHandl
             }
             delivery.receipt.settle();
         }
-        // What it holds and has not done goes to others. The owner may be gone.
+        // Tasks that it holds and has not executed go to others. The owner may be gone.
         let _ = outbox.send(ToOwner::Left(id)).await;
         done
     })
@@ -283,7 +283,7 @@ async fn one(
     outbox.send(ToOwner::Report(report)).await.unwrap();
 }
 
-/// Waits until a question to the engine is answered with yes, asking after each commit.
+/// Waits until a query of the engine returns true; repeats it after each commit.
 pub(crate) async fn until(
     owner: &OwnerHandle,
     question: impl Fn(&Engine) -> bool + Clone + Send + 'static,

@@ -12,7 +12,7 @@ mod sweep;
 mod webhook;
 mod year;
 
-/// Makes two tests of each function: over `SQLite` and over Postgres.
+/// Makes two tests of each function: with `SQLite` and with Postgres.
 macro_rules! on_both {
     ($($module:ident: $($name:ident)*;)*) => {
         mod on_sqlite {$($(

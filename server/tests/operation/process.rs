@@ -1,5 +1,5 @@
-//! Whole processes that are killed: a schedule of every second, servers that die all the time, and
-//! exactly one run for each second. The processes are this test binary, called again.
+//! Whole processes that are killed: a schedule of every second, servers that die all the time, and exactly one run for
+//! each second. The processes are this test binary, started again.
 
 use crate::farm::{Base, JOB};
 use pictor_server::Role;
@@ -14,20 +14,20 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// Tells a child what it is to work on.
+/// Environment variable with the database that a child process works on.
 const PLACE: &str = "PICTOR_TEST_PLACE";
 const FOLDER: &str = "PICTOR_TEST_FOLDER";
 /// How often servers are killed, and how long they live.
 const KILLS: u64 = 8;
 const LIFE: Duration = Duration::from_millis(1_300);
 
-/// Not a test: a server that the tests below start and kill.
+/// Not a test, but a server that the tests below start and kill.
 #[tokio::test]
 async fn a_server_that_is_told_where_to_work() {
     let Ok(place) = std::env::var(PLACE) else { return };
     let folder = std::env::var(FOLDER).unwrap();
     let (store, registry) = loop {
-        // The folder's lock of a killed server is free when the kernel has ended it.
+        // The folder's lock of a killed server is free once the kernel has ended it.
         match pictor_storage::open(&place).await {
             Ok(opened) => break opened,
             Err(_) => sleep(Duration::from_millis(20)).await,
@@ -57,7 +57,7 @@ fn server(place: &str, folder: &Path) -> Child {
         .unwrap()
 }
 
-/// Lets `count` servers at a time work and die; then each second has one run.
+/// Lets `count` servers at a time work and die; afterwards each second must have one run.
 async fn every_second_has_one_run(place: String, folder: Arc<TempDir>, count: usize) {
     let base = Base::open(place.clone(), folder.clone()).await;
     let schedules = Schedules::new(

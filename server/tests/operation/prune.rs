@@ -1,4 +1,4 @@
-//! What is old goes, with its bytes; nothing that is needed does.
+//! Old runs are removed with their artifacts; nothing that is needed is.
 
 use crate::farm::{Base, JOB, cancel, crash_after, job_with, schedule, set, work};
 use pictor_server::prune::{Policy, Pruned, Pruner};
@@ -28,12 +28,12 @@ pub(crate) fn policy(archive: Option<&Path>) -> Policy {
     Policy { older_than: days(30), keep_failed: None, archive: archive.map(Path::to_path_buf) }
 }
 
-/// Now, by the clock of the files.
+/// The current time by the clock of the file system.
 pub(crate) fn today() -> i64 {
     pictor_server::now_ms()
 }
 
-/// Makes a file as old as this.
+/// Makes a file this many days old.
 fn age(path: &Path, days: u64) {
     let file = std::fs::File::options().append(true).open(path).unwrap();
     #[expect(clippy::disallowed_methods, reason = "files have the times of the real clock")]
@@ -41,8 +41,8 @@ fn age(path: &Path, days: u64) {
     file.set_modified(then).unwrap();
 }
 
-/// A run that has done its three tasks when the clock showed `at`: each has left an artifact, one of them
-/// a log here and one a log in storage.
+/// A run whose three tasks were executed when the clock showed `at`: each has left an artifact, one of them a log in
+/// the data folder and one a log in storage.
 async fn done(base: &Base, id: &str, at: i64) -> (RunId, OwnerHandle) {
     set(at);
     let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
@@ -63,7 +63,7 @@ async fn done(base: &Base, id: &str, at: i64) -> (RunId, OwnerHandle) {
     (run, owner)
 }
 
-/// Every run in the database can be loaded, and every artifact that it points to is there.
+/// Checks that every run in the database can be loaded, and that every artifact of it exists.
 async fn check(base: &Base) -> usize {
     let runs = base.runs().await;
     for record in &runs {
@@ -108,7 +108,7 @@ pub(crate) async fn old_runs_go_with_their_bytes_and_an_archive_is_kept(base: &B
     assert_eq!(lines[0]["run"]["id"], "old");
     assert!(lines[1]["job"].as_str().unwrap().starts_with("pictor: v1"));
     assert_eq!(lines[2]["plan"]["name"], "still");
-    // What is kept folds to what it was.
+    // The archive folds to the same state.
     let plan = serde_json::from_value(lines[2]["plan"].clone()).unwrap();
     let mut run = pictor_engine::Run::new(old, std::sync::Arc::new(plan));
     for line in &lines[3..] {
@@ -147,13 +147,13 @@ pub(crate) async fn a_crash_at_any_point_leaves_no_history_without_its_bytes(bas
         if check(base).await == 0 {
             assert!(archive.join(format!("{id}.jsonl")).exists(), "after {points} polls");
         }
-        // The next one finds what was left over, once it is old enough to be nobody's.
+        // The next prune finds what was left over, once it is older than the grace period.
         let later = now_ms + 2 * DAY;
         pruner.prune(&policy, false, later).await.unwrap();
         assert_eq!((base.runs().await.len(), bytes(base).await), (0, 0), "after {points} polls");
         assert!(!base.path("logs").join(&id).exists());
         if crashed.is_some() {
-            // The quicker the machine, the less often there is something to wait for: 9 times were seen.
+            // The faster the machine, the fewer points at which it waits: 9 were observed.
             assert!(points > 4, "it waited only {points} times");
             return;
         }

@@ -1,4 +1,4 @@
-//! Overlaps, missed times, jitter, pauses, triggers: what becomes of due times.
+//! Overlaps, missed times, jitter, pauses, triggers: the outcomes of due times.
 
 use crate::farm::{Base, JOB, cancel, fires, ms, now, schedule, set, with};
 use pictor_server::Role;
@@ -9,7 +9,7 @@ const START: &str = "2026-06-01T00:00:00Z";
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
-/// A schedule of every ten minutes, added when the clock shows `START`.
+/// Adds a schedule of every ten minutes when the clock shows `START`.
 async fn every_ten(base: &Base, rules: &[(&str, &str)]) -> i64 {
     let start = ms(START);
     set(start);
@@ -48,7 +48,7 @@ pub(crate) async fn a_run_waits_until_the_earlier_one_has_ended_and_only_one_doe
     assert!(waits.waits && waits.wake_ms == Some(start + 40 * MINUTE), "{waits:?}");
 
     base.end_all(&owner).await;
-    // Another server takes over: that a run waits is known to it.
+    // Another server takes over: it knows that a run is queued.
     let (mut runner, owner) = base.runner().await;
     runner.step(start + 32 * MINUTE).await.unwrap();
     let expected = [(10, "started"), (20, "started"), (30, "skipped")];
@@ -88,7 +88,7 @@ pub(crate) async fn times_that_were_missed_are_made_up_for_as_the_schedule_says(
     ] {
         schedules.add(&new, "ada").await.unwrap();
     }
-    // No server ran for four hours and a half.
+    // No server was running for four and a half hours.
     let mut now_ms = start + 4 * HOUR + 30 * MINUTE;
     set(now_ms);
     let (mut runner, owner) = base.runner().await;
@@ -99,7 +99,7 @@ pub(crate) async fn times_that_were_missed_are_made_up_for_as_the_schedule_says(
     let waits = [(60, "started"), (120, "queued"), (180, "queued"), (240, "queued")];
     assert_eq!(fires(base, "all", start).await, list(&waits));
 
-    // They run one after the other; what is due meanwhile is not missed and follows `overlap`.
+    // They run one after the other; times that are due meanwhile are not missed but follow `overlap`.
     for _ in 0..2 {
         base.end_all(&owner).await;
         now_ms += MINUTE;
@@ -137,7 +137,7 @@ pub(crate) async fn a_clock_that_jumps_starts_nothing_twice(base: &Base) {
     };
     assert_eq!(at(&mut runner, 10).await, 20);
     assert_eq!(at(&mut runner, 20).await, 30);
-    // Back by a quarter of an hour: what is due again was dealt with.
+    // Back by a quarter of an hour: what is due again has been handled.
     assert_eq!(at(&mut runner, 5).await, 10);
     assert_eq!(at(&mut runner, 10).await, 20);
     // A server that starts just then does not start it again either.
@@ -145,7 +145,7 @@ pub(crate) async fn a_clock_that_jumps_starts_nothing_twice(base: &Base) {
     assert_eq!(at(&mut fresh, 20).await, 30);
     assert_eq!(at(&mut runner, 20).await, 30);
     assert_eq!(at(&mut runner, 30).await, 40);
-    // Forward by a year: what lies between was missed. Back again: it goes on at once.
+    // Forward by a year: what lies between was missed. Back again: the schedule continues at once.
     let year = 365 * 24 * 60;
     assert_eq!(at(&mut runner, year + 10).await, year + 20);
     assert_eq!(at(&mut runner, 35).await, 40);
@@ -179,7 +179,7 @@ pub(crate) async fn jitter_delays_each_run_by_the_same_time_on_every_server(base
         wakes.iter().zip(1..).map(|(wake, n): (_, i64)| wake - n * 10 * MINUTE).collect();
     assert!(delays.iter().all(|delay| (0..=5 * MINUTE).contains(delay)), "{delays:?}");
     assert!(delays.iter().max() > Some(&(2 * MINUTE)), "{delays:?}");
-    // The due times themselves are the full ones.
+    // The due times themselves have no jitter.
     let minutes: Vec<i64> = fires(base, "ten", start).await.iter().map(|fire| fire.0).collect();
     assert_eq!(minutes, (1..=20).map(|n| n * 10).collect::<Vec<_>>());
 }
@@ -219,7 +219,7 @@ pub(crate) async fn a_schedule_that_is_started_by_hand_starts_once_a_second(base
     assert!(again.to_string().contains(&first.run), "{again}");
     let run = base.going().await.pop().unwrap();
     assert_eq!(run.0.as_ref(), first.run);
-    // The owner hears of it as of every run that it was not told of.
+    // The owner finds it like every run that it was not told of.
     let loaded = pictor_server::load_run(&*base.store, &run).await.unwrap();
     owner.add(loaded, "ada".into(), now()).await.unwrap();
     cancel(&owner, &run).await;
@@ -227,7 +227,7 @@ pub(crate) async fn a_schedule_that_is_started_by_hand_starts_once_a_second(base
     assert_eq!(twice, first, "a double click is one run");
     runner.step(start + 10 * MINUTE).await.unwrap();
     assert_eq!(fires(base, "ten", start).await, list(&[(3, "started"), (10, "started")]));
-    // Under `queue` it waits, under `replace` it takes the place of what is going.
+    // With `queue` it is queued, with `replace` it replaces the unfinished run.
     let ten = |overlap| with(&schedule("ten", "*/10 * * * *", "UTC"), &[("overlap", overlap)]);
     set(start + 11 * MINUTE);
     schedules.replace(&ten("queue"), "ada").await.unwrap();
@@ -322,7 +322,7 @@ pub(crate) async fn a_schedule_that_changes_wakes_the_runner(base: &Base) {
         tokio::task::yield_now().await;
     }
     assert_eq!(fires(base, "soon", start).await, list(&[(10, "started"), (20, "replaced")]));
-    // A server that does not own any more leaves due times to the one that does.
+    // A server that is no longer the owner leaves due times to the one that is.
     role.send_replace(Role::Standby { owner: None });
     set(start + 30 * MINUTE);
     schedules.replace(&schedule("other", "@yearly", "UTC"), "ada").await.unwrap();

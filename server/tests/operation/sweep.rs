@@ -1,5 +1,5 @@
-//! What nobody reads any more is deleted, at last also when a server dies in between; what is needed
-//! never is.
+//! Artifacts that are no longer needed are deleted, eventually even if a server dies in between; those that are needed
+//! never are.
 
 use crate::farm::{Base, crash_after, set, until, work};
 use crate::prune::{policy, pruner, today};
@@ -8,7 +8,7 @@ use pictor_server::{OwnerHandle, load_run, sweep_again};
 use pictor_tasks::message::{RunId, TaskId, WorkerId};
 use std::time::Duration;
 
-/// Three frames in two steps whose results go, and a film.
+/// Three frames in two steps whose outputs are removed, and a film.
 const FILM: &str = "
 pictor: v1
 name: film
@@ -19,7 +19,7 @@ steps:
   - { name: film, needs: [draw], command: { run: [film] } }
 ";
 
-/// A film that was done today.
+/// A film that was finished today.
 async fn done(base: &Base, id: &str, sweeps: bool) -> (Run, OwnerHandle) {
     set(today());
     let (owner, mut workers) = base.owner_that(sweeps, &[WorkerId(1)]).await;
@@ -32,7 +32,7 @@ async fn done(base: &Base, id: &str, sweeps: bool) -> (Run, OwnerHandle) {
     (load_run(&*base.store, &id).await.unwrap(), owner)
 }
 
-/// The steps that have left something, each as often as it did.
+/// The names of the steps with stored outputs, once for each output.
 async fn there(base: &Base, run: &RunId) -> Vec<String> {
     let listed = base.artifacts.list(&format!("runs/{run}")).await.unwrap();
     listed.iter().map(|found| found.key.split('/').nth(2).unwrap().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! Webhooks against a real receiver that fails, hangs, and takes messages in the end.
+//! Webhooks against a real receiver that fails, hangs, and finally accepts messages.
 
 use crate::farm::{Base, JOB, cancel, ms, now, set};
 use axum::Router;
@@ -24,7 +24,7 @@ const START: &str = "2026-06-01T00:00:00Z";
 const SECRET: &[u8] = b"0123456789abcdefghijklmnopqrstuv";
 const HOUR: i64 = 3_600_000;
 
-/// How the receiver answers the next message.
+/// How the receiver responds to the next message.
 #[derive(Clone, Copy, Debug)]
 enum Mood {
     Status(u16),
@@ -35,7 +35,7 @@ enum Mood {
     Hang,
 }
 
-/// A message as it came.
+/// A message as it arrived.
 #[derive(Debug)]
 struct Got {
     id: String,
@@ -43,7 +43,7 @@ struct Got {
     body: serde_json::Value,
 }
 
-/// A web server that answers as it is told, and with 200 when it was told nothing.
+/// A web server that responds as it is told, and otherwise with 200.
 struct Receiver {
     url: String,
     moods: Arc<Mutex<VecDeque<Mood>>>,
@@ -56,7 +56,7 @@ async fn take(State((moods, got)): State<Shared>, headers: HeaderMap, body: Byte
     let text = |name: &str| headers[name].to_str().unwrap().to_owned();
     assert_eq!(text("content-type"), "application/json");
     let (id, time_s) = (text("webhook-id"), text("webhook-timestamp"));
-    // As the specification says: id, time and body, parted by dots.
+    // According to the specification: id, time and body, separated by dots.
     let signed = [id.as_bytes(), b".", time_s.as_bytes(), b".", &body].concat();
     let signature = text("webhook-signature");
     let signature = STANDARD.decode(signature.strip_prefix("v1,").unwrap()).unwrap();
@@ -91,7 +91,7 @@ impl Receiver {
         self.moods.lock().unwrap().extend(moods);
     }
 
-    /// What has come so far.
+    /// The messages that have arrived so far.
     fn all(&mut self) -> Vec<Got> {
         std::iter::from_fn(|| self.got.try_recv().ok()).collect()
     }
@@ -150,7 +150,7 @@ pub(crate) async fn a_message_is_tried_until_it_is_taken(base: &Base) {
     };
     assert_eq!((status.waiting, status.attempts), (1, 1));
     assert_eq!(status.error, "it answers with 500 Internal Server Error");
-    // From here on the test says when it is tried.
+    // From here on the test decides when deliveries are attempted.
     role.send_replace(Role::Standby { owner: None });
     drop(role);
     serving.await.unwrap();
@@ -193,12 +193,12 @@ pub(crate) async fn an_end_that_was_committed_just_before_a_crash_is_told_once(b
     let config = [receiver.config(base, "chat", CANCELLED)];
     let owner = base.owner().await;
     ended(base, &owner, "before").await;
-    // A hook that is new hears of what happens from now on.
+    // A new hook gets events from now on.
     set(now() + 1000);
     let first = hooks(base, &config);
     first.catch_up().await.unwrap();
     assert_eq!(first.deliver_due().await.unwrap(), 0);
-    // This end is committed, and the server dies before anybody hears of it.
+    // This end is committed, and the server dies before it is reported.
     set(now() + 1000);
     ended(base, &owner, "lost").await;
     set(now() + 3 * 24 * HOUR);
@@ -211,7 +211,7 @@ pub(crate) async fn an_end_that_was_committed_just_before_a_crash_is_told_once(b
     assert_eq!(got.len(), 1, "{got:?}");
     assert_eq!(got[0].body["run"]["id"], "lost");
     assert_eq!(got[0].body["time_ms"], ms(START) + 2000);
-    // What happened so long ago that it is no news is not told.
+    // An event that is too old is not reported.
     ended(base, &owner, "old").await;
     set(now() + 8 * 24 * HOUR);
     let next = hooks(base, &config);

@@ -11,7 +11,7 @@ pub(crate) async fn a_year_in_four_zones_has_one_run_for_each_day(base: &Base) {
         ("howe", "Australia/Lord_Howe"),
         ("utc", "UTC"),
     ];
-    // On Postgres the whole year takes a minute: without `make soak` the two months in which clocks change.
+    // With Postgres the whole year takes a minute: without `make soak` only the two months in which clocks change.
     let whole = !base.is_postgres() || std::env::var_os("PICTOR_SOAK").is_some();
     let (start, end) = if whole {
         (ms("2026-01-01T12:00:00Z"), ms("2027-01-01T12:00:00Z"))
@@ -76,7 +76,7 @@ pub(crate) async fn hourly_runs_pass_both_nights_with_two_servers_at_once(base: 
             let (one, two) = tokio::join!(first.step(now_ms), second.step(now_ms));
             assert_eq!(one.unwrap().wake_ms, two.unwrap().wake_ms);
             for run in base.going().await {
-                // It may have been stored by the other server, whose owner does not own.
+                // It may have been stored by the other server, whose owner loop does not own the farm.
                 let loaded = pictor_server::load_run(&*base.store, &run).await.unwrap();
                 owner.add(loaded, "ada".into(), now_ms).await.unwrap();
             }
