@@ -1,4 +1,4 @@
-//! What happens, as it happens.
+//! Server-sent events of a farm or of one run.
 
 use crate::AttemptState;
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ pub enum EventData {
 }
 
 impl EventData {
-    /// The event's name.
+    /// The name under which the event is sent.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Run { .. } => "run",

@@ -1,4 +1,4 @@
-//! Results, and the files that jobs need.
+//! Delivered results, and the files that jobs need.
 
 use serde::{Deserialize, Serialize};
 

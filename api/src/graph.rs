@@ -1,69 +1,69 @@
-//! The graph of a run: dimensions, steps and needs.
+//! The graph of a run: dimensions, steps and dependencies.
 
 use crate::Step;
 use serde::{Deserialize, Serialize};
 
-/// Where the values of a dimension come from.
+/// Origin of the values of a dimension.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DimensionKind {
-    /// The job file.
+    /// The values are in the job file.
     Fixed,
-    /// A step's result.
+    /// The values are determined by a step's result.
     Late,
-    /// Another dimension, cut into blocks.
+    /// Each value is a block of values of another dimension.
     Blocks,
 }
 
-/// One dimension of a run.
+/// A dimension of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Dimension {
-    /// Its name.
+    /// Name of the dimension.
     pub name: String,
-    /// Where its values come from.
+    /// Origin of its values.
     pub kind: DimensionKind,
-    /// How many values it has, where the job file says so.
+    /// Number of its values; null if the job file does not determine it.
     pub size: Option<u32>,
-    /// The dimension that says how many positions of it exist.
+    /// Name of the dimension that limits how many positions of this one exist.
     pub bounded_by: Option<String>,
 }
 
-/// How far a needed task is from the task that needs it.
+/// Distance from a task to one that it depends on, along a dimension.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Offset {
-    /// The dimension.
+    /// Name of the dimension.
     pub dimension: String,
-    /// Positions in its list of values.
+    /// Distance in positions of its list of values.
     pub by: i32,
 }
 
-/// One need: tasks of `to` wait for the tasks of `from` that agree with them on the shared dimensions.
+/// A dependency: each task of `to` waits for the tasks of `from` that have the same values of the shared dimensions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Edge {
-    /// The step that is needed.
+    /// Name of the step that is depended on.
     pub from: String,
-    /// The step that needs it.
+    /// Name of the step that depends on it.
     pub to: String,
-    /// The dimensions that both run over.
+    /// The dimensions that both steps run over.
     pub shared: Vec<String>,
-    /// How far away the needed task is.
+    /// Distances along dimensions in which the values differ.
     pub offsets: Vec<Offset>,
-    /// Whether it is enough that the needed tasks are over.
+    /// Whether it is enough that the tasks of `from` have ended, whatever their outcome.
     pub soft: bool,
 }
 
-/// The graph of a run: steps and needs, however many tasks there are.
+/// The graph of a run. It has steps and not tasks, so its size does not depend on their number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Graph {
-    /// The dimensions.
+    /// The dimensions of the job.
     pub dimensions: Vec<Dimension>,
     /// The steps, in the order of the job.
     pub steps: Vec<Step>,
-    /// The needs.
+    /// The dependencies between steps.
     pub needs: Vec<Edge>,
 }

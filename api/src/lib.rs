@@ -1,6 +1,6 @@
-//! The vocabulary of the API: what is asked and answered under `/v1`, what the command line prints with
-//! `--json`, and what workers and servers say to each other. A contract: fields are added, not renamed or
-//! removed, and readers ignore what they do not know.
+//! The types of the API: requests and responses under `/v1`, the output of the command line with `--json`, and the
+//! messages between workers and servers. They are a contract: fields are added, but not renamed or removed, and readers
+//! ignore unknown ones.
 
 mod event;
 mod file;

@@ -1,4 +1,4 @@
-//! Lists in parts.
+//! Lists in pages.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// The next `limit` of what there is, and where to go on if there is more.
+    /// A page of the next `limit` items, with the cursor of the page after it if there is more.
     pub fn of(items: impl Iterator<Item = T>, limit: usize, cursor: impl Fn(&T) -> String) -> Self {
         let mut items: Vec<T> = items.take(limit + 1).collect();
         let more = items.len() > limit;

@@ -2,61 +2,61 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, in one stable word.
+/// The kind of an error, as one stable word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// The path, the query, a header or the body is not what it should be.
+    /// The path, the query, a header or the body is malformed.
     InvalidRequest,
-    /// The job file has mistakes; `errors` lists them.
+    /// The job file has errors; `errors` lists them.
     InvalidJob,
     /// The job names files that were not uploaded; `errors` lists them.
     MissingAssets,
-    /// The schedule cannot be: its times, its zone, its jitter.
+    /// The schedule has invalid times, an unknown time zone or too long a jitter.
     InvalidSchedule,
-    /// There is no token, or it is not valid (any more).
+    /// There is no token, or it is not valid.
     Unauthorized,
-    /// The token may not do this.
+    /// The role of the token does not permit this.
     Forbidden,
     /// The ticket or link that came with a task is missing, wrong or for another worker's task.
     BadTicket,
-    /// There is no such thing, or the token may not see it.
+    /// The object does not exist, or the token may not see it.
     NotFound,
-    /// The path exists, the method does not.
+    /// The path exists, but does not support the method.
     MethodNotAllowed,
-    /// The thing is in a state in which this cannot be done.
+    /// The state of the object does not permit this.
     Conflict,
-    /// The beginning of an id fits several runs.
+    /// The beginning of an id is ambiguous.
     AmbiguousRun,
-    /// The run is over.
+    /// The run has ended.
     RunIsOver,
-    /// Another machine is this worker, and was heard of lately.
+    /// Another machine is using the name of this worker, and was heard from recently.
     NameInUse,
     /// This server has no message broker that workers on other machines could reach.
     NoBroker,
-    /// The body is larger than it may be.
+    /// The body exceeds the limit.
     BodyTooLarge,
-    /// The body has another media type than it should have.
+    /// The media type of the body is not supported.
     UnsupportedMediaType,
-    /// The artifact does not have the bytes that were asked for.
+    /// The artifact does not have the requested bytes.
     RangeNotSatisfiable,
     /// The idempotency key was used with another body.
     IdempotencyConflict,
-    /// The bytes do not have the digest that they should have.
+    /// The bytes do not have the digest that was announced.
     DigestMismatch,
-    /// Too many requests with this token; `Retry-After` says when to go on.
+    /// Too many requests with this token; retry after `Retry-After`.
     RateLimited,
-    /// A mistake of the server; its log says more.
+    /// An error of the server; its log says more.
     Internal,
-    /// No server owns the farm right now; try again after `Retry-After`.
+    /// No server owns the farm at the moment; retry after `Retry-After`.
     NoOwner,
-    /// The database or the storage does not answer; try again after `Retry-After`.
+    /// The database or the storage does not respond; retry after `Retry-After`.
     Unavailable,
 }
 
 impl Code {
-    /// The word.
+    /// The code as it is sent, such as `invalid_job`.
     pub fn name(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -85,7 +85,7 @@ impl Code {
         }
     }
 
-    /// The HTTP status that goes with it.
+    /// The HTTP status of responses with this code.
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
@@ -112,7 +112,7 @@ impl Code {
         }
     }
 
-    /// The code in words.
+    /// A short description of the code.
     pub fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request is not valid",
@@ -142,45 +142,45 @@ impl Code {
     }
 }
 
-/// One mistake in a job file.
+/// One error in a job file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Mistake {
-    /// The line, from 1; nothing if it does not stand in the file.
+    /// Line in the job file, from 1; null if the error is not at a place in it.
     pub line: Option<u32>,
-    /// The column, from 1.
+    /// Column in the line, from 1; null if there is no line.
     pub column: Option<u32>,
-    /// What is wrong.
+    /// What is wrong, for people to read.
     pub message: String,
-    /// What to do about it.
+    /// How to correct it; null if that is not known.
     pub hint: Option<String>,
-    /// The line itself.
+    /// Text of that line.
     pub text: Option<String>,
 }
 
-/// An error as it is sent (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
-    /// `urn:pictor:problem:` and the code.
+    /// `urn:pictor:problem:` followed by the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The code in words; the same for every problem with this code.
+    /// Short description of the code, the same for every error with this code.
     pub title: String,
-    /// The HTTP status.
+    /// HTTP status of the response.
     pub status: u16,
-    /// What went wrong, in one stable word.
+    /// The kind of the error, as one stable word.
     #[cfg_attr(feature = "openapi", schema(value_type = Code))]
     pub code: String,
-    /// What happened this time, for people.
+    /// What happened in this case, for people to read.
     pub detail: String,
-    /// The mistakes of a job file.
+    /// The errors in a job file; empty for other problems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Mistake>,
 }
 
 impl Problem {
-    /// The problem with this code; `detail` says what happened this time.
+    /// A problem with this code; `detail` says what happened in this case.
     pub fn new(code: Code, detail: String, errors: Vec<Mistake>) -> Self {
         Self {
             kind: format!("urn:pictor:problem:{}", code.name()),
@@ -192,7 +192,7 @@ impl Problem {
         }
     }
 
-    /// Whether it has this code. Servers of a later version may have others.
+    /// Whether the problem has this code. Newer servers may send codes that are not known here.
     pub fn is(&self, code: Code) -> bool {
         self.code == code.name()
     }

@@ -1,4 +1,4 @@
-//! Submission of a job, and what comes of it.
+//! The submission of a job, and its result.
 
 use crate::RunSummary;
 use serde::{Deserialize, Serialize};
@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum JobBody {
-    /// The text of a job file.
+    /// The text of a job file (YAML or JSON).
     Text(String),
-    /// The job itself.
+    /// The job itself, as a JSON object.
     Tree(Map<String, Value>),
 }
 
@@ -21,76 +21,76 @@ pub enum JobBody {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
-    /// The job.
+    /// The job to be run.
     #[cfg_attr(feature = "openapi", schema(example = json!({
         "pictor": "v1", "name": "nothing", "dims": { "frame": { "range": "1-3" } },
         "steps": [{ "name": "wait", "over": ["frame"], "noop": {} }],
     })))]
     pub job: JobBody,
-    /// The job file's name, for error messages.
+    /// Name of the job file, for error messages.
     #[serde(default)]
     pub source_name: Option<String>,
-    /// Values that replace those of the job: `render.samples` to `16`. Each value is read as YAML.
+    /// Values that replace those in the job, such as `16` for `render.samples`. Each value is parsed as YAML.
     #[serde(default)]
     pub set: BTreeMap<String, String>,
-    /// Only say what would be done.
+    /// Whether to only report what would be done.
     #[serde(default)]
     pub dry_run: bool,
-    /// The uploaded files that the job names: the name that it uses, to the BLAKE3 digest of the file,
-    /// or of the list of files of a packed scene.
+    /// The uploaded files that the job names: maps each name to the BLAKE3 digest of the file, or of the file list of a
+    /// packed scene.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Digest>))]
     pub assets: BTreeMap<String, String>,
 }
 
-/// One step of a job that was only tried.
+/// One step of a compiled job, in a dry run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlannedStep {
-    /// Its name.
+    /// Name of the step.
     pub name: String,
-    /// The kind of work.
+    /// Kind of the step, such as `blender`.
     pub kind: String,
-    /// The dimensions that it runs over.
+    /// Names of the dimensions that it runs over.
     pub over: Vec<String>,
-    /// How many tasks it has; null where a step has to find out.
+    /// Number of tasks; null if a step determines it only during the run.
     pub size: Option<u32>,
 }
 
-/// What a job compiles to.
+/// The plan that a job compiles to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlanSummary {
-    /// The job's name.
+    /// Name of the job, as the job file has it.
     pub name: String,
-    /// Its steps.
+    /// The steps, in the order of the job.
     pub steps: Vec<PlannedStep>,
-    /// How many tasks there are, as far as it is known.
+    /// Number of tasks, as far as it is known.
     pub tasks: u64,
-    /// The longest chain of tasks that must be done one after another.
+    /// Number of tasks in the longest chain of dependent tasks.
     pub longest_path: u64,
-    /// The files (by the name that the job uses) that are not uploaded yet.
+    /// Files that are not uploaded yet, by the name that the job uses.
     pub missing_assets: Vec<String>,
 }
 
-/// What came of a submission: a run, or (dry run) what would have been one.
+/// The result of a submission: a run, or, in a dry run, the plan of one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Submitted {
-    /// The run.
+    /// The run; absent in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub run: Option<RunSummary>,
-    /// What it would be.
+    /// The plan; present only in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(nullable = false))]
     pub plan: Option<PlanSummary>,
-    /// What is odd about the job and no mistake: limits that nobody defines.
+    /// Remarks about the job that are no errors, such as limits that nobody defines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// BLAKE3 of a file's bytes, in hex: 64 digits in small letters.
+/// BLAKE3 digest of a file's bytes, in hex: 64 digits in lower case.
 #[cfg(feature = "openapi")]
 #[derive(utoipa::ToSchema)]
 #[schema(pattern = "^[0-9a-f]{64}$")]

@@ -3,78 +3,78 @@
 use crate::{Output, TaskState};
 use serde::{Deserialize, Serialize};
 
-/// One task.
+/// A task of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Task {
-    /// As in `render[frame=7,tile=3]`.
+    /// Name of the task, such as `render[frame=7,tile=3]`.
     pub name: String,
-    /// Its step.
+    /// Name of the step that it belongs to.
     pub step: String,
-    /// Its index in the step.
+    /// Index of the task in its step, from 0.
     pub index: u32,
-    /// Its state.
+    /// Current state of the task.
     pub state: TaskState,
-    /// The present attempt, from 1.
+    /// Number of the current attempt, from 1.
     pub attempt: u32,
-    /// Why it is not running, why it failed, or how far it is, for people.
+    /// Why it is not running, why it failed, or how far it is, for people to read.
     pub reason: String,
-    /// The worker that has it, or had it when it ended.
+    /// Id of the worker that has it, or had it when it ended.
     pub worker: Option<u32>,
-    /// What that worker is called.
+    /// Name of that worker.
     #[serde(default)]
     pub worker_name: Option<String>,
-    /// From 0 to 1, for a running task that says so.
+    /// Completed fraction, from 0 to 1, of a running task that reports it.
     pub progress: Option<f32>,
 }
 
-/// How an attempt ended.
+/// State of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptState {
-    /// It has not ended.
+    /// It has not ended yet.
     Running,
-    /// The work was done.
+    /// It succeeded: the work was done.
     Succeeded,
-    /// It failed.
+    /// It failed, as `message` says.
     Failed,
-    /// The worker gave it up because it was told to.
+    /// The worker stopped it because it was told to.
     Cancelled,
-    /// Nobody heard of it again.
+    /// The worker was silent for longer than its lease.
     Lost,
 }
 
-/// One try at a task.
+/// An attempt at a task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attempt {
-    /// Its number, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Which carrying-out of it, in hex.
+    /// Id of the execution, in hex: one attempt may be started several times.
     pub execution: String,
-    /// The worker.
+    /// Id of the worker that executed it.
     pub worker: u32,
-    /// How it ended.
+    /// State of the attempt.
     pub state: AttemptState,
-    /// When it started, milliseconds since 1970.
+    /// When it started, in milliseconds since 1970.
     pub started_ms: i64,
-    /// How long it took, in milliseconds; null while it runs.
+    /// How long it took, in milliseconds; null while it is running.
     pub took_ms: Option<u32>,
-    /// Why it failed.
+    /// Why it failed; null unless it did.
     pub message: Option<String>,
-    /// What else the worker said.
+    /// Remarks of the worker that are no failures.
     pub notes: Vec<String>,
 }
 
-/// One task with its attempts.
+/// A task with its attempts and outputs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskDetail {
-    /// The task.
+    /// The task itself.
     pub task: Task,
-    /// Its attempts so far, in order.
+    /// Attempts so far, in order.
     pub attempts: Vec<Attempt>,
-    /// Its accepted outputs.
+    /// Outputs of the attempt that was accepted.
     pub outputs: Vec<Output>,
 }

@@ -22,11 +22,11 @@ pub enum TokenRole {
 }
 
 impl TokenRole {
-    /// All roles.
+    /// Every role, in order of declaration.
     pub const ALL: [Self; 6] =
         [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
 
-    /// The role's name.
+    /// Name of the role, as it is stored and written in requests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -38,7 +38,7 @@ impl TokenRole {
         }
     }
 
-    /// The role of that name.
+    /// The role of that name. Returns `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -88,7 +88,7 @@ pub struct NewToken {
     pub account: String,
 }
 
-/// What people may give: a machine gets its role with its registration.
+/// The roles that can be requested: a machine gets its role by its registration.
 #[cfg(feature = "openapi")]
 fn given_role() -> utoipa::openapi::schema::Object {
     use utoipa::openapi::schema::{ObjectBuilder, Type};

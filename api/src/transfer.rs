@@ -1,4 +1,4 @@
-//! Files of tasks, from and to workers.
+//! Transfer of tasks' files, from and to workers.
 
 use crate::Input;
 use pictor_tasks::message::{Execution, StepKey, Try};
@@ -6,18 +6,18 @@ use pictor_tasks::ticket::Ticket;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How to get or put an artifact.
+/// A request by which an artifact can be downloaded or uploaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Link {
-    /// An absolute address, or a path of this server.
+    /// An absolute URL, or a path on this server.
     pub url: String,
-    /// Headers that belong to the request.
+    /// Headers that the request has to have.
     pub headers: BTreeMap<String, String>,
 }
 
 impl Link {
-    /// To a path of the server that is asked.
+    /// A link to a path on the server that sends it.
     pub fn to(path: String) -> Self {
         Self { url: path, headers: BTreeMap::new() }
     }
@@ -28,67 +28,67 @@ impl Link {
     }
 }
 
-/// A worker is about to start a task.
+/// A worker asks for the inputs of a task that it is about to start.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InputsRequest {
-    /// The step.
+    /// Run, step and generation of the task.
     pub key: StepKey,
-    /// The try.
+    /// Index and attempt of the task.
     pub task: Try,
-    /// The ticket that came with it.
+    /// The ticket that came with the task.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$"))]
     pub ticket: Option<Ticket>,
 }
 
-/// An artifact that a task reads, and how to get it.
+/// An artifact that a task reads, with a link to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LinkedInput {
-    /// The artifact.
+    /// The artifact, and the task that made it.
     pub input: Input,
-    /// How to get it.
+    /// Link by which it can be downloaded.
     pub link: Link,
 }
 
-/// What a task reads.
+/// The inputs of a task.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inputs {
-    /// The artifacts, in the order of the step's needs and of the tasks that made them.
+    /// The inputs, in the order of the step's dependencies and of the tasks that made them.
     pub inputs: Vec<LinkedInput>,
 }
 
-/// A worker has made a file.
+/// A worker asks where to store a file that a task made.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OutputRequest {
-    /// The step.
+    /// Run, step and generation of the task.
     pub key: StepKey,
-    /// The try.
+    /// Index and attempt of the task.
     pub task: Try,
-    /// Which carrying-out of it.
+    /// Id of the execution that made the file.
     #[cfg_attr(feature = "openapi", schema(value_type = u64))]
     pub execution: Execution,
-    /// The ticket that came with it.
+    /// The ticket that came with the task.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$"))]
     pub ticket: Option<Ticket>,
-    /// The step's name.
+    /// Name of the step.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 150))]
     pub step: String,
-    /// The file's name, or its path in a folder.
+    /// Name of the file, or its path in a folder of outputs.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 400))]
     pub file: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub size_bytes: u64,
 }
 
-/// Where a file belongs.
+/// Destination of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OutputPlace {
-    /// The artifact's key.
+    /// Key of the artifact to be stored.
     pub key: String,
-    /// How to store it.
+    /// Link by which it can be uploaded.
     pub link: Link,
 }

@@ -1,44 +1,44 @@
-//! Workers: what people see of them, and what they say about themselves.
+//! Workers: how they are shown, and what they report about themselves.
 
 use crate::{Inventory, Service};
 use pictor_tasks::message::{StepKey, Try};
 use serde::{Deserialize, Serialize};
 
-/// A worker.
+/// A registered worker and its current state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Worker {
-    /// Its number.
+    /// Number of the worker, from 1.
     pub id: u32,
-    /// Its name, unique within the account.
+    /// Name of the worker, unique within the account.
     pub name: String,
-    /// Whose it is.
+    /// Account that the worker belongs to.
     pub account: String,
-    /// Whether it is in service.
+    /// Whether it is in service, as an operator has set it.
     pub state: Service,
-    /// Whether it was heard of lately.
+    /// Whether it was heard from within the length of a lease.
     pub online: bool,
-    /// Whether the worker itself takes work now (working hours, idleness).
+    /// Whether the worker itself accepts tasks now (working hours, idleness).
     pub accepts: bool,
-    /// Why it takes none, for people.
+    /// Why it accepts none, for people to read.
     pub reason: String,
-    /// When it was heard of last, milliseconds since 1970.
+    /// When it was last heard from, in milliseconds since 1970.
     pub seen_ms: i64,
-    /// When it was registered, milliseconds since 1970.
+    /// When it first registered, in milliseconds since 1970.
     pub registered_ms: i64,
-    /// Tasks that it does at a time.
+    /// Tasks that it can execute at a time.
     pub slots: u32,
-    /// Tasks that it has now, running or waiting in it.
+    /// Tasks that it holds now, running or waiting.
     pub tasks: u32,
-    /// What the machine has.
+    /// Hardware and programs of the machine.
     pub inventory: Inventory,
-    /// What its GPUs are doing.
+    /// Load of its GPUs at the last heartbeat.
     pub gpus: Vec<GpuLoad>,
-    /// What the machine is doing.
+    /// Load of the machine at the last heartbeat.
     pub machine: Option<MachineLoad>,
 }
 
-/// What to change about a worker.
+/// A change of a worker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -51,110 +51,111 @@ pub struct WorkerPatch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GpuLoad {
-    /// The GPU's unique id.
+    /// The GPU's UUID.
     pub uuid: String,
-    /// The share of the latest interval in which it was computing, from 0 to 100.
+    /// Share of the last interval in which it was computing, in percent.
     #[serde(default)]
     pub utilisation_percent: Option<u32>,
-    /// Its memory that is in use.
+    /// Memory in use, in bytes.
     #[serde(default)]
     pub memory_used_bytes: Option<u64>,
-    /// What it draws.
+    /// Power draw in watts.
     #[serde(default)]
     pub power_watts: Option<f64>,
-    /// How hot it is.
+    /// Temperature in degrees Celsius.
     #[serde(default)]
     pub temperature_celsius: Option<u32>,
 }
 
-/// The load of a machine beside its GPUs.
+/// The load of a machine apart from its GPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MachineLoad {
-    /// Processes that want a processor, averaged over a minute.
+    /// Runnable processes, averaged over a minute.
     pub load: f64,
-    /// Memory that is left.
+    /// Available memory, in bytes.
     pub memory_available_bytes: u64,
-    /// Disk space that is left where the worker keeps its data.
+    /// Free disk space where the worker keeps its data, in bytes.
     pub disk_free_bytes: u64,
 }
 
-/// A machine that wants to be a worker.
+/// A machine's request to become a worker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Enrol {
-    /// Its name: 1 to 64 letters, digits, `.`, `_` and `-`. The same name of the same account is the
-    /// same worker.
+    /// Name of the worker: 1 to 64 letters, digits, `.`, `_` and `-`. The same name in the same account means the same
+    /// worker.
     #[cfg_attr(
         feature = "openapi",
         schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")
     )]
     pub name: String,
-    /// What it has.
+    /// Hardware and programs of the machine.
     pub inventory: Inventory,
-    /// Where it runs: a text that no other living process has, and that the same one has after a crash.
+    /// Identifies where the worker runs: a text that no other live process has, and that the same worker has again
+    /// after a crash.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(max_length = 64))]
     pub place: String,
 }
 
-/// How to reach the broker.
+/// Connection to the message broker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Amqp {
-    /// The address, with the worker's own name and password.
+    /// Address of the broker, with the worker's own name and password.
     pub url: String,
 }
 
-/// A machine that is a worker now.
+/// The registration of a machine as a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Enrolled {
-    /// Its number.
+    /// Number of the worker, from 1.
     pub id: u32,
-    /// What it shows from now on, instead of the token that it enrolled with.
+    /// The worker's own token, to be used from now on instead of the one that it enrolled with.
     pub token: String,
-    /// Where its work comes from.
+    /// Connection over which it gets its tasks.
     pub amqp: Amqp,
-    /// How often it is to send a heartbeat, in milliseconds.
+    /// Interval of its heartbeats, in milliseconds.
     pub heartbeat_ms: u64,
-    /// How long it may be silent before its work is given to others, in milliseconds.
+    /// How long it may be silent before its tasks are given to others, in milliseconds.
     pub lease_ms: u64,
 }
 
-/// Tries of one step that a worker has.
+/// Tasks of one step that a worker holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Holding {
-    /// The step.
+    /// Run, step and generation of the tasks.
     pub key: StepKey,
-    /// The tries.
+    /// Index and attempt of each task.
     pub tasks: Vec<Try>,
 }
 
-/// A worker is alive.
+/// A heartbeat: the worker is alive.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Heartbeat {
-    /// What it has.
+    /// The tasks that it holds, running or waiting.
     pub holding: Vec<Holding>,
-    /// What its GPUs are doing.
+    /// Load of its GPUs since the last heartbeat.
     #[serde(default)]
     pub gpus: Vec<GpuLoad>,
-    /// What the machine is doing.
+    /// Current load of the machine.
     #[serde(default)]
     pub machine: MachineLoad,
-    /// What the machine has, when it begins or that has changed.
+    /// Hardware and programs of the machine: in the first heartbeat, and after a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<Inventory>,
-    /// Whether it takes work now.
+    /// Whether it accepts tasks now.
     #[serde(default = "yes")]
     pub accepts: bool,
-    /// Why not, for people.
+    /// Why it accepts none, for people to read.
     #[serde(default)]
     pub reason: String,
-    /// Where it runs, as when it registered.
+    /// Where it runs, as at its registration.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(max_length = 64))]
     pub place: String,
@@ -164,7 +165,7 @@ fn yes() -> bool {
     true
 }
 
-/// What the operator wants of a worker.
+/// The operator's settings for a worker, in response to a heartbeat.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Orders {

@@ -1,4 +1,4 @@
-//! `pictor workers` and `pictor token`: the machines of a farm, and who may speak to its server.
+//! `pictor workers` and `pictor token`: the machines of a farm, and access to its server.
 
 use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
@@ -9,10 +9,10 @@ use pictor_server::now_ms;
 use reqwest::Method;
 use serde_json::Value as Json;
 
-/// The most workers or tokens that are listed.
+/// Most workers or tokens that are listed.
 const LISTED: usize = 100_000;
 
-/// `pictor token`.
+/// `pictor token`: adds, lists or revokes tokens.
 pub(crate) async fn token(
     server: &Connection,
     command: TokenCommand,
@@ -26,7 +26,7 @@ pub(crate) async fn token(
             if json {
                 say(&serde_json::to_string(&made)?);
             } else {
-                // The token alone goes to standard output: `pictor token add … > FILE`.
+                // Only the token goes to standard output: `pictor token add … > FILE`.
                 explain(&format!(
                     "{} may act as {} for {}",
                     made.id,
@@ -66,7 +66,7 @@ fn token_row(token: &TokenView) -> Vec<String> {
     vec![token.id.clone(), token.name.clone(), role, token.account.clone(), made, state]
 }
 
-/// `pictor workers`.
+/// `pictor workers`: lists workers, or shows or changes one.
 pub(crate) async fn workers(
     server: &Connection,
     args: WorkersArgs,
@@ -97,7 +97,7 @@ pub(crate) async fn workers(
     Ok(SUCCEEDED)
 }
 
-/// What is to be known first: one that is away does not work, whatever it is set to.
+/// The most important state: a worker that is away does not work, whatever its setting.
 fn state(worker: &Worker) -> &'static str {
     match (worker.online, worker.accepts) {
         (false, _) => "away",

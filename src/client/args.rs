@@ -1,4 +1,4 @@
-//! What can be said on the command line to a server.
+//! Options of the commands that talk to a server.
 
 use crate::blenders::BlenderArgs;
 use clap::{Args, Subcommand};
@@ -7,155 +7,155 @@ use pictor_server::schedule::{CatchUp, Overlap};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
-/// One of the words that the server knows.
+/// Parses one of the words that the server knows.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
-/// What is submitted, and what happens then.
+/// Options of `pictor submit`.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SubmitArgs {
-    /// The job file.
+    /// The job file (YAML or JSON).
     pub(crate) job: PathBuf,
     /// Changes a value of the job file: `--set render.samples=16`.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Waits for the end and shows how it goes; the exit status is that of the run.
+    /// Waits until the run ends and shows its progress; the exit code is that of the run.
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Fetches results into this folder as they come.
+    /// Downloads results into this folder as they become available.
     #[arg(long, value_name = "DIR", requires = "wait")]
     pub(crate) out: Option<PathBuf>,
-    /// Replaces files in that folder that are not of this run; never one that was sent for it.
+    /// Replaces files in that folder that are not from this run; but never one that was uploaded for it.
     #[arg(long, requires = "out")]
     pub(crate) overwrite: bool,
-    /// Runs of higher priority go first, -100 to 100.
+    /// The run's priority, -100 to 100: higher ones come first.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-100..=100))]
     pub(crate) priority: Option<i32>,
-    /// Checks everything, sends and starts nothing.
+    /// Checks everything, but uploads and starts nothing.
     #[arg(long, conflicts_with = "wait")]
     pub(crate) dry_run: bool,
-    /// Submits although textures, libraries or caches are not there.
+    /// Submits even if textures, libraries or caches are missing.
     #[arg(long)]
     pub(crate) allow_missing: bool,
-    /// What is asked which files the scenes need.
+    /// The Blender that determines which files the scenes need.
     #[command(flatten)]
     pub(crate) blender: BlenderArgs,
 }
 
-/// Which results are fetched.
+/// Options of `pictor download`.
 #[derive(Args, Debug)]
 pub(crate) struct DownloadArgs {
-    /// The run, or the beginning of its id.
+    /// The run's id, or the beginning of it.
     pub(crate) run: String,
-    /// Only files that fit, as in `*.png` or `frames/*`.
+    /// Only files that match a pattern such as `*.png` or `frames/*`.
     pub(crate) pattern: Option<String>,
-    /// Where they land [default: out/RUN].
+    /// The folder for results [default: out/RUN].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Replaces files that are there and are not of this run; never one that was sent for it from here.
+    /// Replaces existing files that are not from this run; but never one that was uploaded for it from here.
     #[arg(long)]
     pub(crate) overwrite: bool,
 }
 
-/// A change of a worker.
+/// Options of `pictor workers`.
 #[derive(Args, Debug)]
 pub(crate) struct WorkersArgs {
-    /// Only this worker, in detail.
+    /// Shows only this worker, in detail.
     pub(crate) worker: Option<u32>,
-    /// Whether it gets tasks: `enabled`, `disabled` (it hands back what it has) or `draining` (it
-    /// finishes what it has).
+    /// Sets whether it gets tasks: `enabled`, `disabled` (it hands back its tasks) or `draining` (it finishes its
+    /// tasks).
     #[arg(long, value_name = "STATE", requires = "worker", value_parser = word::<Service>)]
     pub(crate) set: Option<Service>,
 }
 
-/// Verbs about schedules.
+/// Subcommands of `pictor schedule`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
-    /// Submits a job again and again, at times given like cron's.
+    /// Submits a job repeatedly, at times given like cron's.
     Add(ScheduleArgs),
-    /// Lists schedules and when each is due next.
+    /// Lists schedules with their next due times.
     List,
-    /// Shows a schedule: its next times and its last runs.
+    /// Shows a schedule: its next due times and its last runs.
     Show {
-        /// Its name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Starts no more runs until `resume`.
+    /// Pauses a schedule: it starts no runs until `resume`.
     Pause {
-        /// Its name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Starts runs again.
+    /// Resumes a paused schedule.
     Resume {
-        /// Its name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Removes a schedule. Its runs stay.
+    /// Removes a schedule, but not its runs.
     Remove {
-        /// Its name.
+        /// Name of the schedule.
         name: String,
     },
-    /// Starts a run of it now.
+    /// Starts a run of a schedule now.
     Trigger {
-        /// Its name.
+        /// Name of the schedule.
         name: String,
     },
 }
 
-/// A schedule.
+/// Options of `pictor schedule add`.
 #[derive(Args, Debug)]
 pub(crate) struct ScheduleArgs {
-    /// Its name.
+    /// Name of the schedule.
     pub(crate) name: String,
-    /// The job file.
+    /// The job file (YAML or JSON).
     pub(crate) job: PathBuf,
-    /// When: five fields (minute, hour, day, month, day of the week), or six with seconds first.
+    /// Due times: five fields (minute, hour, day, month, day of the week), or six with seconds first.
     #[arg(long, value_name = "FIELDS")]
     pub(crate) cron: String,
-    /// The time zone in which these times are meant, as in `Europe/Berlin`.
+    /// The time zone of the due times, such as `Europe/Berlin`.
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub(crate) zone: String,
-    /// What happens when the run before is not over.
+    /// What to do when the previous run has not ended.
     #[arg(long, default_value = "skip", value_name = "skip|queue|replace", value_parser = word::<Overlap>)]
     pub(crate) overlap: Overlap,
-    /// Which runs are caught up with when no server was there in time.
+    /// Which runs to make up for after no server was running at their due time.
     #[arg(long, default_value = "none", value_name = "none|one|all", value_parser = word::<CatchUp>)]
     pub(crate) catch_up: CatchUp,
-    /// Starts up to so much later, so that not everything starts at once: `5m`.
+    /// Delays starts by up to this time, so that not everything starts at once: `5m`.
     #[arg(long, value_name = "TIME")]
     pub(crate) jitter: Option<pictor_tasks::units::Millis>,
     /// Changes a value of the job file.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = crate::key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Submits although textures, libraries or caches are not there.
+    /// Submits even if textures, libraries or caches are missing.
     #[arg(long)]
     pub(crate) allow_missing: bool,
-    /// What is asked which files the scenes need.
+    /// The Blender that determines which files the scenes need.
     #[command(flatten)]
     pub(crate) blender: BlenderArgs,
 }
 
-/// Verbs about tokens.
+/// Subcommands of `pictor token`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Makes a token and prints it. It is shown this once.
+    /// Creates a token and prints it. It is shown only once.
     Add {
-        /// For people: who or what has it.
+        /// A label: who or what uses it.
         name: String,
-        /// What it may do: `admin`, `operator`, `submitter`, `viewer` or `worker`.
+        /// Its role: `admin`, `operator`, `submitter`, `viewer` or `worker`.
         #[arg(long, value_parser = word::<TokenRole>)]
         role: TokenRole,
-        /// The account whose runs and workers it makes [default: the name].
+        /// The account that its runs and workers belong to [default: the name].
         #[arg(long)]
         account: Option<String>,
     },
-    /// Lists tokens.
+    /// Lists tokens, without their secrets.
     List,
-    /// Makes a token worthless at once.
+    /// Revokes a token, which takes effect at once.
     Revoke {
-        /// Its id.
+        /// Public part of the token.
         id: String,
     },
 }

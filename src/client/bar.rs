@@ -1,12 +1,12 @@
-//! Progress bars of what goes to a server and comes from it. They are drawn on a terminal only.
+//! Progress bars of uploads and downloads. They are drawn on a terminal only.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
-/// How often a bar turns when nothing else happens.
+/// How often a spinner moves when nothing else happens.
 const TURN: Duration = Duration::from_millis(120);
 
-/// Something that takes a while.
+/// A spinner for work that takes a while.
 pub(crate) fn spinner(what: String) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg}").expect("a valid template");
     let bar = ProgressBar::new_spinner().with_style(style).with_message(what);
@@ -14,7 +14,7 @@ pub(crate) fn spinner(what: String) -> ProgressBar {
     bar
 }
 
-/// Bytes that are read, sent or fetched.
+/// A bar for bytes that are read, uploaded or downloaded.
 pub(crate) fn bytes(what: &'static str, size_bytes: u64) -> ProgressBar {
     let style = "{prefix:>12} {bar:32.cyan/238} {bytes}/{total_bytes}  {bytes_per_sec}  {msg}";
     let style = ProgressStyle::with_template(style).expect("a valid template");

@@ -1,5 +1,4 @@
-//! Requests to a pictor server: addresses, tokens, errors as sentences, and trying again where that is
-//! safe.
+//! Requests to a pictor server: addresses, tokens, errors as sentences, and retries where they are safe.
 
 use crate::client::settings::Target;
 use crate::terminal::explain;
@@ -12,51 +11,51 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a connection may take to come about.
+/// Time limit for making a connection.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an ordinary answer may take.
+/// Time limit for an ordinary response.
 const ANSWER: Duration = Duration::from_mins(1);
-/// How often something is tried, and the pauses between: doubled from the first to the last.
+/// Attempts at a request; below, the pauses between them, doubled from the first to the last.
 const TRIES: u32 = 7;
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long a server is asked again that itself says to come later: another one takes over meanwhile.
+/// How long a server is retried that itself asks to be retried later: another one takes over meanwhile.
 const LATER: Duration = Duration::from_mins(1);
-/// The try after which people are told.
+/// Number of the failed attempt after which the user is informed.
 const PATIENT: u32 = 3;
-/// The most items in a page.
+/// Most items of a page.
 pub(crate) const PAGE: usize = 1000;
-/// The longest answer to an ordinary question.
+/// Longest ordinary response, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
-    /// Nobody answers, or the line was cut.
+    /// The server does not respond, or the connection was lost.
     #[error("reach {server}: {}", cause(error))]
     Unreachable {
-        /// The address.
+        /// Address of the server.
         server: String,
-        /// Why.
+        /// The underlying error.
         error: reqwest::Error,
     },
-    /// The server says no, and why.
+    /// The server rejected the request, for a reason.
     #[error("{0}")]
     Refused(Box<Refused>),
-    /// An answer that makes no sense: not a pictor server, or another version of it.
+    /// The response cannot be understood: not a pictor server, or another version of it.
     #[error("{server} answered what this pictor does not understand: {why}")]
     Garbled {
-        /// The address.
+        /// Address of the server.
         server: String,
-        /// Why.
+        /// What is wrong with the response.
         why: String,
     },
 }
 
-/// What a server says when it refuses, and how long it asks to be left alone.
+/// A rejection by the server, and after how long it may be retried.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// What it says.
+    /// The error as the server sent it.
     pub(crate) problem: Problem,
     retry_after: Option<Duration>,
 }
@@ -67,7 +66,7 @@ impl std::fmt::Display for Refused {
         let sentence = if detail.is_empty() { title } else { detail };
         let code = if code.is_empty() { "no code" } else { code };
         write!(f, "{} ({code})", sentence.trim_end())?;
-        // Mistakes of a job are in the sentence already, each with its line.
+        // The sentence contains the errors of a job already, each with its line.
         let more = errors.iter().map(|mistake| &mistake.message);
         let mut more = more.filter(|message| !sentence.contains(message.as_str()));
         more.try_for_each(|message| write!(f, "\n  {message}"))
@@ -86,7 +85,7 @@ impl Trouble {
         }
     }
 
-    /// Whether the request surely had no effect.
+    /// Whether the request certainly had no effect.
     fn is_harmless(&self) -> bool {
         match self {
             Self::Unreachable { error, .. } => error.is_connect(),
@@ -98,7 +97,7 @@ impl Trouble {
     }
 }
 
-/// The innermost cause: what is around it says only that a request was sent.
+/// The innermost cause: the outer ones only say that a request was sent.
 fn cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it does not answer in time".into();
@@ -110,37 +109,37 @@ fn cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// A body, as it is sent.
+/// Serializes a request body.
 pub(crate) fn as_json<T: serde::Serialize>(value: &T) -> Json {
     serde_json::to_value(value).expect("what is sent is plain data")
 }
 
-/// One request.
+/// A request to the API.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
-    /// The method.
+    /// HTTP method of the request.
     pub(crate) method: Method,
-    /// The path after `/v1`, in words that need no escaping here.
+    /// Segments of the path after `/v1`, which must need no escaping.
     pub(crate) path: &'a [&'a str],
-    /// What follows the question mark.
+    /// Parameters of the query, by name.
     pub(crate) query: &'a [(&'a str, String)],
     /// The body, as JSON.
     pub(crate) body: Option<&'a Json>,
-    /// More headers.
+    /// Additional headers of the request.
     pub(crate) headers: &'a [(HeaderName, String)],
-    /// Whether asking twice does no more than asking once.
+    /// Whether repeating the request has no further effect.
     pub(crate) repeatable: bool,
 }
 
 impl<'a> Call<'a> {
-    /// A question.
+    /// A GET request without parameters.
     pub(crate) fn get(path: &'a [&'a str]) -> Self {
         let method = Method::GET;
         Self { method, path, query: &[], body: None, headers: &[], repeatable: true }
     }
 }
 
-/// A server and how to speak to it.
+/// A server, with what is needed to send it requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     http: Client,
@@ -148,9 +147,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Prepares to speak to a server. Nothing is sent yet.
+    /// Prepares requests to a server. Nothing is sent yet.
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
-        // Another part of the program may have chosen the same one before.
+        // Fails if the process has a provider already: then that one is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
         if let Some(token) = &target.token {
@@ -168,12 +167,12 @@ impl Connection {
         Ok(Self { http, base: target.url.clone() })
     }
 
-    /// The server's address, for people.
+    /// Address of the server, for messages.
     pub(crate) fn server(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// A request to a path after `/v1`.
+    /// Builds a request to a path after `/v1`.
     pub(crate) fn request(
         &self,
         method: Method,
@@ -192,7 +191,7 @@ impl Connection {
         self.http.request(method, url)
     }
 
-    /// Sends a request once.
+    /// Sends a request once, without retries.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Trouble> {
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         if response.status().is_success() {
@@ -201,7 +200,7 @@ impl Connection {
         Err(self.refused(response).await)
     }
 
-    /// An error of the line.
+    /// The error of a lost connection.
     pub(crate) fn unreachable(&self, error: reqwest::Error) -> Trouble {
         Trouble::Unreachable { server: self.server().into(), error: error.without_url() }
     }
@@ -227,7 +226,7 @@ impl Connection {
         Trouble::Refused(Box::new(Refused { problem, retry_after }))
     }
 
-    /// Sends a request, again if it may help and is safe. The answer has begun when this returns.
+    /// Sends a request; retries if that may help and is safe. When this returns, the response has begun.
     pub(crate) async fn start(&self, call: &Call<'_>) -> Result<Response, Trouble> {
         self.start_within(call, None).await
     }
@@ -256,7 +255,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request and reads the JSON of its answer.
+    /// Sends a request and parses the JSON of its response.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Trouble> {
         let mut patience = Patience::default();
         loop {
@@ -273,7 +272,7 @@ impl Connection {
         }
     }
 
-    /// Everything that an answer holds, within limits.
+    /// Reads the whole body of a response, within limits.
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, Trouble> {
         let mut bytes = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(error))? {
@@ -294,7 +293,7 @@ impl Connection {
         Trouble::Garbled { server: self.server().into(), why }
     }
 
-    /// The answer to a question.
+    /// Sends a GET request and parses the response.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -303,7 +302,7 @@ impl Connection {
         self.ask(&Call { query, ..Call::get(path) }).await
     }
 
-    /// An order that does no more when it is given twice.
+    /// Sends a request that changes something, and whose repetition has no further effect.
     pub(crate) async fn order<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -313,7 +312,7 @@ impl Connection {
         self.ask(&Call { method, body, ..Call::get(path) }).await
     }
 
-    /// An order that is given once: what was perhaps heard is not said again.
+    /// Sends a request that changes something, at most once: it is not retried if the server may have received it.
     pub(crate) async fn order_once<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -323,7 +322,7 @@ impl Connection {
         self.ask(&Call { method, body, repeatable: false, ..Call::get(path) }).await
     }
 
-    /// The items of a list, page by page, at most `limit`.
+    /// The items of a list, fetched page by page, at most `limit`.
     pub(crate) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -345,7 +344,7 @@ impl Connection {
     }
 }
 
-/// How often and how long to wait for a server.
+/// Counts attempts and decides about pauses between them.
 #[derive(Debug)]
 pub(crate) struct Patience {
     tries: u32,
@@ -359,7 +358,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Waits before the next try. `false`: it was tried often enough.
+    /// Waits before the next attempt. Returns `false` if there were enough.
     pub(crate) async fn wait(&mut self, error: &Trouble) -> bool {
         self.tries += 1;
         let asked = match error {
@@ -373,7 +372,7 @@ impl Patience {
         if self.tries == PATIENT {
             explain(&format!("{error}; trying again"));
         }
-        // Many clients of one server must not come back in the same moment.
+        // Many clients of one server must not return at the same moment.
         let more = crate::session::random_id() % 100;
         let pause = asked.unwrap_or(pause).min(LATER);
         tracing::info!(%error, "trying again");
@@ -381,7 +380,7 @@ impl Patience {
         true
     }
 
-    /// Something went well: the count starts anew.
+    /// Starts the count anew after a success.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }

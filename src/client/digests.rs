@@ -1,5 +1,5 @@
-//! Digests of local files: several at once, and remembered in the data folder by path, size and time of
-//! change, so that a second submit reads only what is new.
+//! Digests of local files: computed in parallel, and cached in the data folder by path, size and modification time, so
+//! that a second submit reads only what is new.
 
 use pictor_server::now_ms;
 use serde::{Deserialize, Serialize};
@@ -10,27 +10,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The file in the data folder.
+/// Name of the cache in the data folder.
 const FILE: &str = "digests.json";
-/// More files than these are not remembered.
+/// Most files in the cache.
 const KNOWN_MAX: usize = 500_000;
-/// A file that was changed so shortly ago may be changed again within the same tick of its clock.
+/// A file that was modified this recently may be modified again within the same tick of its clock.
 const FRESH_MS: i64 = 2_000;
-/// How much of a file is in memory.
+/// Bytes of a file that are read at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// Files are read by so many at once, also where there are fewer processors: disks and networks wait.
+/// Threads that read files, even if there are fewer processors: disks and networks are slow.
 const READERS: std::ops::RangeInclusive<usize> = 4..=16;
 
-/// The content of a file, in short.
+/// Digest and size of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
-    /// BLAKE3, in hex.
+    /// BLAKE3 digest in hex.
     pub(crate) digest: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub(crate) size_bytes: u64,
 }
 
-/// A file that cannot be read, or that changes while it is.
+/// A file that cannot be read, or that changes while it is being read.
 #[derive(Debug, thiserror::Error)]
 #[error("read {}: {source}", path.display())]
 pub(crate) struct ReadError {
@@ -38,7 +38,7 @@ pub(crate) struct ReadError {
     source: std::io::Error,
 }
 
-/// What was seen of a file when its digest was taken.
+/// The state of a file when its digest was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     size_bytes: u64,
@@ -46,7 +46,7 @@ struct Seen {
     inode: u64,
 }
 
-/// The digests that are remembered.
+/// The cache of digests.
 #[derive(Debug, Default)]
 pub(crate) struct Digests {
     file: PathBuf,
@@ -55,7 +55,7 @@ pub(crate) struct Digests {
 }
 
 impl Digests {
-    /// What is remembered in a data folder. What cannot be read is taken anew.
+    /// Opens the cache of a data folder. An unreadable cache counts as empty.
     pub(crate) fn open(data: &Path) -> Self {
         let file = data.join(FILE);
         let text = std::fs::read(&file).unwrap_or_default();
@@ -63,7 +63,7 @@ impl Digests {
         Self { file, known, changed: false }
     }
 
-    /// The digests of files. `read` is told how many bytes were read, again and again.
+    /// The digests of files. `read` is called repeatedly with the number of bytes read.
     pub(crate) fn of(
         &mut self,
         paths: &BTreeSet<PathBuf>,
@@ -103,7 +103,7 @@ impl Digests {
         Ok(digests)
     }
 
-    /// Remembers for the next time. If that is not possible, the next time takes longer.
+    /// Saves the cache. If that fails, the next submit takes longer.
     pub(crate) fn save(&self) {
         if !self.changed || self.known.len() > KNOWN_MAX {
             return;
@@ -122,7 +122,7 @@ impl Digests {
     }
 }
 
-/// The digest of one file, read now.
+/// The digest of one file, computed now.
 pub(crate) fn digest_of(path: &Path) -> std::io::Result<Digest> {
     let (seen, digest) = take(path, &HashMap::new(), &|_| ())?;
     Ok(Digest { digest, size_bytes: seen.size_bytes })
@@ -137,7 +137,7 @@ fn look(file: &std::fs::File) -> std::io::Result<Seen> {
     Ok(Seen { size_bytes: meta.size(), modified, inode: meta.ino() })
 }
 
-/// A file's digest, from memory if nothing changed.
+/// A file's digest, from the cache if the file has not changed.
 fn take(
     path: &Path,
     known: &HashMap<String, (Seen, String)>,
@@ -174,7 +174,7 @@ mod tests {
     use std::fs::{File, FileTimes};
     use std::time::{Duration, UNIX_EPOCH};
 
-    /// A file that was changed at a second since 1970.
+    /// A file with this modification time, in seconds since 1970.
     fn file(folder: &Path, name: &str, text: &str, second: u64) -> PathBuf {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
@@ -196,7 +196,7 @@ mod tests {
         let mut first = Digests::open(folder.path());
         assert_eq!(digests(&mut first, &path), one);
         first.save();
-        // Same size, same time: nobody can tell, and the file is not read again.
+        // Same size, same time: the change cannot be noticed, and the file is not read again.
         file(folder.path(), "a", "two", 1_000);
         let mut second = Digests::open(folder.path());
         assert_eq!(digests(&mut second, &path), one);

@@ -1,5 +1,5 @@
-//! Results of a run to a folder: only what is missing or differs, several files at once. A file appears
-//! when it is whole; what was fetched of it before is not fetched again.
+//! Downloads results of a run to a folder: only what is missing or differs, several files at once. A file appears when
+//! it is complete; an interrupted download is resumed.
 
 use crate::client::args::DownloadArgs;
 use crate::client::bar;
@@ -20,41 +20,41 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-/// Files that are fetched at a time.
+/// Files that are downloaded at a time.
 const AT_ONCE: usize = 8;
-/// How many failures are named.
+/// Most failures that are named.
 const NAMED: usize = 10;
-/// The most files of a run.
+/// Most files of a run.
 const FILES_MAX: usize = 10_000_000;
 
-/// What is now there.
+/// The result of a download.
 #[derive(Debug, Default)]
 pub(crate) struct Downloaded {
-    /// All files that are there now.
+    /// All files that are in place now.
     pub(crate) files: Vec<PathBuf>,
-    /// How many of them were fetched.
+    /// Number of files that were downloaded.
     pub(crate) fetched: usize,
-    /// Why others are not.
+    /// Why other files are missing.
     pub(crate) failures: Vec<String>,
-    /// What is there and would have been replaced.
+    /// Files that were left alone although a result belongs at their path.
     pub(crate) in_the_way: Vec<InTheWay>,
 }
 
 impl Downloaded {
-    /// A sentence for each reason why something is not there.
+    /// A sentence for each reason why a file is missing.
     pub(crate) fn undelivered(&self) -> Vec<String> {
         [&self.failures[..], &sentences(&self.in_the_way)].concat()
     }
 }
 
-/// Which files of which run, and where to.
+/// What to download, and where to.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// The run's id.
+    /// Id of the run.
     pub(crate) run: &'a str,
-    /// The folder, and what may be replaced there.
+    /// The output folder, with what may be replaced in it.
     pub(crate) place: &'a Place,
-    /// Only those that fit: a whole path, or a name if there is no slash in it.
+    /// Only files that match: by their whole path, or by name if the pattern has no slash.
     pub(crate) pattern: Option<&'a Pattern>,
 }
 
@@ -68,7 +68,7 @@ impl Wanted<'_> {
     }
 }
 
-/// `pictor download`.
+/// `pictor download`: downloads the results of a run.
 pub(crate) async fn fetch_all(
     server: &Connection,
     data: &Path,
@@ -110,7 +110,7 @@ pub(crate) async fn fetch_all(
     Ok(if failures.is_empty() { SUCCEEDED } else { FAILED })
 }
 
-/// Fetches what the run has delivered so far and the folder lacks.
+/// Downloads the files that the run has delivered so far and the folder lacks.
 pub(crate) async fn download(
     server: &Connection,
     wanted: &Wanted<'_>,
@@ -126,7 +126,7 @@ pub(crate) async fn download(
         let list = if path.symlink_metadata().is_ok() { &mut there } else { &mut todo };
         list.push((item, path));
     }
-    // A file of another size is another file, but whose it is only its content tells.
+    // A file of another size is another file, but only its content tells which.
     let is_file = |path: &&PathBuf| path.is_file();
     let paths: BTreeSet<PathBuf> =
         there.iter().map(|(_, path)| path).filter(is_file).cloned().collect();
@@ -168,7 +168,7 @@ pub(crate) async fn download(
     Ok(downloaded)
 }
 
-/// The files with the first task for each path, and a sentence for each other one that is something else.
+/// The file of the first task for each path, and a sentence for each other one that differs.
 fn each_path_once(items: impl Iterator<Item = RunFile>) -> (Vec<RunFile>, Vec<String>) {
     let mut clashes = Vec::new();
     let mut first: BTreeMap<String, RunFile> = BTreeMap::new();
@@ -185,7 +185,7 @@ fn each_path_once(items: impl Iterator<Item = RunFile>) -> (Vec<RunFile>, Vec<St
     (first.into_values().collect(), clashes)
 }
 
-/// A path that stays inside the folder.
+/// Checks that a path stays inside the folder.
 fn inside(path: &str) -> anyhow::Result<&Path> {
     let inner = Path::new(path);
     let plain = inner.components().all(|part| matches!(part, Component::Normal(_)));
@@ -196,7 +196,7 @@ fn inside(path: &str) -> anyhow::Result<&Path> {
     Ok(inner)
 }
 
-/// Fetches one file: into a file beside it, which gets its name when it is whole.
+/// Downloads one file to a file beside it, which is renamed when it is complete.
 async fn fetch(
     server: &Connection,
     run: &str,
@@ -236,7 +236,7 @@ async fn fetch(
     Ok(())
 }
 
-/// Fetches what is missing of a file that has `have` bytes already.
+/// Downloads the rest of a file that has `have` bytes already.
 async fn rest(
     server: &Connection,
     run: &str,

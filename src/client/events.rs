@@ -1,5 +1,5 @@
-//! That something happened to a run: the server's events, used as a hint to look again. Without them
-//! (no connection, a proxy that holds them back) somebody looks again after a while.
+//! Notifies about changes of a run: by the server's events, taken as hints to fetch the run again. Without events (no
+//! connection, a buffering proxy) it is fetched at intervals.
 
 use crate::client::connection::{Call, Connection, Patience};
 use reqwest::header::ACCEPT;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// The shortest time between two looks, and the longest, with events and without.
+/// Shortest interval between two fetches; below, the longest with and without events.
 const SOON: Duration = Duration::from_millis(200);
 const WITH_EVENTS: Duration = Duration::from_secs(10);
 const WITHOUT_EVENTS: Duration = Duration::from_secs(1);
-/// The longest line of an event that is kept.
+/// Longest line of an event that is kept, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// Tells when to look again.
+/// Notifies when to fetch a run again.
 #[derive(Debug)]
 pub(crate) struct Changes {
     happened: Arc<Notify>,
@@ -25,12 +25,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Nobody tells: it is looked again and again.
+    /// Without events: at fixed intervals.
     pub(crate) fn unknown() -> Self {
         Self { happened: Arc::default(), connected: Arc::default(), task: None }
     }
 
-    /// The changes of a run of a server.
+    /// By the events of a run on a server.
     pub(crate) fn of(server: Connection, run: String) -> Self {
         let (happened, connected) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
         let task = listen(server, run, happened.clone(), connected.clone());
@@ -38,12 +38,12 @@ impl Changes {
         Self { happened, connected, task }
     }
 
-    /// Waits until it is time to look again. Cancel safe.
+    /// Waits until the run should be fetched again. Cancel safe.
     pub(crate) async fn next(&self) {
         tokio::time::sleep(SOON).await;
         let connected = self.connected.load(Ordering::Relaxed);
         let limit = if connected { WITH_EVENTS } else { WITHOUT_EVENTS };
-        // Without an event it is time after a while.
+        // A timeout counts like an event.
         let _ = tokio::time::timeout(limit, self.happened.notified()).await;
     }
 }
@@ -69,13 +69,13 @@ async fn listen(
         let call = Call { query: &query, headers: &headers, ..Call::get(&["events"]) };
         let mut response = match server.start(&call).await {
             Ok(response) => response,
-            // It was tried for a while; whoever looks will tell what is wrong.
+            // Retries were in vain for a while; the next fetch will report what is wrong.
             Err(error) if error.is_retryable() => continue,
             Err(_) => return,
         };
         connected.store(true, Ordering::Relaxed);
         patience.reset();
-        // Something may have happened before somebody listened.
+        // Something may have changed before the stream began.
         happened.notify_one();
         let mut lines = Lines::default();
         let ended = loop {
@@ -96,14 +96,14 @@ async fn listen(
     }
 }
 
-/// The lines of server-sent events.
+/// Parses the lines of server-sent events.
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes the next bytes. `true`: an event was completed that carries data.
+    /// Adds the next bytes. Returns whether an event with data was completed.
     fn push(&mut self, bytes: &[u8]) -> bool {
         let mut event = false;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {

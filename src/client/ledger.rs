@@ -1,32 +1,32 @@
-//! What this machine knows of a server's run: the files here that it was made of, and the contents that were
-//! fetched of it. A line for each, written before what it tells of happens.
+//! What this machine knows about a run on a server: the local files that it was made of, and the contents that were
+//! downloaded. One line for each, written before the upload or download begins.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The folder in the data folder.
+/// Name of the folder in the data folder.
 const FOLDER: &str = "fetched";
-/// Runs that are remembered. Of an older one its files are taken for somebody else's.
+/// Most runs that are remembered. Files of an older one count as somebody else's.
 const RUNS_MAX: usize = 500;
 
-/// What is known of one run.
+/// The record of one run.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     file: PathBuf,
-    /// Files of this machine that were sent for it.
+    /// Files on this machine that were uploaded for the run.
     pub(crate) sources: Vec<PathBuf>,
     fetched: HashSet<String>,
 }
 
 impl Ledger {
-    /// What is remembered of a run in a data folder.
+    /// Reads the record of a run in a data folder.
     pub(crate) fn open(data: &Path, run: &str) -> Self {
         let file = data.join(FOLDER).join(run);
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let mut ledger = Self { file, sources: Vec::new(), fetched: HashSet::new() };
-        // The last line may have been cut off: then what it tells of has not begun.
+        // The last line may be incomplete: then the transfer that it announces has not begun.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for line in whole.lines() {
             match line.split_once(' ') {
@@ -38,17 +38,17 @@ impl Ledger {
         ledger
     }
 
-    /// Whether a file with this content was fetched of the run.
+    /// Whether a file with this content was downloaded from the run.
     pub(crate) fn has(&self, digest: &str) -> bool {
         self.fetched.contains(digest)
     }
 
-    /// Remembers which files of this machine are sent for the run.
+    /// Records which files on this machine are uploaded for the run.
     pub(crate) fn sent<'a>(
         &mut self,
         sources: impl Iterator<Item = &'a Path>,
     ) -> std::io::Result<()> {
-        // Nobody gives such a name, and it would be read as two.
+        // Such names are not in use, and would be read as two.
         let sources = sources.filter(|path| path.to_str().is_some_and(|p| !p.contains('\n')));
         let sources: Vec<PathBuf> = sources.map(Path::to_path_buf).collect();
         self.add("source", sources.iter().filter_map(|path| path.to_str()))?;
@@ -56,7 +56,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Remembers what is about to be fetched.
+    /// Records the contents that are about to be downloaded.
     pub(crate) fn fetching<'a>(
         &mut self,
         digests: impl Iterator<Item = &'a str>,

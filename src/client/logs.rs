@@ -1,9 +1,9 @@
-//! The log of a task, from a server, also while it grows.
+//! Prints the log of a task on a server, even while it grows.
 
 use crate::client::connection::{Call, Connection, Patience};
 use crate::terminal::pass_on;
 
-/// Prints the log of an attempt, with `follow` until the attempt is over. How many bytes there were.
+/// Prints the log of an attempt; with `follow`, until the attempt ends. Returns the number of bytes.
 pub(crate) async fn follow_log(
     server: &Connection,
     (run, task, attempt): (&str, &str, u32),
@@ -30,7 +30,7 @@ pub(crate) async fn follow_log(
                 Err(error) => break server.unreachable(error),
             }
         };
-        // The line was cut: on from where it was.
+        // The connection was lost: continue where it stopped.
         if !patience.wait(&cut).await {
             return Err(cut.into());
         }

@@ -1,4 +1,4 @@
-//! The command line against a server.
+//! The commands that talk to a server.
 
 mod admin;
 mod args;

@@ -1,5 +1,6 @@
-//! What a scene needs, as Blender tells it, and where each file lies in the packed scene: relative ones
-//! as they lie around the scene, absolute ones below `_abs/`. Pictures of a sequence lie side by side.
+//! Which files a scene needs, as Blender reports them, and where each is placed in the packed scene: those with
+//! relative paths as they are placed around the scene, those with absolute ones below `_abs/`. Pictures of a sequence
+//! are placed side by side.
 
 use crate::client::digests::Digest;
 use anyhow::Context;
@@ -14,75 +15,75 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// Asks Blender.
+/// The script that Blender runs to list the files.
 const SCRIPT: &str = include_str!("pack.py");
-/// How many lines of a Blender that failed are shown.
+/// Most lines of output of a Blender that failed to be shown.
 const LAST_LINES: usize = 5;
 
-/// What `pack.py` answers.
+/// The output of `pack.py`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Answer {
     /// Why the scene cannot be read.
     problem: Option<String>,
-    /// What the scene and its libraries refer to.
+    /// External files that the scene and its libraries refer to.
     references: Vec<Reference>,
 }
 
-/// Something outside of a .blend file that a data block in it uses.
+/// An external file that a data block in a .blend file uses.
 #[derive(Debug, Default, Deserialize)]
 struct Reference {
-    /// `image`, `library`, …
+    /// Kind of the file: `image`, `library`, …
     kind: String,
-    /// For people: ``image `wood` of material `Oak` ``.
+    /// The data block that uses it, for messages: ``image `wood` of material `Oak` ``.
     user: String,
     /// Whether the path is relative to the .blend file that holds it.
     relative: bool,
-    /// Those that are there, absolute.
+    /// Absolute paths of the files that exist.
     files: Vec<String>,
-    /// Those that are not.
+    /// Paths of the files that are missing.
     missing: Vec<String>,
-    /// A sentence for the user.
+    /// A remark for the user; empty if there is none.
     note: String,
-    /// The .blend files that hold the path; empty for the scene itself.
+    /// The .blend files that contain the path; empty for the scene itself.
     owners: Vec<String>,
     /// Whether the picture is wrong without it.
     needed: bool,
 }
 
-/// Which paths lead to a file.
+/// By which kind of path a file is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Zone {
-    /// It keeps its place relative to the scene.
+    /// Relative: it keeps its place relative to the scene.
     Beside,
-    /// It lies below [`ABSOLUTE`], under its whole path.
+    /// Absolute: it is placed below [`ABSOLUTE`], with its whole path.
     Absolute,
 }
 
-/// Where the files of a packed scene go.
+/// The layout of a packed scene.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// The scene's path in the packed scene.
+    /// Path of the scene in the packed scene.
     scene: String,
     /// Paths in the packed scene, and the files that belong there.
     files: BTreeMap<String, PathBuf>,
-    /// Sentences about files that are not there and that the picture needs.
+    /// Sentences about missing files that the picture needs.
     pub(crate) missing: Vec<String>,
-    /// Other sentences for the user.
+    /// Other remarks for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// A packed scene: what is sent.
+/// A packed scene, to be uploaded.
 #[derive(Debug)]
 pub(crate) struct Pack {
-    /// The list of files, as bytes.
+    /// The list of its files, as bytes.
     pub(crate) manifest: Vec<u8>,
-    /// The digest of that list: the scene's name on the server.
+    /// Digest of that list, which identifies the scene on the server.
     pub(crate) digest: String,
-    /// The files by their digests.
+    /// Path and size of the files, by their digests.
     pub(crate) files: BTreeMap<String, (PathBuf, u64)>,
 }
 
-/// Asks Blender what a scene needs, and lays it out.
+/// Asks Blender which files a scene needs, and lays them out.
 pub(crate) async fn lay_out(
     scene: &Path,
     blender: &Path,
@@ -95,12 +96,12 @@ pub(crate) async fn lay_out(
     layout(scene, &answer).with_context(|| format!("pack {}", scene.display()))
 }
 
-/// A scene without anything else.
+/// A layout of only the scene itself.
 pub(crate) fn alone(scene: &Path) -> anyhow::Result<Layout> {
     layout(scene, &Answer::default())
 }
 
-/// The pictures of a sequence. As long as nobody asks for one of them, the first stands for all.
+/// The pictures of a sequence. The first one stands for all until others are requested.
 pub(crate) fn pictures(sequence: &Sequence) -> Layout {
     let names = sequence.files.iter().map(|(name, _)| name);
     let files = names.map(|name| (name.clone(), sequence.folder.join(name)));
@@ -115,7 +116,7 @@ pub(crate) fn command_files(path: &Path) -> anyhow::Result<Layout> {
     Ok(Layout { scene, files: files.into_iter().collect(), ..Layout::default() })
 }
 
-/// Puts the files of a job's commands into artifact storage, so that a task sees them as they are now.
+/// Stores the files of a job's commands as artifacts, so that tasks get them as they are now.
 pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> anyhow::Result<()> {
     let names: Vec<String> = files_of_commands(&job.plan).into_iter().map(str::to_owned).collect();
     for name in names {
@@ -156,7 +157,7 @@ async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Resu
     serde_json::from_slice(&text).context("read what Blender answered")
 }
 
-/// The rules. Pure.
+/// Lays out the files by the rules above. A pure function.
 fn layout(scene: &Path, answer: &Answer) -> anyhow::Result<Layout> {
     let scene = plain(&std::path::absolute(scene)?);
     let zones = zones(&scene, &answer.references);
@@ -196,8 +197,8 @@ fn layout(scene: &Path, answer: &Answer) -> anyhow::Result<Layout> {
     Ok(layout)
 }
 
-/// For every .blend file the zones in which it lies. A library that is linked by a relative path lies
-/// beside whoever links it, and what it refers to lies beside it in turn.
+/// The zones in which each .blend file is placed. A library that is linked by a relative path is placed beside the file
+/// that links it, and the files that it refers to beside it in turn.
 fn zones(scene: &Path, references: &[Reference]) -> BTreeMap<PathBuf, BTreeSet<Zone>> {
     let mut zones = BTreeMap::from([(scene.to_path_buf(), BTreeSet::from([Zone::Beside]))]);
     let libraries: Vec<_> = references.iter().filter(|r| r.kind == "library").collect();
@@ -223,7 +224,7 @@ fn blend(scene: &Path, owner: &str) -> PathBuf {
     if owner.is_empty() { scene.to_path_buf() } else { plain(Path::new(owner)) }
 }
 
-/// The folder that holds the scene and everything that lies beside it.
+/// The folder that contains the scene and everything that is placed beside it.
 fn root<'a>(scene: &Path, beside: &(impl Iterator<Item = &'a PathBuf> + Clone)) -> PathBuf {
     let mut root = scene.parent().unwrap_or(scene).to_path_buf();
     let fits = |root: &Path| {
@@ -234,7 +235,7 @@ fn root<'a>(scene: &Path, beside: &(impl Iterator<Item = &'a PathBuf> + Clone)) 
     root
 }
 
-/// A path without `.` and `..`, by its words alone: as Blender reads it.
+/// A path without `.` and `..`, resolved without the file system, as Blender does it.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -253,7 +254,7 @@ fn text(path: &Path) -> anyhow::Result<String> {
 }
 
 impl Layout {
-    /// The files to read, each once.
+    /// The files to be read, each once.
     pub(crate) fn sources(&self) -> BTreeSet<PathBuf> {
         self.files.values().cloned().collect()
     }

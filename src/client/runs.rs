@@ -1,5 +1,5 @@
-//! Questions and orders about runs, put to a server: its answers in the words that this machine's own
-//! runs are told in, so that both are shown by the same code.
+//! Requests about runs to a server; its responses are converted to the types that describe runs on this machine, so
+//! that the same code prints both.
 
 use crate::client::connection::{Connection, as_json};
 use pictor_api::{
@@ -13,7 +13,7 @@ use pictor_tasks::message::{Execution, RunId, WorkerId};
 use reqwest::Method;
 use serde_json::Value as Json;
 
-/// Asks a server.
+/// Sends a request to a server.
 pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
     Ok(match request {
         Request::Runs { state, owner, name, limit, after } => {
@@ -58,7 +58,7 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
     })
 }
 
-/// Each of these does no more when it is said twice.
+/// Changes a run. Repeating any of these changes has no further effect.
 async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow::Result<Answer> {
     let verb = match control.event {
         Event::Paused => "pause",

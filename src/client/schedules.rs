@@ -1,4 +1,4 @@
-//! `pictor schedule`: jobs that a server submits at times.
+//! `pictor schedule`: jobs that a server submits at recurring times.
 
 use crate::client::args::{ScheduleArgs, ScheduleCommand};
 use crate::client::connection::Connection;
@@ -13,10 +13,10 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use std::path::Path;
 
-/// The most schedules that are listed.
+/// Most schedules that are listed.
 const LISTED: usize = 10_000;
 
-/// `pictor schedule`.
+/// `pictor schedule`: executes a subcommand.
 pub(crate) async fn schedule(
     server: &Connection,
     data: &Path,
@@ -92,7 +92,7 @@ async fn order(
     Ok(())
 }
 
-/// Packs and sends the job's files, as `submit` does, and leaves the job with the server.
+/// Packs and uploads the job's files, as `submit` does, and stores the job on the server.
 async fn add(
     server: &Connection,
     data: &Path,
@@ -147,7 +147,7 @@ fn row(schedule: &ScheduleView) -> Vec<String> {
     ]
 }
 
-/// `started nightly-20260329t010000-k3f9a`.
+/// An outcome as text, such as `started nightly-20260329t010000-k3f9a`.
 fn fire(fire: &FireView) -> String {
     let run = fire.run.as_ref().map_or_else(String::new, |run| format!(" {run}"));
     format!("{}{run}", fire.outcome)
@@ -176,7 +176,7 @@ fn shown(detail: &ScheduleDetail) -> String {
     lines.join("\n")
 }
 
-/// A rule's word, as in the API.
+/// A rule by its name in the API.
 fn word(rule: impl Serialize) -> String {
     let word = serde_json::to_value(rule).ok();
     word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()

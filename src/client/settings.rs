@@ -1,4 +1,4 @@
-//! Which server is meant and with which token: the command line first, then the environment, then
+//! Which server to use, with which token: options take precedence over environment variables, and these over
 //! `~/.config/pictor/config.toml`.
 
 use crate::blenders::BlenderTable;
@@ -8,22 +8,22 @@ use reqwest::Url;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// How to reach a server. Without one, commands work on the data folder of this machine.
+/// Options for reaching a server. Without one, commands work on the data folder of this machine.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// The address of a server, as in `https://farm.example`; an empty one: this machine.
+    /// The address of a server, such as `https://farm.example`; if empty, this machine.
     #[arg(long, global = true, value_name = "URL", env = "PICTOR_SERVER")]
     server: Option<String>,
-    /// The token that says who asks. Better: a file, since others can see the arguments of a program.
+    /// The token to authenticate with. A file is safer, since others can see the arguments of a program.
     #[arg(long, global = true, value_name = "TOKEN", env = "PICTOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file with the token.
+    /// A file with the token, as in `PICTOR_TOKEN_FILE`.
     #[arg(long, global = true, value_name = "FILE", env = "PICTOR_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// The configuration file.
+/// The user's configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Configuration {
@@ -33,12 +33,12 @@ struct Configuration {
     blender: BlenderTable,
 }
 
-/// The Blenders that the user's configuration names.
+/// The Blenders named in the user's configuration.
 pub(crate) fn blenders_of_user() -> anyhow::Result<BlenderTable> {
     let Some(path) = config_path() else { return Ok(BlenderTable::default()) };
     match read(&path) {
         Ok(file) => Ok(file.blender),
-        // A home that is somebody else's, as after `su`, says nothing about this user's Blenders.
+        // A home folder of another user, as after `su`, says nothing about this user's Blenders.
         Err(error) if is_forbidden(&error) => Ok(BlenderTable::default()),
         Err(error) => Err(error),
     }
@@ -52,15 +52,15 @@ fn is_forbidden(error: &anyhow::Error) -> bool {
 /// A server and the token for it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Its address.
+    /// Address of the server.
     pub(crate) url: Url,
-    /// The token.
+    /// The token, if one is given.
     pub(crate) token: Option<String>,
 }
 
 impl ServerArgs {
-    /// The server that is meant; nothing: this machine. `local`: the user named a data folder, which
-    /// is more than what a configuration file says.
+    /// The server to use. Returns `None` for this machine. `local` says that the user named a data folder, which takes
+    /// precedence over the configuration file.
     pub(crate) fn target(&self, local: bool) -> anyhow::Result<Option<Target>> {
         let said = self.server.is_some() || local;
         let path = config_path().filter(|_| !said || self.token.is_none());
@@ -80,12 +80,12 @@ impl ServerArgs {
         Ok(Some(Target { url, token: token.filter(|token| !token.is_empty()) }))
     }
 
-    /// Server, token and token file as they were said: a worker reads them in its own way.
+    /// Server, token and token file as given: a worker reads them in its own way.
     pub(crate) fn said(&self) -> (Option<&str>, Option<&str>, Option<&Path>) {
         (self.server.as_deref(), self.token.as_deref(), self.token_file.as_deref())
     }
 
-    /// As above, and there must be one.
+    /// The server to use. Fails if none is given.
     pub(crate) fn required(&self) -> anyhow::Result<Target> {
         self.target(false)?.context("which server? Say it with --server URL or PICTOR_SERVER")
     }
@@ -120,7 +120,7 @@ fn read(path: &Path) -> anyhow::Result<Configuration> {
     Ok(file)
 }
 
-/// `$XDG_CONFIG_HOME/pictor/config.toml` or `~/.config/pictor/config.toml`.
+/// The path of the configuration: `$XDG_CONFIG_HOME/pictor/config.toml` or `~/.config/pictor/config.toml`.
 fn config_path() -> Option<PathBuf> {
     crate::of_the_user("XDG_CONFIG_HOME", ".config").map(|folder| folder.join("config.toml"))
 }

@@ -1,5 +1,5 @@
-//! `pictor submit`: checks the job here, packs what its scenes need and the pictures of its sequences, sends
-//! what the server lacks, and hands the job in.
+//! `pictor submit`: checks the job on this machine, packs the files that its scenes need and the pictures of its
+//! sequences, uploads what the server lacks, and submits the job.
 
 use crate::blenders::BlenderArgs;
 use crate::client::connection::{Call, Connection, Trouble, as_json};
@@ -28,25 +28,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How many missing files are named.
+/// Most missing files that are named.
 const NAMED: usize = 20;
-/// The most workers that are looked at.
+/// Most workers that are examined.
 const WORKERS: usize = 10_000;
 
-/// A job that can be handed in.
+/// A job that is ready to be submitted.
 pub(crate) struct Prepared {
-    /// The job.
+    /// The compiled job.
     pub(crate) job: Job,
-    /// For each scene and source, by the name that the job has for it, the digest of its list of files.
+    /// For each scene and source, by its name in the job, the digest of its list of files.
     pub(crate) names: BTreeMap<String, String>,
-    /// Everything that the server must have.
+    /// All files that the server must have.
     pub(crate) assets: Assets,
-    /// The files of this machine that are read for it.
+    /// The files on this machine that are read for the job.
     pub(crate) read: BTreeSet<PathBuf>,
 }
 
-/// Reads a job, asks Blender what its scenes need, and takes digests. Nothing: there are mistakes,
-/// which were told.
+/// Compiles a job, asks Blender which files its scenes need, and computes digests. Returns `None` if the job has
+/// errors, which have been reported.
 pub(crate) async fn prepare(
     data: &Path,
     (path, set, allow_missing): (&Path, &[(String, String)], bool),
@@ -72,7 +72,7 @@ pub(crate) async fn prepare(
     Ok(Some(Prepared { job, names, assets, read }))
 }
 
-/// `pictor submit`.
+/// `pictor submit`: submits a job, and waits for it if asked to.
 pub(crate) async fn submit(
     server: &Connection,
     data: &Path,
@@ -124,7 +124,7 @@ pub(crate) async fn submit(
     Ok(SUCCEEDED)
 }
 
-/// The folder for results, and what they may replace there: no file that is sent, nor the job file.
+/// The folder for results, with what they must not replace there: any uploaded file, and the job file.
 fn place(prepared: &Prepared, args: &SubmitArgs) -> anyhow::Result<Option<Place>> {
     let Some(out) = &args.out else { return Ok(None) };
     let folder = std::path::absolute(out).context("the output folder")?;
@@ -133,7 +133,7 @@ fn place(prepared: &Prepared, args: &SubmitArgs) -> anyhow::Result<Option<Place>
     Ok(Some(Place { folder, sources, overwrite: args.overwrite }))
 }
 
-/// What each scene and each source of pictures of a job needs, by the name that the job has for it.
+/// The files that each scene and each source of pictures of a job needs, by its name in the job.
 pub(crate) async fn lay_out(
     plan: &Plan,
     data: &Path,
@@ -175,7 +175,7 @@ pub(crate) async fn lay_out(
     Ok(layouts)
 }
 
-/// A picture, a video, or the pictures of a sequence: those of the frames that are looked at.
+/// A picture, a video, or the pictures of a sequence: those of the frames to be processed.
 fn source(plan: &Plan, name: &str, path: &Path) -> anyhow::Result<Layout> {
     if !matches!(Media::of(name), Some(Media::Sequence(_))) {
         return pack::alone(path);
@@ -191,7 +191,7 @@ fn source(plan: &Plan, name: &str, path: &Path) -> anyhow::Result<Layout> {
     Ok(pack::pictures(&found))
 }
 
-/// The oldest Blender of this machine that the steps with a scene allow; nothing if there is none at all.
+/// The oldest Blender of this machine that the steps with a scene permit. Returns `None` if there is no Blender at all.
 fn chosen<'a>(
     plan: &Plan,
     scene: &str,
@@ -209,7 +209,7 @@ fn chosen<'a>(
     Ok(found)
 }
 
-/// The versions of Blender that the steps with a scene ask for. What saved it is in all of them.
+/// The versions of Blender that the steps with a scene require. They include the one that saved it.
 fn blender_for<'a>(plan: &'a Plan, scene: &str) -> &'a str {
     let steps = plan.steps.iter();
     let mut steps = steps.filter(|step| step.body.scene().is_some_and(|s| s.scene == scene));
@@ -217,8 +217,8 @@ fn blender_for<'a>(plan: &'a Plan, scene: &str) -> &'a str {
     wanted.map_or("*", String::as_str)
 }
 
-/// Tells of scenes that no worker of the farm could read now. Whoever may not see the workers is told when
-/// the run waits.
+/// Warns of scenes that no current worker of the farm can read. Users who may not see the workers learn it from the
+/// waiting run.
 async fn warn_of_blenders(server: &Connection, job: &Job) {
     let Ok(workers) = server.list::<Worker>(&["workers"], &[], WORKERS).await else { return };
     let has: Vec<Inventory> = workers.into_iter().map(|w| w.inventory).collect();
@@ -236,7 +236,7 @@ async fn warn_of_blenders(server: &Connection, job: &Job) {
     }
 }
 
-/// Tells what is not there. `false`: the job must not be submitted like this.
+/// Reports missing files. Returns `false` if the job must not be submitted without them.
 fn tell_missing(job: &Job, layouts: &BTreeMap<String, Layout>, allowed: bool) -> bool {
     let mut stops = false;
     for (name, layout) in layouts {
@@ -261,14 +261,14 @@ fn tell_missing(job: &Job, layouts: &BTreeMap<String, Layout>, allowed: bool) ->
     !stops
 }
 
-/// Whether the job itself says that a scene may lack files.
+/// Whether the job itself permits that files of a scene are missing.
 fn tolerates(job: &Job, name: &str) -> bool {
     let bodies = job.plan.steps.iter().filter_map(|step| step.body.scene());
     let mut scenes = bodies.filter(|scene| scene.scene == name).peekable();
     scenes.peek().is_some() && scenes.all(|scene| scene.allow_missing)
 }
 
-/// The digest of each scene's or source's list of files, and everything that the server must have.
+/// The digest of each scene's or source's list of files, and all files that the server must have.
 fn take_digests(
     layouts: &BTreeMap<String, Layout>,
     paths: &BTreeSet<PathBuf>,
@@ -293,7 +293,7 @@ fn take_digests(
     Ok((names, assets))
 }
 
-/// Sends what the server lacks, and tells how much that was.
+/// Uploads the files that the server lacks, and reports how many there were.
 pub(crate) async fn send(server: &Connection, assets: &Assets, json: bool) -> anyhow::Result<()> {
     let bar = if json { ProgressBar::hidden() } else { bar::bytes("sending", 0) };
     let sent = upload::send(server, assets, &bar).await;
@@ -306,7 +306,7 @@ pub(crate) async fn send(server: &Connection, assets: &Assets, json: bool) -> an
     Ok(())
 }
 
-/// Hands the job in: once, however often it is tried.
+/// Submits the job: once, however often it is attempted.
 async fn hand_in(
     server: &Connection,
     prepared: &Prepared,
@@ -327,7 +327,7 @@ async fn hand_in(
     server.ask(&call).await
 }
 
-/// What would happen, for people.
+/// The result of a dry run as text.
 fn dry_run(prepared: &Prepared, plan: &PlanSummary) -> String {
     let size: u64 = prepared.assets.values().map(|(_, size)| size).sum();
     let rows: Vec<Vec<String>> = plan

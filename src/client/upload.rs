@@ -1,5 +1,5 @@
-//! Assets to a server: it is asked what it lacks, and only that is sent, several files at once. What
-//! arrived stays there, so sending again sends only the rest.
+//! Uploads assets to a server: it is asked what it lacks, and only that is sent, several files at once. Files that have
+//! arrived stay there, so another upload sends only the rest.
 
 use crate::client::connection::{Connection, PAGE, Patience, Trouble, as_json};
 use anyhow::Context;
@@ -14,35 +14,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::AsyncReadExt as _;
 
-/// Files that are sent at a time. Tiny ones wait for the line, not for bytes.
+/// Files that are uploaded at a time. For small ones latency matters, not bandwidth.
 const AT_ONCE: usize = 12;
-/// How much of a file is in memory while it is sent.
+/// Bytes of a file that are read at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// What is sent: by digest, where it comes from and its size.
+/// The assets to upload, by digest: where each comes from, and its size.
 pub(crate) type Assets = BTreeMap<String, (Source, u64)>;
 
-/// Where an asset's bytes are.
+/// Where an asset's bytes come from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// In a file.
+    /// From a file with this path.
     File(PathBuf),
-    /// In memory.
+    /// From memory.
     Bytes(Arc<[u8]>),
 }
 
-/// What was sent.
+/// The result of an upload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Files that were sent.
+    /// Number of files that were uploaded.
     pub(crate) files: usize,
-    /// Their bytes.
+    /// Total size of these files in bytes.
     pub(crate) size_bytes: u64,
-    /// Files that the server had already.
+    /// Number of files that the server had already.
     pub(crate) there: usize,
 }
 
-/// Which of these the server lacks.
+/// The digests of the assets that the server lacks.
 async fn missing(server: &Connection, assets: &Assets) -> Result<BTreeSet<String>, Trouble> {
     let digests: Vec<&String> = assets.keys().collect();
     let mut lacking = BTreeSet::new();
@@ -55,7 +55,7 @@ async fn missing(server: &Connection, assets: &Assets) -> Result<BTreeSet<String
     Ok(lacking)
 }
 
-/// Sends what the server lacks. `bar` counts bytes and shows how many files are left.
+/// Uploads what the server lacks. `bar` counts bytes and shows how many files are left.
 pub(crate) async fn send(
     server: &Connection,
     assets: &Assets,
@@ -108,7 +108,7 @@ async fn send_one(
     }
 }
 
-/// The bytes as they are read, counted.
+/// The request body, which counts the bytes as they are read.
 async fn body(
     source: &Source,
     size: u64,

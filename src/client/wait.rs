@@ -1,5 +1,5 @@
-//! Waiting for a run of a server: shown as a run of this machine is, with the results fetched as they
-//! come. Whoever stops waiting does not stop the run.
+//! Waits for a run on a server: shown like a run on this machine, with the results downloaded as they become available.
+//! The run continues if the user stops waiting.
 
 use crate::client::connection::Connection;
 use crate::client::digests::Digests;
@@ -19,10 +19,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How often results are looked for while the run goes on.
+/// How often results are downloaded while the run continues.
 const FETCH: Duration = Duration::from_secs(5);
 
-/// Waits for the end of a run, with its results in a folder if there is one.
+/// Waits until a run ends; downloads its results if there is a folder for them.
 pub(crate) async fn wait(
     server: &Connection,
     id: &RunId,
@@ -70,7 +70,7 @@ async fn follow(
         if let Some(place) = place.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
             let wanted = Wanted { run: &id.0, place, pattern: None };
             let memory = (&mut known, &mut ledger);
-            // What cannot be fetched now is tried again at the end, and told there.
+            // A failed download is retried at the end, and reported then.
             let _ = download(server, &wanted, memory, &ProgressBar::hidden()).await;
             (fetched, fetched_at) = (done, Instant::now());
         }
@@ -86,7 +86,7 @@ fn succeeded(report: &RunReport) -> u32 {
     report.view.steps.iter().map(|step| step.count(TaskState::Succeeded)).sum()
 }
 
-/// The end: the last results are fetched, and people are told.
+/// Ends the wait: downloads the last results, and prints a summary.
 async fn conclude(
     server: &Connection,
     report: &RunReport,

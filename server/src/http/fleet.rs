@@ -1,4 +1,4 @@
-//! What workers say about themselves by HTTP: their latest heartbeat, in memory, and their record.
+//! What workers report about themselves over HTTP: their latest heartbeat, in memory, and their cached record.
 
 use super::Api;
 use super::auth::Caller;
@@ -13,31 +13,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a worker's record is believed to be as it was.
+/// How long a worker's cached record is used without a look-up.
 const BELIEVED: Duration = Duration::from_millis(800);
 
-/// How long a machine that was heard of keeps every other one from being the same worker: as long as three
-/// heartbeats take.
+/// How long a machine that was heard from prevents every other one from being the same worker: the time of three
+/// heartbeats.
 const MISSED: Duration = Duration::from_secs(15);
 
 /// The latest heartbeat of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Beat {
-    /// The epoch of the owner that was told. Another owner knows nothing of it.
+    /// Epoch of the owner that received it. Another owner knows nothing of it.
     pub(super) epoch: u64,
     pub(super) gpus: Vec<GpuLoad>,
     pub(super) machine: MachineLoad,
-    /// Whether the worker itself takes work now, and why not.
+    /// Whether the worker itself accepts tasks now; below, why not.
     pub(super) accepts: bool,
     pub(super) reason: String,
 }
 
-/// All workers.
+/// The latest reports of all workers.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     beats: Mutex<HashMap<u32, Beat>>,
     records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
-    /// Where each worker runs, and when it was heard from there last.
+    /// Where each worker runs, and when it was last heard from there.
     places: Mutex<HashMap<u32, (String, Instant)>>,
 }
 
@@ -46,34 +46,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fleet {
-    /// Notes a heartbeat. Gives the one before.
+    /// Stores a heartbeat. Returns the previous one.
     pub(super) fn note(&self, worker: u32, beat: Beat) -> Option<Beat> {
         lock(&self.beats).insert(worker, beat)
     }
 
-    /// What a worker said last.
+    /// The latest heartbeat of a worker.
     pub(super) fn latest(&self, worker: u32) -> Option<Beat> {
         lock(&self.beats).get(&worker).cloned()
     }
 
-    /// What all workers said last.
+    /// The latest heartbeats of all workers.
     pub(super) fn all(&self) -> Vec<(u32, Beat)> {
         lock(&self.beats).iter().map(|(worker, beat)| (*worker, beat.clone())).collect()
     }
 
-    /// The worker left.
+    /// Drops the reports of a worker that signed off.
     pub(super) fn remove(&self, worker: u32) {
         lock(&self.beats).remove(&worker);
         lock(&self.places).remove(&worker);
     }
 
-    /// A worker is heard from a place.
+    /// Records that a worker was heard from at a place.
     pub(super) fn heard(&self, worker: u32, place: String) {
         lock(&self.places).insert(worker, (place, Instant::now()));
     }
 
-    /// Refuses whoever says that it is a worker while another machine is: a second machine of that name, or one with
-    /// a copied data folder. Both would be given the same tasks again and again.
+    /// Rejects a machine that claims to be a worker while another machine is: a second machine of that name, or one
+    /// with a copied data folder. Both would be given the same tasks again and again.
     pub(super) fn check_place(&self, worker: &WorkerRecord, place: &str) -> Result<(), Refusal> {
         let (id, name) = (worker.id.0, &worker.name);
         let places = lock(&self.places);
@@ -90,14 +90,14 @@ impl Fleet {
         Err(Refusal::new(Code::NameInUse, detail))
     }
 
-    /// The worker's record was changed.
+    /// Drops the cached record of a worker that was changed.
     pub(super) fn forget(&self, worker: u32) {
         lock(&self.records).remove(&worker);
     }
 }
 
 impl Api {
-    /// The record of a worker.
+    /// The record of a worker, which may be cached.
     pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Refusal> {
         if let Some((since, record)) = lock(&self.fleet.records).get(&id)
             && since.elapsed() < BELIEVED
@@ -111,8 +111,8 @@ impl Api {
         Ok(Some(record))
     }
 
-    /// The machine of a token that was revoked is let in no more by the broker either, and what it holds goes
-    /// to others. May be repeated.
+    /// After the machine's token was revoked: removes its access to the broker, and releases its tasks. May be
+    /// repeated.
     pub(super) async fn shut_out(&self, token: &str) -> Result<(), Refusal> {
         let workers = self.registry.workers().await?;
         let Some(worker) = workers.into_iter().find(|worker| worker.token == token) else {
@@ -128,7 +128,7 @@ impl Api {
         Ok(())
     }
 
-    /// The worker that the caller is.
+    /// The record of the worker that the caller is. Fails if the caller is another one.
     pub(super) async fn own(&self, caller: &Caller, id: u32) -> Result<Arc<WorkerRecord>, Refusal> {
         let record = self.worker(id).await?;
         let record = record.ok_or_else(|| Refusal::not_found(format_args!("worker {id}")))?;

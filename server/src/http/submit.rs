@@ -1,4 +1,4 @@
-//! Submission: a job as JSON or YAML, once for each idempotency key, or only tried.
+//! Submission: a job as JSON or YAML, once for each idempotency key, or as a dry run.
 
 use super::auth::Caller;
 use super::extract::{Json, Query};
@@ -26,28 +26,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest idempotency key.
+/// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
-/// How long a submitter waits for its run to be handed to the owner. A large one is unfolded for longer.
+/// How long a submission waits until its run is added to the owner. A large one takes longer to expand.
 const HAND_OVER: Duration = Duration::from_millis(20);
-/// The longest line of a job file that is shown with a mistake.
+/// Longest line of a job file that is shown with an error, in characters.
 const LINE_CHARS: usize = 200;
 
-/// What a submission says beside its body.
+/// Parameters of a submission besides its body.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SubmitQuery {
-    /// Only say what would be done. A body as JSON can say so as well.
+    /// Whether to only report what would be done. A JSON body can set this as well.
     dry_run: Option<bool>,
-    /// The job file's name, for error messages, unless a body as JSON has it.
+    /// Name of the job file, for error messages, unless a JSON body has it.
     source_name: Option<String>,
 }
 
 /// Submits a job.
 ///
-/// Its owner is the token's account. With an idempotency key the same submission, however often it is
-/// made, is one run. The files that the job names have to be uploaded before.
+/// The run belongs to the token's account. With an idempotency key, repeating the same submission does not create
+/// another run. The files that the job names have to be uploaded first.
 #[utoipa::path(
     post, path = "/v1/runs", tag = "runs",
     params(
@@ -89,7 +89,7 @@ pub(super) async fn submit(
     let odd = undefined_limits(&job.plan, &api.owner()?.config().limits).into_iter();
     let notes = odd.map(|note| format!("step `{}`: {}", note.example, note.text)).collect();
     if dry_run {
-        // Which unfolds every task to count it.
+        // This expands every task to count it.
         let plan = Some(aside(move || summary(&job, missing)).await?);
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
@@ -111,13 +111,13 @@ pub(super) async fn submit(
     }
 }
 
-/// Begins a stored run.
+/// Starts a stored run and builds the response.
 async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) -> Response {
-    // Told first, so that nobody hears of its tasks before.
+    // Announced first, so that no event about its tasks comes earlier.
     api.events.started(&new.id, &new.owner);
     let run = (new.id.clone(), new.owner.clone(), new.created_ms);
     let handed = tokio::spawn(hand_over(api.clone(), job.plan, run));
-    // It is stored: what takes longer goes on behind the answer.
+    // The run is stored: whatever takes longer continues after the response.
     let _ = tokio::time::timeout(HAND_OVER, handed).await;
     let record = RunRecord {
         id: new.id,
@@ -138,7 +138,7 @@ async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) ->
     (StatusCode::CREATED, [(header::LOCATION, place)], target, body).into_response()
 }
 
-/// Unfolds a run and hands it to the owner. Where that fails, the owner finds it in the store.
+/// Expands a run and adds it to the owner. If that fails, the owner finds it in the store.
 async fn hand_over(api: Arc<Api>, plan: Plan, (id, owner, created_ms): (RunId, String, i64)) {
     let new = id.clone();
     let handed = async {
@@ -162,7 +162,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     Ok(Some(key.to_owned()))
 }
 
-/// Reads the body, by its media type.
+/// Parses the body according to its media type.
 async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Refusal> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -186,7 +186,7 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Refusa
     })
 }
 
-/// The text of a job.
+/// The text of a job: the job file, or the job itself as JSON.
 fn text_of(job: &JobBody) -> String {
     match job {
         JobBody::Text(text) => text.clone(),
@@ -196,14 +196,14 @@ fn text_of(job: &JobBody) -> String {
     }
 }
 
-/// What makes two submissions the same one; `text` is the job's.
+/// The digest by which two submissions count as the same one; `text` is the job's.
 fn digest(submission: &Submission, text: &str) -> [u8; 32] {
     let content = (text, &submission.source_name, &submission.set, &submission.assets);
     let bytes = serde_json::to_vec(&content).expect("texts");
     *blake3::hash(&bytes).as_bytes()
 }
 
-/// What is known of the named files, and which of them are not stored.
+/// References to the named files, and the names of those that are not stored.
 async fn stored(
     api: &Api,
     assets: &BTreeMap<String, String>,
@@ -216,7 +216,7 @@ async fn stored(
     let missing: Vec<String> =
         assets.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
     for name in &missing {
-        // A dry run goes on all the same.
+        // A dry run continues nevertheless.
         let (path, digest) = (name.clone(), assets[name].clone());
         files.insert(name.clone(), FileRef { path, digest, size_bytes: 0 });
     }
@@ -235,7 +235,7 @@ fn not_stored(missing: &[String]) -> Refusal {
     Refusal::new(Code::MissingAssets, detail).with_errors(errors.collect())
 }
 
-/// Compiles on a thread of its own: a job file may be long.
+/// Compiles on a thread of its own, because a job file may be long.
 async fn compile(
     api: &Api,
     submission: Submission,
@@ -255,7 +255,7 @@ async fn compile(
     compiled.await?
 }
 
-/// A problem that says what is wrong with a job.
+/// The response to a job that cannot be submitted.
 pub(super) fn refused(text: &str, error: SubmitError) -> Refusal {
     let (code, mistakes) = match error {
         SubmitError::Invalid(mistakes) => (Code::InvalidJob, mistakes),

@@ -1,5 +1,5 @@
-//! Files of tasks, from and to workers. A worker shows the ticket that came with a task and gets links:
-//! to storage itself where that can sign them, else to this server.
+//! Transfer of tasks' files, from and to workers. A worker shows the ticket that came with a task and gets links: to
+//! storage itself if that can presign them, else to this server.
 
 use super::Api;
 use super::artifacts::tag_of;
@@ -25,16 +25,16 @@ use std::sync::Arc;
 
 /// The header that makes a link to this server valid.
 const LINK_HEADER: &str = "pictor-link";
-/// What is written in another way in an address.
+/// Characters of a key that are percent-encoded in a URL.
 const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The longest name of a step.
+/// Longest name of a step, in bytes.
 const NAME_BYTES_MAX: usize = 150;
 
-/// S3 takes no more in one request. What is larger goes through a server, which sends it in parts.
+/// S3 accepts no more in one request. A larger file goes through a server, which uploads it in parts.
 const SINGLE_PUT_BYTES_MAX: u64 = 5 << 30;
 
-/// Tells what a task reads and how to get it.
+/// Returns the inputs of a task, with links to them.
 #[utoipa::path(
     post, path = "/v1/workers/{id}/inputs", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),
@@ -50,7 +50,7 @@ pub(super) async fn inputs(
     let worker = api.own(&caller, id).await?.id;
     check(&api, ticket.as_ref(), (&key, task, worker))?;
     let owner = api.owner()?;
-    // Nobody may have it (any more): then it is this worker's, which has it, from now on.
+    // If nobody holds the task (any more), it belongs to this worker, which has it, from now on.
     owner.tell(ToOwner::Heartbeat(worker, vec![(key.clone(), vec![task])])).await?;
     let found = owner.ask(move |engine| engine.inputs(&key, task, Some(worker))).await?;
     let found = found.ok_or_else(|| {
@@ -67,7 +67,7 @@ pub(super) async fn inputs(
     Ok(Json(Inputs { inputs }))
 }
 
-/// Tells where a file that a task made belongs.
+/// Returns the destination of a file that a task made.
 #[utoipa::path(
     post, path = "/v1/workers/{id}/outputs", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),
@@ -97,7 +97,7 @@ pub(super) async fn outputs(
         Some(steps.get(usize::from(at.step))?.name.clone())
     };
     if api.owner()?.ask(name).await?.is_some_and(|name| name != asked.step) {
-        // It would be another task's place.
+        // It would be the path of another task.
         return Err(Refusal::invalid("`step` is not the name of this step"));
     }
     if asked.size_bytes > api.limits.asset_bytes {
@@ -118,7 +118,7 @@ pub(super) async fn outputs(
     Ok(Json(OutputPlace { key, link }))
 }
 
-/// Checks that a try was given to a worker.
+/// Checks that a task was given to a worker.
 fn check(
     api: &Api,
     ticket: Option<&Ticket>,
@@ -136,7 +136,7 @@ fn check(
 }
 
 impl Api {
-    /// A link to this server that is good for one worker, method and artifact, for a while.
+    /// A link to this server that is valid for one worker, method and artifact, and for a limited time.
     fn link(&self, worker: WorkerId, method: &str, key: &str) -> Link {
         let span = i64::try_from(LINK.as_millis()).unwrap_or(i64::MAX);
         let until_ms = (self.now_ms)().saturating_add(span);
@@ -176,7 +176,7 @@ impl Api {
     }
 }
 
-/// Gives a worker an artifact that its task reads.
+/// Downloads an artifact that a worker's task reads.
 #[utoipa::path(
     get, path = "/v1/workers/{id}/artifacts/{*key}", tag = "machines",
     params(
@@ -197,7 +197,7 @@ pub(super) async fn fetch(
     serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: false }, &headers).await
 }
 
-/// Takes a file that a worker's task made. What is stored already is not changed.
+/// Uploads a file that a worker's task made. A stored artifact is not changed.
 #[utoipa::path(
     put, path = "/v1/workers/{id}/artifacts/{*key}", tag = "machines",
     params(
@@ -233,7 +233,7 @@ pub(super) async fn store(
     Ok(StatusCode::CREATED)
 }
 
-/// Gives a worker a file that a job needs.
+/// Downloads a file that a job needs, for a worker.
 #[utoipa::path(
     get, path = "/v1/workers/{id}/assets/{digest}", tag = "machines",
     params(

@@ -1,4 +1,4 @@
-//! Workers: what people see of them and do with them, and how machines become workers.
+//! Workers: showing and managing them, and how machines become workers.
 
 use super::Api;
 use super::auth::{Caller, Purpose, mint};
@@ -21,16 +21,16 @@ use pictor_tasks::message::WorkerId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The longest name of a worker.
+/// Longest name of a worker, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A worker as it is told; `view` is what the engine knows of it.
+/// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
     let beat = api.fleet.latest(record.id.0);
     let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
     let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
     let mut inventory = record.inventory;
-    // The worker in the server's own process tells changes to the engine alone.
+    // The worker in the server's own process reports changes only to the engine.
     if let Some(view) = view {
         inventory.models.clone_from(&view.models);
     }
@@ -78,7 +78,7 @@ async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Refusal> {
     Ok(views.into_iter().map(|view| (view.id, view)).collect())
 }
 
-/// Shows a worker.
+/// Shows one worker.
 #[utoipa::path(
     get, path = "/v1/workers/{id}", tag = "workers",
     params(("id" = u32, Path, description = "Its number")),
@@ -95,7 +95,7 @@ pub(super) async fn show(
     Ok(Json(worker(&api, record, view)))
 }
 
-/// Takes a worker out of service, or back into it.
+/// Changes a worker's state: `enabled`, `disabled` or `draining`.
 #[utoipa::path(
     patch, path = "/v1/workers/{id}", tag = "workers",
     params(("id" = u32, Path, description = "Its number")),
@@ -118,8 +118,8 @@ pub(super) async fn patch(
     show(State(api), Path(id)).await
 }
 
-/// Registers a machine as a worker. What it was told before under that name is not valid any more. While
-/// another machine is alive under that name, this one is refused (`name_in_use`).
+/// Registers a machine as a worker. An earlier token and password of that worker become invalid. While another machine
+/// is alive under that name, the request is rejected (`name_in_use`).
 #[utoipa::path(
     post, path = "/v1/workers", tag = "machines", request_body = Enrol,
     responses((status = 201, description = "It is a worker", body = Enrolled)),
@@ -150,7 +150,7 @@ pub(super) async fn enrol(
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
     let now_ms = (api.now_ms)();
     let (minted, password) = (mint(&purpose, now_ms)?, password()?);
-    // A worker that is known keeps what it has until the broker has its new queue and user.
+    // A known worker keeps its token and password until the broker has its new queue and user.
     let early = match &known {
         Some(known) => Some(add(&broker, known.id, &password).await?),
         None => None,
@@ -202,8 +202,8 @@ fn password() -> Result<String, Refusal> {
     Ok(blake3::hash(&random).to_hex()[..48].to_owned())
 }
 
-/// Says that a worker is alive, and what it has. Extends its leases. While another machine is alive as this
-/// worker, this one is refused (`name_in_use`).
+/// Reports that a worker is alive, and the tasks that it holds. Extends their leases. While another machine is alive as
+/// this worker, the request is rejected (`name_in_use`).
 #[utoipa::path(
     post, path = "/v1/workers/{id}/heartbeat", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),
@@ -243,7 +243,7 @@ pub(super) async fn heartbeat(
     Ok(Json(Orders { state }))
 }
 
-/// Says that a worker goes away and holds nothing any more.
+/// Signs off a worker, which holds no tasks any more.
 #[utoipa::path(
     post, path = "/v1/workers/{id}/left", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),

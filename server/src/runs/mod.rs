@@ -1,3 +1,3 @@
-//! What the engine and history know about runs, in the words of the API.
+//! What the engine and history know about runs, in the types of the API.
 
 pub(crate) mod shape;

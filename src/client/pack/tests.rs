@@ -1,4 +1,4 @@
-//! The rules of packing, and a scene of a real Blender with everything that leads outside of it.
+//! The rules of packing, and a scene of a real Blender with every kind of external file.
 
 use super::*;
 use crate::client::digests::Digests;
@@ -16,7 +16,7 @@ fn reference(kind: &str, relative: bool, file: &str, owner: &str) -> Reference {
     }
 }
 
-/// The paths in the packed scene, and what lies there.
+/// The paths in the packed scene, and the file at each.
 fn places(scene: &str, references: Vec<Reference>) -> (String, BTreeMap<String, String>) {
     let layout = layout(Path::new(scene), &Answer { problem: None, references }).unwrap();
     let files = layout.files.iter().map(|(path, file)| (path.clone(), file.display().to_string()));
@@ -69,7 +69,7 @@ fn what_a_library_refers_to_lies_beside_the_library() {
     let packed = places(
         "/p/s.blend",
         vec![
-            // The inner one is told before the one that it is reached by.
+            // The inner library is listed before the one that links it.
             reference("library", true, inner, far),
             reference("library", false, far, ""),
             reference("image", true, "/nas/textures/bark.png", far),
@@ -147,8 +147,8 @@ fn what_is_missing_is_told_with_its_user_and_what_may_be_missing_is_a_note() {
     assert_eq!(layout.notes.len(), 2);
 }
 
-/// Makes a scene with all that leads outside of it. Below the given folder: `project/shots/scene.blend`
-/// and around it, and `nas` for what is named by absolute paths.
+/// Makes a scene with every kind of external file. Below the given folder: `project/shots/scene.blend` and the files
+/// around it, and `nas` for those that are referred to by absolute paths.
 const SCENE: &str = r#"
 import bpy, os, sys
 out = sys.argv[sys.argv.index("--") + 1]
@@ -243,7 +243,7 @@ domain.domain_settings.cache_directory = "//../caches/smoke"
 save(at("project", "shots", "scene.blend"))
 "#;
 
-/// Opens the scene of a packed tree and tells which files Blender finds in it.
+/// Opens the scene of a packed tree and prints which files Blender finds in it.
 const LOOK: &str = r#"
 import bpy, os, sys
 scene, answer = sys.argv[sys.argv.index("--") + 1:]
@@ -301,7 +301,7 @@ async fn blender_tells_everything_that_a_scene_needs() {
     laid_out_elsewhere_it_is_whole(&folder, &layout);
 }
 
-/// A tree made of the packed files, without the originals, is a whole scene.
+/// A tree of the packed files, without the originals, is a complete scene.
 fn laid_out_elsewhere_it_is_whole(folder: &Path, layout: &Layout) {
     let digests = Digests::default().of(&layout.sources(), &|_| ()).unwrap();
     let pack = layout.pack(&digests).unwrap();
@@ -320,7 +320,7 @@ fn laid_out_elsewhere_it_is_whole(folder: &Path, layout: &Layout) {
         let path = tree.join(name).display().to_string();
         assert!(found.lines().any(|line| line == path), "{path} in {found}");
     }
-    // The same files give the same digest, wherever the work is done.
+    // The same files give the same digest, wherever it is computed.
     assert_eq!(pack.digest, layout.pack(&digests).unwrap().digest);
 }
 
