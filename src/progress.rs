@@ -76,7 +76,7 @@ impl Progress {
     }
 }
 
-/// Paces the updates; becomes true when the run is over.
+/// Paces the updates; becomes true when the run ends.
 struct Pace(watch::Receiver<bool>);
 
 impl Pace {

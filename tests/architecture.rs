@@ -179,7 +179,7 @@ fn folders_use_each_other_in_one_direction() {
         let is_folder = |path: &[String]| {
             modules.keys().any(|other| other.len() > path.len() && other.starts_with(path))
         };
-        // The modules beside a folder that it uses, and where.
+        // For each folder, the sibling folders that it uses, and where.
         let mut uses: BTreeMap<Vec<String>, BTreeMap<Vec<String>, String>> = BTreeMap::new();
         for (from, text) in &modules {
             for to in uses_of(from, text, &modules) {

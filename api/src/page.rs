@@ -1,4 +1,4 @@
-//! Lists in pages.
+//! Lists in pages, and their cursors.
 
 use serde::{Deserialize, Serialize};
 

@@ -29,7 +29,7 @@ pub enum Code {
     Conflict,
     /// The beginning of an id is ambiguous.
     AmbiguousRun,
-    /// The run has ended.
+    /// The run has ended and cannot be changed like this.
     RunIsOver,
     /// Another machine is using the name of this worker, and was heard from recently.
     NameInUse,
@@ -154,7 +154,7 @@ pub struct Mistake {
     pub message: String,
     /// How to correct it; null if that is not known.
     pub hint: Option<String>,
-    /// Text of that line.
+    /// Text of that line; null if there is no line.
     pub text: Option<String>,
 }
 

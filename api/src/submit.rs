@@ -16,12 +16,12 @@ pub enum JobBody {
     Tree(Map<String, Value>),
 }
 
-/// A submission.
+/// A submission of a job.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
-    /// The job to be run.
+    /// The job to be run, as text or as JSON.
     #[cfg_attr(feature = "openapi", schema(example = json!({
         "pictor": "v1", "name": "nothing", "dims": { "frame": { "range": "1-3" } },
         "steps": [{ "name": "wait", "over": ["frame"], "noop": {} }],
@@ -47,7 +47,7 @@ pub struct Submission {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PlannedStep {
-    /// Name of the step.
+    /// Name of the step, unique in the job.
     pub name: String,
     /// Kind of the step, such as `blender`.
     pub kind: String,

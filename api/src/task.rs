@@ -3,7 +3,7 @@
 use crate::{Output, TaskState};
 use serde::{Deserialize, Serialize};
 
-/// A task of a run.
+/// A task of a run, with its current attempt.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Task {
@@ -71,7 +71,7 @@ pub struct Attempt {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskDetail {
-    /// The task itself.
+    /// The task itself, as in a list.
     pub task: Task,
     /// Attempts so far, in order.
     pub attempts: Vec<Attempt>,

@@ -73,7 +73,7 @@ pub struct OutputRequest {
     /// The ticket that came with the task.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, pattern = "^[0-9a-f]{1,16}-[0-9a-f]{32}$"))]
     pub ticket: Option<Ticket>,
-    /// Name of the step.
+    /// Name of the step that the task belongs to.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 150))]
     pub step: String,
     /// Name of the file, or its path in a folder of outputs.

@@ -51,7 +51,7 @@ pub struct WorkerPatch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GpuLoad {
-    /// The GPU's UUID.
+    /// UUID of the GPU, as its driver reports it.
     pub uuid: String,
     /// Share of the last interval in which it was computing, in percent.
     #[serde(default)]

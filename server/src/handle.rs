@@ -248,7 +248,7 @@ async fn stalled(stall: &mut watch::Receiver<Option<Stall>>) -> Arc<str> {
         };
         tokio::select! {
             why = lasts => return why,
-            // An owner that has ended answers nothing, which the caller notices by itself.
+            // An owner that has ended answers nothing, and the caller notices that.
             changed = stall.changed() => if changed.is_err() { std::future::pending().await },
         }
     }

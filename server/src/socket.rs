@@ -44,7 +44,7 @@ pub fn listen(
     owner: OwnerHandle,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let path = socket_path(data);
-    // The socket of an owner that crashed; the lock tells that there is none now.
+    // The socket of an owner that crashed; the lock shows that there is none now.
     if let Err(error) = std::fs::remove_file(&path)
         && error.kind() != io::ErrorKind::NotFound
     {

@@ -123,7 +123,7 @@ pub(crate) struct Call<'a> {
     pub(crate) path: &'a [&'a str],
     /// Parameters of the query, by name.
     pub(crate) query: &'a [(&'a str, String)],
-    /// The body, as JSON.
+    /// The body as JSON, if the request has one.
     pub(crate) body: Option<&'a Json>,
     /// Additional headers of the request.
     pub(crate) headers: &'a [(HeaderName, String)],

@@ -50,7 +50,7 @@ impl Downloaded {
 /// What to download, and where to.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    /// Id of the run.
+    /// Id of the run to download from.
     pub(crate) run: &'a str,
     /// The output folder, with what may be replaced in it.
     pub(crate) place: &'a Place,

@@ -69,7 +69,7 @@ async fn listen(
         let call = Call { query: &query, headers: &headers, ..Call::get(&["events"]) };
         let mut response = match server.start(&call).await {
             Ok(response) => response,
-            // Retries were in vain for a while; the next fetch will report what is wrong.
+            // Retries have failed for a while; the next fetch will report what is wrong.
             Err(error) if error.is_retryable() => continue,
             Err(_) => return,
         };

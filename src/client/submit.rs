@@ -35,7 +35,7 @@ const WORKERS: usize = 10_000;
 
 /// A job that is ready to be submitted.
 pub(crate) struct Prepared {
-    /// The compiled job.
+    /// The job, compiled without errors.
     pub(crate) job: Job,
     /// For each scene and source, by its name in the job, the digest of its list of files.
     pub(crate) names: BTreeMap<String, String>,

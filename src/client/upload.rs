@@ -27,7 +27,7 @@ pub(crate) type Assets = BTreeMap<String, (Source, u64)>;
 pub(crate) enum Source {
     /// From a file with this path.
     File(PathBuf),
-    /// From memory.
+    /// From memory, such as a list of files.
     Bytes(Arc<[u8]>),
 }
 

@@ -1,4 +1,4 @@
-//! The errors of this crate. The variant tells who has to act.
+//! The errors of this crate. The variant says who has to act.
 
 use std::io;
 use std::path::Path;

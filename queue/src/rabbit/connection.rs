@@ -177,7 +177,7 @@ impl Session {
 pub(super) struct Deliveries(Consumer);
 
 impl Deliveries {
-    /// The next message. Returns `None` when the session is over. Cancel safe.
+    /// The next message. Returns `None` when the session has ended. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Delivery> {
         match self.0.next().await? {
             Ok(delivery) => Some(delivery),

@@ -47,7 +47,7 @@ pub(super) struct LogQuery {
     attempt: Option<u32>,
     /// Offset of the first byte to read.
     offset: Option<u64>,
-    /// Whether to continue while the log grows, until the task is over.
+    /// Whether to continue while the log grows, until the task ends.
     #[serde(default, deserialize_with = "truth")]
     #[param(value_type = Option<bool>)]
     follow: bool,

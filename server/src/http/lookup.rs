@@ -24,7 +24,7 @@ const LOOK: u32 = 1 << 20;
 #[derive(Default)]
 pub(super) struct Archive {
     kept: Mutex<VecDeque<Kept>>,
-    /// One at a time: folding a million rows twice at once helps nobody.
+    /// One at a time: folding a million rows twice in parallel would only be slower.
     folding: tokio::sync::Mutex<()>,
 }
 

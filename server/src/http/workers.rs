@@ -78,7 +78,7 @@ async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Refusal> {
     Ok(views.into_iter().map(|view| (view.id, view)).collect())
 }
 
-/// Shows one worker.
+/// Shows one worker and its current state.
 #[utoipa::path(
     get, path = "/v1/workers/{id}", tag = "workers",
     params(("id" = u32, Path, description = "Its number")),

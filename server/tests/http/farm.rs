@@ -94,7 +94,7 @@ pub(crate) struct Farm {
     agent: Option<pictor_executor::Handle>,
 }
 
-/// A response.
+/// Status, headers and body of a response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,

@@ -1,4 +1,4 @@
-//! Sizes and rates.
+//! Limits on sizes and rates of requests.
 
 use crate::farm::{Farm, Options};
 use pictor_server::http::{Limits, Rate};

@@ -1,4 +1,4 @@
-//! What keeps a farm running by itself, over real databases: schedules, webhooks, prune, backup.
+//! What keeps a farm running unattended, with real databases: schedules, webhooks, prune, backup.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, but not all marked as such")]
 
