@@ -22,7 +22,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// How long a link to storage is valid.
 pub(super) const LINK: Duration = Duration::from_hours(1);
 
-/// A response of bytes, for the OpenAPI description.
+/// A response of bytes, for the `OpenAPI` description.
 pub(super) struct Binary;
 
 impl PartialSchema for Binary {
@@ -34,7 +34,7 @@ impl PartialSchema for Binary {
 
 impl ToSchema for Binary {}
 
-/// The responses of a download, for the OpenAPI description.
+/// The responses of a download, for the `OpenAPI` description.
 pub(super) struct Download;
 
 impl IntoResponses for Download {

@@ -76,7 +76,7 @@ pub(super) async fn guard(
 
 /// The request, as far as a response from memory depends on it.
 pub(super) struct Asked {
-    /// The path of the route as in the OpenAPI description.
+    /// The path of the route as in the `OpenAPI` description.
     pub(super) route: &'static str,
     method: &'static str,
     pub(super) uri: Uri,

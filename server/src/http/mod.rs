@@ -215,7 +215,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// The OpenAPI description, as `/openapi.json` has it.
+/// The `OpenAPI` description, as `/openapi.json` has it.
 pub fn description() -> String {
     let mut description = v1(&Limits::default()).into_openapi();
     description.merge(open().into_openapi());

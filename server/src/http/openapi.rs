@@ -1,4 +1,4 @@
-//! The OpenAPI description, generated from the code, and a page to browse it.
+//! The `OpenAPI` description, generated from the code, and a page to browse it.
 
 use super::rules::rule;
 use axum::http::header;

@@ -9,7 +9,7 @@ use pictor_api::TokenRole;
 pub struct Rule {
     /// HTTP method of the route, such as `GET`.
     pub method: &'static str,
-    /// Path of the route as in the OpenAPI description.
+    /// Path of the route as in the `OpenAPI` description.
     pub path: &'static str,
     /// Roles that may call it. A submitter sees and changes only what belongs to its own account, a machine only what
     /// concerns itself.
