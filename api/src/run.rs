@@ -1,33 +1,33 @@
-//! Runs: what is submitted, how far it is, and how it is changed.
+//! Runs: how they are shown, and requests that change them.
 
 use crate::{RunState, Task, TaskState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How many tasks are in each state.
+/// Number of tasks in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TaskCounts {
-    /// They wait for other tasks.
+    /// Waiting for other tasks.
     pub pending: u64,
-    /// They may be assigned to a worker.
+    /// Ready to be assigned to a worker.
     pub ready: u64,
-    /// A worker's queue holds them.
+    /// Assigned: a worker's queue holds them.
     pub queued: u64,
-    /// A worker has claimed them.
+    /// Claimed by a worker, which executes them.
     pub running: u64,
-    /// Their success is committed.
+    /// Succeeded, which is committed.
     pub succeeded: u64,
-    /// They failed and are not tried again.
+    /// Failed, without another attempt to come.
     pub failed: u64,
-    /// Something that they need did not succeed.
+    /// Skipped, because something that they depend on did not succeed.
     pub skipped: u64,
-    /// They were given up.
+    /// Cancelled before they succeeded.
     pub cancelled: u64,
 }
 
 impl TaskCounts {
-    /// As many in each state as this says.
+    /// Counts given by a function of the state.
     pub fn of(count: impl Fn(TaskState) -> u64) -> Self {
         Self {
             pending: count(TaskState::Pending),
@@ -41,7 +41,7 @@ impl TaskCounts {
         }
     }
 
-    /// How many are in a state.
+    /// The number of tasks in a state.
     pub fn get(&self, state: TaskState) -> u64 {
         match state {
             TaskState::Pending => self.pending,
@@ -56,84 +56,84 @@ impl TaskCounts {
     }
 }
 
-/// A run in a list.
+/// A run, as a list shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunSummary {
-    /// Its id.
+    /// Id of the run, such as `turntable-3f9k2`.
     pub id: String,
-    /// The job's name.
+    /// Name of the job, as the job file has it.
     pub name: String,
-    /// Its state.
+    /// State of the run.
     pub state: RunState,
-    /// The account that submitted it.
+    /// Account that submitted it.
     pub owner: String,
-    /// Its priority: now if `tasks` are known, else when it was submitted.
+    /// Current priority if `tasks` is set, else the priority at submission.
     pub priority: i32,
-    /// When it was submitted, milliseconds since 1970.
+    /// When it was submitted, in milliseconds since 1970.
     pub created_ms: i64,
-    /// When it ended, milliseconds since 1970.
+    /// When it ended, in milliseconds since 1970; null until then.
     pub finished_ms: Option<i64>,
-    /// Its tasks by state. A list has them while a run is not over, and for a moment after.
+    /// Its tasks by state. In a list only while the run has not ended, and for a moment after.
     pub tasks: Option<TaskCounts>,
 }
 
-/// One step of a run, in numbers.
+/// A step of a run, in numbers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Step {
-    /// Its name.
+    /// Name of the step.
     pub name: String,
-    /// The kind of work.
+    /// Kind of the step, such as `blender`.
     pub kind: String,
-    /// The dimensions that it runs over.
+    /// Names of the dimensions that it runs over.
     pub over: Vec<String>,
-    /// How many tasks it has; null while a dimension of it is not known yet.
+    /// Number of its tasks; null while one of its dimensions is not known yet.
     pub size: Option<u32>,
     /// Its tasks by state.
     pub tasks: TaskCounts,
-    /// The mean duration of its successes so far, in milliseconds.
+    /// Mean duration of its successful tasks so far, in milliseconds; null before the first.
     pub mean_ms: Option<f64>,
-    /// How much of its running tasks is done, in tasks: 1.5 is one and a half; null if none of them says.
+    /// Completed part of its running tasks, counted in tasks: 1.5 is one and a half; null if none of them reports it.
     #[serde(default)]
     pub progress: Option<f32>,
-    /// Tasks that succeeded and left nothing, although the step's results are delivered: pictures that were left
-    /// out, for instance.
+    /// Tasks that succeeded without outputs although the step's results are delivered: for instance pictures that were
+    /// left out.
     #[serde(default)]
     pub left_out: u32,
 }
 
-/// One run in detail.
+/// A run in detail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunDetail {
-    /// What lists of runs say about it.
+    /// The run, as a list shows it.
     #[serde(flatten)]
     pub run: RunSummary,
-    /// The job file's name.
+    /// Name of the job file.
     pub source_name: String,
     /// Its steps, in the order of the job.
     pub steps: Vec<Step>,
-    /// The estimated time to the end, in milliseconds; null while too little is known.
+    /// Estimated time to the end, in milliseconds; null while there is too little to estimate it from.
     pub eta_ms: Option<u64>,
-    /// The first failed tasks.
+    /// The first failed tasks, with the reason.
     pub failures: Vec<Task>,
-    /// The first tasks that could be assigned and are not, with the reason.
+    /// The first tasks that could be assigned but are not, with the reason.
     pub waiting: Vec<Task>,
-    /// What is odd and no failure: limits that nobody defines, and what workers said of tasks that have
-    /// succeeded, each sentence once; the first hundred.
+    /// Remarks that are no failures: limits that nobody defines, and what workers reported about tasks that succeeded,
+    /// each sentence once; the first hundred.
     #[serde(default)]
     pub notes: Vec<Note>,
-    /// How often something else was said.
+    /// Number of remarks that are left out.
     #[serde(default)]
     pub notes_left_out: u32,
 }
 
-/// What workers said of tasks that have succeeded: a scene's scripts were blocked, files are missing.
+/// What workers reported about tasks that succeeded: a scene's scripts were blocked, files are missing.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Note {
-    /// The sentence.
+    /// The sentence, for people to read.
     pub text: String,
     /// How many tasks said it; 0 if it is about a step.
     pub tasks: u32,
@@ -154,31 +154,31 @@ pub struct Changed {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunPatch {
-    /// The new priority: higher goes first.
+    /// The new priority: runs of a higher one come first.
     pub priority: i32,
 }
 
-/// Which tasks to do again.
+/// Which tasks to execute again.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RetryRequest {
-    /// Tasks (`render[frame=7]`) and steps (`render`); none: all that failed or were cancelled.
+    /// Tasks (`render[frame=7]`) and steps (`render`); if empty, all tasks that failed or were cancelled.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(max_items = 10_000))]
     pub tasks: Vec<String>,
-    /// Settings of the job that are changed before, each with a value that is read as YAML: `upscale.on_error`,
-    /// `retry.attempts`, `retry.backoff`, `timeout`, `stalled`, `on_failure`, `max_failures`, `priority`. They go
-    /// for all steps. With settings and no task that failed, only the settings are changed.
+    /// Settings of the job to change first, each with a value that is parsed as YAML: `upscale.on_error`,
+    /// `retry.attempts`, `retry.backoff`, `timeout`, `stalled`, `on_failure`, `max_failures`, `priority`. They apply to
+    /// all steps. If settings are given and no task has failed, only the settings are changed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "openapi", schema(example = json!({ "upscale.on_error": "copy" })))]
     pub set: BTreeMap<String, String>,
-    /// Only say how many tasks that would be.
+    /// Whether to only report how many tasks that would be.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// Which tasks to do again, whatever their state.
+/// Which tasks to execute again, whatever their state.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -186,19 +186,19 @@ pub struct ResetRequest {
     /// Tasks (`render[frame=7]`) and steps (`render`).
     #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 10_000))]
     pub tasks: Vec<String>,
-    /// Only say how many tasks that would be.
+    /// Whether to only report how many tasks that would be.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What is or would be done again.
+/// The tasks that are, or would be, executed again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ResetAnswer {
-    /// How many tasks: those that were named, everything that was built on them, and `remade`.
+    /// Number of tasks: those that were named, every task that depends on them, and `remade`.
     pub count: u64,
-    /// How many of them had succeeded and left what was removed since, because nobody read it any more.
+    /// Number of them that had succeeded, but whose outputs have been removed because no task needed them any more.
     pub remade: u64,
-    /// The run, unless this was only asked for.
+    /// The run after the change; null in a dry run.
     pub run: Option<RunSummary>,
 }

@@ -1,5 +1,5 @@
 //! The queue of the embedded default: one bounded channel to the owner, one to each worker. Its contents die with the
-//! process, so nothing needs to be acknowledged, and no ticket has to tell genuine messages apart.
+//! process, so nothing needs to be acknowledged, and no tickets are needed to check messages.
 
 use crate::{
     Delivery, Incoming, Outbox, OwnerQueue, Publication, Receipt, SendError, ToOwner, ToWorker,

@@ -18,7 +18,7 @@ pub(crate) struct ServerArgs {
     /// The token to authenticate with. A file is safer, since others can see the arguments of a program.
     #[arg(long, global = true, value_name = "TOKEN", env = "PICTOR_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file with the token, as in `PICTOR_TOKEN_FILE`.
+    /// A file that contains the token.
     #[arg(long, global = true, value_name = "FILE", env = "PICTOR_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
 //! Several hosts on this machine. As root, each is a network namespace of its own, joined by a switch, and two of them
-//! can be cut off from each other. Otherwise all of them are the loopback interface, joined by forwarders.
+//! can be cut off from each other. Otherwise all of them are on the loopback interface, joined by forwarders.
 
 use super::forwarder::Forwarder;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};

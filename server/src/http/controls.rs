@@ -1,4 +1,4 @@
-//! Changes of runs. Each answers after its commit.
+//! Changes of runs. Each request is answered after its commit.
 
 use super::Api;
 use super::auth::Caller;
@@ -15,10 +15,10 @@ use pictor_tasks::job::changes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The most tasks that one call names.
+/// Most tasks that one request names.
 const NAMES_MAX: usize = 10_000;
 
-/// Stops assigning tasks of a run. What runs goes on.
+/// Pauses a run: no more of its tasks are assigned. Running tasks continue.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/pause", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),
@@ -32,7 +32,7 @@ pub(super) async fn pause(
     change(&api, &caller, &run, Event::Paused).await
 }
 
-/// Assigns tasks of a run again.
+/// Resumes a paused run.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/resume", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),
@@ -46,7 +46,7 @@ pub(super) async fn resume(
     change(&api, &caller, &run, Event::Resumed).await
 }
 
-/// Gives up everything of a run that is not finished.
+/// Cancels a run: every task that has not ended.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/cancel", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),
@@ -60,7 +60,7 @@ pub(super) async fn cancel(
     change(&api, &caller, &run, Event::Cancelled).await
 }
 
-/// Changes a run's priority.
+/// Changes the priority of a run.
 #[utoipa::path(
     patch, path = "/v1/runs/{run}", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),
@@ -76,7 +76,7 @@ pub(super) async fn patch(
     change(&api, &caller, &run, Event::Priority(patch.priority)).await
 }
 
-/// Does tasks again that failed or were cancelled, and everything that was built on them.
+/// Executes failed and cancelled tasks again, and every task that depends on them.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/retry", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),
@@ -92,7 +92,7 @@ pub(super) async fn retry(
     again(&api, &caller, &run, (request.tasks, request.set, request.dry_run)).await
 }
 
-/// Does tasks again, whatever their state, and everything that was built on them.
+/// Executes tasks again, whatever their state, and every task that depends on them.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/reset", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),

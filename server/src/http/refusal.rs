@@ -1,68 +1,68 @@
-//! Errors as answers: `application/problem+json` with a stable code, whatever went wrong.
+//! Error responses: `application/problem+json` with a stable code, whatever went wrong.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pictor_api::{Code, Mistake, Problem};
 
-/// The media type of every error.
+/// Media type of every error response.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Why a request is refused: a [`Problem`] that is about to be sent.
+/// Why a request is rejected: a [`Problem`] that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What went wrong.
+    /// The kind of the error.
     pub code: Code,
-    /// What happened this time, for people.
+    /// What happened in this case, for people to read.
     pub detail: String,
-    /// The mistakes of a job file.
+    /// The errors in a job file; empty for other problems.
     pub errors: Vec<Mistake>,
-    /// More headers of the answer.
+    /// Additional headers of the response.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
-    /// A refusal; `detail` says what happened this time.
+    /// A rejection with this code; `detail` says what happened in this case.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
     }
 
-    /// There is no such thing.
+    /// A rejection because `what` does not exist.
     pub fn not_found(what: impl std::fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("there is no {what}"))
     }
 
-    /// Something about the request is wrong.
+    /// A rejection because the request is malformed.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(Code::InvalidRequest, detail)
     }
 
-    /// The same with the mistakes of a job file.
+    /// Adds the errors in a job file.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<Mistake>) -> Self {
         self.errors = errors;
         self
     }
 
-    /// The same with a header.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// The same with the time after which another try makes sense.
+    /// Adds the time after which a retry makes sense.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, seconds.into())
     }
 
-    /// No server owns the farm right now.
+    /// The rejection while no server owns the farm.
     pub fn no_owner() -> Self {
         let detail = "no server owns the farm right now; another one is about to take over";
         Self::new(Code::NoOwner, detail).retry_after(1)
     }
 
-    /// What axum says about a request that it could not take apart.
+    /// The rejection of a request that axum could not parse, from axum's own message.
     pub(super) fn rejected(status: StatusCode, text: impl Into<String>) -> Self {
         let code = match status {
             StatusCode::PAYLOAD_TOO_LARGE => Code::BodyTooLarge,
@@ -86,7 +86,7 @@ impl IntoResponse for Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.extend(more);
         let mut response = (status, headers, body).into_response();
-        // The audit log tells why something was refused.
+        // The audit log records why a request was rejected.
         response.extensions_mut().insert(code);
         response
     }

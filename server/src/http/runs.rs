@@ -1,4 +1,4 @@
-//! Runs: lists, one in numbers, its graph.
+//! Runs: lists, one in detail, its graph.
 
 use super::Api;
 use super::auth::Caller;
@@ -19,33 +19,33 @@ use std::sync::Arc;
 /// How many failed and waiting tasks one run shows.
 pub(super) const FEW: usize = 10;
 
-/// Which runs to list.
+/// Which runs to list, and how many.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RunsQuery {
-    /// Only those in this state.
+    /// Only runs in this state.
     #[param(inline)]
     state: Option<RunState>,
-    /// Only those of this account.
+    /// Only runs that this account submitted.
     owner: Option<String>,
-    /// Only those with this in their name, in small or capital letters.
+    /// Only runs whose name contains this text, in upper or lower case.
     name: Option<String>,
-    /// How many at most: 1 to 1000, 100 if left out.
+    /// Most runs in the page: 1 to 1000, by default 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Where to go on: the `next` of the page before.
+    /// Cursor of the page: the `next` of the page before.
     #[param(value_type = Option<String>, min_length = 1)]
     after: Option<Name>,
 }
 
 impl RunsQuery {
-    /// How many are asked for.
+    /// The requested number of runs.
     pub(super) fn limit(&self) -> Option<usize> {
         self.limit
     }
 
-    /// Which runs the caller is told of, and after which. Nothing: none.
+    /// The filter for what the caller may see, and the run to start after. Returns `None` if there can be none.
     pub(super) fn filter(self, caller: &Caller) -> Option<(RunFilter, Option<RunId>)> {
         let own = (!caller.sees("")).then(|| caller.account.clone());
         if own.is_some() && self.owner.is_some() && own != self.owner {
@@ -60,7 +60,7 @@ impl RunsQuery {
     }
 }
 
-/// Lists runs, the newest first.
+/// Lists runs, newest first.
 #[utoipa::path(
     get, path = "/v1/runs", tag = "runs", params(RunsQuery),
     responses((status = 200, description = "Runs", body = Page<RunSummary>)),
@@ -96,7 +96,7 @@ fn views(engine: &Engine, ids: &[RunId]) -> BTreeMap<RunId, RunView> {
     runs.map(|run| (run.id().clone(), engine.view(run))).collect()
 }
 
-/// Shows a run: its steps, counts, and what is wrong with it.
+/// Shows a run: its steps, counts and problems.
 #[utoipa::path(
     get, path = "/v1/runs/{run}", tag = "runs",
     params(("run" = String, Path, description = "Its id, or enough of the beginning of it")),

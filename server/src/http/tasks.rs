@@ -1,4 +1,4 @@
-//! Tasks of a run: filtered pages, and one with its attempts.
+//! Tasks of a run: filtered pages, and one task with its attempts.
 
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
@@ -43,15 +43,15 @@ impl Api {
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct TasksQuery {
-    /// Only those of this step.
+    /// Only tasks of this step.
     step: Option<String>,
-    /// Only those in this state.
+    /// Only tasks in this state.
     #[param(inline)]
     state: Option<TaskState>,
-    /// How many at most: 1 to 1000, 100 if left out.
+    /// Most tasks in the page: 1 to 1000, by default 100.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
-    /// Where to go on: the `next` of the page before.
+    /// Cursor of the page: the `next` of the page before.
     #[param(inline, value_type = Option<Place>)]
     after: Option<Place>,
     #[serde(flatten)]
@@ -61,8 +61,7 @@ pub(super) struct TasksQuery {
 
 /// Lists tasks of a run, in order of step and index.
 ///
-/// Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) take only tasks with that value of
-/// that dimension.
+/// Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) select only tasks with that value of that dimension.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/tasks", tag = "tasks",
     params(
@@ -91,7 +90,7 @@ pub(super) async fn list(
 }
 
 impl TasksQuery {
-    /// By hand: what else is asked for is named by the job.
+    /// Parsed by hand: the names of the other parameters come from the job.
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Refusal> {
         let mut query = Self::default();
         for (name, value) in pairs {
@@ -139,7 +138,7 @@ impl TasksQuery {
     }
 }
 
-/// Shows one task: its state and why it is in it, its attempts, its outputs.
+/// Shows one task: its state with the reason, its attempts, its outputs.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/tasks/{task}", tag = "tasks",
     params(

@@ -1,4 +1,4 @@
-//! Runs, tasks and attempts as they are told: from what the engine and history know to the API's types.
+//! Converts what the engine and history know about runs, tasks and attempts to the API's types.
 
 use pictor_api::{
     Attempt, AttemptState, Dimension, DimensionKind, Edge, Graph, Note, Offset, RunDetail,
@@ -10,14 +10,14 @@ use pictor_storage::RunRecord;
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{Execution, Outcome, TaskId};
 
-/// The most notes of one attempt that are told.
+/// Most notes of one attempt that are shown.
 const NOTES: usize = 100;
 
 fn counts(steps: &[StepView]) -> TaskCounts {
     TaskCounts::of(|state| steps.iter().map(|step| u64::from(step.count(state))).sum())
 }
 
-/// A run of a list; `view` is what the engine knows of it.
+/// A run in a list; `view` is what the engine knows about it.
 pub(crate) fn summary(record: RunRecord, view: Option<&RunView>) -> RunSummary {
     let stored = || RunState::ALL.into_iter().find(|state| state.name() == record.state);
     RunSummary {
@@ -66,7 +66,7 @@ pub(crate) fn detail(
     }
 }
 
-/// How an attempt ended.
+/// The state of an attempt that ended like this.
 pub(crate) fn ended(outcome: &Outcome) -> AttemptState {
     match outcome {
         Outcome::Succeeded(_) => AttemptState::Succeeded,
@@ -76,7 +76,7 @@ pub(crate) fn ended(outcome: &Outcome) -> AttemptState {
     }
 }
 
-/// The attempt that a row is about, if it is one of this task.
+/// The attempt that a row is about, with a key that identifies it. Returns `None` if it is not one of this task.
 pub(crate) fn attempt(row: &Row, at: TaskId) -> Option<((u32, u32, Execution), Attempt)> {
     let (task, execution, worker) = match &row.fact {
         Fact::Claim(claim) => (claim.task, claim.execution, claim.worker),
