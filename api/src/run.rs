@@ -64,7 +64,7 @@ pub struct RunSummary {
     pub id: String,
     /// Name of the job, as the job file has it.
     pub name: String,
-    /// State of the run.
+    /// Current state of the run.
     pub state: RunState,
     /// Account that submitted it.
     pub owner: String,
@@ -82,7 +82,7 @@ pub struct RunSummary {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Step {
-    /// Name of the step.
+    /// Name of the step, unique in the job.
     pub name: String,
     /// Kind of the step, such as `blender`.
     pub kind: String,
@@ -90,7 +90,7 @@ pub struct Step {
     pub over: Vec<String>,
     /// Number of its tasks; null while one of its dimensions is not known yet.
     pub size: Option<u32>,
-    /// Its tasks by state.
+    /// Number of its tasks in each state.
     pub tasks: TaskCounts,
     /// Mean duration of its successful tasks so far, in milliseconds; null before the first.
     pub mean_ms: Option<f64>,
@@ -103,7 +103,7 @@ pub struct Step {
     pub left_out: u32,
 }
 
-/// A run in detail.
+/// A run with its steps, failures and remarks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RunDetail {
@@ -135,9 +135,9 @@ pub struct RunDetail {
 pub struct Note {
     /// The sentence, for people to read.
     pub text: String,
-    /// How many tasks said it; 0 if it is about a step.
+    /// Number of tasks that it was reported for; 0 if it is about a step.
     pub tasks: u32,
-    /// The first of them, or the step.
+    /// Name of the first of these tasks, or of the step.
     pub example: String,
 }
 
@@ -145,11 +145,11 @@ pub struct Note {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Changed {
-    /// The run.
+    /// The run, as it is after the change.
     pub run: RunSummary,
 }
 
-/// Changes of a run's settings.
+/// A change of a run's settings.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
