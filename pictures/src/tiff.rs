@@ -338,7 +338,7 @@ fn unpacked(all: &[u8], width: usize, stride: usize, bits: u8, colours: &Colours
     .collect()
 }
 
-/// Converts YCbCr, as JPEG has it, to red, green and blue.
+/// Converts `YCbCr`, as JPEG has it, to red, green and blue.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited before")]
 fn rgb(pixel: &mut [u8]) {
     let [y, blue, red] = [0_usize, 1, 2].map(|at| f32::from(pixel[at]));
