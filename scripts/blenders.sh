@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Blenders that the tests work with beside the system's, into target/blenders: the two newest that
-# pictor knows, with PICTOR_SOAK all of them. They are PyPI's module bpy behind a wrapper, not blender.org's build.
+# Installs the Blenders that the tests use in addition to the system's into target/blenders: the two newest that pictor
+# supports, with PICTOR_SOAK all of them. They are PyPI's bpy module behind a wrapper, not blender.org's build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ fi
 for version in "${versions[@]}"; do
     status=0
     "$pictor" setup-blender "$version" --to "$target/blenders/$version" || status=$?
-    # 2: there is none for this Python.
+    # Status 2: there is no build for this Python.
     if [ "$status" -eq 2 ]; then
         echo "The tests of Blender $version are left out." >&2
     elif [ "$status" -ne 0 ]; then

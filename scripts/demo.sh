@@ -10,7 +10,7 @@ ${MAKE:-make} --no-print-directory scenes
 pictor=${CARGO_TARGET_DIR:-target}/debug/pictor
 data=${DEMO_DATA:-.pictor} out=${DEMO_OUT:-out/turntable}
 echo
-# What a demo before left is replaced.
+# Replaces the results of an earlier demo.
 echo "\$ $pictor run workflows/turntable.yaml --data $data --out $out --overwrite"
 "$pictor" run workflows/turntable.yaml --data "$data" --out "$out" --overwrite
 echo

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Installs what is missing of the programs that pictor works with: Blender, ffmpeg, python3, pip (it fetches
-# networks), what Rust needs for linking; with the argument `servers` also what the tests start: Postgres,
-# RabbitMQ, network namespaces, libraries of newer Blenders, and into target/schemathesis what fuzzes the API.
-# Knows Debian and its relatives; elsewhere it says what is missing.
+# Installs missing programs that pictor uses: Blender, ffmpeg, python3, pip (which fetches networks), and a linker for
+# Rust. With the argument `servers` it also installs what the tests need: Postgres, RabbitMQ, tools for network
+# namespaces, libraries of newer Blenders, and the API fuzzer into target/schemathesis.
+# Supports Debian and its derivatives; on other systems it reports what is missing.
 set -euo pipefail
 
-# A program, by name or by path, or a library, and its package.
+# A program (by name or path) or a library, and the package that contains it.
 wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 pip3:python3-pip cc:build-essential)
 if [ "${1-}" = servers ]; then
-    # Debian keeps these out of the PATH.
+    # Debian does not put these into PATH.
     wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'
         /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server
         curl:curl ip:iproute2 setpriv:util-linux setsid:util-linux flock:util-linux)
-    # What PyPI's Blenders load, for `make blenders`.
+    # Libraries that PyPI's Blenders load, for `make blenders`.
     wanted+=(libXfixes.so.3:libxfixes3 libXi.so.6:libxi6 libxkbcommon.so.0:libxkbcommon0 libSM.so.6:libsm6
         libXrender.so.1:libxrender1 libGL.so.1:libgl1 libEGL.so.1:libegl1 libXxf86vm.so.1:libxxf86vm1)
 fi
 fuzzer=schemathesis==4.32.5
 
-# Whether a program, or a library, is there.
+# Whether a program or library is installed.
 is_there() {
     local PATH=$PATH:/usr/sbin:/sbin
     case $1 in
@@ -27,11 +27,11 @@ is_there() {
     esac
 }
 
-# The packages of what is not there.
+# Collects the packages of missing programs and libraries.
 look() {
     missing=()
     for entry in "${wanted[@]}"; do
-        # Unquoted: a path may have a star in it.
+        # Unquoted, because a path may contain a wildcard.
         # shellcheck disable=SC2086
         if ! is_there ${entry%:*}; then
             missing+=("${entry#*:}")
@@ -40,7 +40,7 @@ look() {
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u | grep .)
 }
 
-# Into an environment of its own, in a folder that git ignores.
+# Installs the API fuzzer into its own virtual environment, in a folder that git ignores.
 install_fuzzer() {
     local place
     place=$(dirname "$0")/../target/schemathesis
@@ -81,7 +81,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 installed=${missing[*]}
 echo "Installing with apt-get: $installed"
-# Another apt-get may be at work: it is waited for.
+# Waits for another apt-get that may be running.
 patient=(-o DPkg::Lock::Timeout=300)
 "${as_root[@]}" apt-get "${patient[@]}" update -qq < /dev/null
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y -qq \
