@@ -7,6 +7,7 @@ use crate::results::{ResultArgs, is_free};
 use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
 use anyhow::Context;
+use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
@@ -15,8 +16,8 @@ use pictor_server::{
     deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, stored_run,
     sweep_again,
 };
-use pictor_storage::{Artifacts, SqliteStore, Store};
 use pictor_storage::{RunRecord, RunRows};
+use pictor_storage::{SqliteStore, Store};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;

@@ -10,23 +10,38 @@ use std::process::Command;
 use support::root;
 
 /// The crates of ours that a crate may use. The order of the lines proves that there are no cycles.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("pictor-tasks", &[]),
     ("pictor-api", &["pictor-tasks"]),
     ("pictor-test-servers", &[]),
     ("pictor-engine", &["pictor-tasks"]),
-    ("pictor-storage", &["pictor-tasks"]),
+    ("pictor-artifacts", &["pictor-tasks"]),
+    ("pictor-storage", &["pictor-tasks", "pictor-artifacts"]),
     ("pictor-queue", &["pictor-tasks"]),
     ("pictor-pictures", &["pictor-tasks"]),
     ("pictor-convolution", &[]),
     ("pictor-models", &["pictor-tasks", "pictor-convolution"]),
     (
         "pictor-executor",
-        &["pictor-tasks", "pictor-api", "pictor-queue", "pictor-pictures", "pictor-models"],
+        &[
+            "pictor-tasks",
+            "pictor-api",
+            "pictor-artifacts",
+            "pictor-queue",
+            "pictor-pictures",
+            "pictor-models",
+        ],
     ),
     (
         "pictor-server",
-        &["pictor-tasks", "pictor-api", "pictor-engine", "pictor-storage", "pictor-queue"],
+        &[
+            "pictor-tasks",
+            "pictor-api",
+            "pictor-engine",
+            "pictor-artifacts",
+            "pictor-storage",
+            "pictor-queue",
+        ],
     ),
     (
         "pictor",
@@ -34,6 +49,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "pictor-tasks",
             "pictor-api",
             "pictor-engine",
+            "pictor-artifacts",
             "pictor-storage",
             "pictor-queue",
             "pictor-models",
@@ -47,6 +63,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "pictor-tasks",
             "pictor-api",
             "pictor-engine",
+            "pictor-artifacts",
             "pictor-storage",
             "pictor-queue",
             "pictor-models",
@@ -64,6 +81,8 @@ const IMPURE: [&str; 12] = [
     "tokio", "sqlx", "lapin", "opendal", "axum", "rand", "reqwest", "hyper", "mio", "chrono",
     "time", "fastrand",
 ];
+/// Packages of those who serve, or ask servers.
+const SERVERS: [&str; 7] = ["tokio", "sqlx", "lapin", "opendal", "axum", "reqwest", "hyper"];
 /// Paths that no source of a pure crate may name.
 const IMPURE_PATHS: [&str; 8] = [
     "SystemTime",
@@ -148,16 +167,8 @@ fn tasks_and_engine_are_pure() {
     let all = dependencies(&metadata);
     for pure in PURE {
         let name = format!("pictor-{pure}");
-        let (start, _) = all.iter().find(|(_, (known, _))| *known == name).unwrap();
-        let (mut reached, mut next) = (BTreeSet::new(), vec![*start]);
-        while let Some(id) = next.pop() {
-            if reached.insert(id) {
-                next.extend(&all[id].1);
-            }
-        }
-        let reached: Vec<_> = reached.iter().map(|id| all[id].0).collect();
-        assert!(reached.contains(&"serde"), "the search works: {reached:?}");
-        let wrong: Vec<_> = IMPURE.iter().filter(|name| reached.contains(name)).collect();
+        let reached = reached(&all, &name);
+        let wrong: Vec<_> = IMPURE.iter().filter(|name| reached.contains(**name)).collect();
         assert!(wrong.is_empty(), "{name} reaches {wrong:?}");
         for path in sources(&root().join(pure).join("src"), &["rs"]) {
             for (number, line) in code(&path) {
@@ -166,6 +177,31 @@ fn tasks_and_engine_are_pure() {
             }
         }
     }
+}
+
+#[test]
+fn vocabulary_pictures_and_networks_know_nothing_of_servers() {
+    let metadata = metadata();
+    let all = dependencies(&metadata);
+    for name in ["pictor-api", "pictor-pictures", "pictor-models"] {
+        let reached = reached(&all, name);
+        let wrong: Vec<_> = SERVERS.iter().filter(|name| reached.contains(**name)).collect();
+        assert!(wrong.is_empty(), "{name} reaches {wrong:?}");
+    }
+}
+
+/// The names of all packages that a package is built with, however many lie between.
+fn reached<'a>(all: &BTreeMap<&'a str, (&'a str, Vec<&'a str>)>, name: &str) -> BTreeSet<&'a str> {
+    let (start, _) = all.iter().find(|(_, (known, _))| *known == name).unwrap();
+    let (mut reached, mut next) = (BTreeSet::new(), vec![*start]);
+    while let Some(id) = next.pop() {
+        if reached.insert(id) {
+            next.extend(&all[id].1);
+        }
+    }
+    let reached: BTreeSet<_> = reached.iter().map(|id| all[id].0).collect();
+    assert!(reached.contains("serde"), "the search works: {reached:?}");
+    reached
 }
 
 /// Crates whose folders use each other in one direction.

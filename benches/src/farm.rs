@@ -1,10 +1,11 @@
 //! A farm in one process: owner, queue and one worker, as `pictor run` has them.
 
+use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Plan, Run, RunState};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{Owner, OwnerHandle, Place, deliver_all, load_run, now_ms, read_job};
-use pictor_storage::{Artifacts, NewRun, SqliteStore, Store};
+use pictor_storage::{NewRun, SqliteStore, Store};
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;

@@ -10,7 +10,7 @@ mod runners;
 mod task;
 mod worker;
 
-pub use files::artifacts::{Artifacts, Place};
+pub use files::artifacts::Artifacts;
 pub use files::cache::CACHE_BYTES;
 pub use ground::failure::failure;
 pub use ground::log::{LogWriter, OpenLogs, log_path};

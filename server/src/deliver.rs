@@ -10,9 +10,10 @@ pub(crate) use place::resolve;
 pub use place::{InTheWay, Place, Sources, in_the_way, sentences};
 
 use crate::handle::Error;
+use pictor_artifacts::Artifacts;
 use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
-use pictor_storage::{Artifacts, Store};
+use pictor_storage::Store;
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{Outcome, Output, TaskId};
 use pictor_tasks::output::{check_name, in_folder};

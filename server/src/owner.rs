@@ -3,9 +3,10 @@
 
 use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Stall, Tally, lock};
 use crate::sweep::Sweeper;
+use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Effects, Engine, Run, RunState};
 use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
-use pictor_storage::{Artifacts, Rejected, RunRows, Store};
+use pictor_storage::{Rejected, RunRows, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

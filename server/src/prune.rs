@@ -8,10 +8,10 @@
 mod archive;
 mod assets;
 
-use crate::sweep::{folder_of, logs_of};
 use crate::{Error, Role, load_run};
+use pictor_artifacts::{Artifacts, logs_folder, run_folder, step_folder};
 use pictor_engine::Plan;
-use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
+use pictor_storage::{Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::message::RunId;
 use pictor_tasks::units::Millis;
 use serde::{Deserialize, Serialize};
@@ -209,7 +209,7 @@ impl Pruner {
             Err(failure) => return Err(failure.into()),
         }
         let (artifacts, mut logs) = self.count_run(id).await?;
-        self.artifacts.remove_folder(&folder_of(id)).await?;
+        self.artifacts.remove_folder(&run_folder(id)).await?;
         logs.add(remove_folder(&self.logs.join(&*id.0)).map_err(pictor_storage_io)?);
         Ok(Some((artifacts, logs)))
     }
@@ -224,7 +224,7 @@ impl Pruner {
                 }
                 continue;
             }
-            let folder = folder_of(&RunId((*run).into()));
+            let folder = run_folder(&RunId((*run).into()));
             let (files, newest_ms) = self.count(&folder).await?;
             if newest_ms.is_some_and(|newest| newest > now_ms - GRACE_MS) {
                 continue;
@@ -264,7 +264,7 @@ impl Pruner {
         let Ok(plan) = serde_json::from_str::<Plan>(&stored.plan) else { return Ok(files) };
         let mut there = Vec::new();
         for step in plan.steps.iter().filter(|step| step.keep_until.is_some()) {
-            there.extend(self.artifacts.list(&format!("{}/{}", folder_of(id), step.name)).await?);
+            there.extend(self.artifacts.list(&step_folder(id, &step.name)).await?);
         }
         if there.is_empty() {
             return Ok(files);
@@ -276,7 +276,7 @@ impl Pruner {
         files.add(Files { files: there.len() as u64, size_bytes });
         if !dry_run {
             let keys: Vec<String> = there.into_iter().map(|artifact| artifact.key).collect();
-            self.artifacts.remove_below(&folder_of(id), &keys).await?;
+            self.artifacts.remove_below(&run_folder(id), &keys).await?;
         }
         Ok(files)
     }
@@ -302,8 +302,8 @@ impl Pruner {
     /// The artifacts and the logs of a run in artifact storage.
     async fn count_run(&self, id: &RunId) -> Result<(Files, Files), Error> {
         let (mut artifacts, mut logs) = (Files::default(), Files::default());
-        let of_logs = format!("{}/", logs_of(id));
-        for stored in self.artifacts.list(&folder_of(id)).await? {
+        let of_logs = format!("{}/", logs_folder(id));
+        for stored in self.artifacts.list(&run_folder(id)).await? {
             let one = Files { files: 1, size_bytes: stored.size_bytes };
             if stored.key.starts_with(&of_logs) { logs.add(one) } else { artifacts.add(one) }
         }

@@ -2,9 +2,9 @@
 //! are given to workers that have this release or a newer one.
 
 use crate::submit::Files;
+use pictor_artifacts::Artifacts;
+use pictor_artifacts::asset_key;
 use pictor_engine::Plan;
-use pictor_storage::Artifacts;
-use pictor_storage::artifacts::asset_key;
 use pictor_tasks::blend::{HEAD_BYTES, Release};
 use pictor_tasks::message::FileRef;
 use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};

@@ -3,9 +3,10 @@
 use crate::command_files::CommandFiles;
 use crate::scenes::require_blenders;
 use crate::sequence::Sequence;
+use pictor_artifacts::Artifacts;
+use pictor_artifacts::{asset_key, digest_file};
 use pictor_engine::{Plan, compile};
-use pictor_storage::artifacts::{asset_key, digest_file};
-use pictor_storage::{Artifacts, NewRun};
+use pictor_storage::NewRun;
 use pictor_tasks::body::Body;
 use pictor_tasks::job::spec::JobSpec;
 use pictor_tasks::job::{Diagnostic, Source, field, parse};

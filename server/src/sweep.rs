@@ -5,8 +5,8 @@
 //! nobody is given any more. Whoever loads an unfinished run deletes again everything that its history has removed; for
 //! ended runs every prune does so.
 
+use pictor_artifacts::{Artifacts, run_folder};
 use pictor_engine::Run;
-use pictor_storage::Artifacts;
 use pictor_tasks::message::RunId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Sweeper {
 
 /// Deletes again what the history of a loaded run has removed, since the process responsible for it may have died.
 pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
-    let deleted = artifacts.remove_below(&folder_of(run.id()), run.doomed()).await;
+    let deleted = artifacts.remove_below(&run_folder(run.id()), run.doomed()).await;
     if let Err(failure) = deleted {
         warn!(error = %failure, run = %run.id(), "artifacts that nobody reads cannot be deleted");
     }
@@ -73,7 +73,7 @@ pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
 async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
     let mut told = false;
     // A worker chose the keys: none may reach artifacts of other runs.
-    while let Err(failure) = artifacts.remove_below(&folder_of(run), keys).await {
+    while let Err(failure) = artifacts.remove_below(&run_folder(run), keys).await {
         if !std::mem::replace(&mut told, true) {
             warn!(error = %failure, run = %run, "artifacts that nobody reads cannot be deleted");
         }
@@ -82,14 +82,4 @@ async fn sweep(artifacts: &Artifacts, run: &RunId, keys: &[String]) {
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-/// The folder of a run's artifacts in storage.
-pub(crate) fn folder_of(run: &RunId) -> String {
-    format!("runs/{run}")
-}
-
-/// The folder of a run's logs in storage. No step has this name: those begin with a letter.
-pub(crate) fn logs_of(run: &RunId) -> String {
-    format!("runs/{run}/_logs")
 }

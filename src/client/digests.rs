@@ -4,7 +4,6 @@
 use pictor_server::now_ms;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -16,8 +15,6 @@ const FILE: &str = "digests.json";
 const KNOWN_MAX: usize = 500_000;
 /// A file that was modified this recently may be modified again within the same tick of its clock.
 const FRESH_MS: i64 = 2_000;
-/// Bytes of a file that are read at a time.
-const PIECE_BYTES: usize = 1 << 20;
 /// Threads that read files, even if there are fewer processors: disks and networks are slow.
 const READERS: std::ops::RangeInclusive<usize> = 4..=16;
 
@@ -151,21 +148,14 @@ fn take(
         read(seen.size_bytes);
         return Ok((seen, digest.clone()));
     }
-    let mut hasher = blake3::Hasher::new();
-    let mut piece =
-        vec![0; PIECE_BYTES.min(usize::try_from(seen.size_bytes).unwrap_or(PIECE_BYTES) + 1)];
-    loop {
-        let count = file.read(&mut piece)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&piece[..count]);
+    let digested = pictor_artifacts::digest(&mut file, |count| {
         read(count as u64);
-    }
+        true
+    })?;
     if look(&file)? != seen {
         return Err(std::io::Error::other("it is being changed: try again when it is complete"));
     }
-    Ok((seen, hasher.finalize().to_hex().to_string()))
+    Ok((seen, digested.digest))
 }
 
 #[cfg(test)]

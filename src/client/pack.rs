@@ -4,10 +4,10 @@
 
 use crate::client::digests::Digest;
 use anyhow::Context;
+use pictor_artifacts::Artifacts;
+use pictor_artifacts::{Stored, asset_key};
 use pictor_executor::blender::keep_bytecode;
 use pictor_server::{CommandFiles, Job, Sequence, files_of_commands};
-use pictor_storage::Artifacts;
-use pictor_storage::artifacts::{Stored, asset_key};
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,9 @@
-//! Storage: runs with their history, accounts and machines, and the artifacts.
+//! Storage of what happened: runs with their history, accounts and machines.
 //!
 //! **Invariant:** history is insert-only. A row that was committed is never changed, and removed only
 //! together with its whole run.
 
-pub mod artifacts;
 mod error;
-mod folder;
 mod last_row;
 mod outcome;
 mod postgres;
@@ -17,8 +15,7 @@ mod sqlite;
 mod store;
 mod store_queries;
 
-pub use artifacts::{Artifacts, Link};
-pub use error::Error;
+pub use pictor_artifacts::Error;
 pub use postgres::PostgresStore;
 pub use registry::{AuditEntry, Delivery, Fire, Registry, Schedule, Token, WorkerRecord};
 pub use run::{

@@ -14,7 +14,7 @@ use crate::run::{
 use crate::store_queries::{
     add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
 };
-use crate::{Error, sql};
+use crate::{Error, error, sql};
 use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
 use insert::{Answer, Batch};
 use pictor_tasks::history::Row;
@@ -122,7 +122,7 @@ impl PostgresStore {
     }
 
     async fn reader(&self) -> Result<Lent, Error> {
-        let on = self.pool.acquire().await.map_err(|e| Error::postgres(&self.place, e))?;
+        let on = self.pool.acquire().await.map_err(|e| error::postgres(&self.place, e))?;
         Ok(Lent { on, is_sound: false })
     }
 
@@ -153,9 +153,9 @@ impl PostgresStore {
         match timeout(limit, work).await {
             Ok(done) => done.map_err(|e| {
                 self.refused.note(&e);
-                Error::postgres(&self.place, e)
+                error::postgres(&self.place, e)
             }),
-            Err(_) => Err(Error::silent(&self.place)),
+            Err(_) => Err(error::silent(&self.place)),
         }
     }
 
@@ -244,10 +244,10 @@ impl PostgresStore {
                     .as_database_error()
                     .is_some_and(sqlx::error::DatabaseError::is_unique_violation);
                 self.refused.note(&error);
-                let error = Error::postgres(&self.place, error);
+                let error = error::postgres(&self.place, error);
                 return Err(if is_there { Failure::RowsAreThere } else { Failure::Error }(error));
             }
-            Err(_) => return Err(Error::silent(&self.place).into()),
+            Err(_) => return Err(error::silent(&self.place).into()),
         };
         writer.on = Some(on);
         match answer {

@@ -13,7 +13,7 @@ use crate::run::{
 use crate::store_queries::{
     add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
 };
-use crate::{Error, folder, sql};
+use crate::{Error, error, sql};
 use connect::{DATABASE, migrate, options, reserve_log};
 use insert::Batch;
 use pictor_tasks::history::Row;
@@ -100,9 +100,9 @@ impl_registry!(SqliteStore, sqlite);
 impl SqliteStore {
     /// Opens the store in the folder `dir`; creates both if needed.
     pub async fn open(dir: &Path) -> Result<Self, Error> {
-        let lock = folder::lock(dir)?;
+        let lock = pictor_artifacts::lock(dir)?;
         let path = dir.join(DATABASE);
-        let failed = |e| Error::sqlite(&path, e);
+        let failed = |e| error::sqlite(&path, e);
         let options = options(&path);
         let mut on = options.connect().await.map_err(failed)?;
         migrate(&mut on, &path).await?;
@@ -151,7 +151,7 @@ impl SqliteStore {
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
-        work.await.map_err(|e| Error::sqlite(&self.path, e))
+        work.await.map_err(|e| error::sqlite(&self.path, e))
     }
 
     async fn long_answer<T>(
@@ -183,7 +183,7 @@ impl SqliteStore {
     }
 
     async fn commit_rows(&self, batch: &[RunRows<'_>]) -> Result<(), Error> {
-        let failed = |e| Error::sqlite(&self.path, e);
+        let failed = |e| error::sqlite(&self.path, e);
         let mut lent = self.writer().await?;
         let Writer { on, last_rows, .. } = &mut *lent.0;
         let mut after = HashMap::with_capacity(batch.len());
@@ -238,7 +238,7 @@ impl SqliteStore {
             let count = BLOCK_ROWS.min(rest.len() as u64);
             let block = Block::read(on, last_row.run, first.seq, count)
                 .await
-                .map_err(|e| Error::sqlite(&self.path, e))?
+                .map_err(|e| error::sqlite(&self.path, e))?
                 .decode(&self.path)?;
             let (now, later) = rest.split_at(block.len());
             if let Some((_, new)) = block.iter().zip(now).find(|(old, new)| old != new) {

@@ -5,10 +5,11 @@ use super::Tickets;
 use super::api::{Api, client};
 use super::logs::LogPost;
 use super::store::{FarmStore, Wanted};
-use crate::files::artifacts::{Place, Store as _};
-use crate::files::cache::{Cache, Fetched, Watch};
+use crate::files::artifacts::Store as _;
+use crate::files::cache::{Cache, Watch};
 use crate::ground::log::{LogWriter, OpenLogs};
 use crate::ground::progress::{Activity, Progress, Stopper};
+use pictor_artifacts::{Place, Stored};
 use pictor_tasks::message::{Execution, Output, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::space::Value;
 use serde_json::json;
@@ -133,7 +134,7 @@ impl Bench {
         Place { key: &self.key, step: "render", task: TASK, execution: Execution(255) }
     }
 
-    async fn asset(&self, bytes: &[u8]) -> Result<Fetched, pictor_tasks::message::Failure> {
+    async fn asset(&self, bytes: &[u8]) -> Result<Stored, pictor_tasks::message::Failure> {
         let digest = blake3::hash(bytes).to_hex().to_string();
         self.store
             .fetch(&Wanted::Asset(&digest), &self.folder.path().join("part"), &self.watch)
@@ -157,7 +158,7 @@ async fn a_download_goes_on_where_the_line_was_cut() {
     let server = Server::start(vec![cut, rest]).await;
     let bench = Bench::new(&[&server.address]);
     let fetched = bench.asset(&bytes).await.unwrap();
-    assert_eq!(fetched, Fetched { digest: digest(&bytes), size_bytes: 100_000 });
+    assert_eq!(fetched, Stored { digest: digest(&bytes), size_bytes: 100_000 });
     assert_eq!(std::fs::read(bench.folder.path().join("part")).unwrap(), bytes);
     let second = server.asked(1);
     assert_eq!(second.line, format!("get /v1/workers/3/assets/{}", digest(&bytes)));
@@ -230,7 +231,7 @@ async fn an_upload_is_hashed_on_the_way_and_tried_again() {
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     std::fs::write(&path, &bytes).unwrap();
     let stored = bench.store.put(bench.place(), "frame.exr", &path, &bench.watch).await.unwrap();
-    assert_eq!(stored, ("k".into(), Fetched { digest: digest(&bytes), size_bytes: 1_000_000 }));
+    assert_eq!(stored, ("k".into(), Stored { digest: digest(&bytes), size_bytes: 1_000_000 }));
     let asked: serde_json::Value = serde_json::from_slice(&server.asked(0).body).unwrap();
     let expected = json!({
         "key": {"run": "r", "step": 0, "generation": 0}, "task": {"index": 7, "attempt": 1},

@@ -3,12 +3,13 @@
 
 use super::api::{Api, ApiError};
 use super::{Backoff, Tickets};
-use crate::files::artifacts::{Place, Store};
-use crate::files::cache::{Cache, Fetched, Kept, Watch, blocking};
+use crate::files::artifacts::Store;
+use crate::files::cache::{Cache, Kept, Watch, blocking};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
 use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
+use pictor_artifacts::{Place, Stored};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
 use pictor_tasks::space::Coordinates;
@@ -86,7 +87,7 @@ impl FarmStore {
         file: &str,
         path: &Path,
         watch: &Watch,
-    ) -> Result<(String, Fetched), Failure> {
+    ) -> Result<(String, Stored), Failure> {
         let unreadable = |error: io::Error| {
             storage_failure(&format!("{} cannot be read", path.display()), &error)
         };
@@ -130,7 +131,7 @@ impl FarmStore {
         }
     }
 
-    async fn upload(&self, link: &Link, path: &Path, size: u64) -> Result<Fetched, Broken> {
+    async fn upload(&self, link: &Link, path: &Path, size: u64) -> Result<Stored, Broken> {
         let unreadable = |error: io::Error| {
             Broken::Here(storage_failure(&format!("{} cannot be read", path.display()), &error))
         };
@@ -165,7 +166,7 @@ impl FarmStore {
             let message = format!("{} changed while it was stored.", path.display());
             return Err(Broken::Here(failure(FailureKind::BadOutput, message)));
         }
-        Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
+        Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
     }
 
     /// Downloads the file to `part`.
@@ -174,7 +175,7 @@ impl FarmStore {
         wanted: &Wanted<'_>,
         part: &Path,
         watch: &Watch,
-    ) -> Result<Fetched, Failure> {
+    ) -> Result<Stored, Failure> {
         let mut download = Download::new(part).await?;
         let (mut backoff, mut refused) = (Backoff::default(), false);
         loop {
@@ -231,7 +232,7 @@ impl Store for Arc<FarmStore> {
         file: &str,
         path: &Path,
         watch: &Watch,
-    ) -> Result<(String, Fetched), Failure> {
+    ) -> Result<(String, Stored), Failure> {
         watch.unless_stopped(self.store(place, file, path, watch)).await
     }
 
@@ -335,10 +336,10 @@ impl<'a> Download<'a> {
         emptied.await.map_err(|error| unwritable(self.path, &error))
     }
 
-    async fn finish(mut self) -> Result<Fetched, Failure> {
+    async fn finish(mut self) -> Result<Stored, Failure> {
         self.file.flush().await.map_err(|error| unwritable(self.path, &error))?;
         let digest = self.hasher.finalize().to_hex().to_string();
-        Ok(Fetched { digest, size_bytes: self.size_bytes })
+        Ok(Stored { digest, size_bytes: self.size_bytes })
     }
 }
 

@@ -1,17 +1,15 @@
 //! The worker's access to artifact storage: whole files are stored and fetched, and hashed in transit. On a single
 //! machine the storage is a folder; on a farm a server provides links.
 
-use super::cache::{Fetched, Kept, Watch};
+use super::cache::{Kept, Watch};
 use super::folder::Folder;
 use crate::ground::failure::failure;
 use async_trait::async_trait;
-use pictor_tasks::message::{Execution, Failure, FailureKind, FileRef, Output, StepKey, Try};
+use pictor_artifacts::{Place, Stored, check_key};
+use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The longest key, in bytes.
-const KEY_BYTES_MAX: usize = 1_024;
 
 /// Storage for the artifacts that a worker reads and makes.
 #[async_trait]
@@ -23,7 +21,7 @@ pub(crate) trait Store: Debug + Send + Sync {
         file: &str,
         path: &Path,
         watch: &Watch,
-    ) -> Result<(String, Fetched), Failure>;
+    ) -> Result<(String, Stored), Failure>;
 
     /// A path on this machine at which an artifact can be read: that of the stored file itself, or one below `folder`.
     async fn local(
@@ -51,28 +49,6 @@ pub(crate) trait Store: Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Artifacts(Arc<dyn Store>);
 
-/// The owner of outputs and inputs: one execution of one task.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The run and the step.
-    pub key: &'a StepKey,
-    /// The step's name in the job file.
-    pub step: &'a str,
-    /// The index of the task, and the number of its attempt.
-    pub task: Try,
-    /// The execution, as the same attempt may be started twice.
-    pub execution: Execution,
-}
-
-impl Place<'_> {
-    /// The key of one of its files.
-    pub(super) fn file(&self, file: &str) -> String {
-        let (StepKey { run, generation, .. }, Try { index, attempt }) = (self.key, self.task);
-        let (step, execution) = (self.step, self.execution.0);
-        format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}")
-    }
-}
-
 impl Artifacts {
     /// Artifacts in a local folder. A file appears there once it is complete.
     pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
@@ -91,8 +67,8 @@ impl Artifacts {
         file: &str,
         path: &Path,
         watch: &Watch,
-    ) -> Result<(String, Fetched), Failure> {
-        check_key(&place.file(file))?;
+    ) -> Result<(String, Stored), Failure> {
+        check(&place.file(file))?;
         self.0.put(place, file, path, watch).await
     }
 
@@ -104,7 +80,7 @@ impl Artifacts {
         folder: &Path,
         watch: &Watch,
     ) -> Result<PathBuf, Failure> {
-        check_key(&output.key)?;
+        check(&output.key)?;
         self.0.local(place, output, folder, watch).await
     }
 
@@ -134,22 +110,16 @@ impl Artifacts {
     }
 }
 
-/// Keys are relative paths of plain names, so that none can lead out of the storage.
-fn check_key(key: &str) -> Result<(), Failure> {
-    let plain = |part: &str| !matches!(part, "" | "." | ".." | ".parts");
-    let printable = !key.bytes().any(|byte| byte.is_ascii_control() || byte == b'\\');
-    if key.len() <= KEY_BYTES_MAX && printable && key.split('/').all(plain) {
-        return Ok(());
-    }
-    let message = format!("`{}` cannot be the key of an artifact.", key.escape_debug());
-    Err(failure(FailureKind::Invalid, message))
+/// A key that leads out of the storage is a mistake of whoever chose it.
+fn check(key: &str) -> Result<(), Failure> {
+    check_key(key).map_err(|error| failure(FailureKind::Invalid, format!("{error}.")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ground::progress::{Activity, Progress, Stopper};
-    use pictor_tasks::message::RunId;
+    use pictor_tasks::message::{Execution, RunId};
 
     #[tokio::test]
     async fn a_stored_file_is_whole_and_has_its_digest() {
@@ -164,27 +134,17 @@ mod tests {
         let watch = Watch { progress: Progress::new(Activity::new()).0, stop: Stopper::new().1 };
         let (key, made) = artifacts.put(place, "a.bin", &path, &watch).await.unwrap();
         assert_eq!(key, "runs/r/render/0/7/1-00000000000000ff/a.bin");
-        let Fetched { digest, size_bytes } = made;
+        let Stored { digest, size_bytes } = made;
         assert_eq!(size_bytes, 3_000_000);
         assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
         let output = Output { name: "a".into(), key, digest, size_bytes };
         let local = artifacts.local(place, &output, folder.path(), &watch).await.unwrap();
         assert_eq!(std::fs::read(local).unwrap(), bytes);
-        let leftovers = folder.path().join("artifacts/.parts");
-        let leftovers = std::fs::read_dir(leftovers).map_or(0, Iterator::count);
-        assert_eq!(leftovers, 0);
+        let leftovers = folder.path().join("artifacts/tmp/0");
+        let leftovers = std::fs::read_dir(leftovers).unwrap().count();
+        assert_eq!(leftovers, 1, "only the lock");
         let gone = Output { key: "runs/1/b.bin".into(), ..output };
         let failure = artifacts.local(place, &gone, folder.path(), &watch).await.unwrap_err();
         assert!(failure.message.contains("is gone"), "{failure:?}");
-    }
-
-    #[test]
-    fn keys_cannot_lead_out_of_the_storage() {
-        for bad in
-            ["", "/etc/passwd", "a/../b", "a//b", "a/./b", "a/b/", "a\\b", "a\nb", ".parts/x"]
-        {
-            assert!(check_key(bad).is_err(), "{bad}");
-        }
-        assert!(check_key("runs/1/render/0/7/1-ab/frame.exr").is_ok());
     }
 }

@@ -12,6 +12,7 @@ use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use crate::ground::progress::{Progress, StopSignal};
 use files::{lay_out, read_manifest};
+use pictor_artifacts::Stored;
 use pictor_tasks::message::{Failure, FailureKind, FileRef};
 use pictor_tasks::pack::{PackManifest, PackedFile, is_digest};
 use std::collections::{HashMap, HashSet};
@@ -46,14 +47,6 @@ impl Watch {
             _ = self.stop.stopped() => Err(self.stop.failure()),
         }
     }
-}
-
-/// The result of a transfer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fetched {
-    /// The BLAKE3 digest of all bytes, in hex.
-    pub(crate) digest: String,
-    pub(crate) size_bytes: u64,
 }
 
 /// A file in the cache, with everything that belongs to it. It cannot be removed while this exists.
@@ -176,7 +169,7 @@ impl Cache {
     ) -> Result<Kept, Failure>
     where
         F: Fn(PackedFile, PathBuf) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Fetched, Failure>> + Send,
+        Fut: Future<Output = Result<Stored, Failure>> + Send,
     {
         let FileRef { digest, size_bytes, .. } = wanted;
         if let Some(kept) = self.tree(digest).filter(|_| only.is_none()) {
@@ -217,7 +210,7 @@ impl Cache {
         fetch: impl FnOnce(PathBuf) -> Fut + Send,
     ) -> Result<Kept, Failure>
     where
-        Fut: Future<Output = Result<Fetched, Failure>> + Send,
+        Fut: Future<Output = Result<Stored, Failure>> + Send,
     {
         if let Some((kept, true)) = self.held(digest) {
             return Ok(kept);
@@ -235,7 +228,7 @@ impl Cache {
     }
 
     /// Adds a file that was made here, as a link. If that fails, a later task downloads it. Blocks.
-    pub(crate) fn adopt(&self, made: &Fetched, path: &Path) {
+    pub(crate) fn adopt(&self, made: &Stored, path: &Path) {
         let part = self.part();
         let room = self.make_room(made.size_bytes);
         let linked = room.and_then(|()| std::fs::hard_link(path, &part.0));
@@ -252,7 +245,7 @@ impl Cache {
         fetch: impl FnOnce(PathBuf) -> Fut + Send,
     ) -> Result<Kept, Failure>
     where
-        Fut: Future<Output = Result<Fetched, Failure>> + Send,
+        Fut: Future<Output = Result<Stored, Failure>> + Send,
     {
         let _transfer = self.0.transfers.acquire().await.expect("it is never closed");
         if let Some((kept, checked)) = self.held(digest) {
@@ -288,7 +281,7 @@ impl Cache {
     ) -> Result<Kept, Failure>
     where
         F: Fn(PackedFile, PathBuf) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Fetched, Failure>> + Send,
+        Fut: Future<Output = Result<Stored, Failure>> + Send,
     {
         let mut held = self.fetch_all(&manifest, fetch, watch).await?;
         held.push(list);
@@ -321,7 +314,7 @@ impl Cache {
     ) -> Result<Vec<Kept>, Failure>
     where
         F: Fn(PackedFile, PathBuf) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Fetched, Failure>> + Send,
+        Fut: Future<Output = Result<Stored, Failure>> + Send,
     {
         let mut seen = HashSet::new();
         let mut files: Vec<PackedFile> =

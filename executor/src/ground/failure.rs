@@ -1,5 +1,6 @@
 //! Failures of tasks: messages for errors that occur in every part of the executor.
 
+use pictor_artifacts::is_full;
 use pictor_pictures::PictureError;
 use pictor_pictures::exr_image::ExrError;
 use pictor_tasks::message::{Failure, FailureKind};
@@ -13,9 +14,7 @@ pub fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
 /// A failure of storage. If the disk is full, the message says what to do.
 pub(crate) fn storage_failure(what: &str, error: &(dyn Error + 'static)) -> Failure {
     let cause = io_error(error);
-    let full = cause.is_some_and(|error| {
-        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-    });
+    let full = cause.is_some_and(is_full);
     let message = if full {
         format!("{what}: the disk of this worker is full. Free some space and retry.")
     } else {
@@ -25,7 +24,7 @@ pub(crate) fn storage_failure(what: &str, error: &(dyn Error + 'static)) -> Fail
     failure(FailureKind::Storage, message)
 }
 
-pub(crate) fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> {
+fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {

@@ -8,8 +8,8 @@ mod config;
 
 pub use config::Config;
 
-use crate::files::artifacts::{Artifacts, Place};
-use crate::files::cache::{Fetched, TRANSFERS, Watch};
+use crate::files::artifacts::Artifacts;
+use crate::files::cache::{TRANSFERS, Watch};
 use crate::ground::failure::failure;
 use crate::ground::lock;
 use crate::ground::log::LogWriter;
@@ -17,6 +17,7 @@ use crate::ground::progress::{Progress, StopSignal};
 use crate::programs::process::Supervision;
 use crate::programs::{Confinement, Device};
 use futures_util::{FutureExt, StreamExt, stream};
+use pictor_artifacts::{Place, Stored};
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
 };
@@ -159,7 +160,7 @@ impl TaskContext {
         file: &str,
     ) -> Result<Output, Failure> {
         let (key, made) = self.artifacts.put(self.place(), file, path, &self.watch()).await?;
-        let Fetched { digest, size_bytes } = made;
+        let Stored { digest, size_bytes } = made;
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
     }
 

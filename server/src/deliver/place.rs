@@ -3,10 +3,10 @@
 
 use crate::handle::Error;
 use crate::sequence::Sequence;
+use pictor_artifacts::digest_file;
 use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
 use pictor_storage::Store;
-use pictor_storage::artifacts::digest_file;
 use pictor_tasks::body::{Body, Probe};
 use pictor_tasks::history::{Ended, Fact, Row, TaskRef};
 use pictor_tasks::media::Media;

@@ -8,9 +8,9 @@
 
 use super::Api;
 use super::refusal::Refusal;
-use crate::sweep::logs_of;
 use axum::body::Bytes;
 use pictor_api::Code;
+use pictor_artifacts::logs_folder;
 use pictor_storage::Error;
 use pictor_tasks::message::RunId;
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ impl LogPlace {
     }
 
     fn key(&self) -> String {
-        format!("{}/{}/{}", logs_of(&self.run), self.step, self.index)
+        format!("{}/{}/{}", logs_folder(&self.run), self.step, self.index)
     }
 
     /// The log of the attempt, or of the last one; if it had several executions, the one written to last. Artifact

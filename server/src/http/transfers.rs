@@ -14,9 +14,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pictor_api::{
     Code, Digest, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest,
 };
+use pictor_artifacts::{Place, asset_key};
 use pictor_engine::Engine;
 use pictor_queue::{Ticket, ToOwner};
-use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::{StepKey, Try, WorkerId};
 use pictor_tasks::output::check_name;
 use pictor_tasks::pack::is_digest;
@@ -104,9 +104,8 @@ pub(super) async fn outputs(
         let detail = format!("a file may have {} bytes", api.limits.asset_bytes);
         return Err(Refusal::new(Code::BodyTooLarge, detail));
     }
-    let (StepKey { run, generation, .. }, Try { index, attempt }) = (key, task);
-    let (step, file, execution) = (asked.step, asked.file, asked.execution.0);
-    let key = format!("runs/{run}/{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}");
+    let (step, execution) = (&*asked.step, asked.execution);
+    let key = Place { key: &key, step, task, execution }.file(&asked.file);
     let mut direct = None;
     if asked.size_bytes <= SINGLE_PUT_BYTES_MAX {
         direct = api.artifacts.presign_put(&key, LINK).await?;

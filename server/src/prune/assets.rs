@@ -3,9 +3,9 @@
 use super::{Files, GRACE_MS, PAGE, Pruned, Pruner};
 use crate::Error;
 use crate::schedule::ScheduledJob;
+use pictor_artifacts::asset_key;
 use pictor_engine::Plan;
 use pictor_storage::RunFilter;
-use pictor_storage::artifacts::asset_key;
 use pictor_tasks::message::RunId;
 use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
 use std::collections::BTreeSet;

@@ -10,8 +10,9 @@ use super::view::{
 use crate::submit::{Files, Job, compile_job, uploaded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use pictor_artifacts::Artifacts;
 use pictor_engine::Run;
-use pictor_storage::{Artifacts, Fire, Registry, Schedule, Store};
+use pictor_storage::{Fire, Registry, Schedule, Store};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::RunId;
 use pictor_tasks::pack::is_digest;

@@ -1,6 +1,7 @@
 //! A farm in one process behind a real port, and a client that checks every error response.
 
 use pictor_api::TokenRole;
+use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Run};
 use pictor_executor::Agent;
 use pictor_queue::{Broker, OwnerQueue, Sealer, WorkerPort, in_process};
@@ -9,7 +10,7 @@ use pictor_server::http::{Api, Limits, Setup, serve};
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::{HookConfig, Webhooks};
 use pictor_server::{Error, Owner, OwnerHandle, Role, now_ms};
-use pictor_storage::{Artifacts, Registry, Store};
+use pictor_storage::{Registry, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use reqwest::header::HeaderMap;

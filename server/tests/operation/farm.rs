@@ -1,11 +1,12 @@
 //! A farm without the outside world: a real database, real artifacts, the owner loop, a clock that the test sets, and a
 //! worker that takes no time.
 
+use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine};
 use pictor_queue::{Outbox, Sender, ToOwner, ToWorker, WorkerPort, WorkerQueue, in_process};
 use pictor_server::schedule::{NewSchedule, Runner, ScheduledJob, Schedules};
 use pictor_server::{Owner, OwnerHandle, load_runs};
-use pictor_storage::{Artifacts, Registry, RunFilter, RunRecord, Store};
+use pictor_storage::{Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{
     Assignment, Execution, Outcome, Output, Products, Report, RunId, TaskEnd, What, WorkerId,

@@ -34,7 +34,7 @@ async fn a_server_that_is_told_where_to_work() {
         }
     };
     store.take_ownership("child", pictor_server::now_ms()).await.unwrap();
-    let artifacts = Arc::new(pictor_storage::Artifacts::folder(Path::new(&folder)).unwrap());
+    let artifacts = Arc::new(pictor_artifacts::Artifacts::folder(Path::new(&folder)).unwrap());
     let schedules = Schedules::new(store.clone(), registry, artifacts, pictor_server::now_ms);
     let (port, _workers) = pictor_queue::in_process(&[]);
     let config = pictor_engine::Config::default();

@@ -169,14 +169,14 @@ pub(crate) async fn assets_that_nothing_uses_go_after_a_while(base: &Base) {
         let file = base.path("asset");
         std::fs::write(&file, text).unwrap();
         let stored = base.artifacts.put_asset(&file).await.unwrap();
-        let key = pictor_storage::artifacts::asset_key(&stored.digest);
+        let key = pictor_artifacts::asset_key(&stored.digest);
         age(&base.artifacts.local_path(&key).unwrap(), days);
         stored
     };
     let (unused, fresh) = (put("unused", 3).await, put("fresh", 0).await);
     let (scene, texture) = (put("a scene", 3).await, put("a texture", 3).await);
     let nightly = put("nightly", 3).await;
-    let file = |path: &str, stored: &pictor_storage::artifacts::Stored| PackedFile {
+    let file = |path: &str, stored: &pictor_artifacts::Stored| PackedFile {
         path: path.into(),
         digest: stored.digest.clone(),
         size_bytes: stored.size_bytes,
@@ -215,8 +215,8 @@ pub(crate) async fn assets_that_nothing_uses_go_after_a_while(base: &Base) {
 
     let pruned = pruner(base).prune(&policy(None), false, now_ms).await.unwrap();
     assert_eq!((pruned.assets.files, pruned.failures.len()), (1, 0), "{pruned:?}");
-    let is_there = async |stored: &pictor_storage::artifacts::Stored| {
-        let key = pictor_storage::artifacts::asset_key(&stored.digest);
+    let is_there = async |stored: &pictor_artifacts::Stored| {
+        let key = pictor_artifacts::asset_key(&stored.digest);
         base.artifacts.exists(&key).await.unwrap()
     };
     assert!(!is_there(&unused).await);

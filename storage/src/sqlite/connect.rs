@@ -1,6 +1,6 @@
 //! Opens the file of the embedded store: settings, schema and reserved space in its log.
 
-use crate::Error;
+use crate::{Error, error};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::fs::OpenOptions;
@@ -34,7 +34,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Migrates the schema to the newest version, each step in one transaction.
 pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
-    let failed = |e| Error::sqlite(path, e);
+    let failed = |e| error::sqlite(path, e);
     let version: u32 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *on).await.map_err(failed)?;
     let done = version as usize;
@@ -57,7 +57,7 @@ pub(crate) async fn migrate(on: &mut SqliteConnection, path: &Path) -> Result<()
 /// Extends the log's file to at least [`WAL_RESERVED_BYTES`]. Whatever lies behind the last commit in a log, `SQLite`
 /// does not take it for a frame. The transaction keeps every other writer away.
 pub(crate) async fn reserve_log(on: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
-    let failed = |e| Error::sqlite(path, e);
+    let failed = |e| error::sqlite(path, e);
     let transaction = on.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

@@ -1,15 +1,12 @@
 //! The cache's operations on the file system.
 
-use super::Fetched;
 use crate::ground::failure::{failure, storage_failure};
+use pictor_artifacts::{Stored, digest};
 use pictor_tasks::message::{Failure, FailureKind};
 use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-
-/// The bytes that are hashed at a time.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Reads the list of a packed scene; `None` if the file is not such a list.
 pub(super) fn read_manifest(path: &Path) -> Result<Option<PackManifest>, Failure> {
@@ -45,21 +42,10 @@ pub(super) fn lay_out(folder: &Path, files: &[(PathBuf, String)]) -> io::Result<
 }
 
 /// Computes the digest and size of a file.
-pub(crate) fn hash(path: &Path) -> Result<Fetched, Failure> {
+pub(crate) fn hash(path: &Path) -> Result<Stored, Failure> {
     let unreadable =
         |error: io::Error| storage_failure(&format!("{} cannot be read", path.display()), &error);
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
-    let (mut hasher, mut chunk, mut size_bytes) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES], 0);
-    loop {
-        match file.read(&mut chunk).map_err(unreadable)? {
-            0 => break,
-            read => {
-                hasher.update(&chunk[..read]);
-                size_bytes += read as u64;
-            }
-        }
-    }
-    Ok(Fetched { digest: hasher.finalize().to_hex().to_string(), size_bytes })
+    digest(std::fs::File::open(path).map_err(unreadable)?, |_| true).map_err(unreadable)
 }
 
 /// Runs blocking work on files off the threads that wait for messages.

@@ -1,7 +1,8 @@
 //! The content of the cache, its users, and what is removed when space is needed.
 
-use super::{Cache, Fetched, Hold, Kept, Part};
+use super::{Cache, Hold, Kept, Part};
 use crate::ground::lock;
+use pictor_artifacts::Stored;
 use std::collections::HashMap;
 use std::fs::Permissions;
 use std::io;
@@ -112,7 +113,7 @@ impl Cache {
     }
 
     /// Moves a complete file to its final path.
-    pub(super) fn keep(&self, part: &Part, fetched: &Fetched, holds: u32) -> io::Result<()> {
+    pub(super) fn keep(&self, part: &Part, fetched: &Stored, holds: u32) -> io::Result<()> {
         // Those who use it must not change it.
         std::fs::set_permissions(&part.0, Permissions::from_mode(0o444))?;
         let mut stock = lock(&self.0.stock);

@@ -1,7 +1,8 @@
 //! What the cache fetches, removes, and keeps.
 
-use super::{Cache, Fetched, Kept, Watch, hash};
+use super::{Cache, Kept, Watch, hash};
 use crate::ground::progress::{Activity, Progress, Stopper};
+use pictor_artifacts::Stored;
 use pictor_tasks::message::{Failure, FailureKind, FileRef};
 use pictor_tasks::pack::{PackManifest, PackedFile};
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ impl Server {
         self.asked.load(Ordering::Relaxed)
     }
 
-    async fn give(self, file: PackedFile, part: PathBuf) -> Result<Fetched, Failure> {
+    async fn give(self, file: PackedFile, part: PathBuf) -> Result<Stored, Failure> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let bytes = self.files.lock().unwrap().get(&file.digest).cloned();
@@ -204,7 +205,7 @@ async fn a_result_that_was_made_here_is_not_fetched() {
     std::fs::write(&made, "frame").unwrap();
     let fetched = hash(&made).unwrap();
     cache.adopt(&fetched, &made);
-    let Fetched { digest, size_bytes } = fetched;
+    let Stored { digest, size_bytes } = fetched;
     let kept = get(&cache, &server, &FileRef { path: "x".into(), digest, size_bytes }).await;
     assert_eq!(std::fs::read(kept.unwrap().path).unwrap(), b"frame");
     assert_eq!(server.asked(), 0);

@@ -6,18 +6,18 @@ use super::session::{Baked, Session, Start, memory_of};
 use crate::files::cache::Kept;
 use crate::ground::failure::failure;
 use crate::task::TaskContext;
+use pictor_artifacts::digest;
 use pictor_tasks::blend::Release;
 use pictor_tasks::body::{Scene, Simulate};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Input};
-use std::io::{ErrorKind, Read as _};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 /// The most sessions of one slot: for the current scene and the one before.
 const SESSIONS_MAX: usize = 2;
-/// The block size for hashing a scene, in bytes.
-const CHUNK_BYTES: usize = 1 << 20;
 /// For how many scenes it is remembered which release saved them, and which Blenders cannot do them.
 const SAVED_MAX: usize = 8;
 /// The Python files.
@@ -214,14 +214,14 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> St
 async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
     let (path, progress, stop) = (file.path.clone(), ctx.progress.clone(), ctx.stop.clone());
     let hash = tokio::task::spawn_blocking(move || {
-        digest(Path::new(&path), || {
+        digest(File::open(path)?, |_| {
             progress.report(0.0, "checking the scene");
             stop.reason().is_none()
         })
     });
     let path = &file.path;
-    match hash.await.map_err(std::io::Error::other).and_then(|digest| digest) {
-        Ok(digest) if digest == file.digest => Ok(()),
+    match hash.await.map_err(std::io::Error::other).and_then(|found| found) {
+        Ok(found) if found.digest == file.digest => Ok(()),
         Ok(_) => {
             let message =
                 format!("The scene {path} changed since the run was submitted; submit it again.");
@@ -238,18 +238,6 @@ async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
             Err(failure(FailureKind::Storage, message))
         }
     }
-}
-
-fn digest(path: &Path, mut on_chunk: impl FnMut() -> bool) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
-    while on_chunk() {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hasher.finalize().to_hex().to_string()),
-            read => hasher.update(&chunk[..read]),
-        };
-    }
-    Err(ErrorKind::Interrupted.into())
 }
 
 /// Writes the driver's files to a folder that Blender can read, unless they are there.

@@ -2,14 +2,21 @@
 //! a reader never sees part of one. Keys: `assets/<BLAKE3>` for inputs; for outputs
 //! `runs/<run>/<step>/<generation>/<index>/<attempt>-<execution>/<file name>`, chosen by workers.
 
+mod error;
+mod folder;
+mod key;
 mod service;
 
-use crate::Error;
+pub use error::{Error, disk_full, is_full};
+pub use folder::lock;
+pub use key::{Place, asset_key, check_key, logs_folder, run_folder, step_folder};
+
 use futures_util::TryStreamExt;
 use opendal::{EntryMode, Metadata, Operator};
 use service::Service;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,11 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Size of the pieces in which a file is read while it is copied: the memory that copying takes.
 const PIECE_BYTES: usize = 1 << 20;
-/// Longest key, in bytes.
-const KEY_BYTES_MAX: usize = 1024;
-/// Longest part of a key between two slashes: what file systems accept, less the suffix that is added while a file is
-/// written.
-const PART_BYTES_MAX: usize = 200;
+/// Size of the pieces in which a file is read while it is only hashed.
+const HASH_BYTES: usize = 128 << 10;
 /// The folder for files that are still being written. No key begins with it.
 const SCRATCH: &str = "tmp";
 
@@ -373,20 +377,35 @@ impl Listed {
     }
 }
 
-/// The key of the asset with this digest.
-pub fn asset_key(digest: &str) -> String {
-    format!("assets/{digest}")
+/// Reads to the end and computes the digest. `on_piece` is told how many bytes have just been read; when it returns
+/// false, the error is [`io::ErrorKind::Interrupted`].
+pub fn digest(
+    mut from: impl io::Read,
+    mut on_piece: impl FnMut(usize) -> bool,
+) -> io::Result<Stored> {
+    let (mut hasher, mut piece, mut size_bytes) = (blake3::Hasher::new(), vec![0; HASH_BYTES], 0);
+    loop {
+        let read = match from.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if read == 0 {
+            return Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes });
+        }
+        hasher.update(&piece[..read]);
+        size_bytes += read as u64;
+        if !on_piece(read) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+    }
 }
 
 /// Computes the digest and size of a file.
 pub async fn digest_file(path: &Path) -> Result<Stored, Error> {
-    let mut file = tokio::fs::File::open(path).await.map_err(|e| Error::io(path, e))?;
-    let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
-    while let Some(piece) = read_piece(&mut file, path).await? {
-        hasher.update(&piece);
-        size_bytes += piece.len() as u64;
-    }
-    Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes })
+    let file = path.to_owned();
+    let work = move || digest(File::open(file)?, |_| true);
+    let digested = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    digested.and_then(|digested| digested).map_err(|e| Error::io(path, e))
 }
 
 /// Reads the next piece of a file. Returns `None` at its end.
@@ -394,20 +413,4 @@ async fn read_piece(file: &mut tokio::fs::File, path: &Path) -> Result<Option<Ve
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     file.take(PIECE_BYTES as u64).read_to_end(&mut piece).await.map_err(|e| Error::io(path, e))?;
     Ok((!piece.is_empty()).then_some(piece))
-}
-
-/// Checks that a key names one place inside the storage, on every kind of storage.
-fn check_key(key: &str) -> Result<(), Error> {
-    let bad_part =
-        |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > PART_BYTES_MAX;
-    let reserved = key.split('/').next() == Some(SCRATCH);
-    let bad_char = |c: char| c.is_control() || c == '\\';
-    let bad = key.len() > KEY_BYTES_MAX || reserved || key.contains(bad_char);
-    if bad || key.split('/').any(bad_part) {
-        return Err(Error::Invalid(format!(
-            "`{}` is not an artifact key: expected names with single slashes between them",
-            key.escape_debug()
-        )));
-    }
-    Ok(())
 }

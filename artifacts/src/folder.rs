@@ -12,7 +12,7 @@ const FILE: &str = "lock";
 
 /// Creates the folder if needed and locks it. The lock is released when the file is dropped or the process ends,
 /// however it ends.
-pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
+pub fn lock(folder: &Path) -> Result<File, Error> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let path = folder.join(FILE);
     let mut file = OpenOptions::new()

@@ -1,8 +1,8 @@
 //! One suite for both kinds of artifact storage, a folder and a bucket, and tests of what only one of them does.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use pictor_storage::artifacts::{asset_key, digest_file};
-use pictor_storage::{Artifacts, Error, Link};
+use pictor_artifacts::{Artifacts, Error, Link};
+use pictor_artifacts::{asset_key, digest_file};
 use pictor_test_servers::S3;
 use reqwest::StatusCode;
 use std::fs;
@@ -20,7 +20,7 @@ macro_rules! conformance {
             async fn $name() {
                 let dir = tempfile::TempDir::new().unwrap();
                 let place = format!("file://{}/store", dir.path().display());
-                let artifacts = pictor_storage::Artifacts::open(&place, None).unwrap();
+                let artifacts = pictor_artifacts::Artifacts::open(&place, None).unwrap();
                 super::$name(&artifacts, dir.path()).await;
             }
         )*}

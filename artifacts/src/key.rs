@@ -1,0 +1,68 @@
+//! The keys of artifacts. Every key is made here.
+
+use crate::{Error, SCRATCH};
+use pictor_tasks::message::{Execution, RunId, StepKey, Try};
+
+/// The longest key.
+const KEY_BYTES_MAX: usize = 1024;
+/// The longest part of a key between two slashes: what file systems accept, minus the suffix of a file that is being
+/// written.
+const PART_BYTES_MAX: usize = 200;
+
+/// The owner of outputs and inputs: one execution of one task. Its files have keys of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The run and the step.
+    pub key: &'a StepKey,
+    /// The step's name in the job file.
+    pub step: &'a str,
+    /// The index of the task, and the number of its attempt.
+    pub task: Try,
+    /// The execution, as the same attempt may be started twice.
+    pub execution: Execution,
+}
+
+impl Place<'_> {
+    /// The key of one of its files.
+    pub fn file(&self, file: &str) -> String {
+        let (StepKey { run, generation, .. }, Try { index, attempt }) = (self.key, self.task);
+        let (step, execution) = (step_folder(run, self.step), self.execution.0);
+        format!("{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}")
+    }
+}
+
+/// The key of the asset with this digest.
+pub fn asset_key(digest: &str) -> String {
+    format!("assets/{digest}")
+}
+
+/// The folder of a run's artifacts.
+pub fn run_folder(run: &RunId) -> String {
+    format!("runs/{run}")
+}
+
+/// The folder of the artifacts of one step of a run.
+pub fn step_folder(run: &RunId, step: &str) -> String {
+    format!("{}/{step}", run_folder(run))
+}
+
+/// The folder of a run's logs. No step has this name, because names of steps start with a letter.
+pub fn logs_folder(run: &RunId) -> String {
+    step_folder(run, "_logs")
+}
+
+/// Checks that a key names one place inside the storage, on every kind of storage.
+pub fn check_key(key: &str) -> Result<(), Error> {
+    let bad_part =
+        |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > PART_BYTES_MAX;
+    let reserved = key.split('/').next() == Some(SCRATCH);
+    let bad_char = |c: char| c.is_control() || c == '\\';
+    let bad = key.len() > KEY_BYTES_MAX || reserved || key.contains(bad_char);
+    if bad || key.split('/').any(bad_part) {
+        return Err(Error::Invalid(format!(
+            "`{}` is not an artifact key: expected names with single slashes between them",
+            key.escape_debug()
+        )));
+    }
+    Ok(())
+}
