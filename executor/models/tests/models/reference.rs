@@ -70,6 +70,6 @@ fn a_run_says_how_far_it_is() {
         let heard = heard.lock().unwrap();
         let is_fast = pictor_convolution::is_fast();
         assert_eq!(heard.len() > 10, is_fast, "{heard:?}");
-        assert!(heard.is_sorted() && heard.last().is_none_or(|last| *last == 1.0), "{heard:?}");
+        assert!(heard.is_sorted() && heard.last().is_none_or(|last| *last >= 1.0), "{heard:?}");
     }
 }
