@@ -1,5 +1,5 @@
-//! The first bytes of a .blend file: which Blender saved it. A scene must never be handed to an older
-//! Blender than that, which may crash over it; so this is known before any Blender starts.
+//! Reads from the first bytes of a .blend file which Blender saved it. An older Blender may crash on the scene, so this
+//! is determined before any Blender is started.
 
 use flate2::read::GzDecoder;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Read;
 
-/// As many of a file's first bytes as are looked at: what a compressed file says first lies within one
-/// block of Zstandard, which has at most half of this.
+/// How many of a file's first bytes are read: the header of a compressed file is within the first Zstandard block,
+/// which has at most half of this.
 pub const HEAD_BYTES: u64 = 256 << 10;
-/// The longest header, unpacked.
+/// The length of the longest header, decompressed.
 const HEADER_BYTES: usize = 17;
-/// The most memory that a compressed file may ask for. Blender's own ask for two mebibytes.
+/// The largest window, in bytes, that a compressed file may require. Blender's own files require 2 MiB.
 const WINDOW_BYTES_MAX: u64 = 8 << 20;
 
-/// A version of Blender as its files name it: 3.4, 2.79, 5.0.
+/// A version of Blender as stored in its files: 3.4, 2.79, 5.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Release {
-    /// Before the dot.
+    /// The number before the dot, such as 3 in `3.4`.
     pub major: u32,
-    /// Behind it.
+    /// The number after the dot, such as 4 in `3.4`.
     pub minor: u32,
 }
 
@@ -31,13 +31,13 @@ impl fmt::Display for Release {
 }
 
 impl Release {
-    /// The release of a whole version such as `4.5.15`.
+    /// The release that a full version such as `4.5.15` belongs to.
     pub fn of(version: &str) -> Option<Self> {
         let mut parts = version.split('.').map(|part| part.parse().ok());
         Some(Self { major: parts.next()??, minor: parts.next()?? })
     }
 
-    /// The release that saved a file, by the file's first [`HEAD_BYTES`]. Nothing if it is no .blend file.
+    /// The release that saved a file, by the file's first [`HEAD_BYTES`]. `None` if it is not a .blend file.
     pub fn that_saved(head: &[u8]) -> Option<Self> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         let limit = HEADER_BYTES as u64;
@@ -51,13 +51,13 @@ impl Release {
             }
             _ => head.take(limit).read_to_end(&mut header),
         };
-        // What cannot be unpacked has no header, or a short one.
+        // Data that cannot be decompressed yields no header, or a short one.
         read.ok().and_then(|_| in_header(&header))
     }
 }
 
-/// `BLENDER-v304`: the size of pointers, the order of bytes, the version. Since 5.0 `BLENDER17-01v0500`:
-/// the header's size, the format's version, the version.
+/// `BLENDER-v304`: the size of pointers, the byte order, the version. Since 5.0 `BLENDER17-01v0500`: the header's size,
+/// the format's version, the version.
 fn in_header(header: &[u8]) -> Option<Release> {
     let rest = header.strip_prefix(b"BLENDER")?;
     let number = |digits: &[u8]| {

@@ -1,5 +1,5 @@
-//! The rows of a run's history. A run's state is a pure fold over its plan and these rows in order of
-//! `seq`; nothing else is kept.
+//! The rows of a run's history. A run's state is a pure fold over its plan and these rows in order of `seq`; nothing
+//! else is stored.
 
 use crate::body::OnError;
 use crate::job::spec::OnFailure;
@@ -8,153 +8,153 @@ use crate::range::Ranges;
 use crate::units::Millis;
 use serde::{Deserialize, Serialize};
 
-/// One line of a run's history.
+/// One row of a run's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The place in the run's history, from 1, without gaps.
+    /// The position in the run's history, from 1, without gaps.
     pub seq: u64,
-    /// When the owner decided it, milliseconds since 1970. Never less than the row before.
+    /// When the owner decided it, in milliseconds since 1970. Never earlier than the row before.
     pub time_ms: i64,
-    /// What happened.
+    /// The fact that the row records.
     pub fact: Fact,
 }
 
-/// What a row records.
+/// A fact that changed the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// A worker holds a lease on an attempt.
     Claim(Claim),
-    /// An attempt ended.
+    /// An attempt has ended.
     Ended(Ended),
     /// Anything else that changed the run.
     Event(Control),
 }
 
-/// Which attempt of which task a row is about.
+/// The attempt of a task that a row is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRef {
-    /// The step's place in the plan.
+    /// The step's index in the plan.
     pub step: u16,
     /// The generation of the step's late-bound dimensions.
     pub generation: u32,
-    /// The task and attempt.
+    /// The index of the task, and the number of its attempt.
     pub task: Try,
 }
 
 impl TaskRef {
-    /// The task, whichever attempt.
+    /// The task, regardless of the attempt.
     pub fn id(&self) -> TaskId {
         TaskId { step: self.step, index: self.task.index }
     }
 }
 
-/// A worker's right to an attempt.
+/// A worker's lease on an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The attempt.
+    /// The task and its attempt.
     pub task: TaskRef,
-    /// Which carrying-out.
+    /// The execution of the attempt.
     pub execution: Execution,
-    /// By whom.
+    /// The worker that runs or ran it.
     pub worker: WorkerId,
 }
 
 /// The end of an attempt. An `Outcome::Succeeded` here is the accepted one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
-    /// The attempt.
+    /// The task and its attempt.
     pub task: TaskRef,
-    /// Which carrying-out.
+    /// The execution of the attempt.
     pub execution: Execution,
-    /// By whom.
+    /// The worker that runs or ran it.
     pub worker: WorkerId,
-    /// When it started, by the worker's clock.
+    /// When it started, in milliseconds since 1970 by the worker's clock.
     pub started_ms: i64,
-    /// How long it took.
+    /// Its duration in milliseconds.
     pub took_ms: u32,
-    /// How it ended.
+    /// The outcome, with the outputs of a success or the reason of a failure.
     pub outcome: Outcome,
 }
 
-/// A change of the run that is not an attempt.
+/// A change to the run that does not come from an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// No new task is assigned.
+    /// No new task is assigned until the run is resumed.
     Paused,
     /// Tasks are assigned again.
     Resumed,
-    /// Everything that is not finished is given up.
+    /// Everything that is not finished is cancelled.
     Cancelled,
-    /// The run's priority is now this.
+    /// The run's priority is set to this value.
     Priority(i32),
-    /// These tasks, and everything that was built on them, are done again.
+    /// These tasks, and all that depend on their results, are run again.
     Reset(Vec<ResetTasks>),
-    /// Settings are changed, and then tasks are done again.
+    /// Settings are changed, and then tasks are run again.
     Changed(Changes),
-    /// What these tasks left is not kept any longer: nobody reads it. Decided by the engine, before
-    /// the bytes go.
+    /// The outputs of these tasks are no longer kept, as no task will read them. Recorded by the engine before the data
+    /// is deleted.
     Removed(Vec<RemovedOutputs>),
 }
 
 /// Tasks of one step whose outputs are removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedOutputs {
-    /// The step's place in the plan.
+    /// The step's index in the plan.
     pub step: u16,
-    /// The tasks' indices under the step's present generation.
+    /// The tasks' indices in the step's current generation.
     pub tasks: Ranges,
 }
 
-/// Settings of a run that are changed while it exists. What is not given stays as it is. They go for all
-/// steps, also for those that had a setting of their own.
+/// Settings of an existing run that are changed. `None` leaves a setting unchanged. Changes apply to all steps,
+/// including those that had a setting of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
-    /// What happens with a picture that cannot be upscaled.
+    /// What to do with a picture that cannot be upscaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
-    /// Tries in all.
+    /// The total number of attempts for each task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
-    /// Pause before the second try.
+    /// The pause before the second attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Millis>,
-    /// How long a task may take.
+    /// The time limit for a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
-    /// How long a task may go without progress.
+    /// How long a task may run without any sign of progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
-    /// What a final failure means for the rest.
+    /// What happens to the rest of the run after a final failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
-    /// How many final failures end the run.
+    /// The number of final failures that ends the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<u32>,
-    /// The run's priority.
+    /// The run's priority, from -100 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
-    /// The tasks that are done again, with everything that was built on them.
+    /// The tasks to run again, with all that depend on their results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reset: Vec<ResetTasks>,
 }
 
-/// Tasks of one step that are reset.
+/// Tasks of one step to reset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetTasks {
-    /// The step's place in the plan.
+    /// The step's index in the plan.
     pub step: u16,
     /// The tasks' indices; empty means all of them.
     pub tasks: Vec<u32>,
 }
 
-/// A control message, as it enters the engine and as it is kept. The id is unique in the run's history,
-/// so that the same message twice changes nothing.
+/// A control message, in the form in which it enters the engine and is stored. Its id is unique in the run's history,
+/// so that receiving it twice changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
-    /// Chosen by the sender.
+    /// An id chosen by the sender.
     pub id: u64,
-    /// What to do.
+    /// The requested change.
     pub event: Event,
 }

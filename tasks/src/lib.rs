@@ -1,6 +1,6 @@
-//! What a pictor job may contain: the job file, step and task kinds, messages between the engine and
-//! its workers, the rows of a run's history, the states of runs, tasks and workers, and the geometry of
-//! dimensions and tiles. Pure: no I/O, no clock, no randomness.
+//! The content of pictor jobs: the job file, the kinds of steps and tasks, messages between the engine and its workers,
+//! the rows of a run's history, the states of runs, tasks and workers, and the geometry of dimensions and tiles. Pure:
+//! no I/O, no clock, no randomness.
 
 pub mod blend;
 pub mod body;

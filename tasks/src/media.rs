@@ -1,10 +1,10 @@
-//! What the name of a source says about its content: one picture, pictures, or a video.
+//! Classifies a source by its name: a picture, a sequence of pictures, or a video.
 
 use crate::body::ImageFormat;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// File extensions of pictures, and the format in which what is made of them is written. Some are only read.
+/// File extensions of pictures, and the format in which results are written. Some formats can only be read.
 const PICTURES: [(&str, ImageFormat); 14] = [
     ("png", ImageFormat::Png),
     ("jpg", ImageFormat::Jpeg),
@@ -21,8 +21,8 @@ const PICTURES: [(&str, ImageFormat); 14] = [
     ("heic", ImageFormat::Png),
     ("heif", ImageFormat::Png),
 ];
-/// Videos: the extensions of their names, each with ffmpeg's name of what reads such files. Whatever a
-/// video is called, no other reader is let near it.
+/// File extensions of videos, each with ffmpeg's name of its demuxer. No other demuxer may open a video, whatever its
+/// name.
 const VIDEOS: [(&str, &str); 27] = [
     ("mp4", "mov"),
     ("m4v", "mov"),
@@ -56,19 +56,19 @@ const VIDEOS: [(&str, &str); 27] = [
 const PLAYLISTS: [&str; 12] =
     ["m3u8", "m3u", "mpd", "ism", "f4m", "smil", "pls", "asx", "wvx", "xspf", "ffconcat", "concat"];
 
-/// The extensions of all videos that are read: `.mp4, .m4v, …`.
+/// The extensions of all supported videos: `.mp4, .m4v, …`.
 pub fn video_extensions() -> String {
     VIDEOS.map(|(extension, _)| format!(".{extension}")).join(", ")
 }
 
-/// ffmpeg's names of all that may read a video, as its `-format_whitelist` takes them.
+/// ffmpeg's names of all demuxers that may open a video, in the form of its `-format_whitelist`.
 pub fn video_readers() -> String {
     let mut readers = VIDEOS.map(|(_, reader)| reader).to_vec();
     readers.dedup();
     readers.join(",")
 }
 
-/// Why a list of files is no video, and what to do with it.
+/// A message that a playlist is not a video, and what to do with it.
 pub const PLAYLIST: &str = "it is a list of other files: make one file of them, as in `ffmpeg -i list.m3u8 -c \
      copy video.mkv`, and give that";
 
@@ -78,12 +78,12 @@ pub fn is_playlist(path: &str) -> bool {
     extension.is_some_and(|extension| PLAYLISTS.contains(&extension.as_str()))
 }
 
-/// The extensions of all pictures that are read: `.png, .jpg, …`.
+/// The extensions of all supported pictures: `.png, .jpg, …`.
 pub fn picture_extensions() -> String {
     PICTURES.map(|(extension, _)| format!(".{extension}")).join(", ")
 }
 
-/// The format of what is made of a picture with this extension, in small letters.
+/// The format of results for a picture with this extension, which is in lower case.
 fn format_of(extension: &str) -> Option<ImageFormat> {
     PICTURES.iter().find(|(known, _)| *known == extension).map(|(_, format)| *format)
 }
@@ -93,16 +93,16 @@ fn format_of(extension: &str) -> Option<ImageFormat> {
 pub enum Media {
     /// One picture.
     Picture(ImageFormat),
-    /// The pictures that a pattern (`frames/*.png`, `frames/%04d.png`) or a folder stands for; their
-    /// format, if the name says it.
+    /// The pictures matched by a pattern (`frames/*.png`, `frames/%04d.png`) or in a folder; their format, if the name
+    /// determines it.
     Sequence(Option<ImageFormat>),
-    /// A video.
+    /// A video file.
     Video,
 }
 
 impl Media {
-    /// What a path stands for, by its last part; nothing if that is neither a picture nor a video. A
-    /// name without an extension is a folder.
+    /// Classifies a path by its last part; `None` if that is neither a picture nor a video. A name without an extension
+    /// is taken for a folder.
     pub fn of(path: &str) -> Option<Self> {
         let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
         let Some((stem, extension)) = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())
@@ -123,7 +123,7 @@ impl Media {
     }
 }
 
-/// Whether a name stands for several files: `*`, `?`, or a number as in `%d` or `%04d`.
+/// Whether a name is a pattern for several files: with `*`, `?`, or a number such as `%d` or `%04d`.
 fn is_pattern(name: &str) -> bool {
     let number = |after: &str| {
         let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -132,8 +132,8 @@ fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?']) || name.split('%').skip(1).any(number)
 }
 
-/// The folder of a sequence, and what the names of its files must be like: `frames/*.png` has both,
-/// `frames` and `shot.v2/` are only folders.
+/// The folder of a sequence, and the pattern of its file names: `frames/*.png` has both, `frames` and `shot.v2/` are
+/// only folders.
 pub fn folder_and_pattern(path: &Path) -> (&Path, Option<&str>) {
     let name = path.file_name().and_then(|name| name.to_str());
     match name.filter(|name| is_pattern(name)) {
@@ -144,7 +144,7 @@ pub fn folder_and_pattern(path: &Path) -> (&Path, Option<&str>) {
 
 /// Whether a file in the folder of a sequence, by its name, is one of its pictures.
 ///
-/// Names that begin with a dot are hidden: `._a.png`, which macOS leaves beside `a.png`, holds no picture.
+/// Names that begin with a dot are hidden: `._a.png`, which macOS creates beside `a.png`, does not contain a picture.
 pub fn is_of_sequence(pattern: Option<&str>, name: &str) -> bool {
     let hidden = name.starts_with('.') && !pattern.is_some_and(|p| p.starts_with('.'));
     !hidden
@@ -152,8 +152,8 @@ pub fn is_of_sequence(pattern: Option<&str>, name: &str) -> bool {
         && pattern.is_none_or(|p| matches(p, name))
 }
 
-/// Whether a file's name is one of those that a pattern stands for: `*` is any text, `?` any character,
-/// `%d` a number and `%04d` one of at least four digits.
+/// Whether a file's name matches a pattern: `*` is any text, `?` any character, `%d` a number and `%04d` one of at
+/// least four digits.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return name.is_empty() };
     let rest = &pattern[first.len_utf8()..];
@@ -174,8 +174,8 @@ fn matches(pattern: &str, name: &str) -> bool {
     same && matches(rest, characters.as_str())
 }
 
-/// The frames of pictures by the names of their files: the last number of each. Nothing: one has none, or
-/// two have the same; then their places in the order of the names count, from 1.
+/// The frame numbers of pictures, which are the last numbers in their file names. `None` if a name has no number or two
+/// have the same; then the frames are numbered from 1 in the order of the names.
 pub fn frames_of_names(names: &[String]) -> Option<Vec<i64>> {
     let last = |name: &String| {
         let digits = |c: char| c.is_ascii_digit();
@@ -188,7 +188,7 @@ pub fn frames_of_names(names: &[String]) -> Option<Vec<i64>> {
     distinct.then_some(found)
 }
 
-/// The name of the file that a path leads to, without folder and extension: `city` of `in/city.mp4`.
+/// The file name of a path without folder and extension: `city` for `in/city.mp4`.
 pub fn stem(path: &str) -> &str {
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(stem("in/city.v2.mp4"), "city.v2");
     }
 
-    /// The reader of the manual sees every kind that the code knows.
+    /// The manual lists every format that the code supports.
     #[test]
     fn every_kind_of_video_is_in_the_manual() {
         let manual = include_str!("../../docs/upscaling.md");
@@ -250,7 +250,7 @@ mod tests {
             ("in/*.*", "in", &["a_1.png", "b.jpg"]),
             ("in/a_%d.png", "in", &["a_1.png"]),
             ("in", "in", &["a_1.png", "b.jpg"]),
-            // Many folders of films end in a version.
+            // Many folders of films have names that end in a version.
             ("in/shot.v002/", "in/shot.v002/", &["a_1.png", "b.jpg"]),
         ] {
             let (found, pattern) = folder_and_pattern(Path::new(path));

@@ -1,14 +1,14 @@
-//! Names of outputs. Most are one word (`image`, `video`). A task whose results nobody can list beforehand
-//! leaves a folder of them: `files/depth/0001.exr`. Workers say what they are called, so they are checked
-//! before they become parts of paths.
+//! Names of outputs. Most are one word (`image`, `video`). A task whose results cannot be listed in advance produces a
+//! folder of them: `files/depth/0001.exr`. As the names come from workers, they are checked before they become parts of
+//! paths.
 
-/// The longest name of an output, and of one part of it.
+/// The longest name of an output, in bytes, and of one part of it.
 pub const NAME_BYTES_MAX: usize = 400;
 const PART_BYTES_MAX: usize = 200;
-/// Outputs in folders that one task may leave.
+/// The most outputs in folders that one task may produce.
 pub const IN_FOLDERS_MAX: usize = 1_000;
 
-/// Says what is wrong with the name of an output: it has to be a relative path of plain names.
+/// Checks the name of an output, which must be a relative path of plain names; the error says what is wrong.
 pub fn check_name(name: &str) -> Result<(), String> {
     let bad = |c: char| c.is_control() || c == '\\';
     let plain = |part: &str| {
@@ -24,12 +24,12 @@ pub fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The folder that an output is in, and its path in there.
+/// The folder of an output and its path within; `None` if it is not in a folder.
 pub fn in_folder(name: &str) -> Option<(&str, &str)> {
     name.split_once('/')
 }
 
-/// Says what is wrong with the names of a task's outputs.
+/// Checks the names of a task's outputs; the error says what is wrong.
 pub fn check_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
     names.clone().try_for_each(check_name)?;
     let mut inside: Vec<&str> = names.filter(|name| in_folder(name).is_some()).collect();

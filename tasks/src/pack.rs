@@ -1,41 +1,41 @@
-//! A scene with everything that it needs, as a list of files: made by the client that packs it, laid
-//! out by the worker that renders it. The list is JSON, itself an asset, and known by its first bytes.
+//! A scene with everything that it needs, as a list of files: created by the client that packs it, laid out by the
+//! worker that renders it. The list is JSON, is an asset itself, and is recognised by its first bytes.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// The folder of a packed scene for files that the scene names by an absolute path.
 pub const ABSOLUTE: &str = "_abs";
-/// Packed files for commands: those that are programs, and the others. Each is a folder, or, where the job
-/// names one file, that file.
+/// The names of packed files for commands: programs, and all others. Each is a folder, or, where the job names a single
+/// file, that file.
 pub const PROGRAMS: &str = "executable";
-/// See [`PROGRAMS`].
+/// The name for packed files that are not programs; see [`PROGRAMS`].
 pub const PLAIN: &str = "plain";
 /// The most files of one scene.
 pub const FILES_MAX: usize = 200_000;
 /// The longest list, in bytes of JSON.
 pub const MANIFEST_BYTES_MAX: u64 = 128 << 20;
-/// The longest path, and the longest name in it.
+/// The longest path, in bytes, and the longest name in it.
 const PATH_BYTES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 255;
-/// The version of the list that is written and read here.
+/// The version of the list format.
 const VERSION: u32 = 1;
-/// What every list begins with, and no scene file.
+/// The first bytes of every list; no scene file begins with them.
 const MARK: &[u8] = br#"{"pictor_pack":"#;
 
-/// What is wrong with a packed scene. Whoever packed it has to act.
+/// What is wrong with a packed scene. It must be packed again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
-    /// It is no list of files.
+    /// The content is not a list of files.
     #[error("read a packed scene: {0}")]
     Unreadable(String),
     /// A newer pictor packed it.
     #[error("read a packed scene: version {0} of the list is newer than this pictor")]
     Newer(u32),
-    /// A path could lead out of the folder, or cannot be a path everywhere.
+    /// A path could lead out of the folder, or is not a valid path on every system.
     #[error("pack a scene: `{0}` cannot be the path of a packed file")]
     Path(String),
-    /// Two files have one path, or a file lies where a folder must be.
+    /// Two files have the same path, or the path of a file is that of a folder.
     #[error("pack a scene: `{0}` is in the way of another file")]
     Clash(String),
     /// A digest is not 64 hexadecimal digits.
@@ -44,18 +44,18 @@ pub enum PackError {
     /// The scene file itself is not among the files.
     #[error("pack a scene: the scene `{0}` is not among its files")]
     NoScene(String),
-    /// There are more than [`FILES_MAX`].
+    /// There are more files than [`FILES_MAX`].
     #[error("pack a scene: {0} files are more than {FILES_MAX}")]
     TooMany(usize),
 }
 
-/// A scene and the files that it needs, with paths as the scene sees them.
+/// A scene and the files that it needs, with the paths that the scene uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "List", into = "List")]
 pub struct PackManifest {
     /// The scene file, one of `files`.
     pub scene: String,
-    /// All files, in the order of their paths.
+    /// All files, ordered by path.
     pub files: Vec<PackedFile>,
 }
 
@@ -63,16 +63,16 @@ pub struct PackManifest {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackedFile {
-    /// Where it lies in the packed scene: a relative path of plain names. Files that the scene names by
-    /// an absolute path lie below [`ABSOLUTE`].
+    /// Its path in the packed scene: a relative path of plain names. Files that the scene names by an absolute path are
+    /// below [`ABSOLUTE`].
     pub path: String,
-    /// BLAKE3 of its content, in hex; its asset's name.
+    /// The BLAKE3 digest of its content, in hex, which is the name of its asset.
     pub digest: String,
-    /// Its size.
+    /// Its size in bytes.
     pub size_bytes: u64,
 }
 
-/// What is written.
+/// The stored form of the list.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -82,7 +82,7 @@ struct List {
 }
 
 impl PackManifest {
-    /// A scene and its files, checked and put into order: the same files give the same list.
+    /// Checks and sorts the files of a scene: the same files give the same list.
     pub fn new(scene: String, mut files: Vec<PackedFile>) -> Result<Self, PackError> {
         files.sort();
         if files.len() > FILES_MAX {
@@ -109,12 +109,12 @@ impl PackManifest {
         Ok(Self { scene, files })
     }
 
-    /// Whether bytes begin as a list does; a few dozen are enough.
+    /// Whether these are the first bytes of a list; a few dozen are enough.
     pub fn is_one(bytes: &[u8]) -> bool {
         bytes.starts_with(MARK)
     }
 
-    /// Reads a list and checks it.
+    /// Parses a list and checks it.
     pub fn from_json(bytes: &[u8]) -> Result<Self, PackError> {
         if bytes.len() as u64 > MANIFEST_BYTES_MAX {
             return Err(PackError::Unreadable(format!("{} bytes are too many", bytes.len())));
@@ -148,16 +148,15 @@ impl From<PackManifest> for List {
     }
 }
 
-/// Where a file lies in a packed scene that the scene names by this absolute path: `/a/b.png` in
-/// `_abs/a/b.png`, `C:\a\b.png` in `_abs/C/a/b.png`. Nothing: it is no absolute path, or one that
-/// cannot be packed.
+/// The path in a packed scene of a file that the scene names by this absolute path: `_abs/a/b.png` for `/a/b.png`,
+/// `_abs/C/a/b.png` for `C:\a\b.png`. `None` if the path is not absolute or cannot be packed.
 pub fn absolute_path(path: &str) -> Option<String> {
     let path = path.replace('\\', "/");
     let inner = match path.split_once(":/") {
         Some((drive, rest)) if drive.len() == 1 && drive.as_bytes()[0].is_ascii_alphabetic() => {
             format!("{}/{rest}", drive.to_ascii_uppercase())
         }
-        // Two slashes: relative to the scene, as Blender writes it.
+        // Two slashes: a path relative to the scene, in Blender's notation.
         _ => path.strip_prefix('/').filter(|rest| !rest.starts_with('/'))?.to_owned(),
     };
     let parts = inner.split('/').filter(|part| !matches!(*part, "" | "."));
@@ -169,8 +168,8 @@ pub fn absolute_path(path: &str) -> Option<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Executable(pub bool);
 
-/// Where a file for commands lies when it is packed; `inside` is its path in the folder that the job names,
-/// and empty where the job names the file itself.
+/// The packed path of a file for commands; `inside` is its path in the folder that the job names, and empty where the
+/// job names the file itself.
 pub fn command_file(Executable(is_program): Executable, inside: &str) -> String {
     let kind = if is_program { PROGRAMS } else { PLAIN };
     if inside.is_empty() { kind.to_owned() } else { format!("{kind}/{inside}") }
@@ -183,7 +182,7 @@ pub fn is_packed_path(path: &str) -> bool {
     path.len() <= PATH_BYTES_MAX && printable && path.split('/').all(plain)
 }
 
-/// Whether a text is a BLAKE3 digest as we write it.
+/// Whether a text is a BLAKE3 digest in lower-case hex.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

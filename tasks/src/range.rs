@@ -1,5 +1,5 @@
-//! Lists of whole numbers kept as ranges: `1-100x5`, `3,7,9-12`. A million frames are a few bytes and
-//! every question about them is answered without listing them.
+//! Lists of integers stored as ranges: `1-100x5`, `3,7,9-12`. A million frames take a few bytes, and every query is
+//! answered without listing them.
 
 use crate::units::Text;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -10,26 +10,26 @@ use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 pub const VALUES_MAX: u32 = 16_777_216;
 /// The most ranges in one list.
 const PARTS_MAX: usize = 65_536;
-/// The most ranges with a step above 1 in one list: each may be woven into every other.
+/// The most ranges with a step above 1 in one list, as each may interleave with every other.
 const STEPPED_MAX: usize = 1_024;
 
 /// Numbers have at most 15 digits, so that no arithmetic on them overflows.
 pub(crate) const NUMBER_MAX: i64 = 999_999_999_999_999;
 
-/// `start`, `start + step`, … up to and including `end` if it is met.
+/// The values `start`, `start + step`, … up to and including `end` if it is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The first value.
+    /// The first value of the part.
     pub start: i64,
-    /// No value is greater. Not less than `start`.
+    /// The upper limit of the values; not less than `start`.
     pub end: i64,
-    /// The distance of two values. At least 1.
+    /// The distance between two values; at least 1.
     pub step: u32,
-    /// How many values of the list come before this part.
+    /// The number of values in the list before this part.
     before: u32,
 }
 
-/// Whole numbers without duplicates, in the order in which they were written.
+/// Integers without duplicates, in the order in which they were written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Text", into = "String")]
 pub struct Ranges {
@@ -40,19 +40,19 @@ pub struct Ranges {
 /// A text that is not a list of ranges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// Nothing, or something that is not a range.
+    /// It is empty, or contains something that is not a range.
     #[error("`{0}`: expected ranges such as `1-10`, `1-100x5` or `3,7,9-12`")]
     Malformed(String),
     /// A range that ends before it starts.
     #[error("the range `{0}` is descending: the first number must not be greater than the last")]
     Descending(String),
-    /// A number that is there twice.
+    /// A number occurs twice.
     #[error("{0} is there more than once")]
     Duplicate(i64),
-    /// More values than a list may have.
+    /// There are more values than a list may have.
     #[error("more than {VALUES_MAX} values")]
     TooMany,
-    /// More ranges than a list may have.
+    /// There are more ranges than a list may have.
     #[error("more than {PARTS_MAX} ranges, or more than {STEPPED_MAX} of them with a step")]
     TooManyParts,
 }
@@ -70,7 +70,7 @@ impl Part {
         (self.start..=self.end).contains(&value) && (value - self.start) % i64::from(self.step) == 0
     }
 
-    /// The smallest value that is in both.
+    /// The smallest value that both parts contain.
     fn meets(&self, other: &Self) -> Option<i64> {
         let (low, high) = (self.start.max(other.start), self.last().min(other.last()));
         if low > high {
@@ -83,7 +83,7 @@ impl Part {
         if distance % divisor != 0 {
             return None;
         }
-        // The values of `coarse` that `fine` meets: every `period`th, from number `first` on.
+        // The values of `coarse` that `fine` contains: every `period`th, from index `first` on.
         let period = fine_step / divisor;
         let inverse = inverse(coarse_step / divisor % period, period);
         let first = (distance / divisor * inverse).rem_euclid(period);
@@ -99,8 +99,7 @@ fn gcd(a: i128, b: i128) -> i128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The number that multiplied with `number` leaves 1 after division by `modulus`; they have no common
-/// divisor.
+/// The modular inverse of `number`, which has no common divisor with `modulus`.
 fn inverse(number: i128, modulus: i128) -> i128 {
     let (mut old, mut new) = ((number, 1), (modulus, 0));
     while new.0 != 0 {
@@ -111,7 +110,7 @@ fn inverse(number: i128, modulus: i128) -> i128 {
 }
 
 impl Ranges {
-    /// `0, 1, … count-1`.
+    /// The values `0, 1, … count-1`.
     pub fn count(count: u32) -> Self {
         let part = Part { start: 0, end: i64::from(count) - 1, step: 1, before: 0 };
         let parts = if count == 0 { vec![] } else { vec![part] };
@@ -151,22 +150,22 @@ impl Ranges {
         }
     }
 
-    /// The ranges, as written.
+    /// The ranges in the order in which they were written.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// True when there is no value.
+    /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The value at `position`, or nothing beyond the end.
+    /// The value at `position`; `None` beyond the end.
     pub fn get(&self, position: u32) -> Option<i64> {
         if position >= self.len {
             return None;
@@ -176,22 +175,22 @@ impl Ranges {
         Some(part.start + i64::from(position - part.before) * i64::from(part.step))
     }
 
-    /// The position of `value`.
+    /// The position of `value`; `None` if it is not in the list.
     pub fn position_of(&self, value: i64) -> Option<u32> {
         let part = self.parts.iter().find(|part| part.contains(value))?;
         let within = (value - part.start) / i64::from(part.step);
         Some(part.before + u32::try_from(within).expect("limited when parsed"))
     }
 
-    /// The values, in order.
+    /// All values, in order.
     pub fn iter(&self) -> impl Iterator<Item = i64> + '_ {
         (0..self.len).filter_map(|position| self.get(position))
     }
 }
 
-/// The smallest value that two of the parts share. Walks them by their starts and keeps those that
-/// may still meet a later one. Parts without gaps meet as soon as they overlap, so only parts with a
-/// step can pile up.
+/// The smallest value that two of the parts share. Visits the parts by their starts and keeps those that may still
+/// share a value with a later one. Parts without gaps share a value as soon as they overlap, so only parts with a step
+/// can accumulate.
 fn duplicate(parts: &[Part]) -> Option<i64> {
     let mut sorted = parts.to_vec();
     sorted.sort_unstable_by_key(|part| part.start);
@@ -208,7 +207,7 @@ fn duplicate(parts: &[Part]) -> Option<i64> {
     found
 }
 
-/// Equal are lists of the same values in the same order, however they were written.
+/// Lists are equal if they have the same values in the same order, however they were written.
 impl PartialEq for Ranges {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && (self.parts == other.parts || self.iter().eq(other.iter()))
@@ -222,7 +221,7 @@ impl FromStr for Ranges {
 
     fn from_str(text: &str) -> Result<Self, RangeError> {
         let text = text.trim();
-        // The form of the empty list: it comes from binders that found nothing, never from people.
+        // The form of the empty list, which comes from steps that report no values, and never from a user.
         if text == "none" {
             return Ok(Self::count(0));
         }
@@ -231,7 +230,7 @@ impl FromStr for Ranges {
     }
 }
 
-/// Reads `START`, `START-END` or `START-ENDxSTEP`; each number may be negative.
+/// Parses `START`, `START-END` or `START-ENDxSTEP`; each number may be negative.
 fn part(text: &str) -> Result<Part, RangeError> {
     let text = text.trim();
     let malformed = || RangeError::Malformed(shortened(text));
@@ -239,7 +238,7 @@ fn part(text: &str) -> Result<Part, RangeError> {
         Some((range, step)) => (range, Some(number(step).ok_or_else(malformed)?)),
         None => (text, None),
     };
-    // The dash of a range stands after a digit; any other is a sign.
+    // The dash of a range follows a digit; any other is a sign.
     let dash = range.bytes().enumerate().skip(1).find(|(_, byte)| *byte == b'-');
     let (start, end) = match dash {
         Some((dash, _)) => (&range[..dash], &range[dash + 1..]),
@@ -254,7 +253,7 @@ fn part(text: &str) -> Result<Part, RangeError> {
     Ok(Part { start, end, step, before: 0 })
 }
 
-/// A whole number of plain digits, with or without a minus.
+/// Parses an integer of plain digits, with or without a minus sign.
 pub(crate) fn number(text: &str) -> Option<i64> {
     let plain = text.strip_prefix('-').unwrap_or(text).bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|number: &i64| plain && (-NUMBER_MAX..=NUMBER_MAX).contains(number))

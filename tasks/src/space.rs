@@ -1,5 +1,5 @@
-//! A step's space: the product of its dimensions, addressed by one index (mixed radix, row-major, the
-//! last dimension fastest). Bounded dimensions leave holes in the box; holes are not tasks.
+//! The space of a step: the product of its dimensions, addressed by one index (mixed radix, row-major, the last
+//! dimension fastest). Bounded dimensions leave holes in the box; holes are not tasks.
 
 use crate::range::Ranges;
 use serde::{Deserialize, Serialize};
@@ -11,32 +11,32 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Values {
-    /// Whole numbers, kept as ranges: a million frames are a few bytes.
+    /// Integers stored as ranges: a million frames take a few bytes.
     Ints(Ranges),
     /// Words, for example material names.
     Names(Arc<[String]>),
     /// Blocks of `size` consecutive positions of another list. The value of a block is its position.
     Blocks {
-        /// The list that is cut into blocks.
+        /// The list that is divided into blocks.
         of: Arc<Values>,
-        /// Positions in a block; the last block may be shorter. At least 1.
+        /// The number of positions in a block, at least 1; the last block may be shorter.
         size: u32,
     },
 }
 
-/// One value of a dimension; a number or a text in JSON.
+/// One value of a dimension: a number or a string in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// A whole number, for example a frame.
+    /// An integer, such as a frame number.
     Int(i64),
-    /// A word.
+    /// A word, such as the name of a material.
     Name(String),
 }
 
 impl Value {
-    /// The value where a number is needed, for example as a frame: a number, or a word of digits
-    /// with or without a minus (`12`, `0010`, `-3`). Nothing: the word is no number.
+    /// The value as a number, for example as a frame: a number, or a word of digits with or without a minus sign (`12`,
+    /// `0010`, `-3`). `None` if the word is not a number.
     pub fn number(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
@@ -54,18 +54,18 @@ impl fmt::Display for Value {
     }
 }
 
-/// Where a task is in its step's space: the value of each dimension, by the dimension's name.
+/// The coordinates of a task in its step's space: the value of each dimension, by the dimension's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Coordinates(pub BTreeMap<String, Value>);
 
 impl Coordinates {
-    /// The value of a dimension where a number is needed (see [`Value::number`]).
+    /// The value of a dimension as a number (see [`Value::number`]).
     pub fn number(&self, dim: &str) -> Option<i64> {
         self.0.get(dim)?.number()
     }
 
-    /// What a label says, as [`Space::label`] writes it; servers of an earlier version send nothing else.
+    /// Parses a label as written by [`Space::label`], for servers of an earlier version, which send nothing else.
     pub fn of_label(label: &str) -> Self {
         let pairs = label.split(',').filter_map(|pair| pair.split_once('='));
         let value = |text: &str| match text.parse::<i64>() {
@@ -76,7 +76,7 @@ impl Coordinates {
     }
 }
 
-/// Which of these dimensions counts the frames: the one called `frame`, or one that ends so, as in
+/// The dimension among these that is the frame number: the one called `frame`, or one that ends so, such as
 /// `shot.frame`.
 pub fn frame_dim<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let ends_so = |name: &&str| name.rsplit('.').next() == Some("frame");
@@ -84,12 +84,12 @@ pub fn frame_dim<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str
 }
 
 impl Values {
-    /// `0, 1, … count-1`.
+    /// The values `0, 1, … count-1`.
     pub fn count(count: u32) -> Self {
         Self::Ints(Ranges::count(count))
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> u32 {
         match self {
             Self::Ints(ranges) => ranges.len(),
@@ -98,12 +98,12 @@ impl Values {
         }
     }
 
-    /// True when there is no value.
+    /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The value at `position`, or nothing beyond the end.
+    /// The value at `position`; `None` beyond the end.
     pub fn get(&self, position: u32) -> Option<Value> {
         match self {
             Self::Ints(ranges) => ranges.get(position).map(Value::Int),
@@ -114,7 +114,7 @@ impl Values {
         }
     }
 
-    /// The position of the value that is written as `text`.
+    /// The position of the value that is written as `text`, if there is one.
     pub fn position_of(&self, text: &str) -> Option<u32> {
         match self {
             Self::Ints(ranges) => ranges.position_of(text.parse().ok()?),
@@ -137,12 +137,12 @@ impl Values {
     }
 }
 
-/// A limit on one axis by the position on an earlier axis of the same space.
+/// The bound of an axis by the position on an earlier axis of the same space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
-    /// Which axis of the space decides (its place in [`Space::axes`]).
+    /// The axis that determines the bound, as an index into [`Space::axes`].
     pub by: usize,
-    /// For each position of that axis: how many positions of the bounded axis exist.
+    /// For each position of that axis, the number of positions of the bounded axis.
     pub counts: Arc<[u32]>,
 }
 
@@ -151,14 +151,14 @@ pub struct Bound {
 pub struct Axis {
     /// The dimension's name.
     pub name: String,
-    /// Its values.
+    /// The values of the dimension, in order.
     pub values: Values,
-    /// Its bound, if another dimension limits it.
+    /// The bound, if another dimension limits it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
 }
 
-/// The product of a step's dimensions. No axes: exactly one task, index 0.
+/// The product of a step's dimensions. Without axes there is exactly one task, with index 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Space {
     /// The axes, slowest first.
@@ -171,7 +171,7 @@ impl Space {
         self.axes.iter().map(|a| a.values.len()).product()
     }
 
-    /// True when no index exists.
+    /// Whether no index exists.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -182,7 +182,7 @@ impl Space {
         index / stride % self.axes[axis].values.len()
     }
 
-    /// The index of a point given by its positions, slowest first.
+    /// The index of a point, given its positions, slowest first.
     pub fn index(&self, positions: &[u32]) -> u32 {
         self.axes.iter().zip(positions).fold(0, |index, (axis, p)| index * axis.values.len() + p)
     }
@@ -198,12 +198,12 @@ impl Space {
             })
     }
 
-    /// True when some indices of the box may be holes.
+    /// Whether some indices of the box may be holes.
     pub fn has_bounds(&self) -> bool {
         self.axes.iter().any(|a| a.bound.is_some())
     }
 
-    /// The value of the dimension `name` at `index`.
+    /// The value of the dimension `name` at `index`; `None` if there is no such dimension.
     pub fn value(&self, index: u32, name: &str) -> Option<Value> {
         let axis = self.axes.iter().position(|a| a.name == name)?;
         self.axes[axis].values.get(self.position(index, axis))
@@ -218,7 +218,7 @@ impl Space {
         Coordinates(values.collect())
     }
 
-    /// `frame=7,tile=3`, for people; empty for a step without dimensions.
+    /// The label of a task for the user, such as `frame=7,tile=3`; empty for a step without dimensions.
     pub fn label(&self, index: u32) -> String {
         let mut label = String::new();
         for (i, axis) in self.axes.iter().enumerate() {
@@ -230,8 +230,8 @@ impl Space {
         label
     }
 
-    /// The index that [`Self::label`] would print as `label`; the order of the pairs does not matter, and
-    /// a macro's private dimension may be written short: `tile` for `render.tile`.
+    /// The index whose [`Self::label`] is `label`; the order of the pairs does not matter, and a macro's private
+    /// dimension may be abbreviated: `tile` for `render.tile`.
     pub fn find(&self, label: &str) -> Option<u32> {
         let mut positions = vec![None; self.axes.len()];
         for pair in label.split(',').filter(|p| !p.trim().is_empty()) {

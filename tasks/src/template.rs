@@ -1,48 +1,48 @@
-//! Texts with placeholders such as `{frame:04}` or `{input.render}`, read once and filled in for each
-//! task. `{{` and `}}` stand for braces.
+//! Texts with placeholders such as `{frame:04}` or `{input.render}`, parsed once and filled in for each task. `{{` and
+//! `}}` are literal braces.
 
 use crate::space::Value;
 use std::str::FromStr;
 
-/// First parts of a placeholder that are not dimensions.
+/// First parts of placeholders that do not name a dimension.
 const RESERVED: [&str; 5] = ["job", "input", "inputs", "output", "bind"];
-/// The widest padding.
+/// The largest width for padding, in digits.
 const WIDTH_MAX: u8 = 20;
 
-/// Names that a dimension cannot have, because they mean something else in placeholders.
+/// Names that a dimension cannot have, because they have another meaning in placeholders.
 pub const RESERVED_NAMES: [&str; 8] =
     ["index", "attempt", "scratch", "job", "input", "inputs", "output", "bind"];
 
-/// What a placeholder asks for. A `width` of 0 means no padding.
+/// The value that a placeholder stands for. A `width` of 0 means no padding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Placeholder {
     /// `{frame}`, `{frame:04}`: the task's value of a dimension.
     Value {
-        /// The dimension.
+        /// The name of the dimension.
         name: String,
-        /// Digits that numbers are padded to with zeros.
+        /// The number of digits to which numbers are padded with zeros.
         width: u8,
     },
     /// `{segment.first}`: the first value of the task's block.
     First {
-        /// The dimension.
+        /// The name of the dimension.
         name: String,
-        /// Digits that numbers are padded to with zeros.
+        /// The number of digits to which numbers are padded with zeros.
         width: u8,
     },
     /// `{segment.last}`: the last value of the task's block.
     Last {
-        /// The dimension.
+        /// The name of the dimension.
         name: String,
-        /// Digits that numbers are padded to with zeros.
+        /// The number of digits to which numbers are padded with zeros.
         width: u8,
     },
     /// `{index}`: the task's index in its step.
     Index {
-        /// Digits that it is padded to with zeros.
+        /// The number of digits to which it is padded with zeros.
         width: u8,
     },
-    /// `{attempt}`: the number of the try, from 1.
+    /// `{attempt}`: the number of the attempt, from 1.
     Attempt,
     /// `{job.dir}`: the folder of the job file.
     JobDir,
@@ -50,24 +50,24 @@ pub enum Placeholder {
     Scratch,
     /// `{input.STEP}`, `{input.STEP.OUTPUT}`: the path of the only input from a step.
     Input {
-        /// The step that made it.
+        /// The name of the step that made it.
         step: String,
-        /// Which of its outputs; the only one if not given.
+        /// The name of the output; `None` for the only one.
         output: Option<String>,
     },
     /// `{inputs.STEP}`: the folder that holds all inputs from a step.
     Inputs {
-        /// The step that made them.
+        /// The name of the step that made them.
         step: String,
     },
     /// `{output.NAME}`: the path to write an output to.
     Output {
-        /// The output.
+        /// The name of the output.
         name: String,
     },
     /// `{bind.DIM}`: the path to write the values of a late-bound dimension to.
     Bind {
-        /// The dimension.
+        /// The name of the dimension.
         dim: String,
     },
 }
@@ -75,13 +75,13 @@ pub enum Placeholder {
 /// Why a text is not a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A brace without its other half.
+    /// A brace without its counterpart.
     #[error("`{0}` without its other half: write `{0}{0}` for a brace")]
     Brace(char),
-    /// Something in braces that is no placeholder.
+    /// Something in braces that is not a placeholder.
     #[error("`{{{0}}}` is not a placeholder: write `{{{{` and `}}}}` for braces")]
     Malformed(String),
-    /// A reserved first part with something that it does not have.
+    /// A reserved first part, followed by something that is not defined for it.
     #[error("`{{{0}}}` is not a placeholder: expected {1}")]
     Unknown(String, &'static str),
     /// A width that is not `:0N`.
@@ -102,7 +102,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads a template.
+    /// Parses a template.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
         while let Some(at) = rest.find(['{', '}']) {
@@ -131,7 +131,7 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// The placeholders, in order, as often as they occur.
+    /// All placeholders in order, including repeated ones.
     pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Placeholder(placeholder) => Some(placeholder),
@@ -139,7 +139,7 @@ impl Template {
         })
     }
 
-    /// Fills the placeholders in. The first one that `resolve` refuses ends it.
+    /// Fills in the placeholders. Fails at the first one for which `resolve` fails.
     pub fn render(
         &self,
         resolve: &mut impl FnMut(&Placeholder) -> Result<String, String>,
@@ -166,7 +166,7 @@ impl Template {
 impl FromStr for Placeholder {
     type Err = TemplateError;
 
-    /// Reads what stands between the braces.
+    /// Parses the text between the braces.
     fn from_str(text: &str) -> Result<Self, TemplateError> {
         let (name, width) = match text.split_once(':') {
             Some((name, width)) => (name, parse_width(width, text)?),
@@ -227,9 +227,9 @@ fn parse_width(width: &str, text: &str) -> Result<u8, TemplateError> {
         .ok_or_else(|| TemplateError::Width(text.to_owned()))
 }
 
-/// Prints a value as a placeholder of this width does: numbers are padded with zeros, the sign of a
-/// negative one counts and comes first. So are words of digits, whose own zeros stay; all other words
-/// stay as they are.
+/// Formats a value for a placeholder of this width: numbers are padded with zeros, where the sign of a negative one
+/// counts and comes first. The same goes for words of digits, whose own zeros are kept; all other words are left
+/// unchanged.
 pub fn pad(value: &Value, width: u8) -> String {
     let (text, width) = (value.to_string(), usize::from(width));
     if value.number().is_none() || text.len() >= width {

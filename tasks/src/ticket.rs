@@ -1,18 +1,18 @@
-//! Tickets: how a worker proves that a task was given to it. They travel beside the tasks of an assignment and come
-//! back with reports and with requests over HTTP.
+//! Tickets: how a worker proves that a task was assigned to it. They are sent with the tasks of an assignment and come
+//! back with reports and with HTTP requests.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt::{self, Write};
 use std::str::FromStr;
 
-/// Bytes of a ticket's authentication code.
+/// The length of a ticket's authentication code, in bytes.
 pub const MAC_BYTES: usize = 16;
 
-/// Proves that one attempt was given to one worker, by the owner of one epoch. Written as `epoch-code`, both in
-/// hexadecimal digits.
+/// Proves that one attempt was assigned to one worker, by the owner of one epoch. Written as `epoch-code`, both in
+/// hexadecimal.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
-    /// Epoch of the owner that gave out the task.
+    /// The epoch of the owner that assigned the task.
     pub epoch: u64,
     /// The authentication code.
     pub mac: [u8; MAC_BYTES],
@@ -27,7 +27,7 @@ pub enum BadTicket {
     /// It is from an epoch that has not begun.
     #[error("the ticket is from epoch {0}, which has not begun")]
     Future(u64),
-    /// It does not have the form of a ticket.
+    /// The text does not have the form of a ticket.
     #[error("this is not a ticket")]
     Malformed,
 }

@@ -1,12 +1,12 @@
-//! Quantities as people write them: durations, sizes in bytes, picture sizes and grids of tiles. Each
-//! reads and prints one text form, which is also its form in JSON and in the job file.
+//! Quantities in human-readable form: durations, sizes in bytes, picture sizes and grids of tiles. Each has one text
+//! form for parsing and printing, which is also its form in JSON and in the job file.
 
 use serde::{Deserialize, Serialize, de};
 use std::{fmt, str::FromStr};
 
 /// The longest duration: ten years of 365 days.
 const MILLIS_MAX: u64 = 3_650 * 86_400_000;
-/// The most bytes: what a signed 64-bit integer of a database holds.
+/// The largest size in bytes: the limit of a signed 64-bit integer in a database.
 const BYTES_MAX: u64 = i64::MAX as u64;
 /// The largest width or height of a picture.
 const PIXELS_MAX: u32 = 65_536;
@@ -27,12 +27,12 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// A text that is not the quantity that it should be. Says what was wrong and what was expected.
+/// The error for a text that is not a valid quantity. Says what was wrong and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UnitError(String);
 
-/// A text, or a whole number taken for the text that it is written as.
+/// A text, or an integer that is taken as the text in which it is written.
 pub(crate) struct Text(pub(crate) String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -57,8 +57,8 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A duration in milliseconds, written as a number and one of `ms`, `s`, `m`, `h`, `d`; a number
-/// alone is seconds.
+/// A duration in milliseconds, written as a number with one of the units `ms`, `s`, `m`, `h`, `d`; a number alone is in
+/// seconds.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -92,7 +92,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// A size in bytes, written as a number and a unit: `8GiB`, `500MB`.
+/// A size in bytes, written as a number with a unit: `8GiB`, `500MB`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -114,7 +114,7 @@ impl FromStr for Bytes {
 }
 
 impl Bytes {
-    /// The shortest whole number and unit that say exactly this size.
+    /// The shortest integer and unit that give exactly this size.
     fn exact(self) -> (u64, &'static str) {
         SIZES
             .iter()
@@ -125,7 +125,7 @@ impl Bytes {
     }
 }
 
-/// Prints `24 GiB`, `500 MB`, or for odd sizes a rounded `7.6 GiB`. The form in JSON is exact.
+/// Prints `24 GiB`, `500 MB`, or a rounded `7.6 GiB` for other sizes. The form in JSON is exact.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (number, unit) = self.exact();
@@ -179,12 +179,12 @@ pub struct Grid {
     pub rows: u32,
 }
 
-/// A part of a picture in pixels: the origin is the top left corner, the ends are exclusive.
+/// A part of a picture in pixels. The origin is the top left corner, and the ends are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rect {
-    /// The first column.
+    /// The leftmost column, from 0.
     pub x0: u32,
-    /// The first row.
+    /// The topmost row, from 0.
     pub y0: u32,
     /// One past the last column.
     pub x1: u32,
@@ -193,14 +193,14 @@ pub struct Rect {
 }
 
 impl Grid {
-    /// The number of tiles.
+    /// The number of tiles in the grid.
     pub fn tiles(self) -> u32 {
         self.columns * self.rows
     }
 
-    /// The pixels of a tile, counted row by row from the top left. The tiles cover the picture exactly
-    /// and differ by at most one pixel in width and height. Nothing if there is no such tile, or if
-    /// the picture has fewer pixels than the grid has columns or rows.
+    /// The pixels of a tile; tiles are counted row by row from the top left. They cover the picture exactly and differ
+    /// by at most one pixel in width and height. Returns `None` if there is no such tile, or if the picture has fewer
+    /// pixels than the grid has columns or rows.
     pub fn rect(self, tile: u32, size: Resolution) -> Option<Rect> {
         if tile >= self.tiles() || self.columns > size.width || self.rows > size.height {
             return None;
@@ -301,7 +301,7 @@ impl Problem {
     }
 }
 
-/// Reads a decimal number and its unit, exactly, and rounds to the nearest whole base unit.
+/// Parses a decimal number and its unit exactly, and rounds to the nearest integer of the base unit.
 fn quantity(text: &str, unit: impl Fn(&str) -> Option<u64>, max: u64) -> Result<u64, Problem> {
     let text = text.trim();
     let is_number = |c: char| c.is_ascii_digit() || c == '.';

@@ -1,4 +1,4 @@
-//! Reading job files: what is accepted, and how mistakes are shown.
+//! Parsing job files: what is accepted, and how mistakes are shown.
 
 use pictor_tasks::job::{Diagnostic, Source, parse, schema};
 use proptest::prelude::*;
@@ -226,7 +226,7 @@ fn a_number_with_leading_zeros_is_refused_where_it_could_be_a_text() {
 }
 
 proptest! {
-    /// Whatever stands in a list: each value is there as it was written, or the file is refused.
+    /// Whatever a list contains: each value is preserved as it was written, or the file is refused.
     #[test]
     fn no_value_of_a_list_changes(words in prop::collection::vec("[-+]?[0-9xo_.e:A]{1,6}", 1..4)) {
         if let Ok(values) = values(&format!("[{}]", words.join(", ")), &[]) {
@@ -402,7 +402,7 @@ fn a_flood_of_mistakes_ends_after_a_hundred() {
     assert!(shown.ends_with("error: and 4903 more\n"), "{shown}");
 }
 
-/// Texts that look like job files, broken in places.
+/// Texts that resemble job files, with damage in places.
 fn job_like() -> impl Strategy<Value = String> {
     let lines: Vec<String> =
         [TURNTABLE, STEPS, UPSCALE].concat().lines().map(str::to_owned).collect();
@@ -415,7 +415,7 @@ fn job_like() -> impl Strategy<Value = String> {
     prop::collection::vec(prop_oneof![3 => line, 1 => broken], 0..30).prop_map(|all| all.join("\n"))
 }
 
-/// The good files with one value changed.
+/// Valid files with one value changed.
 fn nearly_good() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         Just("null".to_owned()),
@@ -455,7 +455,7 @@ proptest! {
                     prop_assert!(!invalid.diagnostics().is_empty());
                     let shown = invalid.render(&source);
                     prop_assert!(shown.starts_with("error: "));
-                    // What the check lets through must deserialise: serde's own words never appear.
+                    // A file that passes the check must deserialise: serde's own messages never appear.
                     for serde in ["invalid type", "unknown field", "missing field", "did not match"] {
                         prop_assert!(!shown.contains(&format!("error: {serde}")), "{text}\n{shown}");
                     }

@@ -1,10 +1,10 @@
-//! Settings of a job that can still be changed when its run exists: none that changes which tasks there are, or
-//! what tasks that succeeded have made.
+//! Settings of a job that can be changed in an existing run. None of them changes which tasks exist, or the results of
+//! tasks that have succeeded.
 
 use super::{Source, parse};
 use crate::history::Changes;
 
-/// Their names, as in the job file.
+/// The names of these settings, as in the job file.
 pub const CHANGEABLE: [&str; 8] = [
     "upscale.on_error",
     "retry.attempts",
@@ -16,10 +16,10 @@ pub const CHANGEABLE: [&str; 8] = [
     "priority",
 ];
 
-/// A job with nothing in it but a place for each of these settings.
+/// A minimal job in which each of these settings can be set.
 const JOB: &str = "pictor: v1\nname: job\nupscale: { input: a.png, model: m }\n";
 
-/// Reads settings as `--set` gives them: a name and a YAML value each. The error is for whoever gave them.
+/// Parses settings as given by `--set`: a name and a YAML value each. The error is a message for the user.
 pub fn changes(set: &[(String, String)]) -> Result<Changes, String> {
     if let Some((name, _)) = set.iter().find(|(name, _)| !CHANGEABLE.contains(&&**name)) {
         return Err(format!(

@@ -1,5 +1,5 @@
-//! Checks a tree against the JSON Schema of the job file and reports every mistake where it stands.
-//! Knows exactly the part of JSON Schema that [`super::schema`] is made of.
+//! Validates a tree against the JSON Schema of the job file and reports every mistake with its position. Supports
+//! exactly the part of JSON Schema that [`super::schema`] uses.
 
 use super::diagnostic::{Place, Problems, nearest, quoted};
 use super::formats;
@@ -8,19 +8,19 @@ use super::tree::{Data, Entry, Node};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
-/// The longest text where the schema says nothing else.
+/// The longest text, in characters, where the schema sets no limit.
 pub(super) const CHARACTERS_MAX: u64 = 4_096;
-/// An unknown field is answered with a list of the known ones if they are this few.
+/// The error for an unknown field lists the known ones if there are no more than this many.
 const FIELDS_SHOWN: usize = 12;
 
-/// Checks `root` against the whole of `schema`.
+/// Validates `root` against `schema`.
 pub(super) fn check(root: &Node, schema: &Value, problems: &mut Problems) {
     let mut checker = Checker { schema, problems: Problems::default() };
     checker.node(&At { path: "", place: &root.place }, root, schema);
     problems.append(checker.problems);
 }
 
-/// Where a value stands: its path, and what errors about it point at.
+/// The path of a value, and the position that errors about it point to.
 #[derive(Clone, Copy)]
 struct At<'a> {
     path: &'a str,
@@ -92,7 +92,7 @@ impl<'a> Checker<'a> {
         self.say(at, message, hint);
     }
 
-    /// Checks the form whose type fits; if several do, the one with the fewest mistakes.
+    /// Validates the alternative whose type fits; if there are several, reports the one with the fewest mistakes.
     fn any(&mut self, at: &At<'_>, node: &Node, forms: &'a [Value]) {
         let mut best: Option<Problems> = None;
         for form in forms {
@@ -266,7 +266,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// What a value should be, for people.
+    /// A description of the valid values, for messages.
     fn expected(&self, schema: &'a Value) -> String {
         let schema = self.resolve(schema);
         if let Some(choices) = choices(schema) {
@@ -291,8 +291,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// A number that could be meant as a text, since it would be printed in another way: with leading zeros (which
-/// YAML 1.1 reads as base 8), or, as a value of a dimension, in any other notation.
+/// Detects a number that may be meant as text, since it would be printed differently: with leading zeros (which YAML
+/// 1.1 reads as octal), or, as a value of a dimension, in any other notation. Returns a message and a hint.
 fn respelled(node: &Node, schema: &Value) -> Option<(String, String)> {
     let (Data::Int(_, raw) | Data::Float(_, raw)) = &node.data else { return None };
     let number = node.to_json().to_string();
@@ -308,12 +308,12 @@ fn is_free_text(format: &Value) -> bool {
     matches!(format.as_str(), Some("pictor-template" | "pictor-word" | "pictor-file-name"))
 }
 
-/// The alternatives of a schema.
+/// The alternatives of a schema (`anyOf` or `oneOf`), if it has any.
 fn forms(schema: &Value) -> Option<&Vec<Value>> {
     schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
 }
 
-/// The values of an enumeration.
+/// The values that an enumeration allows, if the schema is one.
 fn choices(schema: &Value) -> Option<Vec<&Value>> {
     if let Some(choice) = schema.get("const") {
         return Some(vec![choice]);

@@ -1,10 +1,10 @@
-//! Mistakes in a job: what is wrong, where it stands, and how both are shown.
+//! Mistakes in a job: their messages, their positions, and how both are shown.
 
 use super::path::{Segment, segments};
 use super::tree::Node;
 use std::{fmt::Write, sync::Arc};
 
-/// The most mistakes that are kept of one file.
+/// The most mistakes that are reported for one file.
 const PROBLEMS_MAX: usize = 100;
 /// The most characters of a line that are shown.
 const LINE_MAX: usize = 120;
@@ -14,20 +14,20 @@ const QUOTE_MAX: usize = 60;
 /// The text of a job file and the name to show in errors.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The file's name.
+    /// The name of the file, as shown in errors.
     pub name: String,
-    /// Its content.
+    /// The content of the file.
     pub text: String,
 }
 
 /// One mistake in a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Where: `steps[2].needs[0]`; empty for the job as a whole.
+    /// The path of the mistake: `steps[2].needs[0]`; empty for the job as a whole.
     pub path: String,
-    /// What is wrong.
+    /// The message that says what is wrong.
     pub message: String,
-    /// What to do about it.
+    /// Advice on how to correct it.
     pub hint: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl Diagnostic {
         Self { path: path.into(), message: message.into(), hint: None }
     }
 
-    /// The same with a hint, if there is one.
+    /// Adds a hint, if there is one.
     #[must_use]
     pub fn with_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
@@ -45,24 +45,24 @@ impl Diagnostic {
     }
 }
 
-/// Some characters of one line.
+/// A range of characters in one line of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
-    /// From 1.
+    /// The line, from 1.
     pub(super) line: usize,
-    /// Characters before it on the line.
+    /// The number of characters before it in the line.
     pub(super) column: usize,
     pub(super) length: usize,
 }
 
-/// Where something was written.
+/// The position of something in the input.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
     /// In the job file.
     Spot(Spot),
-    /// On the command line: the override as given.
+    /// On the command line, in this override.
     Override(Arc<str>),
-    /// Unknown.
+    /// The position is not known.
     Nowhere,
 }
 
@@ -74,7 +74,7 @@ impl Place {
         }
     }
 
-    /// The file from top to bottom, then the command line.
+    /// A key to sort by: the file from top to bottom, then the command line.
     fn rank(&self) -> (u8, usize, usize) {
         match self {
             Self::Spot(spot) => (0, spot.line, spot.column),
@@ -83,7 +83,7 @@ impl Place {
         }
     }
 
-    /// Whether both start at the same character.
+    /// Whether both start at the same character of the file.
     pub(super) fn starts_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Spot(a), Self::Spot(b)) => (a.line, a.column) == (b.line, b.column),
@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-/// The mistakes found so far, each with its place.
+/// The mistakes found so far, each with its position.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<(Place, Diagnostic)>,
@@ -131,7 +131,7 @@ impl Problems {
     }
 }
 
-/// The mistakes of a job file, in the order in which they stand in it.
+/// The mistakes of a job file, in the order of their positions.
 #[derive(Clone, Debug)]
 pub struct Invalid {
     diagnostics: Vec<Diagnostic>,
@@ -153,12 +153,12 @@ impl Invalid {
         &self.diagnostics
     }
 
-    /// For each mistake its line and column, from 1, if it stands in the file.
+    /// For each mistake, its line and column, from 1, if it is in the file.
     pub fn positions(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
         self.places.iter().map(position)
     }
 
-    /// All mistakes, each with the line that it is on, for a terminal.
+    /// Formats all mistakes, each with its line of the file, for a terminal.
     pub fn render(&self, source: &Source) -> String {
         let lines: Vec<&str> = source.text.lines().collect();
         let mut text = String::new();
@@ -172,7 +172,7 @@ impl Invalid {
     }
 }
 
-/// Where the parts of a job spec stand in its file.
+/// The positions of the parts of a job spec in its file.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {
     root: Option<Arc<Node>>,
@@ -183,8 +183,8 @@ impl SourceMap {
         Self { root: Some(Arc::new(root)) }
     }
 
-    /// All mistakes in the order of the file, each with the line that it is on, for a terminal. A path
-    /// that is not in the file is shown at its nearest parent that is.
+    /// Formats mistakes in the order of the file, each with its line, for a terminal. A path that is not in the file is
+    /// shown at its nearest parent that is.
     pub fn render(&self, source: &Source, diagnostics: &[Diagnostic]) -> String {
         let mut problems = Problems::default();
         for Diagnostic { path, message, hint } in diagnostics {
@@ -193,7 +193,7 @@ impl SourceMap {
         Invalid::from(problems).render(source)
     }
 
-    /// The line and column, from 1, of what stands at a path; nothing if it is not in the file.
+    /// The line and column, from 1, of the value at a path; `None` if it is not in the file.
     pub fn position(&self, path: &str) -> Option<(usize, usize)> {
         position(&self.place(path))
     }
@@ -255,8 +255,8 @@ fn render_one(text: &mut String, problem: &Diagnostic, place: &Place, file: (&st
     text.push('\n');
 }
 
-/// The part of the line to show, how far in the mark starts, and how long it is. Control characters
-/// would let a file write to the terminal, so they are replaced.
+/// The part of the line to show, the offset of the marked text, and its length. Control characters are replaced, as
+/// they would let a file control the terminal.
 fn excerpt(line: &str, spot: Spot) -> (String, usize, usize) {
     let start = if spot.column > LINE_MAX * 2 / 3 { spot.column - LINE_MAX / 3 } else { 0 };
     let visible = |c: char| match c {
@@ -270,12 +270,12 @@ fn excerpt(line: &str, spot: Spot) -> (String, usize, usize) {
     (shown.trim_end().to_owned(), indent, length)
 }
 
-/// A value in backticks, as in [`shown`].
+/// A value in backticks, shortened as by [`shown`].
 pub(super) fn quoted(value: &str) -> String {
     format!("`{}`", shown(value))
 }
 
-/// A value from outside for a message: shortened, without control characters.
+/// An untrusted value in a form for messages: shortened, without control characters.
 pub(super) fn shown(value: &str) -> String {
     let mut text = String::new();
     for c in value.chars().take(QUOTE_MAX) {
@@ -291,7 +291,7 @@ pub(super) fn shown(value: &str) -> String {
     text
 }
 
-/// The candidate that was probably meant.
+/// The candidate that was probably meant; `None` if none is similar.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > QUOTE_MAX {
         return None;

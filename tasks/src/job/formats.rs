@@ -1,5 +1,5 @@
-//! Texts of the job file that have a grammar of their own. In the JSON Schema each is a `format`; the
-//! parser that belongs to it says what is wrong with a text.
+//! Texts of the job file that have a grammar of their own. In the JSON Schema each is a `format`, whose parser reports
+//! what is wrong with a text.
 
 use crate::body::{OVERLAP_MAX, TILE_PIXELS_MAX, TILE_PIXELS_MIN};
 use crate::media::{Media, PLAYLIST, is_playlist, picture_extensions, video_extensions};
@@ -10,18 +10,18 @@ use crate::units::{Bytes, Grid, Millis, Resolution};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::{borrow::Cow, ops::RangeInclusive, str::FromStr};
 
-/// The longest name of a step, dimension or output.
+/// The longest name of a step, dimension or output, in characters.
 const NAME_MAX: usize = 64;
 /// The longest value of a dimension of words, and the longest file name.
 const WORD_MAX: usize = 200;
 
 /// A text with a grammar.
 pub(super) struct Format {
-    /// Its name in the schema.
+    /// The name of the format in the schema.
     pub(super) name: &'static str,
-    /// What a value is, after "expected".
+    /// A description of valid values, to follow "expected".
     pub(super) expected: &'static str,
-    /// Says what is wrong with a text.
+    /// Checks a text; the error says what is wrong with it.
     pub(super) check: fn(&str) -> Result<(), String>,
 }
 
@@ -58,7 +58,7 @@ const fn format(
     Format { name, expected, check }
 }
 
-/// The format of that name. JSON Schema has others, which say nothing new about our types.
+/// The format with that name. Formats that JSON Schema itself defines are ignored, as they add nothing to our types.
 pub(super) fn find(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.name == name)
 }
@@ -71,7 +71,7 @@ fn tiles(text: &str) -> Result<(), String> {
     if text == "auto" { Ok(()) } else { parsed::<Grid>(text) }
 }
 
-/// Ranges as values of a dimension: what is printed for a value is what stands in the file.
+/// Checks ranges as values of a dimension: each value must be printed exactly as it is written in the file.
 fn range_values(text: &str) -> Result<(), String> {
     parsed::<Ranges>(text)?;
     let numbers = text.split([',', '-', 'x']).map(str::trim);
@@ -113,8 +113,8 @@ fn variable(text: &str) -> Result<(), String> {
     Err(format!("expected letters, digits and `_`, no digit first, at most {WORD_MAX}"))
 }
 
-/// Whether a text can be a value of a dimension of words. It becomes a part of labels
-/// (`look=matte,frame=7`) and of paths, so it holds nothing that means something there.
+/// Checks whether a text can be a value of a dimension of words. As it becomes a part of labels (`look=matte,frame=7`)
+/// and of paths, it must not contain characters with a meaning there.
 pub fn check_word(text: &str) -> Result<(), String> {
     if text.is_empty() || text.chars().count() > WORD_MAX || text.trim() != text {
         return Err(format!("expected 1 to {WORD_MAX} characters, no space at either end"));
@@ -198,9 +198,9 @@ fn deliver(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of an engine that Blender comes with.
+/// The name of one of Blender's built-in render engines.
 pub(crate) struct EngineName;
-/// A number, truth value, templated text, or a list of them.
+/// A number, boolean, templated text, or a list of them.
 pub(crate) struct Property;
 
 /// The size of tiles, or `auto`.
@@ -338,7 +338,7 @@ impl JsonSchema for Grid {
     }
 }
 
-/// Types that stand for a `String` in the schema.
+/// Defines types that take the place of a `String` in the schema.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident = $format:literal;)*) => {$(
         $(#[$doc])*
@@ -361,7 +361,7 @@ macro_rules! texts {
 }
 
 texts! {
-    /// The name of a step.
+    /// The name of a step, which others refer to.
     StepName = "pictor-step";
     /// The name of a dimension.
     DimensionName = "pictor-dimension";

@@ -1,7 +1,7 @@
-//! The job file: YAML to [`JobSpec`], with every mistake of a file reported at once and in its place.
+//! The job file: parses YAML to a [`JobSpec`], and reports all mistakes of a file at once, with their positions.
 //!
-//! **Invariant:** the types in [`spec`] are the only description of the language. The JSON Schema is
-//! derived from them, files are checked against that schema, and what passes the check deserialises.
+//! **Invariant:** the types in [`spec`] are the only definition of the language. The JSON Schema is derived from them,
+//! files are validated against that schema, and every file that is valid can be deserialised.
 
 mod changes;
 mod check;
@@ -25,17 +25,17 @@ use serde_json::{Map, Value, json};
 use spec::JobSpec;
 use std::sync::LazyLock;
 
-/// A job spec that was read without mistakes.
+/// A job spec that was parsed without mistakes.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// The job.
+    /// The job itself.
     pub spec: JobSpec,
-    /// Where its parts stand, for mistakes that are found later.
+    /// The positions of its parts, for mistakes that are found later.
     pub source_map: SourceMap,
 }
 
-/// Reads a job file. Each override is a path into the file (`render.samples`, `steps.NAME.over`) and
-/// a YAML value that replaces what is there.
+/// Parses a job file. Each override is a path into the file (`render.samples`, `steps.NAME.over`) and a YAML value that
+/// replaces the one there.
 pub fn parse(source: &Source, overrides: &[(String, String)]) -> Result<Parsed, Invalid> {
     static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
     let mut problems = Problems::default();
@@ -65,8 +65,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Says in the schema what serde leaves open: a field is left out rather than null, numbers fit their
-/// types, and texts have a limit.
+/// Adds to the schema what serde leaves open: a field is omitted rather than null, numbers fit their types, and texts
+/// have a maximum length.
 fn tighten(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(tighten),

@@ -1,13 +1,13 @@
-//! `--set render.samples=16`: values from the command line, put into the tree before it is checked.
+//! `--set render.samples=16`: values from the command line, inserted into the tree before it is validated.
 
 use super::diagnostic::{Place, Problems, nearest, quoted, shown};
 use super::path::{Segment, field, item, segments};
 use super::tree::{Data, Entry, Node, read};
 
-/// How deep a path may go.
+/// The most segments of a path.
 const PATH_MAX: usize = 16;
 
-/// Sets each path to its value, which is read as YAML. What is not there yet is made.
+/// Sets each path to its value, which is parsed as YAML. Missing parts of the path are created.
 pub(super) fn apply(root: &mut Node, overrides: &[(String, String)], problems: &mut Problems) {
     for (path, value) in overrides {
         let place = Place::Override(shown(&format!("--set {path}={value}")).into());
@@ -56,7 +56,7 @@ fn set(
     Ok(())
 }
 
-/// The value of a key, made if it is not there. Errors about it will name the override.
+/// The value of a key, which is created if it is missing. Errors about it will name the override.
 fn child<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
     let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
         let value = Node { place: place.clone(), data: Data::Null };

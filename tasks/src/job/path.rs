@@ -1,13 +1,13 @@
 //! Paths into a job: `steps[2].needs[0]`, `dims["render.tile"].grid`. Used in errors and overrides.
 
-/// One step down a path.
+/// One segment of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     Key(String),
     Index(usize),
 }
 
-/// The path of a mapping's entry.
+/// The path of an entry in the mapping at `path`.
 pub fn field(path: &str, key: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     if key.is_empty() || !key.chars().all(plain) {
@@ -16,12 +16,12 @@ pub fn field(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// The path of a list's item.
+/// The path of an item in the list at `path`.
 pub fn item(path: &str, index: usize) -> String {
     format!("{path}[{index}]")
 }
 
-/// Takes a path apart. Nothing if it is not one.
+/// Splits a path into its segments. Returns `None` if it is not a valid path.
 pub(super) fn segments(path: &str) -> Option<Vec<Segment>> {
     let (mut found, mut rest) = (Vec::new(), path);
     while !rest.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn segments(path: &str) -> Option<Vec<Segment>> {
     Some(found)
 }
 
-/// Reads `2]…` or `"key"]…`; returns what is after the bracket.
+/// Parses `2]…` or `"key"]…`; returns the segment and the text after the bracket.
 fn bracket(text: &str) -> Option<(Segment, &str)> {
     if !text.starts_with('"') {
         let (index, after) = text.split_once(']')?;

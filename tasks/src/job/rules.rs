@@ -1,4 +1,4 @@
-//! Rules between the fields of a job file that a schema cannot say well.
+//! Rules between the fields of a job file that a schema cannot express well.
 
 use super::diagnostic::{Problems, quoted};
 use super::path::{field, item};
@@ -10,10 +10,10 @@ const KINDS: [&str; 13] = [
     "noop", "command", "inspect", "bake", "blender", "merge", "finish", "develop", "encode",
     "probe", "extract", "upscale", "stitch",
 ];
-/// The parts of a job that make steps.
+/// The fields of a job that define steps.
 const MAKERS: [&str; 3] = ["render", "upscale", "steps"];
 
-/// Checks the rules that can be checked however broken the rest is.
+/// Checks the rules that can be checked even if the rest is invalid.
 pub(super) fn check(root: &Node, problems: &mut Problems) {
     if !matches!(root.data, Data::Map(_)) {
         return;

@@ -1,5 +1,5 @@
-//! YAML as a tree that remembers where everything stands. Aliases and tags are refused, so the tree
-//! is never larger than its text.
+//! YAML as a tree that records the position of every value. Aliases and tags are refused, so the tree is never larger
+//! than its text.
 
 use super::diagnostic::{Place, Problems, Spot, quoted};
 use super::path::{field, item};
@@ -7,9 +7,9 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
 use std::collections::HashMap;
 
-/// The longest text of a job file.
+/// The longest text of a job file, in bytes.
 pub(super) const TEXT_MAX: usize = 1 << 20;
-/// How deep lists and mappings may be nested.
+/// The maximum nesting depth of lists and mappings.
 const DEPTH_MAX: usize = 32;
 
 /// One value of the file.
@@ -19,7 +19,7 @@ pub(super) struct Node {
     pub(super) data: Data,
 }
 
-/// What a value is. Numbers and truth values keep the text that they were written as.
+/// The content of a value. Numbers and booleans keep the text that they were written as.
 #[derive(Clone, Debug)]
 pub(super) enum Data {
     Null,
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// What errors about the value point at: the value if it is a scalar, else the key.
+    /// The position that errors about the value point to: the value itself if it is a scalar, else the key.
     pub(super) fn spot(&self) -> &Place {
         match self.value.data {
             Data::Null | Data::List(_) | Data::Map(_) => &self.place,
@@ -50,7 +50,7 @@ impl Entry {
 }
 
 impl Node {
-    /// The entry of a mapping.
+    /// The entry with that key, if this is a mapping.
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.data {
             Data::Map(entries) => entries.iter().find(|entry| entry.key == key),
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    /// The items of a list; none if it is something else.
+    /// The items of a list; empty if it is something else.
     pub(super) fn items(&self) -> &[Node] {
         match &self.data {
             Data::List(items) => items,
@@ -66,7 +66,7 @@ impl Node {
         }
     }
 
-    /// The text, if it is one.
+    /// The text, if the value is one.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.data {
             Data::Text(text) => Some(text),
@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    /// The same as JSON, without positions.
+    /// The value as JSON, without positions.
     pub(super) fn to_json(&self) -> Value {
         match &self.data {
             Data::Null => Value::Null,
@@ -91,7 +91,7 @@ impl Node {
     }
 }
 
-/// Reads the only document of `text`. `origin` is given if the text is not the job file itself.
+/// Parses the only document in `text`. `origin` is given if the text is not the job file itself.
 pub(super) fn read(text: &str, origin: Option<&Place>, problems: &mut Problems) -> Option<Node> {
     let mut reader = Reader { origin, problems, open: Vec::new(), root: None, documents: 0 };
     if text.len() > TEXT_MAX {
@@ -121,17 +121,17 @@ pub(super) fn read(text: &str, origin: Option<&Place>, problems: &mut Problems) 
 
 enum Stop {
     Syntax(ScanError),
-    /// The reason is already among the problems.
+    /// The reason has already been added to the problems.
     Told,
 }
 
-/// A list or mapping whose end was not reached yet.
+/// A list or mapping whose end has not been reached.
 enum Open {
     List(Place, Vec<Node>),
     Map(Place, Entries),
 }
 
-/// The entries of a mapping so far, and the key that waits for its value.
+/// The entries of a mapping so far, and the key whose value comes next.
 #[derive(Default)]
 struct Entries {
     all: Vec<Entry>,
@@ -244,7 +244,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The path of the innermost list's next item, or of the innermost mapping's waiting key.
+    /// The path of the next item of the innermost list, or of the pending key of the innermost mapping.
     fn path(&self) -> String {
         self.open.iter().fold(String::new(), |path, open| match open {
             Open::List(_, items) => item(&path, items.len()),
@@ -262,7 +262,7 @@ impl Reader<'_> {
     fn syntax_error(&mut self, error: &ScanError, text: &str) {
         let mark = *error.marker();
         let mut place = self.place(Span::new(mark, mark));
-        // Something that is missing at the end is missed on a line after the last.
+        // The parser reports something missing at the end on a line after the last.
         if let (Place::Spot(spot), Some(last)) = (&mut place, text.lines().last()) {
             let lines = text.lines().count();
             if spot.line > lines {
@@ -280,7 +280,7 @@ impl Reader<'_> {
         self.problems.push("", message, hint.map(str::to_owned), Some(&place));
     }
 
-    /// The place of a list or mapping: its first character.
+    /// The position of a list or mapping, which is its first character.
     fn start(&self, span: Span) -> Place {
         self.place(Span::new(span.start, span.start))
     }
@@ -297,7 +297,7 @@ fn spot(mark: Marker, length: usize) -> Spot {
     Spot { line: mark.line().max(1), column: mark.col(), length }
 }
 
-/// What an unquoted scalar means by the core schema of YAML 1.2.
+/// The value of an unquoted scalar by the core schema of YAML 1.2.
 fn plain(text: &str) -> Data {
     let raw = || text.to_owned();
     match text {
