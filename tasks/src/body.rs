@@ -1,6 +1,6 @@
-//! What a task does: one struct per kind of step. The same types are read from the job file, kept in
-//! the plan and sent to workers. Strings marked *templated* may hold `{frame}`-style placeholders
-//! (see [`crate::template`]), filled in by the worker for each task.
+//! What a task does: one struct for each kind of step. The same types are parsed from the job file, stored in the plan
+//! and sent to workers. Strings marked *templated* may contain placeholders such as `{frame}` (see
+//! [`crate::template`]), which the worker fills in for each task.
 
 mod encode;
 mod upscale;
@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// A JSON number, truth value, text or list, given to a scene property.
+/// A JSON number, boolean, string or list, which is assigned to a scene property.
 pub type PropertyValue = serde_json::Value;
 
-/// What the tasks of a step do.
+/// The work of a step's tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
@@ -30,27 +30,27 @@ pub enum Body {
     Noop(Noop),
     /// Runs a program.
     Command(Command),
-    /// Opens the scene and checks that it can be rendered. Leaves what it found as `scene`.
+    /// Opens the scene and checks that it can be rendered. The result is the output `scene`.
     Inspect(Scene),
-    /// Bakes what the scene simulates.
+    /// Bakes the simulations of the scene.
     Bake(Scene),
     /// Renders a frame or a tile with Blender.
     Blender(Render),
-    /// Puts tiles together.
+    /// Merges tiles.
     Merge(Merge),
     /// Applies the scene's denoiser and compositor.
     Finish(Scene),
     /// Applies the scene's view transform and writes an ordinary picture.
     Develop(Develop),
-    /// Makes a video of pictures.
+    /// Encodes pictures as a video.
     Encode(Encode),
-    /// Looks at pictures or at a video.
+    /// Inspects pictures or a video.
     Probe(Probe),
-    /// Takes a video apart.
+    /// Extracts the frames of a video.
     Extract(Extract),
-    /// Puts one tile of a picture through a network.
+    /// Upscales one tile of a picture with a network.
     Upscale(Upscale),
-    /// Makes a picture of upscaled tiles.
+    /// Assembles a picture from upscaled tiles.
     Stitch(Stitch),
 }
 
@@ -74,7 +74,7 @@ impl Body {
         }
     }
 
-    /// The scene that the task works on, if any: workers that have it loaded are preferred.
+    /// The scene that the task works on, if any. Workers that have loaded it are preferred.
     pub fn scene(&self) -> Option<&Scene> {
         match self {
             Self::Inspect(scene) | Self::Bake(scene) | Self::Finish(scene) => Some(scene),
@@ -110,7 +110,7 @@ impl Body {
         }
     }
 
-    /// Whether the kind reads artifacts of the steps that it needs.
+    /// Whether this kind reads outputs of the steps that it depends on.
     pub fn reads_inputs(&self) -> bool {
         match self {
             Self::Noop(_) | Self::Inspect(_) | Self::Probe(_) => false,
@@ -129,68 +129,68 @@ impl Body {
         }
     }
 
-    /// Whether the kind leaves artifacts behind that later steps read.
+    /// Whether this kind has outputs for later steps to read.
     pub fn has_outputs(&self) -> bool {
         !matches!(self, Self::Noop(_))
     }
 
-    /// Whether the kind leaves pictures, or may: a program may leave anything.
+    /// Whether this kind produces pictures, or may do so: a program may produce anything.
     pub fn makes_pictures(&self) -> bool {
         self.has_outputs() && !matches!(self, Self::Inspect(_) | Self::Probe(_) | Self::Bake(_))
     }
 }
 
-/// Nothing, for benchmarks and dry runs.
+/// Does nothing, for benchmarks and dry runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Noop {
-    /// How long the task pretends to work.
+    /// How long the task takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Millis>,
 }
 
-/// Any program. It runs in a scratch folder of its own; the worker must allow commands.
+/// Runs any program, in a scratch folder of its own. The worker must allow commands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// The program and its arguments, each templated. No shell takes part.
+    /// The program and its arguments, each templated. No shell is involved.
     #[schemars(with = "Vec<TemplateText>", length(min = 1, max = 4096))]
     pub run: Vec<String>,
-    /// Environment variables, values templated, beside PATH, HOME and LANG.
+    /// Environment variables in addition to PATH, HOME and LANG. Values are templated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, TemplateText>")]
     #[schemars(extend("propertyNames" = json!({ "format": "pictor-variable" })))]
     pub env: BTreeMap<String, String>,
-    /// What the program leaves: output name to file name. `{output.NAME}` is the path to write to. Of a
-    /// folder every file is an output of its own.
+    /// What the program writes: output name to file name. `{output.NAME}` is the path to write to. In a folder, every
+    /// file is an output of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
     pub outputs: BTreeMap<String, Written>,
-    /// The files that lie in `{job.dir}`: where in there, to the name that the job has for the file. The
-    /// job's and the step's `files` say so in a job file.
+    /// The files in `{job.dir}`: the path in that folder, to the job's name for the file. In a job file they are given
+    /// by the `files` of the job and of the step.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(skip)]
     pub files: BTreeMap<String, String>,
 }
 
-/// What a program leaves: the name of a file or folder, or `{file, optional}`.
+/// What a program writes: the name of a file or folder, or `{file, optional}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Written {
-    /// The name of the file or folder. It has to be there.
+    /// The name of the file or folder, which must exist afterwards.
     Name(#[schemars(with = "FileName")] String),
-    /// The same, with more to say.
+    /// The same, with options.
     Long(LongWritten),
 }
 
-/// What a program leaves, in its long form.
+/// What a program writes, in the long form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LongWritten {
     /// The name of the file or folder.
     #[schemars(with = "FileName")]
     pub file: String,
-    /// `true`: the program need not leave it.
+    /// `true`: the program need not write it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
@@ -203,7 +203,7 @@ impl Written {
         }
     }
 
-    /// Whether the program need not leave it.
+    /// Whether the program need not write it.
     pub fn is_optional(&self) -> bool {
         matches!(self, Self::Long(LongWritten { optional: true, .. }))
     }
@@ -215,21 +215,21 @@ impl From<&str> for Written {
     }
 }
 
-/// A scene file and what the job changes in it.
+/// A scene file, and the settings that the job changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scene {
-    /// The .blend file.
+    /// The .blend file, relative to the job file.
     #[schemars(length(min = 1))]
     pub scene: String,
-    /// Picture size in pixels; the scene's own otherwise.
+    /// Picture size in pixels. Default: that of the scene.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
-    /// Render engine instead of the scene's own: `cycles`, `eevee`, `workbench`.
+    /// Render engine in place of the scene's own: `cycles`, `eevee`, `workbench`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<EngineName>")]
     pub engine: Option<String>,
-    /// Samples a pixel (Cycles).
+    /// Samples per pixel (Cycles).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub samples: Option<u32>,
@@ -237,7 +237,7 @@ pub struct Scene {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub seed: Option<u32>,
-    /// Camera object instead of the scene's active one. Templated.
+    /// Camera object in place of the scene's active one. Templated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub camera: Option<String>,
@@ -261,48 +261,48 @@ pub struct Scene {
     /// `false`: render the whole frame, even if the scene has a render region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub border: Option<bool>,
-    /// Keep every pass and layer in the frames (multi-layer EXR).
+    /// Keep every pass and layer in the frames (multilayer EXR).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_passes: bool,
-    /// With `all_passes`: `finish` leaves the picture alone as `image`, and each pass as a file of its own,
+    /// With `all_passes`: `finish` outputs the picture alone as `image`, and each pass as a separate file,
     /// `passes/LAYER.PASS.exr`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pass_files: bool,
     /// Render even if textures, libraries or caches are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_missing: bool,
-    /// What renders: `any`, `gpu`, `cpu`. Otherwise a GPU where the machine has one, and the processors
-    /// where it has none: a GPU that Blender cannot use is then an error.
+    /// The device that renders: `any`, `gpu`, `cpu`. Default: a GPU if the machine has one, otherwise the CPU; a GPU
+    /// that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
-    /// What is done with simulations that are not baked.
+    /// What to do with simulations that are not baked.
     #[serde(default, skip_serializing_if = "Simulate::is_refuse")]
     pub simulate: Simulate,
-    /// Scene properties to change: data path to value; texts are templated.
+    /// Scene properties to change: data path to value. Texts are templated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Property>")]
     pub set: BTreeMap<String, PropertyValue>,
-    /// Output of a needed step, a JSON file of data paths and values that are set before rendering:
-    /// `STEP` or `STEP.OUTPUT`.
+    /// Output of a needed step: a JSON file with data paths and values that are set before rendering. `STEP` or
+    /// `STEP.OUTPUT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// The frame to work on. Templated; the dimension `frame` if the step has it.
+    /// The frame to work on. Templated. Default: the dimension `frame` if the step has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub frame: Option<String>,
 }
 
-/// What is done with cloth, particles and other simulations that are not baked: a frame needs the one
-/// before it, and frames are rendered in any order.
+/// What to do with cloth, particles and other simulations that are not baked: each frame depends on the one before, but
+/// frames are rendered in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Simulate {
-    /// The scene is refused.
+    /// The scene is refused with an error.
     #[default]
     Refuse,
-    /// They are baked by a step of its own before anything is rendered.
+    /// They are baked by a separate step before anything is rendered.
     Bake,
-    /// They are rendered all the same, and may be wrong.
+    /// They are rendered anyway, and may be wrong.
     Ignore,
 }
 
@@ -313,7 +313,7 @@ impl Simulate {
     }
 }
 
-/// A Blender render of one frame, or of one tile of it, to a raw linear 32-bit EXR.
+/// Renders one frame, or one tile of it, with Blender to a raw linear 32-bit EXR.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Render {
@@ -324,13 +324,13 @@ pub struct Render {
     pub tiles: Option<Tiles>,
 }
 
-/// A grid of tiles and the dimension that counts them, row by row from the top left.
+/// A grid of tiles, and the dimension that numbers them, row by row from the top left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tiles {
-    /// Columns and rows.
+    /// The numbers of columns and rows.
     pub grid: Grid,
-    /// The dimension that counts the tiles.
+    /// The dimension that numbers the tiles.
     #[serde(default = "tile_dimension")]
     #[schemars(with = "DimensionName")]
     pub dim: String,
@@ -340,7 +340,7 @@ fn tile_dimension() -> String {
     "tile".into()
 }
 
-/// Tiles to one picture. Its inputs are the `image` outputs of the one step it needs.
+/// Merges tiles into one picture. Its inputs are the `image` outputs of the only step that it needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Merge {
@@ -348,11 +348,11 @@ pub struct Merge {
     pub tiles: Tiles,
 }
 
-/// A linear EXR to the picture that Blender would have written with the scene's view settings.
+/// Converts a linear EXR to the picture that Blender would have written with the scene's view settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Develop {
-    /// The scene whose view transform, look, exposure and gamma apply.
+    /// The scene whose view transform, look, exposure and gamma are used.
     pub scene: Scene,
     /// The picture's format.
     #[serde(default)]
@@ -366,14 +366,14 @@ pub enum PictureFormat {
     /// PNG, lossless.
     #[default]
     Png,
-    /// JPEG.
+    /// JPEG, lossy.
     Jpeg,
     /// TIFF, lossless.
     Tiff,
 }
 
 impl PictureFormat {
-    /// The file extension.
+    /// The file extension, without a dot.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Png => "png",

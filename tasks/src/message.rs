@@ -1,5 +1,5 @@
-//! The messages between the engine and its workers. Messages are hints: each may be lost, late or
-//! doubled, and the committed history decides.
+//! The messages between the engine and its workers. Messages are hints: each may be lost, late or duplicated, and the
+//! committed history decides.
 
 use crate::body::Body;
 use crate::space::{Coordinates, Space, Values};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::{fmt, sync::Arc};
 
-/// A run's name in every message, table and path.
+/// The id of a run in every message, table and path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(pub Arc<str>);
@@ -19,90 +19,90 @@ impl fmt::Display for RunId {
     }
 }
 
-/// A registered worker.
+/// The id of a registered worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WorkerId(pub u32);
 
-/// One actual carrying-out of an attempt, drawn at random by the worker that starts it.
+/// One actual execution of an attempt: a number drawn at random by the worker that starts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Execution(pub u64);
 
-/// Which tasks a message is about: a step of a run under one generation of its late-bound dimensions.
+/// The tasks that a message is about: a step of a run, in one generation of its late-bound dimensions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = StepRef))]
 pub struct StepKey {
-    /// The run.
+    /// The id of the run.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub run: RunId,
-    /// The step's place in the plan.
+    /// The step's index in the plan.
     #[cfg_attr(feature = "openapi", schema(maximum = 65_535))]
     pub step: u16,
-    /// Rises whenever a dimension of the step is bound to different values.
+    /// Increased whenever a dimension of the step is bound to different values.
     pub generation: u32,
 }
 
-/// One task of a run.
+/// One task of a run, without regard to attempts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct TaskId {
-    /// The step's place in the plan.
+    /// The step's index in the plan.
     pub step: u16,
     /// The task's index in the step's space.
     pub index: u32,
 }
 
 impl StepKey {
-    /// The task at an index of the step.
+    /// The task with an index in this step.
     pub fn task(&self, index: u32) -> TaskId {
         TaskId { step: self.step, index }
     }
 }
 
-/// One numbered try at one task.
+/// One numbered attempt at one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "openapi", schema(as = TryRef))]
 pub struct Try {
     /// The task's index in the step's space.
     pub index: u32,
-    /// The attempt, from 1. It rises by failure, loss or reset only.
+    /// The number of the attempt, from 1. Only a failure, a loss or a reset increases it.
     pub attempt: u32,
 }
 
-/// A file that the job names, as it was when the run was submitted.
+/// A file that the job names, in its state when the run was submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {
-    /// Where it lies: an absolute path.
+    /// The absolute path of the file.
     pub path: String,
-    /// BLAKE3 of its content, in hex.
+    /// The BLAKE3 digest of its content, in hex.
     pub digest: String,
-    /// Its size.
+    /// Its size in bytes.
     pub size_bytes: u64,
 }
 
-/// What a worker must know about a step to do its tasks. The same for all tasks of the step.
+/// The information about a step that a worker needs to do its tasks. The same for all tasks of the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Brief {
-    /// The step's name.
+    /// The name of the step in the job file.
     pub step: String,
-    /// The dimensions, so that an index can be turned into values.
+    /// The dimensions, to convert a task's index to values.
     pub space: Space,
-    /// What to do.
+    /// The description of the step.
     pub body: Body,
-    /// How long one task may take.
+    /// The time limit for one task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
-    /// How long a task may go without progress.
+    /// How long a task may run without any sign of progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
-    /// The files that the body names, by the name that it uses.
+    /// The files that the body names, by the names that it uses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileRef>,
-    /// The folder of the job file.
+    /// The absolute path of the folder of the job file; empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub folder: String,
     /// Whether the worker must ask for inputs before it starts a task.
@@ -110,35 +110,35 @@ pub struct Brief {
     /// The late-bound dimensions whose values the step has to report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub binds: Vec<String>,
-    /// Which versions of Blender may do it, as in [`crate::worker::version_fits`].
+    /// The versions of Blender that may be used, in the form of [`crate::worker::version_fits`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blender: Option<String>,
 }
 
-/// Gives tasks to one worker. Several tasks in one message are a *bundle*: transport only.
+/// Assigns tasks to one worker. Several tasks in one message are a *bundle*, which only exists in transport.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The step.
+    /// The run and the step.
     pub key: StepKey,
-    /// Names this message, so that its publication can be confirmed.
+    /// The id of this message, by which its publication is confirmed.
     pub id: u64,
-    /// What to do.
+    /// The description of the step.
     pub brief: Arc<Brief>,
-    /// The tasks, done in this order.
+    /// The attempts, to be done in this order.
     pub tasks: Vec<Try>,
 }
 
-/// One artifact that a task left behind.
+/// One artifact that a task produced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Output {
-    /// The output's name within its task; `image` for pictures, `files/depth.exr` for one of a folder.
+    /// The output's name within its task: `image` for pictures, `files/depth.exr` for a file of a folder output.
     pub name: String,
     /// Its key in artifact storage: `GET /v1/artifacts/{key}`.
     pub key: String,
-    /// BLAKE3 of the bytes, in hex.
+    /// The BLAKE3 digest of its content, in hex.
     pub digest: String,
-    /// Its size.
+    /// Its size in bytes.
     pub size_bytes: u64,
 }
 
@@ -148,21 +148,21 @@ pub struct Output {
 pub struct Input {
     /// The step that made it.
     pub step: String,
-    /// The task of that step that made it, as in `frame=7,tile=3`. For people only.
+    /// The task of that step that made it, such as `frame=7,tile=3`. For display only.
     pub label: String,
-    /// That task's index.
+    /// The index of that task in its step.
     pub index: u32,
-    /// The values of that task's dimensions, numbers or texts, by the dimension's name. Servers of an earlier
-    /// version do not send them.
+    /// The values of that task's dimensions, numbers or texts, by the dimension's name. Servers of an earlier version
+    /// do not send them.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, serde_json::Value>))]
     pub coordinates: Coordinates,
-    /// The artifact.
+    /// The artifact to read.
     pub output: Output,
 }
 
 impl fmt::Display for Input {
-    /// The task that made it, as in `render[frame=7]`.
+    /// The task that made it, such as `render[frame=7]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.label.as_str() {
             "" => write!(f, "{}", self.step),
@@ -174,20 +174,20 @@ impl fmt::Display for Input {
 /// Values for a late-bound dimension (or for its bound).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// The dimension.
+    /// The name of the dimension.
     pub dim: String,
-    /// Its values, or, for a dimension that is bounded by another, how many positions exist for each
-    /// position of that other.
+    /// Its values, or, for a dimension that is bounded by another, the number of positions for each position of that
+    /// other one.
     pub values: Bound,
 }
 
-/// What a late-bound dimension was bound to.
+/// The values to which a late-bound dimension was bound.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// The dimension's values.
     Values(Values),
-    /// How many positions exist for each position of the bounding dimension.
+    /// The number of positions for each position of the bounding dimension.
     Counts(Arc<[u32]>),
 }
 
@@ -195,13 +195,13 @@ pub enum Bound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// The job asks for something that cannot be: a retry would fail the same way.
+    /// The job asks for something impossible: another attempt would fail in the same way.
     Invalid,
-    /// The program failed; another try may help.
+    /// The program failed; another attempt may succeed.
     Failed,
-    /// A program, model or permission that this worker lacks; another worker may have it.
+    /// This worker lacks a program, model or permission; another worker may have it.
     Unsupported,
-    /// It ran longer than its timeout, or made no progress for too long.
+    /// It exceeded its time limit, or made no progress for too long.
     TimedOut,
     /// The GPU's memory was too small.
     OutOfMemory,
@@ -212,19 +212,19 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// Whether trying again can help at all.
+    /// Whether another attempt may succeed.
     pub fn is_retryable(self) -> bool {
         !matches!(self, Self::Invalid)
     }
 }
 
-/// Why and how an attempt failed, for people.
+/// Why and how an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// The kind, which decides what happens next.
+    /// The kind, which determines what happens next.
     pub kind: FailureKind,
-    /// One or a few sentences: what happened, where, what to do.
+    /// One or a few sentences: what went wrong, where, and what to do.
     pub message: String,
 }
 
@@ -232,26 +232,26 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The task's work is done.
+    /// The task is done, with these results.
     Succeeded(Products),
-    /// It failed.
+    /// It failed, for this reason.
     Failed(Failure),
-    /// The worker gave it up because it was told to.
+    /// The worker stopped it on request.
     Cancelled,
-    /// Nobody heard of it again. Made by the engine, never reported.
+    /// The worker was lost, so nothing more was heard of it. Set by the engine, never reported.
     Lost,
 }
 
-/// What a successful attempt left. Boxed away so that tasks without outputs stay small.
+/// The results of a successful attempt, boxed so that tasks without outputs stay small.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Products {
-    /// The artifacts.
+    /// The artifacts that it stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Output>,
-    /// Values for late-bound dimensions.
+    /// The reported values of late-bound dimensions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<Binding>,
-    /// Sentences for the user that are not failures ("scripts were blocked").
+    /// Notes for the user that are not failures ("scripts were blocked").
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -259,55 +259,55 @@ pub struct Products {
 /// One task's end within a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEnd {
-    /// Which try.
+    /// The task and its attempt.
     pub task: Try,
-    /// When it started, milliseconds since 1970 by the worker's clock.
+    /// When it started, in milliseconds since 1970 by the worker's clock.
     pub started_ms: i64,
-    /// How long it took.
+    /// Its duration in milliseconds.
     pub took_ms: u32,
-    /// How it ended.
+    /// The outcome of the attempt.
     pub outcome: Outcome,
 }
 
 /// A message from a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who says it.
+    /// The worker that sends the report.
     pub worker: WorkerId,
-    /// About which step.
+    /// The run and the step.
     pub key: StepKey,
-    /// Which carrying-out.
+    /// The execution that the report is about.
     pub execution: Execution,
-    /// What happened.
+    /// The event that is reported.
     pub what: What,
 }
 
-/// What a report says.
+/// The event that a report is about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
-    /// The worker takes these and asks for a lease.
+    /// The worker holds these attempts and asks for a lease.
     Claimed(Vec<Try>),
-    /// How far one task is, 0 to 1, with a word for people. Not part of history.
+    /// The progress of one task, with a message for the user. Not part of history.
     Progress {
-        /// Which try.
+        /// The task and its attempt.
         task: Try,
-        /// From 0 to 1.
+        /// The progress from 0 to 1.
         fraction: f32,
-        /// For example `sample 12/64`.
+        /// The message, such as `sample 12/64`.
         message: String,
     },
-    /// These ended.
+    /// These attempts have ended.
     Ended(Vec<TaskEnd>),
-    /// These were never started and are handed back.
+    /// These attempts were never started and are handed back.
     Released(Vec<Try>),
 }
 
 /// Tells a worker to stop tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
-    /// Of which step.
+    /// The run and the step.
     pub key: StepKey,
-    /// Which tries, running or waiting.
+    /// The attempts, which may be running or waiting.
     pub tasks: Vec<Try>,
 }

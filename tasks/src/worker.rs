@@ -1,4 +1,4 @@
-//! What a worker has and what a step requires of it.
+//! The inventory of a worker, and the requirements of a step.
 
 use crate::job::nearest;
 use crate::units::Bytes;
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blender's name among programs.
+/// Blender's name in lists of programs.
 pub const BLENDER: &str = "blender";
 
 /// One GPU of a worker.
@@ -15,21 +15,21 @@ pub const BLENDER: &str = "blender";
 pub struct Gpu {
     /// The product name, for example `NVIDIA H100`.
     pub name: String,
-    /// The vendor's unique id, if it has one.
+    /// The vendor's unique id; empty if it has none.
     pub uuid: String,
-    /// Its memory.
+    /// Its memory in bytes.
     pub vram_bytes: u64,
-    /// The driver's version.
+    /// The version of its driver.
     pub driver: String,
 }
 
-/// One Blender of a machine.
+/// A Blender installation on a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Blender {
-    /// Its version, as in `4.5.15`.
+    /// Its version, such as `4.5.15`.
     pub version: String,
-    /// Where it is.
+    /// The path of the program.
     #[serde(default)]
     pub path: String,
     /// What Cycles can render with here, in its own names: `CPU`, `CUDA`, `OPTIX`. Each was tried, but for
@@ -37,46 +37,46 @@ pub struct Blender {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub devices: BTreeSet<String>,
-    /// For each GPU, by its unique id, those of `devices` that work on it.
+    /// For each GPU, by its unique id, the `devices` that work with it.
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
     pub gpus: BTreeMap<String, BTreeSet<String>>,
-    /// Sentences about GPUs that it cannot use.
+    /// Messages about GPUs that it cannot use.
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
-/// What a scene is rendered with.
+/// The device that renders a scene.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
-    /// A GPU if Blender can use it, else the processors.
+    /// A GPU if Blender can use it, otherwise the CPU.
     Any,
     /// A GPU, on machines that have one.
     Gpu,
-    /// The processors.
+    /// The CPU.
     Cpu,
 }
 
-/// What one machine has. Found by the worker, sent when it registers.
+/// The hardware and software of one machine, as found by the worker and sent when it registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inventory {
-    /// The machine's name.
+    /// The host name of the machine.
     pub name: String,
-    /// Logical processors.
+    /// The number of logical CPUs.
     pub cpus: u32,
-    /// Main memory.
+    /// The main memory in bytes.
     pub memory_bytes: u64,
-    /// Free disk space where the worker keeps its data.
+    /// The free space, in bytes, on the disk with the worker's data.
     pub disk_bytes: u64,
     /// GPUs, in the order of the slots that own them.
     pub gpus: Vec<Gpu>,
-    /// Programs found: name to version. Of several Blenders it is the oldest.
+    /// The programs found: name to version. For several Blenders it is the oldest version.
     pub software: BTreeMap<String, String>,
-    /// Its Blenders, the oldest first.
+    /// The Blenders, ordered from the oldest.
     #[serde(default)]
     pub blenders: Vec<Blender>,
     /// Words that the operator gave to the machine. One that is there twice counts once.
@@ -86,39 +86,39 @@ pub struct Inventory {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub models: BTreeSet<String>,
-    /// Tasks that it does at a time: one per GPU or CPU share.
+    /// The number of tasks that it does at a time: one for each GPU or share of the CPUs.
     pub slots: u32,
     /// Whether it runs `command` steps.
     pub allows_commands: bool,
 }
 
-/// What a step needs of a machine. Everything that is left out is not required.
+/// What a step requires of a machine. Whatever is omitted is not required.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields)]
 pub struct Requires {
-    /// A GPU.
+    /// The GPU that it must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuNeed>,
-    /// Logical processors.
+    /// The number of logical CPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
     /// Main memory, for example `16GiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Free disk space.
+    /// Free disk space, for example `50GiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Bytes>,
-    /// Programs and their versions: `blender: ">=3.4"`. `"*"` takes any version.
+    /// Programs and their versions: `blender: ">=3.4"`. `"*"` accepts any version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub software: BTreeMap<String, String>,
-    /// Words that the operator must have given to the machine.
+    /// Labels that the operator must have assigned to the machine.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub labels: BTreeSet<String>,
 }
 
-/// What a step needs of a GPU.
+/// What a step requires of a GPU.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -132,8 +132,7 @@ pub struct GpuNeed {
     pub model: Option<String>,
 }
 
-/// What to do about a network that is not among those held: the name that was probably meant, or how to
-/// get more.
+/// A hint about a network that is not among those available: the name that was probably meant, or how to get more.
 pub fn model_hint<'a>(name: &str, held: impl Iterator<Item = &'a str> + Clone) -> String {
     let get = "`pictor models pull` fetches the public ones".to_owned();
     let near = nearest(name, held.clone()).map(|near| format!("did you mean `{near}`?"));
@@ -145,7 +144,7 @@ pub fn model_hint<'a>(name: &str, held: impl Iterator<Item = &'a str> + Clone) -
 }
 
 impl Inventory {
-    /// The versions of a program that the machine has. Workers of older pictors tell of one Blender only.
+    /// The versions of a program that the machine has. Workers of older versions report only one Blender.
     pub fn versions(&self, program: &str) -> impl Iterator<Item = &str> {
         let several = program == BLENDER && !self.blenders.is_empty();
         let one = self.software.get(program).filter(|_| !several);
@@ -153,8 +152,8 @@ impl Inventory {
         one.into_iter().chain(blenders.map(|blender| &blender.version)).map(String::as_str)
     }
 
-    /// Whether the machine has GPUs and none of its Blenders of such a version can use one. Where nobody
-    /// has tried they can.
+    /// Whether the machine has GPUs, and none of its Blenders of such a version can use one. A Blender that has not
+    /// been tried counts as able.
     pub fn lacks_gpu_blender(&self, version: &str) -> bool {
         let mut fitting = self.blenders.iter().filter(|b| version_fits(version, &b.version));
         !self.gpus.is_empty()
@@ -164,14 +163,14 @@ impl Inventory {
 }
 
 impl Blender {
-    /// Whether there is a GPU here that it can use.
+    /// Whether it can use a GPU of this machine.
     pub fn renders_on_gpus(&self) -> bool {
         self.gpus.values().any(|ways| !ways.is_empty())
     }
 }
 
 impl Requires {
-    /// Asks for a version of a program, beside what is asked for already.
+    /// Adds a requirement on the version of a program to those that exist.
     pub fn also(&mut self, program: &str, version: &str) {
         let said = self.software.entry(program.to_owned()).or_default();
         *said = match &**said {
@@ -180,8 +179,7 @@ impl Requires {
         };
     }
 
-    /// Whether the machine has everything. If not: the first thing it lacks, as in
-    /// `24 GiB of GPU memory`.
+    /// The first requirement that the machine does not meet, such as `24 GiB of GPU memory`; `None` if it meets all.
     pub fn missing(&self, has: &Inventory) -> Option<String> {
         if let Some(lack) = self.gpu.as_ref().and_then(|need| need.missing(&has.gpus)) {
             return Some(lack);
@@ -225,8 +223,8 @@ impl GpuNeed {
     }
 }
 
-/// Whether the version `found` satisfies `wanted`: `*`, `3.4` (that version or a part of it), or
-/// comparisons joined by commas, as in `>=3.4, <5`.
+/// Whether the version `found` satisfies `wanted`: `*`, `3.4` (that version or one that begins so), or comparisons
+/// joined by commas, such as `>=3.4, <5`.
 pub fn version_fits(wanted: &str, found: &str) -> bool {
     wanted.split(',').map(str::trim).all(|part| {
         if part == "*" {

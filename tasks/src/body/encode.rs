@@ -1,27 +1,27 @@
-//! `encode`: pictures to a video.
+//! `encode`: encodes pictures as a video.
 
 use crate::job::formats::{FileName, MediaPath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Pictures to a video, with ffmpeg. Its inputs are the `image` outputs of the one step it needs that
-/// makes pictures, in the order of that step's tasks.
+/// Encodes pictures as a video with ffmpeg. Its inputs are the `image` outputs of the only needed step that makes
+/// pictures, in the order of that step's tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Encode {
-    /// The video's file name; the extension picks the container (`.mp4`, `.mov`, `.mkv`).
+    /// The video's file name. The extension determines the container (`.mp4`, `.mov`, `.mkv`).
     #[schemars(with = "FileName")]
     pub file: String,
-    /// Frames a second, more than 0 and at most 1000. Otherwise the time stamps of `source`, or the rate
-    /// of the scene that an `inspect` step which this one needs has looked at, or 24.
+    /// Frames per second, more than 0 and at most 1000. Default: the time stamps of `source`, or the rate of the scene
+    /// that a needed `inspect` step has inspected, or 24.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1000.0))]
     pub fps: Option<f64>,
-    /// The codec; by the file's extension otherwise.
+    /// The codec. Default: by the file's extension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<Codec>,
-    /// Constant rate factor of H.264, 0 (lossless) to 51; 18 unless given. `ProRes`: profile 0 to 4;
-    /// 3 unless given, and 4, which keeps transparency, for a transparent `source`.
+    /// H.264: constant rate factor, 0 (lossless) to 51; default 18. `ProRes`: profile 0 to 4; default 3, or 4, which
+    /// keeps transparency, for a transparent `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 51))]
     pub quality: Option<u8>,
@@ -30,11 +30,11 @@ pub struct Encode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<MediaPath>")]
     pub source: Option<String>,
-    /// Whether sound and subtitles of `source` are copied; `true` unless given.
+    /// Whether sound and subtitles of `source` are copied; default `true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_audio: Option<bool>,
-    /// Takes the pictures that there are; a task of the needed step without a picture is an error
-    /// otherwise. With the time stamps of `source` the picture before stands for longer.
+    /// Use the pictures that exist. Otherwise a task of the needed step without a picture is an error. With the time
+    /// stamps of `source`, the picture before a gap is shown for longer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_gaps: bool,
 }
@@ -50,8 +50,7 @@ pub enum Codec {
 }
 
 impl Encode {
-    /// The codec of a video of this name, which may still have placeholders, or why there can be no such
-    /// video.
+    /// The codec of a video with this name, which may still contain placeholders, or why there can be no such video.
     pub fn codec_of(&self, file: &str) -> Result<Codec, String> {
         let extension = file.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
         let codec = match (extension.as_deref(), self.codec) {

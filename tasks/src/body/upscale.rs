@@ -1,5 +1,5 @@
-//! Kinds that put pictures and videos through a network: `probe` looks at the source, `extract` takes a
-//! video apart, `upscale` does one tile, `stitch` makes the picture.
+//! Kinds that upscale pictures and videos with a network: `probe` inspects the source, `extract` saves the frames of a
+//! video, `upscale` does one tile, `stitch` assembles the picture.
 
 use super::Encode;
 use crate::job::formats::{DimensionName, MediaPath};
@@ -8,73 +8,70 @@ use crate::units::{Grid, Resolution};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Pixels along each side of a tile, at most, unless a job says otherwise.
+/// The default limit for the side of a tile, in pixels.
 pub const TILE_PIXELS: u32 = 1024;
-/// The fewest pixels along each side that a job may ask for.
+/// The smallest limit for the side of a tile that a job may set, in pixels.
 pub const TILE_PIXELS_MIN: u32 = 64;
-/// The most pixels along each side that a job may ask for.
+/// The largest limit for the side of a tile that a job may set, in pixels.
 pub const TILE_PIXELS_MAX: u32 = 8192;
-/// The most pixels that a tile may see beyond its edges.
+/// The largest overlap of a tile that a job may set, in pixels.
 pub const OVERLAP_MAX: u32 = 512;
 
-/// Looks at pictures or at a video: how many frames there are, their sizes, time stamps, orientation
-/// and colour profile, and which of them cannot be read. Reports the values of the dimensions that
-/// `frame` and `tiles` name, as far as they come from this step. Leaves what it found as its output
-/// `info`, a JSON file, which the steps that need it read.
+/// Inspects pictures or a video: how many frames there are, their sizes, time stamps, orientation and colour profile,
+/// and which of them cannot be read. Reports the values of the dimensions that `frame` and `tiles` name, as far as they
+/// come from this step. The result is its output `info`, a JSON file, which the steps that need this one read.
 ///
-/// A picture that cannot be read is no failure of this step: it has one tile, and the task that reads
-/// it fails.
+/// A picture that cannot be read does not make this step fail: it counts as one tile, and the task that reads it fails.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     /// A picture, a video, or a sequence: a pattern (`frames/*.png`, `frames/%04d.png`) or a folder.
     #[schemars(with = "MediaPath")]
     pub source: String,
-    /// The dimension that counts the frames. A video's count from 1. A picture's is the last number in
-    /// its file's name, if all names have one and no two the same; else its place in the order of the
-    /// names, from 1. None: the source is one picture.
+    /// The dimension of the frame numbers. Frames of a video are numbered from 1. The number of a picture is the last
+    /// one in its file name, if all names have one and no two are the same; otherwise its position in the order of the
+    /// names, from 1. Without it, the source is one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub frame: Option<String>,
-    /// Only these frames; all others are left alone.
+    /// Only these frames; all others are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<Ranges>,
-    /// How pictures are cut. The dimension gets the number of tiles: of each frame, if there is `frame`
-    /// (then it is to be bounded by it), else of the one picture.
+    /// How pictures are cut into tiles. The dimension gets the number of tiles: those of each frame if `frame` is given
+    /// (then it must be bounded by it), otherwise those of the one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiling>,
-    /// The video that is made in the end. It is tried with one black picture, so that what cannot work is
-    /// said before all the work is done.
+    /// The video to encode in the end. It is tried with one black picture, so that problems are reported before all the
+    /// work is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearse: Option<Rehearsal>,
 }
 
-/// What becomes of pictures, as far as a trial of it has to know.
+/// The further processing of pictures, as far as a trial needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rehearsal {
-    /// The step that makes the video.
+    /// The settings of the step that encodes the video.
     pub encode: Encode,
-    /// The network, whose factor counts unless there is `scale`.
+    /// The network, whose factor is used unless `scale` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// How many times wider and higher the pictures become, 1 to 16.
+    /// The factor by which the pictures are enlarged, 1 to 16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub scale: Option<u32>,
 }
 
-/// Tiles of pictures of any size, and the dimension that counts those of one picture, row by row from
-/// the top left.
+/// Tiles of pictures of any size, and the dimension that numbers those of one picture, row by row from the top left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tiling {
-    /// Pixels along each side of a tile before upscaling, at most, without the overlap. A tile is the
-    /// work of one task; a worker whose memory is too small for it does it in parts.
+    /// The longest side of a tile before upscaling, in pixels, without the overlap. A tile is the work of one task; a
+    /// worker whose memory is too small for it does it in parts.
     #[serde(default = "tile_pixels")]
     #[schemars(range(min = 64, max = 8192))]
     pub pixels: u32,
-    /// The dimension that counts the tiles.
+    /// The dimension that numbers the tiles.
     #[serde(default = "super::tile_dimension")]
     #[schemars(with = "DimensionName")]
     pub dim: String,
@@ -85,7 +82,7 @@ fn tile_pixels() -> u32 {
 }
 
 impl Tiling {
-    /// The grid of a picture: as few tiles as the limit allows, all nearly of one size (see
+    /// The grid for a picture of this size: as few tiles as the limit allows, all of nearly the same size (see
     /// [`Grid::rect`]).
     pub fn grid(&self, size: Resolution) -> Grid {
         let along = |pixels: u32| pixels.div_ceil(self.pixels.max(1));
@@ -93,15 +90,15 @@ impl Tiling {
     }
 }
 
-/// Frames of a video as pictures, without loss: one output for each frame, named `frame-` and the
-/// frame's number. A frame that cannot be decoded has no output.
+/// Extracts frames of a video as pictures, without loss: one output for each frame, named `frame-` and the frame's
+/// number. A frame that cannot be decoded has no output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Extract {
-    /// The video.
+    /// The video, relative to the job file.
     #[schemars(with = "MediaPath")]
     pub source: String,
-    /// The dimension of the step that says which frames: the frames themselves, or blocks of them.
+    /// The dimension of the step that selects the frames: the frames themselves, or blocks of them.
     #[serde(default = "segment_dimension")]
     #[schemars(with = "DimensionName")]
     pub dim: String,
@@ -111,86 +108,83 @@ fn segment_dimension() -> String {
     "segment".into()
 }
 
-/// One tile of one picture through a network, as often as the factor needs. The picture comes from
-/// `source`, or it is the frame's output (`frame-7`, or the only one) of the step that is needed.
-/// Its output `image` is the tile without its overlap; transparency is scaled with it.
+/// Upscales one tile of one picture with a network, which is applied as often as the factor requires. The picture comes
+/// from `source`, or it is the frame's output (`frame-7`, or the only one) of the needed step. The output `image` is
+/// the tile without its overlap; transparency is scaled with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upscale {
-    /// The picture or sequence; left out if a needed step makes the pictures.
+    /// The picture or sequence; omitted if a needed step makes the pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<MediaPath>")]
     pub source: Option<String>,
-    /// The dimension that counts the frames, as in the `probe` step. None: the source is one picture.
+    /// The dimension of the frame numbers, as in the `probe` step. Without it, the source is one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub frame: Option<String>,
-    /// The network, as `pictor models list` names it.
+    /// The network, by its name in `pictor models list`.
     #[schemars(length(min = 1))]
     pub model: String,
-    /// How many times wider and higher, 1 to 16; the network's own factor otherwise. Where the network
-    /// has another one, it is used again and again until the factor is reached, and `stitch` makes the
-    /// size exact.
+    /// The factor by which pictures are enlarged, 1 to 16. Default: the network's own. For a larger one, the network is
+    /// applied repeatedly until the factor is reached, and `stitch` makes the size exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub scale: Option<u32>,
-    /// How pictures are cut; not at all otherwise.
+    /// How pictures are cut into tiles. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<Tiling>,
-    /// Pixels that a tile sees beyond each of its edges, 0 to 512; otherwise as far as the network
-    /// looks, at most 32.
+    /// Pixels that the network sees beyond each edge of a tile, 0 to 512. Default: as many as affect the result, at
+    /// most 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 512))]
     pub overlap: Option<u32>,
-    /// What happens with a picture that cannot be read.
+    /// What to do with a picture that cannot be read.
     #[serde(default, skip_serializing_if = "OnError::is_fail")]
     pub on_error: OnError,
 }
 
-/// The tiles of one picture to the final picture: exact size, transparency, colour profile, metadata,
-/// the source's bits for each channel. The tiles come from the needed step that runs over the tiles'
-/// dimension; the picture as it was from `source`, or from the other step that is needed.
-/// Its output is `image`.
+/// Assembles the tiles of one picture into the final picture: exact size, transparency, colour profile, metadata, the
+/// source's bits per channel. The tiles come from the needed step over the dimension of the tiles; the original picture
+/// from `source`, or from the other needed step. The output is `image`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stitch {
-    /// The picture or sequence as it was; left out if a needed step makes the pictures.
+    /// The original picture or sequence; omitted if a needed step makes the pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<MediaPath>")]
     pub source: Option<String>,
-    /// The dimension that counts the frames, as in the `probe` step. None: the source is one picture.
+    /// The dimension of the frame numbers, as in the `probe` step. Without it, the source is one picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub frame: Option<String>,
-    /// How many times wider and higher than the source, 1 to 16; as the tiles are otherwise.
+    /// The factor by which the source is enlarged, 1 to 16. Default: that of the tiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub scale: Option<u32>,
-    /// How pictures were cut.
+    /// How pictures were cut into tiles.
     pub tiles: Tiling,
     /// The picture's format.
     #[serde(default)]
     pub format: ImageFormat,
-    /// Quality of JPEG and WebP, 1 to 100; 92 unless given.
+    /// Quality of JPEG and WebP, 1 to 100; default 92.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
-    /// What happens with a picture that could not be upscaled.
+    /// What to do with a picture that could not be upscaled.
     #[serde(default, skip_serializing_if = "OnError::is_fail")]
     pub on_error: OnError,
 }
 
-/// What happens with a picture that cannot be read. It never touches other pictures. The worker acts
-/// on it: with `copy` and `skip` the `upscale` task of such a picture succeeds with a note and without
-/// an output, and the `stitch` task, which then lacks a tile, does what is asked.
+/// What to do with a picture that cannot be read. Other pictures are never affected. With `copy` and `skip` the
+/// `upscale` task of such a picture succeeds with a note and without an output, and the `stitch` task, which then lacks
+/// a tile, does what this setting says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// Its tasks fail, and in the end the run.
     #[default]
     Fail,
-    /// The source, resized without the network, takes its place. One of which nothing at all can be
-    /// decoded is left out.
+    /// It is replaced by the source, resized without the network. A source that cannot be decoded at all is left out.
     Copy,
     /// It is left out.
     Skip,
@@ -221,7 +215,7 @@ pub enum ImageFormat {
 }
 
 impl ImageFormat {
-    /// The file extension.
+    /// The file extension, without a dot.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Png => "png",
@@ -232,7 +226,7 @@ impl ImageFormat {
         }
     }
 
-    /// The format of files with this extension, in small letters.
+    /// The format of files with this extension, which must be in lower case.
     pub fn of_extension(extension: &str) -> Option<Self> {
         Some(match extension {
             "png" => Self::Png,
@@ -244,7 +238,7 @@ impl ImageFormat {
         })
     }
 
-    /// Whether a quality can be chosen.
+    /// Whether the format has a quality setting.
     pub fn is_lossy(self) -> bool {
         matches!(self, Self::Jpeg | Self::Webp)
     }

@@ -1,4 +1,4 @@
-//! The short ways of writing some parts of a job file, which serde cannot derive.
+//! The short forms of some parts of a job file, which serde cannot derive.
 
 use super::formats::{StepName, Word};
 use super::spec::{DimSpec, Frames, NeedOn, NeedSpec, Pixels, Preview, TilesSpec};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Value, json};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// Reads the dimensions, each as a map or short: `frame: 1-48`, `look: [matte, glossy]`.
+/// Deserializes the dimensions, each as a map or in short form: `frame: 1-48`, `look: [matte, glossy]`.
 pub(super) fn dims<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, DimSpec>, D::Error> {
@@ -45,7 +45,7 @@ pub(super) fn range_schema(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
-/// The schema of [`dims`].
+/// The JSON Schema of what [`dims`] accepts.
 pub(super) fn dims_schema(generator: &mut SchemaGenerator) -> Schema {
     let (ranges, map) = (range_schema(generator), generator.subschema_for::<DimSpec>());
     let word = Word::json_schema(generator);
@@ -86,11 +86,11 @@ struct Need {
     /// The step that is needed.
     #[schemars(with = "StepName")]
     step: String,
-    /// For a dimension that both steps run over: how many positions away the needed task is.
+    /// For a dimension that both steps share: how many positions away the needed task is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("propertyNames" = json!({ "format": "pictor-dimension" })))]
     offset: BTreeMap<String, i32>,
-    /// Whether the needed tasks must succeed, or only be finished.
+    /// Whether the needed tasks must succeed, or only have ended.
     #[serde(default, skip_serializing_if = "is_success")]
     on: NeedOn,
 }

@@ -1,5 +1,4 @@
-//! The job file's types: what a user may write. Their doc comments become the descriptions in the JSON
-//! Schema, so they speak to the user.
+//! The types of the job file. Their doc comments become the descriptions in the JSON Schema, so they address the user.
 
 mod upscale;
 
@@ -28,14 +27,13 @@ use std::collections::BTreeMap;
 pub struct JobSpec {
     /// The version of the job file's language.
     pub pictor: Version,
-    /// The job's name, for people.
+    /// The job's name, for display.
     #[schemars(length(min = 1))]
     pub name: String,
     /// Renders a Blender scene: expands into inspect, render, merge, finish, develop and encode steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub render: Option<RenderJob>,
-    /// Makes pictures or a video larger with a network: expands into probe, extract, upscale, stitch
-    /// and encode steps.
+    /// Upscales pictures or a video with a network: expands into probe, extract, upscale, stitch and encode steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upscale: Option<UpscaleJob>,
     /// The dimensions that steps run over, by name.
@@ -43,33 +41,33 @@ pub struct JobSpec {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "shorthand::dims_schema")]
     pub dims: BTreeMap<String, DimSpec>,
-    /// The steps.
+    /// The steps, in any order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 256))]
     pub steps: Vec<StepSpec>,
-    /// Files and folders that every command finds in `{job.dir}`: where in there, to the path, relative to
-    /// the job file. They travel with the job; a task sees them as they were when it was submitted.
+    /// Files and folders that every command finds in `{job.dir}`: the path in that folder, to the original path
+    /// relative to the job file. They are submitted with the job; a task sees them as they were at that time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, LocalPath>")]
     #[schemars(extend("maxProperties" = 256, "propertyNames" = json!({ "format": "pictor-inside" })))]
     pub files: BTreeMap<String, String>,
-    /// What every step needs of a machine; a step may add to it.
+    /// What every step requires of a machine; a step may add to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<Requires>,
-    /// How often and how soon failed tasks are tried again.
+    /// How often and how soon failed tasks are retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How long one task may take, for example `2h`.
+    /// The time limit for one task, for example `2h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
-    /// How long a task may go without any sign of progress.
+    /// How long a task may run without any sign of progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
     /// Runs of higher priority go first: -100 to 100.
     #[serde(default)]
     #[schemars(range(min = -100, max = 100))]
     pub priority: i32,
-    /// In which order the tasks of a step are done.
+    /// The order in which the tasks of a step are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
     /// What happens to the rest of the run when a task has failed for good.
@@ -85,19 +83,19 @@ pub struct JobSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Version {
-    /// The first.
+    /// The first version.
     V1,
 }
 
-/// How often and how soon failed tasks are tried again.
+/// How often and how soon failed tasks are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// Tries in all, the first one included. Lost workers and resets do not count.
+    /// The total number of attempts, including the first. Lost workers and resets do not count.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub attempts: u32,
-    /// Pause before the second try; it doubles with each further one, up to an hour.
+    /// The pause before the second attempt; it doubles with each further one, up to an hour.
     #[serde(default = "five_seconds")]
     pub backoff: Millis,
 }
@@ -116,14 +114,14 @@ fn five_seconds() -> Millis {
     Millis(5_000)
 }
 
-/// In which order the tasks of a step are done.
+/// The order in which the tasks of a step are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// First to last.
     #[default]
     Index,
-    /// First, middle and last, then the middles between: an early overview of the whole sequence.
+    /// First, middle and last, then the ones halfway between: an early overview of the whole sequence.
     Preview,
 }
 
@@ -131,7 +129,7 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// What does not depend on it goes on.
+    /// Tasks that do not depend on it continue.
     #[default]
     Continue,
     /// The run is cancelled.
@@ -142,11 +140,11 @@ pub enum OnFailure {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DimSpec {
-    /// Whole numbers, as in `1-100x5` or `3,7,9-12`.
+    /// Integers, such as `1-100x5` or `3,7,9-12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "shorthand::range_schema")]
     pub range: Option<Ranges>,
-    /// Words.
+    /// The words that are the values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<Word>>", length(min = 1, max = 4096))]
     #[schemars(extend("uniqueItems" = true))]
@@ -155,14 +153,14 @@ pub struct DimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 16_777_216))]
     pub count: Option<u32>,
-    /// One number for every tile of a grid, as in `4x4`.
+    /// One number for every tile of a grid, such as `4x4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grid: Option<Grid>,
     /// Derived: blocks of this other dimension. Needs `size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub of: Option<String>,
-    /// How many positions of `of` are in a block.
+    /// The number of positions of `of` in a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub size: Option<u32>,
@@ -170,15 +168,15 @@ pub struct DimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<StepName>")]
     pub from: Option<String>,
-    /// Late-bound: having no values at all is fine.
+    /// Late-bound: the dimension may turn out to have no values.
     #[serde(default)]
     pub allow_empty: bool,
-    /// Bounded: how many positions exist depends on the position of this other dimension. Needs
-    /// `counts` or `from`. `count` is the upper limit; the largest of the counts unless given.
+    /// Bounded: the number of positions depends on the position of this other dimension. Needs `counts` or `from`.
+    /// `count` is the upper limit; default: the largest of the counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DimensionName>")]
     pub bounded_by: Option<String>,
-    /// For each position of `bounded_by`: how many positions exist.
+    /// For each position of `bounded_by`: the number of positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Vec<u32>>,
 }
@@ -192,49 +190,49 @@ pub struct StepSpec {
     /// The step's name, unique in the job.
     #[schemars(with = "StepName")]
     pub name: String,
-    /// The dimensions that it runs over, slowest first. None: one task.
+    /// The dimensions that it runs over, slowest first. Without any, it has one task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<DimensionName>", length(max = 16), extend("uniqueItems" = true))]
     pub over: Vec<String>,
-    /// The steps that it needs. A task waits for the tasks that agree with it on every dimension the
-    /// two steps share.
+    /// The steps that it depends on. A task waits for the tasks with the same values in all dimensions that the two
+    /// steps share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub needs: Vec<NeedSpec>,
-    /// Files and folders that the command finds in `{job.dir}`, beside those of the job.
+    /// Files and folders that the command finds in `{job.dir}`, in addition to those of the job.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, LocalPath>")]
     #[schemars(extend("maxProperties" = 256, "propertyNames" = json!({ "format": "pictor-inside" })))]
     pub files: BTreeMap<String, String>,
-    /// What this step needs of a machine, beside the job's `requires`.
+    /// What this step requires of a machine, in addition to the job's `requires`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<Requires>,
-    /// Instead of the job's `retry`.
+    /// Replaces the job's `retry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// Instead of the job's `timeout`.
+    /// Replaces the job's `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
-    /// Instead of the job's `stalled`.
+    /// Replaces the job's `stalled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
-    /// Instead of the job's `order`.
+    /// Replaces the job's `order`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
     /// Named concurrency limits (licences), each held by a task while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1)), extend("uniqueItems" = true))]
     pub limits: Vec<String>,
-    /// Where results land in the output folder: output name to a templated path. Of a folder of outputs
-    /// (`files/depth.exr`) the folder's name (`files`) to the path of all that is in it.
+    /// Where results go in the output folder: output name to a templated path. For a folder of outputs
+    /// (`files/depth.exr`), the folder's name (`files`) to the path for all of its content.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, DeliverPath>")]
     #[schemars(extend("maxProperties" = 64, "propertyNames" = json!({ "format": "pictor-output" })))]
     pub deliver: BTreeMap<String, String>,
-    /// How long the results are kept; as long as the run otherwise.
+    /// How long the results are kept. Default: as long as the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Does nothing.
+    /// Does nothing, for benchmarks and dry runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noop: Option<Noop>,
     /// Runs a program.
@@ -243,13 +241,13 @@ pub struct StepSpec {
     /// Opens a scene and checks that it can be rendered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Scene>,
-    /// Bakes what a scene simulates, for the steps that need this one. `frame`: the last one that is needed.
+    /// Bakes the simulations of a scene, for the steps that need this one. `frame` is the last frame that is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake: Option<Scene>,
     /// Renders with Blender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blender: Option<Render>,
-    /// Puts tiles together.
+    /// Merges tiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<Merge>,
     /// Applies the scene's denoiser and compositor.
@@ -258,19 +256,19 @@ pub struct StepSpec {
     /// Applies the scene's view transform.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub develop: Option<Develop>,
-    /// Makes a video.
+    /// Encodes a video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encode: Option<Encode>,
-    /// Looks at pictures or at a video.
+    /// Inspects pictures or a video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
-    /// Takes a video apart.
+    /// Extracts the frames of a video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extract: Option<Extract>,
-    /// Puts tiles of pictures through a network.
+    /// Upscales tiles of pictures with a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upscale: Option<Upscale>,
-    /// Makes pictures of upscaled tiles.
+    /// Assembles pictures from upscaled tiles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stitch: Option<Stitch>,
 }
@@ -279,21 +277,20 @@ pub struct StepSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
-    /// The results of a task are removed when everything that needs the task, and every task of this
-    /// step that agrees with it on the dimensions they share, has succeeded. A reset that needs them
-    /// again makes them again.
+    /// The results of a task are removed when all tasks that need it have succeeded, and so have all tasks of this step
+    /// with the same values in the shared dimensions. A reset that needs the results makes them again.
     #[schemars(with = "StepName")]
     pub until: String,
 }
 
-/// One need of a step: the name of another step, or `{step, offset, on}`.
+/// One dependency of a step: the name of another step, or `{step, offset, on}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeedSpec {
     /// The step that is needed.
     pub step: String,
-    /// For a dimension that both steps run over: how many positions away the needed task is.
+    /// For a dimension that both steps share: how many positions away the needed task is.
     pub offset: BTreeMap<String, i32>,
-    /// Whether the needed tasks must succeed, or only be finished.
+    /// Whether the needed tasks must succeed, or only have ended.
     pub on: NeedOn,
 }
 
@@ -304,7 +301,7 @@ pub enum NeedOn {
     /// They must succeed; otherwise this task is skipped.
     #[default]
     Success,
-    /// They must be over, however they ended.
+    /// They must have ended, in whatever way.
     Finished,
 }
 
@@ -318,24 +315,24 @@ pub struct RenderJob {
     /// The renderer.
     #[serde(default)]
     pub renderer: Renderer,
-    /// The frames, as in `1-10`, `1-100x5` or `3,7,9-12`; `scene` asks the file.
+    /// The frames, such as `1-10`, `1-100x5` or `3,7,9-12`; `scene` takes those of the file.
     #[serde(default)]
     pub frames: Frames,
-    /// Tiles a frame: columns x rows, or `auto` (about 512 x 512 pixels each; needs `resolution`).
+    /// Tiles per frame: columns x rows, or `auto` (about 512 x 512 pixels each; needs `resolution`).
     #[serde(default)]
     pub tiles: TilesSpec,
-    /// Picture size in pixels; the scene's own otherwise.
+    /// Picture size in pixels. Default: that of the scene.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
-    /// Samples a pixel.
+    /// Samples per pixel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub samples: Option<u32>,
-    /// Seed of the noise.
+    /// Seed of the noise, the same for all tiles of a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub seed: Option<u32>,
-    /// Camera object instead of the scene's active one.
+    /// Camera object in place of the scene's active one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub camera: Option<String>,
@@ -343,11 +340,11 @@ pub struct RenderJob {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateText>")]
     pub view_layer: Option<String>,
-    /// The views of a stereoscopic scene, as in `[left, right]`: each is rendered as frames of its own.
+    /// The views of a stereoscopic scene, such as `[left, right]`: each is rendered as separate frames.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Word>", length(max = 64), extend("uniqueItems" = true))]
     pub views: Vec<String>,
-    /// Render engine instead of the scene's own: `cycles`, `eevee`, `workbench`.
+    /// Render engine in place of the scene's own: `cycles`, `eevee`, `workbench`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<EngineName>")]
     pub engine: Option<String>,
@@ -366,11 +363,11 @@ pub struct RenderJob {
     /// Render even if textures, libraries or caches are missing.
     #[serde(default)]
     pub allow_missing: bool,
-    /// What renders: `any`, `gpu`, `cpu`. Otherwise a GPU where the machine has one, and the processors
-    /// where it has none: a GPU that Blender cannot use is then an error.
+    /// The device that renders: `any`, `gpu`, `cpu`. Default: a GPU if the machine has one, otherwise the CPU; a GPU
+    /// that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
-    /// What is done with simulations that are not baked.
+    /// What to do with simulations that are not baked.
     #[serde(default)]
     pub simulate: Simulate,
     /// Scene properties to change: data path to value.
@@ -391,22 +388,22 @@ pub enum Renderer {
     Blender,
 }
 
-/// Which frames.
+/// The frames to render.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Frames {
-    /// The scene's own frame range, asked of the file.
+    /// The scene's own frame range, taken from the file.
     #[default]
     Scene,
-    /// These.
+    /// These frames.
     Ranges(Ranges),
 }
 
-/// How frames are cut.
+/// How frames are cut into tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TilesSpec {
-    /// By pixel size.
+    /// Chosen by the size of the picture.
     Auto,
-    /// This grid; `1x1` does not cut at all.
+    /// This grid; `1x1` does not cut.
     Grid(Grid),
 }
 
@@ -423,7 +420,7 @@ pub struct RenderOutput {
     /// Format of the frames in `frames/`.
     #[serde(default)]
     pub format: FrameFormat,
-    /// `true`: each pass of the scene as a file of its own in `passes/`, beside the frames.
+    /// `true`: each pass of the scene as a separate file in `passes/`, in addition to the frames.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passes: bool,
     /// Format of the pictures in `previews/`; `false` for none.
@@ -433,11 +430,11 @@ pub struct RenderOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<FileName>")]
     pub video: Option<String>,
-    /// Frames a second of the video; the scene's own rate otherwise.
+    /// Frames per second of the video. Default: the scene's own rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1000.0))]
     pub fps: Option<f64>,
-    /// Codec of the video; by its extension otherwise.
+    /// Codec of the video. Default: by its extension.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<crate::body::Codec>,
     /// Quality of the video (H.264: CRF 0 to 51; `ProRes`: profile 0 to 4).
@@ -460,7 +457,7 @@ pub enum FrameFormat {
 /// Whether and how previews are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preview {
-    /// None.
+    /// No previews.
     Off,
     /// In this format.
     On(PictureFormat),
