@@ -1,4 +1,4 @@
-//! The compiler: what a `render` becomes, what is wrong with wrong jobs, and what large jobs cost.
+//! The compiler: how a `render` is expanded, what is reported about invalid jobs, and what large jobs cost.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,7 +17,7 @@ fn compiled(job: &str) -> Result<Plan, Vec<Diagnostic>> {
     compile(&parse(&source, &[]).unwrap().spec)
 }
 
-/// A plan as a reader would tell it: dimensions, then steps with their needs.
+/// A readable form of a plan: dimensions, then steps with their needs.
 fn outline(plan: &Plan) -> String {
     let mut text = String::new();
     for dim in &plan.dims {

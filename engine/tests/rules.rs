@@ -1,5 +1,5 @@
-//! The rules of the design at their edges, one test each: joins, late-bound dimensions, failures,
-//! resets, and which of two reports counts.
+//! The edge cases of the rules, one test each: joins, late-bound dimensions, failures, resets, and which of two reports
+//! counts.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -8,9 +8,9 @@ mod sim;
 use sim::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// Seeds that an ordinary test run tries, in all.
+/// The total number of seeds in an ordinary test run.
 const SEEDS: u64 = 2_000;
-/// Tests that share them, so that they run side by side.
+/// The number of tests among which they are divided, to run in parallel.
 const SHARES: u64 = 4;
 
 fn number(variable: &str) -> Option<u64> {

@@ -1,12 +1,12 @@
-//! What the compiler checks once every name is known: that spaces exist, that bodies fit their steps, that
-//! what is removed early is not needed later.
+//! Checks of the compiler once all names are resolved: that spaces are valid, that bodies fit their steps, that outputs
+//! that are removed early are not needed later.
 
 use super::{Dim, DimBound, DimCounts, DimValues, MAX_TASKS, Plan, Step, box_size};
 use pictor_tasks::body::{Body, Scene, Simulate};
 use pictor_tasks::job::Diagnostic;
 use std::collections::BTreeSet;
 
-/// Reports dimensions and spaces that cannot be.
+/// Reports invalid dimensions and spaces.
 pub(crate) fn spaces(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     for dim in &plan.dims {
         let (mut root, mut hops) = (dim, 0);
@@ -100,7 +100,7 @@ fn space_fits(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Di
     }
 }
 
-/// Reports bodies that do not fit their step: its inputs, its dimensions, what it has to report.
+/// Reports bodies that do not fit their step: its inputs, its dimensions, the values that it has to report.
 pub(crate) fn bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     for (number, step) in (0u16..).zip(&plan.steps) {
         let path = format!("steps[{number}]");
@@ -135,7 +135,7 @@ fn runs_over(plan: &Plan, step: &Step, dim: &str) -> bool {
     step.over.iter().any(|over| plan.dims[*over].name == dim)
 }
 
-/// What is wrong with the steps whose pictures the step works on.
+/// A message if the steps whose pictures the step uses are not suitable.
 fn wrong_makers(plan: &Plan, step: &Step, makers: &[&Step]) -> Option<String> {
     let (kind, name) = (step.body.kind(), &step.name);
     let count = |makers: usize| match makers {
@@ -182,7 +182,7 @@ fn wrong_makers(plan: &Plan, step: &Step, makers: &[&Step]) -> Option<String> {
     }
 }
 
-/// What is wrong with a render of a baked scene.
+/// A message unless a render of a baked scene needs exactly one bake step for that scene.
 fn lacks_bake(plan: &Plan, step: &Step) -> Option<String> {
     let Body::Blender(render) = &step.body else { return None };
     let needed = step.needs.iter().map(|need| &plan.steps[need.step as usize].body);
@@ -196,7 +196,7 @@ fn lacks_bake(plan: &Plan, step: &Step) -> Option<String> {
     })
 }
 
-/// The dimensions that a body names, each with its field and the step that has to run over it.
+/// The dimensions that a body names, each with the field and the step that must run over it.
 fn dims_of<'a>(step: &'a Step, makers: &[&'a Step]) -> Vec<(&'static str, &'a Step, &'a str)> {
     let mut dims = Vec::new();
     match &step.body {
@@ -226,7 +226,7 @@ fn dims_of<'a>(step: &'a Step, makers: &[&'a Step]) -> Vec<(&'static str, &'a St
     dims
 }
 
-/// Dimensions that are to come from the step, but that it cannot report.
+/// Problems with dimensions that should come from the step, but that it cannot report.
 fn wrong_reports(plan: &Plan, (number, step): (u16, &Step)) -> Vec<Diagnostic> {
     let (path, kind) = (format!("steps[{number}]"), step.body.kind());
     match &step.body {
@@ -271,7 +271,7 @@ fn wrong_reports(plan: &Plan, (number, step): (u16, &Step)) -> Vec<Diagnostic> {
     }
 }
 
-/// Reports outputs that are to be removed where there are none, or where they are results.
+/// Reports `keep` settings on steps that have no outputs, or whose outputs are results.
 pub(crate) fn retention(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     for (number, step) in (0u16..).zip(&plan.steps) {
         let Some(until) = step.keep_until else { continue };
@@ -293,7 +293,7 @@ pub(crate) fn retention(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The steps that need a step, directly or not.
+/// The steps that need a step, directly or indirectly.
 fn after(plan: &Plan, step: u16) -> BTreeSet<u16> {
     let (mut after, mut work) = (BTreeSet::new(), vec![step]);
     while let Some(step) = work.pop() {

@@ -1,4 +1,4 @@
-//! The compiler: from a job spec to a plan, with every mistake reported at once.
+//! The compiler: turns a job spec into a plan, and reports all mistakes at once.
 
 use super::expand::{Expanded, expand};
 use super::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
@@ -13,7 +13,7 @@ use pictor_tasks::template::RESERVED_NAMES;
 use pictor_tasks::worker::{BLENDER, Device, Requires};
 use std::collections::BTreeMap;
 
-/// Compiles a job. The plan's `files` and `folder` are left for the one who submits it.
+/// Compiles a job. The plan's `files` and `folder` are filled in when it is submitted.
 pub fn compile(spec: &JobSpec) -> Result<Plan, Vec<Diagnostic>> {
     let mut problems = Vec::new();
     let Expanded { job, made_by } = expand(spec, &mut problems);
@@ -51,7 +51,7 @@ pub fn compile(spec: &JobSpec) -> Result<Plan, Vec<Diagnostic>> {
     if problems.is_empty() { Ok(plan) } else { Err(problems) }
 }
 
-/// A problem in a step that a macro made stands at the macro.
+/// Moves a problem in a step that a macro made to the macro.
 fn place_macro_steps(problem: &mut Diagnostic, made_by: &[Option<&str>]) {
     let number = problem.path.strip_prefix("steps[").and_then(|rest| rest.split(']').next());
     let number: Option<usize> = number.and_then(|n| n.parse().ok());
@@ -64,7 +64,7 @@ struct Compiler<'a> {
     job: &'a JobSpec,
     dims: BTreeMap<&'a str, usize>,
     steps: BTreeMap<&'a str, u16>,
-    /// Some name or value could not be found out: what refers to it cannot be judged.
+    /// Whether a name or value could not be resolved, so that references to it cannot be checked.
     unresolved: bool,
     problems: Vec<Diagnostic>,
 }
@@ -234,7 +234,7 @@ impl Compiler<'_> {
             let soft = need.on == NeedOn::Finished;
             needs.push(Need { step, offsets, soft });
         }
-        // What brings a step to life is a need like any other.
+        // A step that binds a dimension is needed like any other.
         for binder in over.iter().flat_map(|dim| binders(dims, *dim)) {
             if !needs.iter().any(|need| need.step == binder && !need.soft) {
                 needs.push(Need { step: binder, offsets: Vec::new(), soft: false });
@@ -319,7 +319,7 @@ fn binders(dims: &[Dim], dim: usize) -> Vec<u16> {
         found.push(binder);
     }
     let mut root = dim;
-    // A dimension that is cut from itself is reported elsewhere; do not follow it for ever.
+    // A dimension that is derived from itself is reported elsewhere; do not follow it for ever.
     for _ in 0..dims.len() {
         match dims[root].values {
             DimValues::Blocks { of, .. } => root = of,
@@ -333,7 +333,7 @@ fn binders(dims: &[Dim], dim: usize) -> Vec<u16> {
     found
 }
 
-/// The job's and the step's own requirements, and the program that the kind of work implies.
+/// The requirements of the job and the step, and the program that the kind of work implies.
 fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Requires {
     let mut all = job.cloned().unwrap_or_default();
     if let Some(step) = step.cloned() {
@@ -374,13 +374,13 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
         }
     }
     if !matches!(body, Body::Blender(_) | Body::Upscale(_) | Body::Command(_)) {
-        // Of pictor's own kinds only these use a GPU; what a command does, only its author knows.
+        // Of pictor's own kinds only these use a GPU; for a command, only its author can know.
         all.gpu = step.and_then(|s| s.gpu.clone());
     }
     all
 }
 
-/// The known word that is nearest to what was written.
+/// A hint with the known word that is most similar to the one written.
 pub(crate) fn did_you_mean(written: &str, known: &[&str]) -> Option<String> {
     pictor_tasks::job::nearest(written, known.iter().copied())
         .map(|word| format!("did you mean `{word}`?"))

@@ -1,5 +1,5 @@
-//! Cycles between steps: allowed where offsets order them (frame 7 of a simulation needs frame 6), an
-//! error otherwise. Also how far each step is from the end of the graph.
+//! Cycles between steps: allowed where offsets order the tasks (frame 7 of a simulation needs frame 6), an error
+//! otherwise. Also determines each step's distance to the end of the graph.
 
 use super::Plan;
 use petgraph::algo::tarjan_scc;
@@ -7,7 +7,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use pictor_tasks::job::Diagnostic;
 use std::collections::BTreeSet;
 
-/// Reports cycles that no order of tasks can satisfy and fills in every step's distance to the sink.
+/// Reports cycles that no order of tasks can satisfy, and sets every step's distance to the end of the graph.
 pub(crate) fn check_and_rank(plan: &mut Plan, problems: &mut Vec<Diagnostic>) {
     let mut graph = DiGraph::<usize, ()>::new();
     let nodes: Vec<NodeIndex> = (0..plan.steps.len()).map(|i| graph.add_node(i)).collect();
@@ -35,8 +35,8 @@ pub(crate) fn check_and_rank(plan: &mut Plan, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Whether some dimension orders the component: every need inside keeps to it, and the offsets along
-/// it sum to less than zero round every cycle, or to more than zero round every cycle.
+/// Whether some dimension orders the component: every need within it preserves that dimension, and the offsets along it
+/// sum to less than zero for every cycle, or to more than zero for every cycle.
 fn is_ordered(plan: &Plan, members: &BTreeSet<usize>) -> bool {
     let first = members.first().expect("a component has members");
     plan.steps[*first].over.iter().any(|&dim| {
@@ -45,8 +45,8 @@ fn is_ordered(plan: &Plan, members: &BTreeSet<usize>) -> bool {
     })
 }
 
-/// Bellman-Ford for the heaviest walks. Weights are scaled so that a cycle whose offsets sum to zero
-/// weighs more than nothing, and one whose offsets sum to minus one weighs less.
+/// Bellman-Ford for the heaviest walks. Weights are scaled so that a cycle whose offsets sum to zero has a positive
+/// weight, and one whose offsets sum to minus one a negative weight.
 fn all_cycles_negative(plan: &Plan, members: &BTreeSet<usize>, dim: usize, sign: i64) -> bool {
     let scale = i64::try_from(members.len()).expect("limited") + 1;
     let mut edges = Vec::new();

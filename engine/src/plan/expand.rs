@@ -1,4 +1,4 @@
-//! Macros as dimensions and steps: whatever they can do a user can write by hand. `render:` is here.
+//! Expands macros into dimensions and steps, all of which a user could also write by hand. This file has `render:`.
 
 use super::simulate::simulate;
 use super::upscale;
@@ -11,23 +11,23 @@ use pictor_tasks::job::spec::{
 use pictor_tasks::units::Grid;
 use std::collections::BTreeMap;
 
-/// The dimension of a render's frames: public, so that a job's own steps can join it.
+/// The dimension of a render's frames. It is public, so that a job's own steps can use it.
 pub(crate) const FRAME: &str = "frame";
 /// The dimension of the views of a stereoscopic render.
 const VIEW: &str = "view";
 /// The private dimension of a render's tiles.
 const TILE: &str = "render.tile";
-/// Pixels along each side of a tile that `tiles: auto` aims at.
+/// The side of a tile, in pixels, that `tiles: auto` aims at.
 const AUTO_TILE: u32 = 512;
 
-/// A job in its general form.
+/// A job in its general form, without macros.
 pub(crate) struct Expanded {
     pub(crate) job: JobSpec,
-    /// For each step the macro that made it. Those of the user come first.
+    /// For each step, the macro that made it, if any. The user's own steps come first.
     pub(crate) made_by: Vec<Option<&'static str>>,
 }
 
-/// Replaces the macros of a job by what they stand for.
+/// Replaces the macros of a job by dimensions and steps.
 pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> Expanded {
     let mut job = spec.clone();
     let mut made_by = vec![None; job.steps.len()];
@@ -42,7 +42,7 @@ pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> Expanded
     Expanded { job, made_by }
 }
 
-/// Adds the steps that a macro made, if their names are free.
+/// Adds the steps that a macro made, and reports names that are taken.
 fn add_steps(
     steps: Vec<StepSpec>,
     maker: &'static str,
@@ -163,7 +163,7 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     let whole = steps.last_mut().expect("there is a render");
     whole.deliver = deliver(format!("{}/{{frame:04}}.exr", folder(render, "frames")));
     if finishes {
-        // File Output nodes; their names have the frame's number.
+        // The files of File Output nodes, whose names contain the frame's number.
         whole.deliver.insert("files".into(), folder(render, "files"));
     }
     if passes {
@@ -175,12 +175,12 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     steps
 }
 
-/// Where results of one kind land: with views in a folder for each.
+/// The output folder for one kind of results: with several views, a subfolder for each.
 fn folder(render: &RenderJob, name: &str) -> String {
     format!("{name}{}", if render.views.is_empty() { "" } else { "/{view}" })
 }
 
-/// The step that makes previews, or pictures for the video alone.
+/// The step that makes previews, or pictures only for the video.
 fn develop(render: &RenderJob, scene: Scene, over: &[&str], last: &str) -> Option<StepSpec> {
     let format = match render.output.preview {
         Preview::On(format) => format,
@@ -196,7 +196,7 @@ fn develop(render: &RenderJob, scene: Scene, over: &[&str], last: &str) -> Optio
     Some(develop)
 }
 
-/// The step that makes the video, or one of each view.
+/// The step that encodes the video, or one video for each view.
 fn encode(render: &RenderJob) -> Option<StepSpec> {
     let file = render.output.video.as_ref()?;
     let over: &[&str] = if render.views.is_empty() { &[] } else { &[VIEW] };
@@ -210,7 +210,7 @@ fn encode(render: &RenderJob) -> Option<StepSpec> {
         allow_gaps: false,
     };
     let place = if render.views.is_empty() { file.clone() } else { format!("{{view}}/{file}") };
-    // The scene's rate is in what its inspection leaves.
+    // The scene's frame rate is in the output of the inspection.
     let needs: &[&str] = if encode.fps.is_some() { &["develop"] } else { &["develop", "inspect"] };
     Some(StepSpec {
         encode: Some(encode),
@@ -244,7 +244,7 @@ fn scene(render: &RenderJob) -> Scene {
     }
 }
 
-/// A step of a macro, without a body.
+/// A step for a macro, without a body.
 pub(crate) fn step(name: &str, over: &[&str], needs: &[&str]) -> StepSpec {
     StepSpec {
         name: name.into(),
@@ -254,7 +254,7 @@ pub(crate) fn step(name: &str, over: &[&str], needs: &[&str]) -> StepSpec {
     }
 }
 
-/// A need of a step on all that it shares with another.
+/// A need for a step, without offsets.
 pub(crate) fn need(step: &str) -> NeedSpec {
     NeedSpec { step: step.into(), offset: BTreeMap::new(), on: NeedOn::Success }
 }

@@ -1,25 +1,25 @@
-//! The dependency rule as arithmetic: a task waits for the tasks of the needed step that agree with it
-//! on every dimension the two steps share. The shared dimensions span a space of *points*; each point
-//! joins some tasks of the producer to some tasks of the consumer. No edge is ever stored.
+//! The dependency rule as arithmetic: a task waits for the tasks of the needed step that have the same values in all
+//! dimensions that the two steps share. The shared dimensions span a space of *points*; each point joins some tasks of
+//! the producer to some tasks of the consumer. No edge is ever stored.
 
 use super::{Need, Plan};
 use pictor_tasks::space::Space;
 
-/// One dimension that producer and consumer share, at the coarser of their two resolutions.
+/// A dimension that producer and consumer share, at the coarser of their two resolutions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shared {
     consumer_axis: usize,
     producer_axis: usize,
-    /// Positions of the consumer's axis in one position of the shared one.
+    /// The number of positions of the consumer's axis in one position of the shared axis.
     consumer_per: u32,
     producer_per: u32,
-    /// How far the needed point is from the consumer's own.
+    /// The distance of the needed point from the consumer's own.
     offset: i32,
-    /// Positions of the shared axis.
+    /// The number of positions of the shared axis.
     len: u32,
 }
 
-/// Strides and lengths of a space, computed once: the hot path divides by nothing else.
+/// The strides and lengths of a space, computed once for the hot path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Grid {
     lens: Vec<u32>,
@@ -37,7 +37,7 @@ impl Grid {
         index / self.strides[axis] % self.lens[axis]
     }
 
-    /// Calls `visit` with every index whose position on each axis lies in that axis' range.
+    /// Calls `visit` with every index whose position on each axis is within that axis' range.
     fn visit(&self, ranges: &[(u32, u32)], visit: &mut impl FnMut(u32)) {
         fn walk(
             grid: &Grid,
@@ -53,7 +53,7 @@ impl Grid {
         walk(self, ranges, (0, 0), visit);
     }
 
-    /// The first index in the ranges that is wanted, among the first `limit` of them.
+    /// The first wanted index within the ranges, among the first `limit` of them.
     fn search(
         &self,
         ranges: &[(u32, u32)],
@@ -80,7 +80,7 @@ impl Grid {
     }
 }
 
-/// A need, ready for arithmetic over two concrete spaces.
+/// A need, prepared for arithmetic over two concrete spaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Join {
     pub(crate) consumer: u16,
@@ -92,8 +92,8 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    /// The join of `need` of step `consumer`, over the steps' present spaces. A step that is not alive
-    /// yet has no space: it then stands as one imaginary task that everything waits for.
+    /// The join for a `need` of the step `consumer`, over the steps' current spaces. A step with an unbound dimension
+    /// has no space: it counts as one imaginary task that everything waits for.
     pub(crate) fn new(
         plan: &Plan,
         (consumer, need): (u16, &Need),
@@ -135,12 +135,12 @@ impl Join {
         Self { consumer, producer, soft, shared, consumer_grid, producer_grid }
     }
 
-    /// How many points there are.
+    /// The number of points.
     pub(crate) fn points(&self) -> u32 {
         self.shared.iter().map(|s| s.len).product()
     }
 
-    /// The point that a task of the producer counts in.
+    /// The point that a task of the producer belongs to.
     pub(crate) fn point_of_producer(&self, index: u32) -> u32 {
         self.shared.iter().fold(0, |point, s| {
             let position = self.producer_grid.position(index, s.producer_axis) / s.producer_per;
@@ -148,8 +148,8 @@ impl Join {
         })
     }
 
-    /// The point that a task of the consumer waits for; nothing if it lies beyond either end, in which
-    /// case the need is satisfied.
+    /// The point that a task of the consumer waits for; `None` if it is beyond either end, in which case the need is
+    /// satisfied.
     pub(crate) fn point_of_consumer(&self, index: u32) -> Option<u32> {
         self.shared.iter().try_fold(0, |point, s| {
             let own = self.consumer_grid.position(index, s.consumer_axis) / s.consumer_per;
@@ -175,13 +175,12 @@ impl Join {
         self.consumer_grid.visit(&ranges, visit);
     }
 
-    /// Calls `visit` with every index of the producer (holes included) that counts in the point.
+    /// Calls `visit` with every index of the producer (holes included) that belongs to the point.
     pub(crate) fn producers(&self, point: u32, visit: &mut impl FnMut(u32)) {
         self.producer_grid.visit(&self.producer_ranges(point), visit);
     }
 
-    /// The first index of the producer that counts in the point and is wanted, among the first `limit`
-    /// that count in it.
+    /// The first wanted index of the producer in the point, among the first `limit` that belong to it.
     pub(crate) fn find_producer(
         &self,
         point: u32,

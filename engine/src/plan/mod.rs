@@ -1,6 +1,5 @@
-//! The plan: the compiled, immutable graph of a run. Its size depends on the number of steps, never on
-//! the number of tasks; edges are found by index arithmetic. The compiler that makes it is in the files
-//! beside.
+//! The plan: the compiled, immutable graph of a run. Its size depends on the number of steps, never on the number of
+//! tasks; edges are found by index arithmetic. The other files of this folder are the compiler that makes it.
 
 mod check;
 mod compile;
@@ -25,18 +24,18 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// The version of the fold: which state a plan and a history mean. A server that does not know a run's
-/// version leaves the run alone. Version 2 can remove outputs before the end of the run, version 3 change
-/// settings of a run that exists.
+/// The version of the fold, which determines the state that a plan and a history result in. A server that does not know
+/// a run's version leaves the run alone. Version 2 added the removal of outputs before the end of the run, version 3
+/// changes to the settings of an existing run.
 pub const FOLD_VERSION: u32 = 3;
-/// The versions whose plans and histories mean the same under this fold.
+/// The versions whose plans and histories give the same state with this fold.
 pub const FOLDS: RangeInclusive<u32> = 1..=FOLD_VERSION;
 
 /// The most tasks that a step may have, holes included.
 pub const MAX_TASKS: u32 = 16_777_216;
 
-/// The number of indices in a box of axes. An empty axis counts as one position, so that the
-/// arithmetic over the other axes stays within bounds as well.
+/// The number of indices in the product of axes. An empty axis counts as one position, so that arithmetic over the
+/// other axes stays within bounds, too.
 pub(crate) fn box_size(lens: impl Iterator<Item = u32>) -> u64 {
     lens.fold(1, |size: u64, len| size.saturating_mul(len.max(1).into()))
 }
@@ -44,53 +43,53 @@ pub(crate) fn box_size(lens: impl Iterator<Item = u32>) -> u64 {
 /// The compiled graph of a run. Only its settings can change later ([`pictor_tasks::history::Changes`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The fold that the plan was made for.
+    /// The version of the fold that the plan was made for.
     pub fold_version: u32,
-    /// The job's name.
+    /// The name of the job.
     pub name: String,
-    /// All dimensions.
+    /// All dimensions, which steps refer to by index.
     pub dims: Vec<Dim>,
-    /// All steps.
+    /// All steps, which needs refer to by index.
     pub steps: Vec<Step>,
-    /// The run's first priority.
+    /// The run's initial priority.
     pub priority: i32,
-    /// What a final failure means for the rest.
+    /// What happens to the rest of the run after a final failure.
     pub on_failure: OnFailure,
-    /// How many final failures end the run.
+    /// The number of final failures that ends the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<u32>,
-    /// The files that the job names, by the name that it uses. Filled in when the job is submitted.
+    /// The files that the job names, by the names that it uses. Filled in when the job is submitted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileRef>,
-    /// The folder of the job file, absolute.
+    /// The absolute path of the folder of the job file; empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub folder: String,
 }
 
-/// One dimension.
+/// A dimension of the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dim {
-    /// Its name.
+    /// The name in the job file.
     pub name: String,
-    /// Where its values come from.
+    /// The source of its values.
     pub values: DimValues,
-    /// Its bound by another dimension.
+    /// Its bound by another dimension, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<DimBound>,
-    /// Whether it may turn out to have no values.
+    /// Whether it may be bound to an empty list of values.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_empty: bool,
 }
 
 impl Dim {
-    /// The steps that report its own values or counts.
+    /// The steps that report its values or counts.
     pub(crate) fn binders(&self) -> impl Iterator<Item = u16> + use<> {
         let values = match self.values {
             DimValues::Late { binder } => Some(binder),
             DimValues::Fixed(_) | DimValues::Blocks { .. } => None,
         };
         let counts = match self.bound {
-            // Late values of a bounded dimension come with its counts.
+            // Late-bound values of a bounded dimension are derived from its counts.
             Some(DimBound { counts: DimCounts::Late { binder }, .. }) => {
                 Some(binder).filter(|_| values.is_none())
             }
@@ -100,107 +99,106 @@ impl Dim {
     }
 }
 
-/// Where a dimension's values come from.
+/// The source of a dimension's values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DimValues {
-    /// The job file.
+    /// Given in the job file.
     Fixed(Values),
-    /// A step's report. With late-bound counts (see [`Dim::bound`]) there are as many as the largest
-    /// of the counts.
+    /// Reported by a step. With late-bound counts (see [`Dim::bound`]) there are as many values as the largest count.
     Late {
-        /// The step.
+        /// The index of the step that reports them.
         binder: u16,
     },
-    /// Another dimension, cut into blocks.
+    /// Blocks of another dimension.
     Blocks {
-        /// The other dimension's place in [`Plan::dims`].
+        /// The other dimension's index in [`Plan::dims`].
         of: usize,
-        /// Positions in a block.
+        /// The number of positions in a block; the last one may be shorter.
         size: u32,
     },
 }
 
-/// How many positions of a dimension exist for each position of another.
+/// The number of positions of a dimension for each position of another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DimBound {
-    /// The other dimension's place in [`Plan::dims`].
+    /// The other dimension's index in [`Plan::dims`].
     pub by: usize,
-    /// The counts.
+    /// The number of positions for each position of the other dimension.
     pub counts: DimCounts,
 }
 
-/// Where a bound's counts come from.
+/// The source of a bound's counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DimCounts {
-    /// The job file.
+    /// Given in the job file.
     Fixed(Arc<[u32]>),
-    /// A step's report.
+    /// Reported by a step.
     Late {
-        /// The step.
+        /// The index of the step that reports them.
         binder: u16,
     },
 }
 
-/// One step.
+/// A step of the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Its name.
+    /// The name in the job file.
     pub name: String,
-    /// Its dimensions (places in [`Plan::dims`]), slowest first.
+    /// Its dimensions (indices into [`Plan::dims`]), slowest first.
     pub over: Vec<usize>,
-    /// The steps it needs.
+    /// Its needs, in the order of the job file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<Need>,
-    /// What its tasks do.
+    /// The work of its tasks.
     pub body: Body,
-    /// What its tasks need of a machine.
+    /// The requirements of its tasks on a machine.
     pub requires: Requires,
-    /// How often failed tasks are tried again.
+    /// How often and how soon failed tasks are retried.
     pub retry: Retry,
-    /// How long a task may take.
+    /// The time limit for a task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Millis>,
-    /// How long a task may go without progress.
+    /// How long a task may run without any sign of progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
-    /// In which order its tasks are done.
+    /// The order in which its tasks are done.
     pub order: Order,
     /// The concurrency limits that its tasks hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
-    /// Where its outputs land for people: output name to templated path.
+    /// Where its outputs are delivered: output name to templated path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deliver: BTreeMap<String, String>,
-    /// Its outputs are removed when everything that needs them, and this step (its place in
-    /// [`Plan::steps`]), has succeeded.
+    /// Its outputs are removed when all tasks that need them have succeeded, and so has this step (an index into
+    /// [`Plan::steps`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_until: Option<u16>,
-    /// Steps between it and the end of the graph: lower goes first, so that frames finish early.
+    /// The number of steps between it and the end of the graph: lower ones go first, so that frames finish early.
     pub to_sink: u16,
 }
 
 /// A need of one step on another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
-    /// The needed step's place in [`Plan::steps`].
+    /// The needed step's index in [`Plan::steps`].
     pub step: u16,
-    /// Dimension (place in [`Plan::dims`]) and how many positions away the needed task is.
+    /// For each dimension with an offset (an index into [`Plan::dims`]): how many positions away the needed task is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub offsets: Vec<(usize, i32)>,
-    /// Whether it is enough that the needed tasks are over.
+    /// Whether it is sufficient that the needed tasks have ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub soft: bool,
 }
 
 impl Plan {
-    /// The place of the step called `name`.
+    /// The index of the step called `name`.
     pub fn step(&self, name: &str) -> Option<u16> {
         self.steps.iter().position(|s| s.name == name).and_then(|i| u16::try_from(i).ok())
     }
 
-    /// A dimension's root and how many of the root's positions one of its positions covers.
+    /// The dimension that a dimension is derived from in the end, and how many of its positions one position covers.
     pub(crate) fn root(&self, dim: usize) -> (usize, u64) {
         let (mut dim, mut scale) = (dim, 1);
         while let DimValues::Blocks { of, size } = self.dims[dim].values {
@@ -210,8 +208,8 @@ impl Plan {
         (dim, scale)
     }
 
-    /// The steps that report the values or bounds of a dimension (through the dimensions it is cut
-    /// from).
+    /// The steps that report the values or bounds of a dimension, including those of the dimensions that it is derived
+    /// from.
     pub(crate) fn binders(&self, dim: usize) -> impl Iterator<Item = u16> + use<> {
         let root = self.root(dim).0;
         let of_root = (root != dim).then(|| self.dims[root].binders());
@@ -224,9 +222,8 @@ impl Plan {
         dims.filter(move |(_, dim)| dim.binders().any(|b| b == step)).map(|(i, _)| i)
     }
 
-    /// The longest chain of tasks that must be done one after another, as far as it is known before the
-    /// run: its length, and the steps along it. A step that needs its own previous task counts once for
-    /// each link of that chain.
+    /// The longest chain of tasks that must be done one after another, as far as it is known before the run: its
+    /// length, and the steps along it. A step that needs its own previous task counts once for each link of that chain.
     pub fn longest_path(&self) -> (u64, Vec<String>) {
         let links = |step: &Step, number: u16| {
             let own = step.needs.iter().filter(|need| need.step == number);

@@ -1,15 +1,15 @@
-//! What `render.simulate` adds to the steps of a render.
+//! Applies `render.simulate` to the steps of a render.
 
 use super::expand::{need, step};
 use pictor_tasks::body::{Scene, Simulate};
 use pictor_tasks::job::spec::StepSpec;
 use pictor_tasks::range::Ranges;
 
-/// The step that bakes.
+/// The name of the step that bakes.
 const BAKE: &str = "bake";
 
-/// Tells `inspect` of a job of one frame, before which nothing has to be simulated; with
-/// `simulate: bake` adds the step that bakes, for all that work on the scene.
+/// Passes the frame of a single-frame job to `inspect`, as nothing needs to be simulated before the first frame of a
+/// simulation; with `simulate: bake`, adds the step that bakes, which all steps that use the scene then need.
 pub(crate) fn simulate(steps: &mut Vec<StepSpec>, frames: Option<&Ranges>) {
     let only = frames.filter(|frames| frames.len() == 1).and_then(|frames| frames.get(0));
     let Some(inspect) = steps.iter_mut().find_map(|step| step.inspect.as_mut()) else { return };

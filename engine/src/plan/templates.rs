@@ -1,4 +1,4 @@
-//! Placeholders in a plan's texts: each must mean something in its step.
+//! Checks placeholders in a plan's texts: each must have a meaning in its step.
 
 use super::compile::did_you_mean;
 use super::{Plan, Step};
@@ -7,7 +7,7 @@ use pictor_tasks::job::Diagnostic;
 use pictor_tasks::space::frame_dim;
 use pictor_tasks::template::{Placeholder, Template};
 
-/// Reports placeholders that name dimensions, steps or outputs which the step does not have.
+/// Reports placeholders for dimensions, steps or outputs that are not available in the step.
 pub(crate) fn check(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     for (number, step) in plan.steps.iter().enumerate() {
         let path = format!("steps[{number}]");
@@ -33,7 +33,7 @@ pub(crate) fn check(plan: &Plan, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The places where a step asks for the folder of the job file and has no files of its own to find there.
+/// The places where a step uses the folder of the job file although it has no `files`.
 pub fn uses_of_folder(plan: &Plan) -> Vec<String> {
     let has_files = |step: &Step| matches!(&step.body, Body::Command(c) if !c.files.is_empty());
     let asks = |text: &str| {
@@ -71,7 +71,7 @@ fn texts(step: &Step) -> Vec<(String, String)> {
     texts
 }
 
-/// What is wrong with a placeholder, and what to do.
+/// A message if a placeholder is wrong, with what to do.
 fn fault(
     plan: &Plan,
     step: &Step,
@@ -117,12 +117,12 @@ fn fault(
     }
 }
 
-/// Deliveries must stay in the output folder and must not overwrite each other.
+/// Checks that deliveries stay in the output folder and do not overwrite each other.
 fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagnostic>) {
     for (name, text) in &step.deliver {
         let place = format!("{path}.deliver.{name}");
         let is_folder = delivers_folder(&step.body, name);
-        // Blender puts the frame's number into the names of the files that a scene's nodes write.
+        // Blender adds the frame's number to the names of files that a scene's nodes write.
         let told = |dim: &str| is_folder && name == "files" && frame_dim([dim]).is_some();
         let template = Template::parse(text).ok();
         if let Some(dim) = template.and_then(|template| left_out(plan, step, &template, told)) {
@@ -156,15 +156,14 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
     }
 }
 
-/// Whether the step leaves a folder of files under this name: `files`, which the scene's own nodes write,
-/// and `passes`.
+/// Whether the step has a folder of outputs with this name: `files`, which the scene's own nodes write, and `passes`.
 fn delivers_folder(body: &Body, name: &str) -> bool {
     let of_frames =
         matches!(body, Body::Blender(_) | Body::Merge(_) | Body::Finish(_) | Body::Develop(_));
     of_frames && matches!(name, "files" | "passes")
 }
 
-/// A dimension of the step that occurs neither in a delivery's path nor in what it delivers there.
+/// A dimension of the step that occurs neither in a delivery's path nor in the names of the delivered files.
 fn left_out<'a>(
     plan: &'a Plan,
     step: &Step,
@@ -201,7 +200,7 @@ fn check_scene(
     }
 }
 
-/// A command that dimensions wait for must be told where to write their values.
+/// Checks that a command that binds dimensions is told where to write their values.
 fn check_bindings(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
     let Body::Command(command) = &step.body else { return };
     for dim in plan.bound_by(u16::try_from(number).expect("limited")) {

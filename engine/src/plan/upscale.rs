@@ -1,7 +1,7 @@
 //! The `upscale:` macro: probe, extract (of a video), upscale the tiles, stitch, encode.
 //!
-//! How many frames there are and how large each is only `probe` finds out, so the frames and the tiles
-//! of each frame are late-bound. A single picture has no frames.
+//! Only `probe` finds out how many frames there are and how large each is, so the frames and the tiles of each frame
+//! are late-bound. A single picture has no frames.
 
 use super::expand::{FRAME, step};
 use pictor_tasks::body::{
@@ -16,18 +16,18 @@ use std::collections::BTreeMap;
 const TILE: &str = "upscale.tile";
 /// The private dimension of the parts of a video that are extracted by one task.
 const SEGMENT: &str = "extract.segment";
-/// Frames of one such part: few enough that upscaling begins early and a disk is not filled.
+/// The number of frames in one such part: few enough for upscaling to begin early, and not to fill the disk.
 const SEGMENT_FRAMES: u32 = 100;
-/// Containers that a video can be written to.
+/// The container formats for videos.
 const CONTAINERS: [&str; 3] = ["mp4", "mov", "mkv"];
 
-/// The steps of an upscale; its dimensions are added to the job.
+/// The steps of an upscale. Its dimensions are added to the job.
 pub(crate) fn expand(
     upscale: &UpscaleJob,
     job: &mut JobSpec,
     problems: &mut Vec<Diagnostic>,
 ) -> Vec<StepSpec> {
-    // The parser lets nothing else through.
+    // The parser accepts nothing else.
     let Some(media) = Media::of(&upscale.input) else { return Vec::new() };
     check(upscale, media, problems);
     let from_probe = || DimSpec { from: Some("probe".into()), ..DimSpec::default() };
@@ -97,7 +97,7 @@ fn tile_pixels(upscale: &UpscaleJob) -> u32 {
     }
 }
 
-/// The format of the pictures. Between stitching and encoding nothing may be lost.
+/// The format of the pictures, which is lossless if they are only encoded to a video.
 fn format(upscale: &UpscaleJob, media: Media) -> ImageFormat {
     upscale.format.unwrap_or(match media {
         Media::Picture(format) => format,
@@ -106,7 +106,7 @@ fn format(upscale: &UpscaleJob, media: Media) -> ImageFormat {
     })
 }
 
-/// The name of the video, if one is made.
+/// The file name of the video, if one is made.
 fn video(upscale: &UpscaleJob, media: Media) -> Option<String> {
     let named = upscale.output.file.clone();
     match media {
@@ -175,7 +175,7 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
     steps
 }
 
-/// Where the final pictures go: into the output folder, or only into the video.
+/// Sets where the final pictures go: into the output folder, or only into the video.
 fn delivered(upscale: &UpscaleJob, media: Media, stitch: StepSpec) -> StepSpec {
     let extension = format(upscale, media).extension();
     let path = match media {
@@ -191,7 +191,7 @@ fn delivered(upscale: &UpscaleJob, media: Media, stitch: StepSpec) -> StepSpec {
     StepSpec { deliver: BTreeMap::from([("image".to_owned(), path)]), ..stitch }
 }
 
-/// How the video is made.
+/// The settings for encoding the video.
 fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> Encode {
     let VideoSpec { codec, crf, keep_audio, fps } = upscale.video.clone().unwrap_or_default();
     Encode {
@@ -215,7 +215,7 @@ fn until(step: &str) -> Keep {
     Keep { until: step.into() }
 }
 
-/// A file name as a template.
+/// Escapes a file name for use as a template.
 fn literal(name: &str) -> String {
     name.replace('{', "{{").replace('}', "}}")
 }

@@ -1,4 +1,4 @@
-//! What can be compared and recounted about a run: the oracle of the simulation and the stores' tests.
+//! Comparable forms and recounts of a run, for the simulation and the tests of the stores.
 
 use super::Run;
 use super::state::TaskState;
@@ -6,8 +6,8 @@ use pictor_tasks::message::TaskId;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Run {
-    /// Everything that history determines, in a form that can be compared: a run that was recovered
-    /// equals the one that was interrupted. Queued tasks count as ready: a queue is not history.
+    /// Everything that is determined by history, in a comparable form: a recovered run equals the one that was
+    /// interrupted. Queued tasks count as ready, because queues are not part of history.
     pub fn durable(&self) -> impl PartialEq + std::fmt::Debug + use<> {
         let steps: Vec<_> = self
             .steps
@@ -40,7 +40,7 @@ impl Run {
         (steps, trouble, claims, said, flags, place)
     }
 
-    /// Recounts every counter from the tasks' states and says what does not agree.
+    /// Recomputes every counter from the tasks' states; the error says which one differs.
     pub fn check(&self) -> Result<(), String> {
         let mut again = self.clone();
         for number in 0..again.joins.len() {

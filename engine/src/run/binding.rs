@@ -1,4 +1,4 @@
-//! What a step reports for late-bound dimensions, checked before it is believed.
+//! Validates the values that a step reports for late-bound dimensions.
 
 use super::Run;
 use super::state::space_of;
@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Run {
-    /// The bindings that the step has to report, or a sentence about what is missing or wrong.
-    /// Bindings that nobody asked for are left out.
+    /// The bindings that the step has to report, or a message about what is missing or wrong. Other bindings are left
+    /// out.
     pub(crate) fn vet_bindings(&self, step: u16, said: &[Binding]) -> Result<Vec<Binding>, String> {
         let (mut kept, mut dims) = (Vec::new(), None);
         for number in self.plan.bound_by(step) {
@@ -82,12 +82,12 @@ fn vet_values(dim: &Dim, bound: &Bound) -> Result<Values, String> {
     Ok(values.clone())
 }
 
-/// The values of a bounded dimension that has no limit of its own: as many as the largest count.
+/// The values of a bounded dimension without an upper limit of its own: as many as the largest count.
 pub(crate) fn most(counts: &[u32]) -> Values {
     Values::count(counts.iter().copied().max().unwrap_or(0))
 }
 
-/// Counts come as such: a list of values is not taken for them.
+/// Validates counts, which must be reported as such: a list of values is not accepted.
 fn vet_counts(dim: &Dim, bound: &Bound) -> Result<Arc<[u32]>, String> {
     debug_assert!(dim.bound.as_ref().is_some_and(|b| matches!(b.counts, DimCounts::Late { .. })));
     let name = &dim.name;

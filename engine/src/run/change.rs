@@ -1,5 +1,5 @@
-//! Settings that are changed while a run exists. Which tasks there are, and what those that succeeded have made,
-//! stays as it is.
+//! Changes to the settings of an existing run. They affect neither which tasks exist nor the results of tasks that have
+//! succeeded.
 
 use super::Run;
 use crate::plan::Plan;
@@ -8,14 +8,14 @@ use pictor_tasks::history::Changes;
 use std::sync::Arc;
 
 impl Run {
-    /// Changes settings: from now on the plan is as if the job had said so.
+    /// Changes settings: from now on the plan is the same as if the job had set these values.
     pub(crate) fn change(&mut self, changes: &Changes) {
         Arc::make_mut(&mut self.plan).change(changes);
         self.priority = changes.priority.unwrap_or(self.priority);
         self.reset(&changes.reset);
     }
 
-    /// Why these settings mean nothing in this run, if so.
+    /// A message if these settings have no meaning in this run.
     pub fn lacks_settings(&self, changes: &Changes) -> Option<String> {
         let upscales = |body: &Body| matches!(body, Body::Upscale(_) | Body::Stitch(_));
         let none = !self.plan.steps.iter().any(|step| upscales(&step.body));
@@ -41,7 +41,7 @@ impl Plan {
             match &mut step.body {
                 Body::Upscale(upscale) => upscale.on_error = on_error,
                 Body::Stitch(stitch) => stitch.on_error = on_error,
-                // As the macro makes it.
+                // The same as in the macro.
                 Body::Encode(encode) if of_stitch => encode.allow_gaps = on_error != OnError::Fail,
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! What a run knows of its tasks: their names, outputs and inputs.
+//! Looks up the names, outputs and inputs of a run's tasks.
 
 use super::{Run, TaskState};
 use pictor_tasks::message::{Execution, Input, Output, TaskId};
@@ -6,7 +6,7 @@ use pictor_tasks::space::Space;
 use std::sync::Arc;
 
 impl Run {
-    /// `render[frame=7,tile=3]`, or just `encode` for a step without dimensions.
+    /// The name of a task: `render[frame=7,tile=3]`, or just `encode` for a step without dimensions.
     pub fn task_name(&self, TaskId { step, index }: TaskId) -> String {
         let name = &self.plan.steps[step as usize].name;
         match &self.steps[step as usize].space {
@@ -15,7 +15,7 @@ impl Run {
         }
     }
 
-    /// The step and index of a task that is written as [`Self::task_name`] writes it.
+    /// The step and index of the task with this [`Self::task_name`].
     pub fn find_task(&self, name: &str) -> Option<TaskId> {
         let (step, label) = match name.split_once('[') {
             Some((step, label)) => (step, label.strip_suffix(']')?),
@@ -26,31 +26,30 @@ impl Run {
         Some(TaskId { step, index })
     }
 
-    /// A step's space; nothing while a dimension of it is not bound.
+    /// A step's space; `None` while one of its dimensions is not bound.
     pub fn space(&self, step: u16) -> Option<&Arc<Space>> {
         self.steps.get(step as usize)?.space.as_ref()
     }
 
-    /// A step's tasks in a state.
+    /// All tasks of a step that are in a state.
     pub fn tasks_in(&self, step: u16, state: TaskState) -> impl Iterator<Item = TaskId> + '_ {
         let tasks = self.steps.get(step as usize).map_or(&[] as &[_], |s| &s.tasks);
         let found = (0u32..).zip(tasks).filter(move |(_, task)| **task == Some(state));
         found.map(move |(index, _)| TaskId { step, index })
     }
 
-    /// The present attempt of a task.
+    /// The number of a task's current attempt.
     pub fn attempt(&self, at: TaskId) -> Option<u32> {
         self.steps.get(at.step as usize)?.attempts.get(at.index as usize).copied()
     }
 
-    /// The accepted execution and outputs of a task that succeeded and left any.
+    /// The accepted execution and the outputs of a task that succeeded and has any.
     pub fn outputs(&self, at: TaskId) -> Option<(Execution, &[Output])> {
         let accepted = self.steps.get(at.step as usize)?.accepted.get(&at.index)?;
         Some((accepted.execution, &accepted.outputs))
     }
 
-    /// What a task reads: the outputs of all tasks it needs, in the order of its needs and of their
-    /// indices.
+    /// The inputs of a task: the outputs of all tasks that it needs, in the order of its needs and of their indices.
     pub fn inputs(&self, at: TaskId) -> Vec<Input> {
         let mut inputs = Vec::new();
         for &number in &self.into[at.step as usize] {
@@ -76,7 +75,7 @@ impl Run {
         inputs
     }
 
-    /// Why a task failed the last time; empty if it did not.
+    /// The message of a task's last failure; empty if there was none.
     pub fn failure(&self, at: TaskId) -> &str {
         self.trouble(at).map_or("", |trouble| &trouble.message)
     }

@@ -1,5 +1,5 @@
-//! What workers say of tasks that succeeded ("scripts were blocked"): each sentence once, with the tasks
-//! whose accepted attempt said it.
+//! Notes of workers on tasks that succeeded ("scripts were blocked"): each sentence once, with the tasks whose accepted
+//! attempt reported it.
 
 use super::Run;
 use crate::plan::Plan;
@@ -7,33 +7,34 @@ use pictor_tasks::message::TaskId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Different sentences that a run keeps.
+/// The most different sentences that a run keeps.
 const SENTENCES_MAX: usize = 100;
-/// Sentences of one task, and the length of each: what workers keep to, and strangers must.
+/// The most sentences of one task, and the length of each: workers respect these limits, but must not be relied upon to
+/// do so.
 const PER_TASK_MAX: usize = 20;
 const BYTES_MAX: usize = 1_000;
 
-/// One sentence.
+/// A note, and the tasks that reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The sentence.
+    /// The sentence for the user.
     pub text: String,
-    /// How many tasks said it.
+    /// The number of tasks that reported it.
     pub tasks: u32,
-    /// The first of them, as in `render[frame=7]`.
+    /// The first of these tasks, such as `render[frame=7]`.
     pub example: String,
 }
 
-/// All of a run.
+/// All notes of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notes {
-    /// The sentences, in the order in which they were first said.
+    /// The notes, in the order in which they were first reported.
     pub notes: Vec<Note>,
-    /// How often something else was said, after there were too many different sentences.
+    /// How often other sentences were reported after the limit for different ones was reached.
     pub notes_left_out: u32,
 }
 
-/// The sentences of a run, and who said them.
+/// The sentences of a run, and the tasks that reported them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sentences {
     all: Vec<(String, BTreeSet<TaskId>)>,
@@ -41,7 +42,7 @@ pub(crate) struct Sentences {
 }
 
 impl Sentences {
-    /// A task has succeeded: what it said counts, and nothing that it said before.
+    /// Replaces the sentences of a task by those of its successful attempt.
     pub(crate) fn say(&mut self, at: TaskId, notes: &[String]) {
         self.unsay(at);
         for note in notes.iter().take(PER_TASK_MAX) {
@@ -56,12 +57,12 @@ impl Sentences {
         }
     }
 
-    /// A task is to be done again.
+    /// Removes the sentences of a task that will be done again.
     pub(crate) fn unsay(&mut self, at: TaskId) {
         self.all.retain_mut(|(_, tasks)| !(tasks.remove(&at) && tasks.is_empty()));
     }
 
-    /// A step has other tasks now.
+    /// Removes the sentences of a step whose tasks have changed.
     pub(crate) fn forget_step(&mut self, step: u16) {
         self.all.retain_mut(|(_, tasks)| {
             tasks.retain(|at| at.step != step);
@@ -70,8 +71,8 @@ impl Sentences {
     }
 }
 
-/// What is to be said of limits that a plan's steps hold and that are not among those that are `defined`: each
-/// once, with how many tasks (if that is known) and which step.
+/// Notes on limits that a plan's steps hold and that are not `defined`: one for each limit, with the number of tasks
+/// (if known) and the step.
 pub fn undefined_limits<T>(plan: &Plan, defined: &BTreeMap<String, T>) -> Vec<Note> {
     let mut notes: Vec<Note> = Vec::new();
     for step in &plan.steps {
@@ -89,7 +90,7 @@ pub fn undefined_limits<T>(plan: &Plan, defined: &BTreeMap<String, T>) -> Vec<No
 }
 
 impl Run {
-    /// What workers said of the tasks that have succeeded.
+    /// The notes of workers on the tasks that have succeeded.
     pub fn notes(&self) -> Notes {
         let note = |(text, tasks): &(String, BTreeSet<TaskId>)| {
             let first = tasks.first()?;

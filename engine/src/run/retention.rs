@@ -1,9 +1,9 @@
-//! Outputs that are not kept as long as the run (`keep: {until: STEP}`): when everything that reads them has
-//! succeeded they are removed, and a reset that needs them again makes them again.
+//! Outputs that are not kept as long as the run (`keep: {until: STEP}`): they are removed when all tasks that read them
+//! have succeeded, and a reset that needs them makes them again.
 //!
-//! It is a need the other way round: for each reader there is one counter for each point of the shared
-//! space, and for each task the number of readers that are not through. **Invariant:** a task whose
-//! outputs were removed has succeeded, and so has everything that needs it.
+//! This is the inverse of a need: for each reading step there is one counter for each point of the shared space, and
+//! for each task the number of reading steps that are not done. **Invariant:** a task whose outputs were removed has
+//! succeeded, and so have all tasks that need it.
 
 use super::Run;
 use super::state::{StepState, TaskState};
@@ -15,41 +15,41 @@ use pictor_tasks::message::TaskId;
 use pictor_tasks::range::Ranges;
 use std::collections::BTreeSet;
 
-/// Tasks that one event names at most.
+/// The most tasks in one event.
 const REMOVED_MAX: usize = 10_000;
 
-/// One step that reads the outputs of another.
+/// A step that reads the outputs of another.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    /// The consumer is the step that makes the outputs, the producer the one that reads them.
+    /// In this join, the consumer is the step that makes the outputs, and the producer the one that reads them.
     pub(crate) join: Join,
-    /// Per point: readers that have not succeeded.
+    /// For each point, the number of readers that have not succeeded.
     pub(crate) open: Vec<u32>,
     need: Need,
 }
 
-/// All readings of a run.
+/// All such relations of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readings {
     pub(crate) all: Vec<Reading>,
-    /// By the step that makes the outputs and by the one that reads them.
+    /// Indices into `all`, by the step that makes the outputs and by the one that reads them.
     pub(crate) of: Vec<Vec<usize>>,
     by: Vec<Vec<usize>>,
 }
 
-/// What is known about the outputs of a step that are not kept as long as the run.
+/// The state of a step's outputs that are not kept as long as the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
-    /// Per task: readings that are not through.
+    /// For each task, the number of reading steps that are not done.
     pub(crate) unread: Vec<u16>,
-    /// Tasks with outputs that nobody reads any more.
+    /// Tasks with outputs that no task will read.
     pub(crate) due: TaskSet,
-    /// Tasks whose outputs were removed.
+    /// Tasks whose outputs have been removed.
     pub(crate) removed: TaskSet,
 }
 
 impl Retention {
-    /// Of a step whose tasks have not begun.
+    /// For a step whose tasks have not begun.
     pub(crate) fn new(size: u32) -> Self {
         let (due, removed) = (TaskSet::new(size), TaskSet::new(size));
         Self { unread: vec![0; size as usize], due, removed }
@@ -57,7 +57,7 @@ impl Retention {
 }
 
 impl Readings {
-    /// The readings of a plan, over spaces that are not alive.
+    /// The relations in a plan, with no space bound yet.
     pub(crate) fn new(plan: &Plan) -> Self {
         let none = vec![Vec::new(); plan.steps.len()];
         let mut readings = Self { all: Vec::new(), of: none.clone(), by: none };
@@ -66,7 +66,8 @@ impl Readings {
             let mut needs = Vec::new();
             for (reader, step) in (0u16..).zip(&plan.steps) {
                 for need in step.needs.iter().filter(|need| need.step == maker) {
-                    // Who needs what is 2 positions before it is needed by what is 2 positions after it.
+                    // If readers need the task 2 positions before them, a task is read by the reader 2 positions after
+                    // it.
                     let offsets =
                         need.offsets.iter().map(|(dim, by)| (*dim, by.saturating_neg())).collect();
                     needs.push(Need { step: reader, offsets, soft: true });
@@ -87,12 +88,12 @@ impl Readings {
 }
 
 impl StepState {
-    /// Whether the outputs of a task were removed.
+    /// Whether the outputs of a task have been removed.
     pub(crate) fn is_removed(&self, index: u32) -> bool {
         self.retention.as_ref().is_some_and(|retention| retention.removed.contains(index))
     }
 
-    /// Notes whether a task has outputs that nobody reads any more.
+    /// Updates whether a task has outputs that no task will read.
     fn review(&mut self, index: u32) {
         let left =
             self.state(index) == Some(TaskState::Succeeded) && self.accepted.contains_key(&index);
@@ -104,7 +105,7 @@ impl StepState {
         }
     }
 
-    /// One of the readings of a task is through, or is open again.
+    /// Counts one reading step of a task as done, or as open again.
     fn count_reading(&mut self, index: u32, through: bool) {
         if self.state(index).is_none() {
             return;
@@ -117,19 +118,19 @@ impl StepState {
 }
 
 impl Run {
-    /// Whether the outputs of a task were removed because nobody reads them any more.
+    /// Whether the outputs of a task have been removed because no task will read them.
     pub fn is_removed(&self, at: TaskId) -> bool {
         self.steps.get(at.step as usize).is_some_and(|state| state.is_removed(at.index))
     }
 
-    /// Keys of artifacts that history says are removed, as far as nobody was told to delete them since
-    /// this was folded: they may still be there.
+    /// Keys of artifacts that are removed in history but whose deletion has not been requested since the history was
+    /// folded: they may still exist.
     pub fn doomed(&self) -> &[String] {
         &self.doomed
     }
 
-    /// A task went from one state to another: moves the counters of what it reads, and notes whether
-    /// somebody still reads what it left.
+    /// Updates the counters of what a task reads after a change of its state, and whether its own outputs will still be
+    /// read.
     pub(crate) fn shift_readings(&mut self, at: TaskId, (old, new): (TaskState, TaskState)) {
         let through = new == TaskState::Succeeded;
         if through == (old == TaskState::Succeeded) {
@@ -150,7 +151,7 @@ impl Run {
         self.steps[at.step as usize].review(at.index);
     }
 
-    /// Counts the readings that touch any of these steps again.
+    /// Recomputes the counters that involve any of these steps.
     pub(crate) fn recount_readings(&mut self, steps: &[u16]) {
         let mut makers = BTreeSet::new();
         for Reading { join, open, need } in &mut self.readings.all {
@@ -163,7 +164,7 @@ impl Run {
             *open = vec![0; join.points() as usize];
             let state = &self.steps[reader as usize];
             if state.space.is_none() {
-                // It may come to life.
+                // Its dimensions may still be bound.
                 open[0] = 1;
             }
             for (index, task) in (0u32..).zip(&state.tasks) {
@@ -189,7 +190,7 @@ impl Run {
         }
     }
 
-    /// How many of a task's readings are not through, from their counters.
+    /// The number of reading steps of a task that are not done, from their counters.
     pub(crate) fn unread(&self, at: TaskId) -> u16 {
         let open = self.readings.of[at.step as usize].iter().filter(|number| {
             let Reading { join, open, .. } = &self.readings.all[**number];
@@ -198,7 +199,7 @@ impl Run {
         u16::try_from(open.count()).expect("a plan has fewer needs")
     }
 
-    /// Folds a removal: the artifacts are not there any more.
+    /// Folds a removal of outputs.
     pub(crate) fn remove_outputs(&mut self, removed: &[RemovedOutputs]) {
         for RemovedOutputs { step, tasks } in removed {
             let Some(state) = self.steps.get_mut(*step as usize) else { continue };
@@ -212,8 +213,8 @@ impl Run {
         }
     }
 
-    /// Tasks that left something which a task reads and which was removed. Each point of a join that is
-    /// in `seen` was looked at before.
+    /// Finds the tasks that made inputs of a task which have been removed. Points of joins in `seen` have been examined
+    /// before.
     pub(crate) fn removed_inputs(
         &self,
         at: TaskId,
@@ -238,7 +239,7 @@ impl Run {
         }
     }
 
-    /// The next outputs to remove, out of those that are due.
+    /// Takes the next outputs to remove from those that are due.
     pub(crate) fn take_due(&mut self) -> Vec<RemovedOutputs> {
         let (mut room, mut taken) = (REMOVED_MAX, Vec::new());
         for (step, state) in (0u16..).zip(&mut self.steps) {

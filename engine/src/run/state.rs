@@ -1,4 +1,4 @@
-//! The arrays that hold one step's tasks, and what is known of each.
+//! The arrays that hold the tasks of one step, and the information about each of them.
 
 pub use pictor_tasks::state::{RunState, TaskState};
 
@@ -11,43 +11,43 @@ use pictor_tasks::space::{Axis, Bound, Space, Values};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// What went wrong with a task so far.
+/// What has gone wrong with a task so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trouble {
-    /// Failures that count against `retry.attempts`.
+    /// The number of failures that count towards `retry.attempts`.
     pub(crate) failures: u32,
-    /// Times that it was lost.
+    /// The number of times that it was lost.
     pub(crate) losses: u32,
-    /// Workers that it failed on.
+    /// The workers on which it failed.
     pub(crate) avoid: BTreeSet<WorkerId>,
-    /// Workers whose GPU memory was too small.
+    /// The workers whose GPU memory was too small.
     pub(crate) too_small: BTreeSet<WorkerId>,
-    /// Not to be tried before this time.
+    /// The earliest time for the next attempt, in milliseconds since 1970.
     pub(crate) not_before_ms: i64,
-    /// The last failure's message.
+    /// The message of the last failure.
     pub(crate) message: String,
 }
 
-/// An assignment of a task that is not over.
+/// The assignment of a task that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) worker: WorkerId,
-    /// The bundle it went out in; 0 for one known only from history.
+    /// The bundle in which it was sent; 0 if it is only known from history.
     pub(crate) bundle: u64,
-    /// The claimer's execution, once there is a claim.
+    /// The execution that was claimed, once there is a claim.
     pub(crate) claim: Option<Execution>,
-    /// Lease or deadline.
+    /// The end of the lease or the deadline, in milliseconds since 1970.
     pub(crate) until_ms: i64,
 }
 
-/// What an accepted attempt left.
+/// The results of an accepted attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) execution: Execution,
     pub(crate) outputs: Vec<Output>,
 }
 
-/// Values that a late-bound dimension has now.
+/// The values to which a late-bound dimension is bound now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DimState {
     pub(crate) values: Option<Arc<Values>>,
@@ -55,36 +55,36 @@ pub(crate) struct DimState {
     pub(crate) generation: u32,
 }
 
-/// The tasks of one step. While a dimension of the step is not bound there is no space and no task.
+/// The tasks of one step. While a dimension of the step is not bound, there is no space and there are no tasks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StepState {
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) generation: u32,
-    /// Not alive, and the step that would bring it to life is over without success.
+    /// Whether a dimension is not bound and the step that would report its values has ended without success.
     pub(crate) given_up: bool,
-    /// One per index; `None` for holes.
+    /// The state for each index; `None` for holes.
     pub(crate) tasks: Vec<Option<TaskState>>,
-    /// Per task: needs that are not open yet.
+    /// For each task, the number of needs that are not open yet.
     pub(crate) closed: Vec<u16>,
-    /// Per task: needs that can no longer be met.
+    /// For each task, the number of needs that can no longer be met.
     pub(crate) broken: Vec<u16>,
     pub(crate) attempts: Vec<u32>,
-    /// Per task: who had it last; 0: nobody.
+    /// For each task, the worker that had it last; 0 if there was none.
     pub(crate) workers: Vec<u32>,
     pub(crate) accepted: HashMap<u32, Accepted>,
-    /// Only if the outputs are not kept as long as the run.
+    /// Set only if the outputs are not kept as long as the run.
     pub(crate) retention: Option<Retention>,
     /// Ready tasks without trouble, by rank.
     pub(crate) ready: TaskSet,
-    /// Index by rank and rank by index, when the order is not by index.
+    /// The index by rank and the rank by index, if the order is not by index.
     pub(crate) order: Option<(Vec<u32>, Vec<u32>)>,
     pub(crate) counts: [u32; 8],
-    /// Measured durations of successes: how many, and their sum.
+    /// The measured durations of successes: their number, and their sum in milliseconds.
     pub(crate) took: (u32, u64),
 }
 
 impl StepState {
-    /// Fresh tasks over a space, all pending.
+    /// New tasks over a space, all pending.
     pub(crate) fn new(space: Arc<Space>, generation: u32, order: Order, needs: bool) -> Self {
         let size = space.len();
         let tasks: Vec<_> = if space.has_bounds() {
@@ -133,8 +133,7 @@ impl StepState {
     }
 }
 
-/// First, middle and last of the slowest dimension, then the middles between; the other dimensions by
-/// index.
+/// First, middle and last of the slowest dimension, then the ones halfway between; the other dimensions by index.
 fn preview_order(space: &Space) -> (Vec<u32>, Vec<u32>) {
     let outer = space.axes.first().map_or(1, |a| a.values.len());
     let inner = space.len().checked_div(outer).unwrap_or(0);
@@ -149,7 +148,7 @@ fn preview_order(space: &Space) -> (Vec<u32>, Vec<u32>) {
     (indices, ranks)
 }
 
-/// `0, last, middle, …`: breadth first through the halves, first and last before all.
+/// `0, last, middle, …`: first and last, then breadth first through the halves.
 fn bisection(len: u32) -> Vec<u32> {
     let mut order: Vec<u32> = [0, len.saturating_sub(1) / 2, len.saturating_sub(1)].into();
     order.dedup();
@@ -166,7 +165,8 @@ fn bisection(len: u32) -> Vec<u32> {
     order
 }
 
-/// The space of a step as its dimensions stand now; nothing while one of them is not bound.
+/// The space of a step over the current values of its dimensions, and the generation; `None` while one of them is not
+/// bound.
 pub(crate) fn space_of(plan: &Plan, dims: &[DimState], step: u16) -> Option<(Space, u32)> {
     let over = &plan.steps[step as usize].over;
     let mut axes = Vec::new();

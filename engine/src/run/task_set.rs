@@ -1,8 +1,8 @@
-//! Some tasks of a step, for example those that may be assigned now: a set of small numbers whose
-//! smallest is found in a few word operations. A million tasks take 128 KiB.
+//! A set of tasks of a step, for example those that may be assigned now: small numbers, of which the smallest is found
+//! in a few word operations. A million tasks take 128 KiB.
 
-/// A set of numbers below a fixed size. Level 0 has one bit a number; each level above has one bit for
-/// every word of the level below that is not empty.
+/// A set of numbers below a fixed size. Level 0 has one bit per number; each level above has one bit for every word of
+/// the level below, which is set if that word is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskSet {
     levels: Vec<Vec<u64>>,
@@ -23,7 +23,7 @@ impl TaskSet {
         }
     }
 
-    /// How many numbers are in the set.
+    /// The number of elements.
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
@@ -68,7 +68,7 @@ impl TaskSet {
         }
     }
 
-    /// Takes the smallest number out.
+    /// Removes and returns the smallest number.
     pub(crate) fn pop(&mut self) -> Option<u32> {
         if self.len == 0 {
             return None;

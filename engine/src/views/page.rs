@@ -1,5 +1,5 @@
-//! Tasks of a run by step, state and dimension values, a bounded piece at a time: however many tasks
-//! there are, a question never holds the engine up for long.
+//! Finds tasks of a run by step, state and dimension values, a bounded number at a time: however many tasks there are,
+//! a query never blocks the engine for long.
 
 use super::{Lacks, TaskView};
 use crate::farm::Engine;
@@ -8,20 +8,20 @@ use crate::run::{Run, TaskState};
 use pictor_tasks::message::TaskId;
 use pictor_tasks::space::Space;
 
-/// Which tasks of a run are asked for. Everything that is left out fits every task.
+/// A filter for tasks of a run. Fields that are not set match every task.
 #[derive(Clone, Debug, Default)]
 pub struct TaskQuery {
-    /// Only those of this step.
+    /// Only tasks of the step with this index in the plan.
     pub step: Option<u16>,
-    /// Only those in this state.
+    /// Only tasks in this state.
     pub state: Option<TaskState>,
-    /// Only those with these values: dimension and value as they are written in a task's name. A step
-    /// without the dimension has no such task.
+    /// Only tasks with these values: dimension and value as they are written in a task's name. A step without the
+    /// dimension has no matching task.
     pub dims: Vec<(String, String)>,
 }
 
 impl TaskQuery {
-    /// Whether a task is of the step and has the values that are asked for.
+    /// Whether a task matches the step and the values of the filter.
     fn fits(&self, run: &Run, TaskId { step, index }: TaskId) -> bool {
         let sieve = run.space(step).and_then(|space| Sieve::new(space, &self.dims));
         self.step.is_none_or(|only| only == step)
@@ -29,32 +29,32 @@ impl TaskQuery {
     }
 }
 
-/// The tasks that one look found, and where the next one begins.
+/// The tasks found by one query, and where the next one begins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found<T> {
-    /// What was found, in order of step and index.
+    /// The matching tasks, ordered by step and index.
     pub items: Vec<T>,
-    /// The place (step and index) to go on from; nothing when all places were looked at.
+    /// The step and index to continue from; `None` when everything has been searched.
     pub next: Option<TaskId>,
 }
 
-/// How much one look may do.
+/// The limits of one query.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Tasks to find at most.
+    /// The most tasks to return.
     pub limit: usize,
-    /// Places to look at at most.
+    /// The most indices to examine.
     pub places: u32,
 }
 
-/// The axes of a space with the positions that are asked for.
+/// The axes of a space with the positions that the filter requires.
 struct Sieve {
     lens: Vec<u32>,
     fixed: Vec<Option<u32>>,
 }
 
 impl Sieve {
-    /// Nothing if no task of the space can fit.
+    /// Returns `None` if no task of the space can match.
     fn new(space: &Space, dims: &[(String, String)]) -> Option<Self> {
         let mut fixed = vec![None; space.axes.len()];
         for (name, value) in dims {
@@ -72,7 +72,7 @@ impl Sieve {
         self.fixed.iter().all(Option::is_none)
     }
 
-    /// The first index at or after `index` that has the positions.
+    /// The first index at or after `index` with the required positions.
     fn next(&self, index: u32) -> Option<u32> {
         let mut positions = vec![0; self.lens.len()];
         let mut rest = index;
@@ -88,7 +88,7 @@ impl Sieve {
         let Some(axis) = self.fixed.iter().enumerate().find_map(wrong) else { return Some(index) };
         let mut from = axis;
         if self.fixed[axis].is_some_and(|fixed| positions[axis] > fixed) {
-            // Beyond it: the next one has a higher position on a slower axis.
+            // The position is past the required one, so the next match has a higher position on a slower axis.
             let free = |a: &usize| self.fixed[*a].is_none() && positions[*a] + 1 < self.lens[*a];
             let slower = (0..axis).rev().find(free)?;
             positions[slower] += 1;
@@ -102,7 +102,7 @@ impl Sieve {
     }
 }
 
-/// A macro's private dimension may be written short, as in [`Space::find`].
+/// The axis with this name; a macro's private dimension may be abbreviated, as in [`Space::find`].
 fn axis_of(space: &Space, name: &str) -> Option<usize> {
     let exact = space.axes.iter().position(|axis| axis.name == name);
     exact.or_else(|| space.axes.iter().position(|axis| is_short(&axis.name, name)))
@@ -113,7 +113,7 @@ fn is_short(full: &str, name: &str) -> bool {
 }
 
 impl Run {
-    /// Looks for tasks from a place on.
+    /// Searches for tasks, starting at `from`.
     pub fn find(&self, query: &TaskQuery, from: TaskId, effort: Effort) -> Found<TaskId> {
         let mut found = Found { items: Vec::new(), next: None };
         let mut places = effort.places;
@@ -139,13 +139,13 @@ impl Run {
         found
     }
 
-    /// Whether a step of the run has a dimension of that name.
+    /// Whether some step of the run has a dimension with that name.
     pub fn has_dimension(&self, name: &str) -> bool {
         self.plan.dims.iter().any(|dim| dim.name == name || is_short(&dim.name, name))
     }
 }
 
-/// One step that is looked through.
+/// A search through one step.
 struct Look<'a> {
     state: &'a StepState,
     sieve: &'a Sieve,
@@ -154,7 +154,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Calls `found` with each task from `index` on. Returns where it stopped before the end.
+    /// Calls `found` with each matching task from `index` on. Returns where it stopped, if that was before the end.
     fn walk(
         &mut self,
         mut index: u32,
@@ -170,7 +170,7 @@ impl Look<'_> {
                 return Some(index);
             }
             if self.sieve.is_open() {
-                // The hot path: a plain search through bytes.
+                // The hot path: a linear search through bytes.
                 let tasks = &tasks[..tasks.len().min(*places as usize)];
                 let hit = tasks.iter().position(|task| self.fits(*task));
                 let passed = hit.map_or(tasks.len(), |hit| hit + 1);
@@ -199,7 +199,7 @@ impl Look<'_> {
 }
 
 impl Engine {
-    /// The same with everything about each task.
+    /// Like [`Run::find`], with all information about each task.
     pub fn find(
         &self,
         run: &Run,

@@ -1,8 +1,8 @@
-//! What an `upscale` becomes, the same by hand, and what is wrong with wrong ones.
+//! How an `upscale` is expanded, the same written by hand, and what is reported about invalid ones.
 
 use super::{compiled, outline, problems};
 
-/// The plan's outline, and what each step does.
+/// The plan's outline, and the body of each step.
 fn whole(job: &str) -> String {
     let plan = compiled(job).unwrap_or_else(|found| panic!("{found:?}"));
     let bodies = plan.steps.iter().map(|s| serde_json::to_string(&s.body).unwrap() + "\n");

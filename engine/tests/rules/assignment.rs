@@ -1,4 +1,4 @@
-//! Which task is next, and how many at a time.
+//! Which task is assigned next, and how many at a time.
 
 use super::bench::{Bench, machine, plan};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const HOUR: i64 = 3_600_000;
 
-/// The order in which one slot gets the tasks of a job.
+/// The order in which a single slot gets the tasks of a job.
 fn order(job: &str) -> Vec<String> {
     let mut bench = Bench::without_workers(job, Config::default());
     bench.join(1, machine(1));
@@ -36,7 +36,7 @@ fn farm(runs: &[(&str, i32, &str, i64)]) -> Engine {
     engine
 }
 
-/// The runs whose tasks so many slots get.
+/// The runs whose tasks are assigned to that many slots.
 fn chosen(engine: &mut Engine, slots: u32, now: i64) -> Vec<String> {
     engine.join(WorkerId(1), machine(slots), now);
     let mut fx = Effects::default();
@@ -154,7 +154,7 @@ fn a_late_claim_of_a_task_that_lost_its_place_does_not_exceed_a_limit() {
     let late = bench.given("a[frame=1]");
     bench.now += 31_000;
     bench.engine.tick(bench.now, &mut Effects::default());
-    // Frame 1 goes out again; frame 2 instead of it, once it is done.
+    // Frame 1 is assigned again; once it is done, frame 2 takes its place.
     bench.end(&late, super::bench::failure(FailureKind::Failed));
     bench.turn();
     let second = bench.given("a[frame=2]");

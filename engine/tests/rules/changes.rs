@@ -1,4 +1,4 @@
-//! Settings that are changed while a run exists: folded like everything else, and told to workers.
+//! Changes to the settings of an existing run: folded like everything else, and passed on to workers.
 
 use super::bench::Bench;
 use pictor_engine::{RunState, TaskState};

@@ -51,7 +51,7 @@ steps:
     bench.join(1, machine(1));
     bench.took_ms = 1_500;
     bench.turn();
-    // The worker does what it was given, in order; tiles are short, and how long a merge takes nobody knows.
+    // The worker does its tasks in order; tiles are short, and the duration of a merge is unknown.
     for done in 0..8 {
         let name = bench.name(&bench.given[0]);
         if name.starts_with("merge") {
@@ -218,7 +218,7 @@ steps: [{{ name: r, over: [frame], blender: {{ scene: {{ scene: {scene} }} }} }}
     assert_each_has_its_own(&fx);
 }
 
-/// Each of two workers has both its tasks from one run.
+/// Checks that each of two workers has both of its tasks from the same run.
 fn assert_each_has_its_own(fx: &Effects) {
     let mut seen: Vec<(u32, String)> =
         fx.assign.iter().map(|(id, a)| (id.0, a.key.run.to_string())).collect();
@@ -249,7 +249,7 @@ fn only_a_worker_that_holds_the_network_gets_its_tiles() {
     bench.join(3, with_models(1, &["net", "other"]));
     bench.turn();
     assert_eq!(workers_of(&bench), [3], "a worker without it stays idle");
-    // Started again, with what was fetched for it.
+    // Started again, with the networks that were fetched for it.
     bench.join(1, with_models(1, &["net"]));
     bench.turn();
     assert_eq!(workers_of(&bench), [3, 1]);
@@ -305,7 +305,7 @@ fn a_worker_out_of_service_gets_nothing_new_and_keeps_what_it_has() {
     assert_eq!(bench.given.len(), 2);
 }
 
-/// A worker with a GPU and a Blender of this version, which renders on it or not.
+/// A worker with a GPU and a Blender of this version, which may be able to render on it.
 fn with_blender(version: &str, uses_gpu: bool) -> Inventory {
     let ways: BTreeSet<String> = uses_gpu.then(|| "CUDA".to_owned()).into_iter().collect();
     let devices = ["CPU".to_owned()].into_iter().chain(ways.clone()).collect();

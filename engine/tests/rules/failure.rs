@@ -86,7 +86,7 @@ steps: [{ name: render, noop: {} }]
     let mut bench = Bench::new(job);
     bench.wait(2 * DAY);
     bench.fail("render", FailureKind::Failed);
-    // While it waits, and between a start and a failure.
+    // The clock is set back while it waits, and between a start and a failure.
     bench.now -= DAY;
     bench.engine.set_back(bench.now);
     assert_eq!(bench.engine.next_wake(), Some(bench.now + 5_000));
@@ -96,7 +96,7 @@ steps: [{ name: render, noop: {} }]
     assert_eq!(bench.reason("render"), "tries again in 10 s after: it broke");
     bench.wait(10_000);
     assert_eq!(bench.held(), ["render"]);
-    // The worker is missed as soon as ever, although it was heard of tomorrow.
+    // The worker is missed as soon as usual, although its last sign of life is in the future.
     let given = bench.given("render");
     bench.claim(WorkerId(1), &given);
     bench.now -= 3_600_000;
@@ -105,7 +105,7 @@ steps: [{ name: render, noop: {} }]
     bench.tick();
     assert_eq!(bench.state("render"), TaskState::Ready, "its lease has ended");
     assert_eq!(bench.engine.silent_workers(bench.now).count(), 1);
-    // A new owner reads history that is later than its clock.
+    // A new owner reads history with times in the future.
     bench.join(1, machine(1));
     bench.turn();
     bench.fail("render", FailureKind::Failed);
@@ -270,7 +270,7 @@ steps:
   - { name: render, over: [frame], noop: { duration: 1h } }
   - { name: grade, over: [frame], needs: [render], noop: { duration: 1h } }
 ";
-    // One slot: one `grade` is assigned, the other one is ready. History knows no difference.
+    // One slot: one `grade` is assigned, the other one is ready. In history they do not differ.
     let mut bench = Bench::without_workers(job, Config::default());
     bench.join(1, machine(1));
     bench.turn();

@@ -1,4 +1,4 @@
-//! What workers say of tasks that succeeded: told once for all tasks, forgotten with the attempt.
+//! Notes of workers on tasks that succeeded: shown once for all tasks, dropped with the attempt.
 
 use super::bench::Bench;
 use pictor_engine::Note;

@@ -103,7 +103,7 @@ fn a_stale_report_never_cancels_a_pending_publish() {
     let mut fx = Effects::default();
     bench.engine.assign(bench.now, &mut fx);
     let (worker, second) = fx.assign.pop().unwrap();
-    // It is under way to a worker when the first attempt is heard of again.
+    // It is on its way to a worker when the first attempt reports again.
     assert_eq!(bench.end_by(first.worker, &first, failure(FailureKind::Failed)), 1);
     bench.report(first.worker, &first, What::Released(vec![first.task]));
     bench.engine.published(second.id, true, &mut Effects::default());
@@ -217,7 +217,7 @@ fn time_in_history_never_goes_backwards() {
     assert_eq!(bench.rows[1].time_ms, bench.rows[0].time_ms);
 }
 
-/// The engine that another server makes from the rows.
+/// Replaces the engine by one that another server builds from the rows.
 fn take_over(bench: &mut Bench) {
     let mut run = Run::new(bench.run.clone(), bench.run().plan().clone());
     bench.rows.iter().for_each(|row| drop(run.apply(row).unwrap()));

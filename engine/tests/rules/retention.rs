@@ -1,4 +1,4 @@
-//! Results that are removed when they were read, and made again when they are needed again.
+//! Results that are removed once they have been read, and made again when they are needed again.
 
 use super::bench::{Bench, machine};
 use pictor_engine::{Config, Engine, Run, RunState, TaskState};
@@ -32,7 +32,7 @@ fn removals(bench: &Bench) -> Vec<String> {
     shown.collect()
 }
 
-/// The first part is cut and both its frames are drawn.
+/// A state in which the first part is cut and both of its frames are drawn.
 fn half_done() -> Bench {
     let mut bench = Bench::new(JOB);
     bench.leave("load");

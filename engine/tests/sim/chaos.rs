@@ -1,4 +1,4 @@
-//! What people and accidents do to the simulated farm, and how it calms down.
+//! User actions and accidents in the simulated farm, and its return to normal.
 
 use super::worker::{Condition, Timer, ToOwner, Worker};
 use super::world::{Event, Faults, World};
@@ -23,7 +23,7 @@ impl World {
             (5.., _) => self.control(),
             _ => {}
         }
-        // Longer than any message is under way, so that no goodbye is heard after the next hello.
+        // Longer than any message takes, so that no goodbye arrives after the next hello.
         let pause = self.rng.between(4_100, 12_000);
         self.schedule(pause, Event::Chaos);
     }
@@ -47,7 +47,7 @@ impl World {
         self.send_owner(&ToOwner::Control(number, control));
     }
 
-    /// All tasks of a step are reset.
+    /// Resets all tasks of a step.
     pub(crate) fn reset(&mut self, number: usize, step: u16) {
         self.last_control += 1;
         let event = ControlEvent::Reset(vec![ResetTasks { step, tasks: Vec::new() }]);
@@ -65,13 +65,13 @@ impl World {
         let tasks = if self.rng.percent(30) {
             Vec::new()
         } else {
-            // One more than there are: names of tasks that do not exist change nothing.
+            // One more than exist: tasks that do not exist have no effect.
             (0..=size).filter(|_| self.rng.percent(some)).collect()
         };
         vec![ResetTasks { step, tasks }]
     }
 
-    /// Nothing goes wrong any more, and time goes on.
+    /// Ends all faults and lets time pass.
     pub(super) fn become_calm(&mut self) {
         self.calm = true;
         self.faults = Faults::default();

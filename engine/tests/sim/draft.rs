@@ -1,4 +1,4 @@
-//! Random jobs: every kind of dimension and need, in every order, small enough for brute force.
+//! Random jobs with every kind of dimension and need, in every order, small enough for brute force.
 
 use super::rng::Rng;
 use pictor_engine::{Plan, compile};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// The most tasks of one step.
 const TASKS_MAX: u32 = 18;
 
-/// What the draft knows of a dimension.
+/// A dimension of the draft.
 #[derive(Clone, Debug)]
 struct Dim {
     name: String,
@@ -21,7 +21,7 @@ struct Dim {
     most: u32,
 }
 
-/// A plan that some random job compiles to.
+/// The plan of a random job that compiles.
 pub(crate) fn plan(rng: &mut Rng) -> Plan {
     loop {
         let spec: JobSpec = serde_json::from_value(job(rng)).unwrap();
@@ -34,7 +34,7 @@ pub(crate) fn plan(rng: &mut Rng) -> Plan {
     }
 }
 
-/// A plan need not come from a job file: nothing but the bodies says what a task does.
+/// Replaces the bodies by ones that do nothing: a plan need not come from a job file.
 fn make_bodies_empty(plan: &mut Plan, rng: &mut Rng) {
     for step in &mut plan.steps {
         let duration = rng.percent(30).then_some(Millis(20));
@@ -86,7 +86,7 @@ fn job(rng: &mut Rng) -> Value {
     job
 }
 
-/// Which dimensions each binder reports.
+/// The dimensions that each step reports.
 trait Binders {
     fn keys_in_order(&self) -> Vec<String>;
     fn of(&self, name: &str) -> Vec<String>;
@@ -219,7 +219,7 @@ fn need(
     json!({ "step": step, "offset": offsets, "on": on })
 }
 
-/// An earlier step needs a later one at an earlier position: a cycle of steps that is none of tasks.
+/// Makes an earlier step need a later one at an earlier position: a cycle of steps, but not of tasks.
 fn add_cycle(rng: &mut Rng, steps: &mut [Value], overs: &BTreeMap<String, Vec<String>>) {
     if steps.len() < 2 || !rng.percent(25) {
         return;
@@ -236,7 +236,7 @@ fn add_cycle(rng: &mut Rng, steps: &mut [Value], overs: &BTreeMap<String, Vec<St
     }
 }
 
-/// Some results are removed when a step after them is done.
+/// Has some results removed when a later step is done.
 fn add_retention(rng: &mut Rng, steps: &mut [Value]) {
     let needs: BTreeMap<String, Vec<String>> = steps
         .iter()

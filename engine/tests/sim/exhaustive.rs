@@ -1,5 +1,5 @@
-//! Jobs like those of the examples, small: each task fails in turn, once and for good; every report
-//! arrives twice; the owner crashes after every commit.
+//! Small versions of the example jobs: each task fails in turn, once and always; every report arrives twice; the owner
+//! crashes after every commit.
 
 use super::outcome::GIB;
 use super::rng::Rng;
@@ -9,7 +9,7 @@ use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::TaskId;
 use pictor_tasks::worker::Inventory;
 
-/// A job and the steps whose failure another step takes.
+/// A job, and the steps whose failure another step absorbs.
 struct Example {
     name: &'static str,
     job: &'static str,
@@ -131,7 +131,7 @@ fn machines() -> Vec<Inventory> {
     vec![machine.clone(), machine]
 }
 
-/// Plays a job to its end. Answers its state and all its tasks.
+/// Runs a job to its end. Returns its state and all its tasks.
 fn play(example: &Example, script: Script) -> (RunState, Vec<TaskId>) {
     let mut world = World::new(1, Config::default(), vec![plan(example)], machines());
     world.script = script;
@@ -151,8 +151,8 @@ fn play(example: &Example, script: Script) -> (RunState, Vec<TaskId>) {
     (run.state(), tasks)
 }
 
-/// Each task fails in turn, once and for good, while every report comes twice or the owner crashes after
-/// every commit.
+/// Lets each task fail in turn, once and always, while every report arrives twice or the owner crashes after every
+/// commit.
 fn each_task_fails(example: &Example) {
     let (state, tasks) = play(example, Script::default());
     assert_eq!(state, RunState::Succeeded, "{}", example.name);

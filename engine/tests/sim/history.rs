@@ -1,4 +1,4 @@
-//! How the oracle reads history: each row must be allowed, and changes as little as it says.
+//! How the oracle reads history: each row must be allowed, and changes only what it says.
 
 use super::model::{At, Model, Said, States};
 use pictor_engine::plan::DimValues;
@@ -90,9 +90,9 @@ impl Model {
                 (task.failures, task.losses) = (0, 0);
                 task.outputs = !products.outputs.is_empty();
                 let attempt = task.attempt;
-                // What needs the task itself still waits while the values change.
+                // The tasks that need this one still wait while the values change.
                 self.bind(products);
-                // They may need what was removed, and what makes it again may come before this task.
+                // They may need outputs that were removed, and the tasks to make them again may precede this one.
                 if self.task(at).attempt == attempt {
                     self.task_mut(at).said = Said::Succeeded;
                 }
@@ -153,7 +153,7 @@ impl Model {
         let mut before = self.states();
         before.tasks.retain(|at, _| !touched.contains(&at.0));
         self.give_tasks(&touched);
-        // What went ahead with the old tasks, and should have waited for the new ones, is done again.
+        // Tasks that went ahead with the old tasks, and should have waited for the new ones, are done again.
         let early = before.tasks.iter().filter(|(at, state)| {
             use TaskState::{Cancelled, Pending, Skipped};
             let mut after = States { tasks: BTreeMap::new(), given_up: BTreeMap::new() };
@@ -184,8 +184,8 @@ impl Model {
         }
     }
 
-    /// Opens the tasks and all that has used them, directly or not, and what made inputs of theirs that
-    /// are removed.
+    /// Opens the tasks and all that have used them, directly or indirectly, and those that made inputs of theirs which
+    /// have been removed.
     fn redo(&mut self, mut tasks: BTreeSet<At>, before: &States) {
         let mut unborn: BTreeSet<usize> = BTreeSet::new();
         loop {
@@ -224,7 +224,7 @@ impl Model {
         }
     }
 
-    /// Gives up what is not over.
+    /// Cancels everything that has not ended.
     fn cancel(&mut self) {
         for (at, state) in self.states().tasks {
             if !state.is_terminal() {

@@ -1,4 +1,4 @@
-//! Retention by brute force: who still reads what a task left, and what must never have happened.
+//! Retention by brute force: which tasks still read the outputs of a task, and what must never happen.
 
 use super::model::{At, Model, Said};
 use pictor_engine::plan::Need;
@@ -6,7 +6,7 @@ use pictor_tasks::history::RemovedOutputs;
 use std::collections::BTreeSet;
 
 impl Model {
-    /// Whether everything that needs the task, and what its step names, has succeeded.
+    /// Whether all tasks that need this one, and those of the step that `keep` names, have succeeded.
     fn is_unread(&self, at: At) -> bool {
         let step = u16::try_from(at.0).unwrap();
         let Some(until) = self.plan.steps[at.0].keep_until else { return false };
@@ -48,13 +48,13 @@ impl Model {
         Ok(())
     }
 
-    /// Inputs of a task that were removed.
+    /// The tasks whose outputs are inputs of a task and have been removed.
     pub(super) fn missing(&self, at: At) -> impl Iterator<Item = At> + '_ {
         let on = self.waits[&at].iter().filter_map(|wait| wait.on.as_ref().ok()).flatten();
         on.copied().filter(|input| self.task(*input).removed)
     }
 
-    /// Whether a task has all its inputs.
+    /// Whether all inputs of a task exist.
     pub(crate) fn has_inputs(&self, at: At) -> bool {
         self.missing(at).next().is_none()
     }

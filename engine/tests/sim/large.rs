@@ -1,4 +1,4 @@
-//! One farm with a hundred thousand tasks: what costs nothing for ten tasks must cost little for many.
+//! A farm with a hundred thousand tasks: what costs nothing for ten tasks must cost little for many.
 
 use super::rng::Rng;
 use super::world::machine;
@@ -24,7 +24,7 @@ steps:
   - { name: tell, needs: [{ step: encode, on: finished }], noop: {} }
 ";
 
-/// A farm whose workers answer at once, or never.
+/// A farm whose workers respond at once, or never.
 struct Farm {
     engine: Engine,
     id: RunId,
@@ -63,7 +63,7 @@ impl Farm {
         fx.assign
     }
 
-    /// Assigns once and lets the workers answer.
+    /// Assigns tasks once, and lets the workers respond.
     fn turn(&mut self) {
         let mut fx = Effects::default();
         self.now += 100;

@@ -1,5 +1,5 @@
-//! The oracle: a run as its history says, written naively from the design's words. It compares all
-//! pairs of tasks, remembers nothing that it can look up again, and shares no code with the engine.
+//! The oracle: a run derived from its history, implemented naively from the text of the design. It compares all pairs
+//! of tasks, stores nothing that it can derive again, and shares no code with the engine.
 
 use pictor_engine::plan::{DimCounts, DimValues, Need, Plan};
 use pictor_engine::{Run, RunState, TaskState};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub(super) type At = (usize, usize);
 
-/// What history says about a task; everything else follows.
+/// The state of a task as recorded in history; everything else is derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Nothing,
@@ -28,9 +28,9 @@ pub(super) struct Task {
     pub(super) said: Said,
     pub(super) failures: u32,
     pub(super) losses: u32,
-    /// Whether it left anything that is still there.
+    /// Whether it has outputs that still exist.
     pub(super) outputs: bool,
-    /// Whether what it left was removed.
+    /// Whether its outputs have been removed.
     pub(super) removed: bool,
 }
 
@@ -41,11 +41,11 @@ pub(super) struct Late {
     pub(super) generation: u32,
 }
 
-/// What one task waits for in one need.
+/// What a task waits for because of one need.
 #[derive(Clone, Debug)]
 pub(super) struct Wait {
     pub(super) soft: bool,
-    /// Tasks, or a whole step that has none yet.
+    /// The tasks, or a whole step that has none yet.
     pub(super) on: Result<Vec<At>, usize>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Wait {
 pub(crate) struct Model {
     pub(super) plan: Arc<Plan>,
     pub(super) late: Vec<Late>,
-    /// Nothing for steps that are not alive.
+    /// `None` for steps with an unbound dimension.
     pub(super) tasks: Vec<Option<Vec<Task>>>,
     pub(super) waits: BTreeMap<At, Vec<Wait>>,
     pub(super) paused: bool,
@@ -101,7 +101,7 @@ impl Model {
         }
     }
 
-    /// All points of a step in row-major order, holes marked.
+    /// All points of a step in row-major order, with holes marked.
     fn points(&self, step: usize) -> Option<Vec<(Vec<usize>, bool)>> {
         let over = &self.plan.steps[step].over;
         let mut points = vec![vec![]];
@@ -191,7 +191,7 @@ impl Model {
         Wait { soft: need.soft, on }
     }
 
-    /// Whether the consumer waits for the producer: they agree on every dimension that they share.
+    /// Whether the consumer waits for the producer: they have the same values in all dimensions that they share.
     pub(super) fn meet(&self, consumer: At, producer: usize, theirs: &Task, need: &Need) -> bool {
         let ours = self.task(consumer);
         let (our_over, their_over) =
@@ -324,7 +324,7 @@ impl Model {
         }
     }
 
-    /// Whether a run agrees in every task.
+    /// Compares the state of every task with that of a run.
     pub(crate) fn compare(&self, run: &Run) -> Result<(), String> {
         let states = self.states();
         for (step, tasks) in self.tasks.iter().enumerate() {

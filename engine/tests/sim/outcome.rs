@@ -1,4 +1,4 @@
-//! What comes of carrying a task out.
+//! The outcomes of executions.
 
 use super::rng::{Rng, mix};
 use pictor_engine::plan::{DimValues, Plan};
@@ -9,10 +9,10 @@ use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use pictor_tasks::worker::Inventory;
 
-/// One GiB.
+/// One GiB, in bytes.
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// One carrying-out of a task.
+/// One execution of a task.
 pub(crate) struct Doing<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) key: &'a StepKey,
@@ -21,7 +21,7 @@ pub(crate) struct Doing<'a> {
     pub(crate) machine: &'a Inventory,
 }
 
-/// How often what happens, in percent.
+/// The probabilities of events, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chances {
     pub(crate) fails: u32,
@@ -72,7 +72,7 @@ impl Doing<'_> {
 
     fn binding(&self, number: usize, chances: Chances, rng: &mut Rng) -> Binding {
         let dim = &self.plan.dims[number];
-        // The same values as ever, most of the time.
+        // The usual values, most of the time.
         let usual = mix(number as u64);
         let chosen = if rng.percent(chances.binds_otherwise) { rng.next() } else { usual };
         let values = if dim.bound.is_none() {

@@ -1,5 +1,5 @@
-//! The owner loop of the simulated server, exactly as the design says: take a batch, fold, commit,
-//! publish, acknowledge. It may crash between any two of these.
+//! The owner loop of the simulated server, exactly as designed: take a batch, fold, commit, publish, acknowledge. It
+//! may crash between any two of these steps.
 
 use super::rules::Rules;
 use super::worker::ToOwner;
@@ -9,10 +9,10 @@ use pictor_tasks::history::{Event, Fact, RemovedOutputs, Row};
 use pictor_tasks::message::TaskId;
 use std::sync::Arc;
 
-/// Messages in one batch, at most.
+/// The most messages in one batch.
 const BATCH: usize = 16;
 
-/// Where a turn of the loop ends early.
+/// The point at which a turn of the loop is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Crash {
     Never,
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// Keeps the rows. The oracle and a second run fold them as well.
+    /// Stores the rows. The oracle and a second run fold them as well.
     fn commit(&mut self, fx: &Effects) {
         for (id, rows) in &fx.rows {
             let run = self.runs.iter_mut().find(|run| run.id == *id).unwrap();
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// Sends what is to be sent. Returns false if the owner crashed on the way.
+    /// Sends the messages. Returns false if the owner crashes in the meantime.
     fn publish(&mut self, fx: Effects, crash: Crash) -> bool {
         let mut left = match crash {
             Crash::WhilePublishing => self.rng.below(3),
@@ -120,7 +120,7 @@ impl World {
             left -= 1;
             let id = assignment.id;
             self.sent.push((worker, assignment.key.clone(), assignment.tasks.clone()));
-            // What was not confirmed may have arrived all the same.
+            // A message that was not confirmed may have arrived nevertheless.
             let confirmed = !self.rng.percent(self.faults.unconfirmed);
             if confirmed || self.rng.percent(50) {
                 self.send_worker(worker, &ToWorker::Assign(assignment));
@@ -157,7 +157,7 @@ impl World {
         Rules::new(self).limits();
     }
 
-    /// The owner starts anew from what was committed.
+    /// Restarts the owner from the committed state.
     fn recover(&mut self) {
         self.crashes += 1;
         self.engine = Engine::new(self.config.clone());
@@ -180,7 +180,7 @@ impl World {
     }
 }
 
-/// The keys of what tasks left.
+/// The keys of the tasks' outputs.
 fn keys(run: &Run, removed: &[RemovedOutputs]) -> Vec<String> {
     let outputs = removed.iter().flat_map(|RemovedOutputs { step, tasks }| {
         let indices = tasks.iter().map(|index| u32::try_from(index).unwrap());
@@ -189,7 +189,7 @@ fn keys(run: &Run, removed: &[RemovedOutputs]) -> Vec<String> {
     outputs.map(|output| output.key.clone()).collect()
 }
 
-/// What storage gives back.
+/// A value after a round trip through storage.
 fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) -> T {
     serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A tiny generator of random numbers (splitmix64): the same seed gives the same world for ever.
+//! A tiny random number generator (splitmix64): the same seed always gives the same world.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Rng {
         low + i64::try_from(self.next() % (high - low + 1).unsigned_abs()).unwrap()
     }
 
-    /// True in so many of a hundred cases.
+    /// True with this probability in percent.
     pub(crate) fn percent(&mut self, percent: u32) -> bool {
         self.below(100) < percent
     }
@@ -40,7 +40,7 @@ impl Rng {
     }
 }
 
-/// A number that looks random but depends on its argument only.
+/// A number that looks random but only depends on its argument.
 pub(crate) fn mix(number: u64) -> u64 {
     let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,4 +1,4 @@
-//! What must hold for every message that the engine sends, whatever happened before.
+//! Conditions on every message that the engine sends, whatever has happened before.
 
 use super::world::World;
 use pictor_engine::TaskState;
@@ -15,7 +15,7 @@ impl<'a> Rules<'a> {
         Self { world }
     }
 
-    /// New assignments go to workers that can do them and have room.
+    /// Checks that new assignments go to workers that can do them and have free capacity.
     pub(crate) fn assignments(&mut self, new: &[(WorkerId, Assignment)]) {
         self.forget_what_is_over(new);
         let mut open: BTreeMap<WorkerId, u32> = BTreeMap::new();
@@ -49,7 +49,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Keeps of what was sent only what the engine still counts as held by its worker.
+    /// Drops assignments that the engine no longer counts as held by their workers.
     fn forget_what_is_over(&mut self, new: &[(WorkerId, Assignment)]) {
         let again = |key: &StepKey, task: &Try| {
             new.iter().any(|(_, a)| a.key == *key && a.tasks.contains(task))
@@ -73,7 +73,7 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// No more tasks hold a limit than it allows.
+    /// Checks that no limit is held by more tasks than it allows.
     pub(crate) fn limits(&self) {
         let world = &*self.world;
         for (limit, most) in &world.config.limits {

@@ -1,4 +1,4 @@
-//! A worker of the simulated farm: a queue, slots, claims, heartbeats, and many ways to go away.
+//! A worker of the simulated farm: a queue, slots, claims, heartbeats, and many ways to disappear.
 
 use super::rng::Rng;
 use pictor_tasks::message::{
@@ -17,16 +17,16 @@ pub(crate) enum ToOwner {
     Control(usize, pictor_tasks::history::Control),
 }
 
-/// Whether a worker hears and does anything.
+/// Whether a worker receives messages and acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     Up,
-    /// It does nothing until then, and goes on as if nothing had been.
+    /// It does nothing until this time, and then continues as if nothing had happened.
     Frozen(i64),
     Gone,
 }
 
-/// Tasks that it took with one message.
+/// The tasks that it received in one message.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) key: StepKey,
@@ -44,7 +44,7 @@ impl Held {
     }
 }
 
-/// Something that the worker does by itself later.
+/// Something that the worker does later, by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timer {
     Beat,
@@ -57,18 +57,18 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) inventory: Inventory,
     pub(crate) condition: Condition,
-    /// Rises when it starts anew; timers of earlier lives mean nothing.
+    /// Increased when it restarts; timers of earlier lives have no effect.
     pub(crate) life: u32,
     pub(crate) held: Vec<Held>,
 }
 
-/// The time, and what a worker wants to happen.
+/// The current time, and the actions that a worker requests.
 #[derive(Debug)]
 pub(crate) struct Wishes<'a> {
     pub(crate) now: i64,
     pub(crate) rng: &'a mut Rng,
     pub(crate) send: Vec<ToOwner>,
-    /// What to do after so many milliseconds.
+    /// Timers to start, with their delays in milliseconds.
     pub(crate) timers: Vec<(i64, Timer)>,
 }
 
@@ -121,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// A task is over: reports it, alone or with the others of its bundle.
+    /// Reports the end of a task, alone or together with the others of its bundle.
     pub(crate) fn done(
         &mut self,
         (execution, task): (Execution, Try),
@@ -194,7 +194,7 @@ impl Worker {
         self.dispatch(wishes);
     }
 
-    /// Goes away in good order: everything is handed back.
+    /// Leaves in an orderly way: everything is handed back.
     pub(crate) fn leave(&mut self, wishes: &mut Wishes<'_>) {
         let all: Vec<(StepKey, Vec<Try>)> =
             self.held.iter().map(|held| (held.key.clone(), held.tries())).collect();

@@ -1,4 +1,4 @@
-//! The world: virtual time, the network, and what may go wrong.
+//! The world: virtual time, the network, and faults.
 
 use super::draft;
 use super::model::Model;
@@ -23,7 +23,7 @@ pub(crate) enum ToWorker {
     Cancel(Cancel),
 }
 
-/// Something that happens at a time.
+/// An event that occurs at a certain time.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     ToOwner(ToOwner),
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     Calm,
 }
 
-/// How often what goes wrong, in percent.
+/// The probabilities of faults, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) loss: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Faults {
     pub(crate) crash: u32,
 }
 
-/// Faults that are not left to chance.
+/// Faults that are scripted rather than random.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
     pub(crate) crash_after_commits: bool,
@@ -59,13 +59,13 @@ pub(crate) struct SimRun {
     pub(crate) id: RunId,
     pub(crate) owner: String,
     pub(crate) plan: Arc<Plan>,
-    /// The store.
+    /// The rows in the store.
     pub(crate) rows: Vec<Row>,
     pub(crate) controls: BTreeSet<u64>,
-    /// Keys of artifacts that history says were removed.
+    /// The keys of artifacts that are removed in history.
     pub(crate) removed: BTreeSet<String>,
     pub(crate) model: Model,
-    /// A run that only ever sees rows.
+    /// A run that is only updated by rows.
     pub(crate) shadow: Run,
 }
 
@@ -78,11 +78,11 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) runs: Vec<SimRun>,
     pub(crate) workers: Vec<Worker>,
-    /// What the owner has not acknowledged.
+    /// Messages that the owner has not acknowledged.
     pub(crate) inbox: Vec<ToOwner>,
-    /// What was assigned and may still be held.
+    /// Attempts that were assigned and may still be held.
     pub(crate) sent: Vec<(WorkerId, StepKey, Vec<Try>)>,
-    /// Keys in artifact storage.
+    /// The keys in artifact storage.
     pub(crate) stored: BTreeSet<String>,
     pub(crate) faults: Faults,
     pub(crate) chances: Chances,
@@ -143,7 +143,7 @@ impl World {
         world
     }
 
-    /// A world in which everything may happen.
+    /// A world with random faults of every kind.
     pub(crate) fn random(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let plans = (0..=rng.below(2)).map(|_| draft::plan(&mut rng)).collect();
@@ -180,7 +180,7 @@ impl World {
         self.events.insert((self.now + after, self.last_event), event);
     }
 
-    /// Lets time go on until every run is over, or paused and idle.
+    /// Lets time pass until every run has ended, or is paused and idle.
     pub(crate) fn run(&mut self) {
         for _ in 0..60_000 {
             let Some(((at, _), event)) = self.events.pop_first() else {
@@ -189,7 +189,7 @@ impl World {
             self.now = self.now.max(at);
             self.happen(event);
             if self.calm && self.inbox.is_empty() && self.is_over() {
-                // What a crash left undone is done in the next turn.
+                // What a crash has left undone is done in the next turn.
                 self.turn();
                 return self.check_end();
             }
@@ -197,7 +197,7 @@ impl World {
         panic!("it does not come to an end: {:?}", self.open_tasks());
     }
 
-    /// What is not over, and why.
+    /// The tasks that have not ended, and why.
     fn open_tasks(&self) -> Vec<String> {
         let mut open = Vec::new();
         for run in &self.runs {
@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// What tasks left is there unless it was removed, and then it is not.
+    /// Checks that the outputs of tasks exist unless they were removed, and then do not.
     fn check_stored(&self, sim: &SimRun, live: &Run) {
         let mut left = BTreeSet::new();
         for step in 0..u16::try_from(sim.plan.steps.len()).unwrap() {
@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    /// Lets a worker do something and carries out what it wants.
+    /// Lets a worker act, and carries out the actions that it requests.
     pub(super) fn with_worker(
         &mut self,
         number: usize,
@@ -334,7 +334,7 @@ impl World {
         }
     }
 
-    /// How long the worker still hears and does nothing, if it is there at all.
+    /// For how long the worker will not act yet, if it exists at all.
     fn silence(&mut self, number: usize) -> Option<i64> {
         let worker = &mut self.workers[number];
         match worker.condition {
@@ -413,7 +413,7 @@ impl World {
         self.schedule(100, Event::Timer(number, life, Timer::Beat));
     }
 
-    /// A worker that is there says what it has.
+    /// Has a worker send its inventory, if it is present.
     pub(crate) fn announce(&mut self, number: usize, after: i64) {
         let worker = &self.workers[number];
         if worker.condition != Condition::Gone {
@@ -424,7 +424,7 @@ impl World {
     }
 }
 
-/// A machine; a `full` one can do everything.
+/// A random machine; a `full` one can do everything.
 pub(crate) fn machine(rng: &mut Rng, full: bool) -> Inventory {
     let memory = if full { 24 } else { *rng.pick(&[0, 8, 12, 16]) };
     let gpu = Gpu {
