@@ -1,4 +1,4 @@
-//! The errors of storage. A variant says who has to act.
+//! The errors of storage. The variant says who has to act.
 
 use std::io;
 use std::path::Path;
@@ -98,7 +98,7 @@ impl Error {
     }
 }
 
-/// What to say if a disk is full.
+/// The message about a full disk: it names the path and what to do.
 pub fn disk_full(path: &Path) -> String {
     format!("the disk that holds `{}` is full: free some space on it", path.display())
 }

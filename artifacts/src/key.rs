@@ -3,22 +3,22 @@
 use crate::{Error, SCRATCH};
 use pictor_tasks::message::{Execution, RunId, StepKey, Try};
 
-/// The longest key.
+/// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 1024;
-/// The longest part of a key between two slashes: what file systems accept, minus the suffix of a file that is being
-/// written.
+/// Longest part of a key between two slashes, in bytes: what file systems accept, minus the suffix of a file that is
+/// being written.
 const PART_BYTES_MAX: usize = 200;
 
-/// The owner of outputs and inputs: one execution of one task. Its files have keys of their own.
+/// One execution of one task, whose files get keys of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// The run and the step.
+    /// Run, step and generation of the task.
     pub key: &'a StepKey,
-    /// The step's name in the job file.
+    /// Name of the step, as the job file has it.
     pub step: &'a str,
-    /// The index of the task, and the number of its attempt.
+    /// Index of the task, and number of its attempt.
     pub task: Try,
-    /// The execution, as the same attempt may be started twice.
+    /// Id of the execution, since an attempt may be started twice.
     pub execution: Execution,
 }
 

@@ -377,7 +377,7 @@ impl Listed {
     }
 }
 
-/// Reads to the end and computes the digest. `on_piece` is told how many bytes have just been read; when it returns
+/// Reads to the end and computes the digest. `on_piece` is called with the number of bytes just read; if it returns
 /// false, the error is [`io::ErrorKind::Interrupted`].
 pub fn digest(
     mut from: impl io::Read,
