@@ -27,6 +27,9 @@ impl ResultArgs {
         folder: PathBuf,
         (data, blender): (&Path, &BlenderArgs),
     ) -> anyhow::Result<Place> {
+        if folder.symlink_metadata().is_ok() && !folder.is_dir() {
+            anyhow::bail!("{} is not a folder: choose another with --out DIR", folder.display());
+        }
         let mut sources = Sources::named(plan, job_file);
         for name in files_of_commands(plan) {
             let Some(file) = plan.files.get(name) else { continue };

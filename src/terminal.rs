@@ -46,6 +46,8 @@ fn without_controls(bytes: &[u8]) -> Vec<u8> {
 
 /// Prints a line to standard error, marked as an error.
 pub(crate) fn complain(line: &str) {
+    // Errors of a job file are marked already.
+    let line = line.strip_prefix("error: ").unwrap_or(line);
     // As above.
     let _ = writeln!(std::io::stderr().lock(), "error: {line}");
 }

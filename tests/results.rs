@@ -33,6 +33,8 @@ fn a_file_that_the_run_did_not_make_is_only_replaced_on_request() {
     assert_eq!(place.json(&["runs"])["state"], "succeeded", "there is no second run");
     place.run(&["--overwrite"]).expect(0, &["3 files in"]);
     assert_eq!(read(&place, "out/texts/3.txt"), "second");
+    let said = place.pictor(&["run", "job.yaml", "--out", "job.yaml"]);
+    said.expect(1, &["job.yaml is not a folder", "--out DIR"]);
 }
 
 #[test]

@@ -146,6 +146,14 @@ async fn outputs_must_be_there_and_the_task_s_own() {
             "holds `out.bin/a`, which is a link that leads out",
         ),
         (
+            "mkdir -p out.bin/a; ln -s .. out.bin/a/b",
+            "holds `out.bin/a/b`, which is a link to a folder that it is in",
+        ),
+        (
+            "mkdir out.bin; : > out.bin/a$(printf '\\377')",
+            "holds \"a\\xFF\" in `out.bin`, whose name is not UTF-8",
+        ),
+        (
             "mkdir out.bin; for i in $(seq 1001); do : > out.bin/$i; done",
             "with more than 1000 files",
         ),
@@ -161,7 +169,7 @@ async fn outputs_must_be_there_and_the_task_s_own() {
 #[tokio::test]
 async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
     let mut farm = Farm::start();
-    let script = ": > empty; echo a > real; ln -s real link; mkdir -p d/e; echo b > d/e/b; ln -s ../real d/c";
+    let script = ": > empty; echo a > real; ln -s real link; mkdir -p d/e; echo b > d/e/b; ln -s ../real d/c; ln -s e d/last";
     let outputs = [("d", "d"), ("empty", "empty"), ("link", "link")];
     let mut all = command(&["sh", "-c", script], &outputs);
     let Body::Command(body) = &mut all.body else { panic!("a command") };
@@ -173,7 +181,8 @@ async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
         (output.name.clone(), text)
     };
     let left: Vec<_> = products.outputs.iter().map(left).collect();
-    let expected = [("d/c", "a\n"), ("d/e/b", "b\n"), ("empty", ""), ("link", "a\n")];
+    let expected =
+        [("d/c", "a\n"), ("d/e/b", "b\n"), ("d/last/b", "b\n"), ("empty", ""), ("link", "a\n")];
     assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
 
     // The next step finds the folder unchanged.

@@ -28,7 +28,16 @@ impl Sequence {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = match entry.file_name().into_string() {
+                Ok(name) => name,
+                Err(name) if is_of_sequence(pattern, &name.to_string_lossy()) => {
+                    return Err(format!(
+                        "{name:?} in {} has a name that is not UTF-8: rename it",
+                        folder.display()
+                    ));
+                }
+                Err(_) => continue,
+            };
             if is_of_sequence(pattern, &name)
                 && let Ok(meta) = std::fs::metadata(entry.path())
                 && meta.is_file()
@@ -121,6 +130,13 @@ mod tests {
         let empty = tempfile::tempdir().expect("a folder");
         let problem = found(empty.path(), "").err().unwrap_or_default();
         assert!(problem.starts_with("there is no picture in the folder"), "{problem}");
+        let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"a\xff.png");
+        std::fs::write(path.join(name), "").expect("a file");
+        assert!(problem_of(path).contains("\"a\\xFF.png\""), "{}", problem_of(path));
+    }
+
+    fn problem_of(folder: &Path) -> String {
+        found(folder, "*.png").err().unwrap_or_default()
     }
 
     #[test]

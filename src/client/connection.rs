@@ -1,13 +1,14 @@
 //! Requests to a pictor server: addresses, tokens, errors as sentences, and retries where they are safe.
 
 use crate::client::settings::Target;
-use crate::terminal::explain;
+use crate::terminal::{explain, plain};
 use pictor_api::{Code, Page, Problem};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AGE, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::collections::VecDeque;
+use std::sync::Once;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Time limit for an ordinary response.
 const ANSWER: Duration = Duration::from_mins(1);
+/// Says why a response comes from memory while the database cannot be used.
+const STALE: &str = "pictor-stale";
 /// Attempts at a request; below, the pauses between them, doubled from the first to the last.
 const TRIES: u32 = 7;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -194,10 +197,17 @@ impl Connection {
     /// Sends a request once, without retries.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Trouble> {
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
-        if response.status().is_success() {
-            return Ok(response);
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
         }
-        Err(self.refused(response).await)
+        if let Some(why) = response.headers().get(STALE) {
+            static TOLD: Once = Once::new();
+            let age =
+                response.headers().get(AGE).and_then(|age| age.to_str().ok()).unwrap_or("some");
+            let why = plain(&String::from_utf8_lossy(why.as_bytes()));
+            TOLD.call_once(|| explain(&format!("note: this is {age} s old: {why}")));
+        }
+        Ok(response)
     }
 
     /// The error of a lost connection.

@@ -41,8 +41,9 @@ pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<V
     if !real.is_dir() {
         return Err(bad("is neither a file nor a folder".to_owned()));
     }
-    let mut found = Vec::new();
-    folder(&real, (name, file), &scratch, &mut found).map_err(&bad)?;
+    let mut walk = Walk { scratch, above: vec![real.clone()], folders: 0, found: Vec::new() };
+    walk.folder(&real, (name, file)).map_err(&bad)?;
+    let mut found = walk.found;
     if found.is_empty() && !written.is_optional() {
         return Err(bad("is a folder without any file".to_owned()));
     }
@@ -60,35 +61,53 @@ fn inside(path: &Path, scratch: &Path) -> Result<PathBuf, String> {
     Err(format!("is a link that leads out of the task's folder, to {to}: copy the file instead"))
 }
 
-fn folder(
-    path: &Path,
-    (name, file): (&str, &str),
-    scratch: &Path,
-    found: &mut Vec<Left>,
-) -> Result<(), String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let part = entry.file_name().to_string_lossy().into_owned();
-        let (name, file) = (format!("{name}/{part}"), format!("{file}/{part}"));
-        check_name(&name)
-            .map_err(|why| format!("holds a file whose name cannot be used: {why}"))?;
-        let of = |why: String| format!("holds `{}`, which {why}", file.escape_debug());
-        let kind = entry.file_type().map_err(unreadable)?;
-        if kind.is_dir() {
-            folder(&entry.path(), (&name, &file), scratch, found)?;
-            continue;
+/// A walk through an output folder. A link counts as what it leads to.
+struct Walk {
+    scratch: PathBuf,
+    /// The folders that the walk is in, with links resolved: a link to one of them would never end.
+    above: Vec<PathBuf>,
+    /// How many folders were entered: links may lead to the same one again and again.
+    folders: usize,
+    found: Vec<Left>,
+}
+
+impl Walk {
+    fn folder(&mut self, path: &Path, (name, file): (&str, &str)) -> Result<(), String> {
+        let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+        let too_many = || {
+            format!(
+                "is a folder with more than {IN_FOLDERS_MAX} files or folders: pack them into one (`tar -cf`)"
+            )
+        };
+        self.folders += 1;
+        if self.folders > IN_FOLDERS_MAX {
+            return Err(too_many());
         }
-        let real = inside(&entry.path(), scratch).map_err(of)?;
-        if !real.is_file() {
-            return Err(of("is neither a file nor a folder".to_owned()));
+        for entry in std::fs::read_dir(path).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let part = entry.file_name().into_string().map_err(|part| {
+                format!("holds {part:?} in `{}`, whose name is not UTF-8", file.escape_debug())
+            })?;
+            let (name, file) = (format!("{name}/{part}"), format!("{file}/{part}"));
+            check_name(&name)
+                .map_err(|why| format!("holds a file whose name cannot be used: {why}"))?;
+            let of = |why: String| format!("holds `{}`, which {why}", file.escape_debug());
+            let real = inside(&entry.path(), &self.scratch).map_err(of)?;
+            if real.is_dir() {
+                if self.above.contains(&real) {
+                    return Err(of("is a link to a folder that it is in".to_owned()));
+                }
+                self.above.push(real.clone());
+                self.folder(&real, (&name, &file))?;
+                self.above.pop();
+            } else if !real.is_file() {
+                return Err(of("is neither a file nor a folder".to_owned()));
+            } else if self.found.len() == IN_FOLDERS_MAX {
+                return Err(too_many());
+            } else {
+                self.found.push(Left { name, path: real, file });
+            }
         }
-        if found.len() == IN_FOLDERS_MAX {
-            return Err(format!(
-                "is a folder with more than {IN_FOLDERS_MAX} files: pack them into one (`tar -cf`)"
-            ));
-        }
-        found.push(Left { name, path: real, file });
+        Ok(())
     }
-    Ok(())
 }
