@@ -1,8 +1,8 @@
-//! What happens next: the compiler from job to plan, the state machine of runs, and the assignment of
-//! tasks to workers. Pure: no I/O, no clock, no randomness.
+//! Decides what happens next: the compiler from job to plan, the state machine of runs, and the assignment of tasks to
+//! workers. Pure: no I/O, no clock, no randomness.
 //!
-//! Four rooms, each of which knows only those before it: [`plan`] (the compiler and what it makes), `run`
-//! (the state of one run), `farm` (all runs and all workers), `views` (what is asked about them).
+//! Four folders, each of which uses only those before it: [`plan`] (the compiler and its result), `run` (the state of
+//! one run), `farm` (all runs and all workers), `views` (answers to queries about them).
 
 mod farm;
 pub mod plan;

@@ -1,5 +1,5 @@
-//! What workers say: heartbeats, claims, results, and their silence. Each message may be late, doubled
-//! or from the wrong worker; what does not fit the present attempt is stale.
+//! Messages of workers: heartbeats, claims, results, and silence. Each message may be late, duplicated or from the
+//! wrong worker; whatever does not match the current attempt is stale.
 
 use super::{Effects, Engine, Worker};
 use crate::run::TaskState;
@@ -12,14 +12,14 @@ use pictor_tasks::message::{
 use pictor_tasks::output::check_names;
 use std::collections::BTreeSet;
 
-/// When a message is folded, and what follows from it.
+/// The time at which a message is handled, and the effects that follow from it.
 struct Turn<'a> {
     now_ms: i64,
     fx: &'a mut Effects,
 }
 
 impl Engine {
-    /// A worker went away in good order and holds nothing any more.
+    /// Handles the orderly departure of a worker, which holds no tasks any more.
     pub fn leave(&mut self, id: WorkerId, now_ms: i64, fx: &mut Effects) {
         self.workers.remove(&id);
         let runs: Vec<RunId> = self.runs.keys().cloned().collect();
@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// A worker is alive and holds these tries. It is told to stop those that are not its own; those
-    /// that nobody else has are (after a takeover) known to be its own from now on.
+    /// Handles a heartbeat of a worker that holds these attempts. It is told to stop those that are not its own; those
+    /// that nobody else has (after a takeover) count as its own from now on.
     pub fn heartbeat(
         &mut self,
         id: WorkerId,
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Whether the worker may go on with a task; if so its lease or deadline is extended.
+    /// Whether the worker may continue a task; if so, the lease or deadline is extended.
     fn holds(&mut self, id: WorkerId, key: &StepKey, task: Try, now_ms: i64) -> bool {
         let at = key.task(task.index);
         let Some(entry) = self.runs.get(&key.run) else { return false };
@@ -83,7 +83,7 @@ impl Engine {
         true
     }
 
-    /// A worker's report.
+    /// Handles a worker's report.
     pub fn report(&mut self, report: Report, now_ms: i64, fx: &mut Effects) {
         let Report { worker, key, execution, what } = report;
         self.seen(worker, now_ms);
@@ -143,7 +143,7 @@ impl Engine {
         let (at, reference) = (key.task(task.index), reference(key, task));
         let run = &self.runs[&key.run].run;
         let state = run.task_state(at);
-        // Nobody has it any more, so it does not hold its limits: another task may.
+        // As nobody holds it any more, it does not hold its limits, and another task may do so.
         let allowed = run.live.contains_key(&at)
             || run.plan.steps.get(at.step as usize).is_some_and(|step| self.limits_allow(step));
         let lease = turn.now_ms + self.config.lease_ms;
@@ -182,13 +182,13 @@ impl Engine {
         let run = &self.runs[&key.run].run;
         let accepted = run.is_current(&reference)
             && match run.task_state(at) {
-                // Before a claim the first valid result wins. Giving up is none: only the worker that
-                // the task was given to can.
+                // Before a claim, the first valid result counts. A cancellation is not a result: it only counts if it
+                // comes from the worker to which the task was assigned.
                 Some(TaskState::Ready | TaskState::Queued) => {
                     end.outcome != Outcome::Cancelled
                         || run.live.get(&at).is_some_and(|live| live.worker == worker)
                 }
-                // After it only the claimer's reports count.
+                // After a claim, only the reports of its worker count.
                 Some(TaskState::Running) => run
                     .live
                     .get(&at)
@@ -210,8 +210,8 @@ impl Engine {
         entry.record(Fact::Ended(ended), turn.now_ms, turn.fx);
     }
 
-    /// Turns what a worker says into what is recorded: decisions that depend on the farm as it is now
-    /// are made here, once, and never again when history is folded.
+    /// Turns a worker's message into what is recorded: decisions that depend on the current state of the farm are made
+    /// here, once, and never again when history is folded.
     fn judge(&self, key: &StepKey, end: TaskEnd, worker: WorkerId, now_ms: i64) -> Outcome {
         let run = &self.runs[&key.run].run;
         let (at, outcome) = (&key.task(end.task.index), end.outcome);
@@ -243,7 +243,7 @@ impl Engine {
                 if failure.kind == FailureKind::Unsupported && others().next().is_none() {
                     failure.kind = FailureKind::Invalid;
                 } else if failure.kind == FailureKind::OutOfMemory {
-                    // Of a worker that is not here (any more) nobody knows what would be larger.
+                    // For a worker that is not known any more it is unknown which GPU would be larger.
                     let had = self.workers.get(&worker).map(Worker::vram_bytes);
                     let larger = |had| others().any(|(_, other)| other.vram_bytes() > had);
                     if !had.is_some_and(larger) {
@@ -259,9 +259,9 @@ impl Engine {
         }
     }
 
-    /// Ends leases and deadlines that have passed, and removes outputs that nobody reads any more. To
-    /// be called only while reports are drained and history can be written, so that an outage of ours
-    /// never declares a worker lost.
+    /// Ends expired leases and deadlines, and removes outputs that no task will read. To be called only while reports
+    /// are being received and history can be written, so that an outage of the server never makes a worker count as
+    /// lost.
     pub fn tick(&mut self, now_ms: i64, fx: &mut Effects) {
         let runs: Vec<RunId> = self.runs.keys().cloned().collect();
         let turn = &mut Turn { now_ms, fx };
@@ -290,8 +290,8 @@ impl Engine {
         }
     }
 
-    /// Takes one task from its worker: a claimed one ends with `outcome`, any other is simply offered
-    /// again under the same attempt.
+    /// Takes one task from its worker: a claimed one ends with `outcome`, any other becomes ready again with the same
+    /// attempt.
     fn give_back_one(&mut self, run: &RunId, at: TaskId, outcome: &Outcome, turn: &mut Turn<'_>) {
         let entry = self.runs.get_mut(run).expect("the caller has it");
         let Some(live) = entry.run.live.get(&at).copied() else { return };

@@ -1,5 +1,5 @@
-//! The fold: how each row of history changes a run. Live operation, recovery, the simulation and the
-//! oracle of the stores' tests all go through [`Run::apply`]; it uses nothing but the run and the row.
+//! The fold: how each row of history changes a run. Live operation, recovery, the simulation and the tests of the
+//! stores all use [`Run::apply`], which depends on nothing but the run and the row.
 
 use super::binding::most;
 use super::state::{Accepted, Live, TaskState, Trouble};
@@ -11,29 +11,29 @@ use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, Task
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Losses after which a task has failed.
+/// The number of losses after which a task has failed.
 pub const MAX_LOSSES: u32 = 5;
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const MAX_BACKOFF_MS: u64 = 3_600_000;
 
-/// Why a row could not be folded: the stored history does not belong to the plan, or is damaged.
+/// The error for a row that cannot be folded: the stored history does not belong to the plan, or is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fold row {seq}: {why}")]
 pub struct FoldError {
-    /// The row.
+    /// The number of the row.
     pub seq: u64,
-    /// What does not fit.
+    /// What is wrong with it.
     pub why: String,
 }
 
-/// The pause after so many failures, in milliseconds.
+/// The pause after that many failures, in milliseconds.
 fn pause_ms(retry: Retry, failures: u32) -> u64 {
     let doublings = failures.saturating_sub(1).min(20);
     retry.backoff.0.saturating_mul(1 << doublings).min(MAX_BACKOFF_MS)
 }
 
 impl Run {
-    /// Folds the next row of history. Returns the assignments that it made void.
+    /// Folds the next row of history. Returns the assignments that it invalidates.
     pub fn apply(&mut self, row: &Row) -> Result<Dropped, FoldError> {
         let error = |why: &str| Err(FoldError { seq: row.seq, why: why.to_owned() });
         if row.seq != self.seq + 1 {
@@ -113,15 +113,15 @@ impl Run {
         self.sentences.say(at, &products.notes);
         let attempt = ended.task.task.attempt;
         self.bind(products);
-        // New values may need what was removed, and what makes it again may come before this task.
+        // New tasks may need outputs that were removed, and the tasks to make them again may precede this one.
         if self.steps[at.step as usize].attempts[at.index as usize] == attempt {
             self.set(at, TaskState::Succeeded);
         }
         self.revise_given_up();
     }
 
-    /// Gives late-bound dimensions their values. Equal values change nothing; others start a new
-    /// generation of every step over the dimension.
+    /// Binds late-bound dimensions to values. The same values have no effect; others start a new generation of every
+    /// step over the dimension.
     fn bind(&mut self, products: &Products) {
         let mut changed = BTreeSet::new();
         for binding in &products.bindings {
@@ -181,8 +181,8 @@ impl Run {
         self.try_again(at);
     }
 
-    /// No next try is further away than its pause. History never goes back; a clock may be set back, and then what
-    /// history says is later than it is.
+    /// Shortens waits so that no next attempt is further away than its pause. Times in history never decrease, but a
+    /// clock may be set back, and then they are in the future.
     pub(crate) fn wait_no_longer(&mut self, now_ms: i64) {
         for (at, trouble) in &mut self.trouble {
             let pause = pause_ms(self.plan.steps[at.step as usize].retry, trouble.failures);
@@ -207,10 +207,9 @@ impl Run {
         }
     }
 
-    /// Steps that wait for values are given up while the step that would report them is over without
-    /// success.
+    /// Gives up steps that wait for values, as long as the step that would report them has ended without success.
     fn revise_given_up(&mut self) {
-        // Giving up one step can end another binder, hence the loop; each round settles at least one.
+        // Giving up one step can end another one that reports values, hence the loop; each round settles at least one.
         for _ in 0..=self.plan.steps.len() {
             let mut changed = false;
             for step in 0..u16::try_from(self.plan.steps.len()).expect("limited") {
@@ -257,7 +256,7 @@ impl Run {
         let steps = 0..u16::try_from(self.steps.len()).expect("limited");
         let all =
             steps.flat_map(|step| self.indices(step).map(move |index| TaskId { step, index }));
-        // All of them first: giving one up makes others skipped on the way.
+        // Collect all of them first, as cancelling one causes others to be skipped.
         let open = all.filter(|at| self.task_state(*at).is_some_and(|s| !s.is_terminal()));
         for at in open.collect::<Vec<TaskId>>() {
             self.drop_live(at);
@@ -266,7 +265,7 @@ impl Run {
         self.revise_given_up();
     }
 
-    /// Does tasks again, and everything that was built on them.
+    /// Resets tasks, and all that depend on their results.
     pub(crate) fn reset(&mut self, chosen: &[ResetTasks]) {
         let closure = self.reset_closure(chosen).into_iter();
         let state = |at: TaskId| self.task_state(at).expect("the closure holds existing tasks");
@@ -278,7 +277,7 @@ impl Run {
         }
     }
 
-    /// Opens tasks again. Each comes with the state that it had before any of them was opened.
+    /// Opens tasks again. Each is given with the state that it had before any of them was opened.
     pub(crate) fn redo(&mut self, tasks: Vec<(TaskId, TaskState)>) {
         for (at, was) in tasks {
             self.drop_live(at);
@@ -292,15 +291,15 @@ impl Run {
             if !matches!(was, TaskState::Pending | TaskState::Skipped) {
                 self.steps[at.step as usize].attempts[at.index as usize] += 1;
             }
-            // Out of the offered tasks first: without its trouble it belongs to another set.
+            // Remove it from this set first: without its trouble it belongs to another one.
             self.picky.remove(&at);
             self.derive(at);
         }
     }
 
-    /// The chosen tasks, every task after them that has or may have used their results, and for all of
-    /// these whatever made inputs that are removed by now, with what comes after that. A task that waits
-    /// has used nothing, and nothing after it has.
+    /// The chosen tasks, every later task that has used their results or may have done so, and the tasks that made
+    /// inputs of any of these that have been removed, again with those that follow. A task that is waiting has used
+    /// nothing, and neither have those after it.
     pub fn reset_closure(&self, chosen: &[ResetTasks]) -> Vec<TaskId> {
         let waits = |at: TaskId| self.task_state(at) == Some(TaskState::Pending);
         self.closure(self.chosen(chosen), |at| !waits(at)).into_iter().collect()
@@ -322,8 +321,8 @@ impl Run {
         found
     }
 
-    /// The tasks and everything after them, as far as it `went` ahead, with the makers of all inputs
-    /// that were removed.
+    /// The tasks and all that follow them, as far as they `went` ahead, with the tasks that made inputs which have been
+    /// removed.
     pub(crate) fn closure(
         &self,
         mut work: Vec<TaskId>,
@@ -339,7 +338,7 @@ impl Run {
                 let join = &self.joins[number].join;
                 let consumer = &self.steps[join.consumer as usize];
                 if consumer.space.is_none() {
-                    // A step without tasks stands as one: given up, it may have let others go ahead.
+                    // A step without tasks counts as one task: if given up, it may have let others go ahead.
                     if consumer.given_up
                         && !closure.contains(&TaskId { step: join.consumer, index: 0 })
                     {
@@ -359,7 +358,7 @@ impl Run {
         closure
     }
 
-    /// Marks a task as assigned, so that it is not offered any more. Not part of history.
+    /// Marks a task as assigned, so that it is not assigned again. Not part of history.
     pub(crate) fn assign(&mut self, at: TaskId, live: Live) {
         let step = &mut self.steps[at.step as usize];
         let rank = step.rank(at.index);
@@ -368,15 +367,15 @@ impl Run {
         self.live.insert(at, live);
     }
 
-    /// Takes an assignment back: the task is offered again under the same attempt.
+    /// Takes an assignment back: the task becomes ready again, with the same attempt.
     pub(crate) fn unassign(&mut self, at: TaskId) {
         if self.remove_live(at).is_some() {
             self.derive(at);
         }
     }
 
-    /// The same for a task whose bundle was lost: it goes out alone, so that one task that brings
-    /// workers down does not take others with it.
+    /// The same for a task whose bundle was lost: it is assigned alone from then on, so that a task that crashes
+    /// workers does not affect others.
     pub(crate) fn unassign_lost(&mut self, at: TaskId) {
         self.unassign(at);
         if self.task_state(at) == Some(TaskState::Ready) {

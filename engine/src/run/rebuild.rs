@@ -1,4 +1,4 @@
-//! New tasks for steps whose dimensions were bound, and all counters that touch them counted again.
+//! Creates new tasks for steps whose dimensions were bound, and recomputes all counters that involve them.
 
 use super::retention::Retention;
 use super::state::{StepState, TaskState, space_of};
@@ -9,16 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The states of tasks before some steps got fresh tasks.
+/// The states of tasks before some steps got new tasks.
 struct Before {
-    /// The steps whose tasks are fresh, or may have other states now.
+    /// The steps whose tasks are new, or may have different states now.
     steps: BTreeSet<u16>,
-    /// Of those that are not fresh, the states of the tasks that did not wait.
+    /// The states of the tasks that were not waiting, for steps without new tasks.
     went: BTreeMap<TaskId, TaskState>,
 }
 
 impl Before {
-    /// A task's state before; fresh tasks count as pending.
+    /// A task's state before; new tasks count as pending.
     fn state(&self, run: &Run, at: TaskId) -> TaskState {
         let now = || run.task_state(at).filter(|_| !self.steps.contains(&at.step));
         self.went.get(&at).copied().or_else(now).unwrap_or(TaskState::Pending)
@@ -26,8 +26,8 @@ impl Before {
 }
 
 impl Run {
-    /// Gives the steps fresh tasks over their dimensions as they stand now, and counts everything that
-    /// touches them again.
+    /// Creates new tasks for the steps over the current values of their dimensions, and recomputes all counters that
+    /// involve them.
     pub(crate) fn rebuild(&mut self, rebuilt: &[u16]) {
         let before = self.states_before(rebuilt);
         for &step in rebuilt {
@@ -55,15 +55,15 @@ impl Run {
             }
         }
         self.recount_readings(rebuilt);
-        // Every counter first: deriving a state moves the counters of what comes after it.
+        // All counters first: deriving a state changes the counters of the tasks that follow.
         for &step in &consumers {
             self.recount_tasks(step);
         }
         for &step in &consumers {
             self.derive_tasks(step);
         }
-        // What went ahead although, with the new tasks, it should have waited, is done again; and what
-        // the new tasks read and is not there any more.
+        // Tasks that went ahead although, with the new tasks, they should have waited are done again, and so are those
+        // that made inputs of the new tasks which have been removed.
         let early = before.went.iter().filter(|(at, was)| {
             !matches!(was, TaskState::Skipped | TaskState::Cancelled)
                 && self.derived(**at) != TaskState::Ready
@@ -84,7 +84,7 @@ impl Run {
         self.redo(states);
     }
 
-    /// The states of what comes after these steps, before they get fresh tasks.
+    /// The states of the steps that follow these, before the latter get new tasks.
     fn states_before(&self, rebuilt: &[u16]) -> Before {
         let (mut after, mut work): (BTreeSet<u16>, _) = (BTreeSet::new(), rebuilt.to_vec());
         while let Some(step) = work.pop() {
@@ -125,7 +125,7 @@ impl Run {
         self.joins[number] = state;
     }
 
-    /// Counts the open and broken needs of every task of a step again.
+    /// Recomputes the closed and broken needs of every task of a step.
     fn recount_tasks(&mut self, step: u16) {
         if self.into[step as usize].is_empty() {
             return;
@@ -150,7 +150,7 @@ impl Run {
         }
     }
 
-    /// The indices of a step as it stands now, holes included.
+    /// The current indices of a step, holes included.
     pub(crate) fn indices(&self, step: u16) -> Range<u32> {
         0..u32::try_from(self.steps[step as usize].tasks.len()).expect("a space is limited")
     }

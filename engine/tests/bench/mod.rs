@@ -1,4 +1,4 @@
-//! One run and a few workers, driven by hand: every message is a line of a test.
+//! One run and a few workers, controlled by the test: every message is a line of the test.
 
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState, compile};
 use pictor_tasks::history::{Control, Event, ResetTasks, Row};
@@ -12,10 +12,10 @@ use pictor_tasks::space::Values;
 use pictor_tasks::worker::{Gpu, Inventory};
 use std::sync::Arc;
 
-/// One GiB.
+/// One GiB, in bytes.
 pub(crate) const GIB: u64 = 1 << 30;
 
-/// A task that a worker was given.
+/// A task that was assigned to a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
     pub(crate) worker: WorkerId,
@@ -28,17 +28,17 @@ pub(crate) struct Bench {
     pub(crate) run: RunId,
     pub(crate) now: i64,
     pub(crate) rows: Vec<Row>,
-    /// Tasks that were assigned, oldest first; those that ended are taken out.
+    /// The assigned tasks, oldest first; those that have ended are removed.
     pub(crate) given: Vec<Given>,
     pub(crate) cancelled: Vec<(WorkerId, Cancel)>,
-    /// Keys of artifacts that are to be deleted.
+    /// The keys of artifacts to delete.
     pub(crate) removed: Vec<String>,
-    /// What the next assignments are answered with.
+    /// Whether the next assignments are confirmed.
     pub(crate) confirms: bool,
-    /// How long tasks take.
+    /// The duration of tasks in milliseconds.
     pub(crate) took_ms: u32,
     controls: u64,
-    /// As it is stored.
+    /// The plan in its stored form.
     plan: Arc<pictor_engine::Plan>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn machine(slots: u32) -> Inventory {
     Inventory { slots, cpus: 4, allows_commands: true, ..Inventory::default() }
 }
 
-/// The same with a GPU.
+/// The same machine with a GPU.
 pub(crate) fn with_gpu(slots: u32, vram: u64) -> Inventory {
     let gpu =
         Gpu { name: "GPU".into(), uuid: "u".into(), vram_bytes: vram * GIB, driver: "1".into() };
@@ -99,7 +99,7 @@ impl Bench {
         self.engine.run(&self.run).unwrap()
     }
 
-    /// Takes the effects, as an owner would: keeps rows, answers assignments.
+    /// Handles the effects as an owner would: stores rows, answers assignments.
     pub(crate) fn take(&mut self, fx: Effects) {
         self.rows.extend(fx.rows.into_values().flatten());
         self.cancelled.extend(fx.cancel);
@@ -113,14 +113,14 @@ impl Bench {
         self.run().check().unwrap();
     }
 
-    /// Assigns what can be assigned.
+    /// Assigns all tasks that can be assigned.
     pub(crate) fn turn(&mut self) {
         let mut fx = Effects::default();
         self.engine.assign(self.now, &mut fx);
         self.take(fx);
     }
 
-    /// Lets time pass, with its leases and deadlines, while the workers say that they are alive.
+    /// Lets time pass, including leases and deadlines, while the workers send heartbeats.
     pub(crate) fn wait(&mut self, ms: i64) {
         self.now += ms;
         let mut fx = Effects::default();
@@ -136,7 +136,7 @@ impl Bench {
         self.run().task_name(given.assignment.key.task(given.task.index))
     }
 
-    /// The names of what was assigned and did not end, in the order of assignment.
+    /// The names of the tasks that were assigned and have not ended, in the order of assignment.
     pub(crate) fn held(&self) -> Vec<String> {
         self.given.iter().map(|given| self.name(given)).collect()
     }
@@ -170,7 +170,7 @@ impl Bench {
         self.report(worker, given, What::Ended(vec![end]))
     }
 
-    /// The oldest bundle succeeds, in one report. Answers its size.
+    /// Reports the success of the oldest bundle in one message. Returns its size.
     pub(crate) fn end_bundle(&mut self) -> usize {
         let first = self.given[0].clone();
         let id = first.assignment.id;
@@ -187,14 +187,14 @@ impl Bench {
         self.report(worker, given, What::Claimed(vec![given.task]))
     }
 
-    /// Lets what is due to be removed be removed, without time passing.
+    /// Removes what is due to be removed, without letting time pass.
     pub(crate) fn tick(&mut self) {
         let mut fx = Effects::default();
         self.engine.tick(self.now, &mut fx);
         self.take(fx);
     }
 
-    /// A task succeeds and leaves an artifact whose key is its name and attempt, as in `cut[part=1]#2`.
+    /// Lets a task succeed with an artifact whose key is its name and attempt, such as `cut[part=1]#2`.
     pub(crate) fn leave(&mut self, name: &str) {
         let given = self.given(name);
         let (name, key) = ("image".to_owned(), format!("{name}#{}", given.task.attempt));
@@ -204,7 +204,7 @@ impl Bench {
         self.turn();
     }
 
-    /// A task succeeds, and what can be assigned then is.
+    /// Lets a task succeed, and assigns what can then be assigned.
     pub(crate) fn succeed(&mut self, name: &str) {
         let given = self.given(name);
         assert_eq!(self.end(&given, success()), 0, "{name}");
@@ -217,7 +217,7 @@ impl Bench {
         self.turn();
     }
 
-    /// A task succeeds and reports values for a dimension.
+    /// Lets a task succeed and report values for a dimension.
     pub(crate) fn bind(&mut self, name: &str, dim: &str, values: &[i64]) {
         let values = Bound::Values(Values::Ints(Ranges::from_values(values).unwrap()));
         self.bind_to(name, dim, values);
@@ -230,7 +230,7 @@ impl Bench {
         self.turn();
     }
 
-    /// Everything that is assigned succeeds, until nothing is.
+    /// Lets everything that is assigned succeed, until nothing more is.
     pub(crate) fn finish(&mut self) {
         while let Some(given) = self.given.first().cloned() {
             self.end(&given, success());
@@ -238,7 +238,7 @@ impl Bench {
         }
     }
 
-    /// Answers whether the control was new.
+    /// Sends a control message. Returns whether it was new.
     pub(crate) fn control(&mut self, event: Event) -> bool {
         self.controls += 1;
         self.control_with_id(self.controls, event)
@@ -287,7 +287,7 @@ impl Bench {
         self.run().state()
     }
 
-    /// A run that is recovered from the rows equals this one.
+    /// Checks that a run recovered from the rows equals this one.
     pub(crate) fn check_recovery(&self) {
         let mut again = Run::new(self.run.clone(), self.plan.clone());
         for row in &self.rows {
