@@ -12,17 +12,17 @@ pub enum TaskState {
     Pending,
     /// It may be assigned to a worker.
     Ready,
-    /// A worker's queue holds it.
+    /// It has been sent to a worker, which has not claimed it.
     Queued,
     /// A worker has claimed it and holds a lease.
     Running,
-    /// Its success is committed.
+    /// It succeeded, and this has been committed.
     Succeeded,
-    /// It failed and is not tried again.
+    /// It failed and will not be attempted again.
     Failed,
-    /// Something that it needs did not succeed. Derived, never stored; undone by a retry.
+    /// A task that it needs did not succeed. Derived, never stored; undone by a retry.
     Skipped,
-    /// It was given up.
+    /// It was cancelled.
     Cancelled,
 }
 
@@ -58,7 +58,7 @@ impl TaskState {
         matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
     }
 
-    /// Whether the state follows from the needs alone.
+    /// Whether the state follows from the task's needs alone.
     pub fn is_derived(self) -> bool {
         matches!(self, Self::Pending | Self::Ready | Self::Skipped)
     }
@@ -73,11 +73,11 @@ pub enum RunState {
     Running,
     /// No task is assigned until it is resumed.
     Paused,
-    /// Every task is over and no failure was left unabsorbed.
+    /// Every task has ended, and every failure was absorbed by a soft need.
     Succeeded,
-    /// Every task is over and some failure was not absorbed by a soft need.
+    /// Every task has ended, and some failure was not absorbed by a soft need.
     Failed,
-    /// It was given up.
+    /// It was cancelled.
     Cancelled,
 }
 
@@ -103,17 +103,17 @@ impl RunState {
     }
 }
 
-/// Whether a worker is in service: what its operator wants.
+/// Whether a worker is in service, as set by its operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Service {
-    /// It works.
+    /// It accepts tasks.
     #[default]
     Enabled,
-    /// It hands back what it has and takes nothing.
+    /// It hands back its tasks and accepts none.
     Disabled,
-    /// It finishes what it is doing and takes nothing more.
+    /// It finishes its running tasks and accepts no more.
     Draining,
 }
 

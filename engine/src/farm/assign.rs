@@ -18,15 +18,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Work in one message, at most, for tasks that take no time.
+/// The most tasks in one message, for tasks that take no time.
 const MAX_BUNDLE: u32 = 512;
-/// A bundle grows towards this much work.
+/// The duration of the work that a bundle should contain.
 const BUNDLE_MS: f64 = 2_000.0;
-/// Waiting raises a run's priority by one each hour, up to this much.
+/// The most by which waiting increases a run's priority, at one per hour.
 const MAX_AGE_BONUS: i64 = 24;
-/// Failures of one run on one worker after which the worker is avoided for the run.
+/// The number of failures of one run on one worker after which the run avoids that worker.
 const MAX_FAILURES_ON_WORKER: u32 = 3;
-/// Scenes and networks that a worker is remembered to have loaded.
+/// For how many scenes and networks it is remembered that a worker has loaded them.
 const WARM: usize = 8;
 
 /// How many tasks of a step go into one message.
@@ -34,12 +34,12 @@ const WARM: usize = 8;
 pub(crate) struct BundleSize(u32);
 
 impl BundleSize {
-    /// One, until durations are known; tasks that do nothing are as many as can be.
+    /// One until durations are known; the maximum for tasks that do nothing.
     pub(crate) fn first(body: &Body) -> Self {
         Self(if is_instant(body) { MAX_BUNDLE } else { 1 })
     }
 
-    /// A bundle of `tasks` is done: the next may be twice as large.
+    /// Records that a bundle of `tasks` is done: the next may be twice as large.
     pub(crate) fn came_back(&mut self, tasks: usize) {
         if tasks >= self.0 as usize {
             self.0 = (self.0 * 2).min(MAX_BUNDLE);
@@ -54,8 +54,7 @@ impl BundleSize {
     }
 }
 
-/// What a worker loads for such a task and keeps for the next one: a scene, by its digest, or a network, by
-/// its name.
+/// What a worker loads for such a task and keeps for the next one: a scene (its digest) or a network (its name).
 fn loaded<'a>(body: &'a Body, files: &'a BTreeMap<String, FileRef>) -> Option<&'a str> {
     match body {
         Body::Upscale(upscale) => Some(&upscale.model),
@@ -67,7 +66,7 @@ fn is_instant(body: &Body) -> bool {
     matches!(body, Body::Noop(noop) if noop.duration.is_none())
 }
 
-/// A choice: which step, which tasks, which worker.
+/// A decision to assign these tasks to this worker.
 struct Choice {
     step: u16,
     tasks: Vec<Try>,
@@ -75,11 +74,11 @@ struct Choice {
 }
 
 impl Engine {
-    /// Gives ready tasks to workers that have room.
+    /// Assigns ready tasks to workers with free capacity.
     pub fn assign(&mut self, now_ms: i64, fx: &mut Effects) {
         self.assigned_ms = now_ms;
         if self.config.workers_are_final {
-            // First of all: a failure may void what would be sent. What fails may open something else.
+            // This comes first, as a failure may invalidate assignments. A failed task may make others ready.
             let running = self.runs.values().filter(|entry| entry.state == RunState::Running);
             let ids: Vec<RunId> = running.map(|entry| entry.run.id.clone()).collect();
             for id in ids {
@@ -98,8 +97,8 @@ impl Engine {
         }
     }
 
-    /// The earliest time at which a task that waits for its next try may go. What could already go
-    /// waits for something else.
+    /// The earliest time at which a task that waits for its next attempt may be assigned. Tasks that may be assigned
+    /// already wait for something else.
     pub fn next_wake(&self) -> Option<i64> {
         let waiting = self.runs.values().flat_map(|entry| {
             entry.run.picky.iter().filter_map(|at| entry.run.trouble(*at)).map(|t| t.not_before_ms)
@@ -176,8 +175,8 @@ impl Engine {
         None
     }
 
-    /// Takes a bundle of ready tasks: as many as are about two seconds of work, and never so many that
-    /// another slot would find none.
+    /// Takes a bundle of ready tasks: about two seconds of work, but never so many that none would be left for another
+    /// slot.
     fn take(&mut self, id: &RunId, step: u16, now_ms: i64) -> Vec<Try> {
         let entry = &self.runs[id];
         let plan = &entry.run.plan.steps[step as usize];
@@ -232,7 +231,7 @@ impl Engine {
         })
     }
 
-    /// The best worker with room for the step.
+    /// The best worker with free capacity for the step.
     fn best_worker(
         &self,
         entry: &Entry,
@@ -242,8 +241,8 @@ impl Engine {
     ) -> Option<WorkerId> {
         let plan = &entry.run.plan.steps[step as usize];
         let loaded = loaded(&plan.body, &entry.run.plan.files);
-        // Only short tasks are queued ahead: a task must not wait behind an hour-long one while another
-        // machine falls idle.
+        // Only short tasks are queued ahead: a task must not wait behind one that takes an hour while another machine
+        // becomes idle.
         let mean_ms = entry.run.steps[step as usize].mean_ms();
         let short = is_instant(&plan.body) || mean_ms.is_some_and(|mean| mean < BUNDLE_MS);
         let failures = |id: &WorkerId| entry.failures.get(id).copied().unwrap_or(0);
@@ -252,7 +251,7 @@ impl Engine {
             let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));
             present.filter(|(id, w)| w.can_do(plan) && also(id, w))
         };
-        // A worker on which much fails is free again soon: it must not get what others could do.
+        // A worker on which many tasks fail is soon free again, but must not get tasks that others could do.
         let others_exist = able().any(|(id, _)| !avoided(id));
         able()
             .filter(|(id, w)| {
@@ -268,17 +267,17 @@ impl Engine {
             .map(|(id, _)| *id)
     }
 
-    /// Whether the worker takes work and was heard of lately. One that is silent gets nothing new.
+    /// Whether the worker accepts tasks and has sent a message recently. A silent one gets no new tasks.
     pub(crate) fn is_present(&self, worker: &Worker, now_ms: i64) -> bool {
         worker.accepts && now_ms.saturating_sub(worker.seen_ms) <= self.config.lease_ms
     }
 
-    /// Whether every limit that the step holds has room.
+    /// Whether every limit that the step's tasks hold has capacity left.
     pub(crate) fn limits_allow(&self, step: &Step) -> bool {
         self.full_limit(step).is_none()
     }
 
-    /// The first limit of the step that is used up.
+    /// The first limit of the step that has no capacity left.
     pub(crate) fn full_limit<'a>(&self, step: &'a Step) -> Option<&'a str> {
         step.limits.iter().map(String::as_str).find(|name| {
             self.config.limits.get(*name).is_some_and(|limit| {
@@ -323,8 +322,8 @@ impl Engine {
         fx.assign.push((worker, Assignment { key, id: bundle, brief, tasks }));
     }
 
-    /// No worker will ever join: ready tasks that none can do fail now, with the reason.
-    /// Answers whether there were any.
+    /// As no more workers will join, fails ready tasks that none can do, with the reason. Returns whether there were
+    /// any.
     fn fail_impossible(&mut self, id: &RunId, now_ms: i64, fx: &mut Effects) -> bool {
         let Some(&worker) = self.workers.keys().next() else { return false };
         let entry = &self.runs[id];
@@ -370,7 +369,7 @@ impl Engine {
 }
 
 impl Worker {
-    /// What it lacks for the step.
+    /// The first requirement of the step that the worker does not meet.
     pub(crate) fn lacks(&self, step: &Step) -> Option<String> {
         if matches!(step.body, Body::Command(_)) && !self.inventory.allows_commands {
             return Some("permission to run commands".into());
@@ -387,20 +386,20 @@ impl Worker {
         })
     }
 
-    /// Whether it can do the step's tasks at all.
+    /// Whether it meets all requirements of the step.
     pub(crate) fn can_do(&self, step: &Step) -> bool {
         self.lacks(step).is_none()
     }
 }
 
-/// Whether the step would render on GPUs that are there for nothing.
+/// Whether the step renders and the machine has GPUs that no suitable Blender can use.
 fn lacks_gpu_blender(step: &Step, has: &Inventory) -> bool {
     let Body::Blender(Render { scene, .. }) = &step.body else { return false };
     let version = step.requires.software.get(BLENDER).map_or("*", String::as_str);
     matches!(scene.device, None | Some(Device::Gpu)) && has.lacks_gpu_blender(version)
 }
 
-/// A hint for what a machine can get.
+/// A hint on how to install something on a machine.
 fn how_to_get(what: &str, scene: Option<&Scene>, has: &Inventory) -> String {
     match what.split(' ').next() {
         Some(BLENDER) => {

@@ -1,5 +1,5 @@
-//! All runs and all workers: one synchronous state machine. Messages go in, effects come out; the
-//! caller commits the rows, then sends the messages, in this order.
+//! All runs and all workers as one synchronous state machine. Messages go in, effects come out; the caller first
+//! commits the rows, and then sends the messages.
 
 mod assign;
 mod report;
@@ -15,18 +15,17 @@ use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// What the engine may assume about its surroundings.
+/// The settings of the engine.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long a claimed attempt stands without a heartbeat.
+    /// How long a claim is valid without a heartbeat.
     pub lease_ms: i64,
-    /// How long an assignment may go without a claim, an end or a heartbeat that lists it before it is
-    /// published again.
+    /// How long to wait for a claim, an end or a heartbeat that lists an assignment before it is published again.
     pub deadline_ms: i64,
-    /// No worker will ever join beside those that have: a task that none of them can do fails at once
-    /// instead of waiting.
+    /// Whether no further worker will join: a task that none of the present ones can do then fails at once instead of
+    /// waiting.
     pub workers_are_final: bool,
-    /// How many tasks may hold each named limit at a time. A name that is not here is not limited.
+    /// How many tasks may hold each named limit at a time. Other names are not limited.
     pub limits: BTreeMap<String, u32>,
 }
 
@@ -42,29 +41,28 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For questions about a run when nobody knows any more which limits there were.
+    /// For queries about a run whose limits are not known any more.
     pub fn of(plan: &Plan) -> Self {
         let limits = plan.steps.iter().flat_map(|step| &step.limits);
         Self { limits: limits.map(|name| (name.clone(), u32::MAX)).collect(), ..Self::default() }
     }
 }
 
-/// What has to be done after a batch of messages, in this order: commit `rows`, publish `cancel` and
-/// `assign`, delete what is in `remove`, tell people about `changed`.
+/// The actions to take after a batch of messages, in this order: commit `rows`, publish `cancel` and `assign`, delete
+/// the artifacts in `remove`, announce `changed`.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// New history, by run, in order.
+    /// New rows of history, by run, in order.
     pub rows: BTreeMap<RunId, Vec<Row>>,
-    /// Work for workers. Each is to be confirmed with [`Engine::published`].
+    /// Assignments to publish. Each must be confirmed with [`Engine::published`].
     pub assign: Vec<(WorkerId, Assignment)>,
-    /// Work that workers are to stop.
+    /// Cancellations to publish.
     pub cancel: Vec<(WorkerId, Cancel)>,
-    /// Keys of artifacts to delete, by run. After a takeover some come again: that one is not there
-    /// (any more) is no error.
+    /// Keys of artifacts to delete, by run. After a takeover some are repeated, so a missing artifact is not an error.
     pub remove: BTreeMap<RunId, Vec<String>>,
-    /// Runs that changed their state, with the new one.
+    /// The runs whose state has changed, with the new state.
     pub changed: BTreeMap<RunId, RunState>,
-    /// Messages that changed nothing because they came late, twice or from the wrong worker.
+    /// The number of messages without effect because they came late, twice or from the wrong worker.
     pub stale: u64,
 }
 
@@ -72,17 +70,17 @@ pub struct Effects {
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) inventory: Inventory,
-    /// Bundles that it has.
+    /// The number of bundles that it holds.
     pub(crate) load: u32,
-    /// Scenes (by digest) and networks (by name) that it has worked with, the latest last.
+    /// The scenes (by digest) and networks (by name) that it has used, the latest last.
     pub(crate) warm: Vec<String>,
-    /// When it last said that it is alive.
+    /// The time of its last sign of life, in milliseconds since 1970.
     pub(crate) seen_ms: i64,
-    /// Whether it gets new work; its operator may have taken it out of service.
+    /// Whether it accepts new tasks; its operator may have taken it out of service.
     pub(crate) accepts: bool,
 }
 
-/// A message full of tasks that a worker has.
+/// The tasks of one assignment that a worker holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Bundle {
     pub(crate) worker: WorkerId,
@@ -92,7 +90,7 @@ pub(crate) struct Bundle {
     pub(crate) remaining: u32,
 }
 
-/// A run and what is known about it beside its history.
+/// A run, and information about it that is not part of its history.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) run: Run,
@@ -101,10 +99,10 @@ pub(crate) struct Entry {
     pub(crate) state: RunState,
     pub(crate) sizes: Vec<BundleSize>,
     pub(crate) briefs: Vec<Option<(u32, Arc<Brief>)>>,
-    /// Failures in this run, by worker.
+    /// The number of failures in this run, by worker.
     pub(crate) failures: HashMap<WorkerId, u32>,
     pub(crate) progress: HashMap<TaskId, (f32, String)>,
-    /// Steps, those nearest to the end of the graph first.
+    /// The steps, ordered from the end of the graph.
     pub(crate) steps_by_order: Vec<u16>,
 }
 
@@ -116,10 +114,10 @@ pub struct Engine {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) bundles: HashMap<u64, Bundle>,
     pub(crate) last_bundle: u64,
-    /// When tasks were last assigned.
+    /// The time of the last assignment round.
     pub(crate) assigned_ms: i64,
-    /// Busy workers that a task which goes first waits for: nothing is queued ahead on them, or it would
-    /// wait for as long as there is other work.
+    /// Busy workers that a task with precedence waits for: nothing is queued ahead on them, as it would otherwise wait
+    /// for as long as there are other tasks.
     pub(crate) awaited: BTreeSet<WorkerId>,
 }
 
@@ -159,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Counts a task that a worker holds, but that no message of this engine gave to it.
+    /// Counts a task that a worker holds although this engine has not assigned it.
     pub(crate) fn adopt(&mut self, run: &RunId, at: TaskId) {
         let entry = self.runs.get_mut(run).expect("the caller has it");
         let attempt = entry.run.steps[at.step as usize].attempts[at.index as usize];
@@ -174,7 +172,7 @@ impl Engine {
         self.bundles.insert(self.last_bundle, bundle);
     }
 
-    /// Forgets a run. Its rows stay where they are.
+    /// Drops a run from memory. Its stored rows are unaffected.
     pub fn remove_run(&mut self, id: &RunId) -> Option<Run> {
         let workers = &mut self.workers;
         self.bundles.retain(|_, bundle| {
@@ -189,18 +187,18 @@ impl Engine {
         self.runs.remove(id).map(|entry| entry.run)
     }
 
-    /// A run's state.
+    /// The run with an id, if it is in memory.
     pub fn run(&self, id: &RunId) -> Option<&Run> {
         self.runs.get(id).map(|entry| &entry.run)
     }
 
-    /// All runs.
+    /// All runs in memory.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().map(|entry| &entry.run)
     }
 
-    /// A worker is there, perhaps again: it may hold what it held before. Whether it accepts work stays
-    /// as it was.
+    /// Adds a worker, or updates one that has returned: it may still hold its tasks, and whether it accepts tasks is
+    /// unchanged.
     pub fn join(&mut self, id: WorkerId, inventory: Inventory, now_ms: i64) {
         let held = self.bundles.values().filter(|bundle| bundle.worker == id).count();
         let load = u32::try_from(held).unwrap_or(u32::MAX);
@@ -209,33 +207,33 @@ impl Engine {
         self.workers.insert(id, worker);
     }
 
-    /// A worker that was heard of at `seen_ms`, as it is remembered after a takeover.
+    /// Restores a worker after a takeover, with `seen_ms` as the time of its last sign of life.
     pub fn remember(&mut self, id: WorkerId, inventory: Inventory, seen_ms: i64, accepts: bool) {
         self.join(id, inventory, seen_ms);
         self.set_accepts(id, accepts);
     }
 
-    /// When each worker was last heard of, milliseconds since 1970.
+    /// The time of each worker's last sign of life, in milliseconds since 1970.
     pub fn workers_seen(&self) -> impl Iterator<Item = (WorkerId, i64)> + '_ {
         self.workers.iter().map(|(id, worker)| (*id, worker.seen_ms))
     }
 
-    /// Workers that were not heard of for the length of a lease.
+    /// Workers without a sign of life for the length of a lease.
     pub fn silent_workers(&self, now_ms: i64) -> impl Iterator<Item = WorkerId> + '_ {
         let lease = self.config.lease_ms;
         let silent = move |worker: &Worker| now_ms.saturating_sub(worker.seen_ms) > lease;
         self.workers.iter().filter(move |(_, worker)| silent(worker)).map(|(id, _)| *id)
     }
 
-    /// Takes a worker out of service or back into it. It goes on with what it has.
+    /// Takes a worker out of service or back into it. It keeps the tasks that it holds.
     pub fn set_accepts(&mut self, id: WorkerId, accepts: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.accepts = accepts;
         }
     }
 
-    /// Gives every lease, deadline and worker this much more time: for as long as we could not hear
-    /// workers or write history, which ended at `now_ms`, their silence said nothing.
+    /// Extends every lease, deadline and worker by this much: until `now_ms`, messages could not be received or history
+    /// could not be written, so silence had no meaning.
     pub fn extend_leases(&mut self, by_ms: i64, now_ms: i64) {
         for entry in self.runs.values_mut() {
             for live in entry.run.live.values_mut() {
@@ -250,7 +248,7 @@ impl Engine {
         }
     }
 
-    /// The clock was set back and says this now: nothing waits longer than if it had begun to wait now.
+    /// Adjusts to a clock that was set back to `now_ms`: nothing waits longer than if it had begun to wait now.
     pub fn set_back(&mut self, now_ms: i64) {
         let longest = now_ms.saturating_add(self.config.lease_ms.max(self.config.deadline_ms));
         for entry in self.runs.values_mut() {
@@ -265,8 +263,8 @@ impl Engine {
         self.assigned_ms = self.assigned_ms.min(now_ms);
     }
 
-    /// A control message. The same id twice changes nothing; the answer says whether it was new. That
-    /// outputs are removed is decided here and never asked for.
+    /// Handles a control message and returns whether it was new; the same id has no effect twice. The removal of
+    /// outputs cannot be requested, as the engine decides on it.
     pub fn control(
         &mut self,
         run: &RunId,
@@ -281,7 +279,7 @@ impl Engine {
             return false;
         }
         if matches!(control.event, Event::Changed(_)) {
-            // What workers are told of the steps is another thing now.
+            // The briefs for workers have changed.
             entry.briefs.fill(None);
         }
         entry.record(Fact::Event(control), now_ms, fx);
@@ -289,7 +287,8 @@ impl Engine {
         true
     }
 
-    /// After changes to a run: returns bundles that are done and notes a new state of the run.
+    /// To be called after changes to a run: frees bundles that are done, and records a new state of the run in the
+    /// effects.
     pub(crate) fn settle(&mut self, run: &RunId, fx: &mut Effects) {
         let entry = self.runs.get_mut(run).expect("the caller has it");
         for id in std::mem::take(&mut entry.run.freed) {
@@ -317,8 +316,8 @@ impl Engine {
         }
     }
 
-    /// The answer to a publication. Confirmed: its tasks are queued. Failed: they are offered again,
-    /// unless something else happened to them in between.
+    /// Handles the result of a publication. If it was confirmed, its tasks are queued; otherwise they become ready
+    /// again, unless something else has happened to them since.
     pub fn published(&mut self, assignment: u64, confirmed: bool, fx: &mut Effects) {
         let Some(bundle) = self.bundles.get(&assignment) else { return };
         let (id, step) = (bundle.run.clone(), bundle.step);
@@ -339,7 +338,7 @@ impl Engine {
 }
 
 impl Entry {
-    /// Decides a fact: folds it and adds its row to the effects.
+    /// Records a fact: folds it and adds its row to the effects.
     pub(crate) fn record(&mut self, fact: Fact, now_ms: i64, fx: &mut Effects) {
         let row = Row { seq: self.run.seq + 1, time_ms: now_ms.max(self.run.time_ms), fact };
         let dropped: Result<_, FoldError> = self.run.apply(&row);
@@ -355,7 +354,7 @@ impl Entry {
         }
     }
 
-    /// Records an end that the engine itself decided.
+    /// Records an end of an attempt that the engine itself has decided.
     pub(crate) fn record_end(
         &mut self,
         (task, worker, execution): (TaskRef, WorkerId, Execution),
@@ -367,15 +366,15 @@ impl Entry {
         self.record(Fact::Ended(ended), now_ms, fx);
     }
 
-    /// Removes what nobody reads any more: in history first, so that no task is given what is about to
-    /// go, and then by an effect. A run that was recovered asks for what it removed before once more.
+    /// Removes outputs that no task will read: first in history, so that no task is given an artifact that is about to
+    /// be deleted, and then by an effect. A recovered run repeats the effect for earlier removals.
     pub(crate) fn remove_unread(&mut self, now_ms: i64, fx: &mut Effects) {
         loop {
             let due = self.run.take_due();
             if due.is_empty() {
                 break;
             }
-            // Senders draw theirs at random.
+            // Ids of senders are random.
             let mut id = u64::MAX - self.run.seq;
             while self.run.controls.contains(&id) {
                 id -= 1;
@@ -391,7 +390,7 @@ impl Entry {
 }
 
 impl Worker {
-    /// The memory of its largest GPU.
+    /// The memory of its largest GPU, in bytes.
     pub(crate) fn vram_bytes(&self) -> u64 {
         self.inventory.gpus.iter().map(|g| g.vram_bytes).max().unwrap_or(0)
     }

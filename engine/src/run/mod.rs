@@ -1,8 +1,8 @@
-//! The state of one run: a pure fold over its plan and its history, and the counters that make every
-//! readiness question cheap.
+//! The state of one run: a pure fold over its plan and its history, and the counters that make it cheap to tell which
+//! tasks are ready.
 //!
-//! **Invariant:** per need there is one counter per point of the shared space, and per task the number
-//! of needs that are not open. [`Run::check`] recounts all of it.
+//! **Invariant:** for each need there is one counter for each point of the shared space, and for each task the number
+//! of needs that are not open. [`Run::check`] recomputes all of them.
 
 mod audit;
 mod binding;
@@ -29,7 +29,7 @@ use state::{DimState, Live, StepState, Trouble};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// Per point of a join: producers that are not over, and producers that rule success out.
+/// For each point of a join: the number of producers that have not ended, and of those that rule out success.
 #[derive(Clone, Debug)]
 pub(crate) struct JoinState {
     pub(crate) join: Join,
@@ -37,7 +37,7 @@ pub(crate) struct JoinState {
     pub(crate) broken: Vec<u32>,
 }
 
-/// What a point of a join says to the tasks that wait for it.
+/// The state of a point for the tasks that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
@@ -57,7 +57,7 @@ impl JoinState {
         }
     }
 
-    /// What a producer in this state means for the join's consumers.
+    /// The effect of a producer in this state on the join's consumers.
     pub(crate) fn gate_of(&self, state: TaskState) -> Gate {
         match state {
             TaskState::Succeeded => Gate::Open,
@@ -76,7 +76,7 @@ impl JoinState {
     }
 }
 
-/// Assignments that a change of state made void, by worker.
+/// Assignments that a change of state has invalidated, by worker.
 pub(crate) type Dropped = Vec<(WorkerId, Cancel)>;
 
 /// The state of one run.
@@ -87,34 +87,34 @@ pub struct Run {
     pub(crate) dims: Vec<DimState>,
     pub(crate) steps: Vec<StepState>,
     pub(crate) joins: Vec<JoinState>,
-    /// Joins by consumer and by producer.
+    /// Indices into `joins`, by consumer and by producer.
     pub(crate) into: Vec<Vec<usize>>,
     pub(crate) out: Vec<Vec<usize>>,
     pub(crate) readings: Readings,
     pub(crate) trouble: HashMap<TaskId, Trouble>,
-    /// Ready tasks that had trouble or whose bundle was lost: assigned one by one, with care.
+    /// Ready tasks that had trouble or whose bundle was lost. They are assigned one by one, to workers that suit them.
     pub(crate) picky: BTreeSet<TaskId>,
     pub(crate) live: HashMap<TaskId, Live>,
     pub(crate) paused: bool,
     pub(crate) cancelled: bool,
-    /// Cancelled by its own failures (`on_failure: stop`, `max_failures`). Like `cancelled` it stands
-    /// until a reset leaves no cancelled task.
+    /// Cancelled because of its failures (`on_failure: stop`, `max_failures`). Like `cancelled`, it applies until a
+    /// reset leaves no cancelled task.
     pub(crate) stopped: bool,
     pub(crate) priority: i32,
     pub(crate) controls: HashSet<u64>,
     pub(crate) seq: u64,
     pub(crate) time_ms: i64,
     pub(crate) dropped: Dropped,
-    /// Bundles of assignments that are no more, one entry for each task.
+    /// The bundles of assignments that have ended, one entry for each task.
     pub(crate) freed: Vec<u64>,
-    /// Keys of artifacts that were removed in history and may still be there.
+    /// Keys of artifacts that are removed in history but may still exist.
     pub(crate) doomed: Vec<String>,
     pub(crate) sentences: Sentences,
     work: Vec<TaskId>,
 }
 
 impl Run {
-    /// A run at its beginning.
+    /// A run before its first row of history.
     pub fn new(id: RunId, plan: Arc<Plan>) -> Self {
         let count = plan.steps.len();
         let (mut into, mut out) = (vec![Vec::new(); count], vec![Vec::new(); count]);
@@ -157,27 +157,27 @@ impl Run {
         run
     }
 
-    /// The run's id.
+    /// The id of the run.
     pub fn id(&self) -> &RunId {
         &self.id
     }
 
-    /// The run's plan.
+    /// The plan of the run, including changes to its settings.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// The number of the last history row folded.
+    /// The number of the last row of history that was folded.
     pub fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// The state of a task; nothing if it does not exist (yet).
+    /// The state of a task; `None` if it does not exist, or not yet.
     pub fn task_state(&self, at: TaskId) -> Option<TaskState> {
         self.steps.get(at.step as usize)?.state(at.index)
     }
 
-    /// How many of a task's needs are closed and how many are broken, from the joins' counters.
+    /// The numbers of a task's needs that are closed and that are broken, from the counters of the joins.
     pub(crate) fn needs_of(&self, at: TaskId) -> (u16, u16) {
         let (mut closed, mut broken) = (0, 0);
         for &number in &self.into[at.step as usize] {
@@ -245,8 +245,8 @@ impl Run {
         self.shift_readings(at, (old, new));
     }
 
-    /// A producer of a join went from one state to another: moves the join's counters, and if that
-    /// opens, closes or breaks a point, the counters of the tasks that wait for it.
+    /// Updates a join's counters after a producer's change of state and, if that opens, closes or breaks a point, the
+    /// counters of the tasks that wait for it.
     fn shift(&mut self, number: usize, producer: u32, (old, new): (TaskState, TaskState)) {
         let state = &mut self.joins[number];
         let (before, after) = (state.gate_of(old), state.gate_of(new));
@@ -290,7 +290,7 @@ impl Run {
         });
     }
 
-    /// A step that is not alive is given up, or is not any more.
+    /// Gives up a step whose dimensions are not bound, or reverts that.
     pub(crate) fn give_up(&mut self, step: u16, given_up: bool) {
         let state = &mut self.steps[step as usize];
         if state.space.is_some() || state.given_up == given_up {
@@ -309,7 +309,7 @@ impl Run {
         }
     }
 
-    /// Puts a ready task where assignment finds it.
+    /// Adds a ready task to the set from which tasks are assigned.
     pub(crate) fn offer(&mut self, at: TaskId) {
         let state = &mut self.steps[at.step as usize];
         let rank = state.rank(at.index);
@@ -328,7 +328,7 @@ impl Run {
         state.ready.remove(rank);
     }
 
-    /// Forgets a task's assignment, so that its worker is told to stop.
+    /// Drops a task's assignment, and has its worker told to stop.
     pub(crate) fn drop_live(&mut self, at: TaskId) {
         if let Some(live) = self.remove_live(at) {
             let key = self.key(at.step);
@@ -345,7 +345,7 @@ impl Run {
         }
     }
 
-    /// Forgets a task's assignment.
+    /// Drops a task's assignment.
     pub(crate) fn remove_live(&mut self, at: TaskId) -> Option<Live> {
         let live = self.live.remove(&at)?;
         self.freed.push(live.bundle);
@@ -360,13 +360,13 @@ impl Run {
         }
     }
 
-    /// How messages name a step as it stands now.
+    /// The key of a step in its current generation, as used in messages.
     pub(crate) fn key(&self, step: u16) -> StepKey {
         let generation = self.steps[step as usize].generation;
         StepKey { run: self.id.clone(), step, generation }
     }
 
-    /// Whether the reference is to a task's present attempt.
+    /// Whether the reference is to a task's current attempt.
     pub(crate) fn is_current(&self, task: &TaskRef) -> bool {
         self.steps.get(task.step as usize).is_some_and(|step| {
             let index = task.task.index as usize;
@@ -394,8 +394,8 @@ impl Run {
         }
     }
 
-    /// A failure is absorbed if a soft need takes it, or if everything that needs it is itself absorbed:
-    /// what nobody waits for is where a failure shows.
+    /// A failure is absorbed by a soft need, or if the failures of all tasks that need it are absorbed. So only the
+    /// failed and skipped tasks that nothing waits for have to be examined.
     fn has_unabsorbed_failure(&self) -> bool {
         (0u16..).zip(&self.steps).any(|(number, step)| {
             if step.space.is_none() {
@@ -425,7 +425,7 @@ impl Run {
     }
 }
 
-/// A step that is not alive stands as one task that is pending, or given up.
+/// The state of the one imaginary task that a step with an unbound dimension counts as: pending, or given up.
 pub(crate) fn imaginary(given_up: bool) -> TaskState {
     if given_up { TaskState::Skipped } else { TaskState::Pending }
 }

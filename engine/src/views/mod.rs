@@ -1,4 +1,4 @@
-//! What people and programs may ask about a run: counts, reasons, remaining time, a task's inputs.
+//! Answers to queries about a run: counts, reasons, remaining time, a task's inputs.
 
 mod page;
 
@@ -20,98 +20,99 @@ pub(crate) type Lacks = BTreeMap<u16, String>;
 /// One step of a run, in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepView {
-    /// The step's name.
+    /// The name of the step in the job file.
     pub name: String,
-    /// The kind of work.
+    /// The kind of work, such as `blender`.
     pub kind: String,
-    /// Its dimensions.
+    /// The names of its dimensions, slowest first.
     pub over: Vec<String>,
-    /// How many tasks there are; nothing while a dimension is not bound.
+    /// The number of tasks; `None` while a dimension is not bound.
     pub tasks: Option<u32>,
-    /// How many tasks are in each state, in the order of [`TaskState::ALL`].
+    /// The number of tasks in each state, in the order of [`TaskState::ALL`].
     pub counts: [u32; 8],
-    /// Mean duration of successes so far.
+    /// The mean duration of successes so far, in milliseconds.
     pub mean_ms: Option<f64>,
-    /// How much of its running tasks is done, in tasks: 1.5 is one and a half. Nothing if none of them says.
+    /// The progress of all its running tasks, in tasks: 1.5 means one and a half. `None` if none of them reports
+    /// progress.
     #[serde(default)]
     pub progress: Option<f32>,
-    /// Tasks that succeeded and left nothing, although the step's results are delivered.
+    /// The number of tasks that succeeded without outputs although the step's results are delivered.
     #[serde(default)]
     pub left_out: u32,
 }
 
 impl StepView {
-    /// How many tasks are in a state.
+    /// The number of tasks in a state.
     pub fn count(&self, state: TaskState) -> u32 {
         self.counts[state as usize]
     }
 }
 
-/// A run in numbers.
+/// The counts, progress and remaining time of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
-    /// Its state.
+    /// The current state.
     pub state: RunState,
-    /// Its priority.
+    /// The priority, from -100 to 100.
     pub priority: i32,
-    /// Its steps, in the order of the plan.
+    /// The steps, in the order of the plan.
     pub steps: Vec<StepView>,
-    /// Estimated time to the end; nothing while too little is known.
+    /// The estimated remaining time in milliseconds; `None` while too little is known.
     pub eta_ms: Option<u64>,
 }
 
-/// One task.
+/// One task of a run, as shown to users.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskView {
-    /// As in `render[frame=7,tile=3]`.
+    /// The name of the task, such as `render[frame=7,tile=3]`.
     pub name: String,
-    /// Its step.
+    /// The name of its step.
     pub step: String,
     /// Its index in the step.
     pub index: u32,
-    /// Its state.
+    /// The current state.
     pub state: TaskState,
-    /// The present attempt, from 1.
+    /// The number of the current attempt, from 1.
     pub attempt: u32,
     /// Why it is not running, or how far it is, for people. Empty when it succeeded.
     pub reason: String,
     /// The worker that has it.
     pub worker: Option<WorkerId>,
-    /// The worker that had it when it ended.
+    /// The worker that had it when it ended, if it has ended.
     #[serde(default)]
     pub ended_by: Option<WorkerId>,
-    /// What either is called, where that is known.
+    /// The name of either worker, where that is known.
     #[serde(default)]
     pub worker_name: Option<String>,
-    /// From 0 to 1, for a running task that says so.
+    /// The progress from 0 to 1, for a running task that reports it.
     pub progress: Option<f32>,
 }
 
-/// One worker.
+/// One worker, as shown to users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerView {
-    /// Its id.
+    /// The id of the worker in its farm.
     pub id: WorkerId,
-    /// Tasks that it does at a time.
+    /// The number of tasks that it does at a time.
     pub slots: u32,
-    /// The networks that it holds.
+    /// The networks that it has, by name.
     pub models: BTreeSet<String>,
-    /// Messages full of tasks that it has.
+    /// The number of assignments that it holds.
     pub bundles: u32,
-    /// Tasks in them that are not over.
+    /// The number of tasks in them that have not ended.
     pub tasks: u32,
-    /// When it was last heard of, milliseconds since 1970.
+    /// The time of its last sign of life, in milliseconds since 1970.
     pub seen_ms: i64,
-    /// Whether it would get work now.
+    /// Whether it would be assigned tasks now.
     pub is_present: bool,
 }
 
-/// How many runs and tasks are in each state.
+/// The numbers of runs and tasks in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Runs, in the order of [`RunState::ALL`].
+    /// The number of runs in each state, in the order of [`RunState::ALL`].
     pub runs: [u64; 5],
-    /// Tasks, in the order of [`TaskState::ALL`].
+    /// The number of tasks in each state, in the order of [`TaskState::ALL`].
     pub tasks: [u64; 8],
 }
 
@@ -135,8 +136,8 @@ impl Run {
         }
     }
 
-    /// Time to the end on so many slots: the larger of the work that is left, shared between the slots,
-    /// and the longest chain of steps that is left. Steps of unknown duration make it unknown.
+    /// The remaining time with that many slots: the larger of the remaining work divided by the slots, and the longest
+    /// remaining chain of steps. `None` if the duration of some step is unknown.
     fn eta_ms(&self, slots: u32) -> Option<u64> {
         let mut work = 0.0;
         let mut longest = vec![0.0f64; self.steps.len()];
@@ -211,7 +212,7 @@ impl Run {
     }
 }
 
-/// Steps nearest to the end first, so that what comes after a step is known before it.
+/// The steps ordered from the end of the graph, so that those after a step are known before it.
 fn by_distance(plan: &Plan) -> Vec<u16> {
     let mut steps: Vec<u16> = (0u16..).take(plan.steps.len()).collect();
     steps.sort_by_key(|s| plan.steps[*s as usize].to_sink);
@@ -219,15 +220,15 @@ fn by_distance(plan: &Plan) -> Vec<u16> {
 }
 
 impl Engine {
-    /// What is odd about a run and no failure: what workers said of the tasks that have succeeded, and limits that
-    /// limit nothing.
+    /// Notes on a run that are not failures: those of workers on tasks that have succeeded, and limits that are not
+    /// defined.
     pub fn notes(&self, run: &Run) -> Notes {
         let mut notes = run.notes();
         notes.notes.splice(0..0, undefined_limits(run.plan(), &self.config.limits));
         notes
     }
 
-    /// A run in numbers.
+    /// The counts, progress and remaining time of a run.
     pub fn view(&self, run: &Run) -> RunView {
         let slots: u32 = self.workers.values().map(|w| w.inventory.slots).sum();
         let mut steps: Vec<_> =
@@ -246,7 +247,7 @@ impl Engine {
         RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
     }
 
-    /// What a task reads; nothing if the try is not current (any more), or another worker than this one has it.
+    /// The inputs of a task; `None` if the attempt is not the current one, or if a worker other than this one has it.
     pub fn inputs(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<Vec<Input>> {
         let entry = self.runs.get(&key.run)?;
         let at = key.task(task.index);
@@ -261,7 +262,7 @@ impl Engine {
         (current && !elsewhere).then(|| entry.run.inputs(at))
     }
 
-    /// One task of a run; nothing if it does not exist.
+    /// One task of a run; `None` if it does not exist.
     pub fn task(&self, run: &Run, at: TaskId, now_ms: i64) -> Option<TaskView> {
         self.look(run, at, now_ms, &mut Lacks::new())
     }
@@ -276,7 +277,7 @@ impl Engine {
         let TaskId { step, index } = at;
         let state = self.shown_state(run, at)?;
         let progress = self.runs.get(&run.id).and_then(|entry| entry.progress.get(&at));
-        // Whoever begins says so, and perhaps no more.
+        // The report that a task has begun has neither a fraction nor a message, and is not shown as progress.
         let progress =
             progress.filter(|(fraction, message)| *fraction > 0.0 || !message.is_empty());
         let last = WorkerId(run.steps[step as usize].workers[index as usize]);
@@ -299,13 +300,13 @@ impl Engine {
         })
     }
 
-    /// Tasks that a worker has begun and not claimed yet: most are over before it would.
+    /// Tasks that a worker has begun but not claimed yet: most end before it would do so.
     pub(crate) fn begun(&self, run: &Run) -> impl Iterator<Item = TaskId> {
         let progress = self.runs.get(&run.id).into_iter().flat_map(|entry| entry.progress.keys());
         progress.copied().filter(|at| run.task_state(*at) == Some(TaskState::Queued))
     }
 
-    /// A task's state as people see it: what a worker has begun is running.
+    /// A task's state as shown to users: a task that a worker has begun is running.
     fn shown_state(&self, run: &Run, at: TaskId) -> Option<TaskState> {
         let state = run.task_state(at)?;
         let begun = || self.runs.get(&run.id).is_some_and(|e| e.progress.contains_key(&at));
@@ -371,7 +372,7 @@ impl Engine {
         self.runs.get(run).map(|entry| &*entry.owner)
     }
 
-    /// Every worker that has joined and not left.
+    /// Every worker that has joined and has not left.
     pub fn workers(&self, now_ms: i64) -> Vec<WorkerView> {
         let mut views: BTreeMap<WorkerId, WorkerView> = BTreeMap::new();
         for (id, worker) in &self.workers {
@@ -390,7 +391,7 @@ impl Engine {
         views.into_values().collect()
     }
 
-    /// How many runs and tasks are in each state, over all runs that are here.
+    /// The numbers of runs and tasks in each state, over all runs in memory.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for entry in self.runs.values() {

@@ -110,7 +110,7 @@ impl Artifacts {
     }
 }
 
-/// A key that leads out of the storage is a mistake of whoever chose it.
+/// Checks a key; an invalid one is a failure of the code that chose it.
 fn check(key: &str) -> Result<(), Failure> {
     check_key(key).map_err(|error| failure(FailureKind::Invalid, format!("{error}.")))
 }
