@@ -228,7 +228,8 @@ fn shown(report: &RunReport) -> String {
     for (title, tasks) in [("failed", failures), ("not running although ready", waiting)] {
         if !tasks.is_empty() {
             lines.push(format!("\n{title}:"));
-            let line = |task: &TaskView| format!("  {}: {}", task.name, plain(&task.reason));
+            let line =
+                |task: &TaskView| format!("  {}: {}", task.name, plain(&task.reason.to_string()));
             lines.extend(tasks.iter().map(line));
         }
     }
@@ -279,7 +280,7 @@ pub(crate) async fn tasks(
     let row = |task: &TaskView| {
         let progress = task.progress.map_or_else(String::new, |p| format!("{:.0} % ", p * 100.0));
         let attempt = task.attempt.to_string();
-        let reason = format!("{progress}{}", plain(&task.reason));
+        let reason = format!("{progress}{}", plain(&task.reason.to_string()));
         let number = || task.worker.or(task.ended_by).map(|worker| worker.0.to_string());
         let worker = task.worker_name.clone().or_else(number).unwrap_or_default();
         vec![task.name.clone(), task.state.name().into(), attempt, worker, reason]

@@ -117,6 +117,7 @@ fn count(counts: &TaskCounts, state: TaskState) -> u32 {
 fn view(task: Task) -> TaskView {
     let Task { name, step, index, state, attempt, reason, worker, worker_name, progress } = task;
     let (state, worker, ended_by) = (state, worker.map(WorkerId), None);
+    let reason = reason.into();
     TaskView { name, step, index, state, attempt, reason, worker, ended_by, worker_name, progress }
 }
 

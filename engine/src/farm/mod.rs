@@ -5,6 +5,7 @@ mod assign;
 mod report;
 
 use crate::plan::Plan;
+use crate::run::transitions::TaskFact;
 use crate::run::{FoldError, Run, RunState, TaskState};
 use assign::BundleSize;
 use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
@@ -327,7 +328,7 @@ impl Engine {
             let ours = entry.run.live.get(&at).is_some_and(|l| l.bundle == assignment);
             if ours && entry.run.task_state(at) == Some(TaskState::Ready) {
                 if confirmed {
-                    entry.run.set(at, TaskState::Queued);
+                    entry.run.happens(at, TaskFact::Sent);
                 } else {
                     entry.run.unassign(at);
                 }

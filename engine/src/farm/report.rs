@@ -4,6 +4,7 @@
 use super::{Effects, Engine, Worker};
 use crate::run::TaskState;
 use crate::run::state::Live;
+use crate::run::transitions::TaskFact;
 use pictor_tasks::history::{Claim, Ended, Fact, TaskRef};
 use pictor_tasks::message::{
     Cancel, Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, TaskId, Try,
@@ -69,7 +70,7 @@ impl Engine {
         if free {
             let live = Live { worker: id, bundle: 0, claim: None, until_ms: now_ms };
             entry.run.assign(at, live);
-            entry.run.set(at, TaskState::Queued);
+            entry.run.happens(at, TaskFact::Sent);
         }
         let Some(live) = entry.run.live.get_mut(&at).filter(|live| live.worker == id) else {
             return false;

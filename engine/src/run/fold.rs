@@ -3,6 +3,7 @@
 
 use super::binding::most;
 use super::state::{Accepted, Live, TaskState, Trouble};
+use super::transitions::TaskFact;
 use super::{Dropped, Run};
 use crate::plan::DimValues;
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
@@ -73,7 +74,7 @@ impl Run {
         let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
         self.live.insert(at, live);
         self.steps[at.step as usize].workers[at.index as usize] = claim.worker.0;
-        self.set(at, TaskState::Running);
+        self.happens(at, TaskFact::Claimed);
     }
 
     fn apply_ended(&mut self, ended: &Ended) {
@@ -115,7 +116,7 @@ impl Run {
         self.bind(products);
         // New tasks may need outputs that were removed, and the tasks to make them again may precede this one.
         if self.steps[at.step as usize].attempts[at.index as usize] == attempt {
-            self.set(at, TaskState::Succeeded);
+            self.happens(at, TaskFact::Done);
         }
         self.revise_given_up();
     }
@@ -193,11 +194,11 @@ impl Run {
 
     fn try_again(&mut self, at: TaskId) {
         self.steps[at.step as usize].attempts[at.index as usize] += 1;
-        self.derive(at);
+        self.happens(at, TaskFact::TriedAgain);
     }
 
     fn fail_for_good(&mut self, at: TaskId) {
-        self.set(at, TaskState::Failed);
+        self.happens(at, TaskFact::GaveOut);
         self.revise_given_up();
         let failed: u32 = self.steps.iter().map(|s| s.counts[TaskState::Failed as usize]).sum();
         let limit = self.plan.max_failures.unwrap_or(u32::MAX);
@@ -260,7 +261,7 @@ impl Run {
         let open = all.filter(|at| self.task_state(*at).is_some_and(|s| !s.is_terminal()));
         for at in open.collect::<Vec<TaskId>>() {
             self.drop_live(at);
-            self.set(at, TaskState::Cancelled);
+            self.happens(at, TaskFact::RunEnded);
         }
         self.revise_given_up();
     }
@@ -293,7 +294,7 @@ impl Run {
             }
             // Remove it from this set first: without its trouble it belongs to another one.
             self.picky.remove(&at);
-            self.derive(at);
+            self.happens(at, TaskFact::Reset);
         }
     }
 
@@ -370,7 +371,7 @@ impl Run {
     /// Takes an assignment back: the task becomes ready again, with the same attempt.
     pub(crate) fn unassign(&mut self, at: TaskId) {
         if self.remove_live(at).is_some() {
-            self.derive(at);
+            self.happens(at, TaskFact::TakenBack);
         }
     }
 

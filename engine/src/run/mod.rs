@@ -14,6 +14,7 @@ mod rebuild;
 mod retention;
 pub(crate) mod state;
 mod task_set;
+pub mod transitions;
 
 pub use fold::{FoldError, MAX_LOSSES};
 pub use notes::{Note, Notes, undefined_limits};
@@ -28,6 +29,7 @@ use retention::Readings;
 use state::{DimState, Live, StepState, Trouble};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use transitions::{Next, TRANSITIONS, TaskFact};
 
 /// For each point of a join: the number of producers that have not ended, and of those that rule out success.
 #[derive(Clone, Debug)]
@@ -203,30 +205,32 @@ impl Run {
         }
     }
 
-    /// Gives a task the state that follows from its needs, and everything after it likewise.
-    pub(crate) fn derive(&mut self, at: TaskId) {
-        self.set(at, self.derived(at));
-    }
-
-    /// Gives a task a state and carries the consequences through the graph.
-    pub(crate) fn set(&mut self, at: TaskId, state: TaskState) {
-        self.set_one(at, state);
+    /// Gives a task the state that follows from what happens to it, and carries the consequences through
+    /// the graph.
+    pub(crate) fn happens(&mut self, at: TaskId, fact: TaskFact) {
+        self.happens_alone(at, fact);
         while let Some(at) = self.work.pop() {
             if self.task_state(at).is_some_and(TaskState::is_derived)
                 && !self.live.contains_key(&at)
             {
-                self.set_one(at, self.derived(at));
+                self.happens_alone(at, TaskFact::NeedsChanged);
             }
         }
     }
 
-    fn set_one(&mut self, at: TaskId, new: TaskState) {
+    fn happens_alone(&mut self, at: TaskId, fact: TaskFact) {
+        let transition = &TRANSITIONS[fact as usize];
+        let new = match transition.to {
+            Next::State(state) => state,
+            Next::ByNeeds => self.derived(at),
+        };
         let TaskId { step, index } = at;
         let state = &mut self.steps[step as usize];
         let Some(cell) = state.tasks.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
         let old = std::mem::replace(cell, new);
+        debug_assert!(transition.from.contains(&old), "{fact:?} of a task that is {}", old.name());
         if new == TaskState::Ready && !self.live.contains_key(&at) {
             self.offer(at);
         } else if old == TaskState::Ready {
@@ -304,7 +308,7 @@ impl Run {
         }
         while let Some(at) = self.work.pop() {
             if self.task_state(at).is_some_and(TaskState::is_derived) {
-                self.derive(at);
+                self.happens(at, TaskFact::NeedsChanged);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::retention::Retention;
 use super::state::{StepState, TaskState, space_of};
+use super::transitions::TaskFact;
 use super::{JoinState, Run, imaginary};
 use crate::plan::join::Join;
 use pictor_tasks::message::TaskId;
@@ -145,7 +146,7 @@ impl Run {
             if self.task_state(at).is_some_and(TaskState::is_derived)
                 && !self.live.contains_key(&at)
             {
-                self.derive(at);
+                self.happens(at, TaskFact::NeedsChanged);
             }
         }
     }

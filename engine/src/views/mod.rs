@@ -1,21 +1,20 @@
 //! Answers to queries about a run: counts, reasons, remaining time, a task's inputs.
 
 mod page;
+mod reason;
 
 pub use page::{Effort, Found, TaskQuery};
+pub use reason::Reason;
 
-use crate::farm::{Engine, Entry};
+use crate::farm::Engine;
 use crate::plan::Plan;
 use crate::run::{Notes, Run, RunState, TaskState, undefined_limits};
 use pictor_tasks::message::{Input, RunId, StepKey, TaskId, Try, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many needed tasks are looked at to name one of them in a reason.
-const REASON_LOOKS: u32 = 1_000;
-
 /// Why a step's tasks find no worker, by step: the same for all of them.
-pub(crate) type Lacks = BTreeMap<u16, String>;
+pub(crate) type Lacks = BTreeMap<u16, Reason>;
 
 /// One step of a run, in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,8 +73,8 @@ pub struct TaskView {
     pub state: TaskState,
     /// The number of the current attempt, from 1.
     pub attempt: u32,
-    /// Why it is not running, or how far it is, for people. Empty when it succeeded.
-    pub reason: String,
+    /// Why it is not running, or how far it is.
+    pub reason: Reason,
     /// The worker that has it.
     pub worker: Option<WorkerId>,
     /// The worker that had it when it ended, if it has ended.
@@ -156,60 +155,6 @@ impl Run {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a duration")]
         Some(eta as u64)
     }
-
-    fn why_waiting(&self, at: TaskId) -> String {
-        for &number in &self.into[at.step as usize] {
-            let join = &self.joins[number].join;
-            let producer = &self.steps[join.producer as usize];
-            let name = &self.plan.steps[join.producer as usize].name;
-            if producer.space.is_none() {
-                return format!("waits for {name}, whose tasks are not known yet");
-            }
-            let Some(point) = join.point_of_consumer(at.index) else { continue };
-            let open = self.joins[number].waiting[point as usize];
-            if open == 0 {
-                continue;
-            }
-            let is_open = |index| producer.state(index).is_some_and(|s| !s.is_terminal());
-            let Some(first) = join.find_producer(point, REASON_LOOKS, &is_open) else {
-                return format!("waits for {open} tasks of {name}");
-            };
-            let more = if open > 1 { format!(" and {} more", open - 1) } else { String::new() };
-            return format!(
-                "waits for {}{more}",
-                self.task_name(TaskId { step: join.producer, index: first })
-            );
-        }
-        String::new()
-    }
-
-    fn why_skipped(&self, at: TaskId) -> String {
-        for &number in &self.into[at.step as usize] {
-            let join = &self.joins[number].join;
-            if join.soft {
-                continue;
-            }
-            let producer = &self.steps[join.producer as usize];
-            let Some(point) = join.point_of_consumer(at.index) else { continue };
-            let broken = self.joins[number].broken[point as usize];
-            if broken == 0 {
-                continue;
-            }
-            let bad = |s: &TaskState| s.is_terminal() && *s != TaskState::Succeeded;
-            let is_bad = |index| producer.state(index).as_ref().is_some_and(bad);
-            let first = join.find_producer(point, REASON_LOOKS, &is_bad);
-            if let Some((index, state)) = first.and_then(|i| Some((i, producer.state(i)?))) {
-                let name = self.task_name(TaskId { step: join.producer, index });
-                return format!("needs {name}, which was {}", state.name());
-            }
-            // A step that is not alive stands as one task that nobody can name.
-            if producer.space.is_some() {
-                let name = &self.plan.steps[join.producer as usize].name;
-                return format!("needs {name}, of which {broken} did not succeed");
-            }
-        }
-        "a step that it needs never came to life".into()
-    }
 }
 
 /// The steps ordered from the end of the graph, so that those after a step are known before it.
@@ -288,11 +233,7 @@ impl Engine {
             index,
             state,
             attempt: run.attempt(at)?,
-            reason: if state == TaskState::Ready {
-                self.why_not_assigned(run, at, now_ms, lacks)
-            } else {
-                self.reason(run, at, state)
-            },
+            reason: self.reason(run, (at, state), now_ms, lacks),
             worker: run.live.get(&at).map(|live| live.worker),
             ended_by: last,
             worker_name: None,
@@ -311,60 +252,6 @@ impl Engine {
         let state = run.task_state(at)?;
         let begun = || self.runs.get(&run.id).is_some_and(|e| e.progress.contains_key(&at));
         Some(if state == TaskState::Queued && begun() { TaskState::Running } else { state })
-    }
-
-    /// Why a task that is not ready is not running, in words.
-    fn reason(&self, run: &Run, at: TaskId, state: TaskState) -> String {
-        match state {
-            TaskState::Succeeded | TaskState::Ready => String::new(),
-            TaskState::Failed => {
-                run.trouble(at).map_or_else(String::new, |trouble| trouble.message.clone())
-            }
-            TaskState::Skipped => run.why_skipped(at),
-            TaskState::Cancelled if run.stopped => "given up after another task failed".into(),
-            TaskState::Cancelled => "the run was cancelled".into(),
-            TaskState::Pending => run.why_waiting(at),
-            TaskState::Queued => "in the worker's queue".into(),
-            TaskState::Running => self
-                .runs
-                .get(&run.id)
-                .and_then(|entry: &Entry| entry.progress.get(&at))
-                .map_or_else(String::new, |(_, message)| message.clone()),
-        }
-    }
-
-    fn why_not_assigned(&self, run: &Run, at: TaskId, now_ms: i64, lacks: &mut Lacks) -> String {
-        let plan = &run.plan.steps[at.step as usize];
-        if run.paused {
-            return "the run is paused".into();
-        }
-        if run.live.contains_key(&at) {
-            return "is being sent to a worker".into();
-        }
-        if let Some(trouble) = run.trouble(at)
-            && trouble.not_before_ms > now_ms
-        {
-            let seconds = (trouble.not_before_ms - now_ms + 999) / 1000;
-            return format!("tries again in {seconds} s after: {}", trouble.message);
-        }
-        if let Some(limit) = self.full_limit(plan) {
-            return format!("limit `{limit}` is used up");
-        }
-        let why = || {
-            let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
-            match lacks {
-                Some(lacks) if lacks.is_empty() => "there is no worker".into(),
-                Some(mut lacks) => format!("no worker has {}", lacks.swap_remove(0)),
-                None if self.workers.values().any(|worker| {
-                    worker.lacks(plan).is_none() && self.is_present(worker, now_ms)
-                }) =>
-                {
-                    "waits for a free slot".into()
-                }
-                None => "every worker that can do it is away or takes no work now".into(),
-            }
-        };
-        lacks.entry(at.step).or_insert_with(why).clone()
     }
 
     /// Who submitted a run.

@@ -280,7 +280,7 @@ impl Bench {
 
     pub(crate) fn reason(&self, name: &str) -> String {
         let at = self.run().find_task(name).unwrap();
-        self.engine.task(self.run(), at, self.now).unwrap().reason
+        self.engine.task(self.run(), at, self.now).unwrap().reason.to_string()
     }
 
     pub(crate) fn run_state(&self) -> RunState {

@@ -43,6 +43,7 @@ pub(crate) fn step(view: StepView) -> Step {
 pub(crate) fn task(view: TaskView) -> Task {
     let TaskView { name, step, index, state, attempt, reason, worker_name, progress, .. } = view;
     let worker = view.worker.or(view.ended_by).map(|worker| worker.0);
+    let reason = reason.to_string();
     Task { name, step, index, state, attempt, reason, worker, worker_name, progress }
 }
 
