@@ -212,7 +212,7 @@ async fn work(
     if run.state().is_terminal() {
         if record.finished_ms.is_none() {
             // A run without any task has ended before it begins.
-            let state = Some((run.state().name(), Some(now_ms())));
+            let state = Some((run.state(), Some(now_ms())));
             store.commit(&[RunRows { run: &id, rows: &[], state }]).await?;
         }
         return conclude(&run, (&*store, &artifacts), &place, (data, json)).await;
@@ -229,7 +229,7 @@ async fn work(
     }
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);
     owner.sweeps(artifacts.clone());
-    owner.add(run, record.owner.clone(), record.created_ms);
+    owner.add(run, record.account.clone(), record.created_ms);
     // The tasks of an earlier process died with it: this one has the folder's lock.
     owner.forget_worker(HERE).await?;
     let socket = listen(data, store.clone(), handle.clone());

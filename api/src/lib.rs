@@ -19,7 +19,7 @@ pub use file::{Digests, Missing, RunFile};
 pub use graph::{Dimension, DimensionKind, Edge, Graph, Offset};
 pub use page::Page;
 pub use pictor_tasks::message::{Input, Output};
-pub use pictor_tasks::state::{RunState, Service, TaskState};
+pub use pictor_tasks::state::{RunState, Service, TaskState, TokenRole};
 pub use pictor_tasks::worker::{Blender, Gpu, Inventory};
 pub use problem::{Code, Mistake, Problem};
 pub use run::{
@@ -30,7 +30,7 @@ pub use run::{
 pub use submit::Digest;
 pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
 pub use task::{Attempt, AttemptState, Task, TaskDetail};
-pub use token::{AuditView, MadeToken, NewToken, TokenRole, TokenView};
+pub use token::{AuditView, MadeToken, NewToken, TokenView};
 pub use transfer::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
 pub use worker::{
     Amqp, Enrol, Enrolled, GpuLoad, Heartbeat, Holding, MachineLoad, Orders, Worker, WorkerPatch,

@@ -1,48 +1,7 @@
 //! Tokens, and the log of who changed what.
 
+use pictor_tasks::state::TokenRole;
 use serde::{Deserialize, Serialize};
-
-/// What a token allows its holder to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum TokenRole {
-    /// May do everything, including managing tokens.
-    Admin,
-    /// May do everything except manage tokens.
-    Operator,
-    /// Submits runs; sees and changes those of its own account.
-    Submitter,
-    /// Reads everything except tokens and the audit log.
-    Viewer,
-    /// Registers machines as workers.
-    Worker,
-    /// One registered machine. Created by its registration, never by hand.
-    Machine,
-}
-
-impl TokenRole {
-    /// Every role, in order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Admin, Self::Operator, Self::Submitter, Self::Viewer, Self::Worker, Self::Machine];
-
-    /// Name of the role, as it is stored and written in requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Operator => "operator",
-            Self::Submitter => "submitter",
-            Self::Viewer => "viewer",
-            Self::Worker => "worker",
-            Self::Machine => "machine",
-        }
-    }
-
-    /// The role of that name. Returns `None` if there is none.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
-}
 
 /// A token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]

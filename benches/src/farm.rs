@@ -141,7 +141,7 @@ pub fn new_run(id: &RunId, text: &str, plan: &Plan) -> NewRun {
         source_name: "bench".into(),
         plan: serde_json::to_string(plan).expect("a plan is plain data"),
         fold_version: plan.fold_version,
-        owner: String::new(),
+        account: String::new(),
         priority: 0,
         created_ms: now_ms(),
         out_dir: String::new(),

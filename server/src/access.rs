@@ -279,9 +279,9 @@ fn line(record: RunRecord, active: bool) -> RunLine {
     RunLine {
         id: record.id,
         name: record.name,
-        state: record.state,
+        state: record.state.name().to_owned(),
         active,
-        owner: record.owner,
+        owner: record.account,
         created_ms: record.created_ms,
         finished_ms: record.finished_ms,
         out_dir: record.out_dir,
@@ -487,13 +487,13 @@ async fn change(
     let loaded = load_run(store, &record.id).await?;
     let mut engine = Engine::new(Config::default());
     let now_ms = crate::now_ms();
-    engine.add_run(loaded, record.owner, record.created_ms, now_ms);
+    engine.add_run(loaded, record.account, record.created_ms, now_ms);
     let mut fx = Effects::default();
     engine.control(&record.id, control, now_ms, &mut fx);
     for (run, rows) in &fx.rows {
         let state = engine.run(run).map(Run::state);
         let ended = rows.last().map(|row| row.time_ms);
-        let state = state.map(|s: RunState| (s.name(), ended.filter(|_| s.is_terminal())));
+        let state = state.map(|s: RunState| (s, ended.filter(|_| s.is_terminal())));
         store.commit(&[RunRows { run, rows, state }]).await?;
     }
     Ok(answer)

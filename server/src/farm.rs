@@ -10,6 +10,7 @@ use pictor_engine::{Config, Run};
 use pictor_queue::{OwnerQueue, Sealer};
 use pictor_storage::{Registry, Store};
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::Service;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -114,7 +115,7 @@ impl Farm {
         let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
         // Workers that have signed off are not missed.
         for worker in self.registry.workers().await?.into_iter().filter(|w| !w.has_left()) {
-            let accepts = worker.state == "enabled";
+            let accepts = worker.state == Service::Enabled;
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
         }
         load_runs(&*self.store, &mut owner).await?;
@@ -181,7 +182,7 @@ impl Farm {
 pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error> {
     for record in store.unfinished_runs().await? {
         if let Some(run) = load(store, &record.id).await? {
-            owner.add(run, record.owner, record.created_ms);
+            owner.add(run, record.account, record.created_ms);
         }
     }
     Ok(())
@@ -214,7 +215,7 @@ async fn pick_up(
             continue;
         }
         match load(store, &id).await? {
-            Some(run) => handle.add(run, record.owner, record.created_ms).await?,
+            Some(run) => handle.add(run, record.account, record.created_ms).await?,
             None => drop(unreadable.insert(id)),
         }
     }

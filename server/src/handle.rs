@@ -98,7 +98,7 @@ impl Tally {
 pub(crate) type Query = Box<dyn FnOnce(&Engine) + Send>;
 
 pub(crate) enum Command {
-    Add { run: Box<Run>, owner: String, submitted_ms: i64 },
+    Add { run: Box<Run>, account: String, submitted_ms: i64 },
     Control { run: RunId, control: Control, reply: oneshot::Sender<bool> },
     Accepts { worker: WorkerId, accepts: bool },
     Tell(ToOwner),
@@ -148,9 +148,9 @@ impl OwnerHandle {
     }
 
     /// Adds a run: a new one, or one whose history was folded.
-    pub async fn add(&self, run: Run, owner: String, submitted_ms: i64) -> Result<(), Error> {
+    pub async fn add(&self, run: Run, account: String, submitted_ms: i64) -> Result<(), Error> {
         let run = Box::new(run);
-        self.soon(self.send(Command::Add { run, owner, submitted_ms })).await
+        self.soon(self.send(Command::Add { run, account, submitted_ms })).await
     }
 
     /// Changes a run. Returns after the commit; `false` if this control is already known, or the engine does not have

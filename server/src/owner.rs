@@ -133,8 +133,8 @@ impl Owner {
     }
 
     /// Adds a run before the loop starts.
-    pub fn add(&mut self, run: Run, owner: String, submitted_ms: i64) {
-        self.engine.add_run(run, owner, submitted_ms, (self.now_ms)());
+    pub fn add(&mut self, run: Run, account: String, submitted_ms: i64) {
+        self.engine.add_run(run, account, submitted_ms, (self.now_ms)());
     }
 
     /// Adds a worker that was last heard from at `seen_ms`, before the loop starts.
@@ -348,10 +348,10 @@ impl Owner {
 
     fn command(&mut self, command: Command, now_ms: i64, fx: &mut Effects, after: &mut After) {
         match command {
-            Command::Add { run, owner, submitted_ms } => {
+            Command::Add { run, account, submitted_ms } => {
                 // A run that was found in the store may be added again by its submitter.
                 if self.engine.run(run.id()).is_none() {
-                    self.engine.add_run(*run, owner, submitted_ms, now_ms);
+                    self.engine.add_run(*run, account, submitted_ms, now_ms);
                 }
             }
             Command::Control { run, control, reply } => {
@@ -379,9 +379,8 @@ impl Owner {
             .iter()
             .map(|(run, rows)| {
                 let ended = rows.last().map(|row| row.time_ms);
-                let state = states
-                    .get(run)
-                    .map(|state| (state.name(), ended.filter(|_| state.is_terminal())));
+                let state =
+                    states.get(run).map(|state| (*state, ended.filter(|_| state.is_terminal())));
                 RunRows { run, rows, state }
             })
             .collect();

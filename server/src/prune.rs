@@ -13,6 +13,7 @@ use pictor_artifacts::{Artifacts, logs_folder, run_folder, step_folder};
 use pictor_engine::Plan;
 use pictor_storage::{Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::RunState;
 use pictor_tasks::units::Millis;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -170,7 +171,7 @@ impl Pruner {
         let older_than = age(policy.older_than).max(AGE_MIN_MS);
         let failed = policy.keep_failed.map_or(older_than, |keep| age(keep).max(older_than));
         let is_old = |record: &RunRecord| {
-            let keep_ms = if record.state == "failed" { failed } else { older_than };
+            let keep_ms = if record.state == RunState::Failed { failed } else { older_than };
             record.finished_ms.is_some_and(|end| end < now_ms - keep_ms)
         };
         let (mut old, mut after) = (Vec::new(), None);

@@ -305,12 +305,12 @@ impl Job {
     /// The run to store, for the user of this machine. `salt` distinguishes the ids of runs that are submitted in one
     /// millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {
-        let owner = std::env::var("USER").unwrap_or_default();
-        self.run_of(&owner, out_dir, (now_ms, salt))
+        let account = std::env::var("USER").unwrap_or_default();
+        self.run_of(&account, out_dir, (now_ms, salt))
     }
 
     /// The run to store, for an account.
-    pub fn run_of(&self, owner: &str, out_dir: &Path, (now_ms, salt): (i64, u64)) -> NewRun {
+    pub fn run_of(&self, account: &str, out_dir: &Path, (now_ms, salt): (i64, u64)) -> NewRun {
         NewRun {
             id: run_id(&self.spec.name, now_ms, salt),
             name: self.spec.name.clone(),
@@ -318,7 +318,7 @@ impl Job {
             source_name: self.source.name.clone(),
             plan: serde_json::to_string(&self.plan).expect("a plan is plain data"),
             fold_version: self.plan.fold_version,
-            owner: owner.to_owned(),
+            account: account.to_owned(),
             priority: self.plan.priority,
             created_ms: now_ms,
             out_dir: out_dir.display().to_string(),

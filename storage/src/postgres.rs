@@ -19,6 +19,7 @@ use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
 use insert::{Answer, Batch};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::state::{RunState, Service};
 use pictor_tasks::worker::Inventory;
 use read::{BLOCK_ROWS, Block, read_block};
 use sqlx::pool::PoolConnection;

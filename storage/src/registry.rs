@@ -3,6 +3,7 @@
 use crate::{Error, NewRun};
 use async_trait::async_trait;
 use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, Service, TokenRole};
 use pictor_tasks::worker::Inventory;
 
 /// An access token, as the server keeps it.
@@ -12,8 +13,8 @@ pub struct Token {
     pub id: String,
     /// Label that an administrator gave it, such as the machine that uses it.
     pub name: String,
-    /// Role whose rights it grants, such as `operator` or `machine`.
-    pub role: String,
+    /// Role whose rights it grants.
+    pub role: TokenRole,
     /// Account that the token acts for.
     pub account: String,
     /// Hash of the secret part, which is not stored.
@@ -37,8 +38,8 @@ pub struct WorkerRecord {
     pub token: String,
     /// Hardware and programs that the worker reported when it last registered.
     pub inventory: Inventory,
-    /// `enabled`, `disabled` or `draining`.
-    pub state: String,
+    /// Whether it is in service.
+    pub state: Service,
     /// When it first registered, in milliseconds since 1970.
     pub registered_ms: i64,
     /// When it was last heard from, in milliseconds since 1970. Updated at intervals, so it may lag.
@@ -86,10 +87,10 @@ pub struct Schedule {
     pub cron: String,
     /// Time zone in which the expression is read, such as `Europe/Berlin`.
     pub zone: String,
-    /// What to do when the previous run has not ended: the overlap rule by its name.
-    pub overlap: String,
-    /// What to do about times missed while no server ran: the catch-up rule by its name.
-    pub catch_up: String,
+    /// What to do when the previous run has not ended.
+    pub overlap: Overlap,
+    /// What to do about times missed while no server ran.
+    pub catch_up: CatchUp,
     /// Most milliseconds by which a start is delayed.
     pub jitter_ms: i64,
     /// The job file as it was written.
@@ -113,8 +114,8 @@ pub struct Fire {
     pub schedule: String,
     /// Due time, in milliseconds since 1970.
     pub due_ms: i64,
-    /// `started`, `skipped`, `queued`, `replaced` or `failed`.
-    pub outcome: String,
+    /// What it was.
+    pub outcome: DueOutcome,
     /// The run that it started. In a call of [`Registry::fire`] the run given beside it counts instead.
     pub run: Option<RunId>,
 }
@@ -166,7 +167,7 @@ pub trait Registry: Send + Sync {
     /// The worker of this number.
     async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, Error>;
     /// Enables, disables or drains a worker. Returns `false` if there is none.
-    async fn set_worker_state(&self, id: WorkerId, state: &str) -> Result<bool, Error>;
+    async fn set_worker_state(&self, id: WorkerId, state: Service) -> Result<bool, Error>;
     /// Records when workers were last heard from. A time before the recorded one changes nothing.
     async fn workers_seen(&self, seen: &[(WorkerId, i64)]) -> Result<(), Error>;
     /// Records that a worker has signed off.

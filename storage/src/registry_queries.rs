@@ -10,7 +10,7 @@ macro_rules! impl_registry {
                     sqlx::query(sql::ADD_TOKEN)
                         .bind(&token.id)
                         .bind(&token.name)
-                        .bind(&token.role)
+                        .bind(token.role.name())
                         .bind(&token.account)
                         .bind(&token.secret_hash[..])
                         .bind(token.created_ms)
@@ -86,9 +86,10 @@ macro_rules! impl_registry {
                 row.map(|row| sql::worker(row).ok_or_else(|| damaged("worker"))).transpose()
             }
 
-            async fn set_worker_state(&self, id: WorkerId, state: &str) -> Result<bool, Error> {
+            async fn set_worker_state(&self, id: WorkerId, state: Service) -> Result<bool, Error> {
                 let done = on!(self.writer, |on| {
-                    sqlx::query(sql::SET_WORKER_STATE).bind(i64::from(id.0)).bind(state).execute(on)
+                    let set = sqlx::query(sql::SET_WORKER_STATE).bind(i64::from(id.0));
+                    set.bind(state.name()).execute(on)
                 });
                 Ok(done.rows_affected() > 0)
             }
@@ -144,8 +145,8 @@ macro_rules! impl_registry {
                         .bind(&schedule.account)
                         .bind(&schedule.cron)
                         .bind(&schedule.zone)
-                        .bind(&schedule.overlap)
-                        .bind(&schedule.catch_up)
+                        .bind(schedule.overlap.name())
+                        .bind(schedule.catch_up.name())
                         .bind(schedule.jitter_ms)
                         .bind(&schedule.job)
                         .bind(&schedule.source_name)
@@ -162,13 +163,14 @@ macro_rules! impl_registry {
                 let row: Option<sql::ScheduleRow> = on!(self.reader, |on| {
                     sqlx::query_as(sql::SCHEDULE).bind(id).fetch_optional(on)
                 });
-                Ok(row.map(sql::schedule))
+                row.map(|row| sql::schedule(row).ok_or_else(|| damaged("schedule"))).transpose()
             }
 
             async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
                 let rows: Vec<sql::ScheduleRow> =
                     on!(self.reader, |on| sqlx::query_as(sql::SCHEDULES).fetch_all(on));
-                Ok(rows.into_iter().map(sql::schedule).collect())
+                let schedules: Option<_> = rows.into_iter().map(sql::schedule).collect();
+                schedules.ok_or_else(|| damaged("schedule"))
             }
 
             async fn remove_schedule(&self, id: &str) -> Result<bool, Error> {
@@ -191,7 +193,7 @@ macro_rules! impl_registry {
                     let first = sqlx::query(sql::FIRE)
                         .bind(&fire.schedule)
                         .bind(fire.due_ms)
-                        .bind(&fire.outcome)
+                        .bind(fire.outcome.name())
                         .bind(run.map(|run| &*run.id.0))
                         .execute(&mut *t)
                         .await?;
@@ -217,13 +219,15 @@ macro_rules! impl_registry {
                     let limit = i64::from(limit.min(sql::PAGE_ROWS_MAX));
                     sqlx::query_as(sql::FIRES).bind(schedule).bind(limit).fetch_all(on)
                 });
-                Ok(rows.into_iter().map(sql::fire).collect())
+                let fires: Option<_> = rows.into_iter().map(sql::fire).collect();
+                fires.ok_or_else(|| damaged("due time"))
             }
 
             async fn waiting_fires(&self) -> Result<Vec<Fire>, Error> {
                 let rows: Vec<sql::FireRow> =
                     on!(self.reader, |on| sqlx::query_as(sql::WAITING_FIRES).fetch_all(on));
-                Ok(rows.into_iter().map(sql::fire).collect())
+                let fires: Option<_> = rows.into_iter().map(sql::fire).collect();
+                fires.ok_or_else(|| damaged("due time"))
             }
 
             async fn add_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Error> {

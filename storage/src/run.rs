@@ -2,6 +2,7 @@
 
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::RunState;
 use std::fmt;
 
 /// A run to be stored, with its job file and plan.
@@ -20,7 +21,7 @@ pub struct NewRun {
     /// The version of the fold that writes the run's history. At least 1.
     pub fold_version: u32,
     /// Account that submitted it.
-    pub owner: String,
+    pub account: String,
     /// Priority at submission; it may have changed since.
     pub priority: i32,
     /// When it was submitted, milliseconds since 1970.
@@ -41,15 +42,15 @@ pub struct RunRecord {
     /// The version of the fold that writes its history.
     pub fold_version: u32,
     /// Account that submitted it.
-    pub owner: String,
+    pub account: String,
     /// Priority at submission; it may have changed since.
     pub priority: i32,
     /// When it was submitted, in milliseconds since 1970.
     pub created_ms: i64,
     /// Folder that results are copied to; empty if there is none.
     pub out_dir: String,
-    /// `running`, `paused`, `succeeded`, `failed` or `cancelled`: a cache of the history.
-    pub state: String,
+    /// State of the run: a cache of the history.
+    pub state: RunState,
     /// When it ended, in milliseconds since 1970; `None` until then: a cache of the history.
     pub finished_ms: Option<i64>,
 }
@@ -80,9 +81,9 @@ pub enum Created {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Only runs in this state.
-    pub state: Option<String>,
+    pub state: Option<RunState>,
     /// Only runs that this account submitted.
-    pub owner: Option<String>,
+    pub account: Option<String>,
     /// Only runs whose name contains this text, in upper or lower case.
     pub name: Option<String>,
 }
@@ -125,7 +126,7 @@ pub struct RunRows<'a> {
     /// The rows, without gaps in `seq`.
     pub rows: &'a [Row],
     /// The run's state after them and when it ended, if that changed.
-    pub state: Option<(&'a str, Option<i64>)>,
+    pub state: Option<(RunState, Option<i64>)>,
 }
 
 /// A message that could not be decoded or folded, kept for inspection.

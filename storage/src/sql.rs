@@ -4,6 +4,7 @@
 use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
 use crate::run::{NewRun, Ownership, Rejected, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
 
 /// Most rows of a list.
 pub(crate) const PAGE_ROWS_MAX: u32 = 1000;
@@ -28,17 +29,17 @@ pub(crate) type RunRow =
     (String, String, String, i64, String, i64, i64, String, String, Option<i64>);
 
 pub(crate) fn run_record(row: RunRow) -> Option<RunRecord> {
-    let (id, name, source_name, fold_version, owner, priority, created_ms, out_dir, ..) = row;
+    let (id, name, source_name, fold_version, account, priority, created_ms, out_dir, ..) = row;
     Some(RunRecord {
         id: RunId(id.into()),
         name,
         source_name,
         fold_version: u32::try_from(fold_version).ok()?,
-        owner,
+        account,
         priority: i32::try_from(priority).ok()?,
         created_ms,
         out_dir,
-        state: row.8,
+        state: RunState::named(&row.8)?,
         finished_ms: row.9,
     })
 }
@@ -55,7 +56,7 @@ pub(crate) fn is_run(row: &NewRunRow, run: &NewRun) -> bool {
     let (id, name, spec, source_name, plan, fold_version, owner, priority, created_ms, out_dir) =
         row;
     let texts = [name, spec, source_name, plan, owner, out_dir];
-    let expected = [&run.name, &run.spec, &run.source_name, &run.plan, &run.owner, &run.out_dir];
+    let expected = [&run.name, &run.spec, &run.source_name, &run.plan, &run.account, &run.out_dir];
     **id == *run.id.0
         && texts == expected
         && *fold_version == i64::from(run.fold_version)
@@ -145,6 +146,7 @@ pub(crate) type TokenRow = (String, String, String, String, Vec<u8>, i64, Option
 pub(crate) fn token(row: TokenRow) -> Option<Token> {
     let (id, name, role, account, hash, created_ms, revoked_ms) = row;
     let secret_hash = hash.try_into().ok()?;
+    let role = TokenRole::named(&role)?;
     Some(Token { id, name, role, account, secret_hash, created_ms, revoked_ms })
 }
 
@@ -177,7 +179,7 @@ pub(crate) fn worker(row: WorkerRow) -> Option<WorkerRecord> {
         account,
         token,
         inventory,
-        state,
+        state: Service::named(&state)?,
         registered_ms,
         seen_ms,
         left_ms,
@@ -220,16 +222,16 @@ macro_rules! select_schedule {
 pub(crate) type ScheduleRow =
     (String, String, String, String, String, String, i64, String, String, String, bool, i64, i64);
 
-pub(crate) fn schedule(row: ScheduleRow) -> Schedule {
+pub(crate) fn schedule(row: ScheduleRow) -> Option<Schedule> {
     let (id, account, cron, zone, overlap, catch_up, jitter_ms, job, source_name, out_dir, ..) =
         row;
-    Schedule {
+    Some(Schedule {
         id,
         account,
         cron,
         zone,
-        overlap,
-        catch_up,
+        overlap: Overlap::named(&overlap)?,
+        catch_up: CatchUp::named(&catch_up)?,
         jitter_ms,
         job,
         source_name,
@@ -237,7 +239,7 @@ pub(crate) fn schedule(row: ScheduleRow) -> Schedule {
         paused: row.10,
         created_ms: row.11,
         planned_ms: row.12,
-    }
+    })
 }
 
 pub(crate) const PUT_SCHEDULE: &str = "INSERT INTO schedule (id, account, cron, zone, overlap, \
@@ -265,8 +267,9 @@ pub(crate) const WAITING_FIRES: &str = "SELECT schedule, due_ms, outcome, run FR
      WHERE outcome = 'queued' ORDER BY schedule, due_ms";
 pub(crate) type FireRow = (String, i64, String, Option<String>);
 
-pub(crate) fn fire((schedule, due_ms, outcome, run): FireRow) -> Fire {
-    Fire { schedule, due_ms, outcome, run: run.map(|run| RunId(run.into())) }
+pub(crate) fn fire((schedule, due_ms, outcome, run): FireRow) -> Option<Fire> {
+    let outcome = DueOutcome::named(&outcome)?;
+    Some(Fire { schedule, due_ms, outcome, run: run.map(|run| RunId(run.into())) })
 }
 
 pub(crate) const ADD_DELIVERY: &str = "INSERT INTO delivery (hook, event_id, body, attempts, \

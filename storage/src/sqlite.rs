@@ -18,6 +18,7 @@ use connect::{DATABASE, migrate, options, reserve_log};
 use insert::Batch;
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::state::{RunState, Service};
 use pictor_tasks::worker::Inventory;
 use read::{BLOCK_ROWS, Block};
 use sqlx::sqlite::SqliteConnection;
@@ -294,12 +295,12 @@ impl SqliteStore {
 async fn set_state(
     on: &mut SqliteConnection,
     run: i64,
-    state: &str,
+    state: RunState,
     finished_ms: Option<i64>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE run SET state = $2, finished_ms = $3 WHERE number = $1")
         .bind(run)
-        .bind(state)
+        .bind(state.name())
         .bind(finished_ms)
         .execute(on)
         .await?;
@@ -320,7 +321,7 @@ mod tests {
             source_name: String::new(),
             plan: "{}".to_owned(),
             fold_version: 1,
-            owner: String::new(),
+            account: String::new(),
             priority: 0,
             created_ms: 0,
             out_dir: String::new(),

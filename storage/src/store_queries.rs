@@ -79,7 +79,7 @@ macro_rules! add_run {
             .bind(&$run.source_name)
             .bind(&$run.plan)
             .bind(i64::from($run.fold_version))
-            .bind(&$run.owner)
+            .bind(&$run.account)
             .bind(i64::from($run.priority))
             .bind($run.created_ms)
             .bind(&$run.out_dir)
@@ -165,8 +165,8 @@ macro_rules! impl_store {
             ) -> Result<Vec<RunRecord>, Error> {
                 let rows: Vec<sql::RunRow> = on!(self.reader, |on| {
                     sqlx::query_as(sql::RUNS)
-                        .bind(filter.state.as_deref().unwrap_or_default())
-                        .bind(filter.owner.as_deref().unwrap_or_default())
+                        .bind(filter.state.map_or("", RunState::name))
+                        .bind(filter.account.as_deref().unwrap_or_default())
                         .bind(sql::pattern(filter.name.as_deref().unwrap_or_default()))
                         .bind(after.map_or("", |run| &*run.0))
                         .bind(i64::from(limit.min(sql::PAGE_ROWS_MAX)))

@@ -1,6 +1,29 @@
-//! The states of tasks, runs and workers.
+//! The states of tasks, runs and workers, and the other choices that are stored as words: what a token
+//! may do, what schedules do.
 
 use serde::{Deserialize, Serialize};
+
+/// The words of a type: as it is stored, shown and read.
+macro_rules! words {
+    ($type:ident: $($value:ident = $word:literal),+) => {
+        impl $type {
+            /// All of them, in order.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
+
+            /// The word for it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)+
+                }
+            }
+
+            /// What the word says; `None` if it is no such word.
+            pub fn named(word: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|value| value.name() == word)
+            }
+        }
+    };
+}
 
 /// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,33 +49,11 @@ pub enum TaskState {
     Cancelled,
 }
 
+words!(TaskState:
+    Pending = "pending", Ready = "ready", Queued = "queued", Running = "running", Succeeded = "succeeded",
+    Failed = "failed", Skipped = "skipped", Cancelled = "cancelled");
+
 impl TaskState {
-    /// All states, in order.
-    pub const ALL: [Self; 8] = [
-        Self::Pending,
-        Self::Ready,
-        Self::Queued,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Skipped,
-        Self::Cancelled,
-    ];
-
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
     /// Whether nothing more happens by itself.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
@@ -81,22 +82,10 @@ pub enum RunState {
     Cancelled,
 }
 
+words!(RunState:
+    Running = "running", Paused = "paused", Succeeded = "succeeded", Failed = "failed", Cancelled = "cancelled");
+
 impl RunState {
-    /// All states, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Paused, Self::Succeeded, Self::Failed, Self::Cancelled];
-
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
     /// Whether the run is over.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -117,21 +106,78 @@ pub enum Service {
     Draining,
 }
 
-impl Service {
-    /// All states.
-    pub const ALL: [Self; 3] = [Self::Enabled, Self::Disabled, Self::Draining];
+words!(Service: Enabled = "enabled", Disabled = "disabled", Draining = "draining");
 
-    /// The state's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-            Self::Draining => "draining",
-        }
-    }
-
-    /// The state of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
-    }
+/// What a token allows its holder to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRole {
+    /// May do everything, including managing tokens.
+    Admin,
+    /// May do everything except manage tokens.
+    Operator,
+    /// Submits runs; sees and changes those of its own account.
+    Submitter,
+    /// Reads everything except tokens and the audit log.
+    Viewer,
+    /// Registers machines as workers.
+    Worker,
+    /// One registered machine. Created by its registration, never by hand.
+    Machine,
 }
+
+words!(TokenRole:
+    Admin = "admin", Operator = "operator", Submitter = "submitter", Viewer = "viewer", Worker = "worker",
+    Machine = "machine");
+
+/// What happens when a schedule is due and an earlier run of it has not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// The due time is skipped.
+    #[default]
+    Skip,
+    /// The new run starts when the earlier one has ended. At most one run waits; further due times are skipped.
+    Queue,
+    /// The earlier run is cancelled and the new one starts.
+    Replace,
+}
+
+words!(Overlap: Skip = "skip", Queue = "queue", Replace = "replace");
+
+/// What happens about due times that were missed while no server was running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// They are skipped: no run makes up for them.
+    #[default]
+    None,
+    /// One run makes up for all of them, as the run of the last one.
+    One,
+    /// A run for each of the last 100, one after the other. With `overlap: replace`, where each would replace the one
+    /// before, only for the last.
+    All,
+}
+
+words!(CatchUp: None = "none", One = "one", All = "all");
+
+/// What became of a due time of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DueOutcome {
+    /// Its run started.
+    Started,
+    /// It started no run.
+    Skipped,
+    /// Its run waits for an earlier one.
+    Queued,
+    /// Its run started, and the earlier one was cancelled.
+    Replaced,
+    /// Its run could not be started.
+    Failed,
+}
+
+words!(DueOutcome:
+    Started = "started", Skipped = "skipped", Queued = "queued", Replaced = "replaced", Failed = "failed");

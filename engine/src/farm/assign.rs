@@ -1,5 +1,5 @@
 //! Assignment: which task goes to which worker. Tasks by the run's priority (raised by one for each
-//! hour waited), then fair share between owners, then age; inside a run nearest to the end of the graph
+//! hour waited), then fair share between accounts, then age; inside a run nearest to the end of the graph
 //! first. Workers by what they have, what failed on them, whether they have the scene or the network
 //! loaded, and load.
 
@@ -118,7 +118,7 @@ impl Engine {
         let Some(second) = candidates.next() else { return Some(first.run.id.clone()) };
         let mut held: HashMap<&str, usize> = HashMap::new();
         for entry in self.runs.values() {
-            *held.entry(&entry.owner).or_default() += entry.run.live.len();
+            *held.entry(&entry.account).or_default() += entry.run.live.len();
         }
         [first, second]
             .into_iter()
@@ -126,7 +126,7 @@ impl Engine {
             .min_by_key(|entry| {
                 let age = ((now_ms - entry.submitted_ms) / 3_600_000).clamp(0, MAX_AGE_BONUS);
                 let priority = i64::from(entry.run.priority) + age;
-                (Reverse(priority), held[&*entry.owner], entry.submitted_ms, &entry.run.id)
+                (Reverse(priority), held[&*entry.account], entry.submitted_ms, &entry.run.id)
             })
             .map(|entry| entry.run.id.clone())
     }

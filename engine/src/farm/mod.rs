@@ -95,7 +95,8 @@ pub(crate) struct Bundle {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) run: Run,
-    pub(crate) owner: String,
+    /// Who submitted it.
+    pub(crate) account: String,
     pub(crate) submitted_ms: i64,
     pub(crate) state: RunState,
     pub(crate) sizes: Vec<BundleSize>,
@@ -129,7 +130,7 @@ impl Engine {
     }
 
     /// Adds a run: a new one, or one whose history was folded. Its leases start now.
-    pub fn add_run(&mut self, mut run: Run, owner: String, submitted_ms: i64, now_ms: i64) {
+    pub fn add_run(&mut self, mut run: Run, account: String, submitted_ms: i64, now_ms: i64) {
         for live in run.live.values_mut() {
             live.until_ms = now_ms + self.config.lease_ms;
         }
@@ -140,7 +141,7 @@ impl Engine {
         steps_by_order.sort_by_key(|s| (steps[*s as usize].to_sink, *s));
         let sizes = steps.iter().map(|s| BundleSize::first(&s.body)).collect();
         let entry = Entry {
-            owner,
+            account,
             submitted_ms,
             state: run.state(),
             sizes,

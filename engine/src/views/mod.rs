@@ -255,8 +255,8 @@ impl Engine {
     }
 
     /// Who submitted a run.
-    pub fn owner(&self, run: &RunId) -> Option<&str> {
-        self.runs.get(run).map(|entry| &*entry.owner)
+    pub fn account(&self, run: &RunId) -> Option<&str> {
+        self.runs.get(run).map(|entry| &*entry.account)
     }
 
     /// Every worker that has joined and has not left.

@@ -5,6 +5,7 @@ use crate::handle::{Error, OwnerHandle};
 use pictor_engine::{Effort, Engine, Run, TaskQuery, TaskState, TaskView};
 use pictor_storage::{RunFilter, Store};
 use pictor_tasks::message::TaskId;
+use pictor_tasks::state::RunState;
 
 /// The most runs or tasks in one answer.
 const PAGE: u32 = 1000;
@@ -19,7 +20,11 @@ pub(super) async fn runs(
         return Ok(Answer::Runs(Vec::new()));
     };
     let active = active(owner).await?;
-    let filter = RunFilter { state, owner: account, name };
+    let state = match state.as_deref().map(|word| (word, RunState::named(word))) {
+        Some((word, None)) => return Ok(Answer::Failed(format!("`{word}` is no state of a run"))),
+        known => known.and_then(|(_, state)| state),
+    };
+    let filter = RunFilter { state, account, name };
     let count = u32::try_from(limit).unwrap_or(PAGE).min(PAGE);
     let records = store.runs(&filter, count, after.as_ref()).await?;
     let lines = records.into_iter().map(|record| {

@@ -60,7 +60,7 @@ impl Stage {
             source_name: "job.yaml".into(),
             plan: serde_json::to_string(&**run.plan()).unwrap(),
             fold_version: run.plan().fold_version,
-            owner: String::new(),
+            account: String::new(),
             priority: 0,
             created_ms: 1,
             out_dir: String::new(),

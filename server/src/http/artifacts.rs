@@ -122,7 +122,7 @@ pub(super) async fn artifact(
         (Some("assets"), Some(_)) => {}
         (Some("runs"), Some(run)) => {
             let found = api.store.run(run).await.map_err(|_| missing())?;
-            let found = found.filter(|record| *record.id.0 == *run && caller.sees(&record.owner));
+            let found = found.filter(|record| *record.id.0 == *run && caller.sees(&record.account));
             found.ok_or_else(missing)?;
         }
         _ => return Err(missing()),

@@ -86,7 +86,7 @@ pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Result<Minted, Refusal> {
     let record = Token {
         id: id.to_owned(),
         name: purpose.name.to_owned(),
-        role: purpose.role.name().to_owned(),
+        role: purpose.role,
         account: purpose.account.to_owned(),
         secret_hash: *blake3::hash(secret.as_bytes()).as_bytes(),
         created_ms: now_ms,
@@ -135,9 +135,15 @@ impl Tokens {
         let token = self.look_up(registry, id, gives_up).await?.ok_or_else(wrong)?;
         // Digests compare in constant time.
         let right = blake3::Hash::from_bytes(token.secret_hash) == blake3::hash(secret.as_bytes());
-        let role = TokenRole::named(&token.role).filter(|_| right && token.revoked_ms.is_none());
-        let role = role.ok_or_else(wrong)?;
-        Ok(Caller { token: token.id.clone(), role, account: token.account.clone(), address })
+        if !right || token.revoked_ms.is_some() {
+            return Err(wrong());
+        }
+        Ok(Caller {
+            token: token.id.clone(),
+            role: token.role,
+            account: token.account.clone(),
+            address,
+        })
     }
 
     /// Removes a token that was changed from the cache.

@@ -200,7 +200,7 @@ impl Api {
         let record = self.store.run(&run.0).await?.filter(|record| record.id == *run);
         let record = record.ok_or_else(|| Refusal::not_found(format_args!("run `{run}`")))?;
         let plan = self.ask(&record, |_, run| run.plan().clone()).await?;
-        let about = About { plan, account: record.owner.into() };
+        let about = About { plan, account: record.account.into() };
         let mut known = known();
         if known.len() >= KNOWN_RUNS {
             known.clear();

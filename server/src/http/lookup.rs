@@ -72,7 +72,7 @@ impl Api {
             pictor_storage::Error::Invalid(text) => Refusal::new(Code::AmbiguousRun, text),
             error => error.into(),
         })?;
-        let found = found.filter(|run| caller.sees(&run.owner));
+        let found = found.filter(|run| caller.sees(&run.account));
         found.ok_or_else(|| Refusal::not_found(format_args!("run `{name}`")))
     }
 
@@ -153,8 +153,8 @@ impl Api {
     /// Adds a run to the engine again, after the engine dropped it, so that it can be changed there.
     pub(super) async fn revive(&self, record: &RunRecord) -> Result<(), Refusal> {
         let run = self.fold(&record.id).await?;
-        let (owner, created_ms) = (record.owner.clone(), record.created_ms);
-        Ok(self.owner()?.add(run, owner, created_ms).await?)
+        let (account, created_ms) = (record.account.clone(), record.created_ms);
+        Ok(self.owner()?.add(run, account, created_ms).await?)
     }
 }
 

@@ -107,7 +107,7 @@ impl Snapshot {
 
     /// The run of this id, or the only one whose id begins with it.
     fn run(&self, caller: &Caller, name: &str) -> Option<&RunRecord> {
-        let mut seen = self.runs.iter().filter(|run| caller.sees(&run.owner));
+        let mut seen = self.runs.iter().filter(|run| caller.sees(&run.account));
         if let Some(exact) = seen.clone().find(|run| &*run.id.0 == name) {
             return Some(exact);
         }
@@ -118,10 +118,9 @@ impl Snapshot {
     fn runs(&self, caller: &Caller, query: RunsQuery, limit: usize) -> Option<Page<RunSummary>> {
         let (filter, after) = query.filter(caller)?;
         let wanted = |run: &&RunRecord| {
-            let is = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|w| w == is);
             let named = |name: &String| run.name.to_lowercase().contains(&name.to_lowercase());
-            is(&filter.state, &run.state)
-                && is(&filter.owner, &run.owner)
+            filter.state.is_none_or(|wanted| wanted == run.state)
+                && filter.account.as_ref().is_none_or(|wanted| *wanted == run.account)
                 && filter.name.as_ref().is_none_or(named)
         };
         let begin = match &after {

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pictor_api::{Code, GpuLoad, Service};
+use pictor_api::{Code, GpuLoad};
 use pictor_engine::{RunState, TaskState, Totals, WorkerView};
 use pictor_queue::Depth;
 use prometheus_client::collector::Collector;
@@ -146,7 +146,7 @@ impl Snapshot {
         for record in records {
             let seen = views.iter().find(|view| view.id == record.id);
             let online = seen.is_some_and(|view| now_ms - view.seen_ms <= lease_ms);
-            let state = Service::named(&record.state).unwrap_or_default().name();
+            let state = record.state.name();
             *snapshot.workers.entry((state, online)).or_default() += 1;
             let beat = beats.iter().find(|(id, _)| *id == record.id.0).filter(|_| online);
             snapshot.beats.extend(beat.map(|(_, beat)| (record.name, beat.clone())));

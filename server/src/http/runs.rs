@@ -52,8 +52,8 @@ impl RunsQuery {
             return None;
         }
         let filter = RunFilter {
-            state: self.state.map(|state| state.name().to_owned()),
-            owner: own.or(self.owner),
+            state: self.state,
+            account: own.or(self.owner),
             name: self.name.filter(|name| !name.is_empty()),
         };
         Some((filter, self.after.map(|Name(after)| RunId(after.into()))))

@@ -114,8 +114,8 @@ pub(super) async fn submit(
 /// Starts a stored run and builds the response.
 async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) -> Response {
     // Announced first, so that no event about its tasks comes earlier.
-    api.events.started(&new.id, &new.owner);
-    let run = (new.id.clone(), new.owner.clone(), new.created_ms);
+    api.events.started(&new.id, &new.account);
+    let run = (new.id.clone(), new.account.clone(), new.created_ms);
     let handed = tokio::spawn(hand_over(api.clone(), job.plan, run));
     // The run is stored: whatever takes longer continues after the response.
     let _ = tokio::time::timeout(HAND_OVER, handed).await;
@@ -124,11 +124,11 @@ async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) ->
         name: new.name,
         source_name: new.source_name,
         fold_version: new.fold_version,
-        owner: new.owner,
+        account: new.account,
         priority: new.priority,
         created_ms: new.created_ms,
         out_dir: new.out_dir,
-        state: RunState::Running.name().to_owned(),
+        state: RunState::Running,
         finished_ms: None,
     };
     let place = format!("/v1/runs/{}", record.id);
@@ -139,11 +139,11 @@ async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) ->
 }
 
 /// Expands a run and adds it to the owner. If that fails, the owner finds it in the store.
-async fn hand_over(api: Arc<Api>, plan: Plan, (id, owner, created_ms): (RunId, String, i64)) {
+async fn hand_over(api: Arc<Api>, plan: Plan, (id, account, created_ms): (RunId, String, i64)) {
     let new = id.clone();
     let handed = async {
         let run = aside(move || Run::new(new, plan.into())).await?;
-        Ok::<_, Refusal>(api.owner()?.add(run, owner, created_ms).await?)
+        Ok::<_, Refusal>(api.owner()?.add(run, account, created_ms).await?)
     };
     if let Err(problem) = handed.await {
         tracing::warn!(problem = problem.detail, run = %id, "a new run was not handed over");

@@ -19,8 +19,6 @@ const NAME_CHARS_MAX: usize = 64;
 
 fn view(token: Token) -> TokenView {
     let Token { id, name, role, account, created_ms, revoked_ms, .. } = token;
-    // A role of a later pictor allows nothing here.
-    let role = TokenRole::named(&role).unwrap_or(TokenRole::Viewer);
     TokenView { id, name, role, account, created_ms, revoked_ms }
 }
 
@@ -98,7 +96,7 @@ pub(super) async fn revoke(
     }
     api.registry.revoke_token(&id, (api.now_ms)()).await?;
     api.tokens.forget(&id);
-    if TokenRole::named(&token.role) == Some(TokenRole::Machine) {
+    if token.role == TokenRole::Machine {
         api.shut_out(&id).await?;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -38,7 +38,7 @@ pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>)
         id: record.id.0,
         name: record.name,
         account: record.account,
-        state: Service::named(&record.state).unwrap_or_default(),
+        state: record.state,
         online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
         accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
         reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
@@ -107,7 +107,7 @@ pub(super) async fn patch(
     Path(id): Path<u32>,
     Json(WorkerPatch { state }): Json<WorkerPatch>,
 ) -> Result<Json<Worker>, Refusal> {
-    if !api.registry.set_worker_state(WorkerId(id), state.name()).await? {
+    if !api.registry.set_worker_state(WorkerId(id), state).await? {
         return Err(Refusal::not_found(format_args!("worker {id}")));
     }
     api.fleet.forget(id);
@@ -218,7 +218,7 @@ pub(super) async fn heartbeat(
 ) -> Result<Json<Orders>, Refusal> {
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
-    let state = Service::named(&record.state).unwrap_or_default();
+    let state = record.state;
     let Heartbeat { holding, gpus, machine, inventory, accepts, reason, place } = said;
     api.fleet.check_place(&record, &place)?;
     api.fleet.heard(id, place);

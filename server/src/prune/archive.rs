@@ -62,7 +62,7 @@ fn run(record: &RunRecord) -> Value {
         "name": record.name,
         "source_name": record.source_name,
         "fold_version": record.fold_version,
-        "owner": record.owner,
+        "owner": record.account,
         "priority": record.priority,
         "created_ms": record.created_ms,
         "out_dir": record.out_dir,

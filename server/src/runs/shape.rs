@@ -2,7 +2,7 @@
 
 use pictor_api::{
     Attempt, AttemptState, Dimension, DimensionKind, Edge, Graph, Note, Offset, RunDetail,
-    RunState, RunSummary, Step, Task, TaskCounts,
+    RunSummary, Step, Task, TaskCounts,
 };
 use pictor_engine::plan::{DimBound, DimValues};
 use pictor_engine::{Notes, Plan, RunView, StepView, TaskView};
@@ -19,14 +19,13 @@ fn counts(steps: &[StepView]) -> TaskCounts {
 
 /// A run in a list; `view` is what the engine knows about it.
 pub(crate) fn summary(record: RunRecord, view: Option<&RunView>) -> RunSummary {
-    let stored = || RunState::ALL.into_iter().find(|state| state.name() == record.state);
     RunSummary {
-        state: view.map_or_else(|| stored().unwrap_or(RunState::Running), |view| view.state),
+        state: view.map_or(record.state, |view| view.state),
         priority: view.map_or(record.priority, |view| view.priority),
         tasks: view.map(|view| counts(&view.steps)),
         id: record.id.to_string(),
         name: record.name,
-        owner: record.owner,
+        owner: record.account,
         created_ms: record.created_ms,
         finished_ms: record.finished_ms,
     }

@@ -1,7 +1,7 @@
 //! Managing schedules: add, list, pause, resume, remove, trigger. Works on every server; the one that owns the farm
 //! handles the due times.
 
-use super::decide::{Act, CATCH_UP_MAX, CatchUp, Overlap, Rules, decide};
+use super::decide::{Act, CATCH_UP_MAX, Rules, decide};
 use super::name::{due_of, run_id};
 use super::timetable::Timetable;
 use super::view::{
@@ -16,10 +16,8 @@ use pictor_storage::{Fire, Registry, Schedule, Store};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::RunId;
 use pictor_tasks::pack::is_digest;
+use pictor_tasks::state::{CatchUp, DueOutcome, Overlap};
 use pictor_tasks::units::Millis;
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::{Error as WordError, StrDeserializer};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -98,8 +96,8 @@ impl Schedules {
             account: account.to_owned(),
             cron: new.cron.clone(),
             zone: new.zone.clone(),
-            overlap: word(new.overlap),
-            catch_up: word(new.catch_up),
+            overlap: new.overlap,
+            catch_up: new.catch_up,
             jitter_ms,
             job: serde_json::to_string(&new.job).expect("a job is plain data"),
             source_name: new.job.source_name.clone(),
@@ -150,7 +148,7 @@ impl Schedules {
         if schedule.paused {
             let passed = timetable(&schedule)?.latest(schedule.planned_ms, (self.now_ms)(), 1);
             for due_ms in passed {
-                self.note(&schedule, due_ms, "skipped").await?;
+                self.note(&schedule, due_ms, DueOutcome::Skipped).await?;
             }
             self.registry.pause_schedule(name, false).await?;
             self.changed.notify_one();
@@ -180,28 +178,32 @@ impl Schedules {
         let rules = Rules { catch_up: CatchUp::None, ..rules(&schedule) };
         let situation = (!going.is_empty(), &waiting[..]);
         let outcome = match decide(rules, &[due_ms], (now_ms, now_ms), situation).last() {
-            Some(Act::Start(_)) => {
-                self.start(&schedule, due_ms, "started").await?.map(|_| "started")
-            }
-            Some(Act::Replace(_)) => {
-                self.start(&schedule, due_ms, "replaced").await?.map(|_| "replaced")
-            }
-            Some(Act::Queue(_)) => {
-                self.note(&schedule, due_ms, "queued").await?.then_some("queued")
-            }
+            Some(Act::Start(_)) => self
+                .start(&schedule, due_ms, DueOutcome::Started)
+                .await?
+                .map(|_| DueOutcome::Started),
+            Some(Act::Replace(_)) => self
+                .start(&schedule, due_ms, DueOutcome::Replaced)
+                .await?
+                .map(|_| DueOutcome::Replaced),
+            Some(Act::Queue(_)) => self
+                .note(&schedule, due_ms, DueOutcome::Queued)
+                .await?
+                .then_some(DueOutcome::Queued),
             Some(Act::Skip(_)) | None => return Err(in_the_way(rules, &going, &waiting, name)),
         };
         self.changed.notify_one();
         let outcome = match outcome {
-            Some(outcome) => outcome.to_owned(),
+            Some(outcome) => outcome,
             // Another caller was faster.
             None => self.fire_at(name, due_ms).await?,
         };
+        let outcome = outcome.name().to_owned();
         Ok(Triggered { due_ms, outcome, run: run_id(name, due_ms).to_string() })
     }
 
     /// The outcome of a due time.
-    async fn fire_at(&self, name: &str, due_ms: i64) -> Result<String, ScheduleError> {
+    async fn fire_at(&self, name: &str, due_ms: i64) -> Result<DueOutcome, ScheduleError> {
         let fires = self.registry.fires(name, FIRES).await?;
         let fire = fires.into_iter().find(|fire| fire.due_ms == due_ms);
         fire.map(|fire| fire.outcome).ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
@@ -230,7 +232,7 @@ impl Schedules {
         &self,
         schedule: &Schedule,
         due_ms: i64,
-        outcome: &str,
+        outcome: DueOutcome,
     ) -> Result<bool, ScheduleError> {
         Ok(self.registry.fire(&fire(schedule, due_ms, outcome), None).await?)
     }
@@ -241,7 +243,7 @@ impl Schedules {
         &self,
         schedule: &Schedule,
         due_ms: i64,
-        outcome: &str,
+        outcome: DueOutcome,
     ) -> Result<Option<Run>, ScheduleError> {
         let job = self.compile(&job_of(schedule)).await?;
         let id = run_id(&schedule.id, due_ms);
@@ -297,8 +299,8 @@ impl Schedules {
     }
 }
 
-fn fire(schedule: &Schedule, due_ms: i64, outcome: &str) -> Fire {
-    Fire { schedule: schedule.id.clone(), due_ms, outcome: outcome.to_owned(), run: None }
+fn fire(schedule: &Schedule, due_ms: i64, outcome: DueOutcome) -> Fire {
+    Fire { schedule: schedule.id.clone(), due_ms, outcome, run: None }
 }
 
 /// Checks everything that can be checked without the job. Returns the jitter in milliseconds.
@@ -377,20 +379,9 @@ pub(super) fn timetable(schedule: &Schedule) -> Result<Timetable, ScheduleError>
     Ok(Timetable::parse(&schedule.cron, &schedule.zone)?)
 }
 
-/// The rules of a stored schedule; an unknown word stands for the default.
+/// The rules of a stored schedule.
 pub(super) fn rules(schedule: &Schedule) -> Rules {
-    Rules { overlap: read(&schedule.overlap), catch_up: read(&schedule.catch_up) }
-}
-
-fn read<'a, T: Deserialize<'a> + Default>(word: &'a str) -> T {
-    let word: StrDeserializer<'_, WordError> = word.into_deserializer();
-    T::deserialize(word).unwrap_or_default()
-}
-
-/// The word by which a rule is stored.
-fn word(rule: impl serde::Serialize) -> String {
-    let word = serde_json::to_value(rule).expect("a word");
-    word.as_str().expect("a word").to_owned()
+    Rules { overlap: schedule.overlap, catch_up: schedule.catch_up }
 }
 
 fn job_of(schedule: &Schedule) -> ScheduledJob {

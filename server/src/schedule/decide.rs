@@ -1,40 +1,12 @@
 //! Decides about due times: which missed ones are made up for, and what happens when an earlier run has not ended. Pure
 //! functions.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use pictor_tasks::state::{CatchUp, Overlap};
 
 /// A due time that is handled later than this counts as missed. Long enough for another server to take over.
 pub(super) const LATE_MS: i64 = 5 * 60_000;
 /// Most missed times that are made up for; older ones are skipped.
 pub(super) const CATCH_UP_MAX: usize = 100;
-
-/// What happens when a schedule is due and an earlier run of it has not ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Overlap {
-    /// The due time is skipped.
-    #[default]
-    Skip,
-    /// The new run starts when the earlier one has ended. At most one run waits; further due times are skipped.
-    Queue,
-    /// The earlier run is cancelled and the new one starts.
-    Replace,
-}
-
-/// What happens about due times that were missed while no server was running.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CatchUp {
-    /// They are skipped: no run makes up for them.
-    #[default]
-    None,
-    /// One run makes up for all of them, as the run of the last one.
-    One,
-    /// A run for each of the last 100, one after the other. With `overlap: replace`, where each would replace the one
-    /// before, only for the last.
-    All,
-}
 
 /// The rules of a schedule for due times that overlap or were missed.
 #[derive(Clone, Copy, Debug)]

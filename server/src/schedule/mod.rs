@@ -14,7 +14,7 @@ mod view;
 
 pub use book::Schedules;
 pub use cron_text::CronError;
-pub use decide::{CatchUp, Overlap};
+pub use pictor_tasks::state::{CatchUp, Overlap};
 pub use runner::{Next, Runner};
 pub use timetable::{Timetable, TimetableError};
 pub use view::{

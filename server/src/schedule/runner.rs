@@ -1,7 +1,7 @@
 //! Handles due times, on the server that owns the farm. It sleeps until the next one.
 
 use super::book::{Schedules, ready, rules, runs_of, timetable};
-use super::decide::{Act, Overlap, decide};
+use super::decide::{Act, decide};
 use super::name::{control_id, delay_ms};
 use super::timetable::Timetable;
 use super::view::ScheduleError;
@@ -9,6 +9,7 @@ use crate::{Committed, OwnerHandle, Role};
 use pictor_storage::{Rejected, Schedule};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::{DueOutcome, Overlap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,14 +214,14 @@ impl Runner {
         let situation = (!going.is_empty(), &waiting[..]);
         for act in decide(rules, ready, (*start_ms, now_ms), situation) {
             let due_ms = match act {
-                Act::Start(due_ms) => self.start(schedule, due_ms, "started").await?,
-                Act::Replace(due_ms) => self.start(schedule, due_ms, "replaced").await?,
+                Act::Start(due_ms) => self.start(schedule, due_ms, DueOutcome::Started).await?,
+                Act::Replace(due_ms) => self.start(schedule, due_ms, DueOutcome::Replaced).await?,
                 Act::Queue(due_ms) => {
-                    queued |= self.schedules.note(schedule, due_ms, "queued").await?;
+                    queued |= self.schedules.note(schedule, due_ms, DueOutcome::Queued).await?;
                     due_ms
                 }
                 Act::Skip(due_ms) => {
-                    self.schedules.note(schedule, due_ms, "skipped").await?;
+                    self.schedules.note(schedule, due_ms, DueOutcome::Skipped).await?;
                     due_ms
                 }
             };
@@ -239,11 +240,11 @@ impl Runner {
         &mut self,
         schedule: &Schedule,
         due_ms: i64,
-        outcome: &str,
+        outcome: DueOutcome,
     ) -> Result<i64, ScheduleError> {
         match self.schedules.start(schedule, due_ms, outcome).await {
             Ok(Some(run)) => {
-                info!(schedule = schedule.id, run = %run.id(), outcome, "a schedule starts a run");
+                info!(schedule = schedule.id, run = %run.id(), outcome = outcome.name(), "a schedule starts a run");
                 let (account, now_ms) = (schedule.account.clone(), (self.schedules.now_ms)());
                 // If the owner has just ended, the next one will read the run from the store.
                 let _ = self.owner.add(run, account, now_ms).await;
@@ -252,7 +253,7 @@ impl Runner {
             Err(failure) if failure.is_retryable() => return Err(failure),
             Err(failure) => {
                 error!(schedule = schedule.id, error = %failure, "a schedule cannot start its run");
-                self.schedules.note(schedule, due_ms, "failed").await?;
+                self.schedules.note(schedule, due_ms, DueOutcome::Failed).await?;
                 let reason = format!("schedule `{}`: {failure}", schedule.id);
                 let raw = schedule.job.clone().into_bytes();
                 let time_ms = (self.schedules.now_ms)();

@@ -1,11 +1,11 @@
 //! Schedules in requests and responses.
 
-use super::decide::{CatchUp, Overlap};
 use super::timetable::TimetableError;
 use crate::SubmitError;
 use pictor_api::{Digest, JobBody};
 use pictor_storage::Fire;
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::{CatchUp, Overlap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -197,7 +197,7 @@ pub struct FireView {
 impl From<Fire> for FireView {
     fn from(fire: Fire) -> Self {
         let run = fire.run.map(|run| run.to_string());
-        Self { due_ms: fire.due_ms, outcome: fire.outcome, run }
+        Self { due_ms: fire.due_ms, outcome: fire.outcome.name().to_owned(), run }
     }
 }
 

@@ -83,9 +83,7 @@ struct WorkerBody<'a> {
 
 /// The event of a stored run that has ended. Returns `None` if it has not ended.
 pub(super) fn of_record(record: &RunRecord) -> Option<Happened> {
-    let states = [RunState::Succeeded, RunState::Failed, RunState::Cancelled];
-    let state = states.into_iter().find(|state| state.name() == record.state)?;
-    of_end(record, state, record.finished_ms?)
+    of_end(record, record.state, record.finished_ms?)
 }
 
 /// The event of a run that ended at `time_ms`, whatever its state is now. If it is reset and ends again, that is
@@ -97,7 +95,7 @@ pub(super) fn of_end(record: &RunRecord, state: RunState, time_ms: i64) -> Optio
         id: &record.id,
         name: &record.name,
         state: state.name(),
-        owner: &record.owner,
+        owner: &record.account,
         priority: record.priority,
         created_ms: record.created_ms,
         finished_ms: time_ms,
@@ -134,25 +132,25 @@ fn id(what: &str) -> String {
 mod tests {
     use super::*;
 
-    fn record(state: &str, finished_ms: Option<i64>) -> RunRecord {
+    fn record(state: RunState, finished_ms: Option<i64>) -> RunRecord {
         RunRecord {
             id: RunId("still-1".into()),
             name: "still".into(),
             source_name: String::new(),
             fold_version: 1,
-            owner: "ada".into(),
+            account: "ada".into(),
             priority: 0,
             created_ms: 1,
             out_dir: String::new(),
-            state: state.into(),
+            state,
             finished_ms,
         }
     }
 
     #[test]
     fn an_end_is_the_same_event_whether_it_is_heard_of_or_looked_up() {
-        let heard = of_end(&record("running", None), RunState::Failed, 7).unwrap();
-        let found = of_record(&record("failed", Some(7))).unwrap();
+        let heard = of_end(&record(RunState::Running, None), RunState::Failed, 7).unwrap();
+        let found = of_record(&record(RunState::Failed, Some(7))).unwrap();
         assert_eq!(heard, found);
         let body: serde_json::Value = serde_json::from_str(&found.body).unwrap();
         assert_eq!(
@@ -166,8 +164,8 @@ mod tests {
             })
         );
         assert_eq!(time_of(&found.body), Some(7));
-        let again = of_record(&record("failed", Some(8))).unwrap();
+        let again = of_record(&record(RunState::Failed, Some(8))).unwrap();
         assert_ne!(again.id, found.id);
-        assert_eq!(of_record(&record("paused", None)), None);
+        assert_eq!(of_record(&record(RunState::Paused, None)), None);
     }
 }

@@ -28,7 +28,7 @@ async fn valid(registry: &dyn Registry, path: &Path) -> String {
     let (id, secret) = text.trim().strip_prefix("pictor_").unwrap().split_once('_').unwrap();
     let stored = registry.token(id).await.unwrap().expect("the farm knows the token");
     assert_eq!(blake3::hash(secret.as_bytes()), stored.secret_hash);
-    assert_eq!((&*stored.role, stored.revoked_ms), ("admin", None));
+    assert_eq!((stored.role, stored.revoked_ms), (TokenRole::Admin, None));
     let mode = std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "others can read it");
     text

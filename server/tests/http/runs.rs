@@ -60,7 +60,7 @@ async fn a_run_that_is_over_is_answered_from_history() {
         source_name: record.source_name,
         plan: stored.plan,
         fold_version: stored.fold_version,
-        owner: record.owner,
+        account: record.account,
         priority: record.priority,
         created_ms: record.created_ms,
         out_dir: String::new(),
@@ -68,7 +68,7 @@ async fn a_run_that_is_over_is_answered_from_history() {
     later.store.create_run(&new, None).await.unwrap();
     let mut rows = Vec::new();
     farm.store.load_history(&run, 1, &mut |row| rows.push(row)).await.unwrap();
-    let state = Some(("succeeded", record.finished_ms));
+    let state = Some((pictor_engine::RunState::Succeeded, record.finished_ms));
     let rows = [pictor_storage::RunRows { run: &run, rows: &rows, state }];
     later.store.commit(&rows).await.unwrap();
     for _ in 0..2 {

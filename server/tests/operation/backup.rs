@@ -118,7 +118,7 @@ pub(crate) async fn a_backup_of_a_farm_at_work_is_restored_and_finishes_with_the
     let (owner, mut workers) = restored.owner_with(&[worker]).await;
     let working = work(workers.remove(0), &restored, TASKS);
     let state = restored.store.run(&run.0).await.unwrap().unwrap().state;
-    if state == "running" {
+    if state == pictor_engine::RunState::Running {
         finish(&owner, &run).await;
     }
     working.abort();

@@ -32,7 +32,7 @@ pub(crate) async fn a_crash_at_any_point_starts_each_run_once(base: &Base) {
         assert!(owner.has_run(run).await.unwrap(), "the owner knows of it after {points} polls");
         let fires = base.registry.fires("ten", 1000).await.unwrap();
         assert_eq!(fires.len(), runs.len());
-        assert_eq!((fires[0].due_ms, fires[0].outcome.as_str()), (due, "started"));
+        assert_eq!((fires[0].due_ms, fires[0].outcome.name()), (due, "started"));
         base.end_all(&owner).await;
         if done.is_some() {
             assert!(points > 0, "it never waited");
@@ -89,7 +89,7 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
         source_name: "job.yaml".into(),
         plan: "{}".into(),
         fold_version: load_run(&*base.store, &good).await.unwrap().plan().fold_version,
-        owner: "ada".into(),
+        account: "ada".into(),
         priority: 0,
         created_ms: 1,
         out_dir: String::new(),

@@ -217,7 +217,10 @@ pub(crate) fn job_with(assets: &[(&str, &str)]) -> ScheduledJob {
 pub(crate) async fn fires(base: &Base, name: &str, from: i64) -> Vec<(i64, String)> {
     let mut fires = base.registry.fires(name, 1000).await.unwrap();
     fires.reverse();
-    fires.into_iter().map(|fire| ((fire.due_ms - from) / 60_000, fire.outcome)).collect()
+    fires
+        .into_iter()
+        .map(|fire| ((fire.due_ms - from) / 60_000, fire.outcome.name().to_owned()))
+        .collect()
 }
 
 /// Polls work this many times and then drops it, as a crash would. Returns its result if it has completed.

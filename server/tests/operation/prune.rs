@@ -206,7 +206,7 @@ pub(crate) async fn assets_that_nothing_uses_go_after_a_while(base: &Base) {
         source_name: String::new(),
         plan: stored.plan,
         fold_version: stored.fold_version,
-        owner: "ada".into(),
+        account: "ada".into(),
         priority: 0,
         created_ms: now_ms,
         out_dir: String::new(),

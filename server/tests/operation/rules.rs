@@ -69,7 +69,8 @@ pub(crate) async fn a_new_run_takes_the_place_of_the_one_that_is_going(base: &Ba
     }
     let expected = [(10, "started"), (20, "replaced"), (30, "replaced")];
     assert_eq!(fires(base, "ten", start).await, list(&expected));
-    let states: Vec<String> = base.runs().await.into_iter().map(|run| run.state).collect();
+    let states: Vec<String> =
+        base.runs().await.into_iter().map(|run| run.state.name().to_owned()).collect();
     assert_eq!(states, ["cancelled", "cancelled", "running"]);
 }
 

@@ -5,6 +5,7 @@ use crate::outcome;
 use crate::store_queries::json;
 use pictor_tasks::history::{Control, Ended, Fact, Row, TaskRef};
 use pictor_tasks::message::{Execution, Outcome, WorkerId};
+use pictor_tasks::state::RunState;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
 use std::fmt::Write as _;
@@ -162,25 +163,25 @@ impl Events {
 }
 
 #[derive(Default)]
-struct States<'a> {
+struct States {
     run: Vec<i64>,
-    state: Vec<&'a str>,
+    state: Vec<&'static str>,
     finished_ms: Vec<Option<i64>>,
 }
 
 /// Everything that one commit writes.
 #[derive(Default)]
-pub(super) struct Batch<'a> {
+pub(super) struct Batch {
     runs: Vec<i64>,
     attempts: Attempts,
     claims: Claims,
     events: Events,
-    states: States<'a>,
+    states: States,
 }
 
-impl<'a> Batch<'a> {
+impl Batch {
     /// Adds new rows of the run with this number, and the run's state if it changes.
-    pub(super) fn add(&mut self, run: i64, rows: &[Row], state: Option<(&'a str, Option<i64>)>) {
+    pub(super) fn add(&mut self, run: i64, rows: &[Row], state: Option<(RunState, Option<i64>)>) {
         self.runs.push(run);
         for row in rows {
             match &row.fact {
@@ -194,7 +195,7 @@ impl<'a> Batch<'a> {
         }
         if let Some((state, finished_ms)) = state {
             self.states.run.push(run);
-            self.states.state.push(state);
+            self.states.state.push(state.name());
             self.states.finished_ms.push(finished_ms);
         }
     }

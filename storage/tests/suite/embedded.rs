@@ -1,7 +1,11 @@
 //! What only an embedded store can do: be locked, survive being killed, come from an older version.
 
+use super::open;
+use super::registry::{DAMAGES, is_damaged, with_one_of_each};
 use pictor_storage::{Error, SqliteStore, Store};
 use pictor_tasks::message::RunId;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Executor};
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -142,4 +146,18 @@ async fn a_store_of_version_1_is_brought_up_to_date_with_what_is_in_it() {
     let mut next = super::done(2);
     next.time_ms = 6;
     super::commit(&store, &run, &[next]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_word_that_nothing_understands_is_damage() {
+    let dir = TempDir::new().unwrap();
+    let farm = open(dir.path().to_str().unwrap()).await;
+    with_one_of_each(farm.both()).await;
+    let file = SqliteConnectOptions::new().filename(dir.path().join("pictor.sqlite"));
+    // The tables refuse such words themselves.
+    let mut on = file.pragma("ignore_check_constraints", "on").connect().await.unwrap();
+    for (place, damage) in DAMAGES.into_iter().enumerate() {
+        on.execute(damage).await.unwrap();
+        is_damaged(farm.both(), place + 1).await;
+    }
 }

@@ -13,6 +13,7 @@ use pictor_tasks::message::{
 };
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
+use pictor_tasks::state::RunState;
 use pictor_tasks::units::Millis;
 use std::sync::Arc;
 
@@ -214,7 +215,7 @@ pub(crate) async fn one_bad_run_keeps_the_whole_batch_out(store: &dyn Store) {
     let part = |run| RunRows { run, rows: &rows, state: None };
     let error = store.commit(&[part(&run), part(&unknown)]).await.unwrap_err();
     assert!(error.to_string().contains("`nobody` is not in the store"), "{error}");
-    let bad_state = RunRows { state: Some(("sleeping", None)), ..part(&run) };
+    let bad_state = RunRows { state: Some((RunState::Failed, None)), ..part(&run) };
     let error = store.commit(&[bad_state]).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
     assert_eq!(history(store, &run, 1).await, []);

@@ -47,7 +47,7 @@ pub(crate) fn new_run(id: &str) -> NewRun {
         source_name: "job.yaml".to_owned(),
         plan: "{\"steps\":[]}".to_owned(),
         fold_version: 1,
-        owner: "ann".to_owned(),
+        account: "ann".to_owned(),
         priority: -3,
         created_ms: 1_700_000_000_000,
         out_dir: "/tmp/out".to_owned(),

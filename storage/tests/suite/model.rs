@@ -184,7 +184,7 @@ async fn write(store: &dyn Store, run: &RunId, rows: &[Row], cuts: &[usize], sta
         let again = from.saturating_sub(2);
         let is_last = to == rows.len();
         let ended = rows.last().filter(|_| state.is_terminal()).map(|row| row.time_ms);
-        let state = is_last.then(|| (state.name(), ended));
+        let state = is_last.then_some((state, ended));
         store.commit(&[RunRows { run, rows: &rows[again..to], state }]).await.unwrap();
         from = to;
     }
@@ -243,7 +243,7 @@ async fn check(seed: u64, farms: &[Farm]) {
             }
         }
         let record = farm.store.run(&run.0).await.unwrap().unwrap();
-        assert_eq!(record.state, folded.state().name(), "seed {seed}");
+        assert_eq!(record.state, folded.state(), "seed {seed}");
     }
 }
 

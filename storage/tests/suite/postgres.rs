@@ -1,9 +1,11 @@
 //! What only a shared database can do: have several owners in turn and several users at once, go away and come back.
 
+use super::registry::{DAMAGES, is_damaged, with_one_of_each};
 use super::{Farm, commit, done, dones, history, new_run, open, with_run};
 use pictor_storage::{Created, Error, Fire, Idempotency, Registry, RunRows, Schedule, Store};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
+use pictor_tasks::state::{DueOutcome, RunState};
 use pictor_test_servers::Postgres;
 use sqlx::{Connection, Executor, PgConnection};
 use std::sync::Arc;
@@ -104,13 +106,14 @@ async fn nobody_commits_who_does_not_own() {
     assert_eq!((new.epoch, new.ticket_key), (old.epoch + 1, old.ticket_key));
     assert_eq!(first.owner().await.unwrap(), Some(new));
     for _ in 0..2 {
-        let end = RunRows { run: &run, rows: &dones(3, 3), state: Some(("failed", Some(1))) };
+        let end =
+            RunRows { run: &run, rows: &dones(3, 3), state: Some((RunState::Failed, Some(1))) };
         let error = first.commit(&[end]).await.unwrap_err();
         assert!(matches!(error, Error::Fenced), "{error:?}");
         assert!(!error.is_retryable());
     }
     assert_eq!(history(&*second, &run, 1).await, dones(1, 2));
-    assert_eq!(second.run("owned").await.unwrap().unwrap().state, "running");
+    assert_eq!(second.run("owned").await.unwrap().unwrap().state, RunState::Running);
     commit(&*second, &run, &dones(3, 5)).await.unwrap();
     first.take_ownership("one", 3).await.unwrap();
     commit(&*first, &run, &dones(6, 6)).await.unwrap();
@@ -294,7 +297,7 @@ async fn a_due_time_starts_one_run_though_two_servers_see_it() {
         let mut started = Vec::new();
         for due_ms in 1..=50 {
             let run = new_run(&format!("{name}-{due_ms}"));
-            let outcome = "started".to_owned();
+            let outcome = DueOutcome::Started;
             let fire = Fire { schedule: "nightly".to_owned(), due_ms, outcome, run: None };
             if registry.fire(&fire, Some(&run)).await.unwrap() {
                 started.push((due_ms, run.id));
@@ -339,7 +342,8 @@ async fn a_run_that_another_server_removed_gets_no_more_history() {
     let url = database();
     let (owner, other) = (open(&url).await.store, store(&url).await);
     let run = with_run(&*owner, "pruned").await;
-    let end = RunRows { run: &run, rows: &dones(1, 2), state: Some(("cancelled", Some(7))) };
+    let end =
+        RunRows { run: &run, rows: &dones(1, 2), state: Some((RunState::Cancelled, Some(7))) };
     owner.commit(&[end]).await.unwrap();
     // A row that changes no state: the owner remembers where the history ends.
     commit(&*owner, &run, &dones(3, 3)).await.unwrap();
@@ -351,4 +355,24 @@ async fn a_run_that_another_server_removed_gets_no_more_history() {
         .await
         .unwrap();
     assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn a_word_that_nothing_understands_is_damage() {
+    let url = database();
+    let farm = open(&url).await;
+    with_one_of_each(farm.both()).await;
+    let mut on = connect(&url).await;
+    // The tables refuse such words themselves.
+    on.execute(
+        "DO $$ DECLARE c record; BEGIN FOR c IN SELECT conrelid::regclass AS of, conname FROM pg_constraint \
+         WHERE contype = 'c' AND connamespace = current_schema()::regnamespace \
+         LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', c.of, c.conname); END LOOP; END $$",
+    )
+    .await
+    .unwrap();
+    for (place, damage) in DAMAGES.into_iter().enumerate() {
+        on.execute(damage).await.unwrap();
+        is_damaged(farm.both(), place + 1).await;
+    }
 }

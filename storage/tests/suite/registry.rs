@@ -1,15 +1,18 @@
 //! What every store must do with tokens, machines, schedules and webhook messages.
 
 use super::new_run;
-use pictor_storage::{AuditEntry, Delivery, Error, Fire, Registry, Schedule, Store, Token};
+use pictor_storage::{
+    AuditEntry, Delivery, Error, Fire, Registry, RunFilter, Schedule, Store, Token,
+};
 use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
 use pictor_tasks::worker::{Gpu, Inventory};
 
 fn token(id: &str, created_ms: i64) -> Token {
     Token {
         id: id.to_owned(),
         name: "größe".to_owned(),
-        role: "operator".to_owned(),
+        role: TokenRole::Operator,
         account: "ann".to_owned(),
         secret_hash: [7; 32],
         created_ms,
@@ -22,7 +25,7 @@ pub(crate) async fn a_token_is_kept_until_it_is_revoked(registry: &dyn Registry)
     for token in [&a, &b, &a] {
         registry.add_token(token).await.unwrap();
     }
-    let other = Token { role: "admin".to_owned(), ..a.clone() };
+    let other = Token { role: TokenRole::Admin, ..a.clone() };
     assert!(matches!(registry.add_token(&other).await, Err(Error::Corrupt(_))));
     assert_eq!(registry.tokens().await.unwrap(), [b.clone(), a.clone()]);
     assert_eq!(registry.token("c").await.unwrap(), None);
@@ -46,10 +49,8 @@ pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &
         |name, account, now| registry.register_worker((name, account), "t", &inventory, now);
     let one = register("box", "ann", 1).await.unwrap();
     let two = register("box", "ben", 2).await.unwrap();
-    assert!(registry.set_worker_state(one, "draining").await.unwrap());
-    assert!(!registry.set_worker_state(WorkerId(99), "enabled").await.unwrap());
-    let bad = registry.set_worker_state(one, "asleep").await;
-    assert!(matches!(bad, Err(Error::Invalid(_))), "{bad:?}");
+    assert!(registry.set_worker_state(one, Service::Draining).await.unwrap());
+    assert!(!registry.set_worker_state(WorkerId(99), Service::Enabled).await.unwrap());
     let bigger = Inventory { slots: 2, ..inventory.clone() };
     let again = registry.register_worker(("box", "ann"), "t2", &bigger, 5).await.unwrap();
     assert_eq!(again, one);
@@ -59,7 +60,7 @@ pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &
     let worker = registry.worker(one).await.unwrap().unwrap();
     assert_eq!(worker, workers[0]);
     assert_eq!((&worker.inventory, worker.token.as_str()), (&bigger, "t2"));
-    assert_eq!((worker.state.as_str(), worker.registered_ms, worker.seen_ms), ("draining", 1, 5));
+    assert_eq!((worker.state, worker.registered_ms, worker.seen_ms), (Service::Draining, 1, 5));
     assert_eq!(registry.worker(WorkerId(99)).await.unwrap(), None);
 
     registry.workers_seen(&[]).await.unwrap();
@@ -104,8 +105,8 @@ fn schedule(id: &str, account: &str) -> Schedule {
         account: account.to_owned(),
         cron: "0 3 * * *".to_owned(),
         zone: "Europe/Berlin".to_owned(),
-        overlap: "skip".to_owned(),
-        catch_up: "one".to_owned(),
+        overlap: Overlap::Skip,
+        catch_up: CatchUp::One,
         jitter_ms: 5,
         job: "pictor: v1\n".to_owned(),
         source_name: "nightly.yaml".to_owned(),
@@ -133,37 +134,40 @@ pub(crate) async fn a_schedule_belongs_to_its_account(registry: &dyn Registry) {
     assert_eq!(registry.schedule("a").await.unwrap(), None);
 }
 
-fn fire(due_ms: i64, outcome: &str) -> Fire {
-    Fire { schedule: "nightly".to_owned(), due_ms, outcome: outcome.to_owned(), run: None }
+fn fire(due_ms: i64, outcome: DueOutcome) -> Fire {
+    Fire { schedule: "nightly".to_owned(), due_ms, outcome, run: None }
 }
 
 pub(crate) async fn a_due_time_starts_one_run((store, registry): (&dyn Store, &dyn Registry)) {
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     let (one, two) = (new_run("fire-1"), new_run("fire-2"));
-    assert!(registry.fire(&fire(100, "started"), Some(&one)).await.unwrap());
-    assert!(!registry.fire(&fire(100, "started"), Some(&two)).await.unwrap());
-    assert!(!registry.fire(&fire(100, "skipped"), None).await.unwrap());
+    assert!(registry.fire(&fire(100, DueOutcome::Started), Some(&one)).await.unwrap());
+    assert!(!registry.fire(&fire(100, DueOutcome::Started), Some(&two)).await.unwrap());
+    assert!(!registry.fire(&fire(100, DueOutcome::Skipped), None).await.unwrap());
     assert_eq!(store.run("fire-2").await.unwrap(), None);
-    assert_eq!(store.run("fire-1").await.unwrap().unwrap().state, "running");
+    assert_eq!(store.run("fire-1").await.unwrap().unwrap().state, RunState::Running);
     let planned = || async { registry.schedule("nightly").await.unwrap().unwrap().planned_ms };
     assert_eq!(planned().await, 100);
-    let taken = registry.fire(&fire(200, "started"), Some(&one)).await;
+    let taken = registry.fire(&fire(200, DueOutcome::Started), Some(&one)).await;
     assert!(matches!(taken, Err(Error::Invalid(_))), "{taken:?}");
     assert_eq!(planned().await, 100, "nothing of it was kept");
-    assert!(registry.fire(&fire(50, "skipped"), None).await.unwrap());
+    assert!(registry.fire(&fire(50, DueOutcome::Skipped), None).await.unwrap());
     assert_eq!(planned().await, 100, "never back");
 
-    assert!(registry.fire(&fire(300, "queued"), None).await.unwrap());
-    assert!(!registry.fire(&fire(300, "queued"), None).await.unwrap());
-    assert!(registry.fire(&fire(300, "started"), Some(&two)).await.unwrap());
-    assert!(!registry.fire(&fire(300, "started"), Some(&new_run("fire-3"))).await.unwrap());
+    assert!(registry.fire(&fire(300, DueOutcome::Queued), None).await.unwrap());
+    assert!(!registry.fire(&fire(300, DueOutcome::Queued), None).await.unwrap());
+    assert!(registry.fire(&fire(300, DueOutcome::Started), Some(&two)).await.unwrap());
+    assert!(
+        !registry.fire(&fire(300, DueOutcome::Started), Some(&new_run("fire-3"))).await.unwrap()
+    );
     let run = |id: &str| Some(RunId(id.into()));
-    let started = |due, id| Fire { run: run(id), ..fire(due, "started") };
-    let all = [started(300, "fire-2"), started(100, "fire-1"), fire(50, "skipped")];
+    let started = |due, id| Fire { run: run(id), ..fire(due, DueOutcome::Started) };
+    let all = [started(300, "fire-2"), started(100, "fire-1"), fire(50, DueOutcome::Skipped)];
     assert_eq!(registry.fires("nightly", 10).await.unwrap(), all);
     assert_eq!(registry.fires("nightly", 1).await.unwrap(), all[..1]);
-    let none =
-        registry.fire(&Fire { schedule: "none".to_owned(), ..fire(1, "skipped") }, None).await;
+    let none = registry
+        .fire(&Fire { schedule: "none".to_owned(), ..fire(1, DueOutcome::Skipped) }, None)
+        .await;
     assert!(matches!(none, Err(Error::Invalid(_))), "{none:?}");
     assert!(registry.remove_schedule("nightly").await.unwrap());
     assert_eq!(registry.fires("nightly", 10).await.unwrap(), []);
@@ -207,10 +211,11 @@ pub(crate) async fn a_message_is_due_until_it_is_delivered(registry: &dyn Regist
 
 pub(crate) async fn what_is_long_over_is_forgotten((_, registry): (&dyn Store, &dyn Registry)) {
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
-    for (due, outcome) in [(10, "queued"), (20, "skipped"), (30, "started"), (40, "queued")] {
+    use DueOutcome::{Queued, Skipped, Started};
+    for (due, outcome) in [(10, Queued), (20, Skipped), (30, Started), (40, Queued)] {
         assert!(registry.fire(&fire(due, outcome), None).await.unwrap());
     }
-    let waiting = [fire(10, "queued"), fire(40, "queued")];
+    let waiting = [fire(10, Queued), fire(40, Queued)];
     assert_eq!(registry.waiting_fires().await.unwrap(), waiting);
     let messages = [message("h", "1", 1), message("h", "2", 100), message("h", "3", 20)];
     registry.add_deliveries(&messages).await.unwrap();
@@ -218,7 +223,50 @@ pub(crate) async fn what_is_long_over_is_forgotten((_, registry): (&dyn Store, &
     registry.delivery_done(first, 90).await.unwrap();
     assert_eq!(registry.forget_before(30).await.unwrap(), 2);
     assert_eq!(registry.forget_before(30).await.unwrap(), 0);
-    let fires = [fire(40, "queued"), fire(30, "started"), fire(10, "queued")];
+    let fires = [fire(40, Queued), fire(30, Started), fire(10, Queued)];
     assert_eq!(registry.fires("nightly", 10).await.unwrap(), fires);
     assert_eq!(names(&registry.deliveries("h", 10).await.unwrap()), ["h2", "h1"]);
+}
+
+/// Updates that leave a word which nothing understands, each by the table that it damages. A run that sleeps has
+/// an end, as the table asks of one that does not run.
+pub(crate) const DAMAGES: [&str; 5] = [
+    "UPDATE run SET state = 'sleeping', finished_ms = 1",
+    "UPDATE token SET role = 'emperor'",
+    "UPDATE worker SET state = 'asleep'",
+    "UPDATE schedule SET overlap = 'sometimes'",
+    "UPDATE fire SET outcome = 'forgotten'",
+];
+
+/// A run, a token, a worker, a schedule and a due time that are read well.
+pub(crate) async fn with_one_of_each((store, registry): (&dyn Store, &dyn Registry)) {
+    registry.add_token(&token("t", 1)).await.unwrap();
+    registry.register_worker(("box", "ann"), "t", &Inventory::default(), 1).await.unwrap();
+    registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
+    let run = new_run("fired");
+    assert!(registry.fire(&fire(100, DueOutcome::Started), Some(&run)).await.unwrap());
+    for read in read_each((store, registry)).await {
+        read.unwrap();
+    }
+}
+
+/// What is read of each table, in the order of [`DAMAGES`].
+async fn read_each((store, registry): (&dyn Store, &dyn Registry)) -> [Result<(), Error>; 5] {
+    let filter = RunFilter::default();
+    [
+        store.runs(&filter, 9, None).await.and(store.run("fired").await.map(drop)),
+        registry.tokens().await.and(registry.token("t").await.map(drop)),
+        registry.workers().await.and(registry.worker(WorkerId(1)).await.map(drop)),
+        registry.schedules().await.and(registry.schedule("nightly").await.map(drop)),
+        registry.fires("nightly", 9).await.map(drop),
+    ]
+}
+
+/// After `damaged` of [`DAMAGES`]: what they touched is said to be damaged, and nothing else.
+pub(crate) async fn is_damaged(both: (&dyn Store, &dyn Registry), damaged: usize) {
+    for (place, read) in read_each(both).await.into_iter().enumerate() {
+        let is_corrupt = matches!(read, Err(Error::Corrupt(_)));
+        assert_eq!(is_corrupt, place < damaged, "{}: {read:?}", DAMAGES[place]);
+        assert_eq!(read.is_ok(), place >= damaged, "{read:?}");
+    }
 }

@@ -6,6 +6,7 @@ use pictor_storage::{
 };
 use pictor_tasks::history::{Claim, Control, Event, Fact, Row};
 use pictor_tasks::message::{Execution, RunId, WorkerId};
+use pictor_tasks::state::RunState;
 
 pub(crate) async fn runs_are_listed_and_found_by_prefix(store: &dyn Store) {
     for id in ["find-1a", "find-1b", "find-2", "find-1"] {
@@ -44,15 +45,16 @@ pub(crate) async fn a_run_is_kept_as_it_was_created(store: &dyn Store) {
     assert_eq!(store.run_plan(&RunId("none".into())).await.unwrap(), None);
 
     let record = store.run("kept").await.unwrap().unwrap();
-    assert_eq!((record.state.as_str(), record.finished_ms), ("running", None));
-    assert_eq!((record.priority, record.owner.as_str()), (-3, "ann"));
+    assert_eq!((record.state, record.finished_ms), (RunState::Running, None));
+    assert_eq!((record.priority, record.account.as_str()), (-3, "ann"));
     assert!(store.unfinished_runs().await.unwrap().contains(&record));
-    let end = RunRows { run: &run.id, rows: &dones(1, 1), state: Some(("failed", Some(77))) };
+    let end =
+        RunRows { run: &run.id, rows: &dones(1, 1), state: Some((RunState::Failed, Some(77))) };
     store.commit(&[end]).await.unwrap();
     let record = store.run("kept").await.unwrap().unwrap();
-    assert_eq!((record.state.as_str(), record.finished_ms), ("failed", Some(77)));
+    assert_eq!((record.state, record.finished_ms), (RunState::Failed, Some(77)));
     assert!(!store.unfinished_runs().await.unwrap().contains(&record));
-    let again = RunRows { rows: &dones(2, 2), state: Some(("running", None)), ..end };
+    let again = RunRows { rows: &dones(2, 2), state: Some((RunState::Running, None)), ..end };
     store.commit(&[again]).await.unwrap();
     assert_eq!(history(store, &run.id, 1).await, dones(1, 2));
 }
@@ -75,12 +77,13 @@ pub(crate) async fn runs_are_filtered_by_state_owner_and_name(store: &dyn Store)
         ("filter-2", "ben", "shot_020"),
         ("filter-3", "ann", "trailer\\x"),
     ];
-    for (id, owner, name) in all {
-        let run = NewRun { owner: owner.to_owned(), name: name.to_owned(), ..new_run(id) };
+    for (id, account, name) in all {
+        let run = NewRun { account: account.to_owned(), name: name.to_owned(), ..new_run(id) };
         store.create_run(&run, None).await.unwrap();
     }
     let failed = RunId("filter-2".into());
-    let end = RunRows { run: &failed, rows: &dones(1, 1), state: Some(("failed", Some(5))) };
+    let end =
+        RunRows { run: &failed, rows: &dones(1, 1), state: Some((RunState::Failed, Some(5))) };
     store.commit(&[end]).await.unwrap();
     let list = |filter: RunFilter| async move {
         let found = store.runs(&filter, 10, None).await.unwrap();
@@ -89,15 +92,16 @@ pub(crate) async fn runs_are_filtered_by_state_owner_and_name(store: &dyn Store)
     let text = |text: &str| Some(text.to_owned());
     let none = RunFilter::default;
     assert_eq!(list(none()).await, ["filter-3", "filter-2", "filter-1"]);
-    assert_eq!(list(RunFilter { state: text("failed"), ..none() }).await, ["filter-2"]);
-    assert_eq!(list(RunFilter { owner: text("ann"), ..none() }).await, ["filter-3", "filter-1"]);
+    assert_eq!(list(RunFilter { state: Some(RunState::Failed), ..none() }).await, ["filter-2"]);
+    assert_eq!(list(RunFilter { account: text("ann"), ..none() }).await, ["filter-3", "filter-1"]);
     assert_eq!(list(RunFilter { name: text("SHOT_0"), ..none() }).await, ["filter-2", "filter-1"]);
     assert_eq!(list(RunFilter { name: text("0%"), ..none() }).await, ["filter-1"]);
     assert_eq!(list(RunFilter { name: text("r\\x"), ..none() }).await, ["filter-3"]);
     assert_eq!(list(RunFilter { name: text("h%_"), ..none() }).await, [] as [&str; 0]);
-    let both = RunFilter { name: text("shot"), owner: text("ben"), state: text("running") };
+    let both =
+        RunFilter { name: text("shot"), account: text("ben"), state: Some(RunState::Running) };
     assert_eq!(list(both).await, [] as [&str; 0]);
-    let after = store.runs(&RunFilter { owner: text("ann"), ..none() }, 10, Some(&failed)).await;
+    let after = store.runs(&RunFilter { account: text("ann"), ..none() }, 10, Some(&failed)).await;
     assert_eq!(after.unwrap().len(), 1);
 }
 
@@ -143,7 +147,7 @@ pub(crate) async fn a_run_that_has_ended_is_removed_with_everything(store: &dyn 
     let error = store.remove_run(&run).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
     for run in [&run, &submitted.id] {
-        let end = RunRows { run, rows: &[], state: Some(("cancelled", Some(7))) };
+        let end = RunRows { run, rows: &[], state: Some((RunState::Cancelled, Some(7))) };
         store.commit(&[end]).await.unwrap();
         assert!(store.remove_run(run).await.unwrap());
         assert!(!store.remove_run(run).await.unwrap());
