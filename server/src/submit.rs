@@ -232,25 +232,10 @@ fn names(spec: &JobSpec) -> Vec<(String, String)> {
     names.extend(spec.render.as_ref().map(|r| ("render.scene".to_owned(), r.scene.clone())));
     names.extend(spec.upscale.as_ref().map(|u| ("upscale.input".to_owned(), u.input.clone())));
     for (i, step) in spec.steps.iter().enumerate() {
-        let kinds = [
-            ("inspect.scene", step.inspect.as_ref()),
-            ("bake.scene", step.bake.as_ref()),
-            ("blender.scene.scene", step.blender.as_ref().map(|b| &b.scene)),
-            ("finish.scene", step.finish.as_ref()),
-            ("develop.scene.scene", step.develop.as_ref().map(|d| &d.scene)),
-        ];
-        for (field, scene) in kinds {
-            names.extend(scene.map(|s| (format!("steps[{i}].{field}"), s.scene.clone())));
-        }
-        let kinds = [
-            ("probe.source", step.probe.as_ref().map(|b| &b.source)),
-            ("extract.source", step.extract.as_ref().map(|b| &b.source)),
-            ("upscale.source", step.upscale.as_ref().and_then(|b| b.source.as_ref())),
-            ("stitch.source", step.stitch.as_ref().and_then(|b| b.source.as_ref())),
-            ("encode.source", step.encode.as_ref().and_then(|b| b.source.as_ref())),
-        ];
-        for (field, source) in kinds {
-            names.extend(source.map(|s| (format!("steps[{i}].{field}"), s.clone())));
+        for body in step.work.bodies() {
+            names.extend(
+                body.files().map(|(field, name)| (format!("steps[{i}].{field}"), name.to_owned())),
+            );
         }
     }
     names

@@ -12,8 +12,9 @@ pub use upscale::{
 };
 
 use crate::job::formats::{DimensionName, EngineName, FileName, Property, TemplateText};
+use crate::media::Media;
 use crate::units::{Grid, Millis, Resolution};
-use crate::worker::Device;
+use crate::worker::{BLENDER, Device};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,58 +23,87 @@ use std::collections::BTreeMap;
 /// A JSON number, boolean, string or list, which is assigned to a scene property.
 pub type PropertyValue = serde_json::Value;
 
-/// The work of a step's tasks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Body {
-    /// Does nothing.
-    Noop(Noop),
+/// Declares the kinds, once: what the tasks of a step do ([`Body`]), and how a job file says it ([`Work`]).
+macro_rules! kinds {
+    ($($(#[doc = $doc:tt])+ $field:ident: $kind:ident($of:ident),)+) => {
+        /// The work of a step's tasks.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Body {
+            $($(#[doc = $doc])+ $kind($of),)+
+        }
+
+        /// What a step of a job file is given to do: exactly one of these.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        pub struct Work {
+            $(
+                $(#[doc = $doc])+
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$of>,
+            )+
+        }
+
+        impl Body {
+            /// The kinds' names, as written in a job file.
+            pub const KINDS: [&str; [$(stringify!($field)),+].len()] = [$(stringify!($field)),+];
+
+            /// The kind's name, as written in a job file.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$kind(_) => stringify!($field),)+
+                }
+            }
+        }
+
+        impl Work {
+            /// All that is given.
+            pub fn bodies(&self) -> impl Iterator<Item = Body> + use<> {
+                [$(self.$field.clone().map(Body::$kind)),+].into_iter().flatten()
+            }
+        }
+
+        impl From<Body> for Work {
+            fn from(body: Body) -> Self {
+                let mut work = Self::default();
+                match body {
+                    $(Body::$kind(of) => work.$field = Some(of),)+
+                }
+                work
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Does nothing, for benchmarks and dry runs.
+    noop: Noop(Noop),
     /// Runs a program.
-    Command(Command),
-    /// Opens the scene and checks that it can be rendered. The result is the output `scene`.
-    Inspect(Scene),
-    /// Bakes the simulations of the scene.
-    Bake(Scene),
-    /// Renders a frame or a tile with Blender.
-    Blender(Render),
+    command: Command(Command),
+    /// Opens a scene and checks that it can be rendered.
+    inspect: Inspect(Scene),
+    /// Bakes the simulations of a scene, for the steps that need this one. `frame` is the last frame that is needed.
+    bake: Bake(Scene),
+    /// Renders with Blender.
+    blender: Blender(Render),
     /// Merges tiles.
-    Merge(Merge),
+    merge: Merge(Merge),
     /// Applies the scene's denoiser and compositor.
-    Finish(Scene),
-    /// Applies the scene's view transform and writes an ordinary picture.
-    Develop(Develop),
-    /// Encodes pictures as a video.
-    Encode(Encode),
+    finish: Finish(Scene),
+    /// Applies the scene's view transform.
+    develop: Develop(Develop),
+    /// Encodes a video.
+    encode: Encode(Encode),
     /// Inspects pictures or a video.
-    Probe(Probe),
+    probe: Probe(Probe),
     /// Extracts the frames of a video.
-    Extract(Extract),
-    /// Upscales one tile of a picture with a network.
-    Upscale(Upscale),
-    /// Assembles a picture from upscaled tiles.
-    Stitch(Stitch),
+    extract: Extract(Extract),
+    /// Upscales tiles of pictures with a network.
+    upscale: Upscale(Upscale),
+    /// Assembles pictures from upscaled tiles.
+    stitch: Stitch(Stitch),
 }
 
 impl Body {
-    /// The kind's name, as written in a job file.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Noop(_) => "noop",
-            Self::Command(_) => "command",
-            Self::Inspect(_) => "inspect",
-            Self::Bake(_) => "bake",
-            Self::Blender(_) => "blender",
-            Self::Merge(_) => "merge",
-            Self::Finish(_) => "finish",
-            Self::Develop(_) => "develop",
-            Self::Encode(_) => "encode",
-            Self::Probe(_) => "probe",
-            Self::Extract(_) => "extract",
-            Self::Upscale(_) => "upscale",
-            Self::Stitch(_) => "stitch",
-        }
-    }
-
     /// The scene that the task works on, if any. Workers that have loaded it are preferred.
     pub fn scene(&self) -> Option<&Scene> {
         match self {
@@ -126,6 +156,60 @@ impl Body {
             | Self::Extract(_)
             | Self::Upscale(_)
             | Self::Stitch(_) => true,
+        }
+    }
+
+    /// The files of the job that the task reads, each with its field in the job file.
+    pub fn files(&self) -> impl Iterator<Item = (String, &str)> {
+        let kind = self.kind();
+        let deep = matches!(self, Self::Blender(_) | Self::Develop(_));
+        let field = if deep { "scene.scene" } else { "scene" };
+        let scene = self.scene().map(|scene| (format!("{kind}.{field}"), &*scene.scene));
+        let source = self.source().map(|source| (format!("{kind}.source"), source));
+        scene.into_iter().chain(source)
+    }
+
+    /// The program that a worker must have for it, if any.
+    pub fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::Inspect(_)
+            | Self::Bake(_)
+            | Self::Blender(_)
+            | Self::Finish(_)
+            | Self::Develop(_) => Some(BLENDER),
+            Self::Encode(_) | Self::Extract(_) => Some("ffmpeg"),
+            Self::Probe(Probe { rehearse, source, .. }) => {
+                let reads_video = Media::of(source) == Some(Media::Video);
+                (rehearse.is_some() || reads_video).then_some("ffmpeg")
+            }
+            Self::Noop(_)
+            | Self::Command(_)
+            | Self::Merge(_)
+            | Self::Upscale(_)
+            | Self::Stitch(_) => None,
+        }
+    }
+
+    /// Whether the kind may use a GPU. What a command does, only its author knows.
+    pub fn may_use_gpu(&self) -> bool {
+        matches!(self, Self::Blender(_) | Self::Upscale(_) | Self::Command(_))
+    }
+
+    /// Whether the task leaves an output of this name.
+    pub fn leaves(&self, name: &str) -> bool {
+        match self {
+            Self::Command(command) => command.outputs.contains_key(name),
+            Self::Encode(_) => name == "video",
+            Self::Probe(_) => name == "info",
+            Self::Inspect(_) => name == "scene",
+            Self::Noop(_) | Self::Extract(_) => false,
+            Self::Bake(_) => matches!(name, "baked" | "caches"),
+            Self::Blender(_)
+            | Self::Merge(_)
+            | Self::Finish(_)
+            | Self::Develop(_)
+            | Self::Upscale(_)
+            | Self::Stitch(_) => name == "image",
         }
     }
 

@@ -335,8 +335,8 @@ fn overrides_replace_and_add_values() {
         ("dims.frame", "1-3"),
     ]);
     let spec = parse(&source(STEPS), &overrides).unwrap().spec;
-    assert_eq!(spec.steps[2].blender.as_ref().unwrap().scene.samples, Some(8));
-    assert_eq!(spec.steps[0].command.as_ref().unwrap().run[0], "bash");
+    assert_eq!(spec.steps[2].work.blender.as_ref().unwrap().scene.samples, Some(8));
+    assert_eq!(spec.steps[0].work.command.as_ref().unwrap().run[0], "bash");
 }
 
 #[test]

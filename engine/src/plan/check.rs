@@ -172,13 +172,7 @@ fn wrong_makers(plan: &Plan, step: &Step, makers: &[&Step]) -> Option<String> {
                 )
             })
         }
-        Body::Noop(_)
-        | Body::Command(_)
-        | Body::Inspect(_)
-        | Body::Bake(_)
-        | Body::Blender(_)
-        | Body::Probe(_)
-        | Body::Extract(_) => None,
+        _ => None,
     }
 }
 
@@ -214,14 +208,7 @@ fn dims_of<'a>(step: &'a Step, makers: &[&'a Step]) -> Vec<(&'static str, &'a St
         Body::Stitch(stitch) => {
             dims.extend(stitch.frame.as_deref().map(|frame| ("frame", step, frame)));
         }
-        Body::Noop(_)
-        | Body::Command(_)
-        | Body::Inspect(_)
-        | Body::Bake(_)
-        | Body::Finish(_)
-        | Body::Develop(_)
-        | Body::Encode(_)
-        | Body::Probe(_) => {}
+        _ => {}
     }
     dims
 }

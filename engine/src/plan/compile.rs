@@ -3,14 +3,13 @@
 use super::expand::{Expanded, expand};
 use super::{Dim, DimBound, DimCounts, DimValues, FOLD_VERSION, MAX_TASKS, Need, Plan, Step};
 use super::{check, cycles, templates};
-use pictor_tasks::body::{Body, Command};
+use pictor_tasks::body::Body;
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, NeedOn, StepSpec};
-use pictor_tasks::media::Media;
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use pictor_tasks::template::RESERVED_NAMES;
-use pictor_tasks::worker::{BLENDER, Device, Requires};
+use pictor_tasks::worker::{Device, Requires};
 use std::collections::BTreeMap;
 
 /// Compiles a job. The plan's `files` and `folder` are filled in when it is submitted.
@@ -261,15 +260,8 @@ impl Compiler<'_> {
         })
     }
 
-    /// A command with the files of the job and of its step.
-    fn command(&mut self, path: &str, spec: &StepSpec) -> Option<Command> {
-        let Some(command) = &spec.command else {
-            if !spec.files.is_empty() {
-                let message = format!("step `{}` is no command: it reads no `files`", spec.name);
-                self.problem(&format!("{path}.files"), message, None);
-            }
-            return None;
-        };
+    /// The files of the job and of a step with a command.
+    fn files(&mut self, path: &str, spec: &StepSpec) -> BTreeMap<String, String> {
         let mut files = self.job.files.clone();
         files.extend(spec.files.clone());
         for place in files.keys() {
@@ -283,28 +275,18 @@ impl Compiler<'_> {
                 self.problem(&at, message, None);
             }
         }
-        Some(Command { files, ..command.clone() })
+        files
     }
 
     fn body(&mut self, path: &str, spec: &StepSpec) -> Option<Body> {
-        let mut bodies = [
-            spec.noop.clone().map(Body::Noop),
-            self.command(path, spec).map(Body::Command),
-            spec.inspect.clone().map(Body::Inspect),
-            spec.bake.clone().map(Body::Bake),
-            spec.blender.clone().map(Body::Blender),
-            spec.merge.clone().map(Body::Merge),
-            spec.finish.clone().map(Body::Finish),
-            spec.develop.clone().map(Body::Develop),
-            spec.encode.clone().map(Body::Encode),
-            spec.probe.clone().map(Body::Probe),
-            spec.extract.clone().map(Body::Extract),
-            spec.upscale.clone().map(Body::Upscale),
-            spec.stitch.clone().map(Body::Stitch),
-        ]
-        .into_iter()
-        .flatten();
-        let body = bodies.next();
+        let mut bodies = spec.work.bodies();
+        let mut body = bodies.next();
+        if let Some(Body::Command(command)) = &mut body {
+            command.files = self.files(path, spec);
+        } else if !spec.files.is_empty() {
+            let message = format!("step `{}` is no command: it reads no `files`", spec.name);
+            self.problem(&format!("{path}.files"), message, None);
+        }
         if body.is_none() || bodies.next().is_some() {
             self.unresolved = true;
             self.problem(path, "a step must have exactly one kind of work".into(), None);
@@ -344,26 +326,7 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
         all.software.extend(step.software);
         all.labels.extend(step.labels);
     }
-    let program = match body {
-        Body::Inspect(_)
-        | Body::Bake(_)
-        | Body::Blender(_)
-        | Body::Finish(_)
-        | Body::Develop(_) => Some(BLENDER),
-        Body::Encode(_) | Body::Extract(_) => Some("ffmpeg"),
-        Body::Probe(probe)
-            if probe.rehearse.is_some() || Media::of(&probe.source) == Some(Media::Video) =>
-        {
-            Some("ffmpeg")
-        }
-        Body::Noop(_)
-        | Body::Command(_)
-        | Body::Merge(_)
-        | Body::Probe(_)
-        | Body::Upscale(_)
-        | Body::Stitch(_) => None,
-    };
-    if let Some(program) = program {
+    if let Some(program) = body.program() {
         all.software.entry(program.into()).or_insert_with(|| "*".into());
     }
     if let Body::Blender(render) = body {
@@ -373,8 +336,7 @@ fn requires(job: Option<&Requires>, step: Option<&Requires>, body: &Body) -> Req
             Some(Device::Any) | None => {}
         }
     }
-    if !matches!(body, Body::Blender(_) | Body::Upscale(_) | Body::Command(_)) {
-        // Of pictor's own kinds only these use a GPU; for a command, only its author can know.
+    if !body.may_use_gpu() {
         all.gpu = step.and_then(|s| s.gpu.clone());
     }
     all

@@ -2,7 +2,7 @@
 
 use super::simulate::simulate;
 use super::upscale;
-use pictor_tasks::body::{Develop, Encode, Merge, PictureFormat, Render, Scene, Tiles};
+use pictor_tasks::body::{Body, Develop, Encode, Merge, PictureFormat, Render, Scene, Tiles};
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{
     DimSpec, FrameFormat, Frames, JobSpec, NeedOn, NeedSpec, Preview, RenderJob, StepSpec,
@@ -148,16 +148,24 @@ fn steps(render: &RenderJob, tiles: Option<Tiles>) -> Vec<StepSpec> {
     let mut last = "render";
     let view = (!render.views.is_empty()).then(|| render.views.join(","));
     let inspected = Scene { view, ..scene.clone() };
-    let mut steps = vec![StepSpec { inspect: Some(inspected), ..step("inspect", &[], &[]) }];
+    let mut steps =
+        vec![StepSpec { work: Body::Inspect(inspected).into(), ..step("inspect", &[], &[]) }];
     let over = [frame, if tiles.is_some() { &[TILE] } else { &[] }].concat();
     let body = Render { scene: scene.clone(), tiles: tiles.clone() };
-    steps.push(StepSpec { blender: Some(body), ..step("render", &over, &["inspect"]) });
+    steps
+        .push(StepSpec { work: Body::Blender(body).into(), ..step("render", &over, &["inspect"]) });
     if let Some(tiles) = tiles {
-        steps.push(StepSpec { merge: Some(Merge { tiles }), ..step("merge", frame, &[last]) });
+        steps.push(StepSpec {
+            work: Body::Merge(Merge { tiles }).into(),
+            ..step("merge", frame, &[last])
+        });
         last = "merge";
     }
     if finishes {
-        steps.push(StepSpec { finish: Some(scene.clone()), ..step("finish", frame, &[last]) });
+        steps.push(StepSpec {
+            work: Body::Finish(scene.clone()).into(),
+            ..step("finish", frame, &[last])
+        });
         last = "finish";
     }
     let whole = steps.last_mut().expect("there is a render");
@@ -188,7 +196,8 @@ fn develop(render: &RenderJob, scene: Scene, over: &[&str], last: &str) -> Optio
         Preview::Off => return None,
     };
     let develop = Develop { scene, format };
-    let mut develop = StepSpec { develop: Some(develop), ..step("develop", over, &[last]) };
+    let mut develop =
+        StepSpec { work: Body::Develop(develop).into(), ..step("develop", over, &[last]) };
     if render.output.preview != Preview::Off {
         let folder = folder(render, "previews");
         develop.deliver = deliver(format!("{folder}/{{frame:04}}.{}", format.extension()));
@@ -213,7 +222,7 @@ fn encode(render: &RenderJob) -> Option<StepSpec> {
     // The scene's frame rate is in the output of the inspection.
     let needs: &[&str] = if encode.fps.is_some() { &["develop"] } else { &["develop", "inspect"] };
     Some(StepSpec {
-        encode: Some(encode),
+        work: Body::Encode(encode).into(),
         deliver: BTreeMap::from([("video".to_owned(), place)]),
         ..step("encode", over, needs)
     })

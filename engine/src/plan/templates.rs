@@ -131,21 +131,7 @@ fn check_deliver(plan: &Plan, step: &Step, path: &str, problems: &mut Vec<Diagno
             let hint = Some(format!("use `{{{dim}}}` in the path"));
             problems.push(Diagnostic::new(place.clone(), message).with_hint(hint));
         }
-        let known = match &step.body {
-            Body::Command(command) => command.outputs.contains_key(name),
-            Body::Encode(_) => name == "video",
-            Body::Probe(_) => name == "info",
-            Body::Inspect(_) => name == "scene",
-            Body::Noop(_) | Body::Extract(_) => false,
-            Body::Bake(_) => matches!(name.as_str(), "baked" | "caches"),
-            Body::Blender(_)
-            | Body::Merge(_)
-            | Body::Finish(_)
-            | Body::Develop(_)
-            | Body::Upscale(_)
-            | Body::Stitch(_) => name == "image",
-        };
-        if !known && !is_folder {
+        if !step.body.leaves(name) && !is_folder {
             let message = format!("`{name}` is not an output of step `{}`", step.name);
             problems.push(Diagnostic::new(place.clone(), message));
         }

@@ -5,7 +5,8 @@
 
 use super::expand::{FRAME, step};
 use pictor_tasks::body::{
-    Encode, Extract, ImageFormat, OnError, Probe, Rehearsal, Stitch, TILE_PIXELS, Tiling, Upscale,
+    Body, Encode, Extract, ImageFormat, OnError, Probe, Rehearsal, Stitch, TILE_PIXELS, Tiling,
+    Upscale,
 };
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, Keep, Pixels, StepSpec, UpscaleJob, VideoSpec};
@@ -136,11 +137,15 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
             scale: upscale.scale,
         }),
     };
-    steps.push(StepSpec { probe: Some(probe), ..step("probe", &[], &[]) });
+    steps.push(StepSpec { work: Body::Probe(probe).into(), ..step("probe", &[], &[]) });
     if media == Media::Video {
         let extract = Extract { source: source.clone(), dim: SEGMENT.into() };
         let plain = step("extract", &[SEGMENT], &["probe"]);
-        steps.push(StepSpec { extract: Some(extract), keep: Some(until("stitch")), ..plain });
+        steps.push(StepSpec {
+            work: Body::Extract(extract).into(),
+            keep: Some(until("stitch")),
+            ..plain
+        });
     }
     let (originals, source) = match media {
         Media::Video => (["extract"].as_slice(), None),
@@ -159,7 +164,11 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
         on_error: upscale.on_error,
     };
     let plain = step("upscale", &[frames, &[TILE]].concat(), &[&["probe"], originals].concat());
-    steps.push(StepSpec { upscale: Some(network), keep: Some(until("stitch")), ..plain });
+    steps.push(StepSpec {
+        work: Body::Upscale(network).into(),
+        keep: Some(until("stitch")),
+        ..plain
+    });
     let stitch = Stitch {
         source,
         frame,
@@ -170,7 +179,7 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
         on_error: upscale.on_error,
     };
     let plain = step("stitch", frames, &[&["probe", "upscale"], originals].concat());
-    steps.push(StepSpec { stitch: Some(stitch), ..delivered(upscale, media, plain) });
+    steps.push(StepSpec { work: Body::Stitch(stitch).into(), ..delivered(upscale, media, plain) });
     steps.extend(video(upscale, media).map(|file| encoded(media, encode(upscale, media, &file))));
     steps
 }
@@ -208,7 +217,7 @@ fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> Encode {
 fn encoded(media: Media, encode: Encode) -> StepSpec {
     let needs: &[&str] = if media == Media::Video { &["probe", "stitch"] } else { &["stitch"] };
     let deliver = BTreeMap::from([("video".to_owned(), encode.file.clone())]);
-    StepSpec { encode: Some(encode), deliver, ..step("encode", &[], needs) }
+    StepSpec { work: Body::Encode(encode).into(), deliver, ..step("encode", &[], needs) }
 }
 
 fn until(step: &str) -> Keep {

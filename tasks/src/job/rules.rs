@@ -3,13 +3,9 @@
 use super::diagnostic::{Problems, quoted};
 use super::path::{field, item};
 use super::tree::{Data, Node};
+use crate::body::Body;
 use std::collections::HashMap;
 
-/// The kinds of steps, as written in a job file.
-const KINDS: [&str; 13] = [
-    "noop", "command", "inspect", "bake", "blender", "merge", "finish", "develop", "encode",
-    "probe", "extract", "upscale", "stitch",
-];
 /// The fields of a job that define steps.
 const MAKERS: [&str; 3] = ["render", "upscale", "steps"];
 
@@ -57,9 +53,9 @@ fn step_kind(path: &str, step: &Node, problems: &mut Problems) {
     let Data::Map(entries) = &step.data else {
         return;
     };
-    let mut kinds = entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str()));
+    let mut kinds = entries.iter().filter(|entry| Body::KINDS.contains(&entry.key.as_str()));
     let Some(first) = kinds.next() else {
-        let hint = format!("give it one of `{}`", KINDS.join("`, `"));
+        let hint = format!("give it one of `{}`", Body::KINDS.join("`, `"));
         let message = format!("{} has nothing to do", quoted(path));
         problems.push(path, message, Some(hint), Some(&step.place));
         return;
@@ -74,7 +70,7 @@ fn step_kind(path: &str, step: &Node, problems: &mut Problems) {
 
 #[cfg(test)]
 mod tests {
-    use super::KINDS;
+    use super::Body;
 
     #[test]
     fn every_kind_is_a_field_of_a_step() {
@@ -84,7 +80,7 @@ mod tests {
             "name", "over", "needs", "requires", "retry", "timeout", "stalled", "order", "limits",
             "deliver", "keep", "files",
         ];
-        let mut kinds: Vec<&str> = KINDS.into_iter().chain(common).collect();
+        let mut kinds: Vec<&str> = Body::KINDS.into_iter().chain(common).collect();
         kinds.sort_unstable();
         assert!(fields.keys().map(String::as_str).eq(kinds));
     }

@@ -9,10 +9,7 @@ use super::formats::{
     Word,
 };
 use super::shorthand;
-use crate::body::{
-    Command, Develop, Encode, Extract, Merge, Noop, PictureFormat, Probe, PropertyValue, Render,
-    Scene, Simulate, Stitch, Upscale,
-};
+use crate::body::{PictureFormat, PropertyValue, Simulate, Work};
 use crate::range::Ranges;
 use crate::units::{Grid, Millis, Resolution};
 use crate::worker::{Device, Requires};
@@ -181,11 +178,9 @@ pub struct DimSpec {
     pub counts: Option<Vec<u32>>,
 }
 
-/// One step: the same work for every point of its dimensions. Exactly one of the kinds (`noop`,
-/// `command`, `inspect`, `bake`, `blender`, `merge`, `finish`, `develop`, `encode`, `probe`,
-/// `extract`, `upscale`, `stitch`) says what the work is.
+/// One step: the same work for every point of its dimensions. Exactly one kind says what the work is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(extend("additionalProperties" = false))]
 pub struct StepSpec {
     /// The step's name, unique in the job.
     #[schemars(with = "StepName")]
@@ -232,45 +227,9 @@ pub struct StepSpec {
     /// How long the results are kept. Default: as long as the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Does nothing, for benchmarks and dry runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub noop: Option<Noop>,
-    /// Runs a program.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Command>,
-    /// Opens a scene and checks that it can be rendered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inspect: Option<Scene>,
-    /// Bakes the simulations of a scene, for the steps that need this one. `frame` is the last frame that is needed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bake: Option<Scene>,
-    /// Renders with Blender.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blender: Option<Render>,
-    /// Merges tiles.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub merge: Option<Merge>,
-    /// Applies the scene's denoiser and compositor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finish: Option<Scene>,
-    /// Applies the scene's view transform.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub develop: Option<Develop>,
-    /// Encodes a video.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encode: Option<Encode>,
-    /// Inspects pictures or a video.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<Probe>,
-    /// Extracts the frames of a video.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub extract: Option<Extract>,
-    /// Upscales tiles of pictures with a network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upscale: Option<Upscale>,
-    /// Assembles pictures from upscaled tiles.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stitch: Option<Stitch>,
+    /// What the step does.
+    #[serde(flatten)]
+    pub work: Work,
 }
 
 /// How long results are kept.
