@@ -43,7 +43,8 @@ fn ok(body: impl Into<Vec<u8>>) -> Answer {
 }
 
 fn status(status: u16) -> Answer {
-    Answer { status, body: br#"{"code":"x","detail":"no"}"#.to_vec(), ..Answer::default() }
+    let body = br#"{"type":"x","title":"x","status":400,"code":"x","detail":"no"}"#;
+    Answer { status, body: body.to_vec(), ..Answer::default() }
 }
 
 /// A server that gives these responses, one after another.

@@ -2,6 +2,7 @@
 
 use super::api::Api;
 use super::{Backoff, FarmError, Settings};
+use crate::ground::random;
 use pictor_api::{Amqp, Enrol, Enrolled, Heartbeat, MachineLoad, Orders};
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
@@ -9,7 +10,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ pub(crate) fn place(lock: &File) -> io::Result<String> {
     let (meta, mut name) = (lock.metadata()?, blake3::Hasher::new());
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
     // On a system without a boot id, a returning worker first has to be missed for a while.
-    name.update(&boot.unwrap_or_else(|_| RandomState::new().hash_one(0).to_le_bytes().to_vec()));
+    name.update(&boot.unwrap_or_else(|_| random().to_le_bytes().to_vec()));
     name.update(&meta.dev().to_le_bytes()).update(&meta.ino().to_le_bytes());
     Ok(name.finalize().to_hex()[..32].to_owned())
 }

@@ -22,6 +22,7 @@ use crate::task::Config;
 use crate::worker::agent::{Agent, Handle, Intake};
 use crate::worker::inventory::Telemetry;
 use api::Api;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use duty::{Duty, Standing};
 use identity::Identity;
 use logs::LogPost;
@@ -33,7 +34,6 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -69,13 +69,6 @@ pub enum FarmError {
         /// The error of the file system.
         source: io::Error,
     },
-}
-
-impl FarmError {
-    /// Whether another attempt may succeed without any change.
-    pub fn is_retryable(&self) -> bool {
-        false
-    }
 }
 
 /// The settings with which a worker is started.
@@ -127,22 +120,25 @@ pub struct Worker {
     lock: File,
 }
 
-/// Growing pauses between attempts, with a random part so that workers do not act in step.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    tries: u32,
+/// Growing pauses between attempts: from 100 to 200 ms, up to 5 to 10 s, so that workers do not act in step.
+#[derive(Debug)]
+pub(crate) struct Backoff(ExponentialBackoff);
+
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(5))
+    .with_jitter()
+    .without_max_times();
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(PAUSES.build())
+    }
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(200);
-    const LAST: Duration = Duration::from_secs(10);
-
     pub(crate) async fn wait(&mut self) {
-        let pause = (Self::FIRST * 2_u32.pow(self.tries.min(10))).min(Self::LAST);
-        self.tries += 1;
-        let random = RandomState::new().hash_one(self.tries) % 512;
-        let share = 512 + u32::try_from(random).expect("less than 512");
-        sleep(pause * share / 1024).await;
+        sleep(self.0.next().expect("there is no last attempt")).await;
     }
 }
 

@@ -1,15 +1,13 @@
 //! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot that does them.
 
-use crate::ground::lock;
 use crate::ground::progress::{StopReason, StopSignal, Stopper};
+use crate::ground::{lock, random};
 use pictor_queue::Receipt;
 use pictor_tasks::body::{Body, Noop};
 use pictor_tasks::message::{
     Assignment, Brief, Execution, Outcome, Products, StepKey, TaskEnd, Try,
 };
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
 
@@ -48,7 +46,7 @@ impl Bundle {
         let scene = brief.body.scene().and_then(|scene| brief.files.get(&scene.scene));
         Self {
             scene: scene.map(|file| file.digest.clone()),
-            execution: draw(),
+            execution: Execution(random()),
             received: Instant::now(),
             is_kept,
             work: Mutex::new(Work {
@@ -174,19 +172,13 @@ impl Work {
     }
 }
 
-/// A number that no other execution has: from a counter, hashed with random keys.
-fn draw() -> Execution {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    Execution(RandomState::new().hash_one(NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn executions_differ() {
-        let drawn: HashSet<Execution> = (0..100_000).map(|_| draw()).collect();
+        let drawn: HashSet<Execution> = (0..100_000).map(|_| Execution(random())).collect();
         assert_eq!(drawn.len(), 100_000);
     }
 }

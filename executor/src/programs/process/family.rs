@@ -6,13 +6,12 @@
 //!   process whatever program it executes. An environment variable has the same number;
 //! - a process that has neither was started by one of the programs that ran at that time.
 
-use crate::ground::lock;
+use crate::ground::{lock, random};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process,
     set_child_subreaper, setrlimit, waitpid,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex};
@@ -29,10 +28,7 @@ const CLEAR_EVERY: Duration = Duration::from_secs(1);
 const LOOKS: usize = 5;
 
 /// The number at the beginning of all our marks, which is different for every pictor process.
-pub(super) static OURS: LazyLock<u64> = LazyLock::new(|| {
-    let random = RandomState::new().hash_one(std::process::id());
-    100_000_000 + random % 900_000_000
-});
+pub(super) static OURS: LazyLock<u64> = LazyLock::new(|| 100_000_000 + random() % 900_000_000);
 
 static FAMILIES: LazyLock<Mutex<Families>> = LazyLock::new(Mutex::default);
 
