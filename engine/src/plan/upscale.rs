@@ -11,6 +11,7 @@ use pictor_tasks::body::{
 use pictor_tasks::job::Diagnostic;
 use pictor_tasks::job::spec::{DimSpec, JobSpec, Keep, Pixels, StepSpec, UpscaleJob, VideoSpec};
 use pictor_tasks::media::{Media, stem};
+use pictor_tasks::output::check_name;
 use std::collections::BTreeMap;
 
 /// The private dimension of the tiles of a picture.
@@ -75,6 +76,18 @@ fn check(upscale: &UpscaleJob, media: Media, problems: &mut Vec<Diagnostic>) {
             let hint = format!("name it .{extension}, or choose another `format`");
             problem("output.file", format!("`{file}` is not the name of a .{extension}"), &hint);
         }
+    }
+    // What the last step could not store is refused before all the others.
+    if upscale.output.file.is_none()
+        && media == Media::Video
+        && let Some(file) = video(upscale, media)
+        && check_name(&file).is_err()
+    {
+        let message = match file.chars().find(|char| char.is_control()) {
+            Some(char) => format!("the name of the video would hold {char:?}"),
+            None => format!("the name of the video would be {} bytes long", file.len()),
+        };
+        problem("input", message, "name the video in `output: { file: … }`");
     }
     if upscale.quality.is_some() && !format.is_lossy() {
         let message = format!("there is no quality to choose for .{}", format.extension());

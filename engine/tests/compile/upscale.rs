@@ -121,6 +121,24 @@ steps: [{ name: probe, noop: {} }]
     }
 }
 
+/// The name of the source becomes that of the video, which is stored last.
+#[test]
+fn a_name_that_cannot_be_stored_is_refused_at_once() {
+    let of =
+        |input: &str, rest: &str| format!("upscale: {{ input: \"{input}\", model: net{rest} }}");
+    let long = format!("{}.mp4", "é".repeat(99));
+    for (input, said) in
+        [(r"a\nb.mp4", r"hold '\n'"), (r"a\tb.mkv", r"hold '\t'"), (&long, "202 bytes long")]
+    {
+        let found = problems(&of(input, ""));
+        assert!(found.contains(said) && found.contains("output: { file"), "{found}");
+        assert!(compiled(&of(input, ", output: { file: b.mp4 }")).is_ok(), "{input}");
+    }
+    for input in ["a:b.mov", "-a.mp4", "a{b}.mkv"] {
+        assert!(compiled(&of(input, "")).is_ok(), "{input}");
+    }
+}
+
 #[test]
 fn steps_of_an_upscale_that_do_not_fit() {
     insta::assert_snapshot!(problems(

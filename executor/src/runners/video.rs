@@ -40,6 +40,9 @@ pub(crate) struct Video {
     pub(crate) decoder: Option<String>,
     /// The time stamps of all frames, in order, in units of `time_base` seconds. Frame 1 is the first.
     pub(crate) times: Vec<i64>,
+    /// The numbers of the frames at which decoding can start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<Ranges>,
     /// The end of the last frame, in the same units.
     pub(crate) end: i64,
     /// The time base in seconds, as numerator and denominator.
@@ -77,6 +80,16 @@ impl Video {
     /// The time stamp of a frame, if it exists.
     pub(crate) fn time(&self, number: i64) -> Option<i64> {
         self.times.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+    }
+
+    /// Where to start decoding for a frame, as a time in seconds, and the time of the last key frame up to it: there the
+    /// start can be verified. A whole group of frames lies before that, because frames around a key frame may depend on
+    /// those before it. Returns `None` if decoding has to start at the beginning.
+    pub(crate) fn seek(&self, number: i64) -> Option<(f64, i64)> {
+        let keys = self.keys.as_ref()?;
+        let mut before = keys.iter().take_while(|key| *key <= number).collect::<Vec<_>>();
+        let (last, earlier) = (self.time(before.pop()?)?, self.time(before.pop()?)?);
+        Some((f64::midpoint(self.seconds(earlier), self.seconds(last)), last))
     }
 
     /// Converts a time from `time_base` to seconds.
@@ -152,6 +165,8 @@ struct Answer {
 
 #[derive(Deserialize, Default)]
 struct Format {
+    #[serde(default, rename = "format_name")]
+    name: String,
     start_time: Option<String>,
     duration: Option<String>,
     #[serde(default)]
@@ -170,6 +185,8 @@ struct Stream {
     start_time: Option<String>,
     duration: Option<String>,
     nb_frames: Option<String>,
+    #[serde(default)]
+    has_b_frames: u32,
     avg_frame_rate: Option<String>,
     sample_aspect_ratio: Option<String>,
     color_space: Option<String>,
@@ -278,15 +295,16 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let depth = pixels.into_iter().flat_map(|f| &f.components).map(|c| c.bit_depth).max();
     let decoder = transparent_decoder(ctx, path, name, stream).await?;
     let start = seconds(format.start_time.as_deref()).unwrap_or(0.0);
-    let (times, end) = Said::of(stream, &format, time_base).times(ctx, path, name).await?;
+    let timing = Said::of(stream, &format, time_base, path).times(ctx, path, name).await?;
     let known = |text: &Option<String>| text.clone().filter(|text| text != "unknown");
     Ok(Video {
         size,
         deep: depth.is_some_and(|bits| bits > 8),
         alpha: decoder.is_some() || pixels.is_some_and(|format| format.flags.alpha != 0),
         decoder,
-        times,
-        end,
+        times: timing.times,
+        keys: timing.keys,
+        end: timing.end,
         time_base,
         start,
         numbers: Ranges::count(0),

@@ -4,6 +4,7 @@
 #[path = "../farm/mod.rs"]
 mod farm;
 mod films;
+mod frames;
 mod job;
 mod pictures;
 mod refusals;

@@ -25,10 +25,14 @@ pub(super) async fn run(ctx: &TaskContext, body: &Extract) -> Result<Products, F
     };
     let wanted = wanted(ctx, &body.dim, &video)?;
     let path = &source.paths[0];
-    let mut found = extract(ctx, path, &video, &wanted, true).await?;
+    let seek = wanted.first().and_then(|(number, _)| video.seek(*number));
+    let mut found = match seek {
+        Some(_) => extract(ctx, path, &video, &wanted, seek).await?,
+        None => BTreeMap::new(),
+    };
     if found.len() < wanted.len() {
         // Where a container has no index, seeking may end behind the target.
-        found = extract(ctx, path, &video, &wanted, false).await?;
+        found = extract(ctx, path, &video, &wanted, None).await?;
     }
     let mut frames = Vec::with_capacity(wanted.len());
     for (number, _) in &wanted {
@@ -76,32 +80,35 @@ fn wanted(ctx: &TaskContext, dim: &str, video: &Video) -> Result<Vec<(i64, i64)>
     Ok(numbers.filter_map(|number| Some((number, video.time(number)?))).collect())
 }
 
-/// Decodes the frames. Each file is named by its time stamp, so a frame that cannot be decoded leaves a gap and does
-/// not shift the others.
+/// Decodes the frames, from the start or from where `seek` says. Each file is named by its time stamp, so a frame that
+/// cannot be decoded leaves a gap and does not shift the others. Returns none if seeking did not lead to the key frame:
+/// the time stamps are others there, or frames depend on some that were skipped.
 async fn extract(
     ctx: &TaskContext,
     path: &Path,
     video: &Video,
     wanted: &[(i64, i64)],
-    seek: bool,
+    seek: Option<(f64, i64)>,
 ) -> Result<BTreeMap<i64, PathBuf>, Failure> {
     let (Some((_, first)), Some((_, last))) = (wanted.first(), wanted.last()) else {
         return Ok(BTreeMap::new());
     };
-    let folder = ctx.scratch.join(if seek { "frames" } else { "all" });
+    let folder = ctx.scratch.join(if seek.is_some() { "frames" } else { "all" });
     std::fs::create_dir_all(&folder)
         .map_err(|error| crate::ground::failure::storage_failure("The frames", &error))?;
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     command.args(["-y", "-hide_banner", "-nostdin", "-v", "error", "-copyts"]);
-    if seek {
-        let start = format!("{:.6}", video.seconds(*first));
-        command.args(["-seek_timestamp", "1", "-noaccurate_seek", "-ss", &start]);
-    }
     let dense = usize::try_from(last - first).is_ok() && wanted.len() > NAMED_MAX;
     let named = wanted.iter().map(|(_, time)| format!("eq(pts\\,{time})")).collect::<Vec<_>>();
-    let select = if dense { "1".to_owned() } else { named.join("+") };
+    let mut select = if dense { format!("gte(pts\\,{first})") } else { named.join("+") };
+    let mut begin = *first;
+    if let Some((start, key)) = seek {
+        command.args(["-seek_timestamp", "1", "-noaccurate_seek", "-ss", &format!("{start:.6}")]);
+        select = format!("if(eq(pts\\,{key})\\,key+eq(pict_type\\,I)\\,{select})");
+        begin = key;
+    }
     let filters = format!(
-        "trim=start_pts={first}:end_pts={},select={select},setpts=PTS-({first}),{}",
+        "trim=start_pts={begin}:end_pts={},select={select},setpts=PTS-({begin}),{}",
         last + 1,
         video.to_rgb()
     );
@@ -113,8 +120,12 @@ async fn extract(
     let mut on_line = frames_done(ctx, wanted.len());
     let needs = ctx.confinement().reads(path);
     let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+    let picture = |time: i64| folder.join(format!("{}.png", time - begin));
+    if seek.is_some_and(|(_, key)| !picture(key).exists()) {
+        return Ok(BTreeMap::new());
+    }
     let file = |(number, time): &(i64, i64)| {
-        let path = folder.join(format!("{}.png", time - first));
+        let path = picture(*time);
         let size = pictor_pictures::size(&path).ok()?;
         (size == video.size).then_some((*number, path))
     };
