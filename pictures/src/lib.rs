@@ -22,7 +22,7 @@ mod webp;
 mod write;
 
 pub use kind::is_container;
-pub use read::{Reader, size};
+pub use read::{Reader, sampled, size};
 pub use resample::{Filter, Resampler};
 pub use tags::Tags;
 pub use webp::add_tags;

@@ -23,6 +23,14 @@ pub(super) fn size(path: &Path) -> Result<Resolution, PictureError> {
     exr_image::size(path).map_err(problem)
 }
 
+/// Whether any layer has a channel of opacity.
+pub(super) fn has_alpha(path: &Path) -> Result<bool, PictureError> {
+    let meta = exr::meta::MetaData::read_from_file(path, false)
+        .map_err(|error| unusable(format!("cannot be decoded: {error}")))?;
+    let channels = meta.headers.iter().flat_map(|header| &header.channels.list);
+    Ok(channels.into_iter().any(|channel| channel.name.to_string() == "A"))
+}
+
 /// Reads the first layer that can be shown.
 pub(super) fn read(path: &Path) -> Result<(Layout, Vec<f32>, Attributes), PictureError> {
     let size = size(path)?;

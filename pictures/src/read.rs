@@ -157,6 +157,26 @@ pub fn size(path: &Path) -> Result<Resolution> {
     }
 }
 
+/// Whether pixels of a picture may be transparent, and whether its samples have more than 8 bits. Reads no more of the
+/// file than that takes.
+pub fn sampled(path: &Path) -> Result<(bool, bool)> {
+    let of = |decoder: &dyn ImageDecoder| (decoder.color_type().has_alpha(), false);
+    Ok(match Kind::of(path)? {
+        Kind::Png => {
+            let Layout { alpha, depth, .. } = png_layout(&open_png(path)?);
+            (alpha, depth != Depth::Eight)
+        }
+        Kind::Jpeg => (false, false),
+        Kind::Webp => of(&webp(path)?),
+        Kind::Tiff => Tiff::open(path)?.sampled(),
+        Kind::Exr => (openexr::has_alpha(path)?, true),
+        // Only its pixels show whether any is transparent.
+        Kind::Gif => (Reader::open(path, true)?.layout().alpha, false),
+        Kind::Bmp => of(&BmpDecoder::new(buffered(path)?).map_err(image_error)?),
+        Kind::Tga => of(&TgaDecoder::new(buffered(path)?).map_err(image_error)?),
+    })
+}
+
 const UPRIGHT: Orientation = Orientation::NoTransforms;
 
 pub(super) fn unusable(problem: impl Into<String>) -> PictureError {

@@ -96,6 +96,11 @@ impl Tiff {
         upright(self.stored, self.orientation)
     }
 
+    /// Whether pixels may be transparent, and whether samples have more than 8 bits.
+    pub(super) fn sampled(&self) -> (bool, bool) {
+        (self.alpha.is_some(), self.bits > 8)
+    }
+
     /// More than one page is an error, as the others would be lost.
     fn check_pages(&mut self) -> Result<()> {
         let mut pages = 1_u32;

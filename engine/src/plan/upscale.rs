@@ -193,7 +193,7 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
     };
     let plain = step("stitch", frames, &[&["probe", "upscale"], originals].concat());
     steps.push(StepSpec { work: Body::Stitch(stitch).into(), ..delivered(upscale, media, plain) });
-    steps.extend(video(upscale, media).map(|file| encoded(media, encode(upscale, media, &file))));
+    steps.extend(video(upscale, media).map(|file| encoded(encode(upscale, media, &file))));
     steps
 }
 
@@ -227,10 +227,9 @@ fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> Encode {
     }
 }
 
-fn encoded(media: Media, encode: Encode) -> StepSpec {
-    let needs: &[&str] = if media == Media::Video { &["probe", "stitch"] } else { &["stitch"] };
+fn encoded(encode: Encode) -> StepSpec {
     let deliver = BTreeMap::from([("video".to_owned(), encode.file.clone())]);
-    StepSpec { work: Body::Encode(encode).into(), deliver, ..step("encode", &[], needs) }
+    StepSpec { work: Body::Encode(encode).into(), deliver, ..step("encode", &[], &["probe", "stitch"]) }
 }
 
 fn until(step: &str) -> Keep {

@@ -10,7 +10,7 @@ pub(crate) use rehearsal::rehearse;
 use crate::ground::failure::{failure, storage_failure};
 use crate::programs::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::runners::scene_file;
-use crate::runners::source::files_of;
+use crate::runners::source::{Info, files_of, info, sampled};
 use crate::runners::video::{Coding, as_file, frames_done};
 use crate::task::TaskContext;
 use pictor_tasks::body::{Codec, Encode};
@@ -42,6 +42,23 @@ struct Plan {
     transparent: bool,
 }
 
+impl Plan {
+    /// Reports what cannot be kept of the pixels of `name`, which may be transparent or have more than 8 bits.
+    fn say(&self, ctx: &TaskContext, name: &str, alpha: bool, deep: bool) {
+        let file = &self.file;
+        if alpha && !self.transparent {
+            ctx.note(format!(
+                "{file} has no transparency: that of {name} is over black; a .mov with ProRes 4444 keeps it"
+            ));
+        }
+        if deep && self.codec == Codec::H264 {
+            ctx.note(format!(
+                "{name} has more than 8 bits for each sample, and {file} has 8; a .mov with ProRes has 10"
+            ));
+        }
+    }
+}
+
 /// What ffprobe says about a picture or a video.
 #[derive(Debug, PartialEq, Eq, serde::Deserialize)]
 struct Probed {
@@ -60,9 +77,18 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
         Some(name) => Some((name, source::video(ctx, name).await?)),
         None => None,
     };
-    let alpha = video.as_ref().is_some_and(|(_, video)| video.alpha);
-    let plan = plan(body, &ctx.resolve(&body.file).await?, rate, alpha).map_err(invalid)?;
     let mut pictures = pictures(&ctx.inputs, body.allow_gaps)?;
+    let (alpha, deep) = match &video {
+        Some((_, video)) => (video.alpha, video.deep),
+        None => match info(ctx).await? {
+            Some(Info::Pictures(found)) => sampled(&found),
+            _ => (false, false),
+        },
+    };
+    // The colours of an EXR are premultiplied in linear light, and a JPEG has no transparency.
+    let none = |kind| has_extension(&pictures[0].output.key, kind);
+    let kept = alpha && !["exr", "jpg", "jpeg"].into_iter().any(none);
+    let plan = plan(body, &ctx.resolve(&body.file).await?, rate, kept).map_err(invalid)?;
     let times = match &video {
         Some((name, video)) => source::in_time(video, name, &mut pictures)?,
         None => Vec::new(),
@@ -77,7 +103,10 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     let mut files = None;
     let mut needs = ctx.confinement();
     match video {
-        None => command.args(arguments(&plan, pattern, &size)),
+        None => {
+            plan.say(ctx, "one of the pictures", alpha, deep);
+            command.args(arguments(&plan, pattern, &size))
+        }
         Some((name, video)) => {
             let files = files.insert(files_of(ctx, name).await?);
             needs = needs.reads(&files.paths[0]);

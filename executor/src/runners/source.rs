@@ -70,8 +70,18 @@ pub(crate) struct Picture {
     pub(crate) size_bytes: u64,
     /// The width and height once it is upright; `None` if it cannot be read.
     pub(crate) size: Option<Resolution>,
+    /// Whether its pixels may be transparent, and whether its samples have more than 8 bits; only if a video is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) alpha: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deep: bool,
     /// Why it cannot be read, as the end of a sentence.
     pub(crate) problem: Option<String>,
+}
+
+/// Whether any of the pictures has transparent pixels, and whether any has more than 8 bits.
+pub(crate) fn sampled(pictures: &[Picture]) -> (bool, bool) {
+    (pictures.iter().any(|picture| picture.alpha), pictures.iter().any(|picture| picture.deep))
 }
 
 /// Reads the result of the `probe` step that the task depends on, if there is one.

@@ -1,6 +1,7 @@
 //! A video with sound and an irregular frame rate: taken apart and put together again.
 
 use crate::farm::Farm;
+use crate::films;
 use crate::job::{axis, brief, farm, input, task};
 use pictor_tasks::body::{Body, Encode, Extract, Probe};
 use pictor_tasks::message::{Bound, Input, Output, Products};
@@ -169,6 +170,50 @@ async fn a_video_of_an_irregular_rate_survives_frame_by_frame() {
         let off = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(off <= 0.001, "{result}: {off} s");
         same_streams(&source, &made);
+    }
+}
+
+/// One of two pictures is transparent, and has 16 bits.
+#[tokio::test]
+async fn a_video_of_transparent_pictures_keeps_that_or_says_so() {
+    let mut farm = farm();
+    let folder = farm.folder.path().join("shot");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, how) in
+        [("1.png", "red:size=96x64,format=rgb24"), ("2.png", "red@0.5:size=96x64,format=rgba64be")]
+    {
+        run(&folder, "ffmpeg", &format!("-v error -f lavfi -i color={how} -frames:v 1 {name}"));
+    }
+    let source = folder.join("*.png");
+    for (file, kept) in [("a.mov", true), ("a.mp4", false), ("a.mkv", false)] {
+        let body = Encode { source: None, fps: Some(25.0), ..films::encode(&source, file) };
+        let (_, info, mut notes) = films::look(&mut farm, &source, &body, 1).await.unwrap();
+        let image = |index: u32, name: &str| {
+            farm.input(index, &format!("frame={}", index + 1), "image", &folder.join(name))
+        };
+        let inputs = vec![image(0, "1.png"), image(1, "2.png"), info];
+        let brief = brief("encode", Body::Encode(body), Some(&source), Vec::new());
+        let products = task(&mut farm, brief, 0, inputs).await.unwrap();
+        for notes in [std::mem::take(&mut notes), products.notes] {
+            for lost in ["has no transparency", "has more than 8 bits"] {
+                assert_eq!(
+                    notes.iter().any(|note| note.contains(lost)),
+                    !kept,
+                    "{file}: {notes:?}"
+                );
+            }
+        }
+        let made = farm.artifact(&products.outputs[0]);
+        let last = format!(
+            "-v error -y -i file:{} -vf select=eq(n\\,1) -frames:v 1 last.png",
+            made.display()
+        );
+        run(&folder.join(".."), "ffmpeg", &last);
+        let [r, g, b, a] =
+            image::open(folder.join("../last.png")).unwrap().to_rgba8().get_pixel(48, 32).0;
+        let (red, alpha) = if kept { (255, 128) } else { (128, 255) };
+        let off = [(r, red), (g, 0), (b, 0), (a, alpha)].map(|(a, b): (u8, u8)| a.abs_diff(b));
+        assert!(off.iter().all(|off| *off < 8), "{file}: {r} {g} {b} {a}");
     }
 }
 

@@ -16,18 +16,18 @@ use pictor_tasks::units::Resolution;
 use std::path::Path;
 use tokio::process::Command;
 
-/// Tries to encode pictures of this size; they were taken from the video, if there is one.
+/// Tries to encode pictures of this size, with or without transparency (`alpha`) and more than 8 bits (`deep`); they were
+/// taken from the video, if there is one.
 pub(crate) async fn rehearse(
     ctx: &TaskContext,
     rehearsal: &Rehearsal,
-    size: Resolution,
+    (size, (alpha, deep)): (Resolution, (bool, bool)),
     source: Option<(&Path, &Video)>,
 ) -> Result<(), Failure> {
     let invalid = |message: String| failure(FailureKind::Invalid, message);
     let body = &rehearsal.encode;
     let rate = body.fps.unwrap_or(FPS.into());
     let rate = checked(rate, written(rate)).map_err(invalid)?;
-    let alpha = source.is_some_and(|(_, video)| video.alpha);
     let plan = plan(body, &ctx.resolve(&body.file).await?, rate, alpha).map_err(invalid)?;
     // Another worker may have the network; then only the size is left out of the trial.
     let model = |name: &String| Folder::new(ctx.config.models.clone()).find(name).ok();
@@ -45,7 +45,10 @@ pub(crate) async fn rehearse(
     let picture = Probed::png(size);
     let mut needs = ctx.confinement();
     match source {
-        None => command.args(arguments(&plan, Path::new("pictures/%08d.png"), &picture)),
+        None => {
+            plan.say(ctx, "one of the pictures", alpha, deep);
+            command.args(arguments(&plan, Path::new("pictures/%08d.png"), &picture))
+        }
         Some((path, video)) => {
             let source = first_second(ctx, rehearsal, &plan, (path, video)).await?;
             source.write_list(&folder, "png")?;

@@ -106,27 +106,16 @@ impl Source {
             streams = kept;
             notes.extend(said);
         }
-        if video.alpha && !plan.transparent {
-            notes.push(format!(
-                "{} has no transparency: that of {name} is over black; a .mov with ProRes 4444 keeps it",
-                plan.file
-            ));
-        }
         if video.timecode && !has_extension(&plan.file, "mkv") {
             notes.push(format!(
                 "the time code of {name} is not kept in {}; .mkv keeps it",
                 plan.file
             ));
         }
-        if video.deep && plan.codec == Codec::H264 {
-            notes.push(format!(
-                "{name} has more than 8 bits for each sample, and {} has 8; a .mov with ProRes has 10",
-                plan.file
-            ));
-        }
         for note in notes {
             ctx.note(note);
         }
+        plan.say(ctx, name, video.alpha, video.deep);
         Ok(Self::timed(body, path, (video, streams), times))
     }
 

@@ -4,7 +4,7 @@ use super::container::readable;
 use crate::files::cache::hash;
 use crate::ground::failure::{failure, picture_failure, storage_failure};
 use crate::runners::encode::rehearse;
-use crate::runners::source::{Files, Info, Picture, files_of};
+use crate::runners::source::{Files, Info, Picture, files_of, sampled};
 use crate::runners::video;
 use crate::task::TaskContext;
 use pictor_pictures::PictureError;
@@ -28,7 +28,8 @@ pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Fai
         let mut video = video::look(ctx, &files.paths[0], &body.source).await?;
         video.numbers = chosen(body, &video.all_numbers())?;
         if let Some(rehearsal) = &body.rehearse {
-            rehearse(ctx, rehearsal, video.size, Some((&files.paths[0], &video))).await?;
+            let of = (video.alpha, video.deep);
+            rehearse(ctx, rehearsal, (video.size, of), Some((&files.paths[0], &video))).await?;
         }
         Info::Video(Box::new(video))
     } else {
@@ -36,7 +37,7 @@ pub(super) async fn run(ctx: &TaskContext, body: &Probe) -> Result<Products, Fai
         if let Some(rehearsal) = &body.rehearse
             && let Some(size) = one_size(&pictures)?
         {
-            rehearse(ctx, rehearsal, size, None).await?;
+            rehearse(ctx, rehearsal, (size, sampled(&pictures)), None).await?;
         }
         Info::Pictures(pictures)
     };
@@ -97,6 +98,7 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
         }
     }
     let (progress, stop) = (ctx.progress.clone(), ctx.stop.clone());
+    let filmed = body.rehearse.is_some();
     let work = tokio::task::spawn_blocking(move || {
         let count = frames.len();
         let mut pictures = Vec::with_capacity(count);
@@ -105,7 +107,12 @@ async fn pictures(ctx: &TaskContext, body: &Probe, source: Files) -> Result<Vec<
                 return Err(stop.failure());
             }
             let size = decoded.remove(&number).unwrap_or_else(|| pictor_pictures::size(&path));
-            pictures.push(look(number, &path, size)?);
+            let mut picture = look(number, &path, size)?;
+            if filmed && picture.problem.is_none() {
+                // A picture that ffmpeg decoded has neither.
+                (picture.alpha, picture.deep) = pictor_pictures::sampled(&path).unwrap_or_default();
+            }
+            pictures.push(picture);
             let thousandths = u16::try_from(done * 1000 / count).unwrap_or(1000);
             progress.report(f32::from(thousandths) / 1000.0, &format!("picture {done}/{count}"));
         }
@@ -149,7 +156,7 @@ fn look(
         Err(PictureError::Unusable(problem)) => (None, Some(problem)),
         Err(error) => return Err(picture_failure(error, &file, FailureKind::Invalid)),
     };
-    Ok(Picture { number, file, size_bytes, size, problem })
+    Ok(Picture { number, file, size_bytes, size, alpha: false, deep: false, problem })
 }
 
 fn name(path: &Path) -> String {
