@@ -8,6 +8,7 @@
 
 mod exif;
 pub mod exr_image;
+mod guard;
 mod jpeg;
 mod kind;
 mod openexr;

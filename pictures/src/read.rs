@@ -1,5 +1,6 @@
 //! Reading pictures. PNG files are decoded row by row, unless they are interlaced or rotated.
 
+use super::guard::guarded;
 use super::kind::Kind;
 use super::tiff::{Tiff, cmyk};
 use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX, jpeg, openexr, png_tags};
@@ -45,6 +46,10 @@ impl Reader {
     /// Opens a picture of any supported format, which is recognised by its first bytes. With `lenient`, a truncated
     /// JPEG is accepted: its missing part is grey.
     pub fn open(path: &Path, lenient: bool) -> Result<Self> {
+        guarded(|| Self::decode(path, lenient))
+    }
+
+    fn decode(path: &Path, lenient: bool) -> Result<Self> {
         match Kind::of(path)? {
             Kind::Png => {
                 let reader = open_png(path)?;
@@ -114,7 +119,7 @@ impl Reader {
         out.clear();
         match &mut self.rows {
             Rows::Streamed(reader) => {
-                let row = reader.next_row().map_err(png_error)?;
+                let row = guarded(|| reader.next_row().map_err(png_error))?;
                 let row = row.ok_or_else(|| unusable("ends before all of its pixels"))?;
                 if self.layout.depth == Depth::Sixteen {
                     let pairs = row.data().chunks_exact(2);
@@ -138,6 +143,10 @@ impl Reader {
 
 /// The width and height of a picture once it is upright. Reads no more of the file than that takes.
 pub fn size(path: &Path) -> Result<Resolution> {
+    guarded(|| stated_size(path))
+}
+
+fn stated_size(path: &Path) -> Result<Resolution> {
     let of = |mut decoder: Box<dyn ImageDecoder>| {
         let orientation = decoder.orientation().map_err(image_error)?;
         Ok(upright(decoder.dimensions(), orientation))

@@ -1,5 +1,7 @@
 //! Round trips through every format, and how defects of a picture are reported.
 
+mod tiff;
+
 use super::*;
 use pictor_tasks::body::ImageFormat;
 use std::path::{Path, PathBuf};
@@ -172,60 +174,6 @@ fn display_and_linear_light_are_each_others_inverse() {
         assert!((to_display(to_linear(value)) - value).abs() < 1e-5);
     }
     assert!((to_display(7.0) - 1.0).abs() < 1e-6 && to_display(-1.0).abs() < 1e-6);
-}
-
-/// A TIFF of one or more pages of 8 bits, each with these fields and one strip.
-fn tiff_of(path: &Path, pages: u8, width: u32, fields: &[(u16, &[u16])], strip: &[u8]) {
-    let mut encoder =
-        ::tiff::encoder::TiffEncoder::new(std::fs::File::create(path).unwrap()).unwrap();
-    for _ in 0..pages {
-        let mut page = encoder.image_directory().unwrap();
-        let at = u32::try_from(page.write_data(strip).unwrap()).unwrap();
-        let tag = ::tiff::tags::Tag::from_u16_exhaustive;
-        page.write_tag(tag(256), width).unwrap();
-        page.write_tag(tag(257), 1_u32).unwrap();
-        page.write_tag(tag(273), at).unwrap();
-        page.write_tag(tag(279), u32::try_from(strip.len()).unwrap()).unwrap();
-        for (number, values) in fields {
-            page.write_tag(tag(*number), *values).unwrap();
-        }
-        page.finish().unwrap();
-    }
-}
-
-#[test]
-fn a_tiff_with_a_palette_or_with_colours_times_opacity_is_read_as_it_is_meant() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.tif");
-    let rgb = |colours: &[u8]| colours.iter().map(|c| f32::from(*c) / 255.0).collect::<Vec<_>>();
-    // Four colours, two bits each: the numbers 3, 0, 2.
-    let map = [1, 2, 3, 4, 10, 20, 30, 40, 100, 110, 120, 130].map(|n: u16| n * 257);
-    let fields: &[(u16, &[u16])] =
-        &[(258, &[2]), (259, &[1]), (262, &[3]), (277, &[1]), (320, &map)];
-    tiff_of(&path, 1, 3, fields, &[0b1100_1000]);
-    let (found, samples, _) = read(&path);
-    assert_eq!(found, layout("3x1", 3, false, Depth::Eight));
-    assert_eq!(samples, rgb(&[4, 40, 130, 1, 10, 100, 3, 30, 120]));
-    let fields: &[(u16, &[u16])] =
-        &[(258, &[8, 8, 8, 8]), (259, &[1]), (262, &[2]), (277, &[4]), (338, &[1])];
-    tiff_of(&path, 1, 2, fields, &[100, 50, 0, 100, 0, 0, 0, 0]);
-    let (found, samples, _) = read(&path);
-    assert_eq!(found, layout("2x1", 3, true, Depth::Eight));
-    assert_eq!(samples, rgb(&[255, 128, 0, 100, 0, 0, 0, 0]));
-}
-
-#[test]
-fn a_tiff_of_several_pages_is_refused_and_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.tif");
-    let grey: &[(u16, &[u16])] = &[(258, &[8]), (259, &[1]), (262, &[1]), (277, &[1])];
-    tiff_of(&path, 3, 1, grey, &[7]);
-    for problem in [size(&path).unwrap_err(), Reader::open(&path, false).err().unwrap()] {
-        assert!(problem.to_string().starts_with("has 3 pages"), "{problem}");
-        assert!(problem.to_string().contains("tiffsplit"), "{problem}");
-    }
-    tiff_of(&path, 1, 1, grey, &[7]);
-    assert_eq!(size(&path).unwrap(), "1x1".parse().unwrap());
 }
 
 #[test]

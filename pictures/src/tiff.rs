@@ -1,5 +1,8 @@
 //! TIFF pictures: reading their pixels and their metadata.
 
+mod source;
+
+use self::source::Source;
 use super::exif::{self, Exif, Field};
 use super::jpeg::iptc_of;
 use super::read::{Samples, image_error, too_large, turn, unusable, upright};
@@ -8,11 +11,9 @@ use super::{Depth, Layout, PictureError, Tags, WHOLE_BYTES_MAX};
 use image::ImageError;
 use image::metadata::Orientation;
 use pictor_tasks::units::Resolution;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use tiff::decoder::{Decoder, DecodingResult, Limits};
-use tiff::tags::{ByteOrder, IfdPointer, Tag, Type, ValueBuffer};
+use tiff::decoder::{BufferLayoutPreference, ChunkType, Decoder, DecodingResult, Limits};
+use tiff::tags::{ByteOrder, CompressionMethod, IfdPointer, Tag, Type, ValueBuffer};
 use tiff::{ColorType, Directory, TiffError};
 
 const XMP: Tag = Tag::Unknown(700);
@@ -53,13 +54,9 @@ impl Tiff {
     /// Opens a file with exactly one page, of a supported kind.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let source = Source::open(path)?;
-        let has_palette = source.change.is_some();
-        let limit = usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX);
-        let mut limits = Limits::default();
-        limits.decoding_buffer_size = limit;
-        limits.intermediate_buffer_size = limit;
-        limits.ifd_value_size = TAG_BYTES_MAX;
-        let mut decoder = Decoder::new(source).map_err(tiff_error)?.with_limits(limits);
+        let has_palette = source.has_palette();
+        let mut decoder = Decoder::new(source).map_err(tiff_error)?.with_limits(limits());
+        check_coding(&mut decoder)?;
         let stored = decoder.dimensions().map_err(tiff_error)?;
         let kind = decoder.colortype().map_err(tiff_error)?;
         let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).ok().flatten();
@@ -184,7 +181,7 @@ impl Tiff {
             return Err(too_large());
         }
         let mut found = DecodingResult::U8(Vec::new());
-        let layout = self.decoder.read_image_to_buffer(&mut found).map_err(tiff_error)?;
+        let layout = self.samples(&mut found).map_err(tiff_error)?;
         if found.as_buffer(0).as_bytes().len() < layout.complete_len {
             return Err(too_large());
         }
@@ -230,6 +227,41 @@ impl Tiff {
         let layout =
             Layout { size: self.size(), colours: count, alpha: self.alpha.is_some(), depth };
         Ok((layout, samples))
+    }
+
+    /// Decodes all samples, plane by plane or pixel by pixel as they are stored.
+    fn samples(
+        &mut self,
+        found: &mut DecodingResult,
+    ) -> std::result::Result<BufferLayoutPreference, TiffError> {
+        let layout = self.decoder.image_buffer_layout()?;
+        if layout.planes < 2 || self.decoder.get_chunk_type() == ChunkType::Strip {
+            return self.decoder.read_image_to_buffer(found);
+        }
+        // In tiles of several planes, the decoder takes the padding of the later planes' last rows for pixels.
+        found.resize_to(&layout, &limits())?;
+        let (tile_width, tile_height) = self.decoder.chunk_dimensions();
+        let (across, down) =
+            (self.stored.0.div_ceil(tile_width), self.stored.1.div_ceil(tile_height));
+        let row_bytes = layout.row_stride.map_or(0, std::num::NonZero::get);
+        let plane_bytes = layout.plane_stride.map_or(0, std::num::NonZero::get);
+        let pixel_bytes = usize::from(self.bits.max(8) / 8);
+        let planes = u32::try_from(layout.planes).unwrap_or(u32::MAX);
+        for tile in 0..planes * across * down {
+            let (plane, place) = (tile / (across * down), tile % (across * down));
+            let (x, y) = (place % across * tile_width, place / across * tile_height);
+            let rows = tile_height.min(self.stored.1 - y) as usize;
+            let mut part = self.decoder.read_chunk(tile)?;
+            let length = self.decoder.chunk_data_dimensions(tile).0 as usize * pixel_bytes;
+            let start =
+                plane as usize * plane_bytes + y as usize * row_bytes + x as usize * pixel_bytes;
+            let (mut whole, part) = (found.as_buffer(0), part.as_buffer(0));
+            let whole = whole.as_bytes_mut()[start..].chunks_mut(row_bytes);
+            for (to, from) in whole.zip(part.as_bytes().chunks_exact(length).take(rows)) {
+                to[..length].copy_from_slice(from);
+            }
+        }
+        Ok(layout)
     }
 
     /// How many samples of a pixel are used.
@@ -289,6 +321,42 @@ impl Tiff {
             (samples, ..) => samples,
         })
     }
+}
+
+fn limits() -> Limits {
+    let most = usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX);
+    let mut limits = Limits::default();
+    limits.decoding_buffer_size = most;
+    limits.intermediate_buffer_size = most;
+    limits.ifd_value_size = TAG_BYTES_MAX;
+    limits
+}
+
+/// Refuses what the decoder cannot decode, and prepares what it decodes wrongly: the order of bits.
+fn check_coding(decoder: &mut Decoder<Source>) -> Result<()> {
+    let coding = decoder.find_tag_unsigned::<u16>(Tag::Compression).ok().flatten().unwrap_or(1);
+    let coding = CompressionMethod::from_u16_exhaustive(coding);
+    if matches!(coding, CompressionMethod::Huffman | CompressionMethod::Fax3) {
+        return Err(unusable(
+            "is compressed as faxes of group 3 are, which is not read: convert it first, for example with \
+             `tiffcp -c g4 FILE picture.tif`",
+        ));
+    }
+    let order = decoder.find_tag_unsigned::<u16>(Tag::FillOrder).ok().flatten();
+    // JPEG has an order of its own.
+    if order != Some(2) || matches!(coding, CompressionMethod::JPEG | CompressionMethod::ModernJPEG)
+    {
+        return Ok(());
+    }
+    let (places, lengths) = match decoder.get_chunk_type() {
+        ChunkType::Strip => (Tag::StripOffsets, Tag::StripByteCounts),
+        ChunkType::Tile => (Tag::TileOffsets, Tag::TileByteCounts),
+    };
+    let places = decoder.get_tag_u64_vec(places).map_err(tiff_error)?;
+    let lengths = decoder.get_tag_u64_vec(lengths).map_err(tiff_error)?;
+    let ranges = places.into_iter().zip(lengths);
+    decoder.inner().reverse(ranges.map(|(at, length)| at..at.saturating_add(length)).collect());
+    Ok(())
 }
 
 impl Colours {
@@ -381,79 +449,4 @@ fn unread(what: &str) -> PictureError {
         "has samples of a kind that is not read ({what}): save it as RGB or grey with 8 or 16 bits, or \
          with floating-point numbers of 32"
     ))
-}
-
-/// A file in which a picture with a palette claims to be grey: the decoder does not support palettes, and the colour
-/// indices are packed like greys.
-struct Source {
-    file: BufReader<File>,
-    at: u64,
-    /// The offset at which these bytes are read in place of the file's own.
-    change: Option<(u64, [u8; 2])>,
-}
-
-impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::new(File::open(path)?);
-        let change = palette(&mut file).ok().flatten();
-        file.rewind()?;
-        Ok(Self { file, at: 0, change })
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(bytes)?;
-        if let Some((start, change)) = self.change {
-            for (place, byte) in (start..).zip(change) {
-                if let Some(place) = place.checked_sub(self.at)
-                    && let Ok(place) = usize::try_from(place)
-                    && place < read
-                {
-                    bytes[place] = byte;
-                }
-            }
-        }
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Source {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.at = self.file.seek(to)?;
-        Ok(self.at)
-    }
-}
-
-/// The offset of the field by which the first page says that it has a palette, and the bytes that say grey.
-fn palette(file: &mut BufReader<File>) -> io::Result<Option<(u64, [u8; 2])>> {
-    let mut head = [0; 16];
-    let read = file.by_ref().take(16).read(&mut head)?;
-    if read < 8 {
-        return Ok(None);
-    }
-    let big_endian = head[0] == b'M';
-    let number = |bytes: &[u8]| {
-        let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
-        if big_endian { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) }
-    };
-    let large = number(&head[2..4]) == 43;
-    let (start, counted, length) =
-        if large { (number(&head[8..16]), 8, 20) } else { (number(&head[4..8]), 2, 12) };
-    file.seek(SeekFrom::Start(start))?;
-    let mut count = vec![0; counted];
-    file.read_exact(&mut count)?;
-    let mut entry = vec![0; length];
-    for field in 0..number(&count).min(1000) {
-        file.read_exact(&mut entry)?;
-        // The field for the photometric interpretation.
-        if number(&entry[..2]) == 262 {
-            let value = length - if large { 8 } else { 4 };
-            let place = start + counted as u64 + field * length as u64 + value as u64;
-            let grey = if big_endian { [0, 1] } else { [1, 0] };
-            return Ok((number(&entry[value..value + 2]) == 3).then_some((place, grey)));
-        }
-    }
-    Ok(None)
 }
