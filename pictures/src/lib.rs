@@ -3,8 +3,8 @@
 //! held as a whole, up to [`WHOLE_BYTES_MAX`].
 //!
 //! Samples are floats: 0 to 1, coded for a display, or linear light in EXR and floating-point TIFF. Linear light is
-//! premultiplied by its opacity, as in EXR; samples coded for a display are not, as in PNG. Eight and sixteen bits
-//! survive a round trip.
+//! premultiplied by its opacity, as in EXR; samples coded for a display are not, as in PNG. All samples that are read
+//! are finite. Eight and sixteen bits survive a round trip.
 
 mod exif;
 pub mod exr_image;

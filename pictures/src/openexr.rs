@@ -1,6 +1,6 @@
 //! EXR pictures as a viewer would show them: three colours or grey, with opacity.
 
-use super::read::unusable;
+use super::read::{HALF_MAX, unusable};
 use super::{Depth, Layout, PictureError, WHOLE_BYTES_MAX};
 use crate::exr_image::{self, ExrError};
 use exr::compression::Compression;
@@ -106,7 +106,9 @@ pub(super) fn write(
         let samples = if layout.depth == Depth::Float {
             FlatSamples::F32(values.copied().collect())
         } else {
-            FlatSamples::F16(values.map(|value| f16::from_f32(*value)).collect())
+            FlatSamples::F16(
+                values.map(|value| f16::from_f32(value.clamp(-HALF_MAX, HALF_MAX))).collect(),
+            )
         };
         AnyChannel::new(*name, samples)
     });

@@ -3,8 +3,9 @@
 use super::Tags;
 use super::read::{PngReader, without_orientation};
 use super::tags::{Density, TAG_BYTES_MAX};
+use png::chunk::{self, ChunkType};
 use png::text_metadata::{ITXtChunk, ZTXtChunk};
-use png::{PixelDimensions, Unit};
+use png::{PixelDimensions, ScaledFloat, SourceChromaticities, Unit};
 
 /// The keywords of the texts that hold XMP and IPTC.
 const XMP: &str = "XML:com.adobe.xmp";
@@ -54,8 +55,8 @@ pub(super) fn put(tags: &Tags, info: &mut png::Info<'static>) {
     info.exif_metadata = tags.exif.clone().map(Into::into);
     if let Some(source) = tags.png.as_deref() {
         info.srgb = source.srgb;
-        info.gama_chunk = source.gama_chunk;
-        info.chrm_chunk = source.chrm_chunk;
+        info.source_gamma = source.gama_chunk;
+        info.source_chromaticities = source.chrm_chunk;
         info.uncompressed_latin1_text.clone_from(&source.uncompressed_latin1_text);
         info.compressed_latin1_text.clone_from(&source.compressed_latin1_text);
         info.utf8_text.clone_from(&source.utf8_text);
@@ -70,6 +71,50 @@ pub(super) fn put(tags: &Tags, info: &mut png::Info<'static>) {
     if let Some(iptc) = &tags.iptc {
         info.compressed_latin1_text.push(ZTXtChunk::new(IPTC, text(iptc)));
     }
+}
+
+/// What a PNG says of its colours and the encoder does not write: the names of chunks and what they contain.
+pub(super) fn colours(tags: &Tags) -> Vec<(ChunkType, Vec<u8>)> {
+    let Some(info) = tags.png.as_deref() else { return Vec::new() };
+    let points = info.coding_independent_code_points.map(|p| {
+        let all = [p.color_primaries, p.transfer_function, p.matrix_coefficients];
+        (chunk::cICP, [all.as_slice(), &[u8::from(p.is_video_full_range_image)]].concat())
+    });
+    let mastered = info.mastering_display_color_volume.map(|volume| {
+        let SourceChromaticities { white, red, green, blue } = volume.chromaticities;
+        // In units of 0.00002, of which the decoder makes 0.00001.
+        let half = |number: ScaledFloat| u16::try_from(number.into_scaled() / 2).unwrap_or(0);
+        let places = [red, green, blue, white].into_iter().flat_map(|(x, y)| [x, y]);
+        let mut data: Vec<u8> = places.flat_map(|number| half(number).to_be_bytes()).collect();
+        data.extend(volume.max_luminance.to_be_bytes());
+        data.extend(volume.min_luminance.to_be_bytes());
+        (chunk::mDCV, data)
+    });
+    let light = info.content_light_level.map(|light| {
+        let levels = [light.max_content_light_level, light.max_frame_average_light_level];
+        (chunk::cLLI, levels.map(u32::to_be_bytes).concat())
+    });
+    points.into_iter().chain(mastered).chain(light).collect()
+}
+
+/// Whether a PNG says that its colours are others than those of sRGB, and does so in a way that only PNG has.
+pub(super) fn has_other_colours(info: &png::Info<'_>) -> bool {
+    if let Some(points) = info.coding_independent_code_points {
+        // The primaries of BT.709 with the transfer function of sRGB.
+        return (points.color_primaries, points.transfer_function) != (1, 13);
+    }
+    // A profile is kept, and takes precedence.
+    if info.srgb.is_some() || info.icc_profile.is_some() {
+        return false;
+    }
+    let gamma = info.gama_chunk.is_some_and(|gamma| gamma.into_scaled().abs_diff(45_455) > 100);
+    gamma
+        || info.chrm_chunk.is_some_and(|places| {
+            let SourceChromaticities { white, red, green, blue } = places;
+            let found = [white, red, green, blue].into_iter().flat_map(|(x, y)| [x, y]);
+            let usual = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
+            found.zip(usual).any(|(found, usual)| found.into_scaled().abs_diff(usual) > 100)
+        })
 }
 
 /// The bytes of a profile that is stored as text: its name, its length, and hexadecimal digits.

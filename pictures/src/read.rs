@@ -24,6 +24,8 @@ type Result<T> = std::result::Result<T, PictureError>;
 pub struct Reader {
     layout: Layout,
     tags: Tags,
+    /// What was not read as it is in the file.
+    notes: Vec<String>,
     rows: Rows,
     next: u32,
 }
@@ -75,23 +77,53 @@ impl Reader {
             Kind::Tiff => {
                 let mut tiff = Tiff::open(path)?;
                 let tags = tiff.tags();
+                let notes = tiff.notes();
                 let (layout, samples) = tiff.read()?;
-                Ok(Self { layout, tags, rows: Rows::Whole(samples), next: 0 })
+                let rows = Rows::Whole(samples);
+                Ok(Self { layout, tags, notes, rows, next: 0 }.finite())
             }
             Kind::Exr => {
                 let (layout, samples, attributes) = openexr::read(path)?;
                 let tags = Tags { exr: Some(Box::new(attributes)), ..Tags::default() };
-                Ok(Self { layout, tags, rows: Rows::Whole(Samples::Float(samples)), next: 0 })
+                let rows = Rows::Whole(Samples::Float(samples));
+                Ok(Self { layout, tags, notes: Vec::new(), rows, next: 0 }.finite())
             }
             Kind::Gif => whole(gif(path)?).map(opaque),
-            Kind::Bmp => whole(BmpDecoder::new(buffered(path)?).map_err(image_error)?),
+            Kind::Bmp => {
+                let picture = whole(BmpDecoder::new(buffered(path)?).map_err(image_error)?)?;
+                Ok(if has_palette(path)? { grey(picture) } else { picture })
+            }
             Kind::Tga => whole(TgaDecoder::new(buffered(path)?).map_err(image_error)?),
         }
     }
 
     fn streamed(reader: PngReader) -> Self {
         let (layout, tags) = (png_layout(&reader), png_tags::read(&reader));
-        Self { layout, tags, rows: Rows::Streamed(Box::new(reader)), next: 0 }
+        let rows = Rows::Streamed(Box::new(reader));
+        Self { layout, tags, notes: Vec::new(), rows, next: 0 }
+    }
+
+    /// Replaces numbers that are not finite, as renderers make them now and then.
+    fn finite(mut self) -> Self {
+        let Rows::Whole(Samples::Float(all)) = &mut self.rows else { return self };
+        let mut replaced = 0_u64;
+        for pixel in all.chunks_exact_mut(self.layout.channels()) {
+            replaced += u64::from(pixel.iter().any(|sample| !sample.is_finite()));
+            let (colours, opacity) = pixel.split_at_mut(self.layout.colours);
+            for sample in colours.iter_mut().filter(|sample| !sample.is_finite()) {
+                *sample = if *sample == f32::INFINITY { HALF_MAX } else { 0.0 };
+            }
+            for sample in opacity.iter_mut().filter(|sample| !sample.is_finite()) {
+                *sample = if *sample == f32::NEG_INFINITY { 0.0 } else { 1.0 };
+            }
+        }
+        if replaced > 0 {
+            self.notes.push(format!(
+                "{replaced} of its pixels hold NaN or infinity: black and opaque stand in for NaN, and {HALF_MAX} for \
+                 infinite light"
+            ));
+        }
+        self
     }
 
     /// The size, channels and depth of the rows.
@@ -102,6 +134,11 @@ impl Reader {
     /// The metadata of the file.
     pub fn tags(&self) -> &Tags {
         &self.tags
+    }
+
+    /// What was not read as it is in the file, for the user.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The index of the next row, from 0.
@@ -186,6 +223,8 @@ pub fn sampled(path: &Path) -> Result<(bool, bool)> {
     })
 }
 
+/// The brightest light that 16 bits hold.
+pub(super) const HALF_MAX: f32 = 65_504.0;
 const UPRIGHT: Orientation = Orientation::NoTransforms;
 
 pub(super) fn unusable(problem: impl Into<String>) -> PictureError {
@@ -261,7 +300,7 @@ fn open_png(path: &Path) -> Result<PngReader> {
     Ok(reader)
 }
 
-fn animated() -> PictureError {
+pub(super) fn animated() -> PictureError {
     unusable("is animated: convert it to a video first")
 }
 
@@ -309,6 +348,27 @@ fn opaque(mut picture: Reader) -> Reader {
     {
         *all = all.chunks_exact(4).flat_map(|pixel| &pixel[..3]).copied().collect();
         picture.layout.alpha = false;
+    }
+    picture
+}
+
+/// Whether a BMP has a palette: it has no other way to be grey.
+fn has_palette(path: &Path) -> Result<bool> {
+    let mut head = [0; 30];
+    File::open(path)?.read_exact(&mut head)?;
+    // An old header of 12 bytes has the number of bits elsewhere.
+    let bits = if head[14] == 12 { head[24] } else { head[28] };
+    Ok(bits <= 8)
+}
+
+/// Makes a picture grey if all of its pixels are.
+fn grey(mut picture: Reader) -> Reader {
+    if let Rows::Whole(Samples::Eight(all)) = &mut picture.rows
+        && picture.layout.channels() == 3
+        && all.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2])
+    {
+        *all = all.iter().step_by(3).copied().collect();
+        picture.layout.colours = 1;
     }
     picture
 }
@@ -398,6 +458,7 @@ fn turned(mut picture: DynamicImage, orientation: Orientation, tags: Tags) -> Re
     Reader {
         layout: Layout { size, colours, alpha, depth },
         tags,
+        notes: Vec::new(),
         rows: Rows::Whole(samples),
         next: 0,
     }

@@ -1,7 +1,7 @@
 //! The metadata of a picture's file.
 
 use super::exif::{self, Exif};
-use super::openexr;
+use super::{openexr, png_tags};
 use pictor_tasks::body::ImageFormat;
 use pictor_tasks::units::Resolution;
 
@@ -79,6 +79,14 @@ impl Tags {
                 exif.set_density(density);
                 tags.exif = exif.to_bytes();
             }
+        }
+        if format != ImageFormat::Png
+            && tags.png.take().is_some_and(|info| png_tags::has_other_colours(&info))
+        {
+            notes.push(
+                "what the PNG says of its colours (gAMA, cHRM or cICP) is left out: the picture is taken for sRGB"
+                    .into(),
+            );
         }
         let most = if format == ImageFormat::Jpeg { SEGMENT_BYTES_MAX } else { TAG_BYTES_MAX };
         for (name, tag) in

@@ -239,10 +239,111 @@ fn kinds_that_are_only_read_are_read() {
             assert!((sample * 255.0 - f32::from(*byte)).abs() < 0.01, "{name}");
         }
     }
+    let path = folder.path().join("a.bmp");
+    let encode = |colours: [u8; 3]| {
+        let mut encoded = Vec::new();
+        let mut encoder = image::codecs::bmp::BmpEncoder::new(&mut encoded);
+        let palette = [[0; 3], colours];
+        let kind = image::ExtendedColorType::L8;
+        encoder.encode_with_palette(&[1, 0], 2, 1, kind, Some(&palette)).unwrap();
+        std::fs::write(&path, encoded).unwrap();
+        read(&path)
+    };
+    let (found, samples, _) = encode([51; 3]);
+    assert_eq!((found, samples), (layout("2x1", 1, false, Depth::Eight), vec![0.2, 0.0]));
+    assert_eq!(encode([51, 51, 52]).0.colours, 3);
     let path = folder.path().join("a.heic");
     std::fs::write(&path, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     assert!(size(&path).unwrap_err().to_string().starts_with("is a HEIC or AVIF picture"));
     assert!(is_container(&path) && !is_container(&folder.path().join("a.bmp")));
+    for (pictures, animated) in [(1, false), (2, true)] {
+        let mut film = b"\0\0\0\x14ftypavis\0\0\0\0avif".to_vec();
+        film.extend(b"\0\0\0\x24moov\0\0\0\x1cstsz\0\0\0\0\0\0\0\0\0\0\0");
+        film.extend([pictures, 0, 0, 0, 9, 0, 0, 0, 9]);
+        std::fs::write(&path, film).unwrap();
+        assert_eq!(is_container(&path), !animated);
+        assert_eq!(size(&path).unwrap_err().to_string().starts_with("is animated"), animated);
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_replaced_with_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.exr");
+    let (nan, infinite) = (f32::NAN, f32::INFINITY);
+    for (layout, made, wanted) in [
+        (
+            layout("2x1", 3, true, Depth::Float),
+            vec![nan, 2.0, infinite, 0.5, 1.0, -infinite, 0.25, nan],
+            vec![0.0, 2.0, 65_504.0, 0.5, 1.0, 0.0, 0.25, 1.0],
+        ),
+        (layout("1x2", 1, false, Depth::Float), vec![3.0, nan], vec![3.0, 0.0]),
+    ] {
+        openexr::write(&path, layout, &made, None).unwrap();
+        let reader = Reader::open(&path, false).unwrap();
+        let pixels = made.chunks_exact(layout.channels());
+        let bad = pixels.clone().filter(|pixel| pixel.iter().any(|sample| !sample.is_finite()));
+        let note = format!("{} of its pixels hold NaN or infinity", bad.count());
+        assert!(reader.notes()[0].starts_with(&note), "{:?}", reader.notes());
+        assert_eq!(read(&path).1, wanted);
+    }
+    openexr::write(&path, layout("1x1", 1, false, Depth::Float), &[3.0], None).unwrap();
+    assert!(Reader::open(&path, false).unwrap().notes().is_empty());
+}
+
+#[test]
+fn what_a_png_says_of_its_colours_stays_in_a_png() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.png"), folder.path().join("b.png"));
+    let layout = layout("2x2", 3, false, Depth::Eight);
+    let chromaticities =
+        png::SourceChromaticities::new((0.3127, 0.329), (0.68, 0.32), (0.25, 0.69), (0.15, 0.06));
+    let mut info = png::Info::with_size(2, 2);
+    let tags =
+        |info: &png::Info<'static>| Tags { png: Some(info.clone().into()), ..Tags::default() };
+    info.gama_chunk = Some(png::ScaledFloat::from_scaled(100_000));
+    info.chrm_chunk = Some(chromaticities);
+    info.coding_independent_code_points = Some(png::CodingIndependentCodePoints {
+        color_primaries: 12,
+        transfer_function: 16,
+        matrix_coefficients: 0,
+        is_video_full_range_image: true,
+    });
+    info.mastering_display_color_volume = Some(png::MasteringDisplayColorVolume {
+        chromaticities,
+        max_luminance: 10_000_000,
+        min_luminance: 5,
+    });
+    info.content_light_level = Some(png::ContentLightLevelInfo {
+        max_content_light_level: 1000,
+        max_frame_average_light_level: 200,
+    });
+    made(&a, ImageFormat::Png, layout, &tags(&info));
+    let mut notes = Vec::new();
+    made(
+        &b,
+        ImageFormat::Png,
+        layout,
+        &read(&a).2.fitted(ImageFormat::Png, layout.size, &mut notes),
+    );
+    let found = read(&b).2.png.unwrap();
+    assert_eq!(found.gama_chunk, info.gama_chunk);
+    assert_eq!(found.chrm_chunk, info.chrm_chunk);
+    assert_eq!(found.coding_independent_code_points, info.coding_independent_code_points);
+    assert_eq!(found.mastering_display_color_volume, info.mastering_display_color_volume);
+    assert_eq!(found.content_light_level, info.content_light_level);
+    assert!(notes.is_empty(), "{notes:?}");
+    let noted = |info: &png::Info<'static>| {
+        let mut notes = Vec::new();
+        let _ = tags(info).fitted(ImageFormat::Jpeg, layout.size, &mut notes);
+        notes.len()
+    };
+    assert_eq!(noted(&info), 1);
+    info.coding_independent_code_points = None;
+    assert_eq!(noted(&info), 1, "by gAMA and cHRM");
+    info.srgb = Some(png::SrgbRenderingIntent::Perceptual);
+    assert_eq!(noted(&info), 0, "sRGB takes precedence");
+    assert_eq!(noted(&png::Info::with_size(2, 2)), 0);
 }
 
 #[test]

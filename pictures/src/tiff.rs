@@ -127,6 +127,14 @@ impl Tiff {
         )))
     }
 
+    /// What of the pixels is not read, for the user.
+    pub(super) fn notes(&mut self) -> Vec<String> {
+        let count = self.decoder.find_tag_unsigned::<u16>(Tag::SamplesPerPixel).ok().flatten();
+        let more = usize::from(count.unwrap_or(1)).saturating_sub(self.needed());
+        let note = format!("channels that are neither colour nor opacity are left out: {more}");
+        if more > 0 { vec![note] } else { Vec::new() }
+    }
+
     /// Reads the metadata.
     pub(super) fn tags(&mut self) -> Tags {
         let place = self.decoder.ifd_pointer();

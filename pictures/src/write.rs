@@ -99,6 +99,9 @@ fn png(
     let (fast, balanced) = (png::Compression::Fast, png::Compression::Balanced);
     encoder.set_compression(if target.passing { fast } else { balanced });
     let mut writer = encoder.write_header().map_err(failed)?;
+    for (name, data) in png_tags::colours(tags) {
+        writer.write_chunk(name, &data).map_err(failed)?;
+    }
     let mut stream = writer.stream_writer_with_size(1 << 20).map_err(failed)?;
     let (mut row, mut bytes) = (Vec::new(), Vec::new());
     for _ in 0..layout.size.height {

@@ -35,6 +35,9 @@ pub(crate) struct Video {
     /// Whether pixels may be transparent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) alpha: bool,
+    /// Whether there are no colours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) grey: bool,
     /// The decoder that ffmpeg has to use; `None` leaves the choice to ffmpeg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) decoder: Option<String>,
@@ -301,6 +304,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
         size,
         deep: depth.is_some_and(|bits| bits > 8),
         alpha: decoder.is_some() || pixels.is_some_and(|format| format.flags.alpha != 0),
+        grey: stream.pix_fmt.as_deref().is_some_and(|format| format.starts_with("gray")),
         decoder,
         times: timing.times,
         keys: timing.keys,

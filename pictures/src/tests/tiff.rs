@@ -62,18 +62,19 @@ fn a_tiff_of_several_pages_is_refused_and_says_what_to_do() {
 fn bits_in_reverse_are_read_as_they_are_meant() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.tif");
-    let grey = |coding: u16, bits: u16, strip: &[u8]| {
+    let is_read = |(coding, bits): (u16, u16), strip: &[u8], wanted: &[f32]| {
         let fields: &[(u16, &[u16])] =
             &[(258, &[bits]), (259, &[coding]), (262, &[1]), (266, &[2]), (277, &[1])];
         tiff_of(&path, 1, 8 / u32::from(bits), fields, strip);
-        read(&path).1.iter().map(|sample| (sample * 255.0).round()).collect::<Vec<_>>()
+        let found: Vec<f32> = read(&path).1.iter().map(|sample| (sample * 255.0).round()).collect();
+        assert_eq!(found, wanted, "{coding}");
     };
-    assert_eq!(grey(1, 8, &[0b1100_0000]), [3.0]);
-    assert_eq!(grey(1, 2, &[0b1000_1101]), [170.0, 255.0, 0.0, 85.0]);
+    is_read((1, 8), &[0b1100_0000], &[3.0]);
+    is_read((1, 2), &[0b1000_1101], &[170.0, 255.0, 0.0, 85.0]);
     // PackBits: one byte as it is.
-    assert_eq!(grey(32773, 8, &[0, 0b1100_0000]), [3.0]);
+    is_read((32773, 8), &[0, 0b1100_0000], &[3.0]);
     // Group 4: a row like the white one before it, and the end.
-    assert_eq!(grey(4, 1, &[0x01, 0x10, 0x00, 0x01]), [0.0; 8]);
+    is_read((4, 1), &[0x01, 0x10, 0x00, 0x01], &[0.0; 8]);
 }
 
 #[test]
@@ -125,6 +126,20 @@ fn planes_in_tiles_are_put_together() {
     assert_eq!(found, layout("17x18", 3, false, Depth::Eight));
     for (at, pixel) in (0_u32..).zip(samples.chunks_exact(3)) {
         let wanted = [0, 1, 2].map(|plane| f32::from(value(plane, at % 17, at / 17)) / 255.0);
-        assert_eq!(pixel, wanted, "{} {}", at % 17, at / 17);
+        assert_eq!(pixel, wanted.as_slice(), "{} {}", at % 17, at / 17);
+    }
+}
+
+#[test]
+fn channels_that_are_left_out_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tif");
+    for (kind, noted) in [(0, true), (1, false), (2, false)] {
+        let fields: &[(u16, &[u16])] =
+            &[(258, &[8; 4]), (259, &[1]), (262, &[2]), (277, &[4]), (338, &[kind])];
+        tiff_of(&path, 1, 1, fields, &[255, 0, 0, 255]);
+        let reader = Reader::open(&path, false).unwrap();
+        assert_eq!(reader.layout().alpha, !noted);
+        assert_eq!(reader.notes().len(), usize::from(noted), "{:?}", reader.notes());
     }
 }

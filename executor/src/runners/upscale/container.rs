@@ -48,7 +48,12 @@ async fn decode(ctx: &TaskContext, path: &Path, video: &Video, made: &Path) -> b
     let mut command = Command::new(&ctx.config.programs.ffmpeg);
     command.args(["-y", "-hide_banner", "-nostdin", "-v", "error"]).args(video.reading(path));
     command.args(["-map", "0:V:0", "-frames:v", "1", "-vf", &video.to_rgb()]);
-    command.args(["-pix_fmt", video.picture_format(), "-f", "image2", "-update", "1"]);
+    let pixels = match (video.grey, video.deep) {
+        (true, false) => "gray",
+        (true, true) => "gray16be",
+        (false, _) => video.picture_format(),
+    };
+    command.args(["-pix_fmt", pixels, "-f", "image2", "-update", "1"]);
     command.arg(video::as_file(made));
     let needs = ctx.confinement().reads(path);
     let status = run_program(ctx.supervision(), &mut command, &needs, &mut |_| true).await;

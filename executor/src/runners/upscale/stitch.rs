@@ -194,6 +194,7 @@ impl Job {
 
     /// The metadata for the result: an ICC profile describes a coding that the samples of an EXR do not have.
     fn tags(reader: &Reader, target: &Target, notes: &mut Vec<String>) -> Tags {
+        notes.extend_from_slice(reader.notes());
         let mut tags = reader.tags().fitted(target.format, target.layout.size, notes);
         if target.layout.depth.is_linear() && tags.icc.take().is_some() {
             notes.push("the colour profile is left out: the picture is taken for sRGB".into());
