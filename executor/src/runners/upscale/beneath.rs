@@ -15,7 +15,7 @@ use std::path::Path;
 const REACH: u32 = 64;
 /// Pixels of a lower opacity count as partly hidden: where 8 bits once held colours multiplied by such an opacity,
 /// little is left of the colour.
-const SOLID: f32 = 1.0 / 16.0;
+pub(super) const SOLID: f32 = 1.0 / 16.0;
 /// The weight of the pixels within twice the distance, relative to those within the distance.
 const FARTHER: f64 = 1.0 / 16.0;
 /// The integer that a sample of 1 is scaled to.

@@ -1,6 +1,6 @@
 //! `stitch` tasks: put the tiles of a picture together and add what does not pass through the network.
 
-use super::beside::{Beside, Exact, associate, separate};
+use super::beside::{Beside, Exact, associate, bound, separate};
 use super::original::{Original, original};
 use super::tile::SCALE;
 use crate::ground::failure::{failure, gave_up, picture_failure};
@@ -255,9 +255,12 @@ impl Job {
                     if !from {
                         associate(row, source);
                     }
+                    let opacity = row.iter_mut().skip(source.colours).step_by(source.channels());
+                    opacity.filter(|_| source.alpha).for_each(|o| *o = o.clamp(0.0, 1.0));
                 }),
             };
             resampler.row(rows, row)?;
+            bound(row, source);
             if !(from && to) {
                 separate(row, source);
                 for pixel in row.chunks_exact_mut(source.channels()) {
