@@ -206,6 +206,10 @@ fn stated_size(path: &Path) -> Result<Resolution> {
 /// Whether pixels of a picture may be transparent, and whether its samples have more than 8 bits. Reads no more of the
 /// file than that takes.
 pub fn sampled(path: &Path) -> Result<(bool, bool)> {
+    guarded(|| stated_samples(path))
+}
+
+fn stated_samples(path: &Path) -> Result<(bool, bool)> {
     let of = |decoder: &dyn ImageDecoder| (decoder.color_type().has_alpha(), false);
     Ok(match Kind::of(path)? {
         Kind::Png => {
