@@ -6,13 +6,17 @@ use crate::client::{Changes, Connection, follow_log, request_of};
 use crate::session::{DRAW, mean};
 use crate::terminal::{duration, explain, pass_on, plain, say, table};
 use anyhow::Context;
-use pictor_engine::{Note, Notes, Run, RunState, RunView, StepView, TaskState, TaskView};
+use pictor_api::{
+    AttemptState, Note, Page, RunDetail, RunState, RunSummary, Step, Task, TaskDetail, TaskState,
+};
+use pictor_engine::Run;
 use pictor_executor::log_path;
-use pictor_server::{Answer, Request, RunLine, RunReport, TaskReport, answer, ask, now_ms};
+use pictor_server::{Answer, Request, Runs, ask, now_ms};
 use pictor_storage::SqliteStore;
-use pictor_tasks::message::{RunId, Try};
+use pictor_tasks::message::{Execution, RunId, Try};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most items of a list that are printed unless a limit is given, and page size of requests.
 const LISTED: usize = 1000;
@@ -36,7 +40,7 @@ impl Farm {
     }
 
     /// Notifies when to fetch a run again.
-    fn changes(&self, run: &RunId) -> Changes {
+    fn changes(&self, run: &str) -> Changes {
         match self {
             Self::Folder(_) => Changes::unknown(),
             Self::Server(server) => Changes::of(server.clone(), run.to_string()),
@@ -44,9 +48,9 @@ impl Farm {
     }
 
     /// The report of one run.
-    async fn run(&self, run: &str) -> anyhow::Result<RunReport> {
+    async fn run(&self, run: &str) -> anyhow::Result<RunDetail> {
         match self.ask(Request::Show { run: run.to_owned() }).await? {
-            Answer::Run(report) => Ok(*report),
+            Answer::Run(detail) => Ok(*detail),
             other => wrong(other),
         }
     }
@@ -61,13 +65,14 @@ async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
     }
     let store =
         SqliteStore::open(data).await.with_context(|| format!("open {}", data.display()))?;
-    Ok(answer(&store, None, request).await)
+    Ok(Runs::of_folder(Arc::new(store)).answer(None, request).await)
 }
 
 /// Prints that a request was carried out, or fails with the reason why not.
-pub(crate) fn done(said: Answer, line: &str) -> anyhow::Result<u8> {
+pub(crate) fn done(said: Answer, line: &str, json: bool) -> anyhow::Result<u8> {
     match said {
-        Answer::Done => say(line),
+        Answer::Changed(_) if !json => say(line),
+        Answer::Changed(run) => say(&serde_json::to_string(&run)?),
         Answer::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
@@ -122,25 +127,26 @@ fn tell_more<T>(items: &mut Vec<T>, limit: usize) {
 /// `pictor runs`: lists runs.
 pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Result<u8> {
     let RunsArgs { state, owner, name, limit } = args;
-    let known = RunState::ALL.map(RunState::name);
-    if let Some(state) = state.as_ref().filter(|state| !known.contains(&&***state)) {
-        anyhow::bail!("`{state}` is no state of a run: there are {}", known.join(", "));
-    }
+    let named = |name: &String| RunState::ALL.into_iter().find(|state| state.name() == name);
+    let wanted = state.as_ref().map(|state| {
+        let known = RunState::ALL.map(RunState::name).join(", ");
+        named(state).with_context(|| format!("`{state}` is no state of a run: there are {known}"))
+    });
+    let state = wanted.transpose()?;
     let limit = listed(limit, json);
-    let mut runs: Vec<RunLine> = Vec::new();
-    while runs.len() <= limit {
-        let (wanted, after) = ((limit - runs.len()).saturating_add(1), runs.last());
-        let (wanted, after) = (wanted.min(LISTED), after.map(|run| run.id.clone()));
-        let (state, owner, name) = (state.clone(), owner.clone(), name.clone());
+    let (mut runs, mut after): (Vec<RunSummary>, _) = (Vec::new(), None);
+    loop {
+        let wanted = (limit - runs.len()).saturating_add(1).min(LISTED);
+        let (owner, name) = (owner.clone(), name.clone());
         match farm.ask(Request::Runs { state, owner, name, limit: wanted, after }).await? {
-            Answer::Runs(more) => {
-                let last = more.len() < wanted;
-                runs.extend(more);
-                if last {
-                    break;
-                }
+            Answer::Runs(Page { items, next }) => {
+                runs.extend(items);
+                after = next;
             }
             other => return wrong(other),
+        }
+        if after.is_none() || runs.len() > limit {
+            break;
         }
     }
     tell_more(&mut runs, limit);
@@ -148,15 +154,15 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
         return json_lines(&runs);
     }
     // Runs on a server have owners; runs on this machine have a folder for their results.
-    let here = runs.iter().any(|run| !run.out_dir.is_empty());
+    let here = matches!(farm, Farm::Folder(_));
     let rows: Vec<Vec<String>> = runs
         .into_iter()
         .map(|run| {
             let age = duration((now_ms() - run.created_ms).unsigned_abs());
             let took = run.finished_ms.map(|end| duration((end - run.created_ms).unsigned_abs()));
-            let state = state_of(&run);
-            let last = if here { run.out_dir } else { run.owner };
-            vec![run.id.to_string(), state, format!("{age} ago"), took.unwrap_or_default(), last]
+            let state = state_of(&run).to_owned();
+            let last = if here { run.out_dir.unwrap_or_default() } else { run.owner };
+            vec![run.id, state, format!("{age} ago"), took.unwrap_or_default(), last]
         })
         .collect();
     let last = if here { "RESULTS" } else { "OWNER" };
@@ -165,8 +171,8 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
 }
 
 /// A run that has not ended and that no process works on was interrupted.
-fn state_of(run: &RunLine) -> String {
-    if run.state == "running" && !run.active { "interrupted".into() } else { run.state.clone() }
+fn state_of(run: &RunSummary) -> &'static str {
+    if run.state == RunState::Running && run.interrupted { "interrupted" } else { run.state.name() }
 }
 
 /// `pictor show`: shows one run.
@@ -183,7 +189,7 @@ pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u
 pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
     let draws = !json && std::io::stdout().is_terminal();
     let mut report = farm.run(run).await?;
-    let changes = farm.changes(&report.line.id);
+    let changes = farm.changes(&report.run.id);
     let mut last = String::new();
     loop {
         let text = if json { serde_json::to_string(&report)? } else { shown(&report) };
@@ -193,32 +199,29 @@ pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<
             say(&format!("{clear}{text}{}", if draws || json { "" } else { "\n" }));
             last = text;
         }
-        if report.view.state.is_terminal() {
+        if report.run.state.is_terminal() {
             return Ok(SUCCEEDED);
         }
         changes.next().await;
-        report = farm.run(&report.line.id.0).await?;
+        report = farm.run(&report.run.id).await?;
     }
 }
 
 /// The report of a run as text.
-fn shown(report: &RunReport) -> String {
-    let RunReport { line, view, failures, waiting, notes } = report;
-    let id = &line.id;
-    let mut lines = vec![format!("{id}  {}  priority {}", state_of(line), view.priority)];
-    if !line.out_dir.is_empty() {
-        lines.push(format!("results: {}", line.out_dir));
-    }
-    if let Some(eta) = view.eta_ms.filter(|_| line.active) {
-        lines.push(format!("about {} to go", duration(eta)));
-    }
-    let rows: Vec<Vec<String>> = view
-        .steps
+fn shown(detail: &RunDetail) -> String {
+    let RunDetail { run, steps, eta_ms, failures, waiting, notes, notes_left_out, .. } = detail;
+    let id = &run.id;
+    let mut lines = vec![format!("{id}  {}  priority {}", state_of(run), run.priority)];
+    lines.extend(run.out_dir.as_ref().map(|folder| format!("results: {folder}")));
+    lines.extend(
+        eta_ms.filter(|_| !run.interrupted).map(|eta| format!("about {} to go", duration(eta))),
+    );
+    let rows: Vec<Vec<String>> = steps
         .iter()
         .map(|step| {
-            let all = step.tasks.map_or_else(|| "?".into(), |n| n.to_string());
-            let states = TaskState::ALL.into_iter().filter(|s| step.count(*s) > 0);
-            let states = states.map(|s| format!("{} {}", step.count(s), s.name()));
+            let all = step.size.map_or_else(|| "?".into(), |n| n.to_string());
+            let states = TaskState::ALL.into_iter().filter(|s| step.tasks.get(*s) > 0);
+            let states = states.map(|s| format!("{} {}", step.tasks.get(s), s.name()));
             let states = states.collect::<Vec<_>>().join(", ");
             vec![step.name.clone(), step.over.join(" x "), all, mean(step.mean_ms), states]
         })
@@ -228,20 +231,19 @@ fn shown(report: &RunReport) -> String {
     for (title, tasks) in [("failed", failures), ("not running although ready", waiting)] {
         if !tasks.is_empty() {
             lines.push(format!("\n{title}:"));
-            let line =
-                |task: &TaskView| format!("  {}: {}", task.name, plain(&task.reason.to_string()));
+            let line = |task: &Task| format!("  {}: {}", task.name, plain(&task.reason));
             lines.extend(tasks.iter().map(line));
         }
     }
-    lines.extend(left_out(view).into_iter().map(|line| format!("\n{line}")));
-    let told = lines_of(notes, usize::MAX);
+    lines.extend(left_out(steps).into_iter().map(|line| format!("\n{line}")));
+    let told = lines_of((notes, *notes_left_out), usize::MAX);
     if !told.is_empty() {
         lines.push(String::new());
         lines.extend(told);
     }
-    if line.state == "failed" {
+    if run.state == RunState::Failed {
         lines.push(format!("\nsee why: pictor logs {id} TASK   try again: pictor retry {id}"));
-    } else if !line.active && line.finished_ms.is_none() {
+    } else if run.interrupted {
         lines.push(format!("\ngo on: pictor resume {id}"));
     }
     lines.join("\n")
@@ -261,10 +263,10 @@ pub(crate) async fn tasks(
     let (mut tasks, mut after) = (Vec::new(), None);
     loop {
         let (run, step, dims) = (run.to_owned(), step.clone(), dims.clone());
-        let wanted = (limit - tasks.len()).saturating_add(1);
+        let wanted = (limit - tasks.len()).saturating_add(1).min(LISTED);
         match farm.ask(Request::Tasks { run, state, step, dims, limit: wanted, after }).await? {
-            Answer::Tasks(more, next) => {
-                tasks.extend(more);
+            Answer::Tasks(Page { items, next }) => {
+                tasks.extend(items);
                 after = next;
             }
             other => return wrong(other),
@@ -277,11 +279,11 @@ pub(crate) async fn tasks(
     if json {
         return json_lines(&tasks);
     }
-    let row = |task: &TaskView| {
+    let row = |task: &Task| {
         let progress = task.progress.map_or_else(String::new, |p| format!("{:.0} % ", p * 100.0));
         let attempt = task.attempt.to_string();
-        let reason = format!("{progress}{}", plain(&task.reason.to_string()));
-        let number = || task.worker.or(task.ended_by).map(|worker| worker.0.to_string());
+        let reason = format!("{progress}{}", plain(&task.reason));
+        let number = || task.worker.map(|worker| worker.to_string());
         let worker = task.worker_name.clone().or_else(number).unwrap_or_default();
         vec![task.name.clone(), task.state.name().into(), attempt, worker, reason]
     };
@@ -297,10 +299,10 @@ pub(crate) async fn logs(
     task: &str,
     (attempt, follow): (Option<u32>, bool),
 ) -> anyhow::Result<u8> {
-    let run = farm.run(run).await?.line.id;
+    let run = farm.run(run).await?.run.id;
     let mut report = one_task(farm, &run, task).await?;
     if report.attempts.is_empty() {
-        let TaskView { name, state, reason, .. } = &report.task;
+        let Task { name, state, reason, .. } = &report.task;
         say(&format!("{name} is {} and was not started yet: {reason}", state.name()));
         if !follow {
             return Ok(SUCCEEDED);
@@ -316,27 +318,30 @@ pub(crate) async fn logs(
     let Some(chosen) = chosen else {
         anyhow::bail!("{name} has had no attempt {}", attempt.unwrap_or(1));
     };
-    let running = chosen.outcome == "running";
-    let took =
-        if running { String::new() } else { format!(", {}", duration(chosen.took_ms.into())) };
-    say(&format!("{name} attempt {}: {}{took}", chosen.attempt, chosen.outcome));
-    if !chosen.message.is_empty() {
-        say(&plain(&chosen.message));
-    }
+    let running = chosen.state == AttemptState::Running;
+    let took = if running {
+        String::new()
+    } else {
+        format!(", {}", duration(chosen.took_ms.unwrap_or_default().into()))
+    };
+    say(&format!("{name} attempt {}: {}{took}", chosen.attempt, chosen.state.name()));
+    chosen.message.iter().for_each(|message| say(&plain(message)));
     chosen.notes.iter().for_each(|note| say(&format!("note: {}", plain(note))));
     let printed = match farm {
         Farm::Folder(data) => {
             let tried = Try { index: report.task.index, attempt: chosen.attempt };
-            let path = log_path(data, &run, &report.task.step, tried, chosen.execution);
+            let execution = u64::from_str_radix(&chosen.execution, 16).context("the execution")?;
+            let (run, execution) = (RunId(run.as_str().into()), Execution(execution));
+            let path = log_path(data, &run, &report.task.step, tried, execution);
             let mut file = LogFile { path, printed: 0 };
-            while follow && running_still(farm, (&run, task), chosen.attempt).await? {
+            while follow && running_still(farm, (&run.0, task), chosen.attempt).await? {
                 file.print().await?;
                 tokio::time::sleep(DRAW).await;
             }
             file.print().await?;
             file.printed
         }
-        Farm::Server(server) => follow_log(server, (&run.0, task, chosen.attempt), follow).await?,
+        Farm::Server(server) => follow_log(server, (&run, task, chosen.attempt), follow).await?,
     };
     if printed == 0 {
         say("(it printed nothing)");
@@ -344,7 +349,7 @@ pub(crate) async fn logs(
     Ok(SUCCEEDED)
 }
 
-async fn one_task(farm: &Farm, run: &RunId, task: &str) -> anyhow::Result<TaskReport> {
+async fn one_task(farm: &Farm, run: &str, task: &str) -> anyhow::Result<TaskDetail> {
     match farm.ask(Request::Task { run: run.to_string(), task: task.to_owned() }).await? {
         Answer::Task(report) => Ok(*report),
         other => wrong(other),
@@ -353,11 +358,11 @@ async fn one_task(farm: &Farm, run: &RunId, task: &str) -> anyhow::Result<TaskRe
 
 async fn running_still(
     farm: &Farm,
-    (run, task): (&RunId, &str),
+    (run, task): (&str, &str),
     attempt: u32,
 ) -> anyhow::Result<bool> {
     let report = one_task(farm, run, task).await?;
-    Ok(report.attempts.iter().any(|a| a.attempt == attempt && a.outcome == "running"))
+    Ok(report.attempts.iter().any(|a| a.attempt == attempt && a.state == AttemptState::Running))
 }
 
 /// A log file that may still grow.
@@ -405,29 +410,28 @@ pub(crate) fn tell_failures(run: &Run) {
 }
 
 /// How many results a run has left out, as one line for each step.
-pub(crate) fn left_out(view: &RunView) -> Vec<String> {
-    let steps = view.steps.iter().filter(|step| step.left_out > 0);
-    let line = |step: &StepView| {
-        let all = step.count(TaskState::Succeeded);
+pub(crate) fn left_out(steps: &[Step]) -> Vec<String> {
+    let steps = steps.iter().filter(|step| step.left_out > 0);
+    let line = |step: &Step| {
+        let all = step.tasks.succeeded;
         format!("{} of {all} results of {} were left out", step.left_out, step.name)
     };
     steps.map(line).collect()
 }
 
 /// Prints the first notes of workers at the end of a run.
-pub(crate) fn tell_notes(id: &RunId, notes: &Notes) {
+pub(crate) fn tell_notes(id: &str, notes: (&[Note], u32)) {
     const FEW: usize = 10;
     for line in lines_of(notes, FEW) {
         say(&line);
     }
-    if notes.notes.len() > FEW {
+    if notes.0.len() > FEW {
         say(&format!("    pictor show {id}"));
     }
 }
 
 /// Notes of workers as lines: up to `few`, each with the task it is from.
-fn lines_of(notes: &Notes, few: usize) -> Vec<String> {
-    let Notes { notes, notes_left_out } = notes;
+fn lines_of((notes, left_out): (&[Note], u32), few: usize) -> Vec<String> {
     let line = |Note { text, tasks, example }: &Note| match tasks {
         0 | 1 => format!("  {} ({example})", plain(text)),
         tasks => format!("  {} ({tasks} tasks, such as {example})", plain(text)),
@@ -435,7 +439,7 @@ fn lines_of(notes: &Notes, few: usize) -> Vec<String> {
     let title = (!notes.is_empty()).then(|| "notes:".to_owned());
     let mut lines: Vec<String> =
         title.into_iter().chain(notes.iter().take(few).map(line)).collect();
-    let more = notes.len().saturating_sub(few) as u64 + u64::from(*notes_left_out);
+    let more = notes.len().saturating_sub(few) as u64 + u64::from(left_out);
     if more > 0 {
         lines.push(format!("  and {more} more"));
     }

@@ -24,7 +24,7 @@ use client::{
 };
 use inspect::{Farm, RunsArgs};
 use models::ModelsCommand;
-use pictor_engine::TaskState;
+use pictor_api::{RetryRequest, TaskState};
 use results::ResultArgs;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -290,7 +290,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Resume { run, results, machine } => match farm()? {
             Farm::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
-            server @ Farm::Server(_) => control::resume(&server, &run).await,
+            server @ Farm::Server(_) => control::resume(&server, &run, json).await,
         },
         Command::Retry { run, tasks, set, yes, results, machine } => {
             retry(farm()?, &run, (tasks, set), yes, (&results, &machine, json)).await
@@ -310,9 +310,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Logs { run, task, attempt, follow } => {
             inspect::logs(&farm()?, &run, &task, (attempt, follow)).await
         }
-        Command::Pause { run } => control::pause(&farm()?, &run).await,
-        Command::Cancel { run } => control::cancel(&farm()?, &run).await,
-        Command::Priority { run, priority } => control::priority(&farm()?, &run, priority).await,
+        Command::Pause { run } => control::pause(&farm()?, &run, json).await,
+        Command::Cancel { run } => control::cancel(&farm()?, &run, json).await,
+        Command::Priority { run, priority } => {
+            control::priority(&farm()?, &run, priority, json).await
+        }
         Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
         Command::Prune(args) => prune::prune((&data()?, &server, named), &args, json).await,
         Command::Workers(args) => client::workers(&remote()?, args, json).await,
@@ -334,12 +336,13 @@ async fn retry(
     yes: bool,
     how: (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    if !yes && !control::is_meant(&farm, run, (&tasks, &set)).await? {
+    let request = RetryRequest { tasks, set: set.into_iter().collect(), dry_run: false };
+    if !yes && !control::is_meant(&farm, run, &request).await? {
         return Ok(INTERRUPTED);
     }
     match farm {
-        Farm::Folder(data) => session::retry(&data, run, (tasks, set), how).await,
-        server @ Farm::Server(_) => control::retry(&server, run, (tasks, set)).await,
+        Farm::Folder(data) => session::retry(&data, run, request, how).await,
+        server @ Farm::Server(_) => control::retry(&server, run, request, how.2).await,
     }
 }
 

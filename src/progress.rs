@@ -4,8 +4,9 @@
 use crate::session::{DRAW, mean};
 use crate::terminal::{duration, say};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pictor_engine::{RunState, RunView, StepView, TaskState};
-use pictor_server::OwnerHandle;
+use pictor_api::{RunDetail, RunState, Step, TaskState};
+use pictor_engine::{Engine, RunView};
+use pictor_server::{OwnerHandle, shape};
 use pictor_storage::RunRecord;
 use pictor_tasks::message::RunId;
 use std::io::IsTerminal;
@@ -28,17 +29,41 @@ pub(crate) enum Views {
     /// The engine in this process.
     Owner(OwnerHandle),
     /// The latest state that was fetched from a server.
-    Server(watch::Receiver<Option<RunView>>),
+    Server(watch::Receiver<Look>),
+}
+
+/// What is shown of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    state: RunState,
+    steps: Vec<Step>,
+    eta_ms: Option<u64>,
+}
+
+impl Look {
+    fn of(view: RunView) -> Self {
+        let RunView { state, steps, eta_ms, .. } = view;
+        Self { state, steps: shape::steps(steps), eta_ms }
+    }
+}
+
+impl From<&RunDetail> for Look {
+    fn from(detail: &RunDetail) -> Self {
+        let RunDetail { run, steps, eta_ms, .. } = detail;
+        Self { state: run.state, steps: steps.clone(), eta_ms: *eta_ms }
+    }
 }
 
 impl Views {
-    async fn view(&self, id: &RunId) -> Option<RunView> {
+    async fn view(&self, id: &RunId) -> Option<Look> {
         match self {
             Self::Owner(owner) => {
                 let id = id.clone();
-                owner.ask(move |engine| engine.run(&id).map(|run| engine.view(run))).await.ok()?
+                let look =
+                    move |engine: &Engine| engine.run(&id).map(|run| Look::of(engine.view(run)));
+                owner.ask(look).await.ok()?
             }
-            Self::Server(latest) => latest.borrow().clone(),
+            Self::Server(latest) => Some(latest.borrow().clone()),
         }
     }
 }
@@ -91,16 +116,21 @@ impl Pace {
     }
 }
 
-fn finished(step: &StepView) -> u32 {
-    TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.count(s)).sum()
+/// A number of tasks as a real number: a step has fewer than 2³² of them.
+fn real(tasks: u64) -> f64 {
+    f64::from(u32::try_from(tasks).unwrap_or(u32::MAX))
+}
+
+fn finished(step: &Step) -> u64 {
+    TaskState::ALL.into_iter().filter(|s| s.is_terminal()).map(|s| step.tasks.get(s)).sum()
 }
 
 /// Completed fraction of a step, from 0 to 1, including the progress of running tasks. Returns `None` if no task of it
 /// is running.
-fn fraction(step: &StepView) -> Option<f64> {
-    let all = step.tasks.filter(|_| step.count(TaskState::Running) > 0)?;
+fn fraction(step: &Step) -> Option<f64> {
+    let all = step.size.filter(|_| step.tasks.get(TaskState::Running) > 0)?;
     let inside = step.progress.unwrap_or(0.0);
-    Some(((f64::from(finished(step)) + f64::from(inside)) / f64::from(all)).clamp(0.0, 1.0))
+    Some(((real(finished(step)) + f64::from(inside)) / f64::from(all)).clamp(0.0, 1.0))
 }
 
 /// Progress of a step since it was first observed.
@@ -134,7 +164,7 @@ struct Trends(Vec<Option<Trend>>);
 
 impl Trends {
     /// The trend of a step, and its completed fraction. Returns `None` if the step is not running.
-    fn of(&mut self, place: usize, step: &StepView) -> Option<(&Trend, f64)> {
+    fn of(&mut self, place: usize, step: &Step) -> Option<(&Trend, f64)> {
         if self.0.len() <= place {
             self.0.resize(place + 1, None);
         }
@@ -150,10 +180,10 @@ impl Trends {
 }
 
 /// Counts by state, `1 failed, 2 running`, without those that are zero.
-fn extras(step: &StepView) -> String {
+fn extras(step: &Step) -> String {
     let states = [TaskState::Running, TaskState::Failed, TaskState::Skipped, TaskState::Cancelled];
-    let shown = states.into_iter().filter(|s| step.count(*s) > 0);
-    shown.map(|s| format!("{} {}", step.count(s), s.name())).collect::<Vec<_>>().join(", ")
+    let shown = states.into_iter().filter(|s| step.tasks.get(*s) > 0);
+    shown.map(|s| format!("{} {}", step.tasks.get(s), s.name())).collect::<Vec<_>>().join(", ")
 }
 
 async fn bars(id: RunId, views: Views, mut pace: Pace) {
@@ -174,11 +204,11 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
             all.push(group.insert_before(&total, bar));
         }
         for (place, (bar, step)) in all.iter().zip(&view.steps).enumerate() {
-            match step.tasks {
+            match step.size {
                 Some(tasks) => bar.set_length(u64::from(tasks)),
                 None => bar.unset_length(),
             }
-            bar.set_position(u64::from(finished(step)));
+            bar.set_position(finished(step));
             let each = step.mean_ms.map_or_else(String::new, |m| format!("{} each", mean(Some(m))));
             let inside = trends.of(place, step).map(|(trend, now)| trend.words(now));
             let words = [each, extras(step), inside.unwrap_or_default()]
@@ -198,13 +228,13 @@ async fn bars(id: RunId, views: Views, mut pace: Pace) {
 }
 
 /// Elapsed time, frames per second and remaining time.
-fn footer(view: &RunView, started: Instant) -> String {
+fn footer(view: &Look, started: Instant) -> String {
     let elapsed = started.elapsed();
     let mut words = vec![duration(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))];
     let frames = view.steps.iter().rev().find(|s| s.over == ["frame"]);
-    let frames = frames.map(|step| step.count(TaskState::Succeeded));
+    let frames = frames.map(|step| step.tasks.get(TaskState::Succeeded));
     if let Some(frames) = frames.filter(|n| *n > 0) {
-        let rate = f64::from(frames) / elapsed.as_secs_f64().max(0.001);
+        let rate = real(frames) / elapsed.as_secs_f64().max(0.001);
         words.push(if rate >= 1.0 {
             format!("{rate:.1} frames/s")
         } else {
@@ -218,7 +248,7 @@ fn footer(view: &RunView, started: Instant) -> String {
 
 async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
     let started = Instant::now();
-    let mut told: Vec<u32> = Vec::new();
+    let mut told: Vec<u64> = Vec::new();
     let mut last = Instant::now();
     let mut trends = Trends::default();
     let mut state = RunState::Running;
@@ -226,7 +256,7 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
         told.resize(view.steps.len(), 0);
         let waited = last.elapsed() >= LINE;
         for (place, (told, step)) in told.iter_mut().zip(&view.steps).enumerate() {
-            let (done, all) = (finished(step), step.tasks.unwrap_or(0));
+            let (done, all) = (finished(step), step.size.map_or(0, u64::from));
             let complete = done == all && all > 0;
             // People want a line now and then, programs want data.
             let inside = trends.of(place, step).map(|(trend, now)| (now, trend.words(now)));
@@ -238,7 +268,7 @@ async fn lines(id: RunId, views: Views, mut pace: Pace, json: bool) {
             if json {
                 say(&serde_json::json!({
                     "event": "step", "run": id, "step": step.name, "finished": done, "tasks": all,
-                    "failed": step.count(TaskState::Failed), "eta_ms": view.eta_ms,
+                    "failed": step.tasks.get(TaskState::Failed), "eta_ms": view.eta_ms,
                     "progress": inside.map(|(now, _)| now),
                 })
                 .to_string());

@@ -2,18 +2,20 @@
 //! ended.
 
 use crate::client::keep_command_files;
+use crate::control::{retried, sentence};
 use crate::progress::Progress;
 use crate::results::{ResultArgs, is_free};
 use crate::terminal::{complain, duration, explain, say};
 use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
 use anyhow::Context;
+use pictor_api::RetryRequest;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
-    Answer, Committed, Delivered, Owner, OwnerHandle, Place, Request, SubmitError, answer, ask,
-    deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, stored_run,
+    Answer, Committed, Delivered, Owner, OwnerHandle, Place, Request, Runs, SubmitError, ask,
+    deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, shape, stored_run,
     sweep_again,
 };
 use pictor_storage::{RunRecord, RunRows};
@@ -87,7 +89,11 @@ pub(crate) async fn resume(
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
-        return crate::inspect::done(said, &format!("{run} goes on, in the process that runs it"));
+        return crate::inspect::done(
+            said,
+            &format!("{run} goes on, in the process that runs it"),
+            json,
+        );
     }
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
@@ -97,7 +103,7 @@ pub(crate) async fn resume(
         return Ok(FAILED);
     }
     if run.state() == RunState::Paused {
-        done(&answer(&*store, None, order).await)?;
+        done(&Runs::of_folder(store.clone()).answer(None, order).await)?;
         run = load_run(&*store, &record.id).await?;
     }
     work((data, store), (run, record, place), (machine, json)).await
@@ -107,15 +113,16 @@ pub(crate) async fn resume(
 pub(crate) async fn retry(
     data: &Path,
     run: &str,
-    (tasks, set): (Vec<String>, Vec<(String, String)>),
+    request: RetryRequest,
     (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    let (named, id) = (run.to_owned(), random_id());
-    let order = Request::Retry { run: named, tasks, id, dry_run: false, set };
+    let order = Request::Retry { run: run.to_owned(), id: random_id(), request };
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
-        say(&format!("{}, in the process that runs it", crate::control::retried(&said, run)?));
+        let said = retried(said)?;
+        let line = format!("{}, in the process that runs it", sentence(&said, run));
+        say(&if json { serde_json::to_string(&said)? } else { line });
         return Ok(SUCCEEDED);
     }
     let store = open(data).await?;
@@ -126,12 +133,12 @@ pub(crate) async fn retry(
     if !is_free((&loaded, again), &place, Some(&*store)).await? {
         return Ok(FAILED);
     }
-    let said = answer(&*store, None, order).await;
-    let line = crate::control::retried(&said, &record.id.0)?;
+    let runs = Runs::of_folder(store.clone());
+    let line = sentence(&retried(runs.answer(None, order).await)?, &record.id.0);
     let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
         let control = Control { id: random_id(), event: Event::Resumed };
-        done(&answer(&*store, None, Request::Control { run: run.to_owned(), control }).await)?;
+        done(&runs.answer(None, Request::Control { run: run.to_owned(), control }).await)?;
         loaded = load_run(&*store, &record.id).await?;
     }
     say_unless(json, &line);
@@ -140,7 +147,7 @@ pub(crate) async fn retry(
 
 fn done(said: &Answer) -> anyhow::Result<()> {
     match said {
-        Answer::Done => Ok(()),
+        Answer::Changed(_) => Ok(()),
         Answer::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
@@ -149,7 +156,8 @@ fn done(said: &Answer) -> anyhow::Result<()> {
 /// Whether another process is working on the run.
 async fn works_on(data: &Path, run: &str) -> anyhow::Result<bool> {
     let said = ask(data, &Request::Show { run: run.to_owned() }).await?;
-    Ok(matches!(said, Some(Answer::Run(report)) if report.line.active))
+    Ok(matches!(said, Some(Answer::Run(detail))
+        if !detail.run.interrupted && !detail.run.state.is_terminal()))
 }
 
 /// Opens a data folder for this process alone.
@@ -386,8 +394,9 @@ async fn conclude(
     let delivered = deliver_all(run, (store, artifacts), place).await?;
     let (in_the_way, out) = (sentences(&delivered.in_the_way), &place.folder);
     sweep_again(run, artifacts).await;
-    let (state, notes) = (run.state(), run.notes());
-    let view = Engine::new(Config::default()).view(run);
+    let (state, told) = (run.state(), run.notes());
+    let (notes, notes_left_out) = (shape::notes(told.notes), told.notes_left_out);
+    let steps = shape::steps(Engine::new(Config::default()).view(run).steps);
     let count = |state: TaskState| -> usize {
         (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()
     };
@@ -407,16 +416,16 @@ async fn conclude(
             "event": "end", "run": run.id(), "state": state,
             "files": delivered.files,
             "undelivered": undelivered,
-            "notes": notes.notes, "notes_left_out": notes.notes_left_out,
+            "notes": notes, "notes_left_out": notes_left_out,
         })
         .to_string());
     } else {
         say(&line);
         crate::inspect::tell_failures(run);
-        for line in crate::inspect::left_out(&view) {
+        for line in crate::inspect::left_out(&steps) {
             say(&line);
         }
-        crate::inspect::tell_notes(run.id(), &notes);
+        crate::inspect::tell_notes(&run.id().0, (&notes, notes_left_out));
         if !delivered.files.is_empty() {
             say(&format!("{} files in {}", delivered.files.len(), out.display()));
         }

@@ -61,7 +61,7 @@ impl Farm {
     }
 
     fn state(&self, run: &str) -> Json {
-        self.json(&["show", run])["line"]["state"].take()
+        self.json(&["show", run])["state"].take()
     }
 }
 
@@ -80,7 +80,7 @@ fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
     assert_eq!(farm.state(&long), "paused");
     farm.ok(&["resume", &long]).expect(0, &["goes on"]);
     farm.ok(&["priority", &long, "-7"]);
-    assert_eq!(farm.json(&["show", &long])["view"]["priority"], -7);
+    assert_eq!(farm.json(&["show", &long])["priority"], -7);
     farm.ok(&["cancel", &long]).expect(0, &["is cancelled"]);
     farm.ok(&["show", &long, "--watch"]).expect(0, &["cancelled"]);
     farm.pictor(&["pause", &long]).expect(1, &["is over", "run_is_over"]);

@@ -118,7 +118,7 @@ fn json_output_is_one_value_a_line() {
     );
     let id = events[0]["run"].as_str().unwrap();
     let shown = place.json(&["show", id]);
-    assert_eq!(shown["view"]["steps"][0]["tasks"], 1000);
+    assert_eq!(shown["steps"][0]["size"], 1000);
     assert_eq!(place.json(&["runs"])["id"], id);
     let tasks = place.ok(&["tasks", id, "--json"]).out;
     let tasks: Vec<Json> = tasks.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

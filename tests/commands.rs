@@ -381,3 +381,55 @@ fn a_reason_holds_no_control_characters() {
     let task = place.json(&["tasks", &said.run_id()]);
     assert!(!task["reason"].as_str().unwrap().contains(|c: char| c.is_control() && c != '\n'));
 }
+
+/// The names of all fields of an answer, without their values; of a list only those of the first item.
+fn shape(value: &Json) -> Json {
+    match value {
+        Json::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect()
+        }
+        Json::Array(items) => items.iter().take(1).map(shape).collect(),
+        _ => Json::Null,
+    }
+}
+
+/// What `pictor show --json` and `pictor tasks --json` have: whoever takes a field away breaks scripts.
+const RUN: &str = "{created_ms,eta_ms,failures:[{attempt,index,name,progress,reason,state,step,worker,\
+    worker_name}],finished_ms,id,interrupted,name,notes:[],notes_left_out,out_dir,owner,priority,source_name,state,\
+    steps:[{kind,left_out,mean_ms,name,over:[],progress,size,tasks:{cancelled,failed,pending,queued,ready,running,\
+    skipped,succeeded}}],tasks:{cancelled,failed,pending,queued,ready,running,skipped,succeeded},waiting:[]}";
+const TASK: &str = "{attempt,index,name,progress,reason,state,step,worker,worker_name}";
+
+#[test]
+fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
+    let farm = Farm::start();
+    let place = &farm.place;
+    let job = "pictor: v1\nname: shape\nretry: { attempts: 1 }\n\
+               steps: [{ name: a, command: { run: ['false'] } }]\n";
+    place.write("job.yaml", job);
+    let here = place.run(&[]).expect(1, &["1 failed"]).run_id();
+    let there = farm.pictor(&["submit", "job.yaml", "--wait"]);
+    let there = there.expect(1, &["1 failed"]).out.split(':').next().unwrap().to_owned();
+    let local = |arguments: &[&str]| -> Json {
+        let said = place.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(said.out.lines().next().unwrap()).unwrap()
+    };
+    let api = |path: &str| farm.api("GET", path, "").1;
+    let run = local(&["show", &here]);
+    assert_eq!(shape(&run).to_string().replace(":null", "").replace('"', ""), RUN);
+    assert_eq!(shape(&run), shape(&farm.lines(&["show", &there])[0]));
+    assert_eq!(shape(&run), shape(&api(&format!("/v1/runs/{there}"))));
+    assert_eq!((&run["state"], &run["interrupted"]), (&"failed".into(), &false.into()));
+    assert!(run["out_dir"].as_str().unwrap().ends_with("/out"), "{run}");
+    let task = local(&["tasks", &here]);
+    assert_eq!(shape(&task).to_string().replace(":null", "").replace('"', ""), TASK);
+    assert_eq!(shape(&task), shape(&farm.lines(&["tasks", &there])[0]));
+    assert_eq!(shape(&task), shape(&api(&format!("/v1/runs/{there}/tasks"))["items"][0]));
+    let names = |run: &Json| run.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let listed = local(&["runs"]);
+    assert_eq!(names(&listed), names(&farm.lines(&["runs"])[0]));
+    assert_eq!(names(&listed), names(&api("/v1/runs")["items"][0]));
+    // What is over is changed by neither.
+    place.pictor(&["priority", &here, "5"]).expect(1, &["is over (failed)", "another priority"]);
+    farm.pictor(&["priority", &there, "5"]).expect(1, &["is over (failed)", "(run_is_over)"]);
+}

@@ -171,7 +171,7 @@ impl Farm {
 
     fn until_succeeded(&self, run: &str) {
         until("the run ends", || {
-            let state = self.json(&["show", run])[0]["line"]["state"].take();
+            let state = self.json(&["show", run])[0]["state"].take();
             assert!(
                 state == "running" || state == "succeeded",
                 "{state}: {}",

@@ -175,7 +175,7 @@ fn a_server_notices_networks_that_are_added_while_it_waits_for_them() {
     until("it is made", || {
         let told: serde_json::Value =
             serde_json::from_str(&pictor(&["show", &run, "--json"]).out).unwrap();
-        told["line"]["state"] == "succeeded"
+        told["state"] == "succeeded"
     });
     assert!(pictor(&["workers", "--json"]).out.contains("\"models\":[\"mine\"]"));
 }

@@ -1,10 +1,10 @@
 //! Which of several servers owns the farm: standing by, taking over, stepping down. The broker elects, the epoch in the
 //! database decides: a server that has been overtaken cannot commit any more.
 
-use crate::access::load_run;
 use crate::handle::{Error, OwnerHandle};
 use crate::owner::Owner;
 use crate::role::Role;
+use crate::runs::load_run;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Run};
 use pictor_queue::{OwnerQueue, Sealer};

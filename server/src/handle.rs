@@ -1,5 +1,6 @@
 //! How the rest of a server talks to the owner loop: commands, queries, and the news of every commit.
 
+use pictor_api::Code;
 use pictor_engine::{Config, Engine, Run, RunState};
 use pictor_queue::{Sealer, ToOwner};
 use pictor_tasks::history::{Control, Row};
@@ -31,6 +32,9 @@ pub enum Error {
     /// The run does not exist.
     #[error("there is no run `{0}`; `pictor runs` lists them")]
     NoRun(String),
+    /// A request about a run cannot be fulfilled: the code of the API, and the reason.
+    #[error("{1}")]
+    Refused(Code, String),
     /// The owner loop has ended.
     #[error("the engine has stopped")]
     Stopped,

@@ -1,7 +1,6 @@
 //! The server: the owner loop that folds, commits and sends; the submission of jobs; the socket through which other
 //! commands reach the process that owns a data folder; the delivery of results; the HTTP API.
 
-mod access;
 mod clock;
 mod command_files;
 mod deliver;
@@ -20,10 +19,6 @@ mod submit;
 mod sweep;
 pub mod webhook;
 
-pub use access::{
-    Answer, AttemptView, Request, ResetSize, RunLine, RunReport, TaskReport, answer, load_run,
-    stored_run,
-};
 pub use clock::now_ms;
 pub use command_files::CommandFiles;
 pub use deliver::{
@@ -33,6 +28,7 @@ pub use farm::{Farm, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};
 pub use owner::Owner;
 pub use role::Role;
+pub use runs::{Answer, Request, Runs, load_run, shape, stored_run};
 pub use sequence::Sequence;
 pub use socket::{ask, listen, socket_path};
 pub use submit::{

@@ -1,8 +1,8 @@
 //! The socket in a data folder: the process that owns the folder answers there, one JSON line for each line, so that
 //! `pictor show` and other commands work from a second terminal.
 
-use crate::access::{Answer, Request, answer};
 use crate::handle::OwnerHandle;
+use crate::runs::{Answer, Request, Runs};
 use pictor_storage::Store;
 use std::fs::File;
 use std::io;
@@ -53,12 +53,11 @@ pub fn listen(
     let (path, _folder) = reachable(path)?;
     let listener = UnixListener::bind(path)?;
     Ok(tokio::spawn(async move {
+        let runs = Arc::new(Runs::of_folder(store));
         while let Ok((stream, _)) = listener.accept().await {
-            let (store, owner) = (store.clone(), owner.clone());
-            // A thread of its own: folding a long history for an answer must not delay the owner.
-            let runtime = tokio::runtime::Handle::current();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = runtime.block_on(serve(stream, &*store, &owner)) {
+            let (runs, owner) = (runs.clone(), owner.clone().in_a_hurry());
+            tokio::spawn(async move {
+                if let Err(error) = serve(stream, &runs, &owner).await {
                     debug!(%error, "a client of the socket went away");
                 }
             });
@@ -66,14 +65,13 @@ pub fn listen(
     }))
 }
 
-async fn serve(stream: UnixStream, store: &dyn Store, owner: &OwnerHandle) -> io::Result<()> {
+async fn serve(stream: UnixStream, runs: &Runs, owner: &OwnerHandle) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = String::new();
-    let owner = &owner.clone().in_a_hurry();
     while (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line).await? > 0 {
         let said = match serde_json::from_str::<Request>(&line) {
-            Ok(request) => answer(store, Some(owner), request).await,
+            Ok(request) => runs.answer(Some(owner), request).await,
             Err(error) => Answer::Failed(format!("the request cannot be read: {error}")),
         };
         let mut reply = serde_json::to_string(&said).map_err(io::Error::other)?;

@@ -6,13 +6,13 @@ use crate::client::digests::Digests;
 use crate::client::download::{Downloaded, Wanted, download};
 use crate::client::ledger::Ledger;
 use crate::client::{Changes, request_of};
-use crate::progress::{Progress, Views};
+use crate::progress::{Look, Progress, Views};
 use crate::terminal::{complain, plain, say};
 use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
-use pictor_engine::{RunState, TaskState};
-use pictor_server::{Answer, Place, Request, RunReport};
+use pictor_api::{RunDetail, RunState, TaskState};
+use pictor_server::{Answer, Place, Request};
 use pictor_tasks::message::RunId;
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) async fn wait(
     json: bool,
 ) -> anyhow::Result<u8> {
     let first = look(server, id).await?;
-    let (tell, latest) = watch::channel(Some(first.view.clone()));
+    let (tell, latest) = watch::channel(Look::from(&first));
     let shown = place.map_or_else(String::new, |place| place.folder.display().to_string());
     let interrupted = crate::session::interruption()?;
     let progress = Progress::of((id, &shown), Views::Server(latest), json);
@@ -48,7 +48,7 @@ pub(crate) async fn wait(
     conclude(server, &followed?, (place, data), json).await
 }
 
-async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunReport> {
+async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunDetail> {
     match request_of(server, Request::Show { run: id.to_string() }).await? {
         Answer::Run(report) => Ok(*report),
         _ => anyhow::bail!("the answer does not fit the question"),
@@ -57,15 +57,15 @@ async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunReport> {
 
 async fn follow(
     server: &Connection,
-    mut report: RunReport,
-    tell: &watch::Sender<Option<pictor_engine::RunView>>,
+    mut report: RunDetail,
+    tell: &watch::Sender<Look>,
     (place, data): (Option<&Place>, &Path),
-) -> anyhow::Result<RunReport> {
-    let id = report.line.id.clone();
+) -> anyhow::Result<RunDetail> {
+    let id = RunId(report.run.id.as_str().into());
     let changes = Changes::of(server.clone(), id.to_string());
     let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, &id.0));
     let (mut fetched, mut fetched_at) = (0, Instant::now());
-    while !report.view.state.is_terminal() {
+    while !report.run.state.is_terminal() {
         let done = succeeded(&report);
         if let Some(place) = place.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
             let wanted = Wanted { run: &id.0, place, pattern: None };
@@ -76,28 +76,28 @@ async fn follow(
         }
         changes.next().await;
         report = look(server, &id).await?;
-        tell.send_replace(Some(report.view.clone()));
+        tell.send_replace(Look::from(&report));
     }
     known.save();
     Ok(report)
 }
 
-fn succeeded(report: &RunReport) -> u32 {
-    report.view.steps.iter().map(|step| step.count(TaskState::Succeeded)).sum()
+fn succeeded(report: &RunDetail) -> u64 {
+    report.steps.iter().map(|step| step.tasks.succeeded).sum()
 }
 
 /// Ends the wait: downloads the last results, and prints a summary.
 async fn conclude(
     server: &Connection,
-    report: &RunReport,
+    report: &RunDetail,
     (place, data): (Option<&Place>, &Path),
     json: bool,
 ) -> anyhow::Result<u8> {
-    let (id, state) = (&report.line.id, report.view.state);
+    let (id, state) = (&report.run.id, report.run.state);
     let mut downloaded = Downloaded::default();
     if let Some(place) = place {
-        let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, &id.0));
-        let wanted = Wanted { run: &id.0, place, pattern: None };
+        let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, id));
+        let wanted = Wanted { run: id, place, pattern: None };
         let bar = if json { ProgressBar::hidden() } else { super::bar::bytes("fetching", 0) };
         let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
         bar.finish_and_clear();
@@ -108,7 +108,7 @@ async fn conclude(
     if json {
         let end = serde_json::json!({
             "event": "end", "run": id, "state": state, "files": files, "undelivered": failures,
-            "notes": report.notes.notes, "notes_left_out": report.notes.notes_left_out,
+            "notes": report.notes, "notes_left_out": report.notes_left_out,
         });
         say(&end.to_string());
     } else {
@@ -117,10 +117,10 @@ async fn conclude(
             say(&format!("  {}: {}", task.name, plain(&task.reason.to_string())));
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
-        for line in crate::inspect::left_out(&report.view) {
+        for line in crate::inspect::left_out(&report.steps) {
             say(&line);
         }
-        crate::inspect::tell_notes(id, &report.notes);
+        crate::inspect::tell_notes(id, (&report.notes, report.notes_left_out));
         if let Some(place) = place.filter(|_| !files.is_empty()) {
             say(&format!("{} files in {}", files.len(), place.folder.display()));
         }
@@ -130,13 +130,13 @@ async fn conclude(
     Ok(if whole { SUCCEEDED } else { FAILED })
 }
 
-fn sentence(report: &RunReport) -> String {
-    let steps = &report.view.steps;
-    let count = |state| steps.iter().map(|step| step.count(state)).sum::<u32>();
+fn sentence(report: &RunDetail) -> String {
+    let steps = &report.steps;
+    let count = |state| steps.iter().map(|step| step.tasks.get(state)).sum::<u64>();
     format!(
         "{} {}: {} tasks succeeded, {} failed, {} skipped, {} cancelled",
-        report.line.id,
-        report.view.state.name(),
+        report.run.id,
+        report.run.state.name(),
         count(TaskState::Succeeded),
         count(TaskState::Failed),
         count(TaskState::Skipped),

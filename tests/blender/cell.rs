@@ -164,10 +164,10 @@ fn failed(shown: &Json, said: &Said) -> Cell {
     let failures = shown["failures"].as_array().unwrap();
     let Some(failure) = failures.first() else { return Cell::Wrong(said.to_string()) };
     let words = failure["reason"].as_str().unwrap().to_owned();
-    let steps = shown["view"]["steps"].as_array().unwrap().iter();
+    let steps = shown["steps"].as_array().unwrap().iter();
     let rendered = steps.filter(|step| step["kind"] != "inspect").any(|step| {
-        let counts = step["counts"].as_array().unwrap();
-        counts[4].as_u64() > Some(0) || counts[5].as_u64() > Some(0)
+        let count = |state| step["tasks"][state].as_u64() > Some(0);
+        count("succeeded") || count("failed")
     });
     if rendered { Cell::Wrong(format!("failed: {words}")) } else { Cell::Refused(words) }
 }

@@ -5,9 +5,9 @@ use super::auth::Caller;
 use super::blobs::{Binary, Download, Wanted, serve};
 use super::delivered::{delivered, find};
 use super::extract::{Json, Path, Query};
-use super::lookup::{from, next};
-use super::paging::{Paging, Place};
+use super::paging::Paging;
 use super::refusal::Refusal;
+use crate::runs::{Place, from, next};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -40,7 +40,8 @@ pub(super) async fn files(
     let record = api.run(&caller, &run).await?;
     // A task may deliver several files, so pages may be a little longer than requested.
     let look = |_: &Engine, run: &Run, from, effort| Ok(look(run, from, effort));
-    let found = api.find(&record, (from(paging.after), limit), look).await?;
+    let start = (from(paging.after), limit);
+    let found = api.runs.search(Some(&api.owner()?), &record, start, look).await?;
     let next = next(&found);
     Ok(Json(Page { items: found.items, next }))
 }

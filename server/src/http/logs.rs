@@ -1,11 +1,12 @@
 //! Logs of tasks: read, followed while they grow, and written by workers on other machines.
 
+use super::Api;
 use super::auth::Caller;
 use super::blobs::Binary;
 use super::extract::{Path, Query};
 use super::log_place::{Found, LogPlace, Piece};
 use super::refusal::Refusal;
-use super::{Api, tasks};
+use crate::runs::no_task;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
@@ -87,7 +88,7 @@ pub(super) async fn read(
         Some((at, run.plan().steps[at.step as usize].name.clone()))
     };
     let found = api.ask(&record, find).await?;
-    let (at, step_name) = found.ok_or_else(|| tasks::no_task(&task))?;
+    let (at, step_name) = found.ok_or_else(|| no_task(&record.id, &task))?;
     let place = LogPlace { run: record.id.clone(), step: step_name, index: at.index };
     let log = Log {
         api: api.clone(),

@@ -5,13 +5,12 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::Json;
 use super::guard::Asked;
-use super::lookup::effort;
 use super::paging::Paging;
 use super::refusal::Refusal;
-use super::runs::{Detail, RunsQuery};
+use super::runs::RunsQuery;
 use super::workers::worker;
 use crate::handle::{Error, OwnerHandle};
-use crate::runs::shape;
+use crate::runs::{Detail, FEW, effort, shape};
 use axum::extract::Query;
 use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -94,7 +93,7 @@ impl Snapshot {
             let some = some.to_vec();
             let look = move |engine: &Engine| -> Vec<(RunId, Detail)> {
                 let runs = some.iter().filter_map(|id| engine.run(id));
-                let effort = Effort { places: PLACES, ..effort(super::runs::FEW) };
+                let effort = Effort { places: PLACES, ..effort(FEW) };
                 runs.map(|run| (run.id().clone(), Detail::of(engine, run, effort, now_ms)))
                     .collect()
             };

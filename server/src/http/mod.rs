@@ -15,7 +15,6 @@ mod hub;
 pub mod limits;
 mod log_place;
 mod logs;
-mod lookup;
 mod memory;
 mod metrics;
 mod openapi;
@@ -40,6 +39,7 @@ pub use limits::{Limits, Rate};
 pub use refusal::Refusal;
 
 use crate::role::Role;
+use crate::runs::{Runs, aside};
 use crate::schedule::Schedules;
 use crate::webhook::Webhooks;
 use auth::Tokens;
@@ -54,7 +54,6 @@ use fleet::Fleet;
 use hub::Hub;
 use limits::Buckets;
 use log_place::LogLocks;
-use lookup::Archive;
 use memory::Memory;
 use metrics::Metrics;
 use pictor_api::Code;
@@ -117,7 +116,7 @@ pub struct Api {
     now_ms: fn() -> i64,
     tokens: Tokens,
     buckets: Buckets,
-    archive: Archive,
+    runs: Runs,
     log_locks: LogLocks,
     events: Hub,
     fleet: Fleet,
@@ -146,6 +145,7 @@ impl Api {
         let role = setup.role.clone();
         let api = Arc::new(Self {
             events: Hub::new((setup.now_ms)()),
+            runs: Runs::of_farm(setup.store.clone(), setup.registry.clone(), setup.now_ms),
             store: setup.store,
             registry: setup.registry,
             artifacts: setup.artifacts,
@@ -161,7 +161,6 @@ impl Api {
             now_ms: setup.now_ms,
             tokens: Tokens::default(),
             buckets: Buckets::default(),
-            archive: Archive::default(),
             log_locks: LogLocks::default(),
             fleet: Fleet::default(),
             metrics: Metrics::new(),
@@ -275,13 +274,6 @@ fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tokens::list, tokens::add))
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::audit))
-}
-
-/// Runs work that may take a while on a thread of its own, so that it blocks nobody.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    // The panic has been printed already.
-    let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
-    tokio::task::spawn_blocking(work).await.map_err(panicked)
 }
 
 async fn no_such_path(uri: Uri) -> Refusal {

@@ -114,6 +114,10 @@ impl From<crate::Error> for Refusal {
         use crate::Error;
         match error {
             Error::Store(error) => error.into(),
+            Error::Refused(Code::Unavailable, why) => {
+                Self::new(Code::Unavailable, why).retry_after(1)
+            }
+            Error::Refused(code, why) => Self::new(code, why),
             Error::NoRun(name) => Self::not_found(format!("run `{name}`")),
             Error::Stopped => Self::no_owner(),
             Error::Stalled(_) => Self::new(Code::Unavailable, error.to_string()).retry_after(5),

@@ -3,21 +3,43 @@
 use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
-use super::lookup::effort;
 use super::paging::Name;
 use super::refusal::Refusal;
+use crate::handle::OwnerHandle;
 use crate::runs::shape;
 use axum::extract::State;
 use pictor_api::{Graph, Page, RunDetail, RunState, RunSummary};
-use pictor_engine::{Effort, Engine, Found, Notes, Run, RunView, TaskQuery, TaskState, TaskView};
+use pictor_engine::{Engine, Run};
 use pictor_storage::{RunFilter, RunRecord};
-use pictor_tasks::message::{RunId, TaskId};
+use pictor_tasks::message::RunId;
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How many failed and waiting tasks one run shows.
-pub(super) const FEW: usize = 10;
+impl Api {
+    /// The owner, if it is this server. Its handle does not keep requests waiting while history cannot be written.
+    pub(super) fn owner(&self) -> Result<OwnerHandle, Refusal> {
+        let owner = self.role.borrow().owner().cloned().map(OwnerHandle::in_a_hurry);
+        owner.ok_or_else(Refusal::no_owner)
+    }
+
+    /// The run of this id, or of an unambiguous beginning of it, if the caller may see it.
+    pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Refusal> {
+        let found = self.runs.find(name).await?;
+        if caller.sees(&found.owner) {
+            return Ok(found);
+        }
+        Err(Refusal::not_found(format_args!("run `{name}`")))
+    }
+
+    /// Runs a query about a run, as [`Runs::ask`](crate::Runs) does.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        record: &RunRecord,
+        question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        Ok(self.runs.ask(Some(&self.owner()?), record, question).await?)
+    }
+}
 
 /// Which runs to list, and how many.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -74,26 +96,8 @@ pub(super) async fn list(
     let Some((filter, after)) = query.filter(&caller) else {
         return Ok(Json(Page { items: Vec::new(), next: None }));
     };
-    if let Some(after) = &after
-        && api.store.run(&after.0).await?.is_none_or(|run| run.id != *after)
-    {
-        return Err(Refusal::not_found(format_args!("run `{after}` to go on after")));
-    }
-    let count = u32::try_from(limit).unwrap_or(u32::MAX);
-    let records = api.store.runs(&filter, count, after.as_ref()).await?;
-    let next = (records.len() == limit).then(|| records.last().map(|run| run.id.to_string()));
-    let ids: Vec<RunId> = records.iter().map(|run| run.id.clone()).collect();
-    let views = api.owner()?.ask(move |engine| views(engine, &ids)).await?;
-    let items = records.into_iter().map(|record| {
-        let view = views.get(&record.id);
-        shape::summary(record, view)
-    });
-    Ok(Json(Page { items: items.collect(), next: next.flatten() }))
-}
-
-fn views(engine: &Engine, ids: &[RunId]) -> BTreeMap<RunId, RunView> {
-    let runs = ids.iter().filter_map(|id| engine.run(id));
-    runs.map(|run| (run.id().clone(), engine.view(run))).collect()
+    let owner = api.owner()?;
+    Ok(Json(api.runs.list(Some(&owner), &filter, (limit, after.as_ref())).await?))
 }
 
 /// Shows a run: its steps, counts and problems.
@@ -108,58 +112,7 @@ pub(super) async fn show(
     Path(run): Path<String>,
 ) -> Result<Json<RunDetail>, Refusal> {
     let record = api.run(&caller, &run).await?;
-    let now_ms = (api.now_ms)();
-    let (failed, ready) = (in_state(TaskState::Failed, now_ms), in_state(TaskState::Ready, now_ms));
-    let look = move |engine: &Engine, run: &Run| Detail::of(engine, run, effort(FEW), now_ms);
-    let Detail { view, failures, waiting, notes } = api.ask(&record, look).await?;
-    let failures = api.find(&record, (failures, FEW), failed).await?;
-    let waiting = api.find(&record, (waiting, FEW), ready).await?;
-    let mut detail = Detail { view, failures, waiting, notes }.of_run(record);
-    api.name_workers(detail.failures.iter_mut().chain(&mut detail.waiting).collect()).await?;
-    Ok(Json(detail))
-}
-
-/// What the engine knows about a run.
-#[derive(Clone, Debug)]
-pub(super) struct Detail {
-    pub(super) view: RunView,
-    failures: Found<TaskView>,
-    waiting: Found<TaskView>,
-    notes: Notes,
-}
-
-impl Detail {
-    /// As far as it is found with this effort.
-    pub(super) fn of(engine: &Engine, run: &Run, effort: Effort, now_ms: i64) -> Self {
-        let few = |state| {
-            let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
-            engine.find(run, &query, (TaskId::default(), effort), now_ms)
-        };
-        let (failures, waiting) = (few(TaskState::Failed), few(TaskState::Ready));
-        Self { view: engine.view(run), failures, waiting, notes: engine.notes(run) }
-    }
-}
-
-impl Detail {
-    /// As it is told.
-    pub(super) fn of_run(self, record: RunRecord) -> RunDetail {
-        let Self { view, failures, waiting, notes } = self;
-        let tasks = |found: Found<TaskView>| found.items.into_iter().map(shape::task).collect();
-        shape::detail(record, view, (tasks(failures), tasks(waiting)), notes)
-    }
-}
-
-type Looked = Result<Found<TaskView>, Refusal>;
-
-/// A look for tasks in a state.
-fn in_state(
-    state: TaskState,
-    now_ms: i64,
-) -> impl Fn(&Engine, &Run, TaskId, Effort) -> Looked + Copy + Send + 'static {
-    move |engine, run, from, effort| {
-        let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
-        Ok(engine.find(run, &query, (from, effort), now_ms))
-    }
+    Ok(Json(api.runs.detail(Some(&api.owner()?), record).await?))
 }
 
 /// Shows the graph of a run.

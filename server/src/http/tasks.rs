@@ -1,42 +1,15 @@
 //! Tasks of a run: filtered pages, and one task with its attempts.
 
+use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
-use super::lookup::{from, next};
-use super::paging::Place;
 use super::refusal::Refusal;
-use super::{Api, aside};
-use crate::runs::shape;
+use crate::runs::{Place, TaskFilter};
 use axum::extract::State;
-use pictor_api::{Attempt, Page, Task, TaskDetail, TaskState};
-use pictor_engine::{Engine, Run, TaskQuery, TaskView};
-use pictor_tasks::history::Row;
-use pictor_tasks::message::{Execution, RunId, TaskId};
+use pictor_api::{Page, Task, TaskDetail, TaskState};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-impl Api {
-    /// Tasks as they are sent: with the names of their workers.
-    pub(super) async fn tasks(&self, views: Vec<TaskView>) -> Result<Vec<Task>, Refusal> {
-        let mut tasks: Vec<Task> = views.into_iter().map(shape::task).collect();
-        self.name_workers(tasks.iter_mut().collect()).await?;
-        Ok(tasks)
-    }
-
-    /// Puts the names of their workers to tasks.
-    pub(super) async fn name_workers(&self, tasks: Vec<&mut Task>) -> Result<(), Refusal> {
-        if tasks.iter().all(|task| task.worker.is_none()) {
-            return Ok(());
-        }
-        let records = self.registry.workers().await?;
-        let names: HashMap<u32, String> = records.into_iter().map(|r| (r.id.0, r.name)).collect();
-        for task in tasks {
-            task.worker_name = task.worker.and_then(|worker| names.get(&worker).cloned());
-        }
-        Ok(())
-    }
-}
 
 /// Which tasks to list. Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) take only tasks
 /// with that value of that dimension.
@@ -79,14 +52,9 @@ pub(super) async fn list(
     let asked = TasksQuery::read(pairs)?;
     let (limit, first) = (api.limits.page(asked.limit)?, asked.after);
     let record = api.run(&caller, &run).await?;
-    let now_ms = (api.now_ms)();
-    let look = move |engine: &Engine, run: &Run, place, effort| {
-        Ok(engine.find(run, &asked.resolve(run)?, (place, effort), now_ms))
-    };
-    let found = api.find(&record, (from(first), limit), look).await?;
-    let next = next(&found);
-    let items = api.tasks(found.items).await?;
-    Ok(Json(Page { items, next }))
+    let TasksQuery { step, state, others, .. } = asked;
+    let filter = TaskFilter { step, state, dims: others.into_iter().collect() };
+    Ok(Json(api.runs.tasks(Some(&api.owner()?), &record, filter, (limit, first)).await?))
 }
 
 impl TasksQuery {
@@ -117,25 +85,6 @@ impl TasksQuery {
         }
         Ok(query)
     }
-
-    /// Names that the run does not have are refused; values that a dimension does not have are not.
-    fn resolve(&self, run: &Run) -> Result<TaskQuery, Refusal> {
-        let step = self.step.as_ref().map(|name| {
-            run.plan().step(name).ok_or_else(|| {
-                let steps: Vec<&str> = run.plan().steps.iter().map(|s| &*s.name).collect();
-                let steps = steps.join(", ");
-                Refusal::not_found(format_args!("step `{name}` in the run; it has {steps}"))
-            })
-        });
-        if let Some(dim) = self.others.keys().find(|dim| !run.has_dimension(dim)) {
-            return Err(Refusal::not_found(format_args!("dimension `{dim}` in the run")));
-        }
-        Ok(TaskQuery {
-            step: step.transpose()?,
-            state: self.state,
-            dims: self.others.clone().into_iter().collect(),
-        })
-    }
 }
 
 /// Shows one task: its state with the reason, its attempts, its outputs.
@@ -153,37 +102,5 @@ pub(super) async fn show(
     Path((run, task)): Path<(String, String)>,
 ) -> Result<Json<TaskDetail>, Refusal> {
     let record = api.run(&caller, &run).await?;
-    let (now_ms, name) = ((api.now_ms)(), task.clone());
-    let ask = move |engine: &Engine, run: &Run| {
-        let at = run.find_task(&name)?;
-        let outputs = run.outputs(at).map_or_else(Vec::new, |(_, o)| o.to_vec());
-        Some((at, engine.task(run, at, now_ms)?, outputs))
-    };
-    let found = api.ask(&record, ask).await?;
-    let (at, view, outputs) = found.ok_or_else(|| no_task(&task))?;
-    let attempts = attempts(&api, &record.id, at).await?;
-    let task = api.tasks(vec![view]).await?.remove(0);
-    Ok(Json(TaskDetail { task, attempts, outputs }))
-}
-
-/// The run has no task of that name.
-pub(super) fn no_task(name: &str) -> Refusal {
-    Refusal::not_found(format_args!("task `{name}`"))
-}
-
-/// What history says about a task, read on a thread of its own: it can be long.
-async fn attempts(api: &Api, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Refusal> {
-    let (store, run) = (api.store.clone(), run.clone());
-    let runtime = tokio::runtime::Handle::current();
-    let read = aside(move || {
-        let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
-        let mut collect = |row: Row| {
-            if let Some((key, attempt)) = shape::attempt(&row, at) {
-                attempts.insert(key, attempt);
-            }
-        };
-        runtime.block_on(store.load_history(&run, 1, &mut collect))?;
-        Ok::<_, pictor_storage::Error>(attempts.into_values().collect())
-    });
-    Ok(read.await??)
+    Ok(Json(api.runs.task(Some(&api.owner()?), &record, &task).await?))
 }

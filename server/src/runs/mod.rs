@@ -1,3 +1,182 @@
-//! What the engine and history know about runs, in the types of the API.
+//! Requests about runs, and changes of them: one implementation for the socket of a data folder and for HTTP. Who may
+//! see a run, and how a response is sent, is decided outside.
 
-pub(crate) mod shape;
+mod archive;
+mod change;
+mod cursor;
+mod look;
+mod request;
+pub mod shape;
+
+pub(crate) use cursor::Place;
+pub(crate) use look::{Detail, FEW, TaskFilter, no_task};
+pub use request::{Answer, Request};
+
+use crate::handle::{Error, OwnerHandle};
+use archive::Archive;
+use pictor_api::Code;
+use pictor_engine::{Config, Effort, Engine, FoldError, Found, Run};
+use pictor_storage::{Registry, RunRecord, Store};
+use pictor_tasks::message::{RunId, TaskId};
+use std::sync::Arc;
+
+/// Most tasks that one search examines: about a millisecond of the owner's time.
+const LOOK: u32 = 1 << 20;
+
+/// The runs of a data folder or of a farm. Every method is given the owner, if there is one.
+pub struct Runs {
+    store: Arc<dyn Store>,
+    /// The workers of a farm. A data folder has none: its runs were executed on this machine.
+    registry: Option<Arc<dyn Registry>>,
+    archive: Archive,
+    now_ms: fn() -> i64,
+}
+
+impl Runs {
+    /// The runs of a data folder.
+    pub fn of_folder(store: Arc<dyn Store>) -> Self {
+        Self { store, registry: None, archive: Archive::default(), now_ms: crate::now_ms }
+    }
+
+    /// The runs of a farm.
+    pub(crate) fn of_farm(
+        store: Arc<dyn Store>,
+        registry: Arc<dyn Registry>,
+        now_ms: fn() -> i64,
+    ) -> Self {
+        Self { store, registry: Some(registry), archive: Archive::default(), now_ms }
+    }
+
+    /// The run of this id, or of an unambiguous beginning of it.
+    pub(crate) async fn find(&self, name: &str) -> Result<RunRecord, Error> {
+        stored_run(&*self.store, name).await
+    }
+
+    /// Runs a query about a run in one turn of the owner's loop, or on the run's folded history if no owner has it.
+    /// Everything that belongs in one response has to be one query, and it has to be fast.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+        question: impl FnOnce(&Engine, &Run) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (id, mut question) = (record.id.clone(), Some(question));
+        // While the owner cannot write, only what is in the database counts.
+        if let Some(owner) = owner.filter(|owner| !owner.is_stalled()) {
+            let ask = question.take().expect("not asked yet");
+            // An engine that no longer has the run hands the query back.
+            let asked = owner.ask(move |engine| match engine.run(&id) {
+                Some(run) => Ok(ask(engine, run)),
+                None => Err(ask),
+            });
+            match asked.await? {
+                Ok(answer) => return Ok(answer),
+                Err(back) => question = Some(back),
+            }
+        }
+        let question = question.expect("handed back by the owner");
+        let run = self.folded(record).await?;
+        let config = owner.map_or_else(|| Config::of(run.plan()), |owner| owner.config().clone());
+        Ok(question(&Engine::new(config), &run))
+    }
+
+    /// Continues a search for tasks until `limit` are found, in bounded pieces, so that the owner can do other work in
+    /// between.
+    pub(crate) async fn search<T: Send + 'static>(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+        (mut found, limit): (Found<T>, usize),
+        look: impl Fn(&Engine, &Run, TaskId, Effort) -> Result<Found<T>, Error> + Clone + Send + 'static,
+    ) -> Result<Found<T>, Error> {
+        while let Some(from) = found.next
+            && found.items.len() < limit
+        {
+            let (look, effort) = (look.clone(), effort(limit - found.items.len()));
+            let more = self.ask(owner, record, move |engine, run| look(engine, run, from, effort));
+            let more = more.await??;
+            found.items.extend(more.items);
+            found.next = more.next;
+        }
+        Ok(found)
+    }
+
+    /// A run that no engine has.
+    async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Error> {
+        if let Some(run) = self.archive.get(record) {
+            return Ok(run);
+        }
+        let _turn = self.archive.folding.lock().await;
+        if let Some(run) = self.archive.get(record) {
+            return Ok(run);
+        }
+        let run = Arc::new(self.fold(&record.id).await?);
+        if record.finished_ms.is_some() {
+            self.archive.put(record, &run);
+        }
+        Ok(run)
+    }
+
+    /// Folds a run from its history, on a thread of its own, because it can take a while.
+    async fn fold(&self, id: &RunId) -> Result<Run, Error> {
+        let (store, id) = (self.store.clone(), id.clone());
+        let runtime = tokio::runtime::Handle::current();
+        aside(move || runtime.block_on(load_run(&*store, &id))).await?
+    }
+}
+
+/// Runs work that may take a while on a thread of its own, so that it blocks nobody.
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    // The panic has been printed already.
+    let panicked = |_| Error::Refused(Code::Internal, "the server's log says more".to_owned());
+    tokio::task::spawn_blocking(work).await.map_err(panicked)
+}
+
+/// The bounds of one search for this many tasks.
+pub(crate) fn effort(limit: usize) -> Effort {
+    Effort { limit, places: LOOK }
+}
+
+/// The start of a search: after a page, or at the first task.
+pub(crate) fn from<T>(after: Option<Place>) -> Found<T> {
+    Found { items: Vec::new(), next: Some(after.unwrap_or_default().0) }
+}
+
+/// The cursor of the page after this one. Returns `None` if this is the last.
+pub(crate) fn next<T>(found: &Found<T>) -> Option<String> {
+    found.next.map(|at| Place(at).to_string())
+}
+
+/// A stored run by its id or an unambiguous beginning of it.
+pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Error> {
+    let found = store.run(name).await.map_err(|error| match error {
+        pictor_storage::Error::Invalid(text) => Error::Refused(Code::AmbiguousRun, text),
+        error => error.into(),
+    });
+    found?.ok_or_else(|| Error::NoRun(name.to_owned()))
+}
+
+/// A run from its plan and history.
+pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
+    let bad = |why: String| Error::Plan { run: id.clone(), why };
+    let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;
+    if !pictor_engine::plan::FOLDS.contains(&stored.fold_version) {
+        return Err(bad(format!(
+            "it was written by another version of pictor (fold {}, this one knows {})",
+            stored.fold_version,
+            pictor_engine::plan::FOLD_VERSION
+        )));
+    }
+    let plan = serde_json::from_str(&stored.plan).map_err(|e| bad(format!("its plan: {e}")))?;
+    let mut run = Run::new(id.clone(), Arc::new(plan));
+    let mut fault: Option<FoldError> = None;
+    let fold = &mut |row| {
+        if fault.is_none() {
+            fault = run.apply(&row).err();
+        }
+    };
+    store.load_history(id, 1, fold).await?;
+    fault.map_or(Ok(run), |fault| Err(Error::Fold(id.clone(), fault)))
+}

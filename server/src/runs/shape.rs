@@ -28,14 +28,27 @@ pub(crate) fn summary(record: RunRecord, view: Option<&RunView>) -> RunSummary {
         owner: record.account,
         created_ms: record.created_ms,
         finished_ms: record.finished_ms,
+        interrupted: false,
+        out_dir: None,
     }
 }
 
 /// A step of a run.
-pub(crate) fn step(view: StepView) -> Step {
+fn step(view: StepView) -> Step {
     let tasks = counts(std::slice::from_ref(&view));
     let StepView { name, kind, over, tasks: size, mean_ms, progress, left_out, .. } = view;
     Step { name, kind, over, size, tasks, mean_ms, progress, left_out }
+}
+
+/// Steps of a run.
+pub fn steps(views: Vec<StepView>) -> Vec<Step> {
+    views.into_iter().map(step).collect()
+}
+
+/// What workers said of a run.
+pub fn notes(notes: Vec<pictor_engine::Note>) -> Vec<Note> {
+    let note = |pictor_engine::Note { text, tasks, example }| Note { text, tasks, example };
+    notes.into_iter().map(note).collect()
 }
 
 /// A task, without the name of its worker.
@@ -53,15 +66,14 @@ pub(crate) fn detail(
     (failures, waiting): (Vec<Task>, Vec<Task>),
     notes: Notes,
 ) -> RunDetail {
-    let note = |pictor_engine::Note { text, tasks, example }| Note { text, tasks, example };
     RunDetail {
         source_name: record.source_name.clone(),
         run: summary(record, Some(&view)),
-        steps: view.steps.into_iter().map(step).collect(),
+        steps: steps(view.steps),
         eta_ms: view.eta_ms,
         failures,
         waiting,
-        notes: notes.notes.into_iter().map(note).collect(),
+        notes: self::notes(notes.notes),
         notes_left_out: notes.notes_left_out,
     }
 }
@@ -113,8 +125,7 @@ pub(crate) fn attempt(row: &Row, at: TaskId) -> Option<((u32, u32, Execution), A
 
 /// The graph of a run.
 pub(crate) fn graph(plan: &Plan, steps: Vec<StepView>) -> Graph {
-    let steps = steps.into_iter().map(step).collect();
-    Graph { dimensions: dimensions(plan), steps, needs: edges(plan) }
+    Graph { dimensions: dimensions(plan), steps: self::steps(steps), needs: edges(plan) }
 }
 
 fn dimensions(plan: &Plan) -> Vec<Dimension> {

@@ -1,0 +1,245 @@
+//! What is asked: lists of runs, one run, lists of its tasks, one task.
+
+use super::shape;
+use super::{Place, Runs, aside, effort, from, next};
+use crate::handle::{Error, OwnerHandle};
+use pictor_api::{Attempt, Code, Page, RunDetail, RunSummary, Task, TaskDetail, TaskState};
+use pictor_engine::{Effort, Engine, Found, Notes, Run, RunView, TaskQuery, TaskView};
+use pictor_storage::{RunFilter, RunRecord};
+use pictor_tasks::history::Row;
+use pictor_tasks::message::{Execution, RunId, TaskId};
+use std::collections::{BTreeMap, HashMap};
+
+/// Most failed tasks, and most waiting tasks, in the description of one run.
+pub(crate) const FEW: usize = 10;
+
+/// What the engine knows about a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Detail {
+    pub(crate) view: RunView,
+    failures: Found<TaskView>,
+    waiting: Found<TaskView>,
+    notes: Notes,
+}
+
+impl Detail {
+    /// As far as it is found with this effort.
+    pub(crate) fn of(engine: &Engine, run: &Run, effort: Effort, now_ms: i64) -> Self {
+        let few = |state| {
+            let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
+            engine.find(run, &query, (TaskId::default(), effort), now_ms)
+        };
+        let (failures, waiting) = (few(TaskState::Failed), few(TaskState::Ready));
+        Self { view: engine.view(run), failures, waiting, notes: engine.notes(run) }
+    }
+
+    /// The same in the words of the API.
+    pub(crate) fn of_run(self, record: RunRecord) -> RunDetail {
+        let Self { view, failures, waiting, notes } = self;
+        let tasks = |found: Found<TaskView>| found.items.into_iter().map(shape::task).collect();
+        shape::detail(record, view, (tasks(failures), tasks(waiting)), notes)
+    }
+}
+
+/// Which tasks to list.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TaskFilter {
+    /// Only tasks of this step.
+    pub(crate) step: Option<String>,
+    /// Only tasks in this state.
+    pub(crate) state: Option<TaskState>,
+    /// Only tasks with these values of dimensions.
+    pub(crate) dims: Vec<(String, String)>,
+}
+
+impl TaskFilter {
+    /// Rejects steps and dimensions that the run does not have. A value that a dimension does not have finds nothing.
+    fn resolve(&self, run: &Run) -> Result<TaskQuery, Error> {
+        let id = run.id();
+        let missing =
+            |what: String| Error::Refused(Code::NotFound, format!("run {id} has no {what}"));
+        let step = self.step.as_ref().map(|name| {
+            run.plan().step(name).ok_or_else(|| {
+                let steps: Vec<&str> = run.plan().steps.iter().map(|s| &*s.name).collect();
+                missing(format!("step `{name}`; it has {}", steps.join(", ")))
+            })
+        });
+        if let Some((dim, _)) = self.dims.iter().find(|(dim, _)| !run.has_dimension(dim)) {
+            return Err(missing(format!("dimension `{dim}`")));
+        }
+        Ok(TaskQuery { step: step.transpose()?, state: self.state, dims: self.dims.clone() })
+    }
+}
+
+impl Runs {
+    /// Lists runs, the newest first: a page that begins after this run.
+    pub(crate) async fn list(
+        &self,
+        owner: Option<&OwnerHandle>,
+        filter: &RunFilter,
+        (limit, after): (usize, Option<&RunId>),
+    ) -> Result<Page<RunSummary>, Error> {
+        if let Some(after) = after
+            && self.store.run(&after.0).await?.is_none_or(|run| run.id != *after)
+        {
+            let text = format!("there is no run `{after}` to go on after");
+            return Err(Error::Refused(Code::NotFound, text));
+        }
+        let count = u32::try_from(limit).unwrap_or(u32::MAX);
+        let records = self.store.runs(filter, count, after).await?;
+        let next = (records.len() == limit).then(|| records.last().map(|run| run.id.to_string()));
+        let views = self.views(owner, records.iter().map(|run| run.id.clone()).collect()).await?;
+        let items = records.into_iter().map(|record| {
+            let view = views.as_ref().and_then(|views| views.get(&record.id));
+            let mut run = shape::summary(record.clone(), view);
+            self.complete(&mut run, record, views.as_ref());
+            run
+        });
+        Ok(Page { items: items.collect(), next: next.flatten() })
+    }
+
+    /// What the owner's engine knows of these runs. Returns `None` if it cannot tell now.
+    async fn views(
+        &self,
+        owner: Option<&OwnerHandle>,
+        ids: Vec<RunId>,
+    ) -> Result<Option<BTreeMap<RunId, RunView>>, Error> {
+        let Some(owner) = owner else { return Ok(Some(BTreeMap::new())) };
+        if self.registry.is_none() && owner.is_stalled() {
+            return Ok(None);
+        }
+        let views = move |engine: &Engine| {
+            let runs = ids.iter().filter_map(|id| engine.run(id));
+            runs.map(|run| (run.id().clone(), engine.view(run))).collect()
+        };
+        owner.ask(views).await.map(Some)
+    }
+
+    /// Adds what only a run of a data folder has: where its results go, and whether a process works on it.
+    fn complete(
+        &self,
+        run: &mut RunSummary,
+        record: RunRecord,
+        views: Option<&BTreeMap<RunId, RunView>>,
+    ) {
+        if self.registry.is_none() {
+            let is_absent = |views: &BTreeMap<RunId, RunView>| {
+                views.get(&record.id).is_none_or(|view| view.state.is_terminal())
+            };
+            run.interrupted = run.finished_ms.is_none() && views.is_some_and(is_absent);
+            run.out_dir = Some(record.out_dir);
+        }
+    }
+
+    /// One run: its steps, its counts, and its problems.
+    pub(crate) async fn detail(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: RunRecord,
+    ) -> Result<RunDetail, Error> {
+        let now_ms = (self.now_ms)();
+        let look = move |engine: &Engine, run: &Run| Detail::of(engine, run, effort(FEW), now_ms);
+        let Detail { view, failures, waiting, notes } = self.ask(owner, &record, look).await?;
+        let in_state = |state| {
+            let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
+            move |engine: &Engine, run: &Run, from, effort| {
+                Ok(engine.find(run, &query, (from, effort), now_ms))
+            }
+        };
+        let failed = in_state(TaskState::Failed);
+        let failures = self.search(owner, &record, (failures, FEW), failed).await?;
+        let ready = in_state(TaskState::Ready);
+        let waiting = self.search(owner, &record, (waiting, FEW), ready).await?;
+        let mut detail = Detail { view, failures, waiting, notes }.of_run(record.clone());
+        if self.registry.is_none() {
+            let views = self.views(owner, vec![record.id.clone()]).await?;
+            self.complete(&mut detail.run, record, views.as_ref());
+        }
+        self.name_workers(detail.failures.iter_mut().chain(&mut detail.waiting).collect()).await?;
+        Ok(detail)
+    }
+
+    /// Lists tasks of a run in order of step and index: a page.
+    pub(crate) async fn tasks(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+        filter: TaskFilter,
+        (limit, after): (usize, Option<Place>),
+    ) -> Result<Page<Task>, Error> {
+        let now_ms = (self.now_ms)();
+        let look = move |engine: &Engine, run: &Run, place, effort| {
+            Ok(engine.find(run, &filter.resolve(run)?, (place, effort), now_ms))
+        };
+        let found = self.search(owner, record, (from(after), limit), look).await?;
+        let next = next(&found);
+        let mut items: Vec<Task> = found.items.into_iter().map(shape::task).collect();
+        self.name_workers(items.iter_mut().collect()).await?;
+        Ok(Page { items, next })
+    }
+
+    /// One task: its state and the reason for it, its attempts, its outputs.
+    pub(crate) async fn task(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+        name: &str,
+    ) -> Result<TaskDetail, Error> {
+        let (now_ms, asked) = ((self.now_ms)(), name.to_owned());
+        let ask = move |engine: &Engine, run: &Run| {
+            let at = run.find_task(&asked)?;
+            let outputs = run.outputs(at).map_or_else(Vec::new, |(_, o)| o.to_vec());
+            Some((at, engine.task(run, at, now_ms)?, outputs))
+        };
+        let found = self.ask(owner, record, ask).await?;
+        let (at, view, outputs) = found.ok_or_else(|| no_task(&record.id, name))?;
+        let attempts = self.attempts(&record.id, at).await?;
+        let mut task = shape::task(view);
+        self.name_workers(vec![&mut task]).await?;
+        Ok(TaskDetail { task, attempts, outputs })
+    }
+
+    /// The attempts at a task, read from history on a thread of its own, because it can be long.
+    async fn attempts(&self, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Error> {
+        let (store, run) = (self.store.clone(), run.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let read = aside(move || {
+            let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
+            let mut collect = |row: Row| {
+                if let Some((key, attempt)) = shape::attempt(&row, at) {
+                    attempts.insert(key, attempt);
+                }
+            };
+            runtime.block_on(store.load_history(&run, 1, &mut collect))?;
+            Ok(attempts.into_values().collect())
+        });
+        read.await?
+    }
+
+    /// Adds the names of their workers to tasks.
+    async fn name_workers(&self, mut tasks: Vec<&mut Task>) -> Result<(), Error> {
+        tasks.retain(|task| task.worker.is_some());
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let Some(registry) = &self.registry else {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            for task in tasks {
+                task.worker_name = Some(name.clone());
+            }
+            return Ok(());
+        };
+        let records = registry.workers().await?;
+        let names: HashMap<u32, String> = records.into_iter().map(|r| (r.id.0, r.name)).collect();
+        for task in tasks {
+            task.worker_name = task.worker.and_then(|worker| names.get(&worker).cloned());
+        }
+        Ok(())
+    }
+}
+
+/// The run has no task of this name.
+pub(crate) fn no_task(run: &RunId, name: &str) -> Error {
+    let text = format!("run {run} has no task `{name}`; `pictor tasks {run}` lists them");
+    Error::Refused(Code::NotFound, text)
+}
