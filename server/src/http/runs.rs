@@ -25,7 +25,7 @@ impl Api {
     /// The run of this id, or of an unambiguous beginning of it, if the caller may see it.
     pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Refusal> {
         let found = self.runs.find(name).await?;
-        if caller.sees(&found.owner) {
+        if caller.sees(&found.account) {
             return Ok(found);
         }
         Err(Refusal::not_found(format_args!("run `{name}`")))

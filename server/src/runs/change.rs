@@ -70,7 +70,7 @@ impl Runs {
                 return self.commit_here(record, control).await;
             }
             let run = self.fold(&record.id).await?;
-            owner.add(run, record.owner.clone(), record.created_ms).await?;
+            owner.add(run, record.account.clone(), record.created_ms).await?;
         }
         Err(Error::Refused(Code::Unavailable, "the run is being put away".to_owned()))
     }
@@ -80,13 +80,13 @@ impl Runs {
         let loaded = load_run(&*self.store, &record.id).await?;
         let mut engine = Engine::new(Config::default());
         let now_ms = (self.now_ms)();
-        engine.add_run(loaded, record.owner.clone(), record.created_ms, now_ms);
+        engine.add_run(loaded, record.account.clone(), record.created_ms, now_ms);
         let mut fx = Effects::default();
         engine.control(&record.id, control, now_ms, &mut fx);
         for (run, rows) in &fx.rows {
             let state = engine.run(run).map(Run::state);
             let ended = rows.last().map(|row| row.time_ms);
-            let state = state.map(|s| (s.name(), ended.filter(|_| s.is_terminal())));
+            let state = state.map(|s| (s, ended.filter(|_| s.is_terminal())));
             self.store.commit(&[RunRows { run, rows, state }]).await?;
         }
         let view = engine.run(&record.id).map(|run| engine.view(run));

@@ -110,8 +110,7 @@ impl Runs {
     ) -> Result<Answer, Error> {
         Ok(match request {
             Request::Runs { state, owner: account, name, limit, after } => {
-                let state = state.map(|state| state.name().to_owned());
-                let filter = RunFilter { state, owner: account, name };
+                let filter = RunFilter { state, account, name };
                 let after = after.map(|after| RunId(after.into()));
                 let part = (limit.min(PAGE), after.as_ref());
                 Answer::Runs(self.list(owner, &filter, part).await?)
