@@ -37,7 +37,7 @@ pub(crate) async fn retry(
     Ok(SUCCEEDED)
 }
 
-/// The answer to a retry.
+/// The size of a retry, from the answer to it.
 pub(crate) fn retried(said: Answer) -> anyhow::Result<ResetAnswer> {
     match said {
         Answer::Reset(answer) => Ok(*answer),

@@ -32,7 +32,7 @@ pub(crate) enum Views {
     Server(watch::Receiver<Look>),
 }
 
-/// What is shown of a run.
+/// The state of a run, as far as it is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     state: RunState,

@@ -382,7 +382,7 @@ fn a_reason_holds_no_control_characters() {
     assert!(!task["reason"].as_str().unwrap().contains(|c: char| c.is_control() && c != '\n'));
 }
 
-/// The names of all fields of an answer, without their values; of a list only those of the first item.
+/// The names of all fields of an answer, without their values; of a list, those of the first item only.
 fn shape(value: &Json) -> Json {
     match value {
         Json::Object(fields) => {
@@ -393,7 +393,7 @@ fn shape(value: &Json) -> Json {
     }
 }
 
-/// What `pictor show --json` and `pictor tasks --json` have: whoever takes a field away breaks scripts.
+/// What `pictor show --json` and `pictor tasks --json` have: removing a field breaks scripts.
 const RUN: &str = "{created_ms,eta_ms,failures:[{attempt,index,name,progress,reason,state,step,worker,\
     worker_name}],finished_ms,id,interrupted,name,notes:[],notes_left_out,out_dir,owner,priority,source_name,state,\
     steps:[{kind,left_out,mean_ms,name,over:[],progress,size,tasks:{cancelled,failed,pending,queued,ready,running,\
@@ -429,7 +429,7 @@ fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
     let listed = local(&["runs"]);
     assert_eq!(names(&listed), names(&farm.lines(&["runs"])[0]));
     assert_eq!(names(&listed), names(&api("/v1/runs")["items"][0]));
-    // What is over is changed by neither.
+    // A run that has ended is changed by neither.
     place.pictor(&["priority", &here, "5"]).expect(1, &["is over (failed)", "another priority"]);
     farm.pictor(&["priority", &there, "5"]).expect(1, &["is over (failed)", "(run_is_over)"]);
 }

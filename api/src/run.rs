@@ -76,11 +76,11 @@ pub struct RunSummary {
     pub finished_ms: Option<i64>,
     /// Its tasks by state. In a list only while the run has not ended, and for a moment after.
     pub tasks: Option<TaskCounts>,
-    /// Whether it is not over and no process works on it, which happens in a data folder only: `pictor resume`
-    /// continues it.
+    /// Whether it has not ended although no process works on it, which is possible in a data folder only: `pictor
+    /// resume` continues it.
     #[serde(default)]
     pub interrupted: bool,
-    /// Folder of this machine that its results are delivered to; null for a run of a server.
+    /// Folder on this machine that its results are delivered to; null for a run on a server.
     #[serde(default)]
     pub out_dir: Option<String>,
 }

@@ -46,7 +46,7 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
-    /// The state's name.
+    /// Name of the state, as it is sent.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",

@@ -1,4 +1,4 @@
-//! The page of a task's states is the table that the engine works by.
+//! The page about the states of tasks matches the table that the engine uses.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use pictor_engine::transitions::{Next, TRANSITIONS};
@@ -84,7 +84,7 @@ fn every_state_is_reached_and_left_as_the_states_say() {
         assert!(all().any(|(_, to)| to == state), "nothing leads to {}", state.name());
         let by_itself = TRANSITIONS.iter().filter(|t| t.from.len() < TaskState::ALL.len());
         let left = by_itself.flat_map(arrows).any(|(from, _)| from == state);
-        // What is over stays so until it is done again; a skipped task goes with its needs.
+        // A task that has ended stays so until it is done again; a skipped task follows its needs.
         assert_eq!(left, !state.is_terminal() || state == TaskState::Skipped, "{}", state.name());
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Time limit for an ordinary response.
 const ANSWER: Duration = Duration::from_mins(1);
-/// Says why a response comes from memory while the database cannot be used.
+/// Header that says why a response comes from memory: the database cannot be used.
 const STALE: &str = "pictor-stale";
 /// Attempts at a request; below, the pauses between them, doubled from the first to the last.
 const TRIES: u32 = 7;

@@ -43,7 +43,7 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
     })
 }
 
-/// Each of these does no more when it is sent twice.
+/// Changes a run. Repeating any of these changes has no further effect.
 async fn control_run(server: &Connection, run: &str, control: Control) -> anyhow::Result<Changed> {
     let verb = match control.event {
         Event::Paused => "pause",

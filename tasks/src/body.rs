@@ -33,7 +33,7 @@ macro_rules! kinds {
             $($(#[doc = $doc])+ $kind($of),)+
         }
 
-        /// What a step of a job file is given to do: exactly one of these.
+        /// The work of a step in a job file: exactly one of these.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         pub struct Work {
             $(
@@ -56,7 +56,7 @@ macro_rules! kinds {
         }
 
         impl Work {
-            /// All that is given.
+            /// All kinds that are given.
             pub fn bodies(&self) -> impl Iterator<Item = Body> + use<> {
                 [$(self.$field.clone().map(Body::$kind)),+].into_iter().flatten()
             }

@@ -3,21 +3,21 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The words of a type: as it is stored, shown and read.
+/// Defines the words for a type, in which it is stored, shown and parsed.
 macro_rules! words {
     ($type:ident: $($value:ident = $word:literal),+) => {
         impl $type {
-            /// All of them, in order.
+            /// All values, in the order of their declaration.
             pub const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
 
-            /// The word for it.
+            /// The word for this value.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $word,)+
                 }
             }
 
-            /// What the word says; `None` if it is no such word.
+            /// The value for a word; `None` if there is none.
             pub fn named(word: &str) -> Option<Self> {
                 Self::ALL.into_iter().find(|value| value.name() == word)
             }
@@ -54,7 +54,7 @@ words!(TaskState:
     Failed = "failed", Skipped = "skipped", Cancelled = "cancelled");
 
 impl TaskState {
-    /// Whether nothing more happens by itself.
+    /// Whether the state is final unless a user intervenes.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled)
     }
@@ -86,7 +86,7 @@ words!(RunState:
     Running = "running", Paused = "paused", Succeeded = "succeeded", Failed = "failed", Cancelled = "cancelled");
 
 impl RunState {
-    /// Whether the run is over.
+    /// Whether the run has ended.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
@@ -169,7 +169,7 @@ words!(CatchUp: None = "none", One = "one", All = "all");
 pub enum DueOutcome {
     /// Its run started.
     Started,
-    /// It started no run.
+    /// No run was started.
     Skipped,
     /// Its run waits for an earlier one.
     Queued,

@@ -129,7 +129,7 @@ impl Engine {
         Self { config, ..Self::default() }
     }
 
-    /// Adds a run: a new one, or one whose history was folded. Its leases start now.
+    /// Adds a run: a new one, or one whose history has been folded. Its leases start now.
     pub fn add_run(&mut self, mut run: Run, account: String, submitted_ms: i64, now_ms: i64) {
         for live in run.live.values_mut() {
             live.until_ms = now_ms + self.config.lease_ms;

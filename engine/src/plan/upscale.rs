@@ -229,7 +229,11 @@ fn encode(upscale: &UpscaleJob, media: Media, file: &str) -> Encode {
 
 fn encoded(encode: Encode) -> StepSpec {
     let deliver = BTreeMap::from([("video".to_owned(), encode.file.clone())]);
-    StepSpec { work: Body::Encode(encode).into(), deliver, ..step("encode", &[], &["probe", "stitch"]) }
+    StepSpec {
+        work: Body::Encode(encode).into(),
+        deliver,
+        ..step("encode", &[], &["probe", "stitch"])
+    }
 }
 
 fn until(step: &str) -> Keep {

@@ -1,51 +1,51 @@
-//! What leads a task from one state to another: the one table that says so. `docs/task-states.md` is made
-//! from it, too (`engine/tests/transitions.rs`).
+//! The table of transitions between the states of a task. `docs/task-states.md` is generated from it as well
+//! (`engine/tests/transitions.rs`).
 
 use pictor_tasks::state::TaskState;
 use pictor_tasks::state::TaskState::{
     Cancelled, Failed, Pending, Queued, Ready, Running, Skipped, Succeeded,
 };
 
-/// Something that happens to a task.
+/// An event that may change the state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskFact {
     /// Tasks that it needs have changed their state.
     NeedsChanged,
-    /// The queue of a worker has it.
+    /// It was sent to a worker.
     Sent,
-    /// It was given to a worker and is not with it any more, without having begun.
+    /// It was assigned to a worker, but is no longer held by it, without having begun.
     TakenBack,
     /// A worker holds a lease on it.
     Claimed,
-    /// Its result counts.
+    /// It succeeded, and its result was accepted.
     Done,
-    /// An attempt ended without a result, and there is another one.
+    /// An attempt ended without a result, and there will be another one.
     TriedAgain,
     /// An attempt ended without a result, and it was the last one.
     GaveOut,
-    /// The run was cancelled, or stopped by its own failures.
+    /// The run was cancelled, or stopped because of its failures.
     RunEnded,
-    /// It is done again because somebody asked, or because what it was built on is done again.
+    /// It is reset, on request or because a task whose results it used is done again.
     Reset,
 }
 
 /// The state that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// This one.
+    /// This state.
     State(TaskState),
-    /// `pending`, `ready` or `skipped`: what the states of its needs say.
+    /// `pending`, `ready` or `skipped`, depending on the state of its needs.
     ByNeeds,
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Transition {
-    /// What happens.
+    /// The event.
     pub fact: TaskFact,
-    /// What happens, for people.
+    /// A description of the event for the documentation.
     pub text: &'static str,
-    /// The states in which it can happen.
+    /// The states in which the event can occur.
     pub from: &'static [TaskState],
     /// The state that follows.
     pub to: Next,
@@ -72,7 +72,7 @@ pub const TRANSITIONS: [Transition; 9] = {
         line(F::Done, "done", HELD, Next::State(Succeeded)),
         line(F::TriedAgain, "failed, lost or given back, tries left", HELD, Next::ByNeeds),
         line(F::GaveOut, "failed or lost, no tries left", HELD, Next::State(Failed)),
-        // Cancelling one task makes others `skipped` before it is their turn.
+        // Cancelling one task makes others `skipped` before they are cancelled themselves.
         line(
             F::RunEnded,
             "the run is cancelled or stopped",

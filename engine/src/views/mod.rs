@@ -13,7 +13,7 @@ use pictor_tasks::message::{Input, RunId, StepKey, TaskId, Try, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why a step's tasks find no worker, by step: the same for all of them.
+/// Why no worker can do a step's tasks, by step: the reason is the same for all of them.
 pub(crate) type Lacks = BTreeMap<u16, Reason>;
 
 /// One step of a run, in numbers.
@@ -75,7 +75,7 @@ pub struct TaskView {
     pub attempt: u32,
     /// Why it is not running, or how far it is.
     pub reason: Reason,
-    /// The worker that has it.
+    /// The worker that holds it, if any.
     pub worker: Option<WorkerId>,
     /// The worker that had it when it ended, if it has ended.
     #[serde(default)]
@@ -254,7 +254,7 @@ impl Engine {
         Some(if state == TaskState::Queued && begun() { TaskState::Running } else { state })
     }
 
-    /// Who submitted a run.
+    /// The account that submitted a run.
     pub fn account(&self, run: &RunId) -> Option<&str> {
         self.runs.get(run).map(|entry| &*entry.account)
     }

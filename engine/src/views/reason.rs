@@ -1,4 +1,4 @@
-//! Why a task is not running: data inside, a sentence wherever it leaves the engine.
+//! The reasons why a task is not running: data within the engine, a sentence wherever it leaves the engine.
 
 use super::Lacks;
 use crate::farm::Engine;
@@ -7,78 +7,78 @@ use pictor_tasks::message::TaskId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How many needed tasks are looked at to name one of them.
+/// The most needed tasks that are examined to name one of them.
 const REASON_LOOKS: u32 = 1_000;
 
-/// Why a task is not running, or what is said of it while it is.
+/// Why a task is not running, or its progress while it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum Reason {
-    /// There is nothing to say.
+    /// There is no reason to give.
     #[default]
     Nothing,
-    /// What a worker said: of a running task how far it is, of a failed one why.
+    /// A message from a worker: the progress of a running task, or the reason of a failure.
     Said(String),
-    /// A step that it needs has no tasks yet, for their dimensions have no values.
+    /// A step that it needs has no tasks yet, because a dimension is not bound.
     StepUnknown {
-        /// That step.
+        /// The name of that step.
         step: String,
     },
     /// It waits for tasks of a step that it needs.
     Waits {
-        /// That step.
+        /// The name of that step.
         step: String,
-        /// The first of them, if it was found in time.
+        /// The name of the first of them, if it was found within the limit.
         first: Option<String>,
-        /// How many are not over.
+        /// The number of these tasks that have not ended.
         open: u32,
     },
     /// A task that it needs did not succeed.
     NeedFailed {
-        /// That task.
+        /// The name of that task.
         task: String,
-        /// What became of it.
+        /// The state in which it ended.
         state: TaskState,
     },
-    /// Tasks of a step that it needs did not succeed, and none was found in time.
+    /// Tasks of a step that it needs did not succeed, and none was found within the limit.
     NeedsFailed {
-        /// That step.
+        /// The name of that step.
         step: String,
-        /// How many.
+        /// The number of these tasks.
         broken: u32,
     },
-    /// A step that it needs never got values for its dimensions.
+    /// The dimensions of a step that it needs were never bound.
     NeverAlive,
     /// The run was stopped by the failure of another task.
     Stopped,
     /// The run was cancelled.
     Cancelled,
-    /// It is in a worker's queue.
+    /// It has been sent to a worker, which has not claimed it.
     Queued,
     /// The run is paused.
     Paused,
     /// It is on its way to a worker.
     BeingSent,
-    /// It pauses before the next try.
+    /// It waits for the pause before the next attempt.
     TriesAgain {
-        /// Whole seconds until then.
+        /// The remaining time, in whole seconds.
         in_s: i64,
-        /// Why the last try failed.
+        /// The message of the last failure.
         failure: String,
     },
-    /// A limit that its step holds has no room.
+    /// A limit that its step holds has no capacity left.
     LimitFull {
-        /// The limit.
+        /// The name of the limit.
         limit: String,
     },
     /// There is no worker at all.
     NoWorker,
-    /// No worker has what it needs.
+    /// No worker meets its requirements.
     Lacking {
-        /// What is lacking.
+        /// The requirement that is not met.
         what: String,
     },
-    /// Every worker that can do it is away or takes no work.
+    /// Every worker that can do it is silent or accepts no tasks.
     WorkersAway,
     /// Every worker that can do it is busy.
     NoFreeSlot,
@@ -178,7 +178,7 @@ impl Run {
                 let task = self.task_name(TaskId { step: join.producer, index });
                 return Reason::NeedFailed { task, state };
             }
-            // A step that is not alive stands as one task that nobody can name.
+            // A step with an unbound dimension counts as one task, which has no name.
             if producer.space.is_some() {
                 let step = self.plan.steps[join.producer as usize].name.clone();
                 return Reason::NeedsFailed { step, broken };
@@ -189,7 +189,7 @@ impl Run {
 }
 
 impl Engine {
-    /// Why a task in this state, as people see it, is not running.
+    /// Why a task that is shown in this state is not running.
     pub(super) fn reason(
         &self,
         run: &Run,

@@ -134,7 +134,7 @@ async fn again(
     Ok(Json(api.runs.retry(Some(&api.owner()?), record, order).await?))
 }
 
-/// Names a change, so that it happens once.
+/// A random id for a change, so that it is made once.
 fn random_id() -> Result<u64, Refusal> {
     getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Which tasks to list. Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) take only tasks
+/// Which tasks to list. Further parameters of the form `dim.NAME=VALUE` (`dim.frame=7`) select only tasks
 /// with that value of that dimension.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -12,7 +12,7 @@ const KEPT_TASKS: usize = 4_000_000;
 #[derive(Default)]
 pub(super) struct Archive {
     kept: Mutex<VecDeque<Kept>>,
-    /// One at a time: folding a million rows twice at once helps nobody.
+    /// One at a time: folding a million rows twice in parallel would only be slower.
     pub(super) folding: tokio::sync::Mutex<()>,
 }
 

@@ -1,4 +1,4 @@
-//! What changes runs: pausing, cancelling, priorities, retries. A method returns after the commit.
+//! Changes of runs: pausing, cancelling, priorities, retries. Every method returns after its commit.
 
 use super::shape;
 use super::{Runs, load_run};
@@ -10,11 +10,11 @@ use pictor_tasks::history::{Changes, Control, Event, ResetTasks};
 use pictor_tasks::job::changes;
 use std::collections::BTreeMap;
 
-/// How many tasks a reset is about, and how many of them had succeeded and left outputs that were removed since.
+/// Number of tasks of a reset, and of those among them that had succeeded but whose outputs have been removed.
 type Size = (u64, u64);
 
 impl Runs {
-    /// Pauses, resumes or cancels a run, or changes its priority. Fails if the run is over.
+    /// Pauses, resumes or cancels a run, or changes its priority. Fails if the run has ended.
     pub(crate) async fn change(
         &self,
         owner: Option<&OwnerHandle>,
@@ -26,8 +26,8 @@ impl Runs {
         self.commit(owner, record, control).await
     }
 
-    /// Retries tasks of a run: those that are named, or all that failed or were cancelled. The id makes sure that it
-    /// happens once.
+    /// Retries tasks of a run: those that are named, or all that failed or were cancelled. A retry of one id
+    /// is made once.
     pub(crate) async fn retry(
         &self,
         owner: Option<&OwnerHandle>,
@@ -56,7 +56,7 @@ impl Runs {
         control: Control,
     ) -> Result<RunSummary, Error> {
         let Some(owner) = owner else { return self.commit_here(record, control).await };
-        // The engine drops runs that are over: it can happen between any two of these.
+        // The engine drops runs that have ended: that can happen between any two of these.
         for _ in 0..3 {
             if owner.control(record.id.clone(), control.clone()).await? {
                 let asked = record.id.clone();
@@ -95,7 +95,7 @@ impl Runs {
     }
 }
 
-/// A run that is over can only be retried.
+/// Fails if the run has ended, or if the event is not a change of a whole run.
 fn fits(run: &Run, event: &Event) -> Result<(), Error> {
     let change = match event {
         Event::Paused => "paused",
@@ -122,8 +122,8 @@ fn size(run: &Run, reset: &[ResetTasks]) -> Size {
     (closure.len() as u64, remade as u64)
 }
 
-/// What a retry does, and how much: settings that are changed, and tasks that are done again. Settings alone may
-/// be changed while nothing has failed.
+/// The changes that a retry makes, and its size: new settings, and tasks to execute again. Settings alone may be
+/// changed even if no task has failed.
 fn to_retry(
     run: &Run,
     names: &[String],
@@ -146,7 +146,7 @@ fn to_retry(
     Ok((Event::Changed(Changes { reset, ..changes }), size))
 }
 
-/// Which tasks a retry is about.
+/// The tasks that a retry executes again.
 fn to_reset(run: &Run, names: &[String]) -> Result<Vec<ResetTasks>, String> {
     let mut chosen: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for name in names {

@@ -1,4 +1,4 @@
-//! Where a list of tasks continues.
+//! Cursors of lists of tasks.
 
 use pictor_tasks::message::TaskId;
 use serde::Deserialize;

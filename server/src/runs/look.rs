@@ -1,4 +1,4 @@
-//! What is asked: lists of runs, one run, lists of its tasks, one task.
+//! Requests that read: lists of runs, one run, lists of its tasks, one task.
 
 use super::shape;
 use super::{Place, Runs, aside, effort, from, next};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 /// Most failed tasks, and most waiting tasks, in the description of one run.
 pub(crate) const FEW: usize = 10;
 
-/// What the engine knows about a run.
+/// The engine's part of a run's description.
 #[derive(Clone, Debug)]
 pub(crate) struct Detail {
     pub(crate) view: RunView,
@@ -23,7 +23,7 @@ pub(crate) struct Detail {
 }
 
 impl Detail {
-    /// As far as it is found with this effort.
+    /// Collects it from the engine, within the limits of `effort`.
     pub(crate) fn of(engine: &Engine, run: &Run, effort: Effort, now_ms: i64) -> Self {
         let few = |state| {
             let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
@@ -33,7 +33,7 @@ impl Detail {
         Self { view: engine.view(run), failures, waiting, notes: engine.notes(run) }
     }
 
-    /// The same in the words of the API.
+    /// Converts it to the API's type.
     pub(crate) fn of_run(self, record: RunRecord) -> RunDetail {
         let Self { view, failures, waiting, notes } = self;
         let tasks = |found: Found<TaskView>| found.items.into_iter().map(shape::task).collect();
@@ -72,7 +72,7 @@ impl TaskFilter {
 }
 
 impl Runs {
-    /// Lists runs, the newest first: a page that begins after this run.
+    /// A page of runs, newest first, that begins after this run.
     pub(crate) async fn list(
         &self,
         owner: Option<&OwnerHandle>,
@@ -98,7 +98,7 @@ impl Runs {
         Ok(Page { items: items.collect(), next: next.flatten() })
     }
 
-    /// What the owner's engine knows of these runs. Returns `None` if it cannot tell now.
+    /// The owner's views of these runs. Returns `None` if it cannot answer now.
     async fn views(
         &self,
         owner: Option<&OwnerHandle>,
@@ -115,7 +115,7 @@ impl Runs {
         owner.ask(views).await.map(Some)
     }
 
-    /// Adds what only a run of a data folder has: where its results go, and whether a process works on it.
+    /// Adds what only a run in a data folder has: the folder for its results, and whether a process works on it.
     fn complete(
         &self,
         run: &mut RunSummary,
@@ -131,7 +131,7 @@ impl Runs {
         }
     }
 
-    /// One run: its steps, its counts, and its problems.
+    /// Describes one run: its steps, counts and problems.
     pub(crate) async fn detail(
         &self,
         owner: Option<&OwnerHandle>,
@@ -159,7 +159,7 @@ impl Runs {
         Ok(detail)
     }
 
-    /// Lists tasks of a run in order of step and index: a page.
+    /// A page of a run's tasks, in order of step and index.
     pub(crate) async fn tasks(
         &self,
         owner: Option<&OwnerHandle>,
@@ -178,7 +178,7 @@ impl Runs {
         Ok(Page { items, next })
     }
 
-    /// One task: its state and the reason for it, its attempts, its outputs.
+    /// Describes one task: its state with the reason, its attempts, its outputs.
     pub(crate) async fn task(
         &self,
         owner: Option<&OwnerHandle>,
@@ -238,7 +238,7 @@ impl Runs {
     }
 }
 
-/// The run has no task of this name.
+/// The error for a name that no task of the run has.
 pub(crate) fn no_task(run: &RunId, name: &str) -> Error {
     let text = format!("run {run} has no task `{name}`; `pictor tasks {run}` lists them");
     Error::Refused(Code::NotFound, text)

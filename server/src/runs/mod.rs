@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Most tasks that one search examines: about a millisecond of the owner's time.
 const LOOK: u32 = 1 << 20;
 
-/// The runs of a data folder or of a farm. Every method is given the owner, if there is one.
+/// The runs of a data folder or of a farm. Every method takes the owner, if there is one.
 pub struct Runs {
     store: Arc<dyn Store>,
     /// The workers of a farm. A data folder has none: its runs were executed on this machine.
@@ -38,7 +38,7 @@ impl Runs {
         Self { store, registry: None, archive: Archive::default(), now_ms: crate::now_ms }
     }
 
-    /// The runs of a farm.
+    /// The runs of a farm, whose tasks name their workers.
     pub(crate) fn of_farm(
         store: Arc<dyn Store>,
         registry: Arc<dyn Registry>,
@@ -101,7 +101,7 @@ impl Runs {
         Ok(found)
     }
 
-    /// A run that no engine has.
+    /// A run that no engine has, folded from its history or from the cache.
     async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Error> {
         if let Some(run) = self.archive.get(record) {
             return Ok(run);
@@ -158,7 +158,7 @@ pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Erro
     found?.ok_or_else(|| Error::NoRun(name.to_owned()))
 }
 
-/// A run from its plan and history.
+/// Folds a run from its stored plan and history.
 pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
     let bad = |why: String| Error::Plan { run: id.clone(), why };
     let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;

@@ -1,4 +1,4 @@
-//! Requests and answers of the socket of a data folder. The answers are those of the API.
+//! Requests over the socket of a data folder, and the answers, which have the API's types.
 
 use super::{Place, Runs, TaskFilter};
 use crate::handle::{Error, OwnerHandle};
@@ -14,31 +14,31 @@ use serde::{Deserialize, Serialize};
 /// Most runs or tasks in one answer.
 const PAGE: usize = 1000;
 
-/// A request about runs, or a change of one. A run is named by its id or the beginning of it.
+/// A request about runs, or a change of one. A run is named by its id or an unambiguous beginning of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Lists runs, the newest first.
+    /// Lists runs, newest first.
     Runs {
         /// Only runs in this state.
         state: Option<RunState>,
-        /// Only runs of this account.
+        /// Only runs that this account submitted.
         owner: Option<String>,
-        /// Only runs with this in their name.
+        /// Only runs whose name contains this text.
         name: Option<String>,
         /// Most runs in the answer, at most a thousand.
         limit: usize,
-        /// The `next` of the page before.
+        /// Cursor: the `next` of the page before.
         after: Option<String>,
     },
-    /// Shows one run.
+    /// Describes one run.
     Show {
-        /// Names the run.
+        /// Id of the run, or its beginning.
         run: String,
     },
     /// Lists tasks of a run.
     Tasks {
-        /// Names the run.
+        /// Id of the run, or its beginning.
         run: String,
         /// Only tasks in this state.
         state: Option<TaskState>,
@@ -48,30 +48,30 @@ pub enum Request {
         dims: Vec<(String, String)>,
         /// Most tasks in the answer, at most a thousand.
         limit: usize,
-        /// The `next` of the page before.
+        /// Cursor: the `next` of the page before.
         after: Option<String>,
     },
-    /// Shows one task with its attempts.
+    /// Describes one task with its attempts.
     Task {
-        /// Names the run.
+        /// Id of the run, or its beginning.
         run: String,
         /// Name of the task, as in `render[frame=7,tile=3]`.
         task: String,
     },
     /// Pauses, resumes or cancels a run, or changes its priority.
     Control {
-        /// Names the run.
+        /// Id of the run, or its beginning.
         run: String,
-        /// The change; its id makes sure that it happens once.
+        /// The change; one of the same id is made once.
         control: Control,
     },
     /// Retries tasks of a run.
     Retry {
-        /// Names the run.
+        /// Id of the run, or its beginning.
         run: String,
-        /// Makes sure that it happens once.
+        /// Id of the retry: each one is made once.
         id: u64,
-        /// Which tasks, and what is changed before.
+        /// The tasks to retry, and settings to change first.
         request: RetryRequest,
     },
 }
@@ -80,17 +80,17 @@ pub enum Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// To [`Request::Runs`].
+    /// Answers [`Request::Runs`].
     Runs(Page<RunSummary>),
-    /// To [`Request::Show`].
+    /// Answers [`Request::Show`].
     Run(Box<RunDetail>),
-    /// To [`Request::Tasks`].
+    /// Answers [`Request::Tasks`].
     Tasks(Page<Task>),
-    /// To [`Request::Task`].
+    /// Answers [`Request::Task`].
     Task(Box<TaskDetail>),
-    /// To [`Request::Control`]: the run after the change.
+    /// Answers [`Request::Control`]: the run after the change.
     Changed(Box<RunSummary>),
-    /// To [`Request::Retry`].
+    /// Answers [`Request::Retry`].
     Reset(Box<ResetAnswer>),
     /// The request failed, for this reason.
     Failed(String),

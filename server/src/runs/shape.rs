@@ -33,19 +33,18 @@ pub(crate) fn summary(record: RunRecord, view: Option<&RunView>) -> RunSummary {
     }
 }
 
-/// A step of a run.
 fn step(view: StepView) -> Step {
     let tasks = counts(std::slice::from_ref(&view));
     let StepView { name, kind, over, tasks: size, mean_ms, progress, left_out, .. } = view;
     Step { name, kind, over, size, tasks, mean_ms, progress, left_out }
 }
 
-/// Steps of a run.
+/// The steps of a run in the API's type.
 pub fn steps(views: Vec<StepView>) -> Vec<Step> {
     views.into_iter().map(step).collect()
 }
 
-/// What workers said of a run.
+/// The remarks of workers about a run, in the API's type.
 pub fn notes(notes: Vec<pictor_engine::Note>) -> Vec<Note> {
     let note = |pictor_engine::Note { text, tasks, example }| Note { text, tasks, example };
     notes.into_iter().map(note).collect()
@@ -123,7 +122,7 @@ pub(crate) fn attempt(row: &Row, at: TaskId) -> Option<((u32, u32, Execution), A
     Some(((task.generation, attempt, execution), view))
 }
 
-/// The graph of a run.
+/// The graph of a run: its dimensions, steps and dependencies.
 pub(crate) fn graph(plan: &Plan, steps: Vec<StepView>) -> Graph {
     Graph { dimensions: dimensions(plan), steps: self::steps(steps), needs: edges(plan) }
 }

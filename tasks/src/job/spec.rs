@@ -227,7 +227,7 @@ pub struct StepSpec {
     /// How long the results are kept. Default: as long as the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// What the step does.
+    /// The work of the step, as one of the kinds.
     #[serde(flatten)]
     pub work: Work,
 }
