@@ -151,7 +151,7 @@ async fn outputs_must_be_there_and_the_task_s_own() {
         ),
         (
             "mkdir out.bin; : > out.bin/a$(printf '\\377')",
-            "holds \"a\\xFF\" in `out.bin`, whose name is not UTF-8",
+            "holds `a\\xff` in `out.bin`, whose name is not UTF-8",
         ),
         (
             "mkdir out.bin; for i in $(seq 1001); do : > out.bin/$i; done",

@@ -256,8 +256,8 @@ impl Tiff {
         let pixel_bytes = usize::from(self.bits.max(8) / 8);
         let planes = u32::try_from(layout.planes).unwrap_or(u32::MAX);
         for tile in 0..planes * across * down {
-            let (plane, place) = (tile / (across * down), tile % (across * down));
-            let (x, y) = (place % across * tile_width, place / across * tile_height);
+            let (plane, number) = (tile / (across * down), tile % (across * down));
+            let (x, y) = (number % across * tile_width, number / across * tile_height);
             let rows = tile_height.min(self.stored.1 - y) as usize;
             let mut part = self.decoder.read_chunk(tile)?;
             let length = self.decoder.chunk_data_dimensions(tile).0 as usize * pixel_bytes;

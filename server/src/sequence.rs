@@ -32,7 +32,8 @@ impl Sequence {
                 Ok(name) => name,
                 Err(name) if is_of_sequence(pattern, &name.to_string_lossy()) => {
                     return Err(format!(
-                        "{name:?} in {} has a name that is not UTF-8: rename it",
+                        "`{}` in {} has a name that is not UTF-8: rename it",
+                        name.as_encoded_bytes().escape_ascii(),
                         folder.display()
                     ));
                 }
@@ -132,7 +133,7 @@ mod tests {
         assert!(problem.starts_with("there is no picture in the folder"), "{problem}");
         let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"a\xff.png");
         std::fs::write(path.join(name), "").expect("a file");
-        assert!(problem_of(path).contains("\"a\\xFF.png\""), "{}", problem_of(path));
+        assert!(problem_of(path).contains("`a\\xff.png`"), "{}", problem_of(path));
     }
 
     fn problem_of(folder: &Path) -> String {

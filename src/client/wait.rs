@@ -114,7 +114,7 @@ async fn conclude(
     } else {
         say(&sentence(report));
         for task in &report.failures {
-            say(&format!("  {}: {}", task.name, plain(&task.reason.to_string())));
+            say(&format!("  {}: {}", task.name, plain(&task.reason)));
             say(&format!("    pictor logs {id} '{}'", task.name));
         }
         for line in crate::inspect::left_out(&report.steps) {

@@ -153,12 +153,9 @@ fn steps(upscale: &UpscaleJob, media: Media) -> Vec<StepSpec> {
     steps.push(StepSpec { work: Body::Probe(probe).into(), ..step("probe", &[], &[]) });
     if media == Media::Video {
         let extract = Extract { source: source.clone(), dim: SEGMENT.into() };
+        let keep = Some(until("stitch"));
         let plain = step("extract", &[SEGMENT], &["probe"]);
-        steps.push(StepSpec {
-            work: Body::Extract(extract).into(),
-            keep: Some(until("stitch")),
-            ..plain
-        });
+        steps.push(StepSpec { work: Body::Extract(extract).into(), keep, ..plain });
     }
     let (originals, source) = match media {
         Media::Video => (["extract"].as_slice(), None),

@@ -27,6 +27,7 @@ const PROBE: Duration = Duration::from_mins(1);
 const HEAD: u64 = 4096;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Video {
     /// The width and height once it is upright.
     pub(crate) size: Resolution,
@@ -245,6 +246,15 @@ impl Stream {
         self.codec_type.as_deref() == Some(kind)
     }
 
+    fn colours(&self) -> Colours {
+        let known = |text: &Option<String>| text.clone().filter(|text| text != "unknown");
+        Colours {
+            matrix: known(&self.color_space),
+            primaries: known(&self.color_primaries),
+            transfer: known(&self.color_transfer),
+        }
+    }
+
     /// Its codec, or else the tag in the file.
     fn codec(&self) -> String {
         let tag = self.codec_tag_string.clone().filter(|tag| !tag.starts_with('['));
@@ -299,7 +309,6 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let decoder = transparent_decoder(ctx, path, name, stream).await?;
     let start = seconds(format.start_time.as_deref()).unwrap_or(0.0);
     let timing = Said::of(stream, &format, time_base, path).times(ctx, path, name).await?;
-    let known = |text: &Option<String>| text.clone().filter(|text| text != "unknown");
     Ok(Video {
         size,
         deep: depth.is_some_and(|bits| bits > 8),
@@ -312,11 +321,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
         time_base,
         start,
         numbers: Ranges::count(0),
-        colours: Colours {
-            matrix: known(&stream.color_space),
-            primaries: known(&stream.color_primaries),
-            transfer: known(&stream.color_transfer),
-        },
+        colours: stream.colours(),
         pixel_shape: pixel_shape(stream, turned),
         sound: codecs("audio"),
         subtitles: codecs("subtitle"),

@@ -86,7 +86,8 @@ impl Walk {
         for entry in std::fs::read_dir(path).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let part = entry.file_name().into_string().map_err(|part| {
-                format!("holds {part:?} in `{}`, whose name is not UTF-8", file.escape_debug())
+                let part = part.as_encoded_bytes().escape_ascii();
+                format!("holds `{part}` in `{}`, whose name is not UTF-8", file.escape_debug())
             })?;
             let (name, file) = (format!("{name}/{part}"), format!("{file}/{part}"));
             check_name(&name)

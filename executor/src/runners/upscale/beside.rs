@@ -32,7 +32,9 @@ pub(super) fn bound(row: &mut [f32], layout: Layout) {
         for pixel in row.chunks_exact_mut(layout.channels()) {
             let opacity = pixel[layout.colours];
             if opacity > 1.0 {
-                pixel.iter_mut().for_each(|sample| *sample /= opacity);
+                for sample in pixel.iter_mut() {
+                    *sample /= opacity;
+                }
             }
             pixel[layout.colours] = opacity.clamp(0.0, 1.0);
         }
