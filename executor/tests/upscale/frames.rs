@@ -15,7 +15,7 @@ async fn what_is_missing_of_a_truncated_film_is_said() {
     for (name, how) in [
         ("a.mp4", format!("{H264} -movflags +faststart -c:a aac")),
         ("b.mp4", format!("{H264} -qp 0 -movflags +faststart")),
-        ("c.mp4", format!("{H264} -g 5 -movflags +frag_keyframe+empty_moov")),
+        ("c.mp4", format!("{H264} -qp 0 -g 10 -movflags +frag_keyframe+empty_moov")),
         ("a.mov", "-c:v mjpeg -q:v 2 -movflags +faststart -c:a pcm_s16le".to_owned()),
         ("a.mkv", format!("{H264} -c:a aac")),
         ("a.avi", "-c:v mpeg4 -q:v 2 -bf 2 -c:a libmp3lame".to_owned()),
@@ -84,7 +84,10 @@ async fn frames_are_the_same_wherever_decoding_begins() {
         let source = make(&farm, &format!("{picture} {how}"), name);
         let all = folder.join(format!("all-{name}"));
         std::fs::create_dir_all(&all).unwrap();
-        let decode = format!("-v error -i ../{name} -fps_mode passthrough %d.png");
+        let decode = format!(
+            "-v error -i ../{name} -fps_mode passthrough -vf scale=in_color_matrix=smpte170m:out_range=pc:\
+             flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp -pix_fmt rgb24 %d.png"
+        );
         run(&all, "ffmpeg", &decode);
         let (frames, info, _) =
             look(&mut farm, &source, &encode(&source, "a.mkv"), 1).await.unwrap();

@@ -179,9 +179,10 @@ async fn a_video_of_transparent_pictures_keeps_that_or_says_so() {
     let mut farm = farm();
     let folder = farm.folder.path().join("shot");
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, how) in
-        [("1.png", "red:size=96x64,format=rgb24"), ("2.png", "red@0.5:size=96x64,format=rgba64be")]
-    {
+    for (name, how) in [
+        ("1.png", "red:size=96x64,format=rgb24"),
+        ("2.png", "red@0.5:size=96x64,format=rgba,format=rgba64be"),
+    ] {
         run(&folder, "ffmpeg", &format!("-v error -f lavfi -i color={how} -frames:v 1 {name}"));
     }
     let source = folder.join("*.png");
