@@ -241,12 +241,12 @@ fn kinds_that_are_only_read_are_read() {
     }
     let path = folder.path().join("a.bmp");
     let encode = |colours: [u8; 3]| {
-        let mut encoded = Vec::new();
-        let mut encoder = image::codecs::bmp::BmpEncoder::new(&mut encoded);
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::bmp::BmpEncoder::new(&mut bytes);
         let palette = [[0; 3], colours];
         let kind = image::ExtendedColorType::L8;
         encoder.encode_with_palette(&[1, 0], 2, 1, kind, Some(&palette)).unwrap();
-        std::fs::write(&path, encoded).unwrap();
+        std::fs::write(&path, bytes).unwrap();
         read(&path)
     };
     let (found, samples, _) = encode([51; 3]);
@@ -333,17 +333,17 @@ fn what_a_png_says_of_its_colours_stays_in_a_png() {
     assert_eq!(found.mastering_display_color_volume, info.mastering_display_color_volume);
     assert_eq!(found.content_light_level, info.content_light_level);
     assert!(notes.is_empty(), "{notes:?}");
-    let noted = |info: &png::Info<'static>| {
+    let lost = |info: &png::Info<'static>| {
         let mut notes = Vec::new();
         let _ = tags(info).fitted(ImageFormat::Jpeg, layout.size, &mut notes);
         notes.len()
     };
-    assert_eq!(noted(&info), 1);
+    assert_eq!(lost(&info), 1);
     info.coding_independent_code_points = None;
-    assert_eq!(noted(&info), 1, "by gAMA and cHRM");
+    assert_eq!(lost(&info), 1, "by gAMA and cHRM");
     info.srgb = Some(png::SrgbRenderingIntent::Perceptual);
-    assert_eq!(noted(&info), 0, "sRGB takes precedence");
-    assert_eq!(noted(&png::Info::with_size(2, 2)), 0);
+    assert_eq!(lost(&info), 0, "sRGB takes precedence");
+    assert_eq!(lost(&png::Info::with_size(2, 2)), 0);
 }
 
 #[test]

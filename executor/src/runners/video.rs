@@ -307,7 +307,6 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     let pixels = pixel_formats.iter().find(|f| Some(&f.name) == stream.pix_fmt.as_ref());
     let depth = pixels.into_iter().flat_map(|f| &f.components).map(|c| c.bit_depth).max();
     let decoder = transparent_decoder(ctx, path, name, stream).await?;
-    let start = seconds(format.start_time.as_deref()).unwrap_or(0.0);
     let timing = Said::of(stream, &format, time_base, path).times(ctx, path, name).await?;
     Ok(Video {
         size,
@@ -319,7 +318,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
         keys: timing.keys,
         end: timing.end,
         time_base,
-        start,
+        start: seconds(format.start_time.as_deref()).unwrap_or(0.0),
         numbers: Ranges::count(0),
         colours: stream.colours(),
         pixel_shape: pixel_shape(stream, turned),
