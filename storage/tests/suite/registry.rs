@@ -210,8 +210,8 @@ pub(crate) async fn a_message_is_due_until_it_is_delivered(registry: &dyn Regist
 }
 
 pub(crate) async fn what_is_long_over_is_forgotten((_, registry): (&dyn Store, &dyn Registry)) {
-    registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     use DueOutcome::{Queued, Skipped, Started};
+    registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     for (due, outcome) in [(10, Queued), (20, Skipped), (30, Started), (40, Queued)] {
         assert!(registry.fire(&fire(due, outcome), None).await.unwrap());
     }
