@@ -91,7 +91,7 @@ impl Build {
         let only: Vec<&str> = only.split(',').filter(|name| !name.is_empty()).collect();
         let level_text = level.to_string();
         self.script("build.py", &folder, &[&[level_text.as_str()], only.as_slice()].concat());
-        // When Blender crashes, the scene that caused it is left begun and not done.
+        // When Blender crashes twice on a scene, that scene is left begun and not done.
         while !self.script("plain.py", &folder, &[]) {}
         let mut features = self.built();
         features.retain(|feature| {

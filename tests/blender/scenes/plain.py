@@ -1,7 +1,7 @@
 """What Blender itself writes for the scenes of the matrix: blender -b --factory-startup -Y -P plain.py -- FOLDER
 
 For each feature and each kind of file FOLDER/NAME/plain/KIND/…; FOLDER/NAME/plain/done when all are there, or `failed` with
-Blender's words. A feature that has begun is left alone: if Blender crashes on it, who starts it again goes on with the next.
+Blender's words. A feature on which Blender has crashed twice is left alone: the next start continues with the one after it.
 """
 import glob
 import json
@@ -14,6 +14,8 @@ import traceback
 import bpy
 
 FOLDER = sys.argv[sys.argv.index("--") + 1]
+# Debian's 3.4 crashes now and then on a scene that it renders at other times.
+STARTS = 2
 
 
 def bake_zones(scene, place):
@@ -85,10 +87,13 @@ for path in sorted(glob.glob(os.path.join(FOLDER, "*", "feature.json"))):
         item = json.load(file)
     place = os.path.dirname(path)
     begun, done, failed = (os.path.join(place, "plain", name) for name in ("begun", "done", "failed"))
-    if "absent" in item or "broken" in item or os.path.exists(begun):
+    times = os.path.getsize(begun) if os.path.exists(begun) else 0
+    if "absent" in item or "broken" in item or os.path.exists(done) or os.path.exists(failed) or times == STARTS:
         continue
-    os.makedirs(os.path.dirname(begun), exist_ok=True)
-    open(begun, "w").close()
+    shutil.rmtree(os.path.dirname(begun), ignore_errors=True)
+    os.makedirs(os.path.dirname(begun))
+    with open(begun, "w", encoding="utf-8") as file:
+        file.write("." * (times + 1))
     print("rendering", item["name"], flush=True)
     try:
         render(item, place)
