@@ -5,7 +5,7 @@
 
 use super::{Bundle, Effects, Engine, Entry, Worker};
 use crate::plan::Step;
-use crate::run::state::{Live, Trouble};
+use crate::run::state::{FailureRecord, Live};
 use crate::run::{RunState, TaskState};
 use pictor_tasks::body::{Body, Render, Scene};
 use pictor_tasks::history::TaskRef;
@@ -101,7 +101,12 @@ impl Engine {
     /// already wait for something else.
     pub fn next_wake(&self) -> Option<i64> {
         let waiting = self.runs.values().flat_map(|entry| {
-            entry.run.picky.iter().filter_map(|at| entry.run.trouble(*at)).map(|t| t.not_before_ms)
+            entry
+                .run
+                .ready_singly
+                .iter()
+                .filter_map(|at| entry.run.failure_record(*at))
+                .map(|t| t.not_before_ms)
         });
         waiting.filter(|at| *at > self.assigned_ms).min()
     }
@@ -110,7 +115,7 @@ impl Engine {
         let wanting = |entry: &&Entry| {
             entry.state == RunState::Running
                 && !stuck.contains(&entry.run.id)
-                && (!entry.run.picky.is_empty()
+                && (!entry.run.ready_singly.is_empty()
                     || entry.run.steps.iter().any(|s| s.ready.len() > 0))
         };
         let mut candidates = self.runs.values().filter(wanting);
@@ -137,18 +142,19 @@ impl Engine {
             if !self.limits_allow(&entry.run.plan.steps[step as usize]) {
                 continue;
             }
-            let mut picky = entry
+            let mut ready_singly = entry
                 .run
-                .picky
+                .ready_singly
                 .range(TaskId { step, index: 0 }..=TaskId { step, index: u32::MAX })
                 .peekable();
             let plain = entry.run.steps[step as usize].ready.len() > 0;
-            if picky.peek().is_none() && !plain {
+            if ready_singly.peek().is_none() && !plain {
                 continue;
             }
             let Some(best) = self.best_worker(entry, step, now_ms, |_, _| true) else {
-                let due = |at| entry.run.trouble(at).is_none_or(|t| t.not_before_ms <= now_ms);
-                if !plain && !picky.any(|at| due(*at)) {
+                let due =
+                    |at| entry.run.failure_record(at).is_none_or(|t| t.not_before_ms <= now_ms);
+                if !plain && !ready_singly.any(|at| due(*at)) {
                     continue;
                 }
                 let step = &entry.run.plan.steps[step as usize];
@@ -156,10 +162,10 @@ impl Engine {
                 self.awaited.extend(able.map(|(id, _)| *id));
                 continue;
             };
-            for at in picky {
-                let worker = match entry.run.trouble(*at) {
+            for at in ready_singly {
+                let worker = match entry.run.failure_record(*at) {
                     None => Some(best),
-                    Some(trouble) => self.worker_for_troubled(entry, *at, trouble, now_ms),
+                    Some(record) => self.worker_for_single(entry, *at, record, now_ms),
                 };
                 if let Some(worker) = worker {
                     let attempt = entry.run.steps[step as usize].attempts[at.index as usize];
@@ -202,17 +208,17 @@ impl Engine {
         tasks
     }
 
-    fn worker_for_troubled(
+    fn worker_for_single(
         &self,
         entry: &Entry,
         at: TaskId,
-        trouble: &Trouble,
+        record: &FailureRecord,
         now_ms: i64,
     ) -> Option<WorkerId> {
-        if trouble.not_before_ms > now_ms {
+        if record.not_before_ms > now_ms {
             return None;
         }
-        let needed = trouble
+        let needed = record
             .too_small
             .iter()
             .filter_map(|id| self.workers.get(id))
@@ -224,10 +230,10 @@ impl Engine {
             self.is_present(w, now_ms)
                 && w.can_do(step)
                 && large_enough(w)
-                && !trouble.avoid.contains(id)
+                && !record.avoid.contains(id)
         });
         self.best_worker(entry, at.step, now_ms, |id, worker| {
-            large_enough(worker) && !(fresh_exists && trouble.avoid.contains(id))
+            large_enough(worker) && !(fresh_exists && record.avoid.contains(id))
         })
     }
 

@@ -235,7 +235,7 @@ impl Engine {
             Outcome::Failed(mut failure) => {
                 let step = &run.plan.steps[at.step as usize];
                 let tried = |id: &WorkerId| {
-                    *id == worker || run.trouble(*at).is_some_and(|t| t.avoid.contains(id))
+                    *id == worker || run.failure_record(*at).is_some_and(|t| t.avoid.contains(id))
                 };
                 let others = || {
                     let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));

@@ -26,8 +26,8 @@ impl Run {
                 (states, counters, step.generation, step.given_up, kept)
             })
             .collect();
-        let mut trouble: Vec<_> = self.trouble.clone().into_iter().collect();
-        trouble.sort_by_key(|(at, _)| *at);
+        let mut records: Vec<_> = self.failure_records.clone().into_iter().collect();
+        records.sort_by_key(|(at, _)| *at);
         let claims: BTreeMap<TaskId, _> = self
             .live
             .iter()
@@ -37,7 +37,7 @@ impl Run {
         let flags = (self.paused, self.cancelled, self.stopped, self.priority, controls);
         let place = (self.seq, self.time_ms, self.state());
         let said = (self.dims.clone(), self.sentences.clone());
-        (steps, trouble, claims, said, flags, place)
+        (steps, records, claims, said, flags, place)
     }
 
     /// Recomputes every counter from the tasks' states; the error says which one differs.
@@ -105,14 +105,15 @@ impl Run {
         {
             return Err(format!("it has the assignment {live:?}"));
         }
-        let (plain, picky) = (step.ready.contains(step.rank(at.index)), self.picky.contains(&at));
-        if plain && picky {
+        let (plain, ready_singly) =
+            (step.ready.contains(step.rank(at.index)), self.ready_singly.contains(&at));
+        if plain && ready_singly {
             return Err("offered twice".into());
         }
-        if plain && self.trouble.contains_key(&at) {
-            return Err("offered as if it never had trouble".into());
+        if plain && self.failure_records.contains_key(&at) {
+            return Err("offered as if it had never failed".into());
         }
-        let offered = plain || picky;
+        let offered = plain || ready_singly;
         if offered != (task == TaskState::Ready && live.is_none()) {
             return Err(format!("offered: {offered}, assignment: {live:?}"));
         }

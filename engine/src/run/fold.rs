@@ -2,7 +2,7 @@
 //! stores all use [`Run::apply`], which depends on nothing but the run and the row.
 
 use super::binding::most;
-use super::state::{Accepted, Live, TaskState, Trouble};
+use super::state::{Accepted, FailureRecord, Live, TaskState};
 use super::transitions::TaskFact;
 use super::{Dropped, Run};
 use crate::plan::DimValues;
@@ -90,11 +90,11 @@ impl Run {
             Outcome::Failed(failure) => self.fail(at, ended, failure),
             Outcome::Lost => {
                 let losses = {
-                    let trouble = self.trouble.entry(at).or_default();
-                    trouble.losses += 1;
-                    trouble.avoid.insert(ended.worker);
-                    trouble.message = "its worker was lost".into();
-                    trouble.losses
+                    let record = self.failure_records.entry(at).or_default();
+                    record.losses += 1;
+                    record.avoid.insert(ended.worker);
+                    record.message = "its worker was lost".into();
+                    record.losses
                 };
                 if losses >= MAX_LOSSES { self.fail_for_good(at) } else { self.try_again(at) }
             }
@@ -103,7 +103,7 @@ impl Run {
     }
 
     fn succeed(&mut self, at: TaskId, ended: &Ended, products: &Products) {
-        self.trouble.remove(&at);
+        self.failure_records.remove(&at);
         let step = &mut self.steps[at.step as usize];
         step.took = (step.took.0 + 1, step.took.1 + u64::from(ended.took_ms));
         if !products.outputs.is_empty() {
@@ -167,28 +167,28 @@ impl Run {
     fn fail(&mut self, at: TaskId, ended: &Ended, failure: &Failure) {
         let retry = self.plan.steps[at.step as usize].retry;
         let time_ms = self.time_ms;
-        let trouble = self.trouble.entry(at).or_default();
-        trouble.message.clone_from(&failure.message);
-        trouble.avoid.insert(ended.worker);
+        let record = self.failure_records.entry(at).or_default();
+        record.message.clone_from(&failure.message);
+        record.avoid.insert(ended.worker);
         if failure.kind == FailureKind::OutOfMemory {
-            trouble.too_small.insert(ended.worker);
+            record.too_small.insert(ended.worker);
         } else {
-            trouble.failures += 1;
+            record.failures += 1;
         }
-        if !failure.kind.is_retryable() || trouble.failures >= retry.attempts {
+        if !failure.kind.is_retryable() || record.failures >= retry.attempts {
             return self.fail_for_good(at);
         }
-        trouble.not_before_ms = time_ms.saturating_add_unsigned(pause_ms(retry, trouble.failures));
+        record.not_before_ms = time_ms.saturating_add_unsigned(pause_ms(retry, record.failures));
         self.try_again(at);
     }
 
     /// Shortens waits so that no next attempt is further away than its pause. Times in history never decrease, but a
     /// clock may be set back, and then they are in the future.
     pub(crate) fn wait_no_longer(&mut self, now_ms: i64) {
-        for (at, trouble) in &mut self.trouble {
-            let pause = pause_ms(self.plan.steps[at.step as usize].retry, trouble.failures);
+        for (at, record) in &mut self.failure_records {
+            let pause = pause_ms(self.plan.steps[at.step as usize].retry, record.failures);
             let latest = now_ms.saturating_add_unsigned(pause);
-            trouble.not_before_ms = trouble.not_before_ms.min(latest);
+            record.not_before_ms = record.not_before_ms.min(latest);
         }
     }
 
@@ -283,7 +283,7 @@ impl Run {
         for (at, was) in tasks {
             self.drop_live(at);
             self.sentences.unsay(at);
-            self.trouble.remove(&at);
+            self.failure_records.remove(&at);
             let step = &mut self.steps[at.step as usize];
             step.accepted.remove(&at.index);
             if let Some(retention) = &mut step.retention {
@@ -292,8 +292,8 @@ impl Run {
             if !matches!(was, TaskState::Pending | TaskState::Skipped) {
                 self.steps[at.step as usize].attempts[at.index as usize] += 1;
             }
-            // Remove it from this set first: without its trouble it belongs to another one.
-            self.picky.remove(&at);
+            // Remove it from this set first: without its record it belongs to another one.
+            self.ready_singly.remove(&at);
             self.happens(at, TaskFact::Reset);
         }
     }
@@ -364,7 +364,7 @@ impl Run {
         let step = &mut self.steps[at.step as usize];
         let rank = step.rank(at.index);
         step.ready.remove(rank);
-        self.picky.remove(&at);
+        self.ready_singly.remove(&at);
         self.live.insert(at, live);
     }
 
@@ -380,12 +380,12 @@ impl Run {
     pub(crate) fn unassign_lost(&mut self, at: TaskId) {
         self.unassign(at);
         if self.task_state(at) == Some(TaskState::Ready) {
-            self.picky.insert(at);
+            self.ready_singly.insert(at);
             self.offer(at);
         }
     }
 
-    pub(crate) fn trouble(&self, at: TaskId) -> Option<&Trouble> {
-        self.trouble.get(&at)
+    pub(crate) fn failure_record(&self, at: TaskId) -> Option<&FailureRecord> {
+        self.failure_records.get(&at)
     }
 }

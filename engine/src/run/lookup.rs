@@ -77,6 +77,6 @@ impl Run {
 
     /// The message of a task's last failure; empty if there was none.
     pub fn failure(&self, at: TaskId) -> &str {
-        self.trouble(at).map_or("", |trouble| &trouble.message)
+        self.failure_record(at).map_or("", |record| &record.message)
     }
 }

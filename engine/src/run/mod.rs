@@ -26,7 +26,7 @@ use notes::Sentences;
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{Cancel, RunId, StepKey, TaskId, Try, WorkerId};
 use retention::Readings;
-use state::{DimState, Live, StepState, Trouble};
+use state::{DimState, FailureRecord, Live, StepState};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use transitions::{Next, TRANSITIONS, TaskFact};
@@ -93,9 +93,9 @@ pub struct Run {
     pub(crate) into: Vec<Vec<usize>>,
     pub(crate) out: Vec<Vec<usize>>,
     pub(crate) readings: Readings,
-    pub(crate) trouble: HashMap<TaskId, Trouble>,
-    /// Ready tasks that had trouble or whose bundle was lost. They are assigned one by one, to workers that suit them.
-    pub(crate) picky: BTreeSet<TaskId>,
+    pub(crate) failure_records: HashMap<TaskId, FailureRecord>,
+    /// Ready tasks that have failed before or whose bundle was lost. They are assigned one by one, to workers that suit them.
+    pub(crate) ready_singly: BTreeSet<TaskId>,
     pub(crate) live: HashMap<TaskId, Live>,
     pub(crate) paused: bool,
     pub(crate) cancelled: bool,
@@ -137,8 +137,8 @@ impl Run {
             into,
             out,
             readings: Readings::new(&plan),
-            trouble: HashMap::new(),
-            picky: BTreeSet::new(),
+            failure_records: HashMap::new(),
+            ready_singly: BTreeSet::new(),
             live: HashMap::new(),
             paused: false,
             cancelled: false,
@@ -317,16 +317,16 @@ impl Run {
     pub(crate) fn offer(&mut self, at: TaskId) {
         let state = &mut self.steps[at.step as usize];
         let rank = state.rank(at.index);
-        if self.trouble.contains_key(&at) || self.picky.contains(&at) {
+        if self.failure_records.contains_key(&at) || self.ready_singly.contains(&at) {
             state.ready.remove(rank);
-            self.picky.insert(at);
+            self.ready_singly.insert(at);
         } else {
             state.ready.insert(rank);
         }
     }
 
     fn withdraw(&mut self, at: TaskId) {
-        self.picky.remove(&at);
+        self.ready_singly.remove(&at);
         let state = &mut self.steps[at.step as usize];
         let rank = state.rank(at.index);
         state.ready.remove(rank);

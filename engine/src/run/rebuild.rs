@@ -33,8 +33,8 @@ impl Run {
         let before = self.states_before(rebuilt);
         for &step in rebuilt {
             self.drop_all_live(step);
-            self.trouble.retain(|at, _| at.step != step);
-            self.picky.retain(|at| at.step != step);
+            self.failure_records.retain(|at, _| at.step != step);
+            self.ready_singly.retain(|at| at.step != step);
             self.sentences.forget_step(step);
             if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
                 let needs = !self.into[step as usize].is_empty();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// What has gone wrong with a task so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trouble {
+pub(crate) struct FailureRecord {
     /// The number of failures that count towards `retry.attempts`.
     pub(crate) failures: u32,
     /// The number of times that it was lost.
@@ -74,7 +74,7 @@ pub(crate) struct StepState {
     pub(crate) accepted: HashMap<u32, Accepted>,
     /// Set only if the outputs are not kept as long as the run.
     pub(crate) retention: Option<Retention>,
-    /// Ready tasks without trouble, by rank.
+    /// Ready tasks that have not failed, by rank.
     pub(crate) ready: TaskSet,
     /// The index by rank and the rank by index, if the order is not by index.
     pub(crate) order: Option<(Vec<u32>, Vec<u32>)>,

@@ -221,11 +221,11 @@ impl Engine {
         if run.live.contains_key(&at) {
             return Reason::BeingSent;
         }
-        if let Some(trouble) = run.trouble(at)
-            && trouble.not_before_ms > now_ms
+        if let Some(record) = run.failure_record(at)
+            && record.not_before_ms > now_ms
         {
-            let in_s = (trouble.not_before_ms - now_ms + 999) / 1000;
-            return Reason::TriesAgain { in_s, failure: trouble.message.clone() };
+            let in_s = (record.not_before_ms - now_ms + 999) / 1000;
+            return Reason::TriesAgain { in_s, failure: record.message.clone() };
         }
         if let Some(limit) = self.full_limit(plan) {
             return Reason::LimitFull { limit: limit.to_owned() };
