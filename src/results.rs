@@ -4,7 +4,7 @@ use crate::blenders::BlenderArgs;
 use crate::terminal::complain;
 use clap::Args;
 use pictor_engine::{Plan, Run, TaskState};
-use pictor_server::{Place, Sources, files_of_commands, in_the_way, sentences};
+use pictor_server::{Destination, Sources, files_of_commands, in_the_way, sentences};
 use pictor_storage::{RunRecord, Store};
 use std::path::{Path, PathBuf};
 
@@ -21,12 +21,12 @@ pub(crate) struct ResultArgs {
 
 impl ResultArgs {
     /// The output folder, with the files that no result may replace.
-    pub(crate) async fn place(
+    pub(crate) async fn destination(
         &self,
         (plan, job_file): (&Plan, &Path),
         folder: PathBuf,
         (data, blender): (&Path, &BlenderArgs),
-    ) -> anyhow::Result<Place> {
+    ) -> anyhow::Result<Destination> {
         if folder.symlink_metadata().is_ok() && !folder.is_dir() {
             anyhow::bail!("{} is not a folder: choose another with --out DIR", folder.display());
         }
@@ -45,19 +45,19 @@ impl ResultArgs {
                 sources.extend(layout.sources());
             }
         }
-        Ok(Place { folder, sources, overwrite: self.overwrite })
+        Ok(Destination { folder, sources, overwrite: self.overwrite })
     }
 
     /// The output folder of a stored run.
-    pub(crate) async fn place_of(
+    pub(crate) async fn destination_of(
         &self,
         (plan, record): (&Plan, &RunRecord),
         machine: (&Path, &BlenderArgs),
-    ) -> anyhow::Result<Place> {
+    ) -> anyhow::Result<Destination> {
         let named = Path::new(&record.source_name).file_name().unwrap_or_default();
         let folder = self.out.clone().unwrap_or_else(|| PathBuf::from(&record.out_dir));
         let folder = std::path::absolute(&folder)?;
-        self.place((plan, &Path::new(&plan.folder).join(named)), folder, machine).await
+        self.destination((plan, &Path::new(&plan.folder).join(named)), folder, machine).await
     }
 }
 
@@ -65,10 +65,10 @@ impl ResultArgs {
 /// none.
 pub(crate) async fn is_free(
     tasks: (&Run, fn(TaskState) -> bool),
-    place: &Place,
+    destination: &Destination,
     store: Option<&dyn Store>,
 ) -> anyhow::Result<bool> {
-    let found = in_the_way(tasks, place, store).await?;
+    let found = in_the_way(tasks, destination, store).await?;
     for sentence in sentences(&found) {
         complain(&sentence);
     }

@@ -14,7 +14,7 @@ use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
-    Answer, Committed, Delivered, Owner, OwnerHandle, Place, Request, Runs, SubmitError, ask,
+    Answer, Committed, Delivered, Destination, Owner, OwnerHandle, Request, Runs, SubmitError, ask,
     deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, shape, stored_run,
     sweep_again,
 };
@@ -68,14 +68,14 @@ pub(crate) async fn run(
     let out = results.out.clone().unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;
     new.out_dir = out.display().to_string();
-    let place = results.place((&job.plan, file), out, (data, &machine.blender)).await?;
+    let destination = results.destination((&job.plan, file), out, (data, &machine.blender)).await?;
     let run = Run::new(new.id.clone(), Arc::new(job.plan));
-    if !is_free((&run, |_| true), &place, None).await? {
+    if !is_free((&run, |_| true), &destination, None).await? {
         return Ok(FAILED);
     }
     store.create_run(&new, None).await.context("store the run")?;
     let record = stored_run(&*store, &new.id.0).await?;
-    work((data, store), (run, record, place), (machine, json)).await
+    work((data, store), (run, record, destination), (machine, json)).await
 }
 
 /// `pictor resume`, for a run in a data folder.
@@ -98,15 +98,16 @@ pub(crate) async fn resume(
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
     let mut run = load_run(&*store, &record.id).await?;
-    let place = results.place_of((run.plan(), &record), (data, &machine.blender)).await?;
-    if !is_free((&run, |state| !state.is_terminal()), &place, Some(&*store)).await? {
+    let destination =
+        results.destination_of((run.plan(), &record), (data, &machine.blender)).await?;
+    if !is_free((&run, |state| !state.is_terminal()), &destination, Some(&*store)).await? {
         return Ok(FAILED);
     }
     if run.state() == RunState::Paused {
         done(&Runs::of_folder(store.clone()).answer(None, order).await)?;
         run = load_run(&*store, &record.id).await?;
     }
-    work((data, store), (run, record, place), (machine, json)).await
+    work((data, store), (run, record, destination), (machine, json)).await
 }
 
 /// `pictor retry`, for a run in a data folder.
@@ -128,9 +129,10 @@ pub(crate) async fn retry(
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
     let loaded = load_run(&*store, &record.id).await?;
-    let place = results.place_of((loaded.plan(), &record), (data, &machine.blender)).await?;
+    let destination =
+        results.destination_of((loaded.plan(), &record), (data, &machine.blender)).await?;
     let again = |state| state != TaskState::Succeeded;
-    if !is_free((&loaded, again), &place, Some(&*store)).await? {
+    if !is_free((&loaded, again), &destination, Some(&*store)).await? {
         return Ok(FAILED);
     }
     let runs = Runs::of_folder(store.clone());
@@ -142,7 +144,7 @@ pub(crate) async fn retry(
         loaded = load_run(&*store, &record.id).await?;
     }
     say_unless(json, &line);
-    work((data, store), (loaded, record, place), (machine, json)).await
+    work((data, store), (loaded, record, destination), (machine, json)).await
 }
 
 fn done(said: &Answer) -> anyhow::Result<()> {
@@ -210,11 +212,11 @@ async fn machine(
 #[expect(clippy::too_many_lines, reason = "the order in which parts start and end is one story")]
 async fn work(
     (data, store): (&Path, Arc<dyn Store>),
-    (run, mut record, place): (Run, RunRecord, Place),
+    (run, mut record, destination): (Run, RunRecord, Destination),
     (options, json): (&Machine, bool),
 ) -> anyhow::Result<u8> {
     let id = record.id.clone();
-    record.out_dir = place.folder.display().to_string();
+    record.out_dir = destination.folder.display().to_string();
     let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
     let artifacts = Arc::new(artifacts);
     if run.state().is_terminal() {
@@ -223,7 +225,7 @@ async fn work(
             let state = Some((run.state(), Some(now_ms())));
             store.commit(&[RunRows { run: &id, rows: &[], state }]).await?;
         }
-        return conclude(&run, (&*store, &artifacts), &place, (data, json)).await;
+        return conclude(&run, (&*store, &artifacts), &destination, (data, json)).await;
     }
     let config = machine(data, &run, options).await?;
     let (port, mut workers) = in_process(&[HERE]);
@@ -255,7 +257,7 @@ async fn work(
     let agent = Agent::start(Box::new(worker), outbox, HERE, config, worker_artifacts)
         .context("start the worker")?;
     let delivery =
-        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), place.clone())));
+        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), destination.clone())));
     let ended = tokio::select! {
         state = until_over(&handle, &id) => state,
         stopped = &mut owner => {
@@ -281,7 +283,7 @@ async fn work(
     let _ = std::fs::remove_file(pictor_server::socket_path(data));
     let run = load_run(&*store, &id).await?;
     if ended.is_some() {
-        return conclude(&run, (&*store, &artifacts), &place, (data, json)).await;
+        return conclude(&run, (&*store, &artifacts), &destination, (data, json)).await;
     }
     say_unless(json, &format!("interrupted; go on with: pictor resume {id}"));
     Ok(INTERRUPTED)
@@ -358,7 +360,7 @@ async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
 async fn deliver(
     handle: OwnerHandle,
     mut news: tokio::sync::broadcast::Receiver<Arc<Committed>>,
-    (id, data, place): (RunId, PathBuf, Place),
+    (id, data, destination): (RunId, PathBuf, Destination),
 ) {
     let Ok(artifacts) = Artifacts::folder(&data.join("artifacts")) else { return };
     let asked = id.clone();
@@ -376,7 +378,7 @@ async fn deliver(
             Ok(committed) => {
                 let Some(rows) = committed.rows.get(&id) else { continue };
                 // What cannot be delivered now is retried at the end, and reported then.
-                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &place)).await;
+                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &destination)).await;
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -388,11 +390,11 @@ async fn deliver(
 async fn conclude(
     run: &Run,
     (store, artifacts): (&dyn Store, &Artifacts),
-    place: &Place,
+    destination: &Destination,
     (data, json): (&Path, bool),
 ) -> anyhow::Result<u8> {
-    let delivered = deliver_all(run, (store, artifacts), place).await?;
-    let (in_the_way, out) = (sentences(&delivered.in_the_way), &place.folder);
+    let delivered = deliver_all(run, (store, artifacts), destination).await?;
+    let (in_the_way, out) = (sentences(&delivered.in_the_way), &destination.folder);
     sweep_again(run, artifacts).await;
     let (state, told) = (run.state(), run.notes());
     let (notes, notes_left_out) = (shape::notes(told.notes), told.notes_left_out);

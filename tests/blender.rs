@@ -35,7 +35,7 @@ fn try_out(build: &Build, features: &[Feature], at_a_time: usize) -> Vec<(Featur
             scope.spawn(|| {
                 while let Some(feature) = { queue.lock().unwrap().pop_front() } {
                     let cell = cell::of(build, &feature);
-                    cell.keep(&feature.place);
+                    cell.keep(&feature.dir);
                     eprintln!("{} {}: {cell}", build.version, feature.name);
                     cells.lock().unwrap().push((feature, cell));
                 }

@@ -7,7 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Place, render_job};
+use support::{TestDir, render_job};
 
 /// A Blender that `make blenders` installed. Returns `None` if there is none for this machine's Python.
 fn newer(version: &str) -> Option<PathBuf> {
@@ -39,20 +39,20 @@ fn save_changed(blender: &Path, to: &Path, compress: bool, change: &str) {
 }
 
 /// Writes a job that only inspects a scene.
-fn look(place: &Place, scene: &str) {
+fn look(dir: &TestDir, scene: &str) {
     let text = format!(
         "pictor: v1\nname: look\nsteps:\n  - {{ name: look, inspect: {{ scene: {scene} }} }}\n"
     );
-    place.write("job.yaml", &text);
+    dir.write("job.yaml", &text);
 }
 
 #[test]
 fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
     let Some(new) = newer("5.0.1") else { return };
-    let place = Place::new();
-    save(Path::new("blender"), &place.path("old.blend"), true);
-    save(&new, &place.path("new.blend"), true);
-    save(&new, &place.path("plain.blend"), false);
+    let dir = TestDir::new();
+    save(Path::new("blender"), &dir.path("old.blend"), true);
+    save(&new, &dir.path("new.blend"), true);
+    save(&new, &dir.path("plain.blend"), false);
     let new = new.to_str().unwrap();
     let both = ["--blender", new, "--blender", "blender"];
     for (scene, loaded) in [
@@ -60,14 +60,14 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
         ("new.blend", "Blender 5.0.1 "),
         ("plain.blend", "Blender 5.0.1 "),
     ] {
-        look(&place, scene);
-        let said = place.run(&both);
+        look(&dir, scene);
+        let said = dir.run(&both);
         said.expect(0, &["1 tasks succeeded"]);
-        let log = place.ok(&["logs", &said.run_id(), "look"]).out;
+        let log = dir.ok(&["logs", &said.run_id(), "look"]).out;
         assert!(log.contains(&format!("pictor: {loaded}")), "{scene}: {log}");
         // The other one alone cannot, and is not even started.
         if scene != "old.blend" {
-            let said = place.run(&["--blender", "blender"]);
+            let said = dir.run(&["--blender", "blender"]);
             said.expect(
                 1,
                 &["does not have blender >=5.0, which", "needs; it has 3.", "pictor setup-blender"],
@@ -75,14 +75,14 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
         }
     }
     // The job can restrict the choice, too.
-    look(&place, "old.blend");
-    let job = std::fs::read_to_string(place.path("job.yaml")).unwrap();
-    place.write("job.yaml", &format!("{job}requires: {{ software: {{ blender: \">=5\" }} }}\n"));
-    let said = place.run(&both);
+    look(&dir, "old.blend");
+    let job = std::fs::read_to_string(dir.path("job.yaml")).unwrap();
+    dir.write("job.yaml", &format!("{job}requires: {{ software: {{ blender: \">=5\" }} }}\n"));
+    let said = dir.run(&both);
     said.expect(0, &["1 tasks succeeded"]);
-    assert!(place.ok(&["logs", &said.run_id(), "look"]).out.contains("pictor: Blender 5.0.1 "));
+    assert!(dir.ok(&["logs", &said.run_id(), "look"]).out.contains("pictor: Blender 5.0.1 "));
     // The doctor lists both, oldest first.
-    let machine = &place.json(&[&["doctor"], &both[..]].concat())["machine"];
+    let machine = &dir.json(&[&["doctor"], &both[..]].concat())["machine"];
     let blenders = machine["blenders"].as_array().unwrap();
     assert!(blenders.len() == 2 && blenders[0]["version"].as_str().unwrap().starts_with("3."));
     assert_eq!(blenders[1]["path"], new);
@@ -92,44 +92,44 @@ fn a_scene_goes_to_the_oldest_blender_that_can_read_it() {
 #[test]
 fn a_blender_that_lacks_the_denoiser_is_passed_over() {
     let Some(new) = newer("5.0.1") else { return };
-    let (place, new) = (Place::new(), new.to_str().unwrap());
+    let (dir, new) = (TestDir::new(), new.to_str().unwrap());
     let change = "s = bpy.context.scene; s.render.engine = 'CYCLES'; s.cycles.samples = 1; \
                   s.cycles.use_denoising = True";
-    let scene = place.path("old.blend");
+    let scene = dir.path("old.blend");
     save_changed(Path::new("blender"), &scene, false, change);
     let scene = scene.to_str().unwrap();
-    place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  tiles: 2x1\n"));
-    let alone = place.run(&["--blender", "blender"]);
+    dir.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  tiles: 2x1\n"));
+    let alone = dir.run(&["--blender", "blender"]);
     if alone.code == Some(0) {
         eprintln!("left out: the Blender in PATH has a denoiser");
         return;
     }
     alone.expect(1, &["has no OpenImageDenoise", "pictor setup-blender"]);
     // One Blender renders all parts of a frame, and a note says why it is not the oldest.
-    let said = place.run(&["--blender", "blender", "--blender", new]);
+    let said = dir.run(&["--blender", "blender", "--blender", new]);
     said.expect(0, &["succeeded", "old.blend is not rendered by", "has no OpenImageDenoise."]);
     for task in ["render[frame=1,tile=1]", "finish[frame=1]", "develop[frame=1]"] {
-        let log = place.ok(&["logs", &said.run_id(), task]).out;
+        let log = dir.ok(&["logs", &said.run_id(), task]).out;
         assert!(
             !log.contains("pictor: Blender 3.") || log.contains("pictor: Blender 5.0.1 "),
             "{task}: {log}"
         );
     }
     // The job's setting of the denoiser takes precedence.
-    place.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  denoise: false\n"));
-    let said = place.run(&["--overwrite", "--blender", "blender", "--blender", new]);
+    dir.write("job.yaml", &render_job(scene, "  resolution: 64x36\n  denoise: false\n"));
+    let said = dir.run(&["--overwrite", "--blender", "blender", "--blender", new]);
     said.expect(0, &["succeeded"]);
     assert!(!said.out.contains("is not rendered by"), "{said}");
 }
 
 #[test]
 fn a_plan_says_which_blender_its_scenes_need() {
-    let place = Place::new();
-    place.write("new.blend", "BLENDER17-01v0503 and what only such a Blender can read");
-    look(&place, "new.blend");
-    let plan = place.json(&["plan", "job.yaml"]);
+    let dir = TestDir::new();
+    dir.write("new.blend", "BLENDER17-01v0503 and what only such a Blender can read");
+    look(&dir, "new.blend");
+    let plan = dir.json(&["plan", "job.yaml"]);
     assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], ">=5.3");
-    let said = place.run(&[]);
+    let said = dir.run(&[]);
     said.expect(
         1,
         &[
@@ -139,42 +139,42 @@ fn a_plan_says_which_blender_its_scenes_need() {
         ],
     );
     // What cannot be determined is left to Blender.
-    place.write("new.blend", "no scene");
-    let plan = place.json(&["plan", "job.yaml"]);
+    dir.write("new.blend", "no scene");
+    let plan = dir.json(&["plan", "job.yaml"]);
     assert_eq!(plan["steps"][0]["requires"]["software"]["blender"], "*");
 }
 
 #[test]
 fn a_blender_that_is_named_and_not_there_is_told_before_anything_is_done() {
-    let place = Place::new();
-    place.write("job.yaml", &render_job("plain.blend", ""));
-    place.run(&["--blender", "/nowhere/blender"]).expect(1, &["there is no Blender at /nowhere"]);
-    place.write("config/pictor/config.toml", "[blender]\npaths = [\"/nowhere/blender\"]\n");
-    place.pictor(&["doctor"]).expect(0, &["python3"]);
-    place.run(&[]).expect(1, &["does not have blender", "install blender"]);
-    place.pictor(&["setup-blender", "2.79"]).expect(2, &["4.2.23, 4.5.15, 5.0.1"]);
+    let dir = TestDir::new();
+    dir.write("job.yaml", &render_job("plain.blend", ""));
+    dir.run(&["--blender", "/nowhere/blender"]).expect(1, &["there is no Blender at /nowhere"]);
+    dir.write("config/pictor/config.toml", "[blender]\npaths = [\"/nowhere/blender\"]\n");
+    dir.pictor(&["doctor"]).expect(0, &["python3"]);
+    dir.run(&[]).expect(1, &["does not have blender", "install blender"]);
+    dir.pictor(&["setup-blender", "2.79"]).expect(2, &["4.2.23, 4.5.15, 5.0.1"]);
 }
 
 #[test]
 fn a_job_that_wants_a_gpu_is_not_rendered_without_one() {
-    let place = Place::new();
-    let machine = place.json(&["doctor"])["machine"].clone();
+    let dir = TestDir::new();
+    let machine = dir.json(&["doctor"])["machine"].clone();
     assert!(machine["blenders"][0]["devices"].as_array().unwrap().contains(&"CPU".into()));
     if machine["gpus"].as_array().is_some_and(|gpus| !gpus.is_empty()) {
         eprintln!("left out: this machine has a GPU");
         return;
     }
-    place.write("job.yaml", &render_job("plain.blend", "  device: gpu\n"));
-    place.run(&[]).expect(1, &["does not have a GPU"]);
-    place.write("job.yaml", &render_job("plain.blend", "  device: any\n"));
-    place.run(&[]).expect(0, &["succeeded"]);
+    dir.write("job.yaml", &render_job("plain.blend", "  device: gpu\n"));
+    dir.run(&[]).expect(1, &["does not have a GPU"]);
+    dir.write("job.yaml", &render_job("plain.blend", "  device: any\n"));
+    dir.run(&[]).expect(0, &["succeeded"]);
 }
 
 #[test]
 fn the_data_folder_may_have_any_name() {
-    let place = Place::new();
-    let data = place.path("{frame} %04d #1");
-    place.write("job.yaml", &render_job("plain.blend", ""));
-    place.run(&["--data", data.to_str().unwrap()]).expect(0, &["succeeded"]);
-    assert!(place.path("out/frames/0001.exr").exists());
+    let dir = TestDir::new();
+    let data = dir.path("{frame} %04d #1");
+    dir.write("job.yaml", &render_job("plain.blend", ""));
+    dir.run(&["--data", data.to_str().unwrap()]).expect(0, &["succeeded"]);
+    assert!(dir.path("out/frames/0001.exr").exists());
 }

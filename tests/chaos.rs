@@ -18,7 +18,7 @@ use support::{files, soak, until};
 fn whatever_dies_every_task_succeeds_once_and_every_output_is_there() {
     let faults = storm::sequence(Duration::from_secs(if soak() { 180 } else { 25 }));
     let mut farm = Farm::start_with_services(&[2, 2, 2]);
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     let run = farm.api.submit(&job::text(&executed));
     let executions = || std::fs::read_to_string(&executed).unwrap_or_default().lines().count();
     until("programs are at work", || executions() >= 3);
@@ -74,9 +74,9 @@ fn every_output_is_there(farm: &Farm, run: &str, ended: &[Attempt]) {
     known.sort();
     stored.sort();
     assert_eq!(stored, known, "the digests in history");
-    let out = farm.place.path("out").display().to_string();
+    let out = farm.dir.path("out").display().to_string();
     farm.pictor(&["download", run, "--out", &out]).expect(0, &[]);
-    let found = files(&farm.place.path("out"));
+    let found = files(&farm.dir.path("out"));
     let same = found.iter().map(|(name, bytes)| (name, &bytes[..]));
     assert!(same.eq(expected.iter().map(|(name, text)| (name, text.as_bytes()))));
 }

@@ -8,34 +8,34 @@ use rustix::process::Signal;
 use serde_json::Value as Json;
 use std::path::PathBuf;
 use std::process::Command;
-use support::{Place, Running, Said, blender, files, pictures, until};
+use support::{Running, Said, TestDir, blender, files, pictures, until};
 
 /// A server with a worker of its own, and users who talk to it from another folder.
 struct Farm {
-    place: Place,
+    dir: TestDir,
     address: String,
     _server: Running,
 }
 
 impl Farm {
     fn start() -> Self {
-        let place = Place::new();
-        let data = place.path("server").display().to_string();
+        let dir = TestDir::new();
+        let data = dir.path("server").display().to_string();
         let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
-        let mut server = place.start(&serve);
+        let mut server = dir.start(&serve);
         let line = server.wait_for("http://127.0.0.1:");
         let at = line.find("http://").unwrap();
         let address = line[at..].split_whitespace().next().unwrap();
         let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
-        until("the server has made a token", || place.path("server/admin-token").exists());
-        Self { place, address, _server: server }
+        until("the server has made a token", || dir.path("server/admin-token").exists());
+        Self { dir, address, _server: server }
     }
 
     /// `pictor` with the server and a token in its environment.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.command(arguments);
+        let mut command = self.dir.command(arguments);
         command.env("PICTOR_SERVER", &self.address);
-        command.env("PICTOR_TOKEN_FILE", self.place.path("server/admin-token"));
+        command.env("PICTOR_TOKEN_FILE", self.dir.path("server/admin-token"));
         command
     }
 
@@ -56,7 +56,7 @@ impl Farm {
 
     /// Submits a job and returns the run's id.
     fn submit(&self, job: &str) -> String {
-        self.place.write("job.yaml", job);
+        self.dir.write("job.yaml", job);
         self.json(&["submit", "job.yaml"])["id"].as_str().unwrap().to_owned()
     }
 
@@ -88,45 +88,45 @@ fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
     assert_eq!(farm.state(&long), "running");
     farm.ok(&["cancel", &long]);
     // The same commands without a server still refer to this machine.
-    farm.place.write("job.yaml", NOOP);
-    let here = farm.place.run(&[]).expect(0, &[]).run_id();
-    farm.place.ok(&["show", &here]).expect(0, &["succeeded"]);
+    farm.dir.write("job.yaml", NOOP);
+    let here = farm.dir.run(&[]).expect(0, &[]).run_id();
+    farm.dir.ok(&["show", &here]).expect(0, &["succeeded"]);
     farm.pictor(&["show", &here]).expect(1, &["there is no run", "not_found"]);
 }
 
 #[test]
 fn what_goes_wrong_is_told_in_a_sentence() {
     let farm = Farm::start();
-    farm.place.write("job.yaml", "pictor: v1\nname: x\nstpes: []\n");
+    farm.dir.write("job.yaml", "pictor: v1\nname: x\nstpes: []\n");
     farm.pictor(&["submit", "job.yaml"]).expect(2, &["stpes", "job.yaml:3"]);
     farm.pictor(&["show", "x"]).expect(1, &["there is no run `x`", "(not_found)"]);
-    let mut nobody = farm.place.command(&["runs", "--server", "http://127.0.0.1:9"]);
+    let mut nobody = farm.dir.command(&["runs", "--server", "http://127.0.0.1:9"]);
     Running::start(&mut nobody).finish().expect(1, &["reach http://127.0.0.1:9", "refused"]);
     let mut stranger = farm.command(&["runs", "--token", "pictor_x_y"]);
     stranger.env_remove("PICTOR_TOKEN_FILE");
     Running::start(&mut stranger).finish().expect(1, &["(unauthorized)", "--token-file"]);
-    farm.place.pictor(&["submit", "job.yaml"]).expect(1, &["which server?", "--server"]);
+    farm.dir.pictor(&["submit", "job.yaml"]).expect(1, &["which server?", "--server"]);
 }
 
 #[test]
 fn the_server_and_the_token_may_stand_in_the_configuration() {
     let farm = Farm::start();
     let text = format!("server = {:?}\ntoken_file = {:?}\n", farm.address, "the-token");
-    farm.place.write("config/pictor/config.toml", &text);
-    let token = farm.place.path("server/admin-token");
-    std::fs::copy(token, farm.place.path("config/pictor/the-token")).unwrap();
+    farm.dir.write("config/pictor/config.toml", &text);
+    let token = farm.dir.path("server/admin-token");
+    std::fs::copy(token, farm.dir.path("config/pictor/the-token")).unwrap();
     let run = farm.submit(NOOP);
-    farm.place.ok(&["runs"]).expect(0, &[&run]);
+    farm.dir.ok(&["runs"]).expect(0, &[&run]);
     // Naming a data folder, or no server, means this machine.
     let here = ["there are no runs in"];
-    farm.place.pictor(&["runs", "--data", "elsewhere"]).expect(1, &here);
-    farm.place.pictor(&["runs", "--server", ""]).expect(1, &here);
+    farm.dir.pictor(&["runs", "--data", "elsewhere"]).expect(1, &here);
+    farm.dir.pictor(&["runs", "--server", ""]).expect(1, &here);
 }
 
 #[test]
 fn a_log_is_followed_until_its_task_is_over() {
     let farm = Farm::start();
-    let go = farm.place.path("go").display().to_string();
+    let go = farm.dir.path("go").display().to_string();
     let script = format!("echo first; while [ ! -e '{go}' ]; do sleep 0.05; done; echo last");
     let run = farm.submit(&format!(
         "pictor: v1\nname: talk\nsteps:\n- name: a\n  command: {{ run: [sh, -c, \"{script}\"] }}\n"
@@ -142,7 +142,7 @@ fn a_log_is_followed_until_its_task_is_over() {
 #[test]
 fn whoever_stops_waiting_does_not_stop_the_run() {
     let farm = Farm::start();
-    farm.place.write("job.yaml", LONG);
+    farm.dir.write("job.yaml", LONG);
     let mut waiting = Running::start(&mut farm.command(&["submit", "job.yaml", "--wait"]));
     let line = waiting.wait_for("get its results with");
     let run = line.split(':').next().unwrap().to_owned();
@@ -150,7 +150,7 @@ fn whoever_stops_waiting_does_not_stop_the_run() {
     waiting.finish().expect(130, &["goes on", "pictor show"]);
     assert_eq!(farm.state(&run), "running");
     farm.ok(&["cancel", &run]);
-    farm.place.write("bad.yaml", "pictor: v1\nname: bad\nretry: { attempts: 1 }\nsteps: [{ name: a, command: { run: [\"false\"] } }]\n");
+    farm.dir.write("bad.yaml", "pictor: v1\nname: bad\nretry: { attempts: 1 }\nsteps: [{ name: a, command: { run: [\"false\"] } }]\n");
     farm.pictor(&["submit", "bad.yaml", "--wait"]).expect(1, &["failed", "1 failed"]);
 }
 
@@ -172,12 +172,12 @@ steps:
 #[test]
 fn what_workers_say_is_told_once_here_and_through_a_server() {
     let farm = Farm::start();
-    farm.place.write("job.yaml", TALKING);
+    farm.dir.write("job.yaml", TALKING);
     let told = ["notes:\n  no paper (4 tasks, such as talk[i=0])", "  \\u{1b}[2Jred (talk[i=2])"];
     let there = farm.pictor(&["submit", "job.yaml", "--wait"]);
     let run = there.out.split(':').next().unwrap().to_owned();
-    let here = farm.place.run(&[]);
-    for said in [&there, &here, &farm.ok(&["show", &run]), &farm.place.ok(&["show", "talk"])] {
+    let here = farm.dir.run(&[]);
+    for said in [&there, &here, &farm.ok(&["show", &run]), &farm.dir.ok(&["show", "talk"])] {
         said.expect(0, &told);
         assert!(!said.out.contains('\u{1b}'), "{said}");
     }
@@ -190,9 +190,9 @@ fn what_workers_say_is_told_once_here_and_through_a_server() {
         |said: Said| -> Json { serde_json::from_str(said.out.lines().last().unwrap()).unwrap() };
     for said in [
         farm.json(&["show", &run]),
-        farm.place.json(&["show", "talk"]),
+        farm.dir.json(&["show", "talk"]),
         end(farm.ok(&["submit", "job.yaml", "--wait", "--json"])),
-        end(farm.place.run(&["--json"])),
+        end(farm.dir.run(&["--json"])),
     ] {
         let mut told = said["notes"].as_array().unwrap().clone();
         // Tasks end in any order.
@@ -262,11 +262,11 @@ const RENDER: &str = "pictor: v1\nname: painted\nrender:\n  scene: project/shots
                       frames: 1-2\n  seed: 3\n  output: { preview: png }\n";
 
 fn project(farm: &Farm) -> PathBuf {
-    let script = farm.place.write("scene.py", SCENE);
-    let project = farm.place.path("project");
+    let script = farm.dir.write("scene.py", SCENE);
+    let project = farm.dir.path("project");
     std::fs::create_dir_all(&project).unwrap();
     blender(&script, &project);
-    farm.place.write("job.yaml", RENDER);
+    farm.dir.write("job.yaml", RENDER);
     project
 }
 
@@ -274,18 +274,17 @@ fn project(farm: &Farm) -> PathBuf {
 fn a_scene_is_rendered_with_everything_that_it_needs_and_its_results_come_back() {
     let farm = Farm::start();
     let project = project(&farm);
-    let here = farm.place.run(&[]);
+    let here = farm.dir.run(&[]);
     here.expect(0, &["4 files in"]);
-    let expected = farm.place.results();
+    let expected = farm.dir.results();
     let tried = farm.ok(&["submit", "job.yaml", "--dry-run"]);
     tried.expect(0, &["6 files", "nothing was sent or started"]);
     let said = farm.pictor(&["submit", "job.yaml", "--wait", "--out", "fetched"]);
     said.expect(0, &["sent 6 files", "0 were there already", "succeeded", "4 files in"]);
-    let fetched = files(&farm.place.path("fetched"));
+    let fetched = files(&farm.dir.path("fetched"));
     assert!(fetched.keys().eq(expected.keys()), "{:?}", fetched.keys());
     for frame in ["frames/0001.exr", "frames/0002.exr"] {
-        let (far, near) =
-            (farm.place.path("fetched").join(frame), farm.place.path("out").join(frame));
+        let (far, near) = (farm.dir.path("fetched").join(frame), farm.dir.path("out").join(frame));
         // The farm sees the same textures and the same library.
         pictures::assert_same(&far, &near);
     }
@@ -316,9 +315,9 @@ fn only_results_that_are_missing_or_differ_are_fetched() {
     let said = download(&[]);
     assert_eq!((&said["fetched"], said["files"].as_array().unwrap().len()), (&10.into(), 20));
     assert_eq!(download(&[])["fetched"], 0);
-    let whole = files(&farm.place.path("fetched"));
+    let whole = files(&farm.dir.path("fetched"));
     // One is gone, one is broken but has the same length, one is too short.
-    let path = |n: u32| farm.place.path(&format!("fetched/all/{n:03}.txt"));
+    let path = |n: u32| farm.dir.path(&format!("fetched/all/{n:03}.txt"));
     std::fs::remove_file(path(1)).unwrap();
     std::fs::write(path(2), vec![b'x'; 100_002]).unwrap();
     std::fs::write(path(3), "short").unwrap();
@@ -327,7 +326,7 @@ fn only_results_that_are_missing_or_differ_are_fetched() {
     refused.expect(1, &["002.txt and another file: something else is there", "--overwrite"]);
     assert_eq!(std::fs::read(path(2)).unwrap(), vec![b'x'; 100_002]);
     assert_eq!(download(&["--overwrite"])["fetched"], 2);
-    assert_eq!(files(&farm.place.path("fetched")), whole);
+    assert_eq!(files(&farm.dir.path("fetched")), whole);
 }
 
 #[test]
@@ -336,9 +335,9 @@ fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
     let farm = Farm::start();
     project(&farm);
     for number in 1..=count {
-        farm.place.write(&format!("project/frames/f_{number:05}.png"), &number.to_string());
+        farm.dir.write(&format!("project/frames/f_{number:05}.png"), &number.to_string());
     }
-    let script = farm.place.write(
+    let script = farm.dir.write(
         "more.py",
         "import bpy, sys, os\n\
          folder = sys.argv[sys.argv.index('--') + 1]\n\
@@ -348,7 +347,7 @@ fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
          image.filepath = '//../frames/f_00001.png'\n\
          bpy.ops.wm.save_mainfile()\n",
     );
-    blender(&script, &farm.place.path("project"));
+    blender(&script, &farm.dir.path("project"));
     let sent = format!("sent {} files", count + 6);
     farm.ok(&["submit", "job.yaml"]).expect(0, &[&sent, "0 were there already"]);
     let again = farm.ok(&["submit", "job.yaml"]);
@@ -358,7 +357,7 @@ fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
 #[test]
 fn schedules_are_made_listed_triggered_and_removed() {
     let farm = Farm::start();
-    farm.place.write("job.yaml", NOOP);
+    farm.dir.write("job.yaml", NOOP);
     let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 2 * * *"];
     let said = farm.ok(&[&add[..], &["--zone", "Europe/Berlin", "--jitter", "5m"]].concat());
     let times: Vec<&str> = said.out.lines().filter(|line| line.starts_with("  ")).collect();

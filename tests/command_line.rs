@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use support::{Place, Running, build_scenes, render_job, root, scenes, workflows};
+use support::{Running, TestDir, build_scenes, render_job, root, scenes, workflows};
 
 const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
 
@@ -21,8 +21,8 @@ fn listed(help: &str) -> Vec<&str> {
 /// Each command is in the help, with a sentence about it.
 #[test]
 fn help_tells_every_command() {
-    let place = Place::new();
-    let said = place.ok(&["--help"]);
+    let dir = TestDir::new();
+    let said = dir.ok(&["--help"]);
     let commands = [
         "run",
         "resume",
@@ -52,61 +52,61 @@ fn help_tells_every_command() {
     for command in commands {
         let line = said.out.lines().find(|line| line.starts_with(&format!("  {command} ")));
         assert!(line.is_some_and(|line| line.len() > 20), "{command} in\n{said}");
-        place.ok(&[command, "--help"]).expect(0, &["Usage: pictor", command, "--data <DIR>"]);
+        dir.ok(&[command, "--help"]).expect(0, &["Usage: pictor", command, "--data <DIR>"]);
     }
     for (command, verbs) in [
         ("schedule", &["add", "list", "show", "pause", "resume", "remove", "trigger"][..]),
         ("token", &["add", "list", "revoke"]),
     ] {
-        let said = place.ok(&[command, "--help"]);
+        let said = dir.ok(&[command, "--help"]);
         assert_eq!(listed(&said.out), [verbs, &["help"]].concat(), "{command}");
     }
     // No option is offered that would have no effect.
-    let prune = place.ok(&["prune", "--help"]);
+    let prune = dir.ok(&["prune", "--help"]);
     for other in ["--slots", "--no-worker", "--limit", "--listen", "--broker", "--lease"] {
         assert!(!prune.out.contains(other), "{other} in\n{prune}");
     }
     prune.expect(0, &["--config <FILE>", "--database <URL>", "--artifacts <URL>", "--dry-run"]);
-    place.pictor(&[]).expect(2, &["Usage: pictor"]);
-    place.pictor(&["rnu"]).expect(2, &["unrecognized subcommand", "run"]);
-    place.ok(&["--version"]).expect(0, &["pictor 0."]);
+    dir.pictor(&[]).expect(2, &["Usage: pictor"]);
+    dir.pictor(&["rnu"]).expect(2, &["unrecognized subcommand", "run"]);
+    dir.ok(&["--version"]).expect(0, &["pictor 0."]);
 }
 
 #[test]
 fn commands_about_runs_that_are_not_there_say_so() {
-    let place = Place::new();
+    let dir = TestDir::new();
     for command in ["show", "tasks", "pause", "cancel"] {
-        place.pictor(&[command, "x"]).expect(1, &["there are no runs in", "--data"]);
+        dir.pictor(&[command, "x"]).expect(1, &["there are no runs in", "--data"]);
     }
-    place.pictor(&["runs"]).expect(1, &["there are no runs in", "--data"]);
-    assert!(!place.path("data").exists(), "looking makes no folder");
-    place.write("job.yaml", NOOP);
-    let first = place.run(&[]).expect(0, &[]).run_id();
+    dir.pictor(&["runs"]).expect(1, &["there are no runs in", "--data"]);
+    assert!(!dir.path("data").exists(), "looking makes no folder");
+    dir.write("job.yaml", NOOP);
+    let first = dir.run(&[]).expect(0, &[]).run_id();
     for command in ["show", "tasks", "resume", "retry", "pause", "cancel"] {
-        place.pictor(&[command, "x"]).expect(1, &["there is no run `x`", "pictor runs"]);
+        dir.pictor(&[command, "x"]).expect(1, &["there is no run `x`", "pictor runs"]);
     }
-    let second = place.run(&[]).expect(0, &[]).run_id();
-    place.pictor(&["show", "noop"]).expect(1, &["fits several runs", &first, &second]);
-    place.ok(&["show", &first]).expect(0, &[&first, "succeeded"]);
-    place.ok(&["runs"]).expect(0, &[&first, &second]);
-    place.pictor(&["tasks", &first, "--step", "b"]).expect(1, &["has no step `b`; it has a"]);
-    place.pictor(&["tasks", &first, "--state", "b"]).expect(2, &["succeeded, failed"]);
-    place.pictor(&["retry", &first, "b"]).expect(1, &["there is no task `b`"]);
-    place.pictor(&["run", "job.yaml", "--set", "colour=1"]).expect(2, &["`colour` is not a field"]);
-    place.pictor(&["run", "job.yaml", "--set", "colour"]).expect(2, &["KEY=VALUE"]);
-    place.pictor(&["run", "job.yaml", "--slots", "0"]).expect(2, &["--slots"]);
+    let second = dir.run(&[]).expect(0, &[]).run_id();
+    dir.pictor(&["show", "noop"]).expect(1, &["fits several runs", &first, &second]);
+    dir.ok(&["show", &first]).expect(0, &[&first, "succeeded"]);
+    dir.ok(&["runs"]).expect(0, &[&first, &second]);
+    dir.pictor(&["tasks", &first, "--step", "b"]).expect(1, &["has no step `b`; it has a"]);
+    dir.pictor(&["tasks", &first, "--state", "b"]).expect(2, &["succeeded, failed"]);
+    dir.pictor(&["retry", &first, "b"]).expect(1, &["there is no task `b`"]);
+    dir.pictor(&["run", "job.yaml", "--set", "colour=1"]).expect(2, &["`colour` is not a field"]);
+    dir.pictor(&["run", "job.yaml", "--set", "colour"]).expect(2, &["KEY=VALUE"]);
+    dir.pictor(&["run", "job.yaml", "--slots", "0"]).expect(2, &["--slots"]);
 }
 
 #[test]
 fn json_output_is_one_value_a_line() {
-    let place = Place::new();
-    place.write(
+    let dir = TestDir::new();
+    dir.write(
         "job.yaml",
         &NOOP
             .replace("a, noop", "a, over: [i], noop")
             .replace("steps", "dims: { i: { count: 1000 } }\nsteps"),
     );
-    let said = place.run(&["--json"]);
+    let said = dir.run(&["--json"]);
     let events: Vec<Json> = said.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(said.err.is_empty(), "{said}");
     let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -117,30 +117,30 @@ fn json_output_is_one_value_a_line() {
         (&"a".into(), &1000.into(), &1000.into())
     );
     let id = events[0]["run"].as_str().unwrap();
-    let shown = place.json(&["show", id]);
+    let shown = dir.json(&["show", id]);
     assert_eq!(shown["steps"][0]["size"], 1000);
-    assert_eq!(place.json(&["runs"])["id"], id);
-    let tasks = place.ok(&["tasks", id, "--json"]).out;
+    assert_eq!(dir.json(&["runs"])["id"], id);
+    let tasks = dir.ok(&["tasks", id, "--json"]).out;
     let tasks: Vec<Json> = tasks.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!((tasks.len(), &tasks[999]["name"]), (1000, &"a[i=999]".into()));
-    let plan = place.json(&["plan", "job.yaml"]);
+    let plan = dir.json(&["plan", "job.yaml"]);
     assert_eq!(plan["steps"][0]["name"], "a");
-    assert!(place.json(&["doctor"])["programs"].as_array().unwrap().len() >= 3);
+    assert!(dir.json(&["doctor"])["programs"].as_array().unwrap().len() >= 3);
 }
 
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let place = Place::new();
-    place.write(
+    let dir = TestDir::new();
+    dir.write(
         "job.yaml",
         &NOOP
             .replace("a, noop", "a, over: [i], noop")
             .replace("steps", "dims: { i: { count: 1000 } }\nsteps"),
     );
-    let id = place.run(&[]).run_id();
+    let id = dir.run(&[]).run_id();
     let dot = ["plan", "job.yaml", "--dot"];
     for arguments in [&["schema"][..], &["tasks", &id], &["runs"], &dot, &["--help"]] {
-        let mut command = place.command(arguments);
+        let mut command = dir.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -149,7 +149,7 @@ fn a_closed_pipe_is_no_error() {
         assert!(end.stderr.is_empty(), "{arguments:?}: {end:?}");
     }
     // A run continues even if nobody reads its output.
-    let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+    let mut command = dir.command(&["run", "job.yaml", "--out", "out"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait_with_output().unwrap().status.success());
@@ -157,10 +157,10 @@ fn a_closed_pipe_is_no_error() {
 
 #[test]
 fn plan_shows_what_a_job_compiles_to() {
-    let place = Place::new();
+    let dir = TestDir::new();
     build_scenes();
     // The inputs of the upscaling examples are results of another example.
-    let inputs = ["frame.png", "film.mp4"].map(|name| place.write(name, "").display().to_string());
+    let inputs = ["frame.png", "film.mp4"].map(|name| dir.write(name, "").display().to_string());
     for (name, path) in workflows() {
         let path = path.display().to_string();
         let input = match &*name {
@@ -170,17 +170,17 @@ fn plan_shows_what_a_job_compiles_to() {
         };
         let set = ["--set", &input];
         let set: &[&str] = if input.is_empty() { &[] } else { &set };
-        let said = place.ok(&[&["plan", &path], set].concat());
+        let said = dir.ok(&[&["plan", &path], set].concat());
         insta::assert_snapshot!(format!("plan of {name}"), said.out);
     }
     let turntable = root().join("workflows/turntable.yaml").display().to_string();
-    let dot = place.ok(&["plan", &turntable, "--dot"]).out;
+    let dot = dir.ok(&["plan", &turntable, "--dot"]).out;
     insta::assert_snapshot!("plan of turntable for graphviz", dot);
 }
 
 #[test]
 fn the_schema_beside_the_workflows_is_the_one_that_pictor_prints() {
-    let printed = Place::new().ok(&["schema"]).out;
+    let printed = TestDir::new().ok(&["schema"]).out;
     let kept = std::fs::read_to_string(root().join("workflows/pictor.schema.json")).unwrap();
     assert_eq!(kept, printed, "pictor schema > workflows/pictor.schema.json");
     let schema: Json = serde_json::from_str(&printed).unwrap();
@@ -189,38 +189,38 @@ fn the_schema_beside_the_workflows_is_the_one_that_pictor_prints() {
 
 #[test]
 fn names_may_have_spaces_quotes_and_any_letters() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let odd = "Ünï ‘x’ \"q\" $HOME {a} & #1";
-    std::fs::create_dir_all(place.path(odd)).unwrap();
+    std::fs::create_dir_all(dir.path(odd)).unwrap();
     // The scene is a link to a file elsewhere, and the command is not started in the job's folder.
-    let link = place.path(&format!("{odd}/my scene #1.blend"));
+    let link = dir.path(&format!("{odd}/my scene #1.blend"));
     std::os::unix::fs::symlink(scenes().join("plain.blend"), link).unwrap();
     let job = render_job("plain.blend", "  output: { video: \"mein film.mp4\" }\n");
     let scene = scenes().join("plain.blend").display().to_string();
     let job = job
         .replace(&scene, "\"my scene #1.blend\"")
         .replace("name: job", "name: 'Söme \"job\" / x'");
-    place.write(&format!("{odd}/my job.yaml"), &job);
+    dir.write(&format!("{odd}/my job.yaml"), &job);
     let job = format!("{odd}/my job.yaml");
     let (data, out) = (format!("{odd}/data"), format!("./{odd}/../{odd}/out"));
-    let said = place.pictor(&["run", &job, "--data", &data, "--out", &out]);
+    let said = dir.pictor(&["run", &job, "--data", &data, "--out", &out]);
     said.expect(0, &["3 files in"]);
-    let names: Vec<_> = support::files(&place.path(&format!("{odd}/out"))).into_keys().collect();
+    let names: Vec<_> = support::files(&dir.path(&format!("{odd}/out"))).into_keys().collect();
     assert_eq!(names, ["frames/0001.exr", "mein film.mp4", "previews/0001.png"]);
     let id = said.run_id();
     assert!(id.starts_with("s-me-job-x-") && id.is_ascii(), "{id}");
-    place.ok(&["show", &id, "--data", &data]);
+    dir.ok(&["show", &id, "--data", &data]);
 }
 
 #[test]
 fn a_folder_with_a_very_long_name_works_too() {
-    let place = Place::new();
-    place.write("job.yaml", &NOOP.replace("noop: {}", "noop: { duration: 3s }"));
+    let dir = TestDir::new();
+    dir.write("job.yaml", &NOOP.replace("noop: {}", "noop: { duration: 3s }"));
     let data = format!("{}/{}", "d".repeat(120), "e".repeat(120));
-    let mut run = place.start(&["run", "job.yaml", "--data", &data]);
+    let mut run = dir.start(&["run", "job.yaml", "--data", &data]);
     let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
-    place.ok(&["show", &id, "--data", &data]).expect(0, &["running"]);
-    place.ok(&["cancel", &id, "--data", &data]);
+    dir.ok(&["show", &id, "--data", &data]).expect(0, &["running"]);
+    dir.ok(&["cancel", &id, "--data", &data]);
     let said = run.finish();
     said.expect(1, &["cancelled"]);
     assert!(!said.err.contains("WARN"), "{said}");
@@ -228,60 +228,59 @@ fn a_folder_with_a_very_long_name_works_too() {
 
 #[test]
 fn results_land_beside_the_command_unless_told_otherwise() {
-    let place = Place::new();
-    place.write(
+    let dir = TestDir::new();
+    dir.write(
         "jobs/job.yaml",
         "pictor: v1\nname: small\nsteps:\n- name: a\n  command:\n    \
          run: [cp, \"{job.dir}/job.yaml\", \"{output.copy}\"]\n    outputs: { copy: c.yaml }\n  \
          deliver: { copy: c.yaml }\n",
     );
-    let said = place.ok(&["run", "jobs/job.yaml"]);
-    let copied = place.path(&format!("out/{}/c.yaml", said.run_id()));
-    assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(place.path("jobs/job.yaml")).unwrap());
+    let said = dir.ok(&["run", "jobs/job.yaml"]);
+    let copied = dir.path(&format!("out/{}/c.yaml", said.run_id()));
+    assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(dir.path("jobs/job.yaml")).unwrap());
     // Lost results are delivered again, and broken ones are repaired on request.
-    std::fs::remove_dir_all(place.path("out")).unwrap();
-    place.ok(&["resume", &said.run_id()]).expect(0, &["1 files in"]);
-    std::fs::write(place.path(&format!("out/{}/c.yaml", said.run_id())), "broken").unwrap();
-    let refused = place.pictor(&["resume", &said.run_id()]);
+    std::fs::remove_dir_all(dir.path("out")).unwrap();
+    dir.ok(&["resume", &said.run_id()]).expect(0, &["1 files in"]);
+    std::fs::write(dir.path(&format!("out/{}/c.yaml", said.run_id())), "broken").unwrap();
+    let refused = dir.pictor(&["resume", &said.run_id()]);
     refused.expect(1, &["c.yaml: something else is there", "--overwrite"]);
-    place.ok(&["resume", &said.run_id(), "--overwrite"]);
-    let text =
-        std::fs::read_to_string(place.path(&format!("out/{}/c.yaml", said.run_id()))).unwrap();
+    dir.ok(&["resume", &said.run_id(), "--overwrite"]);
+    let text = std::fs::read_to_string(dir.path(&format!("out/{}/c.yaml", said.run_id()))).unwrap();
     assert!(text.starts_with("pictor: v1"));
 }
 
 #[test]
 fn without_data_a_folder_in_the_home_is_used() {
-    let place = Place::new();
-    place.write("job.yaml", NOOP);
+    let dir = TestDir::new();
+    dir.write("job.yaml", NOOP);
     let homes: BTreeMap<&str, &str> =
         [("HOME", "home/.local/share/pictor"), ("XDG_DATA_HOME", "xdg/pictor")].into();
     for (variable, data) in homes {
-        let home = place.path(data.split('/').next().unwrap());
-        let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+        let home = dir.path(data.split('/').next().unwrap());
+        let mut command = dir.command(&["run", "job.yaml", "--out", "out"]);
         command.env_remove("PICTOR_DATA").env_remove("HOME").env_remove("XDG_DATA_HOME");
         let said = Running::start(command.env(variable, &home)).finish();
         said.expect(0, &[]);
-        assert!(place.path(data).join("pictor.sqlite").exists(), "{data}");
+        assert!(dir.path(data).join("pictor.sqlite").exists(), "{data}");
     }
-    let mut command = place.command(&["runs"]);
+    let mut command = dir.command(&["runs"]);
     command.env_remove("PICTOR_DATA").env_remove("HOME").env_remove("XDG_DATA_HOME");
     Running::start(&mut command).finish().expect(1, &["--data DIR"]);
 }
 
 #[test]
 fn what_programs_told_is_remembered_in_the_cache_folder_of_the_user() {
-    let place = Place::new();
-    place.write("job.yaml", &format!("{NOOP}requires: {{ software: {{ ffmpeg: \">=1.0\" }} }}\n"));
+    let dir = TestDir::new();
+    dir.write("job.yaml", &format!("{NOOP}requires: {{ software: {{ ffmpeg: \">=1.0\" }} }}\n"));
     let homes = [("HOME", "home", "home/.cache/pictor"), ("XDG_CACHE_HOME", "xdg", "xdg/pictor")];
     for (variable, home, cache) in homes {
-        let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
-        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env(variable, place.path(home));
+        let mut command = dir.command(&["run", "job.yaml", "--out", "out"]);
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env(variable, dir.path(home));
         Running::start(&mut command).finish().expect(0, &[]);
-        let kept = std::fs::read_to_string(place.path(cache).join("programs.json")).unwrap();
+        let kept = std::fs::read_to_string(dir.path(cache).join("programs.json")).unwrap();
         assert!(kept.contains("ffmpeg") && kept.contains("version"), "{kept}");
     }
-    let mut command = place.command(&["run", "job.yaml", "--out", "out"]);
+    let mut command = dir.command(&["run", "job.yaml", "--out", "out"]);
     command.env_remove("HOME").env_remove("XDG_CACHE_HOME");
     Running::start(&mut command).finish().expect(0, &[]);
 }
@@ -289,21 +288,21 @@ fn what_programs_told_is_remembered_in_the_cache_folder_of_the_user() {
 /// Renders as a user without any privileges, if this test runs as one who may switch users.
 #[test]
 fn an_ordinary_user_can_run_jobs() {
-    let place = Place::new();
-    place.write("job.yaml", NOOP);
+    let dir = TestDir::new();
+    dir.write("job.yaml", NOOP);
     let id = Command::new("id").arg("-u").output().unwrap().stdout;
     if id != b"0\n" {
-        place.run(&[]).expect(0, &[]);
+        dir.run(&[]).expect(0, &[]);
         return;
     }
-    let binary = place.path("pictor");
+    let binary = dir.path("pictor");
     std::fs::copy(env!("CARGO_BIN_EXE_pictor"), &binary).unwrap();
-    let chown = Command::new("chown").args(["-R", "65534:65534"]).arg(place.path("")).status();
+    let chown = Command::new("chown").args(["-R", "65534:65534"]).arg(dir.path("")).status();
     assert!(chown.unwrap().success());
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
     command.args(["run", "job.yaml", "--data", "data", "--out", "out"]);
-    Running::start(command.current_dir(place.path(""))).finish().expect(0, &["succeeded"]);
+    Running::start(command.current_dir(dir.path(""))).finish().expect(0, &["succeeded"]);
 }
 
 /// Width of the terminal in these tests.
@@ -353,11 +352,11 @@ fn screen(written: &str) -> Vec<String> {
 /// `script` runs the command on a terminal of its own.
 #[test]
 fn on_a_terminal_every_step_has_one_bar_that_stays() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let steps = "steps:\n- { name: one, over: [i], noop: { duration: 60ms } }\n\
                  - { name: two, over: [i], needs: [one], noop: {} }\n\
                  - { name: three, needs: [two], noop: {} }\n";
-    place.write(
+    dir.write(
         "job.yaml",
         &format!("pictor: v1\nname: bars\ndims: {{ i: {{ count: 5 }} }}\n{steps}"),
     );
@@ -366,8 +365,8 @@ fn on_a_terminal_every_step_has_one_bar_that_stays() {
         env!("CARGO_BIN_EXE_pictor")
     );
     let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(place.path(""));
-    for (name, value) in place.command(&[]).get_envs() {
+    script.args(["-qec", &line, "/dev/null"]).current_dir(dir.path(""));
+    for (name, value) in dir.command(&[]).get_envs() {
         match value {
             Some(value) => script.env(name, value),
             None => script.env_remove(name),

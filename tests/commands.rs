@@ -8,36 +8,36 @@ use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value as Json;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use support::{Place, Running, Said, build_scenes, files, until, workflows};
+use support::{Running, Said, TestDir, build_scenes, files, until, workflows};
 
 /// A server with a worker of its own.
 struct Farm {
-    place: Place,
+    dir: TestDir,
     address: String,
     server: Running,
 }
 
 impl Farm {
     fn start() -> Self {
-        let place = Place::new();
-        let data = place.path("server").display().to_string();
+        let dir = TestDir::new();
+        let data = dir.path("server").display().to_string();
         let serve = ["serve", "--listen", "127.0.0.1:0", "--slots", "4", "--data", &data];
-        let mut server = place.start(&serve);
+        let mut server = dir.start(&serve);
         let line = server.wait_for("http://127.0.0.1:");
         let address = line[line.find("http://").unwrap()..].split_whitespace().next().unwrap();
         let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
-        until("the server has made a token", || place.path("server/admin-token").exists());
+        until("the server has made a token", || dir.path("server/admin-token").exists());
         let ready = ["--silent", "--fail", &format!("{address}/readyz")];
         until("the server is ready", || {
             Command::new("curl").args(ready).output().unwrap().status.success()
         });
-        Self { place, address, server }
+        Self { dir, address, server }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.command(arguments);
+        let mut command = self.dir.command(arguments);
         command.env("PICTOR_SERVER", &self.address);
-        command.env("PICTOR_TOKEN_FILE", self.place.path("server/admin-token"));
+        command.env("PICTOR_TOKEN_FILE", self.dir.path("server/admin-token"));
         command
     }
 
@@ -53,7 +53,7 @@ impl Farm {
 
     /// Sends a request and returns the status and body of the response.
     fn api(&self, method: &str, path: &str, body: &str) -> (u16, Json) {
-        let token = std::fs::read_to_string(self.place.path("server/admin-token")).unwrap();
+        let token = std::fs::read_to_string(self.dir.path("server/admin-token")).unwrap();
         let token = format!("Authorization: Bearer {}", token.trim());
         let said = Command::new("curl")
             .args(["-sS", "-X", method, "-H", &token, "-H", "Content-Type: application/json"])
@@ -97,8 +97,8 @@ steps:
 "#;
 
 /// The process ids that the tasks have written so far.
-fn numbers(place: &Place) -> Vec<i32> {
-    let texts = files(&place.path("pids")).into_values();
+fn numbers(dir: &TestDir) -> Vec<i32> {
+    let texts = files(&dir.path("pids")).into_values();
     texts.filter_map(|text| String::from_utf8(text).unwrap().trim().parse().ok()).collect()
 }
 
@@ -108,9 +108,9 @@ fn lives(id: i32) -> bool {
 }
 
 fn stayers(farm: &Farm) {
-    std::fs::create_dir(farm.place.path("pids")).unwrap();
-    let pids = farm.place.path("pids").display().to_string();
-    farm.place.write("job.yaml", &STAYERS.replace("PIDS", &pids));
+    std::fs::create_dir(farm.dir.path("pids")).unwrap();
+    let pids = farm.dir.path("pids").display().to_string();
+    farm.dir.write("job.yaml", &STAYERS.replace("PIDS", &pids));
 }
 
 #[test]
@@ -119,19 +119,19 @@ fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
     stayers(&farm);
     let said = farm.pictor(&["submit", "job.yaml", "--wait"]);
     said.expect(1, &["7 tasks succeeded, 7 failed", "ran longer than its `timeout`"]);
-    let all = numbers(&farm.place);
+    let all = numbers(&farm.dir);
     assert_eq!(all.len(), 14);
     assert_eq!(all.into_iter().find(|id| lives(*id)), None);
     // The same after a cancel.
-    std::fs::remove_dir_all(farm.place.path("pids")).unwrap();
+    std::fs::remove_dir_all(farm.dir.path("pids")).unwrap();
     stayers(&farm);
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
     let run = farm.lines(&[&["submit", "job.yaml"][..], &set].concat());
     let run = run[0]["id"].as_str().unwrap().to_owned();
-    until("four of them stay", || numbers(&farm.place).len() >= 4);
+    until("four of them stay", || numbers(&farm.dir).len() >= 4);
     farm.pictor(&["cancel", &run]).expect(0, &["is cancelled"]);
     farm.pictor(&["show", &run, "--watch"]).expect(0, &["cancelled"]);
-    until("they have ended", || numbers(&farm.place).into_iter().all(|id| !lives(id)));
+    until("they have ended", || numbers(&farm.dir).into_iter().all(|id| !lives(id)));
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn what_a_task_starts_ends_with_a_killed_pictor() {
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
     let set = [&set[..], &["--set", "dims.kind=[timeout, setsid, daemon, script]"]].concat();
     farm.pictor(&[&["submit", "job.yaml"][..], &set].concat()).expect(0, &[]);
-    until("all of them stay", || numbers(&farm.place).len() == 4);
+    until("all of them stay", || numbers(&farm.dir).len() == 4);
     farm.server.signal(Signal::KILL);
-    until("they have ended", || numbers(&farm.place).into_iter().all(|id| !lives(id)));
+    until("they have ended", || numbers(&farm.dir).into_iter().all(|id| !lives(id)));
 }
 
 const WITH_FILES: &str = "pictor: v1\nname: files\nretry: { attempts: 1 }\n\
@@ -152,15 +152,15 @@ const WITH_FILES: &str = "pictor: v1\nname: files\nretry: { attempts: 1 }\n\
     run: [\"{job.dir}/tools/run.sh\", \"{job.dir}\", \"{output.said}\"]\n    \
     outputs: { said: said.txt }\n  deliver: { said: said.txt }\n";
 
-fn with_files(place: &Place) {
-    place.write("job.yaml", WITH_FILES);
+fn with_files(dir: &TestDir) {
+    dir.write("job.yaml", WITH_FILES);
     let script = "#!/bin/sh\ncat \"$1/more.txt\" \"$1/data/a\" \"$1/data/deep/b\" > \"$2\"\n\
                   cd \"$1\"; ls -l tools/run.sh data/a | cut -c1-10 >> \"$2\"\n";
-    let script = place.write("scripts/run.sh", script);
+    let script = dir.write("scripts/run.sh", script);
     std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    place.write("more.txt", "more\n");
-    place.write("data/a", "a\n");
-    place.write("data/deep/b", "b\n");
+    dir.write("more.txt", "more\n");
+    dir.write("data/a", "a\n");
+    dir.write("data/deep/b", "b\n");
 }
 
 const SAID: &str = "more\na\nb\n-r--r--r--\n-r-xr-xr-x\n";
@@ -168,20 +168,20 @@ const SAID: &str = "more\na\nb\n-r--r--r--\n-r-xr-xr-x\n";
 #[test]
 fn the_files_of_a_command_travel_with_the_job() {
     let farm = Farm::start();
-    with_files(&farm.place);
+    with_files(&farm.dir);
     farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
     let said = |folder: &str| {
-        String::from_utf8(files(&farm.place.path(folder))["said.txt"].clone()).unwrap()
+        String::from_utf8(files(&farm.dir.path(folder))["said.txt"].clone()).unwrap()
     };
     assert_eq!(said("there"), SAID);
-    farm.place.ok(&["plan", "job.yaml"]).expect(0, &["IN {job.dir}", "tools/run.sh"]);
+    farm.dir.ok(&["plan", "job.yaml"]).expect(0, &["IN {job.dir}", "tools/run.sh"]);
     // Here it is the same, by the bytes of the submission.
-    farm.place.ok(&["run", "job.yaml", "--out", "here"]);
+    farm.dir.ok(&["run", "job.yaml", "--out", "here"]);
     assert_eq!(said("here"), SAID);
     // A schedule keeps the bytes that it was created with.
     let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 0 1 1 *"];
     farm.pictor(&add).expect(0, &["is due at"]);
-    farm.place.write("more.txt", "changed\n");
+    farm.dir.write("more.txt", "changed\n");
     let started = farm.lines(&["schedule", "trigger", "nightly"]);
     let run = started[0]["run"].as_str().unwrap();
     farm.pictor(&["show", run, "--watch"]).expect(0, &["succeeded"]);
@@ -191,28 +191,28 @@ fn the_files_of_a_command_travel_with_the_job() {
 
 #[test]
 fn a_run_that_goes_on_sees_the_files_of_its_submission() {
-    let place = Place::new();
-    with_files(&place);
+    let dir = TestDir::new();
+    with_files(&dir);
     let slow = "pictor: v1\nname: slow\nfiles: { a: data/a }\nsteps:\n\
         - { name: first, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
         - name: second\n  needs: [first]\n  command: { run: [cp, \"{job.dir}/a\", \"{output.a}\"], outputs: { a: a } }\n  \
           deliver: { a: a }\n";
-    place.write("job.yaml", &slow.replace("GO", &place.path("go").display().to_string()));
-    let mut run = place.start(&["run", "job.yaml", "--out", "out"]);
+    dir.write("job.yaml", &slow.replace("GO", &dir.path("go").display().to_string()));
+    let mut run = dir.start(&["run", "job.yaml", "--out", "out"]);
     let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
     run.signal(Signal::KILL);
     run.finish();
-    place.write("data/a", "something else\n");
-    place.write("go", "");
-    place.ok(&["resume", &id]);
-    assert_eq!(place.results()["a"], b"a\n");
+    dir.write("data/a", "something else\n");
+    dir.write("go", "");
+    dir.ok(&["resume", &id]);
+    assert_eq!(dir.results()["a"], b"a\n");
 }
 
 #[test]
 fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
     let farm = Farm::start();
-    let place = &farm.place;
-    place.write("there.txt", "x");
+    let dir = &farm.dir;
+    dir.write("there.txt", "x");
     for (files, why) in [
         ("{ ../x: there.txt }", "relative path"),
         ("{ /x: there.txt }", "relative path"),
@@ -223,18 +223,18 @@ fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
         let job = format!(
             "pictor: v1\nname: bad\nsteps:\n  - name: a\n    files: {files}\n    command: {{ run: ['true'] }}\n"
         );
-        place.write("job.yaml", &job);
+        dir.write("job.yaml", &job);
         for verb in ["plan", "run"] {
-            place.pictor(&[verb, "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
+            dir.pictor(&[verb, "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
         }
         farm.pictor(&["submit", "job.yaml"]).expect(2, &[why, "job.yaml:5"]);
     }
     // A server has no folder of the job file.
     let job =
         "pictor: v1\nname: dir\nsteps:\n  - name: a\n    command:\n      run: [ls, '{job.dir}']\n";
-    place.write("job.yaml", job);
+    dir.write("job.yaml", job);
     farm.pictor(&["submit", "job.yaml"]).expect(2, &["{job.dir}", "`files: {", "job.yaml:6"]);
-    place.ok(&["run", "job.yaml"]);
+    dir.ok(&["run", "job.yaml"]);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn outputs_may_be_empty_folders_links_or_left_out() {
           deliver: { done: done.flag, d: caches, l: link.txt, o: maybe.txt }\n\
         - name: use\n  needs: [make]\n  command:\n    run: [sh, -c, 'cat \"$1/a\" \"$1/e/b\" \"$2\" > \"$3\"', sh, \
           '{input.make.d}', '{input.make.done}', '{output.all}']\n    outputs: { all: all.txt }\n  deliver: { all: all.txt }\n";
-    farm.place.write("job.yaml", job);
+    farm.dir.write("job.yaml", job);
     let expected = [
         ("all.txt", "a\nb\n"),
         ("caches/a", "a\n"),
@@ -255,10 +255,10 @@ fn outputs_may_be_empty_folders_links_or_left_out() {
         ("link.txt", "a\n"),
     ];
     let expected = expected.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into();
-    farm.place.ok(&["run", "job.yaml", "--out", "here"]);
-    assert_eq!(files(&farm.place.path("here")), expected);
+    farm.dir.ok(&["run", "job.yaml", "--out", "here"]);
+    assert_eq!(files(&farm.dir.path("here")), expected);
     farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
-    assert_eq!(files(&farm.place.path("there")), expected);
+    assert_eq!(files(&farm.dir.path("there")), expected);
 }
 
 #[test]
@@ -278,18 +278,18 @@ fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
         arguments.extend(small(&name).into_iter().flat_map(|pair| ["--set", pair]));
         // One item of the pipeline fails, and that failure is absorbed.
         farm.pictor(&arguments).expect(0, &["succeeded"]);
-        assert!(!files(&farm.place.path(&out)).is_empty(), "{name}");
+        assert!(!files(&farm.dir.path(&out)).is_empty(), "{name}");
     }
 }
 
 #[test]
 fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
     let farm = Farm::start();
-    let place = &farm.place;
+    let dir = &farm.dir;
     let job = "pictor: v1\nname: short\nsteps:\n\
         - { name: a, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
         - { name: b, over: [i], needs: [a], noop: {} }\ndims: { i: { count: 1500 } }\n";
-    place.write("job.yaml", &job.replace("GO", &place.path("go").display().to_string()));
+    dir.write("job.yaml", &job.replace("GO", &dir.path("go").display().to_string()));
     let run = farm.lines(&["submit", "job.yaml"])[0]["id"].as_str().unwrap().to_owned();
     let a = || farm.lines(&["tasks", &run, "--step", "a"]).remove(0);
     until("it is shown as running", || a()["state"] == "running");
@@ -299,7 +299,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
     let (_, workers) = farm.api("GET", "/v1/workers", "");
     let name = workers["items"][0]["name"].as_str().unwrap();
     assert_eq!(a()["worker_name"], name);
-    place.write("go", "");
+    dir.write("go", "");
     farm.pictor(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
     assert_eq!(
         (a()["state"].as_str(), a()["worker_name"].as_str()),
@@ -314,13 +314,13 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
     assert_eq!(said.out.lines().count(), 1 + 1000);
     assert_eq!(farm.lines(&["tasks", &run, "--dim", "i=7"]).len(), 1);
     // The same without a server.
-    let here = place.run(&["--set", "steps[0].command.run=[\"true\"]"]).run_id();
-    let all = place.ok(&["tasks", &here, "--json"]);
+    let here = dir.run(&["--set", "steps[0].command.run=[\"true\"]"]).run_id();
+    let all = dir.ok(&["tasks", &here, "--json"]);
     assert_eq!(all.out.lines().count(), 1501);
     let one: Json = serde_json::from_str(all.out.lines().next().unwrap()).unwrap();
     assert!(one["worker_name"].is_string(), "{one}");
-    assert_eq!(place.ok(&["runs", "--state", "failed", "--json"]).out, "");
-    assert_eq!(place.ok(&["runs", "--name", "shor", "--json"]).out.lines().count(), 1);
+    assert_eq!(dir.ok(&["runs", "--state", "failed", "--json"]).out, "");
+    assert_eq!(dir.ok(&["runs", "--name", "shor", "--json"]).out.lines().count(), 1);
 }
 
 #[test]
@@ -372,13 +372,13 @@ fn the_api_takes_one_shape_of_a_job_and_speaks_plainly() {
 
 #[test]
 fn a_reason_holds_no_control_characters() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let job = "pictor: v1\nname: red\nretry: { attempts: 1 }\nsteps:\n\
         - { name: a, command: { run: [sh, -c, 'printf \"\\033[31mred\\a\\n\"; exit 1'] } }\n";
-    place.write("job.yaml", job);
-    let said = place.run(&[]);
+    dir.write("job.yaml", job);
+    let said = dir.run(&[]);
     said.expect(1, &["\\u{1b}[31mred\\u{7}"]);
-    let task = place.json(&["tasks", &said.run_id()]);
+    let task = dir.json(&["tasks", &said.run_id()]);
     assert!(!task["reason"].as_str().unwrap().contains(|c: char| c.is_control() && c != '\n'));
 }
 
@@ -403,15 +403,15 @@ const TASK: &str = "{attempt,index,name,progress,reason,state,step,worker,worker
 #[test]
 fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
     let farm = Farm::start();
-    let place = &farm.place;
+    let dir = &farm.dir;
     let job = "pictor: v1\nname: shape\nretry: { attempts: 1 }\n\
                steps: [{ name: a, command: { run: ['false'] } }]\n";
-    place.write("job.yaml", job);
-    let here = place.run(&[]).expect(1, &["1 failed"]).run_id();
+    dir.write("job.yaml", job);
+    let here = dir.run(&[]).expect(1, &["1 failed"]).run_id();
     let there = farm.pictor(&["submit", "job.yaml", "--wait"]);
     let there = there.expect(1, &["1 failed"]).out.split(':').next().unwrap().to_owned();
     let local = |arguments: &[&str]| -> Json {
-        let said = place.ok(&[arguments, &["--json"]].concat());
+        let said = dir.ok(&[arguments, &["--json"]].concat());
         serde_json::from_str(said.out.lines().next().unwrap()).unwrap()
     };
     let api = |path: &str| farm.api("GET", path, "").1;
@@ -430,6 +430,6 @@ fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
     assert_eq!(names(&listed), names(&farm.lines(&["runs"])[0]));
     assert_eq!(names(&listed), names(&api("/v1/runs")["items"][0]));
     // A run that has ended is changed by neither.
-    place.pictor(&["priority", &here, "5"]).expect(1, &["is over (failed)", "another priority"]);
+    dir.pictor(&["priority", &here, "5"]).expect(1, &["is over (failed)", "another priority"]);
     farm.pictor(&["priority", &there, "5"]).expect(1, &["is over (failed)", "(run_is_over)"]);
 }

@@ -7,7 +7,7 @@ mod support;
 use saphyr::{LoadableYamlNode, YamlOwned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use support::{Place, root};
+use support::{TestDir, root};
 
 fn deploy(name: &str) -> PathBuf {
     root().join("deploy").join(name)
@@ -71,7 +71,7 @@ fn compose() -> Value {
 
 #[test]
 fn every_flag_and_variable_of_the_containers_is_one_of_the_command() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let mut seen = BTreeSet::new();
     for (name, service) in compose().map()["services"].map() {
         let service = service.map();
@@ -79,7 +79,7 @@ fn every_flag_and_variable_of_the_containers_is_one_of_the_command() {
             continue;
         }
         let words: Vec<&str> = service["command"].list().iter().map(Value::text).collect();
-        let help = place.ok(&[words[0], "--help"]).out;
+        let help = dir.ok(&[words[0], "--help"]).out;
         seen.insert(words[0].to_owned());
         for flag in words.iter().filter(|word| word.starts_with("--")) {
             assert!(help.contains(&format!("{flag} ")), "{name}: {flag} is not in\n{help}");
@@ -159,10 +159,10 @@ fn the_images_are_built_from_what_the_build_needs() {
 
 #[test]
 fn a_server_starts_with_the_example_configuration() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let config = deploy("pictor.toml").display().to_string();
     let mut server =
-        place.start(&["serve", "--listen", "127.0.0.1:0", "--no-worker", "--config", &config]);
+        dir.start(&["serve", "--listen", "127.0.0.1:0", "--no-worker", "--config", &config]);
     server.wait_for("listening on http://127.0.0.1:");
     server.signal(rustix::process::Signal::TERM);
     server.finish().expect(0, &[]);
@@ -172,11 +172,11 @@ fn a_server_starts_with_the_example_configuration() {
         .map(|line| line.strip_prefix("# ").filter(|l| is_setting(l)).unwrap_or(line))
         .flat_map(|line| [line, "\n"])
         .collect();
-    place.write("all.toml", &all);
-    let said = place.pictor(&["serve", "--config", "all.toml"]);
+    dir.write("all.toml", &all);
+    let said = dir.pictor(&["serve", "--config", "all.toml"]);
     said.expect(1, &["read the secret in /etc/pictor/"]);
     // Workers are given the same file.
-    let said = place.pictor(&["work", "--config", "all.toml"]);
+    let said = dir.pictor(&["work", "--config", "all.toml"]);
     said.expect(1, &["read the token in /etc/pictor/"]);
 }
 
@@ -187,12 +187,12 @@ fn is_setting(line: &str) -> bool {
 
 #[test]
 fn every_option_in_the_document_about_farms_is_one_of_the_command() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let text = std::fs::read_to_string(root().join("docs/farm.md")).unwrap();
     let verbs = ["serve", "work", "submit", "download", "workers", "prune"];
-    let helps = verbs.map(|verb| place.ok(&[verb, "--help"]).out);
+    let helps = verbs.map(|verb| dir.ok(&[verb, "--help"]).out);
     let verbs = [["token", "add"], ["schedule", "add"]];
-    let more = verbs.map(|verb| place.ok(&[&verb[..], &["--help"]].concat()).out);
+    let more = verbs.map(|verb| dir.ok(&[&verb[..], &["--help"]].concat()).out);
     let known = [helps.concat(), more.concat()].concat();
     let is_option = |c: char| c.is_ascii_lowercase() || c == '-';
     for found in text.split("--").skip(1).filter(|rest| rest.starts_with(char::is_alphabetic)) {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Place, Running, Said, blender, until};
+use support::{Running, Said, TestDir, blender, until};
 
 /// A `pictor` that runs until it is stopped, and a file with its output.
 struct Daemon {
@@ -69,7 +69,7 @@ impl Drop for Daemon {
 /// A server, its services, and a folder for everything.
 struct Farm {
     server: Option<Daemon>,
-    place: Place,
+    dir: TestDir,
     serve: Vec<String>,
     environment: Vec<(&'static str, String)>,
     url: String,
@@ -79,13 +79,13 @@ struct Farm {
 impl Farm {
     /// Starts a farm whose results are stored in object storage (`s3`), or else in a folder of the server.
     fn start(s3: bool) -> Self {
-        let (place, postgres, rabbit) = (Place::new(), Postgres::start(), RabbitMq::start());
+        let (dir, postgres, rabbit) = (TestDir::new(), Postgres::start(), RabbitMq::start());
         let (vhost, s3) = (rabbit.vhost(), s3.then(S3::start));
         let mut serve = vec!["serve".to_owned(), "--no-worker".to_owned()];
         let mut say = |flag: &str, value: String| serve.extend([flag.to_owned(), value]);
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         say("--listen", format!("127.0.0.1:{port}"));
-        say("--data", place.path("server").display().to_string());
+        say("--data", dir.path("server").display().to_string());
         say("--database", postgres.database());
         say("--broker", vhost.amqp_url);
         say("--broker-management", vhost.management_url);
@@ -98,26 +98,26 @@ impl Farm {
         }
         let url = format!("http://127.0.0.1:{port}");
         let services = (postgres, rabbit, s3);
-        let mut farm = Self { server: None, place, serve, environment, url, _services: services };
+        let mut farm = Self { server: None, dir, serve, environment, url, _services: services };
         farm.start_server();
-        until("the server has made a token", || farm.place.path("server/admin-token").exists());
+        until("the server has made a token", || farm.dir.path("server/admin-token").exists());
         until("the server owns the farm", || farm.pictor(&["workers"]).code == Some(0));
         let token = farm.ok(&["token", "add", "machines", "--role", "worker"]).out;
-        farm.place.write("enrolment", &token);
+        farm.dir.write("enrolment", &token);
         farm
     }
 
     fn start_server(&mut self) {
         let arguments: Vec<&str> = self.serve.iter().map(String::as_str).collect();
-        let mut command = self.place.command(&arguments);
+        let mut command = self.dir.command(&arguments);
         command.env_remove("PICTOR_DATA").envs(self.environment.iter().cloned());
-        self.server = Some(Daemon::start(&mut command, self.place.path("server.log")));
+        self.server = Some(Daemon::start(&mut command, self.dir.path("server.log")));
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.command(arguments);
+        let mut command = self.dir.command(arguments);
         command.env("PICTOR_SERVER", &self.url);
-        command.env("PICTOR_TOKEN_FILE", self.place.path("server/admin-token"));
+        command.env("PICTOR_TOKEN_FILE", self.dir.path("server/admin-token"));
         command
     }
 
@@ -147,16 +147,16 @@ impl Farm {
 
     /// Starts a worker without waiting for it. Each counts as a machine of its own.
     fn start_worker(&self, name: &str, token: Option<&str>, more: &[&str]) -> Daemon {
-        let data = self.place.path(name).display().to_string();
+        let data = self.dir.path(name).display().to_string();
         let arguments = ["work", "--data", &data, "--name", name, "--slots", "1"];
         let all = [&arguments[..], &["--allow-commands", "--server", &self.url], more].concat();
-        let mut command = self.place.command(&all);
+        let mut command = self.dir.command(&all);
         command.env_remove("PICTOR_DATA").env("TZ", "UTC");
-        command.env("XDG_DATA_HOME", self.place.path(&format!("{name}/share")));
+        command.env("XDG_DATA_HOME", self.dir.path(&format!("{name}/share")));
         if let Some(token) = token {
-            command.env("PICTOR_TOKEN_FILE", self.place.path(token));
+            command.env("PICTOR_TOKEN_FILE", self.dir.path(token));
         }
-        Daemon::start(&mut command, self.place.path(&format!("{name}.log")))
+        Daemon::start(&mut command, self.dir.path(&format!("{name}.log")))
     }
 
     fn worker_of(&self, name: &str) -> Json {
@@ -165,7 +165,7 @@ impl Farm {
     }
 
     fn submit(&self, job: &str) -> String {
-        self.place.write("job.yaml", job);
+        self.dir.write("job.yaml", job);
         self.json(&["submit", "job.yaml"])[0]["id"].as_str().unwrap().to_owned()
     }
 
@@ -183,7 +183,7 @@ impl Farm {
 
     /// Programs that append a line to `executed` and wait for the file `gate`.
     fn gated(&self, count: u32) -> String {
-        let path = |name| self.place.path(name).display().to_string();
+        let path = |name| self.dir.path(name).display().to_string();
         let script = format!(
             "echo $$ >> {}; while [ ! -e {} ]; do sleep 0.05; done",
             path("executed"),
@@ -197,7 +197,7 @@ impl Farm {
 
     /// The process ids of the programs that have begun.
     fn executed(&self) -> Vec<i32> {
-        let text = std::fs::read_to_string(self.place.path("executed")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.dir.path("executed")).unwrap_or_default();
         text.lines().map(|line| line.parse().unwrap()).collect()
     }
 
@@ -206,7 +206,7 @@ impl Farm {
     }
 
     fn open_gate(&self) {
-        self.place.write("gate", "");
+        self.dir.write("gate", "");
     }
 }
 
@@ -252,21 +252,21 @@ bpy.ops.wm.save_mainfile()
 #[test]
 fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
     let farm = Farm::start(true);
-    let source = farm.place.path("source");
+    let source = farm.dir.path("source");
     std::fs::create_dir_all(&source).unwrap();
-    blender(&farm.place.write("scene.py", SCENE), &source);
+    blender(&farm.dir.write("scene.py", SCENE), &source);
     let job = "pictor: v1\nname: travel\nrender:\n  scene: source/shot/a.blend\n  frames: 1-3\n  \
                tiles: 2x1\n  seed: 5\n  output: { format: exr, preview: png }\n";
-    farm.place.write("job.yaml", job);
-    let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
+    farm.dir.write("job.yaml", job);
+    let here = farm.dir.ok(&["run", "job.yaml", "--out", "here"]).run_id();
     let run = farm.submit(job);
     // From now on the scene exists only in the farm.
-    std::fs::rename(&source, farm.place.path("elsewhere")).unwrap();
+    std::fs::rename(&source, farm.dir.path("elsewhere")).unwrap();
     let _workers = [farm.worker("one", &[]), farm.worker("two", &[])];
     farm.until_succeeded(&run);
     farm.ok(&["download", &run, "--out", "there"]);
     let names = |folder: &str| {
-        let all = support::files(&farm.place.path(folder));
+        let all = support::files(&farm.dir.path(folder));
         let pictures =
             all.into_keys().filter(|name| name.ends_with("exr") || name.ends_with("png"));
         pictures.collect::<Vec<_>>()
@@ -274,8 +274,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
     assert_eq!(names("there"), names("here"), "{here}");
     assert_eq!(names("here").len(), 6);
     for name in names("here") {
-        let (made, plain) =
-            (farm.place.path("there").join(&name), farm.place.path("here").join(&name));
+        let (made, plain) = (farm.dir.path("there").join(&name), farm.dir.path("here").join(&name));
         if name.ends_with("exr") {
             support::pictures::assert_same(&made, &plain);
         } else {
@@ -287,7 +286,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
     until("the log is there", || farm.pictor(&["logs", &run, log]).out.contains("has loaded"));
     for name in ["one", "two"] {
         until("logs were sent", || {
-            support::files(&farm.place.path(name).join("worker/logs")).is_empty()
+            support::files(&farm.dir.path(name).join("worker/logs")).is_empty()
         });
     }
     let telemetry = farm.worker_of("one");
@@ -299,11 +298,11 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
 fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let farm = Farm::start(false);
     let models = |home: &str| {
-        std::fs::create_dir_all(farm.place.path(&format!("{home}/pictor"))).unwrap();
-        let to = farm.place.path(&format!("{home}/pictor/models"));
+        std::fs::create_dir_all(farm.dir.path(&format!("{home}/pictor"))).unwrap();
+        let to = farm.dir.path(&format!("{home}/pictor/models"));
         std::os::unix::fs::symlink(support::models(), to).unwrap();
     };
-    let source = farm.place.path("source");
+    let source = farm.dir.path("source");
     std::fs::create_dir_all(&source).unwrap();
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg
@@ -312,10 +311,10 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     assert!(ffmpeg.status().unwrap().success());
     let job = "pictor: v1\nname: larger\nupscale:\n  input: source/s_%04d.png\n  \
                model: realesr-animevideov3-x2\n  tile: 64\n  frames: 2-4\n";
-    farm.place.write("job.yaml", job);
+    farm.dir.write("job.yaml", job);
     models("share");
-    let here = farm.place.ok(&["run", "job.yaml", "--out", "here"]).run_id();
-    let made = |folder: &str| support::files(&farm.place.path(folder));
+    let here = farm.dir.ok(&["run", "job.yaml", "--out", "here"]).run_id();
+    let made = |folder: &str| support::files(&farm.dir.path(folder));
     let left = |folder: &str, run: &str| {
         let left = made(&format!("{folder}/artifacts/runs/{run}")).into_keys();
         left.filter(|key| !key.starts_with('_')).map(|key| key[..5].to_owned()).collect::<Vec<_>>()
@@ -326,7 +325,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     let said = farm.ok(&["submit", "job.yaml"]);
     said.expect(0, &["sent 4 files"]);
     let run = said.out.split(':').next().unwrap().to_owned();
-    std::fs::rename(&source, farm.place.path("elsewhere")).unwrap();
+    std::fs::rename(&source, farm.dir.path("elsewhere")).unwrap();
     let _bare = farm.worker("bare", &[]);
     let why = "no worker has model `realesr-animevideov3-x2`: `pictor models pull` fetches";
     let tasks = |state: &str| farm.ok(&["tasks", &run, "--state", state]).out;
@@ -338,7 +337,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
     farm.ok(&["download", &run, "--out", "there"]);
     assert!(made("here").into_keys().eq([2, 3, 4].map(|frame| format!("frames/000{frame}.png"))));
     assert!(made("here") == made("there"), "the same bytes");
-    assert_eq!(support::pictures::png(&farm.place.path("there/frames/0002.png")).0, (200, 140));
+    assert_eq!(support::pictures::png(&farm.dir.path("there/frames/0002.png")).0, (200, 140));
     until("tiles are deleted", || left("server", &run) == results);
     assert_eq!(farm.json(&["tasks", &run, "--step", "upscale"]).len(), 3 * 4);
 }
@@ -414,7 +413,7 @@ fn outside_of_its_hours_a_worker_takes_nothing_and_says_why() {
     let run = farm.submit(&farm.gated(3));
     let _working = farm.worker("working", &[]);
     farm.until_succeeded(&run);
-    let worked = |name: &str| farm.place.path(name).join("worker/logs").exists();
+    let worked = |name: &str| farm.dir.path(name).join("worker/logs").exists();
     assert!(!worked("resting"));
 }
 
@@ -441,7 +440,7 @@ fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
     let job = "pictor: v1\nname: kept\nsteps:\n- name: make\n  command:\n    run: [sh, -c, 'echo $$ >> \
                EXECUTED; while [ ! -e GATE ]; do sleep 0.05; done; echo made > {output.text}']\n    \
                outputs: { text: made.txt }\n  deliver: { text: made.txt }\n";
-    let path = |name| farm.place.path(name).display().to_string();
+    let path = |name| farm.dir.path(name).display().to_string();
     let job = job.replace("EXECUTED", &path("executed")).replace("GATE", &path("gate"));
     let run = farm.submit(&job);
     farm.until_executed(1);
@@ -454,7 +453,7 @@ fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
     worker.until_said("a server answers again");
     assert_eq!(farm.executed().len(), 1, "it was done once");
     farm.ok(&["download", &run, "--out", "there"]);
-    assert_eq!(std::fs::read_to_string(farm.place.path("there/made.txt")).unwrap(), "made\n");
+    assert_eq!(std::fs::read_to_string(farm.dir.path("there/made.txt")).unwrap(), "made\n");
 }
 
 #[test]
@@ -474,9 +473,9 @@ fn a_worker_whose_token_was_revoked_enrols_anew_if_it_may() {
 
 #[test]
 fn what_cannot_work_is_told_at_once() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let work = |more: &[&str]| {
-        let mut command = place.command(&[&["work", "--data", "w"], more].concat());
+        let mut command = dir.command(&[&["work", "--data", "w"], more].concat());
         Running::start(&mut command).finish()
     };
     work(&[]).expect(1, &["which farm?", "--server URL"]);
@@ -488,7 +487,7 @@ fn what_cannot_work_is_told_at_once() {
     with(&["--ca", "/nowhere"]).expect(1, &["use /nowhere: No such file"]);
     with(&["--config", "/nowhere"]).expect(1, &["read the configuration /nowhere"]);
     let farm = Farm::start(false);
-    farm.place.write("viewer", &farm.ok(&["token", "add", "v", "--role", "viewer"]).out);
+    farm.dir.write("viewer", &farm.ok(&["token", "add", "v", "--role", "viewer"]).out);
     let mut refused = farm.start_worker("one", Some("viewer"), &[]);
     until("it ends", || !refused.is_running());
     assert!(refused.said().contains("the farm refuses this worker"), "{}", refused.said());
@@ -496,5 +495,5 @@ fn what_cannot_work_is_told_at_once() {
     let mut second = farm.start_worker("two", Some("enrolment"), &[]);
     until("it ends", || !second.is_running());
     assert!(second.said().contains("another worker works in"), "{}", second.said());
-    assert!(Path::new(&farm.place.path("two/worker.json")).exists());
+    assert!(Path::new(&farm.dir.path("two/worker.json")).exists());
 }

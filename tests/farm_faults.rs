@@ -25,7 +25,7 @@ fn lines(path: &Path) -> usize {
 
 /// Programs of a step over `i` that each append a line to the file `executed` and continue once `gate` exists.
 fn gated(farm: &Farm, count: u32) -> String {
-    let path = |name| farm.place.path(name).display().to_string();
+    let path = |name| farm.dir.path(name).display().to_string();
     format!(
         "pictor: v1\nname: gated\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: wait\n  \
          over: [i]\n  command: {{ run: [sh, -c, 'echo >> {}; while [ ! -e {} ]; do sleep 0.05; \
@@ -36,12 +36,12 @@ fn gated(farm: &Farm, count: u32) -> String {
 }
 
 fn open_gate(farm: &Farm) {
-    farm.place.write("gate", "");
+    farm.dir.write("gate", "");
 }
 
 /// Programs that take this long each.
 fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
-    let executed = farm.place.path("executed").display().to_string();
+    let executed = farm.dir.path("executed").display().to_string();
     format!(
         "pictor: v1\nname: sleepers\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: sleep\n  \
          over: [i]\n  command: {{ run: [sh, -c, 'echo >> {executed}; exec sleep {seconds}'] }}\n"
@@ -72,7 +72,7 @@ fn purge(farm: &Farm, queue: &str) {
 fn a_broker_that_is_purged_loses_nothing() {
     let mut farm = Farm::start(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 80, "0.2"));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) >= 8);
     // Assignments that a worker had not received.
     farm.workers[0].kill9();
@@ -96,7 +96,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
     // Some are claimed and outlast the lease; some end while nobody can record that.
     let run = farm.api.submit(&sleepers(&farm, 8, "9"));
     let short = farm.api.submit(&sleepers(&farm, 40, "0.2"));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) > 8);
     let standby = 1 - farm.owner().unwrap().0;
     farm.services.postgres.kill9();
@@ -122,7 +122,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
 fn a_broker_that_is_away_costs_no_task_and_no_lease() {
     let farm = Farm::start_with_services(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 12, "7"));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) >= 4);
     let rabbit = &farm.services.rabbit;
     rabbit.kill9();
@@ -138,7 +138,7 @@ fn a_broker_that_is_away_costs_no_task_and_no_lease() {
 fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
     let farm = Farm::start(&[1, 1]);
     let run = farm.api.submit(&gated(&farm, 2));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("both run", || lines(&executed) == 2);
     let end = |index| TaskEnd {
         task: Try { index, attempt: 1 },
@@ -181,7 +181,7 @@ fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
 fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wakes() {
     let mut farm = Farm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 1));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("it is claimed", || claims(&farm, &run) == 1);
     farm.workers[0].signal(Signal::STOP);
     farm.add_worker(1);
@@ -204,7 +204,7 @@ fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wa
 fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
     let farm = Farm::start(&[2]);
     let run = farm.api.submit(&sleepers(&farm, 60, "0.5"));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) > 4);
     let (first, epoch) = farm.owner().unwrap();
     farm.servers[first].signal(Signal::STOP);
@@ -229,12 +229,12 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
 fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
     let mut farm = Farm::start(&[1]);
     let run = farm.api.submit(&sleepers(&farm, 8, "4"));
-    until("work has begun", || lines(&farm.place.path("executed")) > 0);
+    until("work has begun", || lines(&farm.dir.path("executed")) > 0);
     // Another machine of the same name, and one that is a copy of the first with all its data.
     let mut copy = Command::new("cp");
-    copy.arg("-r").args([farm.place.path("worker-1"), farm.place.path("copy")]);
+    copy.arg("-r").args([farm.dir.path("worker-1"), farm.dir.path("copy")]);
     assert!(copy.status().unwrap().success());
-    let path = farm.place.path("programs");
+    let path = farm.dir.path("programs");
     let mut others =
         ["another", "copy"].map(|data| farm.worker(("worker-1", data), 1, path.as_os_str()));
     for other in &mut others {
@@ -264,7 +264,7 @@ fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
 fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
     let mut farm = Farm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 6));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("one has begun and others wait in the worker", || {
         lines(&executed) == 1 && farm.api.run(&run)["tasks"]["queued"].as_u64() > Some(0)
     });
@@ -316,7 +316,7 @@ fn lose_owner(farm: &mut Farm) -> usize {
     let (first, _) = farm.owner().unwrap();
     farm.servers[first].kill9();
     let name = format!("server-{}", first + 1);
-    std::fs::remove_dir_all(farm.place.path(&name)).unwrap();
+    std::fs::remove_dir_all(farm.dir.path(&name)).unwrap();
     let is_second = |owner: (usize, i64)| owner.0 == 1 - first;
     until("the other server takes over", || farm.owner().is_some_and(is_second));
     first
@@ -325,12 +325,12 @@ fn lose_owner(farm: &mut Farm) -> usize {
 #[test]
 fn logs_outlive_the_servers_that_took_them() {
     let mut farm = Farm::start(&[2]);
-    let gate = farm.place.path("gate").display().to_string();
+    let gate = farm.dir.path("gate").display().to_string();
     let job = "pictor: v1\nname: talk\nsteps:\n- name: short\n  command: { run: [sh, -c, 'echo all'] }\n\
                - name: long\n  command: { run: [sh, -c, 'echo before; while [ ! -e GATE ]; do sleep \
                0.05; done; echo after'] }\n";
     let run = farm.api.submit(&job.replace("GATE", &gate));
-    let logs = farm.place.path("worker-1/worker/logs").join(&run);
+    let logs = farm.dir.path("worker-1/worker/logs").join(&run);
     let kept = |step: &str| logs.join(step).join("0").exists();
     until("the worker has given one log away", || {
         log(&farm, &run, "short") == "all\n" && !kept("short")
@@ -367,7 +367,7 @@ fn cancel_reaches_another_host_in_less_than_two_seconds() {
     until("the command runs", || running(&farm, "sleep 600") > 0);
     cancel(&farm, &command, "sleep 600");
 
-    let job = farm.place.write("job.yaml", &render_job("plain.blend", "  samples: 900000\n"));
+    let job = farm.dir.write("job.yaml", &render_job("plain.blend", "  samples: 900000\n"));
     let job = job.display().to_string();
     let said = farm.pictor(&["submit", &job, "--json"]);
     said.expect(0, &[]);
@@ -393,7 +393,7 @@ fn a_run_of_higher_priority_goes_before_a_hundred_thousand_waiting_tasks() {
     const SLOTS: u32 = 2;
     let farm = Farm::start(&[SLOTS]);
     let crowd = farm.api.submit(&sleepers(&farm, 100_000, "2"));
-    let executed = farm.place.path("executed");
+    let executed = farm.dir.path("executed");
     until("the crowd is at work", || lines(&executed) >= 5);
     let urgent = sleepers(&farm, 1, "0").replace("steps:", "priority: 100\nsteps:");
     let urgent = farm.api.submit(&urgent);

@@ -6,7 +6,7 @@ mod support;
 use pictor_test_servers::{Postgres, RabbitMq};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Place, files, root, soak};
+use support::{TestDir, files, root, soak};
 
 /// The commands of the README's example of a farm.
 fn farm() -> String {
@@ -18,10 +18,10 @@ fn farm() -> String {
 /// Two frames instead of all, except in the soak test.
 #[test]
 fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let programs = Path::new(env!("CARGO_BIN_EXE_pictor")).parent().unwrap();
-    let folder = place.path("farm");
+    let folder = dir.path("farm");
     let job = "workflows/turntable.yaml";
     let short = if soak() { job.to_owned() } else { format!("{job} --set render.frames=1-2") };
     let commands = farm()
@@ -39,7 +39,7 @@ fn one_server_and_two_workers_render_by_hand_and_by_a_schedule() {
         .arg(commands)
         .current_dir(root())
         .stdin(Stdio::null());
-    shell.env("PICTOR_LISTEN", format!("127.0.0.1:{port}")).env("HOME", place.path("home"));
+    shell.env("PICTOR_LISTEN", format!("127.0.0.1:{port}")).env("HOME", dir.path("home"));
     shell.env("POSTGRES_URL", Postgres::start().database());
     shell.env("AMQP_URL", vhost.amqp_url).env("RABBITMQ_URL", vhost.management_url);
     let said = shell.output().unwrap();

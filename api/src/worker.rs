@@ -95,9 +95,9 @@ pub struct Enrol {
     pub inventory: Inventory,
     /// Identifies where the worker runs: a text that no other live process has, and that the same worker has again
     /// after a crash.
-    #[serde(default)]
+    #[serde(default, rename = "place")]
     #[cfg_attr(feature = "openapi", schema(max_length = 64))]
-    pub place: String,
+    pub instance: String,
 }
 
 /// Connection to the message broker.
@@ -156,9 +156,9 @@ pub struct Heartbeat {
     #[serde(default)]
     pub reason: String,
     /// Where it runs, as at its registration.
-    #[serde(default)]
+    #[serde(default, rename = "place")]
     #[cfg_attr(feature = "openapi", schema(max_length = 64))]
-    pub place: String,
+    pub instance: String,
 }
 
 fn yes() -> bool {

@@ -11,7 +11,7 @@ const PART_BYTES_MAX: usize = 200;
 
 /// One execution of one task, whose files get keys of their own.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ExecutionKey<'a> {
     /// Run, step and generation of the task.
     pub key: &'a StepKey,
     /// Name of the step, as the job file has it.
@@ -22,7 +22,7 @@ pub struct Place<'a> {
     pub execution: Execution,
 }
 
-impl Place<'_> {
+impl ExecutionKey<'_> {
     /// The key of one of its files.
     pub fn file(&self, file: &str) -> String {
         let (StepKey { run, generation, .. }, Try { index, attempt }) = (self.key, self.task);

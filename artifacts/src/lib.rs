@@ -9,7 +9,7 @@ mod service;
 
 pub use error::{Error, disk_full, is_full};
 pub use folder::lock;
-pub use key::{Place, asset_key, check_key, logs_folder, run_folder, step_folder};
+pub use key::{ExecutionKey, asset_key, check_key, logs_folder, run_folder, step_folder};
 
 use futures_util::TryStreamExt;
 use opendal::{EntryMode, Metadata, Operator};

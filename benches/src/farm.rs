@@ -4,7 +4,7 @@ use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Plan, Run, RunState};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
-use pictor_server::{Owner, OwnerHandle, Place, deliver_all, load_run, now_ms, read_job};
+use pictor_server::{Destination, Owner, OwnerHandle, deliver_all, load_run, now_ms, read_job};
 use pictor_storage::{NewRun, SqliteStore, Store};
 use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{RunId, WorkerId};
@@ -87,8 +87,8 @@ impl Farm {
     pub async fn deliver(&self, out: &Path) -> usize {
         let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
         let artifacts = Artifacts::folder(&self.folder.join("artifacts")).expect("it is there");
-        let place = Place { folder: out.to_owned(), ..Place::default() };
-        let delivered = deliver_all(&run, (&*self.store, &artifacts), &place).await;
+        let destination = Destination { folder: out.to_owned(), ..Destination::default() };
+        let delivered = deliver_all(&run, (&*self.store, &artifacts), &destination).await;
         let delivered = delivered.expect("its history can be read");
         assert_eq!(delivered.failures, [] as [String; 0]);
         delivered.files.len()

@@ -1,15 +1,16 @@
 //! Delivery: a run's results are copied to its output folder. It can be repeated: a file that is there with the right
 //! content is left alone, so whatever was missed is made up for later. It never replaces a file that the run reads, or
-//! one that the run did not make ([`Place`]).
+//! one that the run did not make ([`Destination`]).
 
-mod place;
+mod destination;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use place::resolve;
-pub use place::{InTheWay, Place, Sources, in_the_way, sentences};
+pub(crate) use destination::resolve;
+pub use destination::{Destination, InTheWay, Sources, in_the_way, sentences};
 
 use crate::handle::Error;
+use destination::{Found, made};
 use pictor_artifacts::Artifacts;
 use pictor_engine::plan::Step;
 use pictor_engine::{Plan, Run, TaskState};
@@ -19,7 +20,6 @@ use pictor_tasks::message::{Outcome, Output, TaskId};
 use pictor_tasks::output::{check_name, in_folder};
 use pictor_tasks::space::Space;
 use pictor_tasks::template::Template;
-use place::{Found, made};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
@@ -50,24 +50,24 @@ struct Item {
 pub async fn deliver_all(
     run: &Run,
     (store, artifacts): (&dyn Store, &Artifacts),
-    place: &Place,
+    destination: &Destination,
 ) -> Result<Delivered, Error> {
     let mut items = Vec::new();
     for (step, plan) in (0u16..).zip(&run.plan().steps) {
         let Some(space) = run.space(step).filter(|_| !plan.deliver.is_empty()) else { continue };
         for at in run.tasks_in(step, TaskState::Succeeded) {
             let outputs = run.outputs(at).map_or(&[] as &[_], |(_, outputs)| outputs);
-            items.extend(items_of(run.plan(), at, space, outputs, &place.folder));
+            items.extend(items_of(run.plan(), at, space, outputs, &destination.folder));
         }
     }
     let clashes = take_clashes(run, &mut items);
     let mut delivered = Delivered { clashes, ..Delivered::default() };
-    let left = copy(items, (artifacts, place), &HashSet::new(), &mut delivered).await;
+    let left = copy(items, (artifacts, destination), &HashSet::new(), &mut delivered).await;
     if !left.is_empty() {
         // History is only read if other files are in the way.
         let made = made(store, run.id()).await?;
         delivered.in_the_way.clear();
-        copy(left, (artifacts, place), &made, &mut delivered).await;
+        copy(left, (artifacts, destination), &made, &mut delivered).await;
     }
     Ok(delivered)
 }
@@ -101,7 +101,7 @@ pub async fn deliver_rows(
     plan: &Plan,
     rows: &[Row],
     spaces: &[Option<Arc<Space>>],
-    (artifacts, place): (&Artifacts, &Place),
+    (artifacts, destination): (&Artifacts, &Destination),
 ) -> Delivered {
     let mut items = Vec::new();
     for row in rows {
@@ -111,11 +111,17 @@ pub async fn deliver_rows(
             continue;
         }
         if let Some(space) = &spaces[ended.task.step as usize] {
-            items.extend(items_of(plan, ended.task.id(), space, &products.outputs, &place.folder));
+            items.extend(items_of(
+                plan,
+                ended.task.id(),
+                space,
+                &products.outputs,
+                &destination.folder,
+            ));
         }
     }
     let mut delivered = Delivered::default();
-    copy(items, (artifacts, place), &HashSet::new(), &mut delivered).await;
+    copy(items, (artifacts, destination), &HashSet::new(), &mut delivered).await;
     delivered
 }
 
@@ -155,20 +161,20 @@ fn resolved(template: &str, space: &Space, index: u32) -> Option<String> {
 /// that file.
 async fn copy(
     items: Vec<Item>,
-    (artifacts, place): (&Artifacts, &Place),
+    (artifacts, destination): (&Artifacts, &Destination),
     made: &HashSet<String>,
     delivered: &mut Delivered,
 ) -> Vec<Item> {
     let mut left = Vec::new();
     for item in items {
-        let replaces = match place.look(&item.path, &item.digest).await {
+        let replaces = match destination.look(&item.path, &item.digest).await {
             Found::Same => {
                 delivered.files.push(item.path);
                 continue;
             }
             Found::Nothing => false,
             Found::Other(there)
-                if place.overwrite || there.as_ref().is_some_and(|d| made.contains(d)) =>
+                if destination.overwrite || there.as_ref().is_some_and(|d| made.contains(d)) =>
             {
                 true
             }

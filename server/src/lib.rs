@@ -22,7 +22,7 @@ pub mod webhook;
 pub use clock::now_ms;
 pub use command_files::CommandFiles;
 pub use deliver::{
-    Delivered, InTheWay, Place, Sources, deliver_all, deliver_rows, in_the_way, sentences,
+    Delivered, Destination, InTheWay, Sources, deliver_all, deliver_rows, in_the_way, sentences,
 };
 pub use farm::{Farm, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, stream};
 use glob::Pattern;
 use indicatif::ProgressBar;
 use pictor_api::{RunDetail, RunFile};
-use pictor_server::{InTheWay, Place, Sources, sentences};
+use pictor_server::{Destination, InTheWay, Sources, sentences};
 use reqwest::StatusCode;
 use reqwest::header::RANGE;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ pub(crate) struct Wanted<'a> {
     /// Id of the run to download from.
     pub(crate) run: &'a str,
     /// The output folder, with what may be replaced in it.
-    pub(crate) place: &'a Place,
+    pub(crate) destination: &'a Destination,
     /// Only files that match: by their whole path, or by name if the pattern has no slash.
     pub(crate) pattern: Option<&'a Pattern>,
 }
@@ -81,8 +81,8 @@ pub(crate) async fn fetch_all(
     let out = std::path::absolute(&out).context("the output folder")?;
     let mut ledger = Ledger::open(data, &run.id);
     let sources = Sources::of(ledger.sources.iter().cloned());
-    let place = Place { folder: out.clone(), sources, overwrite: args.overwrite };
-    let wanted = Wanted { run: &run.id, place: &place, pattern: pattern.as_ref() };
+    let destination = Destination { folder: out.clone(), sources, overwrite: args.overwrite };
+    let wanted = Wanted { run: &run.id, destination: &destination, pattern: pattern.as_ref() };
     let mut known = Digests::open(data);
     let bar = if json { ProgressBar::hidden() } else { bar::bytes("fetching", 0) };
     let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
@@ -122,7 +122,7 @@ pub(crate) async fn download(
     let mut todo = Vec::new();
     let (items, clashes) = each_path_once(items.into_iter().filter(|item| wanted.fits(&item.path)));
     for item in items {
-        let path = wanted.place.folder.join(inside(&item.path)?);
+        let path = wanted.destination.folder.join(inside(&item.path)?);
         let list = if path.symlink_metadata().is_ok() { &mut there } else { &mut todo };
         list.push((item, path));
     }
@@ -137,9 +137,9 @@ pub(crate) async fn download(
     let files = same.into_iter().map(|(_, path)| path).collect();
     let mut downloaded = Downloaded { files, failures: clashes, ..Downloaded::default() };
     for (item, path) in differ {
-        let is_source = wanted.place.sources.has(&path);
+        let is_source = wanted.destination.sources.has(&path);
         let is_own = digest(&path).is_some_and(|digest| ledger.has(digest));
-        if !is_source && (is_own || wanted.place.overwrite) {
+        if !is_source && (is_own || wanted.destination.overwrite) {
             todo.push((item, path));
         } else {
             downloaded.in_the_way.push(InTheWay { is_source, path });
@@ -205,8 +205,8 @@ async fn fetch(
 ) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     tokio::fs::create_dir_all(folder).await.context("make its folder")?;
-    let (place, content) = (blake3::hash(item.path.as_bytes()).to_hex(), item.digest.get(..16));
-    let part = folder.join(format!(".{}-{}.part", &place[..16], content.unwrap_or("x")));
+    let (name, content) = (blake3::hash(item.path.as_bytes()).to_hex(), item.digest.get(..16));
+    let part = folder.join(format!(".{}-{}.part", &name[..16], content.unwrap_or("x")));
     let file = std::fs::File::options().create(true).append(true).open(&part)?;
     file.try_lock().context("another pictor is fetching it")?;
     let mut file = tokio::fs::File::from_std(file);
@@ -270,8 +270,8 @@ mod tests {
     fn a_pattern_is_about_names_unless_it_has_a_slash() {
         let fits = |pattern: &str, path: &str| {
             let pattern = Pattern::new(pattern).unwrap();
-            let place = &Place::default();
-            Wanted { run: "r", place, pattern: Some(&pattern) }.fits(path)
+            let destination = &Destination::default();
+            Wanted { run: "r", destination, pattern: Some(&pattern) }.fits(path)
         };
         assert!(fits("*.png", "previews/0001.png"));
         assert!(!fits("*.png", "frames/0001.exr"));

@@ -17,7 +17,9 @@ use indicatif::ProgressBar;
 use pictor_api::{Code, JobBody, PlanSummary, Submission, Submitted, Worker};
 use pictor_engine::{Plan, Run};
 use pictor_executor::software;
-use pictor_server::{Job, Place, Sequence, Sources, SubmitError, files_of_commands, read_job};
+use pictor_server::{
+    Destination, Job, Sequence, Sources, SubmitError, files_of_commands, read_job,
+};
 use pictor_tasks::body::Body;
 use pictor_tasks::media::Media;
 use pictor_tasks::message::RunId;
@@ -82,10 +84,10 @@ pub(crate) async fn submit(
     args.set.extend(args.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
     let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
     let Some(prepared) = prepare(data, wanted, &args.blender).await? else { return Ok(INVALID) };
-    let place = place(&prepared, &args)?;
-    if let Some(place) = &place {
+    let destination = destination(&prepared, &args)?;
+    if let Some(destination) = &destination {
         let run = Run::new(RunId("new".into()), Arc::new(prepared.job.plan.clone()));
-        if !is_free((&run, |_| true), place, None).await? {
+        if !is_free((&run, |_| true), destination, None).await? {
             return Ok(FAILED);
         }
     }
@@ -113,7 +115,7 @@ pub(crate) async fn submit(
         tracing::warn!(%error, "which files were sent is not remembered in {}", data.display());
     }
     if args.wait {
-        return wait::wait(server, &id, (place.as_ref(), data), json).await;
+        return wait::wait(server, &id, (destination.as_ref(), data), json).await;
     }
     if json {
         say(&serde_json::to_string(&run)?);
@@ -125,12 +127,12 @@ pub(crate) async fn submit(
 }
 
 /// The folder for results, with what they must not replace there: any uploaded file, and the job file.
-fn place(prepared: &Prepared, args: &SubmitArgs) -> anyhow::Result<Option<Place>> {
+fn destination(prepared: &Prepared, args: &SubmitArgs) -> anyhow::Result<Option<Destination>> {
     let Some(out) = &args.out else { return Ok(None) };
     let folder = std::path::absolute(out).context("the output folder")?;
     let mut sources = Sources::named(&prepared.job.plan, &args.job);
     sources.extend(prepared.read.iter().cloned());
-    Ok(Some(Place { folder, sources, overwrite: args.overwrite }))
+    Ok(Some(Destination { folder, sources, overwrite: args.overwrite }))
 }
 
 /// The files that each scene and each source of pictures of a job needs, by its name in the job.

@@ -12,7 +12,7 @@ use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
 use pictor_api::{RunDetail, RunState, TaskState};
-use pictor_server::{Answer, Place, Request};
+use pictor_server::{Answer, Destination, Request};
 use pictor_tasks::message::RunId;
 use std::path::Path;
 use std::time::Duration;
@@ -26,16 +26,17 @@ const FETCH: Duration = Duration::from_secs(5);
 pub(crate) async fn wait(
     server: &Connection,
     id: &RunId,
-    (place, data): (Option<&Place>, &Path),
+    (destination, data): (Option<&Destination>, &Path),
     json: bool,
 ) -> anyhow::Result<u8> {
     let first = look(server, id).await?;
     let (tell, latest) = watch::channel(Look::from(&first));
-    let shown = place.map_or_else(String::new, |place| place.folder.display().to_string());
+    let shown = destination
+        .map_or_else(String::new, |destination| destination.folder.display().to_string());
     let interrupted = crate::session::interruption()?;
     let progress = Progress::of((id, &shown), Views::Server(latest), json);
     let followed = tokio::select! {
-        followed = follow(server, first, &tell, (place, data)) => followed,
+        followed = follow(server, first, &tell, (destination, data)) => followed,
         () = interrupted => {
             progress.finish().await;
             if !json {
@@ -45,7 +46,7 @@ pub(crate) async fn wait(
         }
     };
     progress.finish().await;
-    conclude(server, &followed?, (place, data), json).await
+    conclude(server, &followed?, (destination, data), json).await
 }
 
 async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunDetail> {
@@ -59,7 +60,7 @@ async fn follow(
     server: &Connection,
     mut report: RunDetail,
     tell: &watch::Sender<Look>,
-    (place, data): (Option<&Place>, &Path),
+    (destination, data): (Option<&Destination>, &Path),
 ) -> anyhow::Result<RunDetail> {
     let id = RunId(report.run.id.as_str().into());
     let changes = Changes::of(server.clone(), id.to_string());
@@ -67,8 +68,10 @@ async fn follow(
     let (mut fetched, mut fetched_at) = (0, Instant::now());
     while !report.run.state.is_terminal() {
         let done = succeeded(&report);
-        if let Some(place) = place.filter(|_| done > fetched && fetched_at.elapsed() > FETCH) {
-            let wanted = Wanted { run: &id.0, place, pattern: None };
+        if let Some(destination) =
+            destination.filter(|_| done > fetched && fetched_at.elapsed() > FETCH)
+        {
+            let wanted = Wanted { run: &id.0, destination, pattern: None };
             let memory = (&mut known, &mut ledger);
             // A failed download is retried at the end, and reported then.
             let _ = download(server, &wanted, memory, &ProgressBar::hidden()).await;
@@ -90,14 +93,14 @@ fn succeeded(report: &RunDetail) -> u64 {
 async fn conclude(
     server: &Connection,
     report: &RunDetail,
-    (place, data): (Option<&Place>, &Path),
+    (destination, data): (Option<&Destination>, &Path),
     json: bool,
 ) -> anyhow::Result<u8> {
     let (id, state) = (&report.run.id, report.run.state);
     let mut downloaded = Downloaded::default();
-    if let Some(place) = place {
+    if let Some(destination) = destination {
         let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, id));
-        let wanted = Wanted { run: id, place, pattern: None };
+        let wanted = Wanted { run: id, destination, pattern: None };
         let bar = if json { ProgressBar::hidden() } else { super::bar::bytes("fetching", 0) };
         let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
         bar.finish_and_clear();
@@ -121,8 +124,8 @@ async fn conclude(
             say(&line);
         }
         crate::inspect::tell_notes(id, (&report.notes, report.notes_left_out));
-        if let Some(place) = place.filter(|_| !files.is_empty()) {
-            say(&format!("{} files in {}", files.len(), place.folder.display()));
+        if let Some(destination) = destination.filter(|_| !files.is_empty()) {
+            say(&format!("{} files in {}", files.len(), destination.folder.display()));
         }
     }
     failures.iter().take(5).for_each(|failure| complain(&format!("fetch {failure}")));

@@ -44,7 +44,7 @@ pub(crate) struct Feature {
     pub(crate) broken: Option<String>,
     /// Folder of its scene and its pictures.
     #[serde(skip)]
-    pub(crate) place: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Build {
@@ -105,9 +105,9 @@ impl Build {
     pub(crate) fn built(&self) -> Vec<Feature> {
         let mut features = Vec::new();
         for entry in std::fs::read_dir(self.folder()).into_iter().flatten() {
-            let place = entry.unwrap().path();
-            let Ok(text) = std::fs::read_to_string(place.join("feature.json")) else { continue };
-            features.push(Feature { place, ..serde_json::from_str(&text).unwrap() });
+            let dir = entry.unwrap().path();
+            let Ok(text) = std::fs::read_to_string(dir.join("feature.json")) else { continue };
+            features.push(Feature { dir, ..serde_json::from_str(&text).unwrap() });
         }
         features.sort_by_key(|feature| feature.number);
         features

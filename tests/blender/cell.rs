@@ -2,7 +2,7 @@
 
 use crate::build::{Build, Feature};
 use crate::picture::difference;
-use crate::support::{Place, Running, Said, files};
+use crate::support::{Running, Said, TestDir, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
@@ -29,13 +29,13 @@ pub(crate) enum Cell {
 
 impl Cell {
     /// Stores the result beside its scene.
-    pub(crate) fn keep(&self, place: &Path) {
-        std::fs::write(place.join("cell.json"), serde_json::to_string(self).unwrap()).unwrap();
+    pub(crate) fn keep(&self, dir: &Path) {
+        std::fs::write(dir.join("cell.json"), serde_json::to_string(self).unwrap()).unwrap();
     }
 
     /// The stored result of this or an earlier run. Returns `None` if the scene has changed since.
-    pub(crate) fn kept(place: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(place.join("cell.json")).ok()?;
+    pub(crate) fn kept(dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(dir.join("cell.json")).ok()?;
         serde_json::from_str(&text).ok()
     }
 
@@ -91,11 +91,11 @@ pub(crate) fn of(build: &Build, feature: &Feature) -> Cell {
 }
 
 fn one(build: &Build, feature: &Feature, format: &str) -> Cell {
-    let place = Place::new();
-    place.write("job.yaml", &job(feature, format).to_string());
-    let data = place.path(feature.data.as_deref().unwrap_or("data"));
+    let dir = TestDir::new();
+    dir.write("job.yaml", &job(feature, format).to_string());
+    let data = dir.path(feature.data.as_deref().unwrap_or("data"));
     let pictor = |arguments: &[&str]| {
-        let mut command = place.command(arguments);
+        let mut command = dir.command(arguments);
         command.env("PICTOR_DATA", &data);
         if arguments[0] == "run" {
             command.arg("--blender").arg(&build.program);
@@ -112,7 +112,7 @@ fn one(build: &Build, feature: &Feature, format: &str) -> Cell {
     if feature.refused {
         return Cell::Wrong("rendered, and it should be refused".into());
     }
-    let different = differences(feature, &place);
+    let different = differences(feature, &dir);
     let notes = shown["notes"].as_array().unwrap().iter();
     let notes: Vec<&str> = notes.map(|note| note["text"].as_str().unwrap()).collect();
     let Some(words) = &feature.note else {
@@ -141,7 +141,7 @@ fn job(feature: &Feature, format: &str) -> Json {
     }
     output.extend(feature.output.clone());
     let mut render = Map::new();
-    render.insert("scene".into(), feature.place.join("scene.blend").to_str().into());
+    render.insert("scene".into(), feature.dir.join("scene.blend").to_str().into());
     render.insert("frames".into(), feature.frames.as_deref().unwrap_or("1").into());
     render.insert("tiles".into(), feature.tiles.as_deref().unwrap_or("2x2").into());
     render.insert("output".into(), output.into());
@@ -173,8 +173,8 @@ fn failed(shown: &Json, said: &Said) -> Cell {
 }
 
 /// The differences from plain Blender's pictures, one sentence each.
-fn differences(feature: &Feature, place: &Place) -> Vec<String> {
-    let plain = feature.place.join("plain");
+fn differences(feature: &Feature, dir: &TestDir) -> Vec<String> {
+    let plain = feature.dir.join("plain");
     if let Ok(words) = std::fs::read_to_string(plain.join("failed")) {
         return vec![format!("Blender itself fails: {words}")];
     }
@@ -184,7 +184,7 @@ fn differences(feature: &Feature, place: &Place) -> Vec<String> {
     }
     for kind in feature.kinds() {
         let (theirs, linear) = (pictures(&plain.join(kind)), !matches!(kind, "png" | "own"));
-        let ours = pictures(&place.path(match kind {
+        let ours = pictures(&dir.path(match kind {
             "png" | "own" => "out/previews",
             "files" => "out/files",
             _ => "out/frames",
@@ -202,7 +202,7 @@ fn differences(feature: &Feature, place: &Place) -> Vec<String> {
         }
     }
     if let Some(rate) = &feature.rate {
-        let made = rate_of(&place.path("out/video.mp4"));
+        let made = rate_of(&dir.path("out/video.mp4"));
         found.extend(
             (made != *rate).then(|| format!("a video of {made} frames a second, not {rate}")),
         );

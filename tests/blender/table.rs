@@ -27,7 +27,7 @@ impl Table {
         let mut table = Self::default();
         for build in builds {
             for feature in build.built() {
-                if let Some(cell) = Cell::kept(&feature.place) {
+                if let Some(cell) = Cell::kept(&feature.dir) {
                     table.add(&build.version, &feature, cell);
                 }
             }

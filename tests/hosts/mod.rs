@@ -9,7 +9,7 @@ mod forwarder;
 pub(crate) mod history;
 pub(crate) mod network;
 
-use crate::support::{Place, until};
+use crate::support::{TestDir, until};
 use api::Api;
 use daemon::Daemon;
 use network::{Host, Network};
@@ -108,7 +108,7 @@ pub(crate) struct Farm {
     pub(crate) api: Api,
     pub(crate) services: Services,
     pub(crate) network: Network,
-    pub(crate) place: Place,
+    pub(crate) dir: TestDir,
     token: String,
     urls: Vec<String>,
 }
@@ -125,23 +125,23 @@ impl Farm {
     }
 
     fn start_with(owned: Owned, slots: &[u32]) -> Self {
-        let (place, network) = (Place::new(), Network::new());
+        let (dir, network) = (TestDir::new(), Network::new());
         let services = Services::start(&network, owned);
-        let settings = place.write("pictor.toml", SETTINGS).display().to_string();
+        let settings = dir.write("pictor.toml", SETTINGS).display().to_string();
         let (mut servers, mut urls): (Vec<Daemon>, Vec<String>) = Default::default();
         for name in ["server-1", "server-2"] {
-            let (server, url) = new_server(&place, &network, &services, (name, &settings));
+            let (server, url) = new_server(&dir, &network, &services, (name, &settings));
             servers.push(server);
             urls.push(url);
         }
-        let token = place.path("server-1/admin-token");
+        let token = dir.path("server-1/admin-token");
         servers[0].start();
         until("the first server has made a token", || token.exists());
         servers[1].start();
         let token = std::fs::read_to_string(token).unwrap().trim().to_owned();
         let api = Api::new(urls.clone(), token.clone());
         let workers = Vec::new();
-        let mut farm = Self { workers, servers, api, services, network, place, token, urls };
+        let mut farm = Self { workers, servers, api, services, network, dir, token, urls };
         for slots in slots {
             farm.add_worker(*slots);
         }
@@ -151,7 +151,7 @@ impl Farm {
     /// Adds a worker on a host of its own, without Blender and other programs that take a second to print their
     /// version. Returns when the farm knows it.
     pub(crate) fn add_worker(&mut self, slots: u32) {
-        let programs = self.place.path("programs");
+        let programs = self.dir.path("programs");
         if !programs.exists() {
             link_programs(&programs);
         }
@@ -174,23 +174,23 @@ impl Farm {
 
     /// Prepares a worker of this name, with this folder, without starting it.
     pub(crate) fn worker(&self, (name, folder): (&str, &str), slots: u32, path: &OsStr) -> Daemon {
-        let data = self.place.path(folder).display().to_string();
-        let token = self.place.write("token", &self.token).display().to_string();
+        let data = self.dir.path(folder).display().to_string();
+        let token = self.dir.write("token", &self.token).display().to_string();
         let slots = slots.to_string();
         let mut arguments = vec!["work", "--data", &data, "--name", name, "--slots", &slots];
         arguments.extend(["--token-file", &token, "--allow-commands"]);
         let urls = self.urls.join(",");
         arguments.extend(["--server", &urls]);
         let arguments = arguments.into_iter().map(str::to_owned).collect();
-        let log = self.place.path(&format!("{folder}.log"));
+        let log = self.dir.path(&format!("{folder}.log"));
         let path = path.to_str().unwrap();
         Daemon::new(self.network.host(), arguments, log).env("PATH", path)
     }
 
     /// Runs `pictor` as a user of this farm.
     pub(crate) fn pictor(&self, arguments: &[&str]) -> crate::support::Said {
-        let token = self.place.write("token", &self.token);
-        let mut command = self.place.command(arguments);
+        let token = self.dir.write("token", &self.token);
+        let mut command = self.dir.command(arguments);
         command.env("PICTOR_SERVER", &self.urls[0]).env("PICTOR_TOKEN_FILE", token);
         crate::support::Running::start(command.env_remove("PICTOR_DATA")).finish()
     }
@@ -198,8 +198,8 @@ impl Farm {
     /// Index of the server that owns the farm, and its epoch.
     pub(crate) fn owner(&self) -> Option<(usize, i64)> {
         let (epoch, address) = history::owner(self)?;
-        let place = self.urls.iter().position(|url| *url == address)?;
-        Some((place, epoch))
+        let number = self.urls.iter().position(|url| *url == address)?;
+        Some((number, epoch))
     }
 
     /// The URL of the database for the test itself.
@@ -227,7 +227,7 @@ impl Farm {
 
     /// Processes that were started for tasks of this farm: they name its folder, or work in it.
     pub(crate) fn processes(&self) -> Vec<String> {
-        let folder = self.place.path("").display().to_string();
+        let folder = self.dir.path("").display().to_string();
         let ours: Vec<i32> =
             self.servers.iter().chain(&self.workers).filter_map(Daemon::pid).collect();
         let mut found = Vec::new();
@@ -268,7 +268,7 @@ fn link_programs(folder: &Path) {
 
 /// Prepares a server without starting it, and the address that it will have.
 fn new_server(
-    place: &Place,
+    dir: &TestDir,
     network: &Network,
     services: &Services,
     (name, settings): (&str, &str),
@@ -289,7 +289,7 @@ fn new_server(
     );
     let arguments = [
         ("--listen", listen),
-        ("--data", place.path(name).display().to_string()),
+        ("--data", dir.path(name).display().to_string()),
         ("--database", way(database, database_url)),
         ("--broker", way(broker, &vhost.amqp_url)),
         ("--broker-management", way(broker, &vhost.management_url)),
@@ -299,7 +299,7 @@ fn new_server(
     ];
     let arguments = arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
     let arguments = ["serve".to_owned(), "--no-worker".to_owned()].into_iter().chain(arguments);
-    let log = place.path(&format!("{name}.log"));
+    let log = dir.path(&format!("{name}.log"));
     let server = Daemon::new(host.clone(), arguments.collect(), log)
         .env("PICTOR_S3_KEY_ID", s3.access_key())
         .env("PICTOR_S3_SECRET", s3.secret_key());

@@ -21,9 +21,9 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(100);
 
 /// The folder of one test, with the data folder `data` and the output folder `out` in it.
-pub(crate) struct Place(TempDir);
+pub(crate) struct TestDir(TempDir);
 
-impl Place {
+impl TestDir {
     pub(crate) fn new() -> Self {
         Self(tempfile::Builder::new().prefix("pictor-test-").tempdir().unwrap())
     }

@@ -9,7 +9,7 @@ use crate::files::artifacts::Store as _;
 use crate::files::cache::{Cache, Watch};
 use crate::ground::log::{LogWriter, OpenLogs};
 use crate::ground::progress::{Activity, Progress, Stopper};
-use pictor_artifacts::{Place, Stored};
+use pictor_artifacts::{ExecutionKey, Stored};
 use pictor_tasks::message::{Execution, Output, RunId, StepKey, Try, WorkerId};
 use pictor_tasks::space::Value;
 use serde_json::json;
@@ -131,8 +131,8 @@ impl Bench {
         }
     }
 
-    fn place(&self) -> Place<'_> {
-        Place { key: &self.key, step: "render", task: TASK, execution: Execution(255) }
+    fn execution_key(&self) -> ExecutionKey<'_> {
+        ExecutionKey { key: &self.key, step: "render", task: TASK, execution: Execution(255) }
     }
 
     async fn asset(&self, bytes: &[u8]) -> Result<Stored, pictor_tasks::message::Failure> {
@@ -210,7 +210,7 @@ async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_toke
     let part = bench.folder.path().join("part");
     let fetched = bench
         .store
-        .fetch(&Wanted::Input(bench.place(), output), &part, &bench.watch)
+        .fetch(&Wanted::Input(bench.execution_key(), output), &part, &bench.watch)
         .await
         .unwrap();
     assert_eq!(fetched.digest, digest(b"frame"));
@@ -222,16 +222,17 @@ async fn a_link_that_is_too_old_is_asked_for_again_and_others_never_see_the_toke
 
 #[tokio::test]
 async fn an_upload_is_hashed_on_the_way_and_tried_again() {
-    let place = || {
+    let upload = || {
         let link = json!({"url": "/v1/workers/3/artifacts/k", "headers": {"pictor-link": "1"}});
         ok(json!({"key": "k", "link": link}).to_string())
     };
-    let server = Server::start(vec![place(), status(503), place(), status(201)]).await;
+    let server = Server::start(vec![upload(), status(503), upload(), status(201)]).await;
     let bench = Bench::new(&[&server.address]);
     let path = bench.folder.path().join("frame.exr");
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     std::fs::write(&path, &bytes).unwrap();
-    let stored = bench.store.put(bench.place(), "frame.exr", &path, &bench.watch).await.unwrap();
+    let stored =
+        bench.store.put(bench.execution_key(), "frame.exr", &path, &bench.watch).await.unwrap();
     assert_eq!(stored, ("k".into(), Stored { digest: digest(&bytes), size_bytes: 1_000_000 }));
     let asked: serde_json::Value = serde_json::from_slice(&server.asked(0).body).unwrap();
     let expected = json!({

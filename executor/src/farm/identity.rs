@@ -44,7 +44,7 @@ impl Identity {
     pub(crate) async fn take(
         settings: &Settings,
         client: &reqwest::Client,
-        place: &str,
+        instance: &str,
     ) -> Result<Self, FarmError> {
         let inventory = &settings.config.offer();
         let data = &settings.data;
@@ -56,7 +56,7 @@ impl Identity {
         };
         if let Some(known) = known.filter(same) {
             let api = Api::new(client.clone(), settings.servers.clone(), known.token.clone());
-            known.begin(&api, place, inventory).await?;
+            known.begin(&api, instance, inventory).await?;
             return Ok(known);
         }
         let Some(enrolment) = &settings.enrolment else {
@@ -68,8 +68,11 @@ impl Identity {
         };
         let api = Api::new(client.clone(), settings.servers.clone(), enrolment.clone());
         let (name, servers) = (settings.name.clone(), settings.servers.clone());
-        let asked =
-            Enrol { name: name.clone(), inventory: inventory.clone(), place: place.to_owned() };
+        let asked = Enrol {
+            name: name.clone(),
+            inventory: inventory.clone(),
+            instance: instance.to_owned(),
+        };
         // A rejected enrolment token does not mean that a worker was forgotten.
         let enrolled = ask(&api, "/v1/workers", &asked).await.map_err(|error| match error {
             FarmError::Unknown(why) => FarmError::Refused(why),
@@ -82,9 +85,9 @@ impl Identity {
     }
 
     /// Announces the worker's return before it receives what is queued for it at the broker.
-    async fn begin(&self, api: &Api, place: &str, has: &Inventory) -> Result<(), FarmError> {
+    async fn begin(&self, api: &Api, instance: &str, has: &Inventory) -> Result<(), FarmError> {
         let heartbeat = Heartbeat {
-            place: place.to_owned(),
+            instance: instance.to_owned(),
             holding: Vec::new(),
             gpus: Vec::new(),
             machine: MachineLoad::default(),
@@ -153,10 +156,10 @@ async fn ask<T: DeserializeOwned>(
     }
 }
 
-/// A name for the place where a worker with this lock file runs. No two live processes have the same one: the lock
+/// A name for the instance of a worker that holds this lock file. No two live processes have the same one: the lock
 /// belongs to this file, on this machine, since its last boot. So a process that comes back under the same name proves
 /// that the one before is gone.
-pub(crate) fn place(lock: &File) -> io::Result<String> {
+pub(crate) fn instance(lock: &File) -> io::Result<String> {
     let (meta, mut name) = (lock.metadata()?, blake3::Hasher::new());
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
     // On a system without a boot id, a returning worker first has to be missed for a while.
@@ -175,14 +178,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_place_is_that_of_the_file_and_not_of_its_copy() {
+    fn an_instance_is_that_of_the_file_and_not_of_its_copy() {
         let folder = tempfile::tempdir().unwrap();
         let (file, copy) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::write(&file, "x").unwrap();
         std::fs::copy(&file, &copy).unwrap();
-        let place = |path: &Path| place(&File::open(path).unwrap()).unwrap();
-        assert_eq!(place(&file), place(&file));
-        assert_ne!(place(&file), place(&copy));
+        let instance = |path: &Path| instance(&File::open(path).unwrap()).unwrap();
+        assert_eq!(instance(&file), instance(&file));
+        assert_ne!(instance(&file), instance(&copy));
     }
 
     #[test]

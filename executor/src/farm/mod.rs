@@ -114,8 +114,8 @@ pub struct Worker {
     settings: Settings,
     client: reqwest::Client,
     identity: Identity,
-    /// The name of the place where it runs.
-    place: String,
+    /// The name of this instance of it (`identity::instance`).
+    instance: String,
     /// Held for as long as the worker exists.
     lock: File,
 }
@@ -166,10 +166,10 @@ impl Worker {
     pub async fn enrol(settings: Settings) -> Result<Self, FarmError> {
         let client = api::client(settings.ca.as_deref())?;
         let lock = lock(&settings.data)?;
-        let place = identity::place(&lock)
+        let instance = identity::instance(&lock)
             .map_err(|source| FarmError::Data { path: settings.data.clone(), source })?;
-        let identity = Identity::take(&settings, &client, &place).await?;
-        Ok(Self { settings, client, identity, place, lock })
+        let identity = Identity::take(&settings, &client, &instance).await?;
+        Ok(Self { settings, client, identity, instance, lock })
     }
 
     /// Deletes the stored identity, so that the worker can enrol again.
@@ -205,7 +205,7 @@ impl Worker {
     }
 
     async fn begin(self) -> Result<(Shift, LogPost, File), FarmError> {
-        let Self { settings, client, identity, place, lock } = self;
+        let Self { settings, client, identity, instance, lock } = self;
         let Settings { servers, enrolment, ca, mut config, cache_bytes, .. } = settings;
         let (id, data) = (identity.id, config.data.clone());
         let unusable = |path: PathBuf| move |source| FarmError::Data { path, source };
@@ -238,7 +238,7 @@ impl Worker {
         let outbox = FarmOutbox {
             api,
             worker: id,
-            place,
+            instance,
             reports: reports.clone(),
             store: store.clone(),
             telemetry,

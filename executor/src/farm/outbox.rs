@@ -35,8 +35,8 @@ type Looks = (Vec<GpuLoad>, MachineLoad);
 pub(crate) struct FarmOutbox {
     pub(crate) api: Arc<Api>,
     pub(crate) worker: WorkerId,
-    /// The name of the place where this worker runs.
-    pub(crate) place: String,
+    /// The name of this instance of the worker (`identity::instance`).
+    pub(crate) instance: String,
     /// Sends reports through the broker.
     pub(crate) reports: RabbitReports,
     pub(crate) store: Arc<FarmStore>,
@@ -68,7 +68,7 @@ impl FarmOutbox {
         let inventory = lock(&self.inventory).clone();
         let tells = inventory.is_some();
         let heartbeat = Heartbeat {
-            place: self.place.clone(),
+            instance: self.instance.clone(),
             holding,
             gpus,
             machine,

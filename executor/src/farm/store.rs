@@ -9,7 +9,7 @@ use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
 use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
-use pictor_artifacts::{Place, Stored};
+use pictor_artifacts::{ExecutionKey, Stored};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
 use pictor_tasks::space::Coordinates;
@@ -51,7 +51,7 @@ enum Broken {
 /// The file to fetch.
 pub(super) enum Wanted<'a> {
     Asset(&'a str),
-    Input(Place<'a>, &'a Output),
+    Input(ExecutionKey<'a>, &'a Output),
 }
 
 impl FarmStore {
@@ -83,7 +83,7 @@ impl FarmStore {
     /// Stores a file and returns its key.
     async fn store(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         file: &str,
         path: &Path,
         watch: &Watch,
@@ -92,7 +92,7 @@ impl FarmStore {
             storage_failure(&format!("{} cannot be read", path.display()), &error)
         };
         let size_bytes = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
-        let Place { key, step, task, execution } = place;
+        let ExecutionKey { key, step, task, execution } = of;
         let (mut backoff, mut refused) = (Backoff::default(), false);
         loop {
             let ticket = self.tickets.of(key, task);
@@ -107,14 +107,14 @@ impl FarmStore {
             };
             let path_of = format!("/v1/workers/{}/outputs", self.worker.0);
             let answer = self.api.post_patiently(&path_of, &asked).await;
-            let place: OutputPlace = answer.map_err(|error| refusal(file, &error))?;
-            match self.upload(&place.link, path, size_bytes).await {
+            let target: OutputPlace = answer.map_err(|error| refusal(file, &error))?;
+            match self.upload(&target.link, path, size_bytes).await {
                 Ok(fetched) => {
                     let (cache, made, path) =
                         (self.cache.clone(), fetched.clone(), path.to_owned());
                     // Later tasks of this machine may read it. If it cannot be kept, they fetch it.
                     let _ = tokio::task::spawn_blocking(move || cache.adopt(&made, &path)).await;
-                    return Ok((place.key, fetched));
+                    return Ok((target.key, fetched));
                 }
                 Err(Broken::Here(failure)) => return Err(failure),
                 // The link may have expired; if so, the next one is valid.
@@ -202,19 +202,19 @@ impl FarmStore {
 
     /// The link to a file; with `anew` a fresh one.
     async fn link(&self, wanted: &Wanted<'_>, anew: bool) -> Result<Link, ApiError> {
-        let (place, output) = match wanted {
+        let (of, output) = match wanted {
             Wanted::Asset(digest) => {
                 return Ok(Link::to(format!("/v1/workers/{}/assets/{digest}", self.worker.0)));
             }
-            Wanted::Input(place, output) => (place, output),
+            Wanted::Input(of, output) => (of, output),
         };
-        let of_task = (place.key.clone(), place.task);
+        let of_task = (of.key.clone(), of.task);
         let known =
             || lock(&self.links).get(&of_task).and_then(|links| links.get(&output.key).cloned());
         if let Some(link) = known().filter(|_| !anew) {
             return Ok(link);
         }
-        self.inputs(place.key, place.task).await?;
+        self.inputs(of.key, of.task).await?;
         known().ok_or_else(|| ApiError::Refused {
             status: 404,
             code: "not_found".into(),
@@ -228,17 +228,17 @@ impl FarmStore {
 impl Store for Arc<FarmStore> {
     async fn put(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         file: &str,
         path: &Path,
         watch: &Watch,
     ) -> Result<(String, Stored), Failure> {
-        watch.unless_stopped(self.store(place, file, path, watch)).await
+        watch.unless_stopped(self.store(of, file, path, watch)).await
     }
 
     async fn local(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         output: &Output,
         folder: &Path,
         watch: &Watch,
@@ -250,7 +250,7 @@ impl Store for Arc<FarmStore> {
             return Ok(path);
         }
         let fetch =
-            async |part: PathBuf| self.fetch(&Wanted::Input(place, output), &part, watch).await;
+            async |part: PathBuf| self.fetch(&Wanted::Input(of, output), &part, watch).await;
         let kept = self.cache.file(&output.digest, output.size_bytes, fetch);
         let kept = watch.unless_stopped(kept).await?;
         let to = path.clone();

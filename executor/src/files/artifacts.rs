@@ -5,7 +5,7 @@ use super::cache::{Kept, Watch};
 use super::folder::Folder;
 use crate::ground::failure::failure;
 use async_trait::async_trait;
-use pictor_artifacts::{Place, Stored, check_key};
+use pictor_artifacts::{ExecutionKey, Stored, check_key};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// Stores a file of a task. Returns its key, digest and size.
     async fn put(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         file: &str,
         path: &Path,
         watch: &Watch,
@@ -26,7 +26,7 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// A path on this machine at which an artifact can be read: that of the stored file itself, or one below `folder`.
     async fn local(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         output: &Output,
         folder: &Path,
         watch: &Watch,
@@ -63,25 +63,25 @@ impl Artifacts {
     /// Stores a file. Returns its key, its BLAKE3 digest in hex and its size.
     pub(crate) async fn put(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         file: &str,
         path: &Path,
         watch: &Watch,
     ) -> Result<(String, Stored), Failure> {
-        check(&place.file(file))?;
-        self.0.put(place, file, path, watch).await
+        check(&of.file(file))?;
+        self.0.put(of, file, path, watch).await
     }
 
     /// A path on this machine at which an artifact can be read: that of the stored file itself, or one below `folder`.
     pub(crate) async fn local(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         output: &Output,
         folder: &Path,
         watch: &Watch,
     ) -> Result<PathBuf, Failure> {
         check(&output.key)?;
-        self.0.local(place, output, folder, watch).await
+        self.0.local(of, output, folder, watch).await
     }
 
     /// A file that the job was submitted with, and everything that belongs to it. `None` if it is to be read at its
@@ -130,21 +130,21 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let key = StepKey { run: RunId("r".into()), step: 0, generation: 0 };
         let task = Try { index: 7, attempt: 1 };
-        let place = Place { key: &key, step: "render", task, execution: Execution(255) };
+        let of = ExecutionKey { key: &key, step: "render", task, execution: Execution(255) };
         let watch = Watch { progress: Progress::new(Activity::new()).0, stop: Stopper::new().1 };
-        let (key, made) = artifacts.put(place, "a.bin", &path, &watch).await.unwrap();
+        let (key, made) = artifacts.put(of, "a.bin", &path, &watch).await.unwrap();
         assert_eq!(key, "runs/r/render/0/7/1-00000000000000ff/a.bin");
         let Stored { digest, size_bytes } = made;
         assert_eq!(size_bytes, 3_000_000);
         assert_eq!(digest, blake3::hash(&bytes).to_hex().to_string());
         let output = Output { name: "a".into(), key, digest, size_bytes };
-        let local = artifacts.local(place, &output, folder.path(), &watch).await.unwrap();
+        let local = artifacts.local(of, &output, folder.path(), &watch).await.unwrap();
         assert_eq!(std::fs::read(local).unwrap(), bytes);
         let leftovers = folder.path().join("artifacts/tmp/0");
         let leftovers = std::fs::read_dir(leftovers).unwrap().count();
         assert_eq!(leftovers, 1, "only the lock");
         let gone = Output { key: "runs/1/b.bin".into(), ..output };
-        let failure = artifacts.local(place, &gone, folder.path(), &watch).await.unwrap_err();
+        let failure = artifacts.local(of, &gone, folder.path(), &watch).await.unwrap_err();
         assert!(failure.message.contains("is gone"), "{failure:?}");
     }
 }

@@ -5,7 +5,7 @@ use super::cache::{CACHE_BYTES, Cache, Kept, Watch, blocking, hash};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
-use pictor_artifacts::{Artifacts, Place, Stored, asset_key};
+use pictor_artifacts::{Artifacts, ExecutionKey, Stored, asset_key};
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try};
 use pictor_tasks::pack::PackedFile;
 use std::fs::Permissions;
@@ -49,12 +49,12 @@ impl Folder {
 impl Store for Folder {
     async fn put(
         &self,
-        place: Place<'_>,
+        of: ExecutionKey<'_>,
         file: &str,
         path: &Path,
         _: &Watch,
     ) -> Result<(String, Stored), Failure> {
-        let key = place.file(file);
+        let key = of.file(file);
         let stored = self.artifacts.put_file(path, &key).await.map_err(|error| {
             storage_failure(&format!("The artifact {key} cannot be stored"), &error)
         })?;
@@ -65,7 +65,7 @@ impl Store for Folder {
 
     async fn local(
         &self,
-        _: Place<'_>,
+        _: ExecutionKey<'_>,
         output: &Output,
         _: &Path,
         _: &Watch,

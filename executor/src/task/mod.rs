@@ -17,7 +17,7 @@ use crate::ground::progress::{Progress, StopSignal};
 use crate::programs::process::Supervision;
 use crate::programs::{Confinement, Device};
 use futures_util::{FutureExt, StreamExt, stream};
-use pictor_artifacts::{Place, Stored};
+use pictor_artifacts::{ExecutionKey, Stored};
 use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
 };
@@ -96,8 +96,10 @@ impl TaskContext {
     /// A path on this machine at which the input can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
         let folder = self.scratch.join(".inputs");
-        let path =
-            self.artifacts.local(self.place(), &input.output, &folder, &self.watch()).await?;
+        let path = self
+            .artifacts
+            .local(self.execution_key(), &input.output, &folder, &self.watch())
+            .await?;
         lock(&self.brought).insert(path.clone());
         Ok(path)
     }
@@ -159,15 +161,16 @@ impl TaskContext {
         path: &Path,
         file: &str,
     ) -> Result<Output, Failure> {
-        let (key, made) = self.artifacts.put(self.place(), file, path, &self.watch()).await?;
+        let (key, made) =
+            self.artifacts.put(self.execution_key(), file, path, &self.watch()).await?;
         let Stored { digest, size_bytes } = made;
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
     }
 
     /// The owner of the task's outputs and inputs.
-    fn place(&self) -> Place<'_> {
+    fn execution_key(&self) -> ExecutionKey<'_> {
         let Self { key, task, execution, .. } = self;
-        Place { key, step: &self.brief.step, task: *task, execution: *execution }
+        ExecutionKey { key, step: &self.brief.step, task: *task, execution: *execution }
     }
 
     /// The receiver of a transfer's progress, which can also stop it.

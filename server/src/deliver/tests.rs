@@ -24,7 +24,7 @@ struct Stage {
     _folder: tempfile::TempDir,
     store: SqliteStore,
     artifacts: Artifacts,
-    place: Place,
+    destination: Destination,
 }
 
 impl Stage {
@@ -34,7 +34,7 @@ impl Stage {
         Self {
             store: SqliteStore::open(&at("data")).await.unwrap(),
             artifacts: Artifacts::folder(&at("a")).unwrap(),
-            place: Place { folder: at("out"), ..Place::default() },
+            destination: Destination { folder: at("out"), ..Destination::default() },
             _folder: folder,
         }
     }
@@ -81,7 +81,7 @@ impl Stage {
     }
 
     async fn deliver(&self, run: &Run) -> Delivered {
-        deliver_all(run, (&self.store, &self.artifacts), &self.place).await.unwrap()
+        deliver_all(run, (&self.store, &self.artifacts), &self.destination).await.unwrap()
     }
 }
 
@@ -112,7 +112,7 @@ fn there(out: &Path, paths: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn everything_in_a_folder_is_delivered_below_its_path() {
     let stage = Stage::new().await;
-    let (artifacts, out) = (&stage.artifacts, &stage.place.folder);
+    let (artifacts, out) = (&stage.artifacts, &stage.destination.folder);
     let left: [&[(&str, &str)]; 2] = [
         &[
             ("image", "one"),
@@ -156,7 +156,7 @@ async fn everything_in_a_folder_is_delivered_below_its_path() {
 #[tokio::test]
 async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it() {
     let stage = Stage::new().await;
-    let (artifacts, out) = (&stage.artifacts, &stage.place.folder);
+    let (artifacts, out) = (&stage.artifacts, &stage.destination.folder);
     let left: [&[(&str, &str)]; 3] = [
         &[("files/still.exr", "same"), ("files/a.exr", "one")],
         &[("files/still.exr", "same"), ("files/a.exr", "two")],
@@ -169,7 +169,7 @@ async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it()
         let outputs = run.outputs(TaskId { step: 0, index }).unwrap().1.to_vec();
         row(index, Products { outputs, ..Products::default() })
     };
-    deliver_rows(run.plan(), &[again(1), again(0)], &spaces, (artifacts, &stage.place)).await;
+    deliver_rows(run.plan(), &[again(1), again(0)], &spaces, (artifacts, &stage.destination)).await;
     assert_eq!(there(out, &["some/nodes/a.exr"]), ["two"]);
     let delivered = stage.deliver(&run).await;
     assert_eq!(there(out, &["some/nodes/still.exr", "some/nodes/a.exr"]), ["same", "one"]);
@@ -190,7 +190,7 @@ fn ways(found: &[InTheWay], out: &Path) -> Vec<(bool, String)> {
 async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
     let mut stage = Stage::new().await;
     let run = stage.run(&[&[("image", "one")], &[("image", "two")], &[("image", "three")]]).await;
-    let out = stage.place.folder.clone();
+    let out = stage.destination.folder.clone();
     let frames = out.join("frames");
     std::fs::create_dir_all(&frames).unwrap();
     let source = out.join("texture.exr");
@@ -199,7 +199,7 @@ async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
     std::fs::hard_link(&source, frames.join("0001.exr")).unwrap();
     std::fs::write(frames.join("0002.exr"), "mine").unwrap();
     std::os::unix::fs::symlink("nowhere", frames.join("0003.exr")).unwrap();
-    stage.place.sources = Sources::of([out.join("frames/../texture.exr")]);
+    stage.destination.sources = Sources::of([out.join("frames/../texture.exr")]);
     let paths = ["frames/0001.exr", "frames/0002.exr", "frames/0003.exr"];
     let delivered = stage.deliver(&run).await;
     let found = ways(&delivered.in_the_way, &out);
@@ -210,7 +210,7 @@ async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
     assert!(said[0].contains("frames/0001.exr: the run reads what is there"), "{said:?}");
     assert!(said[1].contains("frames/0002.exr and another file: something else"), "{said:?}");
     // With `overwrite`, everything but the source may be replaced.
-    stage.place.overwrite = true;
+    stage.destination.overwrite = true;
     let delivered = stage.deliver(&run).await;
     assert_eq!(ways(&delivered.in_the_way, &out), [(true, paths[0].to_owned())]);
     assert_eq!(there(&out, &paths), ["texture", "two", "three"]);
@@ -223,7 +223,7 @@ async fn what_the_run_reads_or_did_not_make_is_not_replaced() {
 async fn what_the_run_delivered_before_is_replaced_unless_somebody_changed_it() {
     let stage = Stage::new().await;
     let mut run = stage.run(&[&[("image", "one")], &[("image", "two")]]).await;
-    let out = &stage.place.folder;
+    let out = &stage.destination.folder;
     stage.deliver(&run).await;
     std::fs::write(out.join("frames/0002.exr"), "painted over").unwrap();
     // Both are executed again.
@@ -231,7 +231,7 @@ async fn what_the_run_delivered_before_is_replaced_unless_somebody_changed_it() 
     let event = Fact::Event(Control { id: 7, event: reset });
     stage.apply(&mut run, Row { seq: 0, time_ms: 1, fact: event }).await;
     let open = |state: TaskState| !state.is_terminal();
-    let way = in_the_way((&run, open), &stage.place, Some(&stage.store)).await.unwrap();
+    let way = in_the_way((&run, open), &stage.destination, Some(&stage.store)).await.unwrap();
     assert_eq!(ways(&way, out), [(false, "frames/0002.exr".to_owned())]);
     for (index, content) in [(0, "one again"), (1, "two again")] {
         let products = stage.products(&format!("{index}/2"), &[("image", content)]).await;
@@ -261,23 +261,23 @@ async fn names_that_are_known_before_any_work_are_looked_up_quickly() {
         let file = FileRef { path: shots, digest: String::new(), size_bytes: 0 };
         plan.files.insert("shots".into(), file);
         let sources = Sources::named(&plan, &out.join("job.yaml"));
-        let place = Place { folder: out.clone(), sources, overwrite: false };
-        (Run::new(RunId("job-1".into()), Arc::new(plan)), place)
+        let destination = Destination { folder: out.clone(), sources, overwrite: false };
+        (Run::new(RunId("job-1".into()), Arc::new(plan)), destination)
     };
     std::os::unix::fs::symlink("shots", out.join("link")).unwrap();
     // The numbers of a sequence tell which results it will have.
     let upscale = "pictor: v1\nname: job\nupscale: { input: shots, model: m }\n";
-    let (run, place) = names(upscale);
-    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    let (run, destination) = names(upscale);
+    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
     assert_eq!(ways(&found, &out), [(false, "frames/0009.png".to_owned())]);
     let shots = "steps: [{ name: a, over: [frame], command: { run: ['true'], outputs: { o: x } }, \
                  deliver: { o: 'shots/A_{frame:04}.png' } }]";
     let job = format!("pictor: v1\nname: job\ndims: {{ frame: 1-100000 }}\n{shots}\n");
-    let (run, place) = names(&job);
-    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    let (run, destination) = names(&job);
+    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
     assert_eq!(found, [], "capitals are other names here");
-    let (run, place) = names(&job.replace("shots/A_", "link/a_"));
-    let found = in_the_way((&run, |_| true), &place, None).await.unwrap();
+    let (run, destination) = names(&job.replace("shots/A_", "link/a_"));
+    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|way| way.is_source), "{found:?}");
 }

@@ -7,7 +7,7 @@ use super::delivered::{delivered, find};
 use super::extract::{Json, Path, Query};
 use super::paging::Paging;
 use super::refusal::Refusal;
-use crate::runs::{Place, from, next};
+use crate::runs::{TaskCursor, from, next};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -27,14 +27,14 @@ const AT_ONCE: usize = 16;
 /// Lists the files that a run has delivered so far.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/files", tag = "files",
-    params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging<Place>),
+    params(("run" = String, Path, description = "Its id, or enough of the beginning of it"), Paging<TaskCursor>),
     responses((status = 200, description = "Files", body = Page<RunFile>)),
 )]
 pub(super) async fn files(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(run): Path<String>,
-    Query(paging): Query<Paging<Place>>,
+    Query(paging): Query<Paging<TaskCursor>>,
 ) -> Result<Json<Page<RunFile>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let record = api.run(&caller, &run).await?;

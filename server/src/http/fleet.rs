@@ -37,8 +37,8 @@ pub(super) struct Beat {
 pub(super) struct Fleet {
     beats: Mutex<HashMap<u32, Beat>>,
     records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
-    /// Where each worker runs, and when it was last heard from there.
-    places: Mutex<HashMap<u32, (String, Instant)>>,
+    /// The instance of each worker, and when it was last heard from.
+    instances: Mutex<HashMap<u32, (String, Instant)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,22 +64,26 @@ impl Fleet {
     /// Drops the reports of a worker that signed off.
     pub(super) fn remove(&self, worker: u32) {
         lock(&self.beats).remove(&worker);
-        lock(&self.places).remove(&worker);
+        lock(&self.instances).remove(&worker);
     }
 
-    /// Records that a worker was heard from at a place.
-    pub(super) fn heard(&self, worker: u32, place: String) {
-        lock(&self.places).insert(worker, (place, Instant::now()));
+    /// Records that an instance of a worker was heard from.
+    pub(super) fn heard(&self, worker: u32, instance: String) {
+        lock(&self.instances).insert(worker, (instance, Instant::now()));
     }
 
     /// Rejects a machine that claims to be a worker while another machine is: a second machine of that name, or one
     /// with a copied data folder. Both would be given the same tasks again and again.
-    pub(super) fn check_place(&self, worker: &WorkerRecord, place: &str) -> Result<(), Refusal> {
+    pub(super) fn check_instance(
+        &self,
+        worker: &WorkerRecord,
+        instance: &str,
+    ) -> Result<(), Refusal> {
         let (id, name) = (worker.id.0, &worker.name);
-        let places = lock(&self.places);
-        let Some((there, heard)) = places.get(&id) else { return Ok(()) };
+        let instances = lock(&self.instances);
+        let Some((there, heard)) = instances.get(&id) else { return Ok(()) };
         let silent = heard.elapsed();
-        if there.is_empty() || there == place || silent >= MISSED {
+        if there.is_empty() || there == instance || silent >= MISSED {
             return Ok(());
         }
         let detail = format!(

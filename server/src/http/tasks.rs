@@ -4,7 +4,7 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::{Json, Path, Query};
 use super::refusal::Refusal;
-use crate::runs::{Place, TaskFilter};
+use crate::runs::{TaskCursor, TaskFilter};
 use axum::extract::State;
 use pictor_api::{Page, Task, TaskDetail, TaskState};
 use serde::Deserialize;
@@ -25,8 +25,8 @@ pub(super) struct TasksQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
     /// Cursor of the page: the `next` of the page before.
-    #[param(inline, value_type = Option<Place>)]
-    after: Option<Place>,
+    #[param(inline, value_type = Option<TaskCursor>)]
+    after: Option<TaskCursor>,
     #[serde(flatten)]
     #[param(ignore)]
     others: BTreeMap<String, String>,

@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pictor_api::{
     Code, Digest, Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest,
 };
-use pictor_artifacts::{Place, asset_key};
+use pictor_artifacts::{ExecutionKey, asset_key};
 use pictor_engine::Engine;
 use pictor_queue::{Ticket, ToOwner};
 use pictor_tasks::message::{StepKey, Try, WorkerId};
@@ -105,7 +105,7 @@ pub(super) async fn outputs(
         return Err(Refusal::new(Code::BodyTooLarge, detail));
     }
     let (step, execution) = (&*asked.step, asked.execution);
-    let key = Place { key: &key, step, task, execution }.file(&asked.file);
+    let key = ExecutionKey { key: &key, step, task, execution }.file(&asked.file);
     let mut direct = None;
     if asked.size_bytes <= SINGLE_PUT_BYTES_MAX {
         direct = api.artifacts.presign_put(&key, LINK).await?;

@@ -127,7 +127,7 @@ pub(super) async fn patch(
 pub(super) async fn enrol(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Json(Enrol { name, inventory, place }): Json<Enrol>,
+    Json(Enrol { name, inventory, instance }): Json<Enrol>,
 ) -> Result<Response, Refusal> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
@@ -144,7 +144,7 @@ pub(super) async fn enrol(
         return Err(Refusal::new(Code::Forbidden, detail));
     }
     if let Some(known) = &known {
-        api.fleet.check_place(known, &place)?;
+        api.fleet.check_instance(known, &instance)?;
     }
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
@@ -167,7 +167,7 @@ pub(super) async fn enrol(
         api.tokens.forget(&old.token);
     }
     api.fleet.forget(id.0);
-    api.fleet.heard(id.0, place);
+    api.fleet.heard(id.0, instance);
     api.owner()?.tell(ToOwner::Joined(id, has)).await?;
     api.events.worker(id.0, "registered");
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -219,9 +219,9 @@ pub(super) async fn heartbeat(
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
     let state = record.state;
-    let Heartbeat { holding, gpus, machine, inventory, accepts, reason, place } = said;
-    api.fleet.check_place(&record, &place)?;
-    api.fleet.heard(id, place);
+    let Heartbeat { holding, gpus, machine, inventory, accepts, reason, instance } = said;
+    api.fleet.check_instance(&record, &instance)?;
+    api.fleet.heard(id, instance);
     let begins = inventory.is_some();
     let has = inventory.unwrap_or_else(|| record.inventory.clone());
     if has != record.inventory {

@@ -1,7 +1,7 @@
 //! Requests that read: lists of runs, one run, lists of its tasks, one task.
 
 use super::shape;
-use super::{Place, Runs, aside, effort, from, next};
+use super::{Runs, TaskCursor, aside, effort, from, next};
 use crate::handle::{Error, OwnerHandle};
 use pictor_api::{Attempt, Code, Page, RunDetail, RunSummary, Task, TaskDetail, TaskState};
 use pictor_engine::{Effort, Engine, Found, Notes, Run, RunView, TaskQuery, TaskView};
@@ -165,11 +165,11 @@ impl Runs {
         owner: Option<&OwnerHandle>,
         record: &RunRecord,
         filter: TaskFilter,
-        (limit, after): (usize, Option<Place>),
+        (limit, after): (usize, Option<TaskCursor>),
     ) -> Result<Page<Task>, Error> {
         let now_ms = (self.now_ms)();
-        let look = move |engine: &Engine, run: &Run, place, effort| {
-            Ok(engine.find(run, &filter.resolve(run)?, (place, effort), now_ms))
+        let look = move |engine: &Engine, run: &Run, cursor, effort| {
+            Ok(engine.find(run, &filter.resolve(run)?, (cursor, effort), now_ms))
         };
         let found = self.search(owner, record, (from(after), limit), look).await?;
         let next = next(&found);

@@ -8,7 +8,7 @@ mod look;
 mod request;
 pub mod shape;
 
-pub(crate) use cursor::Place;
+pub(crate) use cursor::TaskCursor;
 pub(crate) use look::{Detail, FEW, TaskFilter, no_task};
 pub use request::{Answer, Request};
 
@@ -140,13 +140,13 @@ pub(crate) fn effort(limit: usize) -> Effort {
 }
 
 /// The start of a search: after a page, or at the first task.
-pub(crate) fn from<T>(after: Option<Place>) -> Found<T> {
+pub(crate) fn from<T>(after: Option<TaskCursor>) -> Found<T> {
     Found { items: Vec::new(), next: Some(after.unwrap_or_default().0) }
 }
 
 /// The cursor of the page after this one. Returns `None` if this is the last.
 pub(crate) fn next<T>(found: &Found<T>) -> Option<String> {
-    found.next.map(|at| Place(at).to_string())
+    found.next.map(|at| TaskCursor(at).to_string())
 }
 
 /// A stored run by its id or an unambiguous beginning of it.

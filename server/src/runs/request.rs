@@ -1,6 +1,6 @@
 //! Requests over the socket of a data folder, and the answers, which have the API's types.
 
-use super::{Place, Runs, TaskFilter};
+use super::{Runs, TaskCursor, TaskFilter};
 use crate::handle::{Error, OwnerHandle};
 use pictor_api::{
     Code, Page, ResetAnswer, RetryRequest, RunDetail, RunState, RunSummary, Task, TaskDetail,
@@ -121,7 +121,8 @@ impl Runs {
             }
             Request::Tasks { run, state, step, dims, limit, after } => {
                 let wrong = |why: &str| Error::Refused(Code::InvalidRequest, why.to_owned());
-                let after = after.map(|after| after.parse::<Place>().map_err(wrong)).transpose()?;
+                let after =
+                    after.map(|after| after.parse::<TaskCursor>().map_err(wrong)).transpose()?;
                 let (record, filter) = (self.find(&run).await?, TaskFilter { step, state, dims });
                 Answer::Tasks(self.tasks(owner, &record, filter, (limit.min(PAGE), after)).await?)
             }

@@ -1,7 +1,7 @@
 //! Validates a tree against the JSON Schema of the job file and reports every mistake with its position. Supports
 //! exactly the part of JSON Schema that [`super::schema`] uses.
 
-use super::diagnostic::{Place, Problems, nearest, quoted};
+use super::diagnostic::{Location, Problems, nearest, quoted};
 use super::formats;
 use super::path::{field, item};
 use super::tree::{Data, Entry, Node};
@@ -16,7 +16,7 @@ const FIELDS_SHOWN: usize = 12;
 /// Validates `root` against `schema`.
 pub(super) fn check(root: &Node, schema: &Value, problems: &mut Problems) {
     let mut checker = Checker { schema, problems: Problems::default() };
-    checker.node(&At { path: "", place: &root.place }, root, schema);
+    checker.node(&At { path: "", location: &root.location }, root, schema);
     problems.append(checker.problems);
 }
 
@@ -24,7 +24,7 @@ pub(super) fn check(root: &Node, schema: &Value, problems: &mut Problems) {
 #[derive(Clone, Copy)]
 struct At<'a> {
     path: &'a str,
-    place: &'a Place,
+    location: &'a Location,
 }
 
 impl At<'_> {
@@ -73,7 +73,7 @@ impl<'a> Checker<'a> {
     }
 
     fn say(&mut self, at: &At<'_>, message: String, hint: Option<String>) {
-        self.problems.push(at.path, message, hint, Some(at.place));
+        self.problems.push(at.path, message, hint, Some(at.location));
     }
 
     fn choice(&mut self, at: &At<'_>, node: &Node, choices: &[&Value]) {
@@ -152,8 +152,8 @@ impl<'a> Checker<'a> {
         let names = schema.get("propertyNames").unwrap_or(&Value::Null);
         for entry in entries {
             let path = field(at.path, &entry.key);
-            let key = At { path: &path, place: &entry.place };
-            let value = At { path: &path, place: entry.spot() };
+            let key = At { path: &path, location: &entry.location };
+            let value = At { path: &path, location: entry.spot() };
             match properties.and_then(|known| known.get(&entry.key)).or(others) {
                 Some(known) => {
                     self.text(&key, &entry.key, names);
@@ -192,8 +192,9 @@ impl<'a> Checker<'a> {
         self.size(at, items.len(), (schema, "minItems", "maxItems"), "items");
         if let Some(of) = schema.get("items") {
             for (index, node) in items.iter().enumerate() {
-                let place = if matches!(node.data, Data::Null) { at.place } else { &node.place };
-                self.node(&At { path: &item(at.path, index), place }, node, of);
+                let location =
+                    if matches!(node.data, Data::Null) { at.location } else { &node.location };
+                self.node(&At { path: &item(at.path, index), location }, node, of);
             }
         }
         if schema.get("uniqueItems") == Some(&Value::Bool(true)) {
@@ -202,7 +203,7 @@ impl<'a> Checker<'a> {
                 if !seen.insert(node.to_json().to_string()) {
                     let path = item(at.path, index);
                     let message = format!("{} is in the list twice", found_in(node));
-                    self.say(&At { path: &path, place: &node.place }, message, None);
+                    self.say(&At { path: &path, location: &node.location }, message, None);
                 }
             }
         }

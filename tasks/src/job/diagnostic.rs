@@ -57,16 +57,16 @@ pub(super) struct Spot {
 
 /// The position of something in the input.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In the job file.
     Spot(Spot),
     /// On the command line, in this override.
     Override(Arc<str>),
     /// The position is not known.
-    Nowhere,
+    Unknown,
 }
 
-impl Place {
+impl Location {
     pub(super) fn line(&self) -> Option<usize> {
         match self {
             Self::Spot(spot) => Some(spot.line),
@@ -79,7 +79,7 @@ impl Place {
         match self {
             Self::Spot(spot) => (0, spot.line, spot.column),
             Self::Override(_) => (1, 0, 0),
-            Self::Nowhere => (2, 0, 0),
+            Self::Unknown => (2, 0, 0),
         }
     }
 
@@ -95,7 +95,7 @@ impl Place {
 /// The mistakes found so far, each with its position.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    found: Vec<(Place, Diagnostic)>,
+    found: Vec<(Location, Diagnostic)>,
     dropped: usize,
 }
 
@@ -105,20 +105,20 @@ impl Problems {
         path: &str,
         message: String,
         hint: Option<String>,
-        place: Option<&Place>,
+        location: Option<&Location>,
     ) {
         if self.found.len() == PROBLEMS_MAX {
             self.dropped += 1;
             return;
         }
-        let place = place.cloned().unwrap_or(Place::Nowhere);
-        self.found.push((place, Diagnostic::new(path, message).with_hint(hint)));
+        let location = location.cloned().unwrap_or(Location::Unknown);
+        self.found.push((location, Diagnostic::new(path, message).with_hint(hint)));
     }
 
     pub(super) fn append(&mut self, other: Self) {
         self.dropped += other.dropped;
-        for (place, Diagnostic { path, message, hint }) in other.found {
-            self.push(&path, message, hint, Some(&place));
+        for (location, Diagnostic { path, message, hint }) in other.found {
+            self.push(&path, message, hint, Some(&location));
         }
     }
 
@@ -135,15 +135,15 @@ impl Problems {
 #[derive(Clone, Debug)]
 pub struct Invalid {
     diagnostics: Vec<Diagnostic>,
-    places: Vec<Place>,
+    locations: Vec<Location>,
     dropped: usize,
 }
 
 impl From<Problems> for Invalid {
     fn from(mut problems: Problems) -> Self {
-        problems.found.sort_by_key(|(place, _)| place.rank());
-        let (places, diagnostics) = problems.found.into_iter().unzip();
-        Self { diagnostics, places, dropped: problems.dropped }
+        problems.found.sort_by_key(|(location, _)| location.rank());
+        let (locations, diagnostics) = problems.found.into_iter().unzip();
+        Self { diagnostics, locations, dropped: problems.dropped }
     }
 }
 
@@ -155,15 +155,15 @@ impl Invalid {
 
     /// For each mistake, its line and column, from 1, if it is in the file.
     pub fn positions(&self) -> impl Iterator<Item = Option<(usize, usize)>> {
-        self.places.iter().map(position)
+        self.locations.iter().map(position)
     }
 
     /// Formats all mistakes, each with its line of the file, for a terminal.
     pub fn render(&self, source: &Source) -> String {
         let lines: Vec<&str> = source.text.lines().collect();
         let mut text = String::new();
-        for (diagnostic, place) in self.diagnostics.iter().zip(&self.places) {
-            render_one(&mut text, diagnostic, place, (&source.name, &lines));
+        for (diagnostic, location) in self.diagnostics.iter().zip(&self.locations) {
+            render_one(&mut text, diagnostic, location, (&source.name, &lines));
         }
         if self.dropped > 0 {
             let _ = writeln!(text, "error: and {} more", self.dropped);
@@ -188,21 +188,21 @@ impl SourceMap {
     pub fn render(&self, source: &Source, diagnostics: &[Diagnostic]) -> String {
         let mut problems = Problems::default();
         for Diagnostic { path, message, hint } in diagnostics {
-            problems.push(path, message.clone(), hint.clone(), Some(&self.place(path)));
+            problems.push(path, message.clone(), hint.clone(), Some(&self.location(path)));
         }
         Invalid::from(problems).render(source)
     }
 
     /// The line and column, from 1, of the value at a path; `None` if it is not in the file.
     pub fn position(&self, path: &str) -> Option<(usize, usize)> {
-        position(&self.place(path))
+        position(&self.location(path))
     }
 
-    fn place(&self, path: &str) -> Place {
+    fn location(&self, path: &str) -> Location {
         let Some(mut node) = self.root.as_deref() else {
-            return Place::Nowhere;
+            return Location::Unknown;
         };
-        let mut place = &node.place;
+        let mut location = &node.location;
         for segment in segments(path).unwrap_or_default() {
             let (spot, child) = match &segment {
                 Segment::Key(key) => match node.entry(key) {
@@ -210,35 +210,35 @@ impl SourceMap {
                     None => break,
                 },
                 Segment::Index(index) => match node.items().get(*index) {
-                    Some(item) => (&item.place, item),
+                    Some(item) => (&item.location, item),
                     None => break,
                 },
             };
-            (place, node) = (spot, child);
+            (location, node) = (spot, child);
         }
-        place.clone()
+        location.clone()
     }
 }
 
-fn position(place: &Place) -> Option<(usize, usize)> {
-    match place {
-        Place::Spot(spot) => Some((spot.line, spot.column + 1)),
+fn position(location: &Location) -> Option<(usize, usize)> {
+    match location {
+        Location::Spot(spot) => Some((spot.line, spot.column + 1)),
         _ => None,
     }
 }
 
-fn render_one(text: &mut String, problem: &Diagnostic, place: &Place, file: (&str, &[&str])) {
+fn render_one(text: &mut String, problem: &Diagnostic, location: &Location, file: (&str, &[&str])) {
     let (name, lines) = file;
     let _ = writeln!(text, "error: {}", problem.message);
     let mut margin = 1;
-    match place {
-        Place::Nowhere => {
+    match location {
+        Location::Unknown => {
             let _ = writeln!(text, "  --> {name}");
         }
-        Place::Override(given) => {
+        Location::Override(given) => {
             let _ = writeln!(text, "  --> {given}");
         }
-        Place::Spot(spot) => {
+        Location::Spot(spot) => {
             margin = spot.line.to_string().len();
             let gutter = " ".repeat(margin);
             let line = lines.get(spot.line - 1).copied().unwrap_or("");

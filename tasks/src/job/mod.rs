@@ -50,7 +50,7 @@ pub fn parse(source: &Source, overrides: &[(String, String)]) -> Result<Parsed, 
             Ok(spec) => {
                 return Ok(Parsed { spec, source_map: SourceMap::new(root) });
             }
-            Err(error) => problems.push("", error.to_string(), None, Some(&root.place)),
+            Err(error) => problems.push("", error.to_string(), None, Some(&root.location)),
         }
     }
     Err(problems.into())

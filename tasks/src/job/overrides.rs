@@ -1,6 +1,6 @@
 //! `--set render.samples=16`: values from the command line, inserted into the tree before it is validated.
 
-use super::diagnostic::{Place, Problems, nearest, quoted, shown};
+use super::diagnostic::{Location, Problems, nearest, quoted, shown};
 use super::path::{Segment, field, item, segments};
 use super::tree::{Data, Entry, Node, read};
 
@@ -10,17 +10,17 @@ const PATH_MAX: usize = 16;
 /// Sets each path to its value, which is parsed as YAML. Missing parts of the path are created.
 pub(super) fn apply(root: &mut Node, overrides: &[(String, String)], problems: &mut Problems) {
     for (path, value) in overrides {
-        let place = Place::Override(shown(&format!("--set {path}={value}")).into());
-        let Some(value) = read(value, Some(&place), problems) else {
+        let location = Location::Override(shown(&format!("--set {path}={value}")).into());
+        let Some(value) = read(value, Some(&location), problems) else {
             continue;
         };
         let segments = segments(path).filter(|found| (1..=PATH_MAX).contains(&found.len()));
         let result = match segments {
-            Some(segments) => set(root, &segments, value, &place),
+            Some(segments) => set(root, &segments, value, &location),
             None => Err((format!("{} is not a path", quoted(path)), Some(EXAMPLE.to_owned()))),
         };
         if let Err((message, hint)) = result {
-            problems.push(path, message, hint, Some(&place));
+            problems.push(path, message, hint, Some(&location));
         }
     }
 }
@@ -31,7 +31,7 @@ fn set(
     root: &mut Node,
     segments: &[Segment],
     value: Node,
-    place: &Place,
+    location: &Location,
 ) -> Result<(), (String, Option<String>)> {
     let (mut node, mut path) = (root, String::new());
     for segment in segments {
@@ -40,7 +40,7 @@ fn set(
         }
         (node, path) = match (&mut node.data, segment) {
             (Data::Map(entries), Segment::Key(key)) => {
-                (child(entries, key, place), field(&path, key))
+                (child(entries, key, location), field(&path, key))
             }
             (Data::List(items), segment) => {
                 let index = position(items, segment, &path)?;
@@ -57,10 +57,10 @@ fn set(
 }
 
 /// The value of a key, which is created if it is missing. Errors about it will name the override.
-fn child<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
+fn child<'a>(entries: &'a mut Vec<Entry>, key: &str, location: &Location) -> &'a mut Node {
     let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-        let value = Node { place: place.clone(), data: Data::Null };
-        entries.push(Entry { key: key.to_owned(), place: place.clone(), value });
+        let value = Node { location: location.clone(), data: Data::Null };
+        entries.push(Entry { key: key.to_owned(), location: location.clone(), value });
         entries.len() - 1
     });
     &mut entries[index].value

@@ -19,7 +19,7 @@ pub(super) fn check(root: &Node, problems: &mut Problems) {
                     `dims` and `steps`"
             .to_owned();
         let message = "the job has nothing to do".to_owned();
-        problems.push("", message, Some(hint), Some(&root.place));
+        problems.push("", message, Some(hint), Some(&root.location));
     }
     if let Some(steps) = root.entry("steps") {
         step_names(steps.value.items(), problems);
@@ -57,14 +57,14 @@ fn step_kind(path: &str, step: &Node, problems: &mut Problems) {
     let Some(first) = kinds.next() else {
         let hint = format!("give it one of `{}`", Body::KINDS.join("`, `"));
         let message = format!("{} has nothing to do", quoted(path));
-        problems.push(path, message, Some(hint), Some(&step.place));
+        problems.push(path, message, Some(hint), Some(&step.location));
         return;
     };
     for other in kinds {
         let (first, other_path) = (&first.key, field(path, &other.key));
         let message = format!("{} has both `{first}` and `{}`", quoted(path), other.key);
         let hint = "a step does one thing; make it two steps".to_owned();
-        problems.push(&other_path, message, Some(hint), Some(&other.place));
+        problems.push(&other_path, message, Some(hint), Some(&other.location));
     }
 }
 

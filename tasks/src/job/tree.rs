@@ -1,7 +1,7 @@
 //! YAML as a tree that records the position of every value. Aliases and tags are refused, so the tree is never larger
 //! than its text.
 
-use super::diagnostic::{Place, Problems, Spot, quoted};
+use super::diagnostic::{Location, Problems, Spot, quoted};
 use super::path::{field, item};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 32;
 /// One value of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) data: Data,
 }
 
@@ -35,16 +35,16 @@ pub(super) enum Data {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) value: Node,
 }
 
 impl Entry {
     /// The position that errors about the value point to: the value itself if it is a scalar, else the key.
-    pub(super) fn spot(&self) -> &Place {
+    pub(super) fn spot(&self) -> &Location {
         match self.value.data {
-            Data::Null | Data::List(_) | Data::Map(_) => &self.place,
-            _ => &self.value.place,
+            Data::Null | Data::List(_) | Data::Map(_) => &self.location,
+            _ => &self.value.location,
         }
     }
 }
@@ -92,12 +92,12 @@ impl Node {
 }
 
 /// Parses the only document in `text`. `origin` is given if the text is not the job file itself.
-pub(super) fn read(text: &str, origin: Option<&Place>, problems: &mut Problems) -> Option<Node> {
+pub(super) fn read(text: &str, origin: Option<&Location>, problems: &mut Problems) -> Option<Node> {
     let mut reader = Reader { origin, problems, open: Vec::new(), root: None, documents: 0 };
     if text.len() > TEXT_MAX {
         let message = format!("{} bytes are too many: at most {TEXT_MAX} (1 MiB)", text.len());
-        let place = origin.cloned();
-        reader.problems.push("", message, None, place.as_ref());
+        let location = origin.cloned();
+        reader.problems.push("", message, None, location.as_ref());
         return None;
     }
     let mut parser = Parser::new_from_str(text);
@@ -113,8 +113,8 @@ pub(super) fn read(text: &str, origin: Option<&Place>, problems: &mut Problems) 
         }
     }
     if reader.root.is_none() {
-        let place = reader.place(Span::default());
-        reader.problems.push("", "there is nothing here".into(), None, Some(&place));
+        let location = reader.location(Span::default());
+        reader.problems.push("", "there is nothing here".into(), None, Some(&location));
     }
     reader.root
 }
@@ -127,8 +127,8 @@ enum Stop {
 
 /// A list or mapping whose end has not been reached.
 enum Open {
-    List(Place, Vec<Node>),
-    Map(Place, Entries),
+    List(Location, Vec<Node>),
+    Map(Location, Entries),
 }
 
 /// The entries of a mapping so far, and the key whose value comes next.
@@ -136,11 +136,11 @@ enum Open {
 struct Entries {
     all: Vec<Entry>,
     by_key: HashMap<String, usize>,
-    key: Option<(String, Place)>,
+    key: Option<(String, Location)>,
 }
 
 struct Reader<'a> {
-    origin: Option<&'a Place>,
+    origin: Option<&'a Location>,
     problems: &'a mut Problems,
     open: Vec<Open>,
     root: Option<Node>,
@@ -195,28 +195,30 @@ impl Reader<'_> {
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, span: Span) {
-        let place = self.place(span);
+        let location = self.location(span);
         if let Some(Open::Map(_, Entries { key: key @ None, .. })) = self.open.last_mut() {
-            *key = Some((text.to_owned(), place));
+            *key = Some((text.to_owned(), location));
             return;
         }
         let data = match style {
             ScalarStyle::Plain => plain(text),
             _ => Data::Text(text.to_owned()),
         };
-        self.add(Node { place, data });
+        self.add(Node { location, data });
     }
 
     fn close(&mut self) {
         match self.open.pop() {
-            Some(Open::List(place, items)) => self.add(Node { place, data: Data::List(items) }),
-            Some(Open::Map(place, Entries { all: entries, .. })) => {
+            Some(Open::List(location, items)) => {
+                self.add(Node { location, data: Data::List(items) })
+            }
+            Some(Open::Map(location, Entries { all: entries, .. })) => {
                 // A block mapping starts where its first key does.
-                let place = match entries.first() {
-                    Some(first) if first.place.starts_with(&place) => first.place.clone(),
-                    _ => place,
+                let location = match entries.first() {
+                    Some(first) if first.location.starts_with(&location) => first.location.clone(),
+                    _ => location,
                 };
-                self.add(Node { place, data: Data::Map(entries) });
+                self.add(Node { location, data: Data::Map(entries) });
             }
             None => {}
         }
@@ -227,18 +229,18 @@ impl Reader<'_> {
             None => self.root = Some(node),
             Some(Open::List(_, items)) => items.push(node),
             Some(Open::Map(_, entries)) => {
-                let Some((key, place)) = entries.key.take() else {
+                let Some((key, location)) = entries.key.take() else {
                     return;
                 };
                 if let Some(first) = entries.by_key.get(&key) {
-                    let first = entries.all[*first].place.line();
+                    let first = entries.all[*first].location.line();
                     let hint = first.map(|line| format!("it is also on line {line}"));
                     let path = field(&self.path(), &key);
                     let message = format!("{} is given twice", quoted(&key));
-                    self.problems.push(&path, message, hint, Some(&place));
+                    self.problems.push(&path, message, hint, Some(&location));
                 } else {
                     entries.by_key.insert(key.clone(), entries.all.len());
-                    entries.all.push(Entry { key, place, value: node });
+                    entries.all.push(Entry { key, location, value: node });
                 }
             }
         }
@@ -254,16 +256,16 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, span: Span, message: &str, hint: Option<&str>) -> Result<(), Stop> {
-        let place = self.place(span);
-        self.problems.push("", message.to_owned(), hint.map(str::to_owned), Some(&place));
+        let location = self.location(span);
+        self.problems.push("", message.to_owned(), hint.map(str::to_owned), Some(&location));
         Err(Stop::Told)
     }
 
     fn syntax_error(&mut self, error: &ScanError, text: &str) {
         let mark = *error.marker();
-        let mut place = self.place(Span::new(mark, mark));
+        let mut location = self.location(Span::new(mark, mark));
         // The parser reports something missing at the end on a line after the last.
-        if let (Place::Spot(spot), Some(last)) = (&mut place, text.lines().last()) {
+        if let (Location::Spot(spot), Some(last)) = (&mut location, text.lines().last()) {
             let lines = text.lines().count();
             if spot.line > lines {
                 *spot = Spot { line: lines, column: last.chars().count(), length: 1 };
@@ -277,19 +279,19 @@ impl Reader<'_> {
             None
         };
         let message = format!("not valid YAML: {}", error.info());
-        self.problems.push("", message, hint.map(str::to_owned), Some(&place));
+        self.problems.push("", message, hint.map(str::to_owned), Some(&location));
     }
 
     /// The position of a list or mapping, which is its first character.
-    fn start(&self, span: Span) -> Place {
-        self.place(Span::new(span.start, span.start))
+    fn start(&self, span: Span) -> Location {
+        self.location(Span::new(span.start, span.start))
     }
 
-    fn place(&self, span: Span) -> Place {
+    fn location(&self, span: Span) -> Location {
         let Span { start, end } = span;
         let one_line = start.line() == end.line() && end.col() > start.col();
         let length = if one_line { end.col() - start.col() } else { 1 };
-        self.origin.cloned().unwrap_or_else(|| Place::Spot(spot(start, length)))
+        self.origin.cloned().unwrap_or_else(|| Location::Spot(spot(start, length)))
     }
 }
 

@@ -290,7 +290,7 @@ impl<'a> Bands<'a> {
                 return Err(gave_up(self.job.stop.failure()));
             }
             let made = self.network_on(window)?;
-            let place = Place {
+            let position = PartPosition {
                 tile: Tile { window, core },
                 left: part.x0,
                 factor,
@@ -298,7 +298,7 @@ impl<'a> Bands<'a> {
                 colours,
                 channels,
             };
-            place.put(&made, &mut self.band);
+            position.put(&made, &mut self.band);
             self.next += 1;
         }
         Ok(())
@@ -353,7 +353,7 @@ impl<'a> Bands<'a> {
 }
 
 /// The position of a part within a tile.
-struct Place {
+struct PartPosition {
     tile: Tile,
     /// Its first column within the tile, before upscaling.
     left: u32,
@@ -365,7 +365,7 @@ struct Place {
     channels: usize,
 }
 
-impl Place {
+impl PartPosition {
     /// Copies the core of the network's result, pixel by pixel.
     fn put(&self, made: &[Planar], band: &mut [f32]) {
         let Tile { window, core } = self.tile;

@@ -103,7 +103,7 @@ fn paths_in(body: &Body, folder: &str) -> Vec<PathBuf> {
 
 /// The folder that results are delivered to, and what must not be replaced there.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct Destination {
     /// Path of the output folder.
     pub folder: PathBuf,
     /// Files that no result may replace.
@@ -134,7 +134,7 @@ pub(super) enum Found {
     Other(Option<String>),
 }
 
-impl Place {
+impl Destination {
     /// Determines what exists at the path of a result with this digest.
     pub(super) async fn look(&self, path: &Path, digest: &str) -> Found {
         if path.symlink_metadata().is_err() {
@@ -168,11 +168,11 @@ pub(super) async fn made(store: &dyn Store, run: &RunId) -> Result<HashSet<Strin
 /// which they `will` be executed. With a store, files that the run delivered earlier are left out.
 pub async fn in_the_way(
     (run, will): (&Run, impl Fn(TaskState) -> bool),
-    place: &Place,
+    destination: &Destination,
     store: Option<&dyn Store>,
 ) -> Result<Vec<InTheWay>, Error> {
-    let mut found = known_names((run, will), place);
-    let own = !place.overwrite && found.iter().any(|found| !found.is_source);
+    let mut found = known_names((run, will), destination);
+    let own = !destination.overwrite && found.iter().any(|found| !found.is_source);
     if let Some(store) = store.filter(|_| own) {
         let made = made(store, run.id()).await?;
         let mut kept = Vec::new();
@@ -189,10 +189,13 @@ pub async fn in_the_way(
     Ok(found)
 }
 
-fn known_names((run, will): (&Run, impl Fn(TaskState) -> bool), place: &Place) -> Vec<InTheWay> {
+fn known_names(
+    (run, will): (&Run, impl Fn(TaskState) -> bool),
+    destination: &Destination,
+) -> Vec<InTheWay> {
     let mut found = Vec::new();
     let mut shelves = Shelves::default();
-    if shelves.names(&place.folder).is_empty() {
+    if shelves.names(&destination.folder).is_empty() {
         return found;
     }
     let bound = bind_sequences(run);
@@ -205,12 +208,12 @@ fn known_names((run, will): (&Run, impl Fn(TaskState) -> bool), place: &Place) -
                     continue;
                 }
                 let Some(name) = resolve(&template, space, index) else { continue };
-                let path = place.folder.join(name);
+                let path = destination.folder.join(name);
                 if !shelves.may_have(&path) || path.is_dir() || path.symlink_metadata().is_err() {
                     continue;
                 }
-                let is_source = place.sources.has(&path);
-                if is_source || !place.overwrite {
+                let is_source = destination.sources.has(&path);
+                if is_source || !destination.overwrite {
                     found.push(InTheWay { is_source, path });
                 }
             }
