@@ -1,46 +1,46 @@
 //! Commands that change runs from outside: pause, resume, cancel, retry, priority.
 
 use crate::SUCCEEDED;
-use crate::inspect::{Farm, done, wrong};
+use crate::inspect::{Backend, done, wrong};
 use crate::session::random_id;
 use crate::terminal::say;
 use pictor_api::{ResetAnswer, RetryRequest};
-use pictor_server::{Answer, Request};
+use pictor_server::{Request, Response};
 use pictor_tasks::history::{Control, Event};
 use std::io::IsTerminal as _;
 
 async fn control(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     event: Event,
     (line, json): (&str, bool),
 ) -> anyhow::Result<u8> {
     let control = Control { id: random_id(), event };
-    done(farm.ask(Request::Control { run: run.to_owned(), control }).await?, line, json)
+    done(backend.ask(Request::Control { run: run.to_owned(), control }).await?, line, json)
 }
 
 /// `pictor resume`, for a run on a server.
-pub(crate) async fn resume(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
-    control(farm, run, Event::Resumed, (&format!("{run} goes on"), json)).await
+pub(crate) async fn resume(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
+    control(backend, run, Event::Resumed, (&format!("{run} goes on"), json)).await
 }
 
 /// `pictor retry`, for a run on a server.
 pub(crate) async fn retry(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     request: RetryRequest,
     json: bool,
 ) -> anyhow::Result<u8> {
     let order = Request::Retry { run: run.to_owned(), id: random_id(), request };
-    let said = retried(farm.ask(order).await?)?;
+    let said = retried(backend.ask(order).await?)?;
     say(&if json { serde_json::to_string(&said)? } else { sentence(&said, run) });
     Ok(SUCCEEDED)
 }
 
 /// The size of a retry, from the answer to it.
-pub(crate) fn retried(said: Answer) -> anyhow::Result<ResetAnswer> {
+pub(crate) fn retried(said: Response) -> anyhow::Result<ResetAnswer> {
     match said {
-        Answer::Reset(answer) => Ok(*answer),
+        Response::Reset(answer) => Ok(*answer),
         other => wrong(other),
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn sentence(said: &ResetAnswer, run: &str) -> String {
 /// Asks the user for confirmation if a retry executes more tasks than are visible to them: tasks that had succeeded,
 /// and whose results were removed. Returns whether to go ahead.
 pub(crate) async fn is_meant(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     request: &RetryRequest,
 ) -> anyhow::Result<bool> {
@@ -66,7 +66,7 @@ pub(crate) async fn is_meant(
         return Ok(true);
     }
     let request = RetryRequest { dry_run: true, ..request.clone() };
-    let said = retried(farm.ask(Request::Retry { run: run.to_owned(), id: 0, request }).await?)?;
+    let said = retried(backend.ask(Request::Retry { run: run.to_owned(), id: 0, request }).await?)?;
     if said.remade == 0 {
         return Ok(true);
     }
@@ -76,23 +76,23 @@ pub(crate) async fn is_meant(
 }
 
 /// `pictor pause`: no more tasks of the run are assigned.
-pub(crate) async fn pause(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
+pub(crate) async fn pause(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
     let line = format!("{run} is paused; go on with: pictor resume {run}");
-    control(farm, run, Event::Paused, (&line, json)).await
+    control(backend, run, Event::Paused, (&line, json)).await
 }
 
 /// `pictor cancel`: ends the run without finishing it.
-pub(crate) async fn cancel(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
-    control(farm, run, Event::Cancelled, (&format!("{run} is cancelled"), json)).await
+pub(crate) async fn cancel(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
+    control(backend, run, Event::Cancelled, (&format!("{run} is cancelled"), json)).await
 }
 
 /// `pictor priority`: changes the run's priority.
 pub(crate) async fn priority(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     priority: i32,
     json: bool,
 ) -> anyhow::Result<u8> {
     let line = format!("{run} has priority {priority}");
-    control(farm, run, Event::Priority(priority), (&line, json)).await
+    control(backend, run, Event::Priority(priority), (&line, json)).await
 }

@@ -11,7 +11,7 @@ use pictor_api::{
 };
 use pictor_engine::Run;
 use pictor_executor::log_path;
-use pictor_server::{Answer, Request, Runs, ask, now_ms};
+use pictor_server::{Request, Response, Runs, ask, now_ms};
 use pictor_storage::SqliteStore;
 use pictor_tasks::message::{Execution, RunId, Try};
 use std::io::IsTerminal as _;
@@ -23,16 +23,16 @@ const LISTED: usize = 1000;
 
 /// The place that a command looks for runs in.
 #[derive(Debug)]
-pub(crate) enum Farm {
+pub(crate) enum Backend {
     /// A data folder on this machine.
     Folder(PathBuf),
     /// A server, reached over HTTP.
     Server(Connection),
 }
 
-impl Farm {
+impl Backend {
     /// Sends a request to the process or server that is responsible.
-    pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Answer> {
+    pub(crate) async fn ask(&self, request: Request) -> anyhow::Result<Response> {
         match self {
             Self::Folder(data) => in_folder(data, request).await,
             Self::Server(server) => request_of(server, request).await,
@@ -50,13 +50,13 @@ impl Farm {
     /// The report of one run.
     async fn run(&self, run: &str) -> anyhow::Result<RunDetail> {
         match self.ask(Request::Show { run: run.to_owned() }).await? {
-            Answer::Run(detail) => Ok(*detail),
+            Response::Run(detail) => Ok(*detail),
             other => wrong(other),
         }
     }
 }
 
-async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
+async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Response> {
     if let Some(said) = ask(data, &request).await? {
         return Ok(said);
     }
@@ -69,19 +69,19 @@ async fn in_folder(data: &Path, request: Request) -> anyhow::Result<Answer> {
 }
 
 /// Prints that a request was carried out, or fails with the reason why not.
-pub(crate) fn done(said: Answer, line: &str, json: bool) -> anyhow::Result<u8> {
+pub(crate) fn done(said: Response, line: &str, json: bool) -> anyhow::Result<u8> {
     match said {
-        Answer::Changed(_) if !json => say(line),
-        Answer::Changed(run) => say(&serde_json::to_string(&run)?),
-        Answer::Failed(why) => anyhow::bail!("{why}"),
+        Response::Changed(_) if !json => say(line),
+        Response::Changed(run) => say(&serde_json::to_string(&run)?),
+        Response::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
     Ok(SUCCEEDED)
 }
 
-pub(crate) fn wrong<T>(said: Answer) -> anyhow::Result<T> {
+pub(crate) fn wrong<T>(said: Response) -> anyhow::Result<T> {
     match said {
-        Answer::Failed(why) => anyhow::bail!("{why}"),
+        Response::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
 }
@@ -125,7 +125,7 @@ fn tell_more<T>(items: &mut Vec<T>, limit: usize) {
 }
 
 /// `pictor runs`: lists runs.
-pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Result<u8> {
+pub(crate) async fn runs(backend: &Backend, args: RunsArgs, json: bool) -> anyhow::Result<u8> {
     let RunsArgs { state, owner, name, limit } = args;
     let named = |name: &String| RunState::ALL.into_iter().find(|state| state.name() == name);
     let wanted = state.as_ref().map(|state| {
@@ -138,8 +138,8 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
     loop {
         let wanted = (limit - runs.len()).saturating_add(1).min(LISTED);
         let (owner, name) = (owner.clone(), name.clone());
-        match farm.ask(Request::Runs { state, owner, name, limit: wanted, after }).await? {
-            Answer::Runs(Page { items, next }) => {
+        match backend.ask(Request::Runs { state, owner, name, limit: wanted, after }).await? {
+            Response::Runs(Page { items, next }) => {
                 runs.extend(items);
                 after = next;
             }
@@ -154,7 +154,7 @@ pub(crate) async fn runs(farm: &Farm, args: RunsArgs, json: bool) -> anyhow::Res
         return json_lines(&runs);
     }
     // Runs on a server have owners; runs on this machine have a folder for their results.
-    let here = matches!(farm, Farm::Folder(_));
+    let here = matches!(backend, Backend::Folder(_));
     let rows: Vec<Vec<String>> = runs
         .into_iter()
         .map(|run| {
@@ -176,8 +176,8 @@ fn state_of(run: &RunSummary) -> &'static str {
 }
 
 /// `pictor show`: shows one run.
-pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
-    let report = farm.run(run).await?;
+pub(crate) async fn show(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
+    let report = backend.run(run).await?;
     if json {
         return json_lines(&[report]);
     }
@@ -186,10 +186,10 @@ pub(crate) async fn show(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u
 }
 
 /// `pictor show --watch`: shows the run after every change, until it ends.
-pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<u8> {
+pub(crate) async fn watch(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
     let draws = !json && std::io::stdout().is_terminal();
-    let mut report = farm.run(run).await?;
-    let changes = farm.changes(&report.run.id);
+    let mut report = backend.run(run).await?;
+    let changes = backend.changes(&report.run.id);
     let mut last = String::new();
     loop {
         let text = if json { serde_json::to_string(&report)? } else { shown(&report) };
@@ -203,7 +203,7 @@ pub(crate) async fn watch(farm: &Farm, run: &str, json: bool) -> anyhow::Result<
             return Ok(SUCCEEDED);
         }
         changes.next().await;
-        report = farm.run(&report.run.id).await?;
+        report = backend.run(&report.run.id).await?;
     }
 }
 
@@ -254,7 +254,7 @@ type Wanted = (Option<TaskState>, Option<String>, Vec<(String, String)>, Option<
 
 /// `pictor tasks`: lists tasks of a run.
 pub(crate) async fn tasks(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     (state, step, dims, limit): Wanted,
     json: bool,
@@ -264,8 +264,8 @@ pub(crate) async fn tasks(
     loop {
         let (run, step, dims) = (run.to_owned(), step.clone(), dims.clone());
         let wanted = (limit - tasks.len()).saturating_add(1).min(LISTED);
-        match farm.ask(Request::Tasks { run, state, step, dims, limit: wanted, after }).await? {
-            Answer::Tasks(Page { items, next }) => {
+        match backend.ask(Request::Tasks { run, state, step, dims, limit: wanted, after }).await? {
+            Response::Tasks(Page { items, next }) => {
                 tasks.extend(items);
                 after = next;
             }
@@ -294,23 +294,23 @@ pub(crate) async fn tasks(
 
 /// `pictor logs`: prints the log of a task's attempt.
 pub(crate) async fn logs(
-    farm: &Farm,
+    backend: &Backend,
     run: &str,
     task: &str,
     (attempt, follow): (Option<u32>, bool),
 ) -> anyhow::Result<u8> {
-    let run = farm.run(run).await?.run.id;
-    let mut report = one_task(farm, &run, task).await?;
+    let run = backend.run(run).await?.run.id;
+    let mut report = one_task(backend, &run, task).await?;
     if report.attempts.is_empty() {
         let Task { name, state, reason, .. } = &report.task;
         say(&format!("{name} is {} and was not started yet: {reason}", state.name()));
         if !follow {
             return Ok(SUCCEEDED);
         }
-        let changes = farm.changes(&run);
+        let changes = backend.changes(&run);
         while report.attempts.is_empty() && !report.task.state.is_terminal() {
             changes.next().await;
-            report = one_task(farm, &run, task).await?;
+            report = one_task(backend, &run, task).await?;
         }
     }
     let name = &report.task.name;
@@ -327,21 +327,21 @@ pub(crate) async fn logs(
     say(&format!("{name} attempt {}: {}{took}", chosen.attempt, chosen.state.name()));
     chosen.message.iter().for_each(|message| say(&plain(message)));
     chosen.notes.iter().for_each(|note| say(&format!("note: {}", plain(note))));
-    let printed = match farm {
-        Farm::Folder(data) => {
+    let printed = match backend {
+        Backend::Folder(data) => {
             let tried = Try { index: report.task.index, attempt: chosen.attempt };
             let execution = u64::from_str_radix(&chosen.execution, 16).context("the execution")?;
             let (run, execution) = (RunId(run.as_str().into()), Execution(execution));
             let path = log_path(data, &run, &report.task.step, tried, execution);
             let mut file = LogFile { path, printed: 0 };
-            while follow && running_still(farm, (&run.0, task), chosen.attempt).await? {
+            while follow && running_still(backend, (&run.0, task), chosen.attempt).await? {
                 file.print().await?;
                 tokio::time::sleep(DRAW).await;
             }
             file.print().await?;
             file.printed
         }
-        Farm::Server(server) => follow_log(server, (&run, task, chosen.attempt), follow).await?,
+        Backend::Server(server) => follow_log(server, (&run, task, chosen.attempt), follow).await?,
     };
     if printed == 0 {
         say("(it printed nothing)");
@@ -349,19 +349,19 @@ pub(crate) async fn logs(
     Ok(SUCCEEDED)
 }
 
-async fn one_task(farm: &Farm, run: &str, task: &str) -> anyhow::Result<TaskDetail> {
-    match farm.ask(Request::Task { run: run.to_string(), task: task.to_owned() }).await? {
-        Answer::Task(report) => Ok(*report),
+async fn one_task(backend: &Backend, run: &str, task: &str) -> anyhow::Result<TaskDetail> {
+    match backend.ask(Request::Task { run: run.to_string(), task: task.to_owned() }).await? {
+        Response::Task(report) => Ok(*report),
         other => wrong(other),
     }
 }
 
 async fn running_still(
-    farm: &Farm,
+    backend: &Backend,
     (run, task): (&str, &str),
     attempt: u32,
 ) -> anyhow::Result<bool> {
-    let report = one_task(farm, run, task).await?;
+    let report = one_task(backend, run, task).await?;
     Ok(report.attempts.iter().any(|a| a.attempt == attempt && a.state == AttemptState::Running))
 }
 

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use client::{
     Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
 };
-use inspect::{Farm, RunsArgs};
+use inspect::{Backend, RunsArgs};
 use models::ModelsCommand;
 use pictor_api::{RetryRequest, TaskState};
 use results::ResultArgs;
@@ -280,20 +280,20 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         std::path::absolute(&data).with_context(|| format!("the folder `{}`", data.display()))
     };
     let remote = || Connection::new(&server.required()?);
-    let farm = || match server.target(named)? {
-        Some(target) => Connection::new(&target).map(Farm::Server),
-        None => data().map(Farm::Folder),
+    let backend = || match server.target(named)? {
+        Some(target) => Connection::new(&target).map(Backend::Server),
+        None => data().map(Backend::Folder),
     };
     match command {
         Command::Run { job, results, set, machine } => {
             session::run(&data()?, &job, &set, (&results, &machine, json)).await
         }
-        Command::Resume { run, results, machine } => match farm()? {
-            Farm::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
-            server @ Farm::Server(_) => control::resume(&server, &run, json).await,
+        Command::Resume { run, results, machine } => match backend()? {
+            Backend::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
+            server @ Backend::Server(_) => control::resume(&server, &run, json).await,
         },
         Command::Retry { run, tasks, set, yes, results, machine } => {
-            retry(farm()?, &run, (tasks, set), yes, (&results, &machine, json)).await
+            retry(backend()?, &run, (tasks, set), yes, (&results, &machine, json)).await
         }
         Command::Serve(args) => serve::serve(&data()?, &args).await,
         Command::Work(args) => {
@@ -301,19 +301,19 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             work::work((cli_data, default), &server, &args).await
         }
         Command::Submit(args) => client::submit(&remote()?, &data()?, args, json).await,
-        Command::Runs(args) => inspect::runs(&farm()?, args, json).await,
-        Command::Show { run, watch: false } => inspect::show(&farm()?, &run, json).await,
-        Command::Show { run, watch: true } => inspect::watch(&farm()?, &run, json).await,
+        Command::Runs(args) => inspect::runs(&backend()?, args, json).await,
+        Command::Show { run, watch: false } => inspect::show(&backend()?, &run, json).await,
+        Command::Show { run, watch: true } => inspect::watch(&backend()?, &run, json).await,
         Command::Tasks { run, state, step, dims, limit } => {
-            inspect::tasks(&farm()?, &run, (state, step, dims, limit), json).await
+            inspect::tasks(&backend()?, &run, (state, step, dims, limit), json).await
         }
         Command::Logs { run, task, attempt, follow } => {
-            inspect::logs(&farm()?, &run, &task, (attempt, follow)).await
+            inspect::logs(&backend()?, &run, &task, (attempt, follow)).await
         }
-        Command::Pause { run } => control::pause(&farm()?, &run, json).await,
-        Command::Cancel { run } => control::cancel(&farm()?, &run, json).await,
+        Command::Pause { run } => control::pause(&backend()?, &run, json).await,
+        Command::Cancel { run } => control::cancel(&backend()?, &run, json).await,
         Command::Priority { run, priority } => {
-            control::priority(&farm()?, &run, priority, json).await
+            control::priority(&backend()?, &run, priority, json).await
         }
         Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
         Command::Prune(args) => prune::prune((&data()?, &server, named), &args, json).await,
@@ -330,19 +330,19 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
 
 /// Executes tasks again, after asking for confirmation unless `yes`.
 async fn retry(
-    farm: Farm,
+    backend: Backend,
     run: &str,
     (tasks, set): (Vec<String>, Vec<(String, String)>),
     yes: bool,
     how: (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
     let request = RetryRequest { tasks, set: set.into_iter().collect(), dry_run: false };
-    if !yes && !control::is_meant(&farm, run, &request).await? {
+    if !yes && !control::is_meant(&backend, run, &request).await? {
         return Ok(INTERRUPTED);
     }
-    match farm {
-        Farm::Folder(data) => session::retry(&data, run, request, how).await,
-        server @ Farm::Server(_) => control::retry(&server, run, request, how.2).await,
+    match backend {
+        Backend::Folder(data) => session::retry(&data, run, request, how).await,
+        server @ Backend::Server(_) => control::retry(&server, run, request, how.2).await,
     }
 }
 

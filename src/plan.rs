@@ -4,7 +4,7 @@ use crate::terminal::{complain, explain, say, table};
 use crate::{INVALID, SUCCEEDED};
 use pictor_engine::plan::{DimCounts, DimValues, Plan, Step};
 use pictor_engine::undefined_limits;
-use pictor_server::{Job, SubmitError, read_job};
+use pictor_server::{CompiledJob, SubmitError, read_job};
 use pictor_tasks::body::Body;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -85,7 +85,7 @@ fn files(step: &Step) -> Vec<Vec<String>> {
     command.files.iter().map(row).collect()
 }
 
-fn text(job: &Job) -> String {
+fn text(job: &CompiledJob) -> String {
     let plan = &job.plan;
     let counts = job.task_counts();
     let over = |step: &Step| {
@@ -140,7 +140,7 @@ fn text(job: &Job) -> String {
     )
 }
 
-fn graph(job: &Job) -> String {
+fn graph(job: &CompiledJob) -> String {
     let plan = &job.plan;
     let counts = job.task_counts();
     let mut text = format!("digraph {:?} {{\n  rankdir=LR;\n  node [shape=box];\n", plan.name);

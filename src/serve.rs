@@ -15,7 +15,9 @@ use pictor_server::http::{Api, Limits, Setup, first_token};
 use pictor_server::prune::Pruner;
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::Webhooks;
-use pictor_server::{Farm, Owner, Role, listen, load_runs, look_for_runs, now_ms, socket_path};
+use pictor_server::{
+    Election, Owner, ServerRole, listen, load_runs, look_for_runs, now_ms, socket_path,
+};
 use pictor_storage::{Registry, Store};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeSet;
@@ -109,7 +111,7 @@ async fn start(
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = &base;
     let listens_here_only = listener.local_addr()?.ip().is_loopback();
-    let (be, role) = watch::channel(Role::Standby { owner: None });
+    let (be, role) = watch::channel(ServerRole::Standby { owner: None });
     let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms);
     let webhooks = Webhooks::new(&configured.webhooks, store.clone(), registry.clone(), now_ms)?;
     let broker = broker(configured)?;
@@ -191,13 +193,13 @@ async fn lead(
     base: Base,
     address: String,
     queue: Address,
-    role: watch::Sender<Role>,
+    role: watch::Sender<ServerRole>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = base;
     let (config, listen) = (engine, HEARTBEAT);
-    let farm = Farm { store, registry, artifacts, address, config, listen, now_ms };
+    let election = Election { store, registry, artifacts, address, config, listen, now_ms };
     let connect = || -> Box<dyn OwnerQueue> { Box::new(RabbitOwner::connect(queue.clone())) };
-    farm.lead(connect, &role, stop).await;
+    election.lead(connect, &role, stop).await;
     Ok(())
 }
 
@@ -206,7 +208,7 @@ async fn alone(
     base: Base,
     data: &Path,
     (args, blenders): (&ServeArgs, &BlenderTable),
-    role: watch::Sender<Role>,
+    role: watch::Sender<ServerRole>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, mut stop } = base;
     let programs = args.blender.programs(Some(blenders), data)?;
@@ -235,7 +237,7 @@ async fn alone(
     let mut owner = tokio::spawn(owner.run());
     // Schedules store their runs, and may die before they add them to the owner.
     let look = tokio::spawn(look_for_runs(store, handle.clone()));
-    role.send_replace(Role::Owner(handle.clone()));
+    role.send_replace(ServerRole::Owner(handle.clone()));
     let agent = ports.pop().map(|port| {
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
         (config.slots, config.allow_commands) = (inventory.slots, args.allow_commands);

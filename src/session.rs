@@ -14,9 +14,9 @@ use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_queue::in_process;
 use pictor_server::{
-    Answer, Committed, Delivered, Destination, Owner, OwnerHandle, Request, Runs, SubmitError, ask,
-    deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, shape, stored_run,
-    sweep_again,
+    Committed, Delivered, Destination, Owner, OwnerHandle, Request, Response, Runs, SubmitError,
+    ask, deliver_all, deliver_rows, listen, load_run, now_ms, read_job, sentences, shape,
+    stored_run, sweep_again,
 };
 use pictor_storage::{RunRecord, RunRows};
 use pictor_storage::{SqliteStore, Store};
@@ -147,10 +147,10 @@ pub(crate) async fn retry(
     work((data, store), (loaded, record, destination), (machine, json)).await
 }
 
-fn done(said: &Answer) -> anyhow::Result<()> {
+fn done(said: &Response) -> anyhow::Result<()> {
     match said {
-        Answer::Changed(_) => Ok(()),
-        Answer::Failed(why) => anyhow::bail!("{why}"),
+        Response::Changed(_) => Ok(()),
+        Response::Failed(why) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
 }
@@ -158,7 +158,7 @@ fn done(said: &Answer) -> anyhow::Result<()> {
 /// Whether another process is working on the run.
 async fn works_on(data: &Path, run: &str) -> anyhow::Result<bool> {
     let said = ask(data, &Request::Show { run: run.to_owned() }).await?;
-    Ok(matches!(said, Some(Answer::Run(detail))
+    Ok(matches!(said, Some(Response::Run(detail))
         if !detail.run.interrupted && !detail.run.state.is_terminal()))
 }
 

@@ -9,7 +9,7 @@ mod job;
 mod storm;
 mod support;
 
-use hosts::Farm;
+use hosts::TestFarm;
 use hosts::history::{Attempt, attempts, count, one_success_each};
 use std::time::Duration;
 use support::{files, soak, until};
@@ -17,7 +17,7 @@ use support::{files, soak, until};
 #[test]
 fn whatever_dies_every_task_succeeds_once_and_every_output_is_there() {
     let faults = storm::sequence(Duration::from_secs(if soak() { 180 } else { 25 }));
-    let mut farm = Farm::start_with_services(&[2, 2, 2]);
+    let mut farm = TestFarm::start_with_services(&[2, 2, 2]);
     let executed = farm.dir.path("executed");
     let run = farm.api.submit(&job::text(&executed));
     let executions = || std::fs::read_to_string(&executed).unwrap_or_default().lines().count();
@@ -50,7 +50,7 @@ fn whatever_dies_every_task_succeeds_once_and_every_output_is_there() {
     );
 }
 
-fn the_api_says_the_same(farm: &Farm, run: &str) {
+fn the_api_says_the_same(farm: &TestFarm, run: &str) {
     let shown = farm.api.run(run);
     assert_eq!(shown["tasks"]["succeeded"], job::TASKS, "{shown:#}");
     let tasks = farm.api.all(&format!("/v1/runs/{run}/tasks"));
@@ -65,7 +65,7 @@ fn the_api_says_the_same(farm: &Farm, run: &str) {
 }
 
 /// Checks the digests in history, and the bytes that a user gets.
-fn every_output_is_there(farm: &Farm, run: &str, ended: &[Attempt]) {
+fn every_output_is_there(farm: &TestFarm, run: &str, ended: &[Attempt]) {
     let expected = job::results();
     let digest = |text: &String| blake3::hash(text.as_bytes()).to_string();
     let mut known: Vec<String> = expected.values().map(digest).collect();

@@ -11,13 +11,13 @@ use std::process::Command;
 use support::{Running, Said, TestDir, build_scenes, files, until, workflows};
 
 /// A server with a worker of its own.
-struct Farm {
+struct TestFarm {
     dir: TestDir,
     address: String,
     server: Running,
 }
 
-impl Farm {
+impl TestFarm {
     fn start() -> Self {
         let dir = TestDir::new();
         let data = dir.path("server").display().to_string();
@@ -107,7 +107,7 @@ fn lives(id: i32) -> bool {
     test_kill_process(Pid::from_raw(id).unwrap()).is_ok() && !stat.contains(") Z ")
 }
 
-fn stayers(farm: &Farm) {
+fn stayers(farm: &TestFarm) {
     std::fs::create_dir(farm.dir.path("pids")).unwrap();
     let pids = farm.dir.path("pids").display().to_string();
     farm.dir.write("job.yaml", &STAYERS.replace("PIDS", &pids));
@@ -115,7 +115,7 @@ fn stayers(farm: &Farm) {
 
 #[test]
 fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     stayers(&farm);
     let said = farm.pictor(&["submit", "job.yaml", "--wait"]);
     said.expect(1, &["7 tasks succeeded, 7 failed", "ran longer than its `timeout`"]);
@@ -136,7 +136,7 @@ fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
 
 #[test]
 fn what_a_task_starts_ends_with_a_killed_pictor() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     stayers(&farm);
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
     let set = [&set[..], &["--set", "dims.kind=[timeout, setsid, daemon, script]"]].concat();
@@ -167,7 +167,7 @@ const SAID: &str = "more\na\nb\n-r--r--r--\n-r-xr-xr-x\n";
 
 #[test]
 fn the_files_of_a_command_travel_with_the_job() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     with_files(&farm.dir);
     farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
     let said = |folder: &str| {
@@ -210,7 +210,7 @@ fn a_run_that_goes_on_sees_the_files_of_its_submission() {
 
 #[test]
 fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let dir = &farm.dir;
     dir.write("there.txt", "x");
     for (files, why) in [
@@ -239,7 +239,7 @@ fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
 
 #[test]
 fn outputs_may_be_empty_folders_links_or_left_out() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let job = "pictor: v1\nname: outs\nretry: { attempts: 1 }\nsteps:\n\
         - name: make\n  command:\n    run: [sh, -c, 'touch done; mkdir -p d/e; echo a > d/a; echo b > d/e/b; ln -s d/a l']\n    \
           outputs: { done: done, d: d, l: l, o: { file: maybe.txt, optional: true } }\n  \
@@ -264,7 +264,7 @@ fn outputs_may_be_empty_folders_links_or_left_out() {
 #[test]
 fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
     build_scenes();
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let small = |name: &str| match name {
         "turntable" => vec!["render.frames=1-2", "render.resolution=64x36", "render.samples=1"],
         "still" => vec!["render.resolution=64x64", "render.samples=1", "render.tiles=2x1"],
@@ -284,7 +284,7 @@ fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
 
 #[test]
 fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let dir = &farm.dir;
     let job = "pictor: v1\nname: short\nsteps:\n\
         - { name: a, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
@@ -325,7 +325,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
 
 #[test]
 fn the_api_takes_one_shape_of_a_job_and_speaks_plainly() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let job = r#"{ "pictor": "v1", "name": "x", "steps": [{ "name": "a", "noop": {} }] }"#;
     let when = r#""cron": "0 0 1 1 *", "source_name": "x.json", "set": { "priority": "7" }"#;
     for (name, job) in [("tree", job.to_owned()), ("text", Json::from(job).to_string())] {
@@ -402,7 +402,7 @@ const TASK: &str = "{attempt,index,name,progress,reason,state,step,worker,worker
 
 #[test]
 fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let dir = &farm.dir;
     let job = "pictor: v1\nname: shape\nretry: { attempts: 1 }\n\
                steps: [{ name: a, command: { run: ['false'] } }]\n";

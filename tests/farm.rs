@@ -67,7 +67,7 @@ impl Drop for Daemon {
 }
 
 /// A server, its services, and a folder for everything.
-struct Farm {
+struct TestFarm {
     server: Option<Daemon>,
     dir: TestDir,
     serve: Vec<String>,
@@ -76,7 +76,7 @@ struct Farm {
     _services: (Postgres, RabbitMq, Option<S3>),
 }
 
-impl Farm {
+impl TestFarm {
     /// Starts a farm whose results are stored in object storage (`s3`), or else in a folder of the server.
     fn start(s3: bool) -> Self {
         let (dir, postgres, rabbit) = (TestDir::new(), Postgres::start(), RabbitMq::start());
@@ -251,7 +251,7 @@ bpy.ops.wm.save_mainfile()
 
 #[test]
 fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
-    let farm = Farm::start(true);
+    let farm = TestFarm::start(true);
     let source = farm.dir.path("source");
     std::fs::create_dir_all(&source).unwrap();
     blender(&farm.dir.write("scene.py", SCENE), &source);
@@ -296,7 +296,7 @@ fn a_render_travels_through_workers_that_have_nothing_of_its_scene() {
 
 #[test]
 fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let models = |home: &str| {
         std::fs::create_dir_all(farm.dir.path(&format!("{home}/pictor"))).unwrap();
         let to = farm.dir.path(&format!("{home}/pictor/models"));
@@ -344,7 +344,7 @@ fn a_sequence_is_upscaled_by_workers_that_hold_or_get_the_network() {
 
 #[test]
 fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let mut worker = farm.worker("one", &[]);
     let id = farm.worker_of("one")["id"].clone();
     let run = farm.submit(&farm.gated(2));
@@ -367,7 +367,7 @@ fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself()
 
 #[test]
 fn a_worker_in_a_hurry_hands_its_work_to_another() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let mut one = farm.worker("one", &[]);
     let run = farm.submit(&farm.gated(1));
     farm.until_executed(1);
@@ -387,7 +387,7 @@ fn a_worker_in_a_hurry_hands_its_work_to_another() {
 
 #[test]
 fn a_cancelled_task_ends_on_its_worker_within_two_seconds() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let _worker = farm.worker("one", &[]);
     let run = farm.submit(&farm.gated(1));
     farm.until_executed(1);
@@ -400,7 +400,7 @@ fn a_cancelled_task_ends_on_its_worker_within_two_seconds() {
 
 #[test]
 fn outside_of_its_hours_a_worker_takes_nothing_and_says_why() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let days = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400;
     // 1970-01-01 was a Thursday; far enough from today that midnight changes nothing.
     let day =
@@ -419,7 +419,7 @@ fn outside_of_its_hours_a_worker_takes_nothing_and_says_why() {
 
 #[test]
 fn a_worker_out_of_service_hands_its_work_back_until_it_is_in_service_again() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let worker = farm.worker("one", &[]);
     let id = farm.worker_of("one")["id"].to_string();
     let run = farm.submit(&farm.gated(1));
@@ -435,7 +435,7 @@ fn a_worker_out_of_service_hands_its_work_back_until_it_is_in_service_again() {
 
 #[test]
 fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
-    let mut farm = Farm::start(false);
+    let mut farm = TestFarm::start(false);
     let worker = farm.worker("one", &[]);
     let job = "pictor: v1\nname: kept\nsteps:\n- name: make\n  command:\n    run: [sh, -c, 'echo $$ >> \
                EXECUTED; while [ ! -e GATE ]; do sleep 0.05; done; echo made > {output.text}']\n    \
@@ -458,7 +458,7 @@ fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
 
 #[test]
 fn a_worker_whose_token_was_revoked_enrols_anew_if_it_may() {
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     let worker = farm.worker("one", &[]);
     let id = farm.worker_of("one")["id"].clone();
     let tokens = farm.json(&["token", "list"]).into_iter();
@@ -486,7 +486,7 @@ fn what_cannot_work_is_told_at_once() {
     with(&["--name", "a b"]).expect(1, &["`a b` cannot be a worker's name"]);
     with(&["--ca", "/nowhere"]).expect(1, &["use /nowhere: No such file"]);
     with(&["--config", "/nowhere"]).expect(1, &["read the configuration /nowhere"]);
-    let farm = Farm::start(false);
+    let farm = TestFarm::start(false);
     farm.dir.write("viewer", &farm.ok(&["token", "add", "v", "--role", "viewer"]).out);
     let mut refused = farm.start_worker("one", Some("viewer"), &[]);
     until("it ends", || !refused.is_running());

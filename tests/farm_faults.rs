@@ -5,7 +5,7 @@
 mod hosts;
 mod support;
 
-use hosts::Farm;
+use hosts::TestFarm;
 use hosts::daemon::Daemon;
 use hosts::history::{attempts, claims, count, created_ms, one_success_each, rejected};
 use pictor_tasks::message::{Execution, Outcome, Products, Report, RunId, StepKey, TaskEnd};
@@ -24,7 +24,7 @@ fn lines(path: &Path) -> usize {
 }
 
 /// Programs of a step over `i` that each append a line to the file `executed` and continue once `gate` exists.
-fn gated(farm: &Farm, count: u32) -> String {
+fn gated(farm: &TestFarm, count: u32) -> String {
     let path = |name| farm.dir.path(name).display().to_string();
     format!(
         "pictor: v1\nname: gated\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: wait\n  \
@@ -35,12 +35,12 @@ fn gated(farm: &Farm, count: u32) -> String {
     )
 }
 
-fn open_gate(farm: &Farm) {
+fn open_gate(farm: &TestFarm) {
     farm.dir.write("gate", "");
 }
 
 /// Programs that take this long each.
-fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
+fn sleepers(farm: &TestFarm, count: u32, seconds: &str) -> String {
     let executed = farm.dir.path("executed").display().to_string();
     format!(
         "pictor: v1\nname: sleepers\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: sleep\n  \
@@ -49,7 +49,7 @@ fn sleepers(farm: &Farm, count: u32, seconds: &str) -> String {
 }
 
 /// Puts a message into the reports queue, as an intruder with access to the broker could.
-fn smuggle(farm: &Farm, payload: &str) {
+fn smuggle(farm: &TestFarm, payload: &str) {
     let body = json!({
         "properties": {}, "routing_key": "pictor.reports", "payload": payload,
         "payload_encoding": "string",
@@ -59,7 +59,7 @@ fn smuggle(farm: &Farm, payload: &str) {
 }
 
 /// Waits until a queue holds messages that nobody has consumed, and discards them.
-fn purge(farm: &Farm, queue: &str) {
+fn purge(farm: &TestFarm, queue: &str) {
     until("messages wait", || {
         let told = farm.manage("GET", &format!("queues/VHOST/{queue}"), "");
         let told: Json = serde_json::from_str(&told).unwrap();
@@ -70,7 +70,7 @@ fn purge(farm: &Farm, queue: &str) {
 
 #[test]
 fn a_broker_that_is_purged_loses_nothing() {
-    let mut farm = Farm::start(&[2, 2]);
+    let mut farm = TestFarm::start(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 80, "0.2"));
     let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) >= 8);
@@ -91,7 +91,7 @@ fn a_broker_that_is_purged_loses_nothing() {
 
 #[test]
 fn a_database_that_is_away_costs_no_task_and_no_lease() {
-    let mut farm = Farm::start_with_services(&[2, 2]);
+    let mut farm = TestFarm::start_with_services(&[2, 2]);
     let away = Duration::from_secs(if soak() { 60 } else { 15 });
     // Some are claimed and outlast the lease; some end while nobody can record that.
     let run = farm.api.submit(&sleepers(&farm, 8, "9"));
@@ -120,7 +120,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
 
 #[test]
 fn a_broker_that_is_away_costs_no_task_and_no_lease() {
-    let farm = Farm::start_with_services(&[2, 2]);
+    let farm = TestFarm::start_with_services(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 12, "7"));
     let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) >= 4);
@@ -136,7 +136,7 @@ fn a_broker_that_is_away_costs_no_task_and_no_lease() {
 
 #[test]
 fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
-    let farm = Farm::start(&[1, 1]);
+    let farm = TestFarm::start(&[1, 1]);
     let run = farm.api.submit(&gated(&farm, 2));
     let executed = farm.dir.path("executed");
     until("both run", || lines(&executed) == 2);
@@ -179,7 +179,7 @@ fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
 
 #[test]
 fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wakes() {
-    let mut farm = Farm::start(&[1]);
+    let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 1));
     let executed = farm.dir.path("executed");
     until("it is claimed", || claims(&farm, &run) == 1);
@@ -202,7 +202,7 @@ fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wa
 
 #[test]
 fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
-    let farm = Farm::start(&[2]);
+    let farm = TestFarm::start(&[2]);
     let run = farm.api.submit(&sleepers(&farm, 60, "0.5"));
     let executed = farm.dir.path("executed");
     until("work has begun", || lines(&executed) > 4);
@@ -227,7 +227,7 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
 
 #[test]
 fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
-    let mut farm = Farm::start(&[1]);
+    let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&sleepers(&farm, 8, "4"));
     until("work has begun", || lines(&farm.dir.path("executed")) > 0);
     // Another machine of the same name, and one that is a copy of the first with all its data.
@@ -262,7 +262,7 @@ fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
 
 #[test]
 fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
-    let mut farm = Farm::start(&[1]);
+    let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 6));
     let executed = farm.dir.path("executed");
     until("one has begun and others wait in the worker", || {
@@ -289,7 +289,7 @@ fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
 /// Servers hear from it, so nothing else would show that it does not receive its assignments.
 #[test]
 fn a_worker_that_does_not_reach_the_broker_asks_for_no_work() {
-    let farm = Farm::start(&[1, 1]);
+    let farm = TestFarm::start(&[1, 1]);
     farm.network.cut(&farm.workers[0].host, &farm.services.broker);
     let run = farm.api.submit(&sleepers(&farm, 20, "0.2"));
     until("it says so", || {
@@ -304,7 +304,7 @@ fn a_worker_that_does_not_reach_the_broker_asks_for_no_work() {
 }
 
 /// A task's log, as any server returns it.
-fn log(farm: &Farm, run: &str, task: &str) -> String {
+fn log(farm: &TestFarm, run: &str, task: &str) -> String {
     let path = format!("/v1/runs/{run}/tasks/{task}/log");
     let told = [0, 1].map(|server| farm.api.ask(server, Method::GET, &path, None));
     let told = told.into_iter().flatten().find(|(status, _)| status.is_success());
@@ -312,7 +312,7 @@ fn log(farm: &Farm, run: &str, task: &str) -> String {
 }
 
 /// Kills the owner and removes its data folder; the other server then owns the farm.
-fn lose_owner(farm: &mut Farm) -> usize {
+fn lose_owner(farm: &mut TestFarm) -> usize {
     let (first, _) = farm.owner().unwrap();
     farm.servers[first].kill9();
     let name = format!("server-{}", first + 1);
@@ -324,7 +324,7 @@ fn lose_owner(farm: &mut Farm) -> usize {
 
 #[test]
 fn logs_outlive_the_servers_that_took_them() {
-    let mut farm = Farm::start(&[2]);
+    let mut farm = TestFarm::start(&[2]);
     let gate = farm.dir.path("gate").display().to_string();
     let job = "pictor: v1\nname: talk\nsteps:\n- name: short\n  command: { run: [sh, -c, 'echo all'] }\n\
                - name: long\n  command: { run: [sh, -c, 'echo before; while [ ! -e GATE ]; do sleep \
@@ -355,13 +355,13 @@ fn logs_outlive_the_servers_that_took_them() {
 }
 
 /// Programs of tasks that are running: they are in the folders of workers.
-fn running(farm: &Farm, program: &str) -> usize {
+fn running(farm: &TestFarm, program: &str) -> usize {
     farm.processes().iter().filter(|line| line.contains(program)).count()
 }
 
 #[test]
 fn cancel_reaches_another_host_in_less_than_two_seconds() {
-    let mut farm = Farm::start(&[]);
+    let mut farm = TestFarm::start(&[]);
     farm.add_renderer(1);
     let command = farm.api.submit(&sleepers(&farm, 1, "600"));
     until("the command runs", || running(&farm, "sleep 600") > 0);
@@ -381,7 +381,7 @@ fn cancel_reaches_another_host_in_less_than_two_seconds() {
     cancel(&farm, run, "blender");
 }
 
-fn cancel(farm: &Farm, run: &str, program: &str) {
+fn cancel(farm: &TestFarm, run: &str, program: &str) {
     let started = Instant::now();
     farm.api.post(&format!("/v1/runs/{run}/cancel"), &json!({}));
     until("it is gone", || running(farm, program) == 0);
@@ -391,7 +391,7 @@ fn cancel(farm: &Farm, run: &str, program: &str) {
 #[test]
 fn a_run_of_higher_priority_goes_before_a_hundred_thousand_waiting_tasks() {
     const SLOTS: u32 = 2;
-    let farm = Farm::start(&[SLOTS]);
+    let farm = TestFarm::start(&[SLOTS]);
     let crowd = farm.api.submit(&sleepers(&farm, 100_000, "2"));
     let executed = farm.dir.path("executed");
     until("the crowd is at work", || lines(&executed) >= 5);

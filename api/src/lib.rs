@@ -33,5 +33,6 @@ pub use task::{Attempt, AttemptState, Task, TaskDetail};
 pub use token::{AuditView, MadeToken, NewToken, TokenView};
 pub use transfer::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
 pub use worker::{
-    Amqp, Enrol, Enrolled, GpuLoad, Heartbeat, Holding, MachineLoad, Orders, Worker, WorkerPatch,
+    Amqp, Enrol, Enrolled, GpuLoad, Heartbeat, HeartbeatReply, Holding, MachineLoad, Worker,
+    WorkerPatch,
 };

@@ -167,8 +167,8 @@ fn yes() -> bool {
 
 /// The operator's settings for a worker, in response to a heartbeat.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Orders {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Orders))]
+pub struct HeartbeatReply {
     /// Whether it is in service.
     pub state: Service,
 }

@@ -168,7 +168,7 @@ async fn some_artifacts_are_removed_and_only_from_below_their_folder(
     for key in there.into_iter().chain(["runs/a/s/0/2/2-1/x", "runs/a/x"]) {
         artifacts.put(b"x".to_vec(), key).await.unwrap();
     }
-    let doomed = [
+    let pending_deletions = [
         "assets/0a",
         "runs/ab/s/0/1/1-1/x",
         "runs/a/../ab/s/0/1/1-1/x",
@@ -179,9 +179,9 @@ async fn some_artifacts_are_removed_and_only_from_below_their_folder(
         "runs/a/s/0/2/2-1/x",
         "runs/a/x",
     ];
-    let doomed = doomed.map(str::to_owned);
+    let pending_deletions = pending_deletions.map(str::to_owned);
     for _ in 0..2 {
-        artifacts.remove_below("runs/a", &doomed).await.unwrap();
+        artifacts.remove_below("runs/a", &pending_deletions).await.unwrap();
         let left = artifacts.list("runs").await.unwrap();
         let left: Vec<&str> = left.iter().map(|l| l.key.as_str()).collect();
         assert_eq!(left, ["runs/a/s/0/2/1-1/x", "runs/ab/s/0/1/1-1/x"]);

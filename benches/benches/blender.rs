@@ -1,7 +1,7 @@
 //! pictor compared with plain Blender. `blender [NAME…]` measures only those: `tiles`, `turntable`, `heavy`. Both
 //! render the same pixels with all cores; their order alternates from round to round.
 
-use pictor_benches::farm::Farm;
+use pictor_benches::farm::BenchFarm;
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{machine, say};
 use pictor_tasks::worker::Inventory;
@@ -138,14 +138,14 @@ async fn pictor(scene: &Path, tiles: &str, frames: usize) -> f64 {
 }
 
 /// A farm with what `pictor run` finds on this machine: one slot with all cores, unless there are GPUs.
-async fn farm(name: &str, scene: &Path) -> Farm {
+async fn farm(name: &str, scene: &Path) -> BenchFarm {
     let folder = machine::fresh_folder(name);
     assert!(scene.is_file(), "the scene was built");
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg"]);
     let found: Inventory =
         pictor_executor::inventory::find(&folder, &programs, &wanted, (&folder, None)).await;
-    Farm::start(&folder, found).await
+    BenchFarm::start(&folder, found).await
 }
 
 /// The scene of this name, built by a script of the repository unless it exists.

@@ -1,7 +1,7 @@
 //! Whole runs: from the submission of a job of `noop` tasks to the committed success of its run, with two slots and
 //! full durability on a real disk. `runs [NAME…]` measures only those.
 
-use pictor_benches::farm::{Farm, two_slots};
+use pictor_benches::farm::{BenchFarm, two_slots};
 use pictor_benches::floor::{Commits, Plain, sync};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{jobs, machine, say};
@@ -45,7 +45,7 @@ fn main() {
 
 async fn fan() {
     const TASKS: u32 = 10_000;
-    let mut farm = Farm::start(&machine::fresh_folder("fan"), two_slots()).await;
+    let mut farm = BenchFarm::start(&machine::fresh_folder("fan"), two_slots()).await;
     let mut floor = Commits::open("fan-floor").await;
     let (mut took, mut rate, mut ratio) = <(Series, Series, Series)>::default();
     let mut rows = Series::default();
@@ -67,7 +67,7 @@ async fn fan() {
 }
 
 async fn frames() {
-    let mut farm = Farm::start(&machine::fresh_folder("frames"), two_slots()).await;
+    let mut farm = BenchFarm::start(&machine::fresh_folder("frames"), two_slots()).await;
     let mut floor = Commits::open("frames-floor").await;
     let (mut took, mut bare, mut ratio) = <(Series, Series, Series)>::default();
     for _ in 0..RUNS {
@@ -86,7 +86,7 @@ async fn frames() {
 
 async fn chain() {
     const HOPS: u32 = 100;
-    let mut farm = Farm::start(&machine::fresh_folder("chain"), two_slots()).await;
+    let mut farm = BenchFarm::start(&machine::fresh_folder("chain"), two_slots()).await;
     let mut floor = Commits::open("chain-floor").await;
     let mut plain = Plain::open("chain-plain").await;
     let (mut hop, mut commit, mut bare) = <(Series, Series, Series)>::default();
@@ -178,7 +178,7 @@ async fn child(what: &str) {
         let plan = jobs::plan(&text);
         let compile = started.elapsed().as_secs_f64() * 1e3;
         let bytes = serde_json::to_string(&plan).expect("a plan is plain data").len();
-        let mut farm = Farm::start(&folder, two_slots()).await;
+        let mut farm = BenchFarm::start(&folder, two_slots()).await;
         let seconds = farm.run(&text).await;
         let peak = peak_megabytes();
         farm.stop().await;

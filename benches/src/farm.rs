@@ -22,7 +22,7 @@ pub fn two_slots() -> Inventory {
 }
 
 /// A farm that waits for jobs.
-pub struct Farm {
+pub struct BenchFarm {
     folder: PathBuf,
     store: Arc<dyn Store>,
     handle: OwnerHandle,
@@ -31,7 +31,7 @@ pub struct Farm {
     runs: u32,
 }
 
-impl Farm {
+impl BenchFarm {
     /// Starts a farm with one worker of this inventory.
     ///
     /// # Panics

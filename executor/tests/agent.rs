@@ -3,7 +3,7 @@
 
 mod farm;
 
-use farm::{Farm, first_try, key, noop, shell};
+use farm::{TestFarm, first_try, key, noop, shell};
 use pictor_executor::Intake;
 use pictor_queue::ToOwner;
 use pictor_tasks::message::{Outcome, Products, Try, What};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_hundred_thousand_noops_are_answered_in_one_report() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     for round in 0..3 {
         let started = Instant::now();
         farm.assign(noop(None, 100_000), 0..100_000);
@@ -28,7 +28,7 @@ async fn a_hundred_thousand_noops_are_answered_in_one_report() {
 
 #[tokio::test]
 async fn noops_in_bundles_of_512_keep_two_slots_busy() {
-    let mut farm = Farm::start_with(|config| config.slots = 2);
+    let mut farm = TestFarm::start_with(|config| config.slots = 2);
     let started = Instant::now();
     let (mut sent, mut done) = (0, 0);
     while done < 512 * 1000 {
@@ -43,7 +43,7 @@ async fn noops_in_bundles_of_512_keep_two_slots_busy() {
 
 #[tokio::test]
 async fn results_are_sent_several_at_a_time_but_not_late() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(noop(Some(10), 60), 0..60);
     let (mut tasks, mut reports) = (BTreeSet::new(), 0);
     while tasks.len() < 60 {
@@ -64,7 +64,7 @@ async fn results_are_sent_several_at_a_time_but_not_late() {
 
 #[tokio::test]
 async fn what_is_held_for_long_is_claimed_once() {
-    let mut farm = Farm::start_with(|config| config.claim_after = Duration::from_millis(100));
+    let mut farm = TestFarm::start_with(|config| config.claim_after = Duration::from_millis(100));
     farm.assign(noop(Some(400), 3), 0..3);
     let claim = farm.full_report().await;
     assert_eq!(claim.what, What::Claimed((0..3).map(first_try).collect()));
@@ -77,7 +77,7 @@ async fn what_is_held_for_long_is_claimed_once() {
 
 #[tokio::test]
 async fn heartbeats_list_what_is_held_running_or_waiting() {
-    let mut farm = Farm::start_with(|config| config.heartbeat = Duration::from_millis(50));
+    let mut farm = TestFarm::start_with(|config| config.heartbeat = Duration::from_millis(50));
     let ToOwner::Joined(_, inventory) = farm.message().await else { panic!("first it joins") };
     assert!(inventory.allows_commands);
     farm.assign(noop(Some(60_000), 100), 0..60);
@@ -98,7 +98,7 @@ async fn heartbeats_list_what_is_held_running_or_waiting() {
 
 #[tokio::test]
 async fn what_is_delivered_twice_is_done_once() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(noop(Some(20), 10), 0..4);
     farm.assign(noop(Some(20), 10), 2..6);
     farm.assign(noop(Some(20), 10), [9]);
@@ -111,7 +111,7 @@ async fn what_is_delivered_twice_is_done_once() {
 
 #[tokio::test]
 async fn a_cancel_stops_the_running_task_and_hands_back_the_others() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell("echo openjd_status: up; exec sleep 600");
     brief.space = noop(None, 10).space;
     farm.assign(brief.clone(), 0..5);
@@ -135,7 +135,7 @@ async fn a_cancel_stops_the_running_task_and_hands_back_the_others() {
 
 #[tokio::test]
 async fn a_task_that_is_no_longer_ours_is_dropped_silently() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell("exit 1");
     brief.has_inputs = true;
     farm.assign(brief.clone(), [0, 1]);
@@ -146,7 +146,7 @@ async fn a_task_that_is_no_longer_ours_is_dropped_silently() {
 
 #[tokio::test]
 async fn a_limit_on_time_holds_for_every_kind() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = noop(Some(60_000), 3);
     brief.timeout = Some(pictor_tasks::units::Millis(50));
     let failure = farm.failure(brief).await;
@@ -156,7 +156,7 @@ async fn a_limit_on_time_holds_for_every_kind() {
 
 #[tokio::test]
 async fn a_worker_that_shuts_down_hands_everything_back() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(shell("echo openjd_status: up; exec sleep 600"), 0..3);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     let started = Instant::now();
@@ -178,7 +178,7 @@ async fn a_worker_that_shuts_down_hands_everything_back() {
 
 #[tokio::test]
 async fn a_worker_that_drains_finishes_what_runs() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(shell("echo openjd_status: up; until test -e ../../../go; do :; done"), 0..3);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.leave(false);
@@ -193,7 +193,7 @@ async fn a_worker_that_drains_finishes_what_runs() {
 
 #[tokio::test]
 async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(shell("echo openjd_status: up; until test -e ../../../go; do :; done"), 0..2);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.take(Intake::Finish);
@@ -221,7 +221,7 @@ async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
 
 #[tokio::test]
 async fn a_worker_that_drains_can_be_hurried() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(shell("echo openjd_status: up; exec sleep 600"), [0]);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.leave(false);
@@ -236,7 +236,7 @@ async fn a_worker_that_drains_can_be_hurried() {
 
 #[tokio::test]
 async fn a_worker_without_an_owner_ends() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.assign(shell("echo $$ > ../../../../pid; exec sleep 600"), [0]);
     let process = farm.lines_of("pid", 1).await.remove(0);
     let (mut handle, folder) = farm.lose_owner();
@@ -246,7 +246,7 @@ async fn a_worker_without_an_owner_ends() {
 }
 
 /// The networks in the worker's next message about its inventory.
-async fn joined(farm: &mut Farm) -> Vec<String> {
+async fn joined(farm: &mut TestFarm) -> Vec<String> {
     loop {
         if let ToOwner::Joined(_, offer) = farm.message().await {
             assert!(offer.allows_commands);
@@ -258,7 +258,7 @@ async fn joined(farm: &mut Farm) -> Vec<String> {
 #[tokio::test]
 async fn a_worker_says_which_networks_it_has_when_it_gets_or_loses_one() {
     let mut folder = None;
-    let mut farm = Farm::start_with(|config| {
+    let mut farm = TestFarm::start_with(|config| {
         config.heartbeat = Duration::from_millis(50);
         folder = Some(config.models.clone());
     });

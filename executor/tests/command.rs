@@ -3,7 +3,7 @@
 
 mod farm;
 
-use farm::{Farm, brief, command, first_try, is_gone, shell};
+use farm::{TestFarm, brief, command, first_try, is_gone, shell};
 use pictor_tasks::body::{Body, Command, LongWritten, Written};
 use pictor_tasks::message::{Bound, FailureKind, Input, Outcome, Output, Products, What};
 use pictor_tasks::space::{Coordinates, Values};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_command_gets_its_texts_environment_and_output_paths() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let script = r#"printf '%s %s %s' "$LOOK" "$HOME" "$1" > "$2"; env | cut -d= -f1 | sort > names
                     echo 'pictor: note a warning'"#;
     let words = ["sh", "-c", script, "-", "f{frame:04} {index} {attempt} {{}}", "{output.text}"];
@@ -52,7 +52,7 @@ async fn a_command_gets_its_texts_environment_and_output_paths() {
 
 #[tokio::test]
 async fn inputs_are_found_by_name_and_in_index_order() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut inputs = Vec::new();
     for index in [10, 9, 2] {
         let path = farm.folder.path().join("part.txt");
@@ -84,7 +84,7 @@ async fn inputs_are_found_by_name_and_in_index_order() {
 
 #[tokio::test]
 async fn outputs_of_folders_lie_beside_the_others_in_folders_of_their_tasks() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut inputs = Vec::new();
     for (index, name) in [(9, "image"), (10, "image"), (10, "files/a/0010.exr"), (9, "files/a.exr")]
     {
@@ -111,7 +111,7 @@ async fn outputs_of_folders_lie_beside_the_others_in_folders_of_their_tasks() {
 
 #[tokio::test]
 async fn a_failing_program_is_quoted() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let failure = farm.failure(shell("echo out; echo the reason >&2; exit 3")).await;
     assert_eq!(failure.kind, FailureKind::Failed);
     assert!(failure.message.starts_with("`sh` exited with code 3."), "{failure:?}");
@@ -134,7 +134,7 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 
 #[tokio::test]
 async fn outputs_must_be_there_and_the_task_s_own() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     for (script, why) in [
         (":", "was not written"),
         ("mkdir out.bin", "is a folder without any file"),
@@ -168,7 +168,7 @@ async fn outputs_must_be_there_and_the_task_s_own() {
 
 #[tokio::test]
 async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let script = ": > empty; echo a > real; ln -s real link; mkdir -p d/e; echo b > d/e/b; ln -s ../real d/c; ln -s e d/last";
     let outputs = [("d", "d"), ("empty", "empty"), ("link", "link")];
     let mut all = command(&["sh", "-c", script], &outputs);
@@ -204,7 +204,7 @@ async fn outputs_may_be_empty_folders_links_inside_or_left_out() {
 
 #[tokio::test]
 async fn a_command_reports_the_values_of_a_dimension() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let words = |words: &[&str]| {
         Values::Names(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>().into())
     };
@@ -229,11 +229,11 @@ async fn a_command_reports_the_values_of_a_dimension() {
 
 #[tokio::test]
 async fn what_a_worker_lacks_is_unsupported() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let failure = farm.failure(command(&["no-such-program"], &[])).await;
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert!(failure.message.contains("`no-such-program` is not on this worker"), "{failure:?}");
-    let mut farm = Farm::start_with(|config| config.allow_commands = false);
+    let mut farm = TestFarm::start_with(|config| config.allow_commands = false);
     let failure = farm.failure(shell("true")).await;
     assert_eq!(failure.kind, FailureKind::Unsupported);
 }
@@ -244,7 +244,7 @@ const STUBBORN: &str = r#"trap '' TERM; (trap "" TERM; sleep 600) & echo $! > {j
 
 #[tokio::test]
 async fn a_timeout_ends_the_whole_tree() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell(STUBBORN);
     brief.folder = farm.folder.path().to_str().unwrap().to_owned();
     brief.timeout = Some(Millis(300));
@@ -259,7 +259,7 @@ async fn a_timeout_ends_the_whole_tree() {
 
 #[tokio::test]
 async fn a_cancel_ends_the_whole_tree_within_two_seconds() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell(STUBBORN);
     brief.folder = farm.folder.path().to_str().unwrap().to_owned();
     farm.assign(brief, [0]);
@@ -284,7 +284,7 @@ async fn a_cancel_ends_the_whole_tree_within_two_seconds() {
 
 #[tokio::test]
 async fn silence_is_not_progress() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell("for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done; exec sleep 600");
     brief.stalled = Some(Millis(400));
     farm.assign(brief, [0]);
@@ -300,7 +300,7 @@ async fn silence_is_not_progress() {
 #[tokio::test]
 async fn victim() {
     let Ok(folder) = std::env::var("PICTOR_TEST_FOLDER") else { return };
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let mut brief = shell(STUBBORN);
     brief.folder = folder;
     farm.assign(brief, [0]);
@@ -309,7 +309,7 @@ async fn victim() {
 
 #[tokio::test]
 async fn a_killed_pictor_leaves_no_program_behind() {
-    let farm = Farm::start();
+    let farm = TestFarm::start();
     let mut victim = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "victim"])
         .env("PICTOR_TEST_FOLDER", farm.folder.path())

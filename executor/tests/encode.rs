@@ -3,7 +3,7 @@
 
 mod farm;
 
-use farm::{Farm, brief};
+use farm::{TestFarm, brief};
 use pictor_tasks::body::{Body, Codec, Encode};
 use pictor_tasks::message::{FailureKind, Input};
 use std::process::Command;
@@ -26,7 +26,7 @@ fn encode(file: &str, codec: Option<Codec>) -> pictor_tasks::message::Brief {
 }
 
 /// Pictures of 65 x 47 pixels, half of them transparent.
-fn pictures(farm: &Farm) -> Vec<Input> {
+fn pictures(farm: &TestFarm) -> Vec<Input> {
     let source = format!("testsrc=size=65x47:rate=5:duration={},format=rgba", FRAMES / 5);
     let made = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "lavfi", "-i", &source, "-start_number", "0", "%d.png"])
@@ -55,7 +55,7 @@ fn probe(path: &std::path::Path) -> String {
 
 #[tokio::test]
 async fn pictures_become_a_video_with_even_sizes() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     farm.inputs = Some(pictures(&farm));
     for (file, codec, expected) in [
         ("out/a.mp4", None, "h264,66,48,yuv420p,bt709,24000/1001,5"),
@@ -70,7 +70,7 @@ async fn pictures_become_a_video_with_even_sizes() {
 }
 
 /// The inspection that `inspect` would have stored for a scene.
-fn inspection(farm: &Farm, fps: u32, base: f32) -> Input {
+fn inspection(farm: &TestFarm, fps: u32, base: f32) -> Input {
     let path = farm.folder.path().join("scene.json");
     let text = format!("{{\"fps\": {fps}, \"fps_base\": {}, \"width\": 65}}", f64::from(base));
     std::fs::write(&path, text).unwrap();
@@ -79,7 +79,7 @@ fn inspection(farm: &Farm, fps: u32, base: f32) -> Input {
 
 #[tokio::test]
 async fn a_video_without_a_rate_has_exactly_that_of_the_inspected_scene() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let pictures = pictures(&farm);
     let mut brief = encode("a.mp4", None);
     let Body::Encode(body) = &mut brief.body else { unreachable!() };
@@ -107,7 +107,7 @@ async fn a_video_without_a_rate_has_exactly_that_of_the_inspected_scene() {
 
 #[tokio::test]
 async fn broken_and_missing_pictures_are_named() {
-    let mut farm = Farm::start();
+    let mut farm = TestFarm::start();
     let whole = pictures(&farm);
     farm.inputs = Some(whole.iter().filter(|input| input.index != 2).cloned().collect());
     let failure = farm.failure(encode("a.mp4", None)).await;

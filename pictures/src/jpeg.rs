@@ -12,7 +12,7 @@ const IPTC: u16 = 0x0404;
 
 /// What a file holds ahead of its pixels.
 #[derive(Default)]
-pub(super) struct Head {
+pub(super) struct JpegHeader {
     /// The number of colours, from the frame header.
     pub(super) components: Option<u8>,
     pub(super) xmp: Option<Vec<u8>>,
@@ -21,10 +21,10 @@ pub(super) struct Head {
 }
 
 /// Reads the segments up to the pixels. Damaged ones are left out: the damage is reported when the pixels are read.
-pub(super) fn head(path: &Path) -> io::Result<Head> {
+pub(super) fn header(path: &Path) -> io::Result<JpegHeader> {
     let mut file = BufReader::new(File::open(path)?);
     file.seek(SeekFrom::Start(2))?;
-    let (mut head, mut mark) = (Head::default(), [0; 4]);
+    let (mut header, mut mark) = (JpegHeader::default(), [0; 4]);
     let mut photoshop = Vec::new();
     while file.read_exact(&mut mark).is_ok() && mark[0] == 0xff {
         if mark[1] == 0xff {
@@ -39,12 +39,12 @@ pub(super) fn head(path: &Path) -> io::Result<Head> {
         }
         match mark[1] {
             0xc0..=0xcf if !matches!(mark[1], 0xc4 | 0xc8 | 0xcc) => {
-                head.components = head.components.or(segment.get(5).copied());
+                header.components = header.components.or(segment.get(5).copied());
             }
-            0xe0 => head.density = head.density.or_else(|| density(&segment)),
+            0xe0 => header.density = header.density.or_else(|| density(&segment)),
             0xe1 => {
                 let xmp = segment.strip_prefix(XMP).map(<[u8]>::to_vec);
-                head.xmp = head.xmp.take().or(xmp);
+                header.xmp = header.xmp.take().or(xmp);
             }
             0xed if photoshop.len() < TAG_BYTES_MAX => {
                 photoshop.extend(segment.strip_prefix(PHOTOSHOP).unwrap_or_default());
@@ -52,8 +52,8 @@ pub(super) fn head(path: &Path) -> io::Result<Head> {
             _ => {}
         }
     }
-    head.iptc = iptc_of(&photoshop);
-    Ok(head)
+    header.iptc = iptc_of(&photoshop);
+    Ok(header)
 }
 
 /// The density in a JFIF header.

@@ -66,10 +66,10 @@ impl Reader {
                 if !lenient && !jpeg_ends(path)? {
                     return Err(unusable("is cut short: it ends before all of its pixels"));
                 }
-                let (decoder, head) = open_jpeg(path)?;
+                let (decoder, header) = open_jpeg(path)?;
                 let mut picture = whole(decoder)?;
                 let tags = std::mem::take(&mut picture.tags);
-                let jpeg::Head { xmp, iptc, density, .. } = head;
+                let jpeg::JpegHeader { xmp, iptc, density, .. } = header;
                 picture.tags = Tags { xmp, iptc, density, ..tags }.with_density_of_exif();
                 Ok(picture)
             }
@@ -336,12 +336,12 @@ fn buffered(path: &Path) -> Result<BufReader<File>> {
     Ok(BufReader::new(File::open(path)?))
 }
 
-fn open_jpeg(path: &Path) -> Result<(JpegDecoder<BufReader<File>>, jpeg::Head)> {
-    let head = jpeg::head(path)?;
-    if head.components == Some(4) {
+fn open_jpeg(path: &Path) -> Result<(JpegDecoder<BufReader<File>>, jpeg::JpegHeader)> {
+    let header = jpeg::header(path)?;
+    if header.components == Some(4) {
         return Err(cmyk());
     }
-    Ok((JpegDecoder::new(buffered(path)?).map_err(image_error)?, head))
+    Ok((JpegDecoder::new(buffered(path)?).map_err(image_error)?, header))
 }
 
 /// Drops the opacity if the whole picture is opaque.

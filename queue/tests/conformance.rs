@@ -15,7 +15,7 @@ const ONE: WorkerId = WorkerId(1);
 const TWO: WorkerId = WorkerId(2);
 const NOBODY: WorkerId = WorkerId(3);
 
-type Farm = (Box<dyn OwnerQueue>, Vec<Worker>);
+type TestFarm = (Box<dyn OwnerQueue>, Vec<Worker>);
 
 /// Runs each of these over all kinds of queue, with an owner and two workers.
 macro_rules! over_all {
@@ -52,13 +52,13 @@ over_all!(
     workers_report_at_the_same_time,
 );
 
-async fn local_farm() -> Farm {
+async fn local_farm() -> TestFarm {
     let (mut owner, workers) = local(&[ONE, TWO]);
     own(&mut *owner, 1).await;
     (owner, workers)
 }
 
-async fn remote_farm(queues: Queues) -> Farm {
+async fn remote_farm(queues: Queues) -> TestFarm {
     let url = RabbitMq::start().vhost_of(queues).amqp_url;
     let broker = Broker::new(address(&url), None, None).unwrap();
     let mut workers = Vec::new();
@@ -70,7 +70,7 @@ async fn remote_farm(queues: Queues) -> Farm {
     (owner, workers)
 }
 
-async fn messages_arrive_in_the_order_in_which_they_were_sent((mut owner, mut workers): Farm) {
+async fn messages_arrive_in_the_order_in_which_they_were_sent((mut owner, mut workers): TestFarm) {
     for id in 1..=100 {
         assert!(!matches!(owner.publish(ONE, assignment(id, [0])), Publication::Failed(_)));
         assert!(!matches!(owner.publish(ONE, cancel([0])), Publication::Failed(_)));
@@ -89,7 +89,7 @@ async fn messages_arrive_in_the_order_in_which_they_were_sent((mut owner, mut wo
     owner.acknowledge();
 }
 
-async fn each_worker_gets_its_own_messages((mut owner, mut workers): Farm) {
+async fn each_worker_gets_its_own_messages((mut owner, mut workers): TestFarm) {
     for (id, worker) in [(1, ONE), (2, TWO), (3, TWO), (4, ONE)] {
         assert!(assign(&mut *owner, worker, assignment(id, [0])).await);
     }
@@ -100,7 +100,7 @@ async fn each_worker_gets_its_own_messages((mut owner, mut workers): Farm) {
     }
 }
 
-async fn a_batch_is_no_longer_than_asked_for((mut owner, mut workers): Farm) {
+async fn a_batch_is_no_longer_than_asked_for((mut owner, mut workers): TestFarm) {
     give(&mut *owner, &mut workers[0], 1, 0..10).await.settle();
     for index in 0..10 {
         workers[0].say(ended([index])).await;
@@ -122,7 +122,7 @@ fn is_report(incoming: &Incoming) -> bool {
     matches!(incoming, Incoming::Message(ToOwner::Report(_)))
 }
 
-async fn every_kind_of_report_arrives_as_it_was_sent((mut owner, mut workers): Farm) {
+async fn every_kind_of_report_arrives_as_it_was_sent((mut owner, mut workers): TestFarm) {
     give(&mut *owner, &mut workers[0], 1, 0..3).await.settle();
     let task = Try { index: 1, attempt: 1 };
     let all = [
@@ -138,7 +138,9 @@ async fn every_kind_of_report_arrives_as_it_was_sent((mut owner, mut workers): F
     }
 }
 
-async fn a_mark_comes_back_behind_everything_that_was_sent_before((mut owner, mut workers): Farm) {
+async fn a_mark_comes_back_behind_everything_that_was_sent_before(
+    (mut owner, mut workers): TestFarm,
+) {
     give(&mut *owner, &mut workers[0], 1, 0..6).await.settle();
     for index in 0..3 {
         workers[0].say(ended([index])).await;
@@ -161,7 +163,7 @@ async fn a_mark_comes_back_behind_everything_that_was_sent_before((mut owner, mu
     assert_eq!(next_report(&mut *owner).await.what, ended([3]));
 }
 
-async fn a_worker_that_is_not_there_is_not_confirmed((mut owner, mut workers): Farm) {
+async fn a_worker_that_is_not_there_is_not_confirmed((mut owner, mut workers): TestFarm) {
     assert!(!assign(&mut *owner, NOBODY, assignment(1, [0])).await);
     let sent = owner.publish(NOBODY, cancel([0]));
     assert!(matches!(sent, Publication::Pending | Publication::Failed(SendError::Gone)));
@@ -170,7 +172,7 @@ async fn a_worker_that_is_not_there_is_not_confirmed((mut owner, mut workers): F
 }
 
 /// The losing branches of a `select!` are dropped.
-async fn what_was_begun_may_be_given_up_without_loss((mut owner, mut workers): Farm) {
+async fn what_was_begun_may_be_given_up_without_loss((mut owner, mut workers): TestFarm) {
     let worker = &mut workers[0];
     for id in 1..=50 {
         assert!(assign(&mut *owner, ONE, assignment(id, 0..50)).await);
@@ -199,7 +201,7 @@ async fn what_was_begun_may_be_given_up_without_loss((mut owner, mut workers): F
     }
 }
 
-async fn workers_report_at_the_same_time((mut owner, mut workers): Farm) {
+async fn workers_report_at_the_same_time((mut owner, mut workers): TestFarm) {
     for worker in &mut workers {
         give(&mut *owner, worker, 1, 0..100).await.settle();
     }

@@ -4,7 +4,7 @@
 mod clock;
 mod command_files;
 mod deliver;
-mod farm;
+mod election;
 mod handle;
 pub mod http;
 mod owner;
@@ -24,14 +24,14 @@ pub use command_files::CommandFiles;
 pub use deliver::{
     Delivered, Destination, InTheWay, Sources, deliver_all, deliver_rows, in_the_way, sentences,
 };
-pub use farm::{Farm, load_runs, look_for_runs};
+pub use election::{Election, load_runs, look_for_runs};
 pub use handle::{Committed, Error, OwnerHandle, Tally};
 pub use owner::Owner;
-pub use role::Role;
-pub use runs::{Answer, Request, Runs, load_run, shape, stored_run};
+pub use role::ServerRole;
+pub use runs::{Request, Response, Runs, load_run, shape, stored_run};
 pub use sequence::Sequence;
 pub use socket::{ask, listen, socket_path};
 pub use submit::{
-    Files, Job, Mistake, Mistakes, SubmitError, compile_job, files_of_commands, read_job,
+    CompiledJob, Files, Mistake, Mistakes, SubmitError, compile_job, files_of_commands, read_job,
 };
 pub use sweep::sweep_again;

@@ -439,7 +439,7 @@ impl Owner {
         }
         *lock(&self.tally) = tally;
         if let Some(sweeper) = &self.sweeper {
-            fx.remove.into_iter().for_each(|(run, keys)| sweeper.order(run, keys));
+            fx.remove.into_iter().for_each(|(run, keys)| sweeper.schedule(run, keys));
         }
         debug_assert!(done.rows.is_empty(), "a publication is not history");
     }

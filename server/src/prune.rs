@@ -8,7 +8,7 @@
 mod archive;
 mod assets;
 
-use crate::{Error, Role, load_run};
+use crate::{Error, ServerRole, load_run};
 use pictor_artifacts::{Artifacts, logs_folder, run_folder, step_folder};
 use pictor_engine::Plan;
 use pictor_storage::{Registry, RunFilter, RunRecord, Store};
@@ -114,7 +114,12 @@ pub struct Pruner {
 
 impl Pruner {
     /// Prunes once a day while this server owns the farm, until the sender of the role is dropped.
-    pub async fn run(&self, policy: &Policy, now_ms: fn() -> i64, mut role: watch::Receiver<Role>) {
+    pub async fn run(
+        &self,
+        policy: &Policy,
+        now_ms: fn() -> i64,
+        mut role: watch::Receiver<ServerRole>,
+    ) {
         loop {
             let is_owner = role.borrow_and_update().owner().is_some();
             let work = async {
@@ -271,8 +276,8 @@ impl Pruner {
             return Ok(files);
         }
         let run = load_run(&*self.store, id).await?;
-        let doomed: BTreeSet<&String> = run.doomed().iter().collect();
-        there.retain(|artifact| doomed.contains(&artifact.key));
+        let pending_deletions: BTreeSet<&String> = run.pending_deletions().iter().collect();
+        there.retain(|artifact| pending_deletions.contains(&artifact.key));
         let size_bytes = there.iter().map(|artifact| artifact.size_bytes).sum();
         files.add(Files { files: there.len() as u64, size_bytes });
         if !dry_run {

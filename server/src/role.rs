@@ -4,7 +4,7 @@ use crate::handle::OwnerHandle;
 
 /// The current role of this server.
 #[derive(Clone)]
-pub enum Role {
+pub enum ServerRole {
     /// This server folds and commits.
     Owner(OwnerHandle),
     /// Another server is the owner, or there is none at the moment.
@@ -14,7 +14,7 @@ pub enum Role {
     },
 }
 
-impl Role {
+impl ServerRole {
     /// The handle of the owner. Returns `None` if this server is a standby.
     pub fn owner(&self) -> Option<&OwnerHandle> {
         match self {

@@ -2,7 +2,7 @@
 //! `pictor show` and other commands work from a second terminal.
 
 use crate::handle::OwnerHandle;
-use crate::runs::{Answer, Request, Runs};
+use crate::runs::{Request, Response, Runs};
 use pictor_storage::Store;
 use std::fs::File;
 use std::io;
@@ -72,7 +72,7 @@ async fn serve(stream: UnixStream, runs: &Runs, owner: &OwnerHandle) -> io::Resu
     while (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line).await? > 0 {
         let said = match serde_json::from_str::<Request>(&line) {
             Ok(request) => runs.answer(Some(owner), request).await,
-            Err(error) => Answer::Failed(format!("the request cannot be read: {error}")),
+            Err(error) => Response::Failed(format!("the request cannot be read: {error}")),
         };
         let mut reply = serde_json::to_string(&said).map_err(io::Error::other)?;
         reply.push('\n');
@@ -83,7 +83,7 @@ async fn serve(stream: UnixStream, runs: &Runs, owner: &OwnerHandle) -> io::Resu
 }
 
 /// Sends a request to the owner of a data folder. Returns `None` if no process listens there.
-pub async fn ask(data: &Path, request: &Request) -> io::Result<Option<Answer>> {
+pub async fn ask(data: &Path, request: &Request) -> io::Result<Option<Response>> {
     let Ok((path, _folder)) = reachable(socket_path(data)) else { return Ok(None) };
     let Ok(stream) = UnixStream::connect(path).await else { return Ok(None) };
     let said = tokio::time::timeout(ANSWER, converse(stream, request)).await;
@@ -94,7 +94,7 @@ pub async fn ask(data: &Path, request: &Request) -> io::Result<Option<Answer>> {
     })
 }
 
-async fn converse(stream: UnixStream, request: &Request) -> io::Result<Option<Answer>> {
+async fn converse(stream: UnixStream, request: &Request) -> io::Result<Option<Response>> {
     let (read, mut write) = stream.into_split();
     let mut text = serde_json::to_string(request).map_err(io::Error::other)?;
     text.push('\n');

@@ -66,7 +66,7 @@ pub enum SubmitError {
 
 /// A job that was parsed and compiled without errors.
 #[derive(Debug)]
-pub struct Job {
+pub struct CompiledJob {
     /// The job file as it was written.
     pub source: Source,
     /// The parsed job file.
@@ -94,7 +94,7 @@ pub async fn read_job(
     path: &Path,
     overrides: &[(String, String)],
     hash: bool,
-) -> Result<Job, SubmitError> {
+) -> Result<CompiledJob, SubmitError> {
     let text = tokio::fs::read_to_string(path)
         .await
         .map_err(|source| SubmitError::Unreadable { path: path.into(), source })?;
@@ -109,7 +109,7 @@ pub async fn compile_job(
     source: Source,
     overrides: &[(String, String)],
     files: Files<'_>,
-) -> Result<Job, SubmitError> {
+) -> Result<CompiledJob, SubmitError> {
     let parsed = parse(&source, overrides).map_err(|invalid| {
         let list = invalid.diagnostics().iter().zip(invalid.positions());
         let list = list.map(|(diagnostic, position)| Mistake::new(diagnostic, position)).collect();
@@ -152,7 +152,7 @@ pub async fn compile_job(
     if problems.is_empty() {
         require_blenders(&mut plan, files).await;
         let spec = parsed.spec;
-        return Ok(Job { source, spec, plan });
+        return Ok(CompiledJob { source, spec, plan });
     }
     let mistakes = mistakes(&problems);
     Err(match files {
@@ -286,7 +286,7 @@ pub fn files_of_commands(plan: &Plan) -> BTreeSet<&str> {
     commands.flatten().map(String::as_str).filter(|name| !others.contains(name)).collect()
 }
 
-impl Job {
+impl CompiledJob {
     /// The run to store, for the user of this machine. `salt` distinguishes the ids of runs that are submitted in one
     /// millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {

@@ -22,29 +22,29 @@ const RETRY: Duration = Duration::from_secs(2);
 const END: Duration = Duration::from_secs(3);
 
 /// The artifacts of a run that one commit removed.
-type Order = (RunId, Vec<String>);
+type Deletion = (RunId, Vec<String>);
 
 /// Deletes artifacts in the background, in order.
 pub(crate) struct Sweeper {
-    orders: mpsc::Sender<Order>,
+    deletions: mpsc::Sender<Deletion>,
     work: JoinHandle<()>,
 }
 
 impl Sweeper {
     /// Starts to delete from this storage.
     pub(crate) fn start(artifacts: Arc<Artifacts>) -> Self {
-        let (orders, mut waiting) = mpsc::channel::<Order>(WAITING_MAX);
+        let (deletions, mut waiting) = mpsc::channel::<Deletion>(WAITING_MAX);
         let work = tokio::spawn(async move {
             while let Some((run, keys)) = waiting.recv().await {
                 sweep(&artifacts, &run, &keys).await;
             }
         });
-        Self { orders, work }
+        Self { deletions, work }
     }
 
     /// Schedules artifacts for deletion.
-    pub(crate) fn order(&self, run: RunId, keys: Vec<String>) {
-        if self.orders.try_send((run, keys)).is_err() {
+    pub(crate) fn schedule(&self, run: RunId, keys: Vec<String>) {
+        if self.deletions.try_send((run, keys)).is_err() {
             warn!(
                 "artifacts that nobody reads are not deleted fast enough: a prune will find them"
             );
@@ -53,8 +53,8 @@ impl Sweeper {
 
     /// Waits for pending deletions, but not for ever.
     pub(crate) async fn end(self) {
-        let Self { orders, mut work } = self;
-        drop(orders);
+        let Self { deletions, mut work } = self;
+        drop(deletions);
         if tokio::time::timeout(END, &mut work).await.is_err() {
             work.abort();
         }
@@ -63,7 +63,7 @@ impl Sweeper {
 
 /// Deletes again what the history of a loaded run has removed, since the process responsible for it may have died.
 pub async fn sweep_again(run: &Run, artifacts: &Artifacts) {
-    let deleted = artifacts.remove_below(&run_folder(run.id()), run.doomed()).await;
+    let deleted = artifacts.remove_below(&run_folder(run.id()), run.pending_deletions()).await;
     if let Err(failure) = deleted {
         warn!(error = %failure, run = %run.id(), "artifacts that nobody reads cannot be deleted");
     }

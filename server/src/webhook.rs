@@ -11,7 +11,7 @@ mod send;
 pub use config::{HookConfig, HookError};
 pub use event::EventKind;
 
-use crate::{Committed, Error, OwnerHandle, Role};
+use crate::{Committed, Error, OwnerHandle, ServerRole};
 use config::Hook;
 use event::Happened;
 use pictor_storage::{Delivery, Registry, RunFilter, Store};
@@ -87,7 +87,7 @@ impl Webhooks {
     }
 
     /// Stores and sends events whenever this server owns the farm, until the sender of the role is dropped.
-    pub async fn run(&self, mut role: watch::Receiver<Role>) {
+    pub async fn run(&self, mut role: watch::Receiver<ServerRole>) {
         loop {
             let owner = role.borrow_and_update().owner().cloned();
             let work = async {

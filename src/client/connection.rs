@@ -33,7 +33,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Trouble {
+pub(crate) enum RequestError {
     /// The server does not respond, or the connection was lost.
     #[error("reach {server}: {}", cause(error))]
     Unreachable {
@@ -76,7 +76,7 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl Trouble {
+impl RequestError {
     /// Whether the same request may succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
@@ -195,7 +195,10 @@ impl Connection {
     }
 
     /// Sends a request once, without retries.
-    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Trouble> {
+    pub(crate) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<Response, RequestError> {
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
@@ -211,11 +214,11 @@ impl Connection {
     }
 
     /// The error of a lost connection.
-    pub(crate) fn unreachable(&self, error: reqwest::Error) -> Trouble {
-        Trouble::Unreachable { server: self.server().into(), error: error.without_url() }
+    pub(crate) fn unreachable(&self, error: reqwest::Error) -> RequestError {
+        RequestError::Unreachable { server: self.server().into(), error: error.without_url() }
     }
 
-    async fn refused(&self, response: Response) -> Trouble {
+    async fn refused(&self, response: Response) -> RequestError {
         let status = response.status();
         let seconds =
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -233,11 +236,11 @@ impl Connection {
                 "; give a token with --token-file FILE, PICTOR_TOKEN or the configuration";
         }
         let retry_after = seconds.map(Duration::from_secs);
-        Trouble::Refused(Box::new(Refused { problem, retry_after }))
+        RequestError::Refused(Box::new(Refused { problem, retry_after }))
     }
 
     /// Sends a request; retries if that may help and is safe. When this returns, the response has begun.
-    pub(crate) async fn start(&self, call: &Call<'_>) -> Result<Response, Trouble> {
+    pub(crate) async fn start(&self, call: &Call<'_>) -> Result<Response, RequestError> {
         self.start_within(call, None).await
     }
 
@@ -245,7 +248,7 @@ impl Connection {
         &self,
         call: &Call<'_>,
         limit: Option<Duration>,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, RequestError> {
         let mut patience = Patience::default();
         loop {
             let mut request = self.request(call.method.clone(), call.path, call.query);
@@ -266,7 +269,10 @@ impl Connection {
     }
 
     /// Sends a request and parses the JSON of its response.
-    pub(crate) async fn ask<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, Trouble> {
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+    ) -> Result<T, RequestError> {
         let mut patience = Patience::default();
         loop {
             let response = self.start_within(call, Some(ANSWER)).await?;
@@ -283,7 +289,7 @@ impl Connection {
     }
 
     /// Reads the whole body of a response, within limits.
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Trouble> {
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, RequestError> {
         let mut bytes = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(error))? {
             bytes.extend_from_slice(&piece);
@@ -294,13 +300,13 @@ impl Connection {
         Ok(bytes)
     }
 
-    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Trouble> {
+    fn parse<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, RequestError> {
         let bytes = if bytes.is_empty() { b"null" } else { bytes };
         serde_json::from_slice(bytes).map_err(|error| self.garbled(error.to_string()))
     }
 
-    pub(crate) fn garbled(&self, why: String) -> Trouble {
-        Trouble::Garbled { server: self.server().into(), why }
+    pub(crate) fn garbled(&self, why: String) -> RequestError {
+        RequestError::Garbled { server: self.server().into(), why }
     }
 
     /// Sends a GET request and parses the response.
@@ -308,7 +314,7 @@ impl Connection {
         &self,
         path: &[&str],
         query: &[(&str, String)],
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, RequestError> {
         self.ask(&Call { query, ..Call::get(path) }).await
     }
 
@@ -318,7 +324,7 @@ impl Connection {
         method: Method,
         path: &[&str],
         body: Option<&Json>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, RequestError> {
         self.ask(&Call { method, body, ..Call::get(path) }).await
     }
 
@@ -327,7 +333,7 @@ impl Connection {
         &self,
         path: &[&str],
         body: Option<&Json>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, RequestError> {
         let method = Method::POST;
         self.ask(&Call { method, body, repeatable: false, ..Call::get(path) }).await
     }
@@ -338,7 +344,7 @@ impl Connection {
         path: &[&str],
         query: &[(&str, String)],
         limit: usize,
-    ) -> Result<Vec<T>, Trouble> {
+    ) -> Result<Vec<T>, RequestError> {
         let (mut items, mut after) = (VecDeque::new(), None::<String>);
         loop {
             let mut query = query.to_vec();
@@ -369,10 +375,10 @@ impl Default for Patience {
 
 impl Patience {
     /// Waits before the next attempt. Returns `false` if there were enough.
-    pub(crate) async fn wait(&mut self, error: &Trouble) -> bool {
+    pub(crate) async fn wait(&mut self, error: &RequestError) -> bool {
         self.tries += 1;
         let asked = match error {
-            Trouble::Refused(refused) => refused.retry_after,
+            RequestError::Refused(refused) => refused.retry_after,
             _ => None,
         };
         if self.tries >= TRIES && (asked.is_none() || self.since.elapsed() >= LATER) {

@@ -3,7 +3,7 @@
 
 use crate::client::args::DownloadArgs;
 use crate::client::bar;
-use crate::client::connection::{Call, Connection, Patience, Trouble};
+use crate::client::connection::{Call, Connection, Patience, RequestError};
 use crate::client::digests::{Digests, digest_of};
 use crate::client::ledger::Ledger;
 use crate::terminal::{complain, say};
@@ -219,7 +219,7 @@ async fn fetch(
         if after > have {
             patience.reset();
         }
-        match error.downcast::<Trouble>() {
+        match error.downcast::<RequestError>() {
             Ok(error) if error.is_retryable() && patience.wait(&error).await => {}
             Ok(error) => return Err(error.into()),
             Err(error) => return Err(error),

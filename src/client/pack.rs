@@ -7,7 +7,7 @@ use anyhow::Context;
 use pictor_artifacts::Artifacts;
 use pictor_artifacts::{Stored, asset_key};
 use pictor_executor::blender::keep_bytecode;
-use pictor_server::{CommandFiles, Job, Sequence, files_of_commands};
+use pictor_server::{CommandFiles, CompiledJob, Sequence, files_of_commands};
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ const LAST_LINES: usize = 5;
 
 /// The output of `pack.py`.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct PackReport {
     /// Why the scene cannot be read.
     problem: Option<String>,
     /// External files that the scene and its libraries refer to.
@@ -89,16 +89,16 @@ pub(crate) async fn lay_out(
     blender: &Path,
     cache: Option<&Path>,
 ) -> anyhow::Result<Layout> {
-    let answer = ask(scene, blender, cache).await?;
-    if let Some(problem) = &answer.problem {
+    let report = ask(scene, blender, cache).await?;
+    if let Some(problem) = &report.problem {
         anyhow::bail!("{}: {problem}", scene.display());
     }
-    layout(scene, &answer).with_context(|| format!("pack {}", scene.display()))
+    layout(scene, &report).with_context(|| format!("pack {}", scene.display()))
 }
 
 /// A layout of only the scene itself.
 pub(crate) fn alone(scene: &Path) -> anyhow::Result<Layout> {
-    layout(scene, &Answer::default())
+    layout(scene, &PackReport::default())
 }
 
 /// The pictures of a sequence. The first one stands for all until others are requested.
@@ -117,7 +117,10 @@ pub(crate) fn command_files(path: &Path) -> anyhow::Result<Layout> {
 }
 
 /// Stores the files of a job's commands as artifacts, so that tasks get them as they are now.
-pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> anyhow::Result<()> {
+pub(crate) async fn keep_command_files(
+    job: &mut CompiledJob,
+    artifacts: &Artifacts,
+) -> anyhow::Result<()> {
     let names: Vec<String> = files_of_commands(&job.plan).into_iter().map(str::to_owned).collect();
     for name in names {
         let Some(file) = job.plan.files.get_mut(&name) else { continue };
@@ -137,17 +140,17 @@ pub(crate) async fn keep_command_files(job: &mut Job, artifacts: &Artifacts) -> 
     Ok(())
 }
 
-async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Result<Answer> {
+async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Result<PackReport> {
     let folder = tempfile::tempdir().context("make a folder for temporary files")?;
-    let (script, answer) = (folder.path().join("pack.py"), folder.path().join("answer.json"));
+    let (script, report) = (folder.path().join("pack.py"), folder.path().join("answer.json"));
     tokio::fs::write(&script, SCRIPT).await.context("write a script for Blender")?;
     let mut command = Command::new(blender);
     command.args(["-b", "--factory-startup", "-Y", "-noaudio", "--python-exit-code", "1", "-P"]);
-    command.arg(&script).arg("--").arg(scene).arg(&answer);
+    command.arg(&script).arg("--").arg(scene).arg(&report);
     command.stdin(Stdio::null()).kill_on_drop(true);
     keep_bytecode(&mut command, cache);
     let said = command.output().await.with_context(|| format!("start {}", blender.display()))?;
-    let Ok(text) = tokio::fs::read(&answer).await else {
+    let Ok(text) = tokio::fs::read(&report).await else {
         let lines = [said.stdout, said.stderr].concat();
         let lines = String::from_utf8_lossy(&lines).into_owned();
         let lines: Vec<&str> = lines.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -158,13 +161,13 @@ async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Resu
 }
 
 /// Lays out the files by the rules above. A pure function.
-fn layout(scene: &Path, answer: &Answer) -> anyhow::Result<Layout> {
+fn layout(scene: &Path, report: &PackReport) -> anyhow::Result<Layout> {
     let scene = plain(&std::path::absolute(scene)?);
-    let zones = zones(&scene, &answer.references);
+    let zones = zones(&scene, &report.references);
     let nothing = BTreeSet::new();
     let mut placed = BTreeSet::from([(Zone::Beside, scene.clone())]);
     let mut layout = Layout::default();
-    for reference in &answer.references {
+    for reference in &report.references {
         for owner in &reference.owners {
             for zone in zones.get(&blend(&scene, owner)).unwrap_or(&nothing) {
                 let zone = if reference.relative { *zone } else { Zone::Absolute };

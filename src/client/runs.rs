@@ -3,12 +3,12 @@
 
 use crate::client::connection::{Connection, as_json};
 use pictor_api::{Changed, RunPatch};
-use pictor_server::{Answer, Request};
+use pictor_server::{Request, Response};
 use pictor_tasks::history::{Control, Event};
 use reqwest::Method;
 
 /// Sends a request to a server.
-pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Answer> {
+pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow::Result<Response> {
     Ok(match request {
         Request::Runs { state, owner, name, limit, after } => {
             let mut query = vec![("limit", limit.to_string())];
@@ -16,9 +16,9 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
             query.extend(owner.map(|owner| ("owner", owner)));
             query.extend(name.map(|name| ("name", name)));
             query.extend(after.map(|after| ("after", after)));
-            Answer::Runs(server.get(&["runs"], &query).await?)
+            Response::Runs(server.get(&["runs"], &query).await?)
         }
-        Request::Show { run } => Answer::Run(server.get(&["runs", &run], &[]).await?),
+        Request::Show { run } => Response::Run(server.get(&["runs", &run], &[]).await?),
         Request::Tasks { run, state, step, dims, limit, after } => {
             let dims: Vec<(String, String)> =
                 dims.into_iter().map(|(dim, value)| (format!("dim.{dim}"), value)).collect();
@@ -28,17 +28,17 @@ pub(crate) async fn request_of(server: &Connection, request: Request) -> anyhow:
             query.extend(state.map(|state| ("state", state.name().to_owned())));
             query.extend(step.map(|step| ("step", step)));
             query.extend(after.map(|after| ("after", after)));
-            Answer::Tasks(server.get(&["runs", &run, "tasks"], &query).await?)
+            Response::Tasks(server.get(&["runs", &run, "tasks"], &query).await?)
         }
         Request::Task { run, task } => {
-            Answer::Task(server.get(&["runs", &run, "tasks", &task], &[]).await?)
+            Response::Task(server.get(&["runs", &run, "tasks", &task], &[]).await?)
         }
         Request::Control { run, control } => {
-            Answer::Changed(Box::new(control_run(server, &run, control).await?.run))
+            Response::Changed(Box::new(control_run(server, &run, control).await?.run))
         }
         Request::Retry { run, request, .. } => {
             let path = ["runs", &run, "retry"];
-            Answer::Reset(server.order_once(&path, Some(&as_json(&request))).await?)
+            Response::Reset(server.order_once(&path, Some(&as_json(&request))).await?)
         }
     })
 }

@@ -2,7 +2,7 @@
 //! sequences, uploads what the server lacks, and submits the job.
 
 use crate::blenders::BlenderArgs;
-use crate::client::connection::{Call, Connection, Trouble, as_json};
+use crate::client::connection::{Call, Connection, RequestError, as_json};
 use crate::client::digests::Digests;
 use crate::client::ledger::Ledger;
 use crate::client::pack::{self, Layout};
@@ -18,7 +18,7 @@ use pictor_api::{Code, JobBody, PlanSummary, Submission, Submitted, Worker};
 use pictor_engine::{Plan, Run};
 use pictor_executor::software;
 use pictor_server::{
-    Destination, Job, Sequence, Sources, SubmitError, files_of_commands, read_job,
+    CompiledJob, Destination, Sequence, Sources, SubmitError, files_of_commands, read_job,
 };
 use pictor_tasks::body::Body;
 use pictor_tasks::media::Media;
@@ -38,7 +38,7 @@ const WORKERS: usize = 10_000;
 /// A job that is ready to be submitted.
 pub(crate) struct Prepared {
     /// The job, compiled without errors.
-    pub(crate) job: Job,
+    pub(crate) job: CompiledJob,
     /// For each scene and source, by its name in the job, the digest of its list of files.
     pub(crate) names: BTreeMap<String, String>,
     /// All files that the server must have.
@@ -96,7 +96,7 @@ pub(crate) async fn submit(
         send(server, &prepared.assets, json).await?;
     }
     let answer = match hand_in(server, &prepared, &args).await {
-        Err(Trouble::Refused(refused)) if refused.problem.is(Code::InvalidJob) => {
+        Err(RequestError::Refused(refused)) if refused.problem.is(Code::InvalidJob) => {
             explain(refused.problem.detail.trim_end());
             return Ok(INVALID);
         }
@@ -221,7 +221,7 @@ fn blender_for<'a>(plan: &'a Plan, scene: &str) -> &'a str {
 
 /// Warns of scenes that no current worker of the farm can read. Users who may not see the workers learn it from the
 /// waiting run.
-async fn warn_of_blenders(server: &Connection, job: &Job) {
+async fn warn_of_blenders(server: &Connection, job: &CompiledJob) {
     let Ok(workers) = server.list::<Worker>(&["workers"], &[], WORKERS).await else { return };
     let has: Vec<Inventory> = workers.into_iter().map(|w| w.inventory).collect();
     let scenes: BTreeSet<&str> =
@@ -239,7 +239,7 @@ async fn warn_of_blenders(server: &Connection, job: &Job) {
 }
 
 /// Reports missing files. Returns `false` if the job must not be submitted without them.
-fn tell_missing(job: &Job, layouts: &BTreeMap<String, Layout>, allowed: bool) -> bool {
+fn tell_missing(job: &CompiledJob, layouts: &BTreeMap<String, Layout>, allowed: bool) -> bool {
     let mut stops = false;
     for (name, layout) in layouts {
         layout.notes.iter().take(NAMED).for_each(|note| explain(&format!("note: {note}")));
@@ -264,7 +264,7 @@ fn tell_missing(job: &Job, layouts: &BTreeMap<String, Layout>, allowed: bool) ->
 }
 
 /// Whether the job itself permits that files of a scene are missing.
-fn tolerates(job: &Job, name: &str) -> bool {
+fn tolerates(job: &CompiledJob, name: &str) -> bool {
     let bodies = job.plan.steps.iter().filter_map(|step| step.body.scene());
     let mut scenes = bodies.filter(|scene| scene.scene == name).peekable();
     scenes.peek().is_some() && scenes.all(|scene| scene.allow_missing)
@@ -313,7 +313,7 @@ async fn hand_in(
     server: &Connection,
     prepared: &Prepared,
     args: &SubmitArgs,
-) -> Result<Submitted, Trouble> {
+) -> Result<Submitted, RequestError> {
     let source = &prepared.job.source;
     let body = as_json(&Submission {
         job: JobBody::Text(source.text.clone()),

@@ -1,7 +1,7 @@
 //! Uploads assets to a server: it is asked what it lacks, and only that is sent, several files at once. Files that have
 //! arrived stay there, so another upload sends only the rest.
 
-use crate::client::connection::{Connection, PAGE, Patience, Trouble, as_json};
+use crate::client::connection::{Connection, PAGE, Patience, RequestError, as_json};
 use anyhow::Context;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::ProgressBar;
@@ -43,7 +43,7 @@ pub(crate) struct Sent {
 }
 
 /// The digests of the assets that the server lacks.
-async fn missing(server: &Connection, assets: &Assets) -> Result<BTreeSet<String>, Trouble> {
+async fn missing(server: &Connection, assets: &Assets) -> Result<BTreeSet<String>, RequestError> {
     let digests: Vec<&String> = assets.keys().collect();
     let mut lacking = BTreeSet::new();
     for page in digests.chunks(PAGE) {

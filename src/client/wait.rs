@@ -12,7 +12,7 @@ use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
 use pictor_api::{RunDetail, RunState, TaskState};
-use pictor_server::{Answer, Destination, Request};
+use pictor_server::{Destination, Request, Response};
 use pictor_tasks::message::RunId;
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(crate) async fn wait(
 
 async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunDetail> {
     match request_of(server, Request::Show { run: id.to_string() }).await? {
-        Answer::Run(report) => Ok(*report),
+        Response::Run(report) => Ok(*report),
         _ => anyhow::bail!("the answer does not fit the question"),
     }
 }

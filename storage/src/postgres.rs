@@ -16,7 +16,7 @@ use crate::store_queries::{
 };
 use crate::{Error, error, sql};
 use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
-use insert::{Answer, Batch};
+use insert::{Batch, CommitResult};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{RunState, Service};
@@ -238,8 +238,8 @@ impl PostgresStore {
                 return Err(Error::Invalid(text).into());
             }
         }
-        let answer = match timeout(ANSWER, rows.write(&mut on, sql::SHARD, epoch)).await {
-            Ok(Ok(answer)) => answer,
+        let result = match timeout(ANSWER, rows.write(&mut on, sql::SHARD, epoch)).await {
+            Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 let is_there = error
                     .as_database_error()
@@ -251,10 +251,10 @@ impl PostgresStore {
             Err(_) => return Err(error::silent(&self.place).into()),
         };
         writer.on = Some(on);
-        match answer {
-            Answer::Done => {}
-            Answer::Fenced => return Err(Error::Fenced.into()),
-            Answer::NoRun => {
+        match result {
+            CommitResult::Done => {}
+            CommitResult::Fenced => return Err(Error::Fenced.into()),
+            CommitResult::NoRun => {
                 let text = "a run was removed while its history was committed".to_owned();
                 return Err(Error::Invalid(text).into());
             }

@@ -13,15 +13,15 @@ macro_rules! conformance {
             #[tokio::test]
             async fn $name() {
                 let dir = tempfile::TempDir::new().unwrap();
-                let farm = super::suite::open(dir.path().to_str().unwrap()).await;
-                super::$module::$name(farm.$part()).await;
+                let stores = super::suite::open(dir.path().to_str().unwrap()).await;
+                super::$module::$name(stores.$part()).await;
             }
         )*)*}
         mod on_postgres {$($(
             #[tokio::test]
             async fn $name() {
-                let farm = super::suite::open(&super::postgres::database()).await;
-                super::$module::$name(farm.$part()).await;
+                let stores = super::suite::open(&super::postgres::database()).await;
+                super::$module::$name(stores.$part()).await;
             }
         )*)*}
     };

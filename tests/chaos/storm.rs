@@ -1,6 +1,6 @@
 //! A storm: every few seconds something is killed, frozen or cut off, in an order determined by a seed.
 
-use crate::hosts::Farm;
+use crate::hosts::TestFarm;
 use crate::hosts::network::Host;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -129,7 +129,7 @@ fn harm(dice: &mut Dice) -> Harm {
 }
 
 /// Applies the faults to the farm, and repairs them. `progress` returns how much of the work is done.
-pub(crate) fn rage(farm: &mut Farm, faults: &[Fault], progress: impl Fn() -> usize) {
+pub(crate) fn rage(farm: &mut TestFarm, faults: &[Fault], progress: impl Fn() -> usize) {
     let start = Instant::now();
     // The damage to be repaired, and when.
     let mut open: Vec<(Duration, Harm)> = Vec::new();
@@ -171,7 +171,7 @@ fn wait(start: Instant, at: Duration) {
 
 /// Repairs the damage that is due by then, in order.
 fn settle(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     starts: &mut Starts<'_, '_>,
     open: &mut Vec<(Duration, Harm)>,
     (start, by): (Instant, Duration),
@@ -184,7 +184,7 @@ fn settle(
     }
 }
 
-fn begin(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
+fn begin(farm: &mut TestFarm, starts: &mut Starts<'_, '_>, harm: Harm) {
     if let Harm::Kill(part) | Harm::Freeze(part) = harm {
         starts.wait(part);
     }
@@ -201,7 +201,7 @@ fn begin(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
     }
 }
 
-fn end(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
+fn end(farm: &mut TestFarm, starts: &mut Starts<'_, '_>, harm: Harm) {
     match harm {
         Harm::Kill(Part::Server(i)) => farm.servers[i].start(),
         Harm::Kill(Part::Worker(i)) => farm.workers[i].start(),
@@ -221,7 +221,7 @@ fn end(farm: &mut Farm, starts: &mut Starts<'_, '_>, harm: Harm) {
     }
 }
 
-fn host(farm: &Farm, part: Part) -> Arc<Host> {
+fn host(farm: &TestFarm, part: Part) -> Arc<Host> {
     match part {
         Part::Server(i) => farm.servers[i].host.clone(),
         Part::Worker(i) => farm.workers[i].host.clone(),

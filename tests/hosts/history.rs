@@ -1,6 +1,6 @@
 //! The history in Postgres, read without the farm.
 
-use super::Farm;
+use super::TestFarm;
 use pictor_tasks::message::Products;
 use sqlx::{Connection, PgConnection, Row};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) struct Attempt {
 }
 
 /// The ends of all attempts of a run, in order.
-pub(crate) fn attempts(farm: &Farm, run: &str) -> Vec<Attempt> {
+pub(crate) fn attempts(farm: &TestFarm, run: &str) -> Vec<Attempt> {
     let rows = rows(
         farm,
         "SELECT a.step, a.task, a.attempt, a.worker, a.started_ms, a.took_ms, a.outcome, \
@@ -44,7 +44,7 @@ pub(crate) fn attempts(farm: &Farm, run: &str) -> Vec<Attempt> {
 }
 
 /// Number of attempts of a run that were claimed.
-pub(crate) fn claims(farm: &Farm, run: &str) -> i64 {
+pub(crate) fn claims(farm: &TestFarm, run: &str) -> i64 {
     let sql = "SELECT count(*) FROM claim c JOIN run r ON r.number = c.run WHERE r.id = $1";
     rows(farm, sql, Some(run))[0].get(0)
 }
@@ -65,23 +65,23 @@ pub(crate) fn one_success_each(attempts: &[Attempt]) -> BTreeMap<(i32, i64), &At
 }
 
 /// Epoch and address of the owner. Returns `None` if there is none.
-pub(crate) fn owner(farm: &Farm) -> Option<(i64, String)> {
+pub(crate) fn owner(farm: &TestFarm) -> Option<(i64, String)> {
     let rows = rows(farm, "SELECT epoch, address FROM ownership", None);
     rows.first().map(|row| (row.get(0), row.get(1)))
 }
 
 /// When the run was submitted, in milliseconds since 1970.
-pub(crate) fn created_ms(farm: &Farm, run: &str) -> i64 {
+pub(crate) fn created_ms(farm: &TestFarm, run: &str) -> i64 {
     rows(farm, "SELECT created_ms FROM run WHERE id = $1", Some(run))[0].get(0)
 }
 
 /// Reasons and contents of the rejected messages.
-pub(crate) fn rejected(farm: &Farm) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn rejected(farm: &TestFarm) -> Vec<(String, Vec<u8>)> {
     let rows = rows(farm, "SELECT reason, raw FROM rejected ORDER BY number", None);
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-fn rows(farm: &Farm, sql: &'static str, bind: Option<&str>) -> Vec<sqlx::postgres::PgRow> {
+fn rows(farm: &TestFarm, sql: &'static str, bind: Option<&str>) -> Vec<sqlx::postgres::PgRow> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut database = PgConnection::connect(&farm.database_url()).await.unwrap();

@@ -101,7 +101,7 @@ fn port_of(url: &str) -> u16 {
 }
 
 /// A farm of servers and workers with their services.
-pub(crate) struct Farm {
+pub(crate) struct TestFarm {
     // In the order in which they are stopped.
     pub(crate) workers: Vec<Daemon>,
     pub(crate) servers: Vec<Daemon>,
@@ -113,7 +113,7 @@ pub(crate) struct Farm {
     urls: Vec<String>,
 }
 
-impl Farm {
+impl TestFarm {
     /// Starts two servers, and one worker with that many slots for each number in `slots`.
     pub(crate) fn start(slots: &[u32]) -> Self {
         Self::start_with(Owned::Together, slots)

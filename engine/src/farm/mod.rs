@@ -384,9 +384,9 @@ impl Entry {
             let event = Event::Removed(due);
             self.record(Fact::Event(Control { id, event }), now_ms, fx);
         }
-        let doomed = std::mem::take(&mut self.run.doomed);
-        if !doomed.is_empty() {
-            fx.remove.entry(self.run.id.clone()).or_default().extend(doomed);
+        let pending_deletions = std::mem::take(&mut self.run.pending_deletions);
+        if !pending_deletions.is_empty() {
+            fx.remove.entry(self.run.id.clone()).or_default().extend(pending_deletions);
         }
     }
 }

@@ -14,7 +14,7 @@ pub use compile::compile;
 pub use templates::uses_of_folder;
 
 use pictor_tasks::body::Body;
-use pictor_tasks::job::spec::{OnFailure, Order, Retry};
+use pictor_tasks::job::spec::{OnFailure, Retry, TaskOrder};
 use pictor_tasks::message::FileRef;
 use pictor_tasks::space::Values;
 use pictor_tasks::units::Millis;
@@ -164,7 +164,7 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Millis>,
     /// The order in which its tasks are done.
-    pub order: Order,
+    pub order: TaskOrder,
     /// The concurrency limits that its tasks hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,

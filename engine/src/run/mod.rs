@@ -110,7 +110,7 @@ pub struct Run {
     /// The bundles of assignments that have ended, one entry for each task.
     pub(crate) freed: Vec<u64>,
     /// Keys of artifacts that are removed in history but may still exist.
-    pub(crate) doomed: Vec<String>,
+    pub(crate) pending_deletions: Vec<String>,
     pub(crate) sentences: Sentences,
     work: Vec<TaskId>,
 }
@@ -149,7 +149,7 @@ impl Run {
             time_ms: 0,
             dropped: Vec::new(),
             freed: Vec::new(),
-            doomed: Vec::new(),
+            pending_deletions: Vec::new(),
             sentences: Sentences::default(),
             work: Vec::new(),
             plan,

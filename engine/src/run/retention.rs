@@ -125,8 +125,8 @@ impl Run {
 
     /// Keys of artifacts that are removed in history but whose deletion has not been requested since the history was
     /// folded: they may still exist.
-    pub fn doomed(&self) -> &[String] {
-        &self.doomed
+    pub fn pending_deletions(&self) -> &[String] {
+        &self.pending_deletions
     }
 
     /// Updates the counters of what a task reads after a change of its state, and whether its own outputs will still be
@@ -208,7 +208,8 @@ impl Run {
                 let Some(accepted) = state.accepted.remove(&index) else { continue };
                 retention.due.remove(index);
                 retention.removed.insert(index);
-                self.doomed.extend(accepted.outputs.into_iter().map(|output| output.key));
+                self.pending_deletions
+                    .extend(accepted.outputs.into_iter().map(|output| output.key));
             }
         }
     }

@@ -5,7 +5,7 @@ pub use pictor_tasks::state::{RunState, TaskState};
 use super::retention::Retention;
 use super::task_set::TaskSet;
 use crate::plan::{DimBound, DimCounts, DimValues, Plan};
-use pictor_tasks::job::spec::Order;
+use pictor_tasks::job::spec::TaskOrder;
 use pictor_tasks::message::{Execution, Output, WorkerId};
 use pictor_tasks::space::{Axis, Bound, Space, Values};
 use std::collections::{BTreeSet, HashMap};
@@ -85,7 +85,7 @@ pub(crate) struct StepState {
 
 impl StepState {
     /// New tasks over a space, all pending.
-    pub(crate) fn new(space: Arc<Space>, generation: u32, order: Order, needs: bool) -> Self {
+    pub(crate) fn new(space: Arc<Space>, generation: u32, order: TaskOrder, needs: bool) -> Self {
         let size = space.len();
         let tasks: Vec<_> = if space.has_bounds() {
             (0..size).map(|i| space.exists(i).then_some(TaskState::Pending)).collect()
@@ -103,7 +103,7 @@ impl StepState {
             attempts: vec![1; size as usize],
             workers: vec![0; size as usize],
             ready: TaskSet::new(size),
-            order: (order == Order::Preview).then(|| preview_order(&space)),
+            order: (order == TaskOrder::Preview).then(|| preview_order(&space)),
             tasks,
             counts,
             space: Some(space),

@@ -25,7 +25,7 @@ steps:
 ";
 
 /// A farm whose workers respond at once, or never.
-struct Farm {
+struct LargeFarm {
     engine: Engine,
     id: RunId,
     rows: Vec<Row>,
@@ -33,7 +33,7 @@ struct Farm {
     rng: Rng,
 }
 
-impl Farm {
+impl LargeFarm {
     fn start(plan: pictor_engine::Plan) -> Self {
         let id = RunId("large".into());
         let mut farm = Self {
@@ -130,7 +130,7 @@ impl Farm {
 #[test]
 fn a_hundred_thousand_tasks_survive_losses_failures_a_crash_and_a_reset() {
     let source = Source { name: "large.yaml".into(), text: JOB.into() };
-    let mut farm = Farm::start(compile(&parse(&source, &[]).unwrap().spec).unwrap());
+    let mut farm = LargeFarm::start(compile(&parse(&source, &[]).unwrap().spec).unwrap());
     while farm.rows.len() < 60_000 {
         farm.turn();
     }

@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::{Backoff, FarmError, Settings};
 use crate::ground::random;
-use pictor_api::{Amqp, Enrol, Enrolled, Heartbeat, MachineLoad, Orders};
+use pictor_api::{Amqp, Enrol, Enrolled, Heartbeat, HeartbeatReply, MachineLoad};
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
 use serde::de::DeserializeOwned;
@@ -96,7 +96,7 @@ impl Identity {
             reason: "it is starting".to_owned(),
         };
         let path = format!("/v1/workers/{}/heartbeat", self.id.0);
-        ask::<Orders>(api, &path, &heartbeat).await.map(drop)
+        ask::<HeartbeatReply>(api, &path, &heartbeat).await.map(drop)
     }
 
     /// Deletes the stored identity, which the farm does not know any more.

@@ -8,7 +8,7 @@ use crate::ground::lock;
 use crate::worker::agent::Intake;
 use crate::worker::inventory::Telemetry;
 use async_trait::async_trait;
-use pictor_api::{GpuLoad, Heartbeat, Holding, MachineLoad, Orders, Service};
+use pictor_api::{GpuLoad, Heartbeat, HeartbeatReply, Holding, MachineLoad, Service};
 use pictor_queue::{Outbox, RabbitReports, SendError, ToOwner};
 use pictor_tasks::message::{Input, StepKey, Try, WorkerId};
 use pictor_tasks::worker::Inventory;
@@ -77,13 +77,13 @@ impl FarmOutbox {
             reason,
         };
         let path = format!("/v1/workers/{}/heartbeat", self.worker.0);
-        match self.api.post::<Orders>(&path, &heartbeat, Some(HEARTBEAT)).await {
-            Ok(orders) => {
+        match self.api.post::<HeartbeatReply>(&path, &heartbeat, Some(HEARTBEAT)).await {
+            Ok(reply) => {
                 if tells {
                     *lock(&self.inventory) = None;
                 }
                 self.service
-                    .send_if_modified(|now| std::mem::replace(now, orders.state) != orders.state);
+                    .send_if_modified(|now| std::mem::replace(now, reply.state) != reply.state);
             }
             Err(error) => {
                 tracing::debug!(%error, "a heartbeat was not heard");

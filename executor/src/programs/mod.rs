@@ -3,7 +3,7 @@
 mod confinement;
 pub mod process;
 pub mod software;
-pub(crate) mod told;
+pub(crate) mod version_cache;
 
 pub use confinement::{Confinement, Device};
 

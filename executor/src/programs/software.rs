@@ -1,7 +1,7 @@
 //! Detects the programs of this machine: their paths and versions.
 
 use super::process::output;
-use super::told::{Program, Versions, started};
+use super::version_cache::{Program, Versions, started};
 use super::{Confinement, Programs, how_to_get};
 use futures_util::future::join_all;
 use pictor_tasks::worker::{BLENDER, Blender};

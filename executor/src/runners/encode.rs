@@ -377,7 +377,7 @@ fn filters(plan: &Plan, size: &Probed, colours: &Coding, last: &str) -> String {
 
 async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
     #[derive(serde::Deserialize)]
-    struct Answer {
+    struct ProbeOutput {
         streams: Vec<Probed>,
     }
     let entries = "stream=codec_name,width,height,nb_read_packets";
@@ -398,8 +398,9 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
                 _ => bad(error.to_string()),
             }
         })?;
-    let answer: Answer = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    answer.streams.into_iter().next().ok_or_else(|| bad("there is no picture in it".into()))
+    let probed: ProbeOutput =
+        serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    probed.streams.into_iter().next().ok_or_else(|| bad("there is no picture in it".into()))
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ pub(crate) fn as_file(path: &Path) -> OsString {
 
 /// The output of ffprobe.
 #[derive(Deserialize)]
-struct Answer {
+struct ProbeOutput {
     #[serde(default)]
     streams: Vec<Stream>,
     #[serde(default)]
@@ -290,9 +290,9 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
             video_extensions()
         )),
     })?;
-    let answer: Answer =
+    let output: ProbeOutput =
         serde_json::from_str(&text).map_err(|error| bad(&format!("is not understood: {error}")))?;
-    let Answer { streams, format, pixel_formats } = answer;
+    let ProbeOutput { streams, format, pixel_formats } = output;
     let is_picture = |s: &&Stream| s.is("video") && s.disposition.attached_pic == 0;
     let place = streams.iter().position(|stream| is_picture(&stream));
     let place = place.ok_or_else(|| bad("has no pictures"))?;

@@ -35,7 +35,7 @@ pub enum Intake {
 
 /// The latest instruction to an agent.
 #[derive(Clone, Copy, Debug)]
-struct Order {
+struct Directive {
     intake: Intake,
     /// The agent ends once it holds no tasks.
     leave: bool,
@@ -44,7 +44,7 @@ struct Order {
 /// A running agent. Dropping it shuts the worker down in an orderly way, without waiting for that.
 #[derive(Debug)]
 pub struct Handle {
-    order: watch::Sender<Order>,
+    directive: watch::Sender<Directive>,
     holds: Arc<AtomicUsize>,
     agent: JoinHandle<()>,
 }
@@ -52,17 +52,18 @@ pub struct Handle {
 impl Handle {
     /// Starts or stops accepting tasks. Has no effect on a worker that is leaving.
     pub fn take(&self, intake: Intake) {
-        self.order.send_if_modified(|order| {
-            let changes = !order.leave && order.intake != intake;
-            order.intake = if changes { intake } else { order.intake };
+        self.directive.send_if_modified(|directive| {
+            let changes = !directive.leave && directive.intake != intake;
+            directive.intake = if changes { intake } else { directive.intake };
             changes
         });
     }
 
     /// Leaves once everything is finished or handed back. Another call can make it more urgent.
     pub fn leave(&self, intake: Intake) {
-        self.order.send_modify(|order| {
-            *order = Order { intake: order.intake.max(intake).max(Intake::Finish), leave: true };
+        self.directive.send_modify(|directive| {
+            *directive =
+                Directive { intake: directive.intake.max(intake).max(Intake::Finish), leave: true };
         });
     }
 
@@ -114,7 +115,7 @@ pub struct Agent {
     /// The bundles that have not been passed to a slot.
     waiting: VecDeque<Arc<Bundle>>,
     /// The latest instruction.
-    order: Order,
+    directive: Directive,
     /// The number of bundles held, for readers outside.
     holds: Arc<AtomicUsize>,
     /// The networks of this machine.
@@ -147,8 +148,8 @@ impl Agent {
         }
         let (mail, letters) = mpsc::channel(MAIL);
         let (heartbeats, beats) = mpsc::channel(1);
-        let begin = Order { intake: Intake::Open, leave: false };
-        let (order, orders) = watch::channel(begin);
+        let begin = Directive { intake: Intake::Open, leave: false };
+        let (directive, directives) = watch::channel(begin);
         let holds = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(post(outbox.clone(), letters));
@@ -165,7 +166,7 @@ impl Agent {
             slots: Vec::new(),
             held: Vec::new(),
             waiting: VecDeque::new(),
-            order: begin,
+            directive: begin,
             holds: holds.clone(),
             models,
             config,
@@ -175,8 +176,8 @@ impl Agent {
             agent.slots.push(state);
             tasks.spawn(slot.run(bundles, free.clone()));
         }
-        let agent = tokio::spawn(agent.run(queue, orders, freed, tasks));
-        Ok(Handle { order, holds, agent })
+        let agent = tokio::spawn(agent.run(queue, directives, freed, tasks));
+        Ok(Handle { directive, holds, agent })
     }
 
     fn slot(&self, index: u32) -> (Slot, SlotState, mpsc::Receiver<Arc<Bundle>>) {
@@ -199,7 +200,7 @@ impl Agent {
     async fn run(
         mut self,
         mut queue: Box<dyn WorkerQueue>,
-        mut orders: watch::Receiver<Order>,
+        mut directives: watch::Receiver<Directive>,
         mut freed: mpsc::Receiver<(u32, Execution)>,
         mut tasks: JoinSet<()>,
     ) {
@@ -210,8 +211,8 @@ impl Agent {
         let mut owner_is_there = true;
         // The handle is gone, so nobody can give instructions.
         let mut is_unled = false;
-        let leave_now = Order { intake: Intake::HandBack, leave: true };
-        while !(self.order.leave && self.held.is_empty()) {
+        let leave_now = Directive { intake: Intake::HandBack, leave: true };
+        while !(self.directive.leave && self.held.is_empty()) {
             let claim = self.next_claim();
             tokio::select! {
                 delivery = queue.receive(), if owner_is_there => {
@@ -226,10 +227,10 @@ impl Agent {
                 () = at(claim) => self.claim().await,
                 _ = heartbeat.tick() => self.heartbeat(),
                 Ok(()) = self.models.changed() => self.join().await,
-                changed = orders.changed(), if !is_unled => {
+                changed = directives.changed(), if !is_unled => {
                     is_unled = changed.is_err();
-                    let order = *orders.borrow_and_update();
-                    self.obey(if is_unled { leave_now } else { order }).await;
+                    let directive = *directives.borrow_and_update();
+                    self.obey(if is_unled { leave_now } else { directive }).await;
                     self.heartbeat();
                 }
             }
@@ -303,7 +304,7 @@ impl Agent {
             };
         }
         let bundle = Arc::new(Bundle::new(assignment, receipt, is_kept));
-        if self.order.intake != Intake::Open {
+        if self.directive.intake != Intake::Open {
             self.report(&bundle, bundle.release(false), What::Released).await;
             return self.settle(bundle.take_receipt()).await;
         }
@@ -319,14 +320,14 @@ impl Agent {
         self.forget_empty().await;
     }
 
-    async fn obey(&mut self, order: Order) {
-        let leave = self.order.leave || order.leave;
-        self.order = Order { leave, ..order };
-        if order.intake == Intake::Open {
+    async fn obey(&mut self, directive: Directive) {
+        let leave = self.directive.leave || directive.leave;
+        self.directive = Directive { leave, ..directive };
+        if directive.intake == Intake::Open {
             return;
         }
         for bundle in &self.held {
-            let stop = order.intake == Intake::HandBack;
+            let stop = directive.intake == Intake::HandBack;
             self.report(bundle, bundle.release(stop), What::Released).await;
         }
         self.forget_empty().await;

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const WORKER: WorkerId = WorkerId(7);
 
-pub(crate) struct Farm {
+pub(crate) struct TestFarm {
     handle: Option<Handle>,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) inputs: Option<Vec<Input>>,
@@ -70,7 +70,7 @@ pub(crate) fn shell(script: &str) -> Brief {
     command(&["sh", "-c", script], &[])
 }
 
-impl Farm {
+impl TestFarm {
     pub(crate) fn start() -> Self {
         Self::start_with(|_| {})
     }

@@ -1,6 +1,6 @@
 //! Videos of every supported kind: taken apart and put together, or refused before any work is done.
 
-use crate::farm::Farm;
+use crate::farm::TestFarm;
 use crate::job::{axis, brief, farm, input, task};
 use crate::video::run;
 use pictor_tasks::body::{Body, Codec, Encode, Extract, Probe, Rehearsal};
@@ -34,7 +34,7 @@ pub(crate) fn encode(source: &Path, file: &str) -> Encode {
 }
 
 /// Makes a film with ffmpeg.
-pub(crate) fn make(farm: &Farm, arguments: &str, name: &str) -> PathBuf {
+pub(crate) fn make(farm: &TestFarm, arguments: &str, name: &str) -> PathBuf {
     let folder = farm.folder.path();
     run(folder, "ffmpeg", &format!("-v error -y {arguments} file:{name}"));
     folder.join(name)
@@ -42,7 +42,7 @@ pub(crate) fn make(farm: &Farm, arguments: &str, name: &str) -> PathBuf {
 
 /// Probes a source, with a rehearsal; returns the frames, the result, and the notes.
 pub(crate) async fn look(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     source: &Path,
     encode: &Encode,
     scale: u32,
@@ -63,13 +63,17 @@ pub(crate) async fn look(
 }
 
 /// Takes a source apart and puts it together.
-pub(crate) async fn film(farm: &mut Farm, source: &Path, encode: &Encode) -> Result<Film, Failure> {
+pub(crate) async fn film(
+    farm: &mut TestFarm,
+    source: &Path,
+    encode: &Encode,
+) -> Result<Film, Failure> {
     film_over(farm, source, encode, &|number| (format!("frame={number}"), number - 1)).await
 }
 
 /// The same for pictures over more dimensions: `task` gives the label and index for a frame.
 async fn film_over(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     source: &Path,
     encode: &Encode,
     task_of: &dyn Fn(u32) -> (String, u32),

@@ -1,6 +1,6 @@
 //! The tasks of an upscale, one after another, in the order in which an engine would assign them.
 
-use crate::farm::Farm;
+use crate::farm::TestFarm;
 use crate::weights;
 use pictor_tasks::body::{Body, ImageFormat, OnError, Probe, Stitch, Tiling, Upscale};
 use pictor_tasks::message::{Bound, Brief, Failure, FileRef, Input, Outcome, Output, Products};
@@ -8,14 +8,14 @@ use pictor_tasks::space::{Axis, Coordinates, Space, Values};
 use std::path::{Path, PathBuf};
 
 /// A worker with the real models.
-pub(crate) fn farm() -> Farm {
+pub(crate) fn farm() -> TestFarm {
     farm_with(0)
 }
 
 /// A worker with the real models and this much memory; 0 means enough.
-pub(crate) fn farm_with(memory_bytes: u64) -> Farm {
+pub(crate) fn farm_with(memory_bytes: u64) -> TestFarm {
     let folder = weights::folder();
-    Farm::start_with(|config| {
+    TestFarm::start_with(|config| {
         folder.path().clone_into(&mut config.models);
         config.inventory.memory_bytes = memory_bytes;
     })
@@ -79,7 +79,7 @@ pub(crate) fn input(step: &str, label: String, index: u32, output: &Output) -> I
 
 /// Runs one task to its end.
 pub(crate) async fn task(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     brief: Brief,
     index: u32,
     inputs: Vec<Input>,
@@ -99,7 +99,7 @@ impl Job {
     }
 
     /// Probes one picture; returns the number of tiles.
-    pub(crate) async fn tiles(&self, farm: &mut Farm, source: &Path) -> Result<u32, Failure> {
+    pub(crate) async fn tiles(&self, farm: &mut TestFarm, source: &Path) -> Result<u32, Failure> {
         let name = source.display().to_string();
         let probe = Probe {
             source: name,
@@ -118,7 +118,7 @@ impl Job {
     /// Upscales one tile of a picture.
     pub(crate) async fn tile(
         &self,
-        farm: &mut Farm,
+        farm: &mut TestFarm,
         source: &Path,
         (tile, tiles): (u32, u32),
     ) -> Result<Products, Failure> {
@@ -143,7 +143,7 @@ impl Job {
     /// Stitches the tiles of a picture.
     pub(crate) async fn stitch(
         &self,
-        farm: &mut Farm,
+        farm: &mut TestFarm,
         source: &Path,
         tiles: Vec<Input>,
     ) -> Result<Products, Failure> {
@@ -160,7 +160,11 @@ impl Job {
     }
 
     /// Upscales one picture; returns the path of the result.
-    pub(crate) async fn picture(&self, farm: &mut Farm, source: &Path) -> Result<PathBuf, Failure> {
+    pub(crate) async fn picture(
+        &self,
+        farm: &mut TestFarm,
+        source: &Path,
+    ) -> Result<PathBuf, Failure> {
         let products = self.products(farm, source).await?;
         Ok(farm.artifact(&products.outputs[0]))
     }
@@ -168,7 +172,7 @@ impl Job {
     /// Upscales one picture; returns the products of `stitch`.
     pub(crate) async fn products(
         &self,
-        farm: &mut Farm,
+        farm: &mut TestFarm,
         source: &Path,
     ) -> Result<Products, Failure> {
         let tiles = self.tiles(farm, source).await?;

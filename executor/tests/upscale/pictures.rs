@@ -1,6 +1,6 @@
 //! Pictures of every format through the network.
 
-use crate::farm::Farm;
+use crate::farm::TestFarm;
 use crate::job::{Job, farm, farm_with};
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader};
 use pictor_tasks::body::ImageFormat;
@@ -29,7 +29,7 @@ fn samples(width: u32, height: u32, channels: u32) -> Vec<u16> {
 
 /// Writes such a picture as PNG.
 pub(crate) fn picture(
-    farm: &Farm,
+    farm: &TestFarm,
     name: &str,
     size: (u32, u32),
     colour: ExtendedColorType,

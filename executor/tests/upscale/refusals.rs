@@ -1,6 +1,6 @@
 //! Pictures that cannot be upscaled are reported with a reason, and affect nothing else.
 
-use crate::farm::Farm;
+use crate::farm::TestFarm;
 use crate::job::{Job, axis, brief, farm, input, task};
 use crate::pictures::picture;
 use image::ExtendedColorType;
@@ -18,7 +18,7 @@ async fn an_unknown_model_is_another_workers_task() {
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert!(failure.message.contains("did you mean `realesr-animevideov3-x2`?"), "{failure:?}");
 
-    let mut bare = Farm::start();
+    let mut bare = TestFarm::start();
     let failure = Job::default().tile(&mut bare, &source, (0, 1)).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert!(failure.message.contains("`pictor models pull`"), "{failure:?}");
@@ -40,7 +40,7 @@ fn models_without(end: &str) -> tempfile::TempDir {
 #[tokio::test]
 async fn a_model_without_its_runtime_says_how_to_get_one() {
     let folder = models_without(".so");
-    let mut farm = Farm::start_with(|config| config.models = folder.path().to_owned());
+    let mut farm = TestFarm::start_with(|config| config.models = folder.path().to_owned());
     let source = picture(&farm, "a.png", (40, 30), ExtendedColorType::Rgb8);
     let failure = Job::default().tile(&mut farm, &source, (0, 1)).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unsupported);
@@ -55,7 +55,7 @@ async fn weights_that_are_cut_short_are_another_workers_task() {
     let folder = models_without(&file);
     let bytes = std::fs::read(whole.path().join(&file)).unwrap();
     std::fs::write(folder.path().join(&file), &bytes[..bytes.len() / 2]).unwrap();
-    let mut farm = Farm::start_with(|config| config.models = folder.path().to_owned());
+    let mut farm = TestFarm::start_with(|config| config.models = folder.path().to_owned());
     let source = picture(&farm, "a.png", (40, 30), ExtendedColorType::Rgb8);
     let failure = Job::default().tile(&mut farm, &source, (0, 1)).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unsupported);
@@ -65,7 +65,7 @@ async fn weights_that_are_cut_short_are_another_workers_task() {
 }
 
 /// Frames 3, 5 and 9, of different sizes; 5 is truncated.
-fn sequence(farm: &Farm) -> String {
+fn sequence(farm: &TestFarm) -> String {
     let folder = farm.folder.path().join("frames");
     std::fs::create_dir(&folder).unwrap();
     for (number, size) in [(3, (70, 40)), (5, (50, 90)), (9, (30, 30))] {
@@ -80,7 +80,7 @@ fn sequence(farm: &Farm) -> String {
 
 /// Upscales one frame of the sequence, tile by tile; returns the result of `stitch`.
 async fn frame(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     (source, info, on_error): (&str, &Input, OnError),
     (position, tiles): (u32, u32),
 ) -> Result<Products, Failure> {

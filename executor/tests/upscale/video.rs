@@ -1,6 +1,6 @@
 //! A video with sound and an irregular frame rate: taken apart and put together again.
 
-use crate::farm::Farm;
+use crate::farm::TestFarm;
 use crate::films;
 use crate::job::{axis, brief, farm, input, task};
 use pictor_tasks::body::{Body, Encode, Extract, Probe};
@@ -48,7 +48,7 @@ fn times(path: &Path) -> Vec<f64> {
     lines.filter(|line| !line.is_empty()).map(|line| line.parse().unwrap()).collect()
 }
 
-async fn probe(farm: &mut Farm, source: &Path) -> (Values, Input) {
+async fn probe(farm: &mut TestFarm, source: &Path) -> (Values, Input) {
     let name = source.display().to_string();
     let probe = Probe {
         source: name,
@@ -65,7 +65,7 @@ async fn probe(farm: &mut Farm, source: &Path) -> (Values, Input) {
 }
 
 async fn extract(
-    farm: &mut Farm,
+    farm: &mut TestFarm,
     source: &Path,
     (frames, info): (&Values, &Input),
     segment: u32,
@@ -77,7 +77,7 @@ async fn extract(
 }
 
 /// A video of these pictures, with the source's sound, subtitles and metadata.
-async fn encode(farm: &mut Farm, source: &Path, file: &str, inputs: Vec<Input>) -> PathBuf {
+async fn encode(farm: &mut TestFarm, source: &Path, file: &str, inputs: Vec<Input>) -> PathBuf {
     let body = Encode {
         file: file.into(),
         fps: None,

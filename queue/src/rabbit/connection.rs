@@ -103,7 +103,7 @@ fn timed_out() -> lapin::Error {
 
 /// Which end of the queue a connection serves.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Role {
+pub(super) enum Endpoint {
     Owner,
     Worker(WorkerId),
 }
@@ -228,10 +228,10 @@ impl Drop for Keeper {
 
 impl Link {
     /// Starts to connect in the background.
-    pub(super) fn start(address: Address, role: Role) -> Self {
+    pub(super) fn start(address: Address, endpoint: Endpoint) -> Self {
         let (sender, state) = watch::channel(State::Down);
         let closing = Arc::new(Notify::new());
-        tokio::spawn(keep_up(address, role, sender, closing.clone()));
+        tokio::spawn(keep_up(address, endpoint, sender, closing.clone()));
         Self { state, keeper: Arc::new(Keeper(closing)) }
     }
 
@@ -264,12 +264,17 @@ impl Link {
     }
 }
 
-async fn keep_up(address: Address, role: Role, state: watch::Sender<State>, closing: Arc<Notify>) {
+async fn keep_up(
+    address: Address,
+    endpoint: Endpoint,
+    state: watch::Sender<State>,
+    closing: Arc<Notify>,
+) {
     let (mut pause, mut number) = (PAUSE, 0);
     loop {
         number += 1;
         let opened = tokio::select! {
-            opened = timeout(OPEN, open(&address, role, number)) => opened,
+            opened = timeout(OPEN, open(&address, endpoint, number)) => opened,
             () = closing.notified() => return,
         };
         let tried = Instant::now();
@@ -323,13 +328,17 @@ pub(super) fn jittered(time: Duration) -> Duration {
 }
 
 /// Connects and declares what the role needs.
-async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Connection, Session)> {
-    let (connection, queue, prefetch) = match role {
-        Role::Owner => {
+async fn open(
+    address: &Address,
+    endpoint: Endpoint,
+    number: u64,
+) -> lapin::Result<(Connection, Session)> {
+    let (connection, queue, prefetch) = match endpoint {
+        Endpoint::Owner => {
             let connection = address.connect("pictor server", LARGE_FRAME_BYTES).await?;
             (connection, REPORTS.to_owned(), OWNER_PREFETCH)
         }
-        Role::Worker(id) => {
+        Endpoint::Worker(id) => {
             let name = format!("pictor worker {}", id.0);
             let connection = address.connect(&name, SMALL_FRAME_BYTES).await?;
             (connection, worker_queue(id), WORKER_PREFETCH)
@@ -339,7 +348,7 @@ async fn open(address: &Address, role: Role, number: u64) -> lapin::Result<(Conn
     let (publisher, receiver) =
         (connection.create_channel().await?, connection.create_channel().await?);
     publisher.confirm_select(ConfirmSelectOptions::default()).await?;
-    if matches!(role, Role::Owner) {
+    if matches!(endpoint, Endpoint::Owner) {
         declare_reports(&publisher).await?;
     }
     receiver.basic_qos(prefetch, BasicQosOptions::default()).await?;

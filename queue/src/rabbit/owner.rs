@@ -1,7 +1,7 @@
 //! The owner's end. It is a state machine beside the connection: `wait` advances it; everything else takes what has
 //! arrived, or puts frames into lapin's queue, without waiting.
 
-use super::connection::{Address, Deliveries, Link, Publishing, Role, Session};
+use super::connection::{Address, Deliveries, Endpoint, Link, Publishing, Session};
 use super::{REPORTS, WORKERS, declare_worker, wire};
 use crate::{Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
 use async_trait::async_trait;
@@ -72,7 +72,7 @@ impl RabbitOwner {
     /// The owner's end of the queue at this broker. The connection is made in the background and kept up for ever.
     pub fn connect(address: Address) -> Self {
         Self {
-            link: Link::start(address, Role::Owner),
+            link: Link::start(address, Endpoint::Owner),
             session: None,
             last_session: 0,
             sealer: None,

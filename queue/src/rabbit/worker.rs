@@ -1,7 +1,7 @@
 //! A worker's two halves: what it receives, and what it reports. Reports wait through any outage until the broker has
 //! confirmed them.
 
-use super::connection::{Address, Deliveries, Link, Role, Session, jittered};
+use super::connection::{Address, Deliveries, Endpoint, Link, Session, jittered};
 use super::tickets::Tickets;
 use super::{REPORTS, wire};
 use crate::{Delivery, Receipt, SendError, Ticket, ToWorker, WorkerQueue};
@@ -48,7 +48,7 @@ pub struct RabbitReports {
 impl RabbitWorker {
     /// A worker's two halves. The connection is made in the background and kept up for ever.
     pub fn connect(address: Address, worker: WorkerId) -> (Self, RabbitReports) {
-        let link = Link::start(address, Role::Worker(worker));
+        let link = Link::start(address, Endpoint::Worker(worker));
         let tickets = Arc::<Mutex<Tickets>>::default();
         let reports = RabbitReports { link: link.clone(), tickets: tickets.clone() };
         let settled = Arc::default();

@@ -3,7 +3,7 @@
 use super::Api;
 use super::extract::Json;
 use super::refusal::Refusal;
-use crate::role::Role;
+use crate::role::ServerRole;
 use axum::extract::State;
 use pictor_api::Code;
 use serde::Serialize;
@@ -29,8 +29,8 @@ pub(super) struct Health {
 
 fn health(api: &Api) -> Health {
     let (role, owner) = match &*api.role.borrow() {
-        Role::Owner(_) => ("owner", None),
-        Role::Standby { owner } => ("standby", owner.clone()),
+        ServerRole::Owner(_) => ("owner", None),
+        ServerRole::Standby { owner } => ("standby", owner.clone()),
     };
     let outage = api.memory.outage().map(|outage| outage.why.to_string());
     Health { role: role.to_owned(), owner, outage }

@@ -3,7 +3,7 @@
 use super::Api;
 use super::refusal::Refusal;
 use crate::handle::Committed;
-use crate::role::Role;
+use crate::role::ServerRole;
 use pictor_engine::Plan;
 use pictor_tasks::message::RunId;
 use std::collections::{HashMap, VecDeque};
@@ -149,7 +149,7 @@ impl Hub {
 }
 
 /// Fills the ring, whoever the owner is, until the sender of the role is dropped.
-pub(super) async fn feed(api: std::sync::Weak<Api>, mut role: watch::Receiver<Role>) {
+pub(super) async fn feed(api: std::sync::Weak<Api>, mut role: watch::Receiver<ServerRole>) {
     loop {
         let news = role.borrow_and_update().owner().map(crate::OwnerHandle::news);
         let Some(hub) = api.upgrade() else { return };

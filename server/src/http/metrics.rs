@@ -104,14 +104,14 @@ struct Snapshot {
     owns: bool,
     /// Duration of the current outage of the database in seconds; 0 if there is none.
     outage: f64,
-    farm: Option<Farm>,
+    farm: Option<FarmStats>,
     depths: Vec<Depth>,
     workers: BTreeMap<(&'static str, bool), u64>,
     beats: Vec<(String, Beat)>,
 }
 
 #[derive(Debug)]
-struct Farm {
+struct FarmStats {
     totals: Totals,
     tally: Tally,
     tasks_held: u64,
@@ -140,7 +140,7 @@ impl Snapshot {
         // The owner is ending and does not answer.
         let Some((totals, views, records)) = looked.or_else(remembered) else { return snapshot };
         let tasks_held = views.iter().map(|view: &WorkerView| u64::from(view.tasks)).sum();
-        snapshot.farm = Some(Farm { totals, tally: owner.tally(), tasks_held });
+        snapshot.farm = Some(FarmStats { totals, tally: owner.tally(), tasks_held });
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
         let beats = api.fleet.all();
         for record in records {
@@ -215,7 +215,7 @@ impl Snapshot {
     }
 }
 
-impl Farm {
+impl FarmStats {
     fn encode(&self, text: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let states = RunState::ALL.into_iter().zip(self.totals.runs);
         let runs = states.map(|(state, n)| (vec![("state", state.name().to_owned())], number(n)));

@@ -38,7 +38,7 @@ pub use first_token::{FirstTokenError, first_token};
 pub use limits::{Limits, Rate};
 pub use refusal::Refusal;
 
-use crate::role::Role;
+use crate::role::ServerRole;
 use crate::runs::{Runs, aside};
 use crate::schedule::Schedules;
 use crate::webhook::Webhooks;
@@ -84,7 +84,7 @@ pub struct Setup {
     /// The message broker, if there is one that workers on other machines can reach.
     pub broker: Option<Arc<Broker>>,
     /// The current role of this server.
-    pub role: watch::Receiver<Role>,
+    pub role: watch::Receiver<ServerRole>,
     /// Becomes true when the server stops: this ends responses that would never end by themselves.
     pub stop: watch::Receiver<bool>,
     /// The server's data folder, for logs of tasks and for bodies on their way to storage.
@@ -107,7 +107,7 @@ pub struct Api {
     schedules: Schedules,
     webhooks: Webhooks,
     broker: Option<Arc<Broker>>,
-    role: watch::Receiver<Role>,
+    role: watch::Receiver<ServerRole>,
     stop: watch::Receiver<bool>,
     data: PathBuf,
     limits: Limits,

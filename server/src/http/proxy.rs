@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::refusal::Refusal;
-use crate::role::Role;
+use crate::role::ServerRole;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -31,8 +31,8 @@ const OF_A_CONNECTION: [HeaderName; 8] = [
 /// Handles the request if this server is the owner, else forwards it to the owner.
 pub(super) async fn proxy(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let owner = match &*api.role.borrow() {
-        Role::Owner(_) => None,
-        Role::Standby { owner } => Some(owner.clone()),
+        ServerRole::Owner(_) => None,
+        ServerRole::Standby { owner } => Some(owner.clone()),
     };
     match owner {
         None => next.run(request).await,

@@ -6,7 +6,7 @@ use super::guard::Target;
 use super::refusal::Refusal;
 use super::{Api, aside};
 use crate::runs::shape;
-use crate::submit::{Files, Job, Mistakes, SubmitError, compile_job, uploaded};
+use crate::submit::{CompiledJob, Files, Mistakes, SubmitError, compile_job, uploaded};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
@@ -112,7 +112,7 @@ pub(super) async fn submit(
 }
 
 /// Starts a stored run and builds the response.
-async fn start(api: &Arc<Api>, job: Job, (new, notes): (NewRun, Vec<String>)) -> Response {
+async fn start(api: &Arc<Api>, job: CompiledJob, (new, notes): (NewRun, Vec<String>)) -> Response {
     // Announced first, so that no event about its tasks comes earlier.
     api.events.started(&new.id, &new.account);
     let run = (new.id.clone(), new.account.clone(), new.created_ms);
@@ -241,7 +241,7 @@ async fn compile(
     submission: Submission,
     text: String,
     assets: BTreeMap<String, FileRef>,
-) -> Result<Job, Refusal> {
+) -> Result<CompiledJob, Refusal> {
     let name = submission.source_name.unwrap_or_else(|| "job".to_owned());
     let overrides: Vec<(String, String)> = submission.set.into_iter().collect();
     let (runtime, artifacts) = (tokio::runtime::Handle::current(), api.artifacts.clone());
@@ -279,7 +279,7 @@ pub(super) fn refused(text: &str, error: SubmitError) -> Refusal {
     Refusal::new(code, detail.trim_end()).with_errors(errors.collect())
 }
 
-fn summary(job: &Job, missing_assets: Vec<String>) -> PlanSummary {
+fn summary(job: &CompiledJob, missing_assets: Vec<String>) -> PlanSummary {
     let counts = job.task_counts();
     let steps: Vec<PlannedStep> = job
         .plan

@@ -12,7 +12,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pictor_api::{
-    Amqp, Code, Enrol, Enrolled, Heartbeat, Orders, Page, Service, TokenRole, Worker, WorkerPatch,
+    Amqp, Code, Enrol, Enrolled, Heartbeat, HeartbeatReply, Page, Service, TokenRole, Worker,
+    WorkerPatch,
 };
 use pictor_engine::WorkerView;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
@@ -208,14 +209,14 @@ fn password() -> Result<String, Refusal> {
     post, path = "/v1/workers/{id}/heartbeat", tag = "machines",
     params(("id" = u32, Path, description = "The worker")),
     request_body = Heartbeat,
-    responses((status = 200, description = "What the operator wants of it", body = Orders)),
+    responses((status = 200, description = "What the operator wants of it", body = HeartbeatReply)),
 )]
 pub(super) async fn heartbeat(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<u32>,
     Json(said): Json<Heartbeat>,
-) -> Result<Json<Orders>, Refusal> {
+) -> Result<Json<HeartbeatReply>, Refusal> {
     let record = api.own(&caller, id).await?;
     let (owner, worker) = (api.owner()?, record.id);
     let state = record.state;
@@ -240,7 +241,7 @@ pub(super) async fn heartbeat(
     }
     let holding = holding.into_iter().map(|held| (held.key, held.tasks)).collect();
     owner.tell(ToOwner::Heartbeat(worker, holding)).await?;
-    Ok(Json(Orders { state }))
+    Ok(Json(HeartbeatReply { state }))
 }
 
 /// Signs off a worker, which holds no tasks any more.

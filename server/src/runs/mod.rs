@@ -10,7 +10,7 @@ pub mod shape;
 
 pub(crate) use cursor::TaskCursor;
 pub(crate) use look::{Detail, FEW, TaskFilter, no_task};
-pub use request::{Answer, Request};
+pub use request::{Request, Response};
 
 use crate::handle::{Error, OwnerHandle};
 use archive::Archive;

@@ -79,7 +79,7 @@ pub enum Request {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum Response {
     /// Answers [`Request::Runs`].
     Runs(Page<RunSummary>),
     /// Answers [`Request::Show`].
@@ -98,45 +98,45 @@ pub enum Answer {
 
 impl Runs {
     /// Answers a request, with the engine of the owner if there is one.
-    pub async fn answer(&self, owner: Option<&OwnerHandle>, request: Request) -> Answer {
+    pub async fn answer(&self, owner: Option<&OwnerHandle>, request: Request) -> Response {
         let answered = self.try_to_answer(owner, request).await;
-        answered.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+        answered.unwrap_or_else(|error| Response::Failed(error.to_string()))
     }
 
     async fn try_to_answer(
         &self,
         owner: Option<&OwnerHandle>,
         request: Request,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         Ok(match request {
             Request::Runs { state, owner: account, name, limit, after } => {
                 let filter = RunFilter { state, account, name };
                 let after = after.map(|after| RunId(after.into()));
                 let part = (limit.min(PAGE), after.as_ref());
-                Answer::Runs(self.list(owner, &filter, part).await?)
+                Response::Runs(self.list(owner, &filter, part).await?)
             }
             Request::Show { run } => {
                 let record = self.find(&run).await?;
-                Answer::Run(Box::new(self.detail(owner, record).await?))
+                Response::Run(Box::new(self.detail(owner, record).await?))
             }
             Request::Tasks { run, state, step, dims, limit, after } => {
                 let wrong = |why: &str| Error::Refused(Code::InvalidRequest, why.to_owned());
                 let after =
                     after.map(|after| after.parse::<TaskCursor>().map_err(wrong)).transpose()?;
                 let (record, filter) = (self.find(&run).await?, TaskFilter { step, state, dims });
-                Answer::Tasks(self.tasks(owner, &record, filter, (limit.min(PAGE), after)).await?)
+                Response::Tasks(self.tasks(owner, &record, filter, (limit.min(PAGE), after)).await?)
             }
             Request::Task { run, task } => {
                 let record = self.find(&run).await?;
-                Answer::Task(Box::new(self.task(owner, &record, &task).await?))
+                Response::Task(Box::new(self.task(owner, &record, &task).await?))
             }
             Request::Control { run, control } => {
                 let record = self.find(&run).await?;
-                Answer::Changed(Box::new(self.change(owner, record, control).await?))
+                Response::Changed(Box::new(self.change(owner, record, control).await?))
             }
             Request::Retry { run, id, request } => {
                 let record = self.find(&run).await?;
-                Answer::Reset(Box::new(self.retry(owner, record, (id, request)).await?))
+                Response::Reset(Box::new(self.retry(owner, record, (id, request)).await?))
             }
         })
     }

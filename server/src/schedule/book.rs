@@ -7,7 +7,7 @@ use super::timetable::Timetable;
 use super::view::{
     FireView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
 };
-use crate::submit::{Files, Job, compile_job, uploaded};
+use crate::submit::{CompiledJob, Files, compile_job, uploaded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pictor_artifacts::Artifacts;
@@ -258,7 +258,7 @@ impl Schedules {
     }
 
     /// Compiles a job as a submission does.
-    async fn compile(&self, job: &ScheduledJob) -> Result<Job, ScheduleError> {
+    async fn compile(&self, job: &ScheduledJob) -> Result<CompiledJob, ScheduleError> {
         if let Some((name, _)) = job.assets.iter().find(|(_, digest)| !is_digest(digest)) {
             let text = format!("the digest of `{name}` has to be 64 hexadecimal digits");
             return Err(ScheduleError::Invalid(text));

@@ -5,7 +5,7 @@ use super::decide::{Act, decide};
 use super::name::{control_id, delay_ms};
 use super::timetable::Timetable;
 use super::view::ScheduleError;
-use crate::{Committed, OwnerHandle, Role};
+use crate::{Committed, OwnerHandle, ServerRole};
 use pictor_storage::{Rejected, Schedule};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::RunId;
@@ -61,7 +61,7 @@ struct Open {
 
 impl Schedules {
     /// Handles due times whenever this server owns the farm, until the sender of the role is dropped.
-    pub async fn run(&self, mut role: watch::Receiver<Role>) {
+    pub async fn run(&self, mut role: watch::Receiver<ServerRole>) {
         loop {
             let owner = role.borrow_and_update().owner().cloned();
             let changed = match owner {

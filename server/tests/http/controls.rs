@@ -1,6 +1,6 @@
 //! Pause, resume, cancel, retry, reset, priority.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use pictor_engine::{Run, RunState};
 use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::RunId;
@@ -23,7 +23,7 @@ steps:
 
 #[tokio::test]
 async fn a_run_is_paused_resumed_given_a_priority_and_cancelled() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let id = farm.submit(&farm.admin, FILMS).await;
     let paused = farm.post(&format!("/v1/runs/{id}/pause"), &Json::Null).await.is(200);
     assert_eq!(paused["run"]["state"], "paused");
@@ -53,7 +53,7 @@ async fn a_run_is_paused_resumed_given_a_priority_and_cancelled() {
 /// Queries need not wait for a commit, unless a command came before them.
 #[tokio::test]
 async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let run = RunId(farm.submit(&farm.admin, FILMS).await.into());
     let mut before = RunState::Running;
     for (id, event, after) in
@@ -77,7 +77,7 @@ async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
 
 #[tokio::test]
 async fn what_failed_is_done_again_after_it_was_counted() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let open = farm.path("open");
     let id = farm.submit(&farm.admin, &STUBBORN.replace('@', open.to_str().unwrap())).await;
     farm.until_over(&id).await;

@@ -1,6 +1,6 @@
 //! Server-sent events: in order, and resumed after a disconnection.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use pictor_api::TokenRole;
 use reqwest::{Method, Response};
 use serde_json::{Value as Json, json};
@@ -15,7 +15,7 @@ struct Listener {
 }
 
 impl Listener {
-    async fn open(farm: &Farm, token: &str, query: &str, last: Option<&str>) -> Self {
+    async fn open(farm: &TestFarm, token: &str, query: &str, last: Option<&str>) -> Self {
         let request = farm.request(token, Method::GET, &format!("/v1/events{query}"));
         let request = last.into_iter().fold(request, |r, last| r.header("last-event-id", last));
         let response = request.send().await.unwrap();
@@ -66,7 +66,7 @@ fn rows(events: &[Event]) -> Vec<Event> {
 
 #[tokio::test]
 async fn a_run_tells_its_whole_history_and_goes_on_from_any_event() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     farm.owner.ask(|_| ()).await.unwrap();
     let id = farm.submit(&farm.admin, FILMS).await;
     let query = format!("?run={id}");
@@ -105,7 +105,7 @@ async fn a_run_tells_its_whole_history_and_goes_on_from_any_event() {
 
 #[tokio::test]
 async fn the_farm_tells_of_all_runs_and_of_controls() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let mut live = Listener::open(&farm, &farm.admin, "", None).await;
     let id = farm.submit(&farm.admin, FILMS).await;
     let path = format!("/v1/runs/{id}");
@@ -134,7 +134,7 @@ async fn the_farm_tells_of_all_runs_and_of_controls() {
 
 #[tokio::test]
 async fn submitters_hear_of_their_own_runs_only() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let anna = farm.token(TokenRole::Submitter, "anna").await;
     let bert = farm.token(TokenRole::Submitter, "bert").await;
     let mut live = Listener::open(&farm, &bert, "", None).await;

@@ -9,7 +9,7 @@ use pictor_server::http::auth::{Purpose, mint};
 use pictor_server::http::{Api, Limits, Setup, serve};
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::{HookConfig, Webhooks};
-use pictor_server::{Error, Owner, OwnerHandle, Role, now_ms};
+use pictor_server::{Error, Owner, OwnerHandle, ServerRole, now_ms};
 use pictor_storage::{Registry, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
@@ -80,13 +80,13 @@ pub(crate) struct Options {
     pub(crate) database: Option<String>,
 }
 
-pub(crate) struct Farm {
+pub(crate) struct TestFarm {
     pub(crate) url: String,
     pub(crate) folder: TempDir,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) owner: OwnerHandle,
-    pub(crate) be: watch::Sender<Role>,
+    pub(crate) be: watch::Sender<ServerRole>,
     pub(crate) admin: String,
     client: reqwest::Client,
     stop: watch::Sender<bool>,
@@ -113,7 +113,7 @@ fn start_agent(port: WorkerPort, data: &Path) -> pictor_executor::Handle {
     Agent::start(Box::new(port), outbox, HERE, config, store).unwrap()
 }
 
-impl Farm {
+impl TestFarm {
     /// Starts a farm with one worker of two slots.
     pub(crate) async fn start() -> Self {
         Self::with(Options::default()).await
@@ -138,7 +138,7 @@ impl Farm {
         let handle = handle.with_sealer(Sealer::new(1, TICKET_KEY));
         let loops = tokio::spawn(owner.run());
         let agent = (!options.idle).then(|| start_agent(ports.remove(0), &data));
-        let (be, role) = watch::channel(Role::Owner(handle.clone()));
+        let (be, role) = watch::channel(ServerRole::Owner(handle.clone()));
         let (stop, stopped) = watch::channel(false);
         let webhooks = Webhooks::new(&options.hooks, store.clone(), registry.clone(), now_ms);
         let setup = Setup {

@@ -1,13 +1,13 @@
 //! Results, ranges, assets and logs.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use reqwest::Method;
 use reqwest::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
 use serde_json::{Value as Json, json};
 
 #[tokio::test]
 async fn results_are_listed_and_downloaded_by_path() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;
     let mut files = Vec::new();
@@ -47,7 +47,7 @@ async fn results_are_listed_and_downloaded_by_path() {
 
 #[tokio::test]
 async fn parts_of_files_are_answered_as_the_standard_says() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;
     let path = format!("/v1/runs/{id}/files/frames/0004.txt");
@@ -88,7 +88,7 @@ async fn parts_of_files_are_answered_as_the_standard_says() {
 
 #[tokio::test]
 async fn assets_are_uploaded_once_and_only_with_the_right_digest() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let big = vec![b'x'; 3 << 20];
     let digest = blake3::hash(&big).to_hex().to_string();
     let empty = blake3::hash(b"").to_hex().to_string();
@@ -118,7 +118,7 @@ async fn assets_are_uploaded_once_and_only_with_the_right_digest() {
 
 #[tokio::test]
 async fn a_log_is_read_from_any_place_and_followed_to_its_end() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let gate = farm.path("gate");
     let job = "pictor: v1\nname: talk\nsteps:\n  - name: say\n    command:\n      run: [sh, -c, \
                'echo one; echo two; while ! test -e \"$1\"; do sleep 0.05; done; echo three', sh, \"@\"]\n";

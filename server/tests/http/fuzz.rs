@@ -2,7 +2,7 @@
 //! response against it. No 5xx and no undescribed response; in the long form (`make soak`) also no invalid request is
 //! accepted, and no valid one rejected.
 
-use crate::farm::{FILMS, Farm, Options};
+use crate::farm::{FILMS, Options, TestFarm};
 use pictor_server::http::{Limits, Rate};
 use pictor_test_servers::Postgres;
 use std::path::Path;
@@ -15,7 +15,7 @@ const PROGRAM: &str =
 const CONFIG: &str = include_str!("schemathesis.toml");
 
 /// Runs schemathesis for this many seconds on the operations that `which` selects.
-async fn fuzz(farm: &Farm, (token, worker): (&str, u32), which: [&str; 2], seconds: u32) {
+async fn fuzz(farm: &TestFarm, (token, worker): (&str, u32), which: [&str; 2], seconds: u32) {
     assert!(Path::new(PROGRAM).exists(), "schemathesis is not installed: call `make setup`");
     let run = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&run).await;
@@ -52,11 +52,11 @@ fn soaks() -> bool {
 }
 
 /// A farm with Postgres, as real ones have it, and without rate limits.
-async fn farm() -> Farm {
+async fn farm() -> TestFarm {
     let rate = Rate { per_second: 1e6, burst: 1e6 };
     let limits = Limits { rate, machine_rate: rate, ..Limits::default() };
     let database = Some(Postgres::start().database());
-    Farm::with(Options { limits: Some(limits), database, ..Options::default() }).await
+    TestFarm::with(Options { limits: Some(limits), database, ..Options::default() }).await
 }
 
 #[tokio::test]

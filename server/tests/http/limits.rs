@@ -1,6 +1,6 @@
 //! Limits on sizes and rates of requests.
 
-use crate::farm::{Farm, Options};
+use crate::farm::{Options, TestFarm};
 use pictor_server::http::{Limits, Rate};
 use reqwest::Method;
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 async fn bodies_have_limits() {
     let limits = Limits { job_bytes: 2000, body_bytes: 500, asset_bytes: 100, ..Limits::default() };
     let options = Options { idle: true, limits: Some(limits), ..Options::default() };
-    let farm = Farm::with(options).await;
+    let farm = TestFarm::with(options).await;
     let body = json!({ "job": "x".repeat(3000) });
     farm.post("/v1/runs", &body).await.refused(413, "body_too_large");
     let yaml = farm.request(&farm.admin, Method::POST, "/v1/runs").body("x".repeat(3000));
@@ -29,7 +29,7 @@ async fn bodies_have_limits() {
 async fn one_token_cannot_use_up_the_server() {
     let limits = Limits { rate: Rate { per_second: 0.01, burst: 3.0 }, ..Limits::default() };
     let options = Options { idle: true, limits: Some(limits), ..Options::default() };
-    let farm = Farm::with(options).await;
+    let farm = TestFarm::with(options).await;
     let other = farm.token(pictor_api::TokenRole::Viewer, "other").await;
     for _ in 0..3 {
         farm.get("/v1/runs").await.is(200);

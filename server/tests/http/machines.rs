@@ -1,7 +1,7 @@
 //! The API for machines: registration, heartbeats, inputs and outputs with tickets, logs; and how workers are shown and
 //! managed.
 
-use crate::farm::{FILMS, Farm, Options, TICKET_KEY};
+use crate::farm::{FILMS, Options, TICKET_KEY, TestFarm};
 use pictor_api::TokenRole;
 use pictor_queue::{Address, Broker, RabbitWorker, Sealer};
 use pictor_tasks::message::{RunId, StepKey, Try, WorkerId};
@@ -26,7 +26,7 @@ fn ticket(run: &str, task: Try, worker: u32) -> String {
 /// and the first does not notice.
 #[tokio::test]
 async fn a_second_machine_cannot_be_the_same_worker() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let beat = format!("/v1/workers/{id}/heartbeat");
     let beats = async |place: &str| {
@@ -63,7 +63,7 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     });
     let (broker, _vhost) = broker.await.unwrap();
     let options = Options { idle: true, broker: Some(broker), ..Options::default() };
-    let farm = Farm::with(options).await;
+    let farm = TestFarm::with(options).await;
     let enrolment = farm.token(TokenRole::Worker, "lab").await;
     let register = async |token: &str, name: &str| {
         let body = json!({ "name": name, "inventory": inventory(name) });
@@ -121,7 +121,7 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
 
 #[tokio::test]
 async fn without_a_broker_no_machine_is_taken() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let body = json!({ "name": "node", "inventory": inventory("node") });
     farm.post("/v1/workers", &body).await.refused(409, "no_broker");
     farm.stop().await;
@@ -130,7 +130,7 @@ async fn without_a_broker_no_machine_is_taken() {
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story")]
 async fn workers_are_listed_with_what_they_said_last_and_taken_out_of_service() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (first, token) = farm.machine("one").await;
     let (second, _) = farm.machine("two").await;
     let beat = format!("/v1/workers/{first}/heartbeat");
@@ -202,7 +202,7 @@ async fn workers_are_listed_with_what_they_said_last_and_taken_out_of_service() 
 
 #[tokio::test]
 async fn inputs_and_outputs_need_the_ticket_of_the_task() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let (id, token) = farm.machine("node").await;
     let (other, others) = farm.machine("other").await;
     let run = farm.submit(&farm.admin, FILMS).await;
@@ -267,7 +267,7 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
 
 #[tokio::test]
 async fn a_task_that_is_current_gets_its_inputs_as_links() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let (id, token) = farm.machine("node").await;
     let job = FILMS.replace("cat \"$1\"/*", "sleep 600; cat \"$1\"/*");
     let run = farm.submit(&farm.admin, &job).await;
@@ -307,7 +307,7 @@ async fn a_task_that_is_current_gets_its_inputs_as_links() {
 
 #[tokio::test]
 async fn logs_and_assets_of_machines_are_theirs_alone() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
     let put = async |place: &str, offset: u64, text: &'static str| {
@@ -340,7 +340,7 @@ async fn logs_and_assets_of_machines_are_theirs_alone() {
 
 #[tokio::test]
 async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
     let put = async |execution: &str, query: &str, text: &'static str| {
@@ -391,7 +391,7 @@ async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
 
 #[tokio::test]
 async fn a_log_that_cannot_be_stored_is_not_given_up() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
     // Nothing can be created below a file.

@@ -1,7 +1,7 @@
 //! A database that cannot be written or does not respond: reads are answered nevertheless, changes are rejected, nobody
 //! waits, and afterwards everything continues by itself.
 
-use crate::farm::{FILMS, Farm, Options};
+use crate::farm::{FILMS, Options, TestFarm};
 use pictor_test_servers::Postgres;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
@@ -12,15 +12,15 @@ use tokio::time::{Instant, sleep, timeout};
 /// Time limit for every response.
 const SOON: Duration = Duration::from_secs(5);
 
-async fn private() -> (Postgres, Farm, String) {
+async fn private() -> (Postgres, TestFarm, String) {
     let postgres = tokio::task::spawn_blocking(Postgres::private).await.unwrap();
     let database = postgres.database();
     let options = Options { database: Some(database.clone()), ..Options::default() };
-    (postgres, Farm::with(options).await, database)
+    (postgres, TestFarm::with(options).await, database)
 }
 
 /// Waits until the server reports that there is an outage, or none: then it has renewed its snapshot since.
-async fn until_outage(farm: &Farm, wanted: bool) {
+async fn until_outage(farm: &TestFarm, wanted: bool) {
     let looks = async {
         loop {
             let health = farm.call("", Method::GET, "/healthz", None).await.is(200);
@@ -34,7 +34,7 @@ async fn until_outage(farm: &Farm, wanted: bool) {
 }
 
 /// Sends a GET request; the response must come soon and say how old it is.
-async fn old(farm: &Farm, path: &str) -> Json {
+async fn old(farm: &TestFarm, path: &str) -> Json {
     let asked = Instant::now();
     let answer = farm.get(path).await;
     assert!(asked.elapsed() < SOON, "{path} after {:?}", asked.elapsed());
@@ -49,7 +49,7 @@ async fn old(farm: &Farm, path: &str) -> Json {
 }
 
 /// Checks the responses of a farm that cannot use its database, and whose run `id` had ended before.
-async fn check(farm: &Farm, id: &str) {
+async fn check(farm: &TestFarm, id: &str) {
     let list = old(farm, "/v1/runs").await;
     let run = list["items"].as_array().unwrap().iter().find(|run| run["id"] == id).unwrap();
     assert_eq!((&run["state"], &run["tasks"]["succeeded"]), (&json!("succeeded"), &json!(6)));

@@ -1,13 +1,13 @@
 //! Routes that need no token: the description, the page to browse it, health, metrics; and routes that do not exist.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use reqwest::Method;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn the_description_is_whole() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let answer = farm.call("", Method::GET, "/openapi.json", None).await;
     assert_eq!(answer.header("content-type"), "application/json");
     let description = answer.is(200);
@@ -48,7 +48,7 @@ async fn the_description_is_whole() {
 
 #[tokio::test]
 async fn the_page_loads_nothing_from_elsewhere() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let page = farm.call("", Method::GET, "/docs", None).await;
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").starts_with("text/html"));
@@ -62,7 +62,7 @@ async fn the_page_loads_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn health_and_metrics_tell_how_the_server_is() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     for path in ["/healthz", "/readyz"] {
         let health = farm.call("", Method::GET, path, None).await.is(200);
         assert_eq!(health, serde_json::json!({ "role": "owner", "owner": null }));
@@ -91,7 +91,7 @@ async fn health_and_metrics_tell_how_the_server_is() {
 
 #[tokio::test]
 async fn what_does_not_exist_is_a_problem_too() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     for path in ["/", "/v1", "/v1/", "/v1/nothing", "/v2/runs", "/v1/runs/x/y/z", "/v1/runs/"] {
         farm.get(path).await.refused(404, "not_found");
     }
@@ -115,7 +115,7 @@ async fn what_does_not_exist_is_a_problem_too() {
 
 #[tokio::test]
 async fn every_whole_number_has_its_range_in_the_description() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let description = farm.get("/openapi.json").await.is(200);
     let schemas = &description["components"]["schemas"];
     let range = |schema: &str, field: &str| {

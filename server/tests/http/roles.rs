@@ -1,6 +1,6 @@
 //! Permissions: every route of the description with every role.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use pictor_api::TokenRole;
 use pictor_server::http::rules::{RULES, rule};
 use reqwest::Method;
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// The routes of the description: method and path.
-async fn routes(farm: &Farm) -> Vec<(String, String)> {
+async fn routes(farm: &TestFarm) -> Vec<(String, String)> {
     let description = farm.get("/openapi.json").await.is(200);
     let mut routes = Vec::new();
     for (path, item) in description["paths"].as_object().unwrap() {
@@ -21,7 +21,7 @@ async fn routes(farm: &Farm) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn the_description_and_the_table_of_rules_have_the_same_routes() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let described = routes(&farm).await;
     for (method, path) in &described {
         let open = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
@@ -36,7 +36,7 @@ async fn the_description_and_the_table_of_rules_have_the_same_routes() {
 
 #[tokio::test]
 async fn every_route_lets_exactly_its_roles_through() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let mut tokens = BTreeMap::new();
     for role in TokenRole::ALL {
         tokens.insert(role, farm.token(role, "somebody").await);
@@ -69,7 +69,7 @@ async fn every_route_lets_exactly_its_roles_through() {
 
 #[tokio::test]
 async fn submitters_see_and_change_only_what_is_their_accounts() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let anna = farm.token(TokenRole::Submitter, "anna").await;
     let bert = farm.token(TokenRole::Submitter, "bert").await;
     let viewer = farm.token(TokenRole::Viewer, "vera").await;

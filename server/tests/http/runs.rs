@@ -1,11 +1,11 @@
 //! Runs and their tasks, as the API shows them.
 
-use crate::farm::{FILMS, Farm, MILLION};
+use crate::farm::{FILMS, MILLION, TestFarm};
 use serde_json::Value as Json;
 
 #[tokio::test]
 async fn a_run_is_done_and_can_be_looked_at() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;
     let run = farm.get(&format!("/v1/runs/{id}")).await.is(200);
@@ -44,11 +44,11 @@ async fn a_run_is_done_and_can_be_looked_at() {
 
 #[tokio::test]
 async fn a_run_that_is_over_is_answered_from_history() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;
     let live = farm.get(&format!("/v1/runs/{id}")).await.is(200);
-    let later = Farm::idle().await;
+    let later = TestFarm::idle().await;
     // The same run in another farm, whose engine never had it.
     let run = pictor_tasks::message::RunId(id.as_str().into());
     let stored = farm.store.run_plan(&run).await.unwrap().unwrap();
@@ -86,7 +86,7 @@ async fn a_run_that_is_over_is_answered_from_history() {
 
 #[tokio::test]
 async fn runs_are_filtered_and_paged() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let mut ids = Vec::new();
     for (i, name) in ["alpha", "beta", "Alphabet", "gamma"].iter().enumerate() {
         let job = FILMS.replace("name: films", &format!("name: {name}"));
@@ -120,7 +120,7 @@ async fn runs_are_filtered_and_paged() {
 
 #[tokio::test]
 async fn tasks_are_filtered_by_step_state_and_dimension_and_paged() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let id = farm.submit(&farm.admin, MILLION).await;
     let tasks = async |query: &str| farm.get(&format!("/v1/runs/{id}/tasks{query}")).await.is(200);
     let names = |page: &Json| -> Vec<String> {

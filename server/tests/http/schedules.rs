@@ -1,6 +1,6 @@
 //! Schedules over the API: who may do what with them.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use pictor_api::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
@@ -11,7 +11,7 @@ fn nightly(name: &str) -> Json {
 
 #[tokio::test]
 async fn a_schedule_is_added_shown_paused_triggered_and_removed() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let added = farm.post("/v1/schedules", &nightly("nightly")).await;
     assert_eq!(added.header("location"), "/v1/schedules/nightly");
     let added = added.is(201);
@@ -56,7 +56,7 @@ async fn a_schedule_is_added_shown_paused_triggered_and_removed() {
 
 #[tokio::test]
 async fn schedules_belong_to_accounts() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let anna = farm.token(TokenRole::Submitter, "anna").await;
     let bert = farm.token(TokenRole::Submitter, "bert").await;
     let add = async |token: &str, schedule: Json| {

@@ -1,15 +1,15 @@
 //! A standby: it forwards every request, even with an endless response, and reports when nobody owns the farm.
 
-use crate::farm::{FILMS, Farm};
-use pictor_server::Role;
+use crate::farm::{FILMS, TestFarm};
+use pictor_server::ServerRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
 #[tokio::test]
 async fn a_standby_passes_everything_on() {
-    let (owner, standby) = (Farm::start().await, Farm::idle().await);
+    let (owner, standby) = (TestFarm::start().await, TestFarm::idle().await);
     let own = standby.admin.clone();
-    standby.be.send_replace(Role::Standby { owner: Some(owner.url.clone()) });
+    standby.be.send_replace(ServerRole::Standby { owner: Some(owner.url.clone()) });
     // The owner's tokens are the valid ones now.
     standby.call(&own, Method::GET, "/v1/runs", None).await.refused(401, "unauthorized");
     let token = &owner.admin;
@@ -33,7 +33,7 @@ async fn a_standby_passes_everything_on() {
     let log = owner.get("/v1/audit?limit=1").await.is(200);
     assert_eq!(log["items"][0]["address"], "127.0.0.1 by 127.0.0.1");
     // Two servers that take each other for the owner do not forward requests for ever.
-    owner.be.send_replace(Role::Standby { owner: Some(standby.url.clone()) });
+    owner.be.send_replace(ServerRole::Standby { owner: Some(standby.url.clone()) });
     standby.call(token, Method::GET, "/v1/runs", None).await.refused(503, "no_owner");
     standby.stop().await;
     owner.stop().await;
@@ -41,19 +41,19 @@ async fn a_standby_passes_everything_on() {
 
 #[tokio::test]
 async fn without_an_owner_clients_are_asked_to_come_back() {
-    let farm = Farm::start().await;
+    let farm = TestFarm::start().await;
     for owner in [None, Some("http://127.0.0.1:1".to_owned())] {
-        farm.be.send_replace(Role::Standby { owner });
+        farm.be.send_replace(ServerRole::Standby { owner });
         let refused = farm.get("/v1/runs").await;
         refused.refused(503, "no_owner");
         assert_eq!(refused.header("retry-after"), "1");
     }
-    farm.be.send_replace(Role::Standby { owner: None });
+    farm.be.send_replace(ServerRole::Standby { owner: None });
     farm.call("", Method::GET, "/readyz", None).await.refused(503, "no_owner");
     farm.call("", Method::GET, "/healthz", None).await.is(200);
     assert!(farm.get("/metrics").await.text().contains("pictor_owner 0.0"));
     // An owner that ends during a query.
-    farm.be.send_replace(Role::Owner(farm.owner.clone()));
+    farm.be.send_replace(ServerRole::Owner(farm.owner.clone()));
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&id).await;
     farm.owner.stop().await;

@@ -1,12 +1,12 @@
 //! Submission: JSON and YAML, errors, dry runs, idempotency, uploaded files.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
 #[tokio::test]
 async fn a_job_comes_as_text_as_a_tree_or_as_yaml() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let tree = json!({
         "pictor": "v1", "name": "tree", "dims": { "n": { "count": 3 } },
         "steps": [{ "name": "a", "over": ["n"], "noop": {} }],
@@ -28,7 +28,7 @@ async fn a_job_comes_as_text_as_a_tree_or_as_yaml() {
 /// A limit protects a licence server or a disk: one that nobody defines is reported before anything runs.
 #[tokio::test]
 async fn a_limit_that_no_server_defines_is_told() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let job = "pictor: v1\nname: a\nsteps:\n  - { name: a, limits: [licences], noop: {} }\n";
     for dry_run in [true, false] {
         let body = json!({ "job": job, "dry_run": dry_run });
@@ -43,7 +43,7 @@ async fn a_limit_that_no_server_defines_is_told() {
 
 #[tokio::test]
 async fn mistakes_are_shown_where_they_stand() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let job = "pictor: v1\nname: wrong\nsteps:\n  - name: a\n    nop: {}\n    over: [frame]\n";
     let answer = farm.post("/v1/runs", &json!({ "job": job, "source_name": "wrong.yaml" })).await;
     let problem = answer.refused(422, "invalid_job");
@@ -69,7 +69,7 @@ async fn mistakes_are_shown_where_they_stand() {
 
 #[tokio::test]
 async fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let answer = farm.post("/v1/runs", &json!({ "job": FILMS, "dry_run": true })).await.is(200);
     let plan = &answer["plan"];
     assert_eq!((&plan["tasks"], &plan["longest_path"]), (&6.into(), &2.into()));
@@ -87,7 +87,7 @@ async fn a_dry_run_tells_what_would_be_done_and_does_nothing() {
 
 #[tokio::test]
 async fn the_same_submission_twice_is_one_run() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let submit = async |token: &str, key: &str, name: &str| {
         let body = json!({ "job": FILMS.replace("films", name) });
         let request = farm.request(token, Method::POST, "/v1/runs");
@@ -113,7 +113,7 @@ async fn the_same_submission_twice_is_one_run() {
 
 #[tokio::test]
 async fn files_of_a_job_are_uploaded_before_it() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let job = "pictor: v1\nname: still\nrender:\n  scene: scenes/a.blend\n  frames: 1\n";
     let digest = blake3::hash(b"BLENDER").to_hex().to_string();
     let problem =

@@ -1,13 +1,13 @@
 //! Tokens: created, shown once, checked, revoked; and the audit log.
 
-use crate::farm::{FILMS, Farm};
+use crate::farm::{FILMS, TestFarm};
 use pictor_api::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
 #[tokio::test]
 async fn a_token_works_until_it_is_revoked() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let body = json!({ "name": "a laptop", "role": "viewer", "account": "anna" });
     let made = farm.post("/v1/tokens", &body).await.is(201);
     let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
@@ -43,7 +43,7 @@ async fn a_token_works_until_it_is_revoked() {
 
 #[tokio::test]
 async fn what_is_no_token_is_refused() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let (id, secret) = farm.admin["pictor_".len()..].split_once('_').unwrap();
     let other = secret.chars().rev().collect::<String>();
     for wrong in [
@@ -74,7 +74,7 @@ async fn what_is_no_token_is_refused() {
 
 #[tokio::test]
 async fn every_change_is_in_the_audit_log_and_so_is_every_refusal() {
-    let farm = Farm::idle().await;
+    let farm = TestFarm::idle().await;
     let viewer = farm.token(TokenRole::Viewer, "vera").await;
     let id = farm.submit(&farm.admin, FILMS).await;
     farm.post(&format!("/v1/runs/{id}/pause"), &Json::Null).await.is(200);

@@ -1,6 +1,6 @@
 //! The status of webhooks, as operators see it.
 
-use crate::farm::{Farm, Options};
+use crate::farm::{Options, TestFarm};
 use pictor_server::now_ms;
 use pictor_server::webhook::{EventKind, HookConfig};
 use pictor_storage::Delivery;
@@ -20,7 +20,7 @@ async fn operators_see_what_waits_and_why() {
         timeout: Millis(1000),
     };
     let hooks = vec![hook("mail", &EventKind::all()), hook("chat", &[EventKind::RunFailed])];
-    let farm = Farm::with(Options { idle: true, hooks, ..Options::default() }).await;
+    let farm = TestFarm::with(Options { idle: true, hooks, ..Options::default() }).await;
     let quiet = json!({
         "name": "chat", "host": "chat.example", "events": ["run.failed"], "waiting": 0,
         "attempts": 0, "error": "", "given_up": 0, "delivered_ms": null,

@@ -2,7 +2,7 @@
 //! each second. The processes are this test binary, started again.
 
 use crate::farm::{Base, JOB};
-use pictor_server::Role;
+use pictor_server::ServerRole;
 use pictor_server::schedule::{NewSchedule, Schedules};
 use pictor_test_servers::Postgres;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ async fn a_server_that_is_told_where_to_work() {
     let now_ms = pictor_server::now_ms;
     let (owner, handle) = pictor_server::Owner::new(config, store, Box::new(port), now_ms);
     tokio::spawn(owner.run());
-    let (_role, role) = watch::channel(Role::Owner(handle));
+    let (_role, role) = watch::channel(ServerRole::Owner(handle));
     schedules.run(role).await;
 }
 

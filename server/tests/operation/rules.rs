@@ -1,7 +1,7 @@
 //! Overlaps, missed times, jitter, pauses, triggers: the outcomes of due times.
 
 use crate::farm::{Base, JOB, cancel, fires, ms, now, schedule, set, with};
-use pictor_server::Role;
+use pictor_server::ServerRole;
 use pictor_server::schedule::{NewSchedule, ScheduleError};
 use tokio::sync::watch;
 
@@ -303,7 +303,7 @@ pub(crate) async fn a_schedule_that_changes_wakes_the_runner(base: &Base) {
     let schedules = base.schedules();
     schedules.add(&schedule("daily", "@daily", "UTC"), "ada").await.unwrap();
     let owner = base.owner().await;
-    let (role, watch) = watch::channel(Role::Owner(owner.clone()));
+    let (role, watch) = watch::channel(ServerRole::Owner(owner.clone()));
     let runner = tokio::spawn({
         let schedules = schedules.clone();
         async move { schedules.run(watch).await }
@@ -324,7 +324,7 @@ pub(crate) async fn a_schedule_that_changes_wakes_the_runner(base: &Base) {
     }
     assert_eq!(fires(base, "soon", start).await, list(&[(10, "started"), (20, "replaced")]));
     // A server that is no longer the owner leaves due times to the one that is.
-    role.send_replace(Role::Standby { owner: None });
+    role.send_replace(ServerRole::Standby { owner: None });
     set(start + 30 * MINUTE);
     schedules.replace(&schedule("other", "@yearly", "UTC"), "ada").await.unwrap();
     drop(role);

@@ -70,7 +70,7 @@ pub(crate) async fn whoever_takes_over_deletes_what_was_to_be_deleted(base: &Bas
     owner.stop().await;
     let before = load_run(&*base.store, &id).await.unwrap();
     let _owner = base.owner_with(&[]).await;
-    let removed = before.doomed().len();
+    let removed = before.pending_deletions().len();
     while there(base, &id).await.len() > 4 - removed {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -10,7 +10,7 @@ use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pictor_server::webhook::{EventKind, HookConfig, Webhooks};
-use pictor_server::{OwnerHandle, Role};
+use pictor_server::{OwnerHandle, ServerRole};
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::RunId;
 use pictor_tasks::units::Millis;
@@ -128,7 +128,7 @@ pub(crate) async fn a_message_is_tried_until_it_is_taken(base: &Base) {
     let mut receiver = Receiver::start().await;
     let hooks = hooks(base, &[receiver.config(base, "chat", CANCELLED)]);
     let owner = base.owner().await;
-    let (role, watch) = watch::channel(Role::Owner(owner.clone()));
+    let (role, watch) = watch::channel(ServerRole::Owner(owner.clone()));
     hooks.catch_up().await.unwrap();
     receiver.will(&[Mood::Status(500), Mood::Hang, Mood::Redirect, Mood::Later(7200)]);
     let serving = tokio::spawn({
@@ -151,7 +151,7 @@ pub(crate) async fn a_message_is_tried_until_it_is_taken(base: &Base) {
     assert_eq!((status.waiting, status.attempts), (1, 1));
     assert_eq!(status.error, "it answers with 500 Internal Server Error");
     // From here on the test decides when deliveries are attempted.
-    role.send_replace(Role::Standby { owner: None });
+    role.send_replace(ServerRole::Standby { owner: None });
     drop(role);
     serving.await.unwrap();
 
@@ -230,7 +230,7 @@ pub(crate) async fn a_takeover_tells_nothing_twice(base: &Base) {
     let (one, two) = (hooks(base, &config), hooks(&other, &config));
     tokio::try_join!(one.catch_up(), two.catch_up()).unwrap();
     let owner = base.owner().await;
-    let (_role, watch) = watch::channel(Role::Owner(owner.clone()));
+    let (_role, watch) = watch::channel(ServerRole::Owner(owner.clone()));
     // Both believe that they own the farm.
     for hooks in [one.clone(), two.clone()] {
         let watch = watch.clone();
@@ -323,7 +323,7 @@ pub(crate) async fn a_hook_that_hangs_holds_up_no_other(base: &Base) {
     let hooks = hooks(base, &[slow, good.config(base, "good", CANCELLED)]);
     hooks.catch_up().await.unwrap();
     let owner = base.owner().await;
-    let (_role, watch) = watch::channel(Role::Owner(owner.clone()));
+    let (_role, watch) = watch::channel(ServerRole::Owner(owner.clone()));
     tokio::spawn(async move { hooks.run(watch).await });
     tokio::task::yield_now().await;
     for n in 0..20 {

@@ -18,7 +18,7 @@ fn reference(kind: &str, relative: bool, file: &str, owner: &str) -> Reference {
 
 /// The paths in the packed scene, and the file at each.
 fn places(scene: &str, references: Vec<Reference>) -> (String, BTreeMap<String, String>) {
-    let layout = layout(Path::new(scene), &Answer { problem: None, references }).unwrap();
+    let layout = layout(Path::new(scene), &PackReport { problem: None, references }).unwrap();
     let files = layout.files.iter().map(|(path, file)| (path.clone(), file.display().to_string()));
     (layout.scene.clone(), files.collect())
 }
@@ -141,7 +141,8 @@ fn what_is_missing_is_told_with_its_user_and_what_may_be_missing_is_a_note() {
         ..reference(kind, true, "", "")
     };
     let references = vec![lacks("image", true), lacks("image", true), lacks("sound", false)];
-    let layout = layout(Path::new("/p/s.blend"), &Answer { problem: None, references }).unwrap();
+    let layout =
+        layout(Path::new("/p/s.blend"), &PackReport { problem: None, references }).unwrap();
     let lines = ["image `x`: /p/away is not there", "image `x`: /p/gone is not there"];
     assert_eq!(layout.missing, lines);
     assert_eq!(layout.notes.len(), 2);

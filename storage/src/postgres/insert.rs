@@ -35,7 +35,7 @@ const ANSWER: &str = " SELECT (SELECT count(*) FROM fence) = 1, (SELECT is_open 
 
 /// The database's answer to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum CommitResult {
     /// Everything is on disk.
     Done,
     /// There is another owner. Nothing was written.
@@ -216,7 +216,7 @@ impl Batch {
         on: &mut PgConnection,
         shard: i64,
         epoch: i64,
-    ) -> Result<Answer, sqlx::Error> {
+    ) -> Result<CommitResult, sqlx::Error> {
         let parts = self.parts();
         let mut arguments = PgArguments::default();
         let to = &mut arguments;
@@ -244,9 +244,9 @@ impl Batch {
         let (is_owner, is_open): (bool, bool) =
             sqlx::query_as_with(statement, arguments).fetch_one(on).await?;
         Ok(match (is_owner, is_open) {
-            (_, true) => Answer::Done,
-            (false, _) => Answer::Fenced,
-            (true, false) => Answer::NoRun,
+            (_, true) => CommitResult::Done,
+            (false, _) => CommitResult::Fenced,
+            (true, false) => CommitResult::NoRun,
         })
     }
 }

@@ -151,13 +151,13 @@ async fn a_store_of_version_1_is_brought_up_to_date_with_what_is_in_it() {
 #[tokio::test]
 async fn a_word_that_nothing_understands_is_damage() {
     let dir = TempDir::new().unwrap();
-    let farm = open(dir.path().to_str().unwrap()).await;
-    with_one_of_each(farm.both()).await;
+    let stores = open(dir.path().to_str().unwrap()).await;
+    with_one_of_each(stores.both()).await;
     let file = SqliteConnectOptions::new().filename(dir.path().join("pictor.sqlite"));
     // The tables refuse such words themselves.
     let mut on = file.pragma("ignore_check_constraints", "on").connect().await.unwrap();
     for (place, damage) in DAMAGES.into_iter().enumerate() {
         on.execute(damage).await.unwrap();
-        is_damaged(farm.both(), place + 1).await;
+        is_damaged(stores.both(), place + 1).await;
     }
 }

@@ -14,12 +14,12 @@ use pictor_tasks::message::{Execution, Outcome, Products, RunId, Try, WorkerId};
 use std::sync::Arc;
 
 /// A store that its user owns.
-pub(crate) struct Farm {
+pub(crate) struct Stores {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<dyn Registry>,
 }
 
-impl Farm {
+impl Stores {
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
     }
@@ -33,10 +33,10 @@ impl Farm {
     }
 }
 
-pub(crate) async fn open(place: &str) -> Farm {
+pub(crate) async fn open(place: &str) -> Stores {
     let (store, registry) = pictor_storage::open(place).await.unwrap();
     store.take_ownership("here", 1).await.unwrap();
-    Farm { store, registry }
+    Stores { store, registry }
 }
 
 pub(crate) fn new_run(id: &str) -> NewRun {

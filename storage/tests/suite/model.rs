@@ -2,7 +2,7 @@
 //! was committed, folds to the engine's state.
 
 use super::postgres::database;
-use super::{Farm, history, open};
+use super::{Stores, history, open};
 use pictor_engine::{Config, Effects, Engine, Plan, Run, RunState, compile};
 use pictor_storage::{NewRun, RunRows, Store};
 use pictor_tasks::history::{Control, Event, ResetTasks, Row};
@@ -190,7 +190,7 @@ async fn write(store: &dyn Store, run: &RunId, rows: &[Row], cuts: &[usize], sta
     }
 }
 
-async fn check(seed: u64, farms: &[Farm]) {
+async fn check(seed: u64, databases: &[Stores]) {
     let run = RunId(format!("model-{seed}").into());
     let mut world = World::new(seed, &run);
     let mut rows: Vec<Row> = Vec::new();
@@ -199,36 +199,36 @@ async fn check(seed: u64, farms: &[Farm]) {
         fold_version: plan().fold_version,
         ..super::new_run(&run.0)
     };
-    for farm in farms {
-        farm.store.create_run(&new, None).await.unwrap();
+    for stores in databases {
+        stores.store.create_run(&new, None).await.unwrap();
     }
     for turn in 0..400 {
         rows.extend(world.turn());
         let is_over = world.run().state().is_terminal() && world.chance.one_in(3);
         if turn % 97 == 96 || is_over {
-            let known = farms[0].store.load_history(&run, 1, &mut |_| {}).await.unwrap();
+            let known = databases[0].store.load_history(&run, 1, &mut |_| {}).await.unwrap();
             let new = &rows[usize::try_from(known).unwrap()..];
             let mut cuts = [0; 3].map(|_| world.chance.place(new.len() + 1));
             cuts.sort_unstable();
-            for farm in farms {
-                write(&*farm.store, &run, new, &cuts, world.run().state()).await;
+            for stores in databases {
+                write(&*stores.store, &run, new, &cuts, world.run().state()).await;
             }
         }
         if is_over {
             break;
         }
     }
-    let known = farms[0].store.load_history(&run, 1, &mut |_| {}).await.unwrap();
+    let known = databases[0].store.load_history(&run, 1, &mut |_| {}).await.unwrap();
     rows.truncate(usize::try_from(known).unwrap());
     let mut model = Run::new(run.clone(), Arc::new(plan()));
     for row in &rows {
         drop(model.apply(row).unwrap());
     }
-    for farm in farms {
-        let stored = farm.store.run_plan(&run).await.unwrap().unwrap();
+    for stores in databases {
+        let stored = stores.store.run_plan(&run).await.unwrap().unwrap();
         let plan = serde_json::from_str(&stored.plan).unwrap();
         let mut folded = Run::new(run.clone(), Arc::new(plan));
-        let read = history(&*farm.store, &run, 1).await;
+        let read = history(&*stores.store, &run, 1).await;
         assert_eq!(read, rows, "seed {seed}");
         for row in &read {
             drop(folded.apply(row).unwrap());
@@ -242,7 +242,7 @@ async fn check(seed: u64, farms: &[Farm]) {
                 assert_eq!(of(&folded), of(&model), "seed {seed}, step {step}, task {index}");
             }
         }
-        let record = farm.store.run(&run.0).await.unwrap().unwrap();
+        let record = stores.store.run(&run.0).await.unwrap().unwrap();
         assert_eq!(record.state, folded.state(), "seed {seed}");
     }
 }
@@ -252,8 +252,8 @@ async fn history_of_a_farm_of_chance_folds_to_the_state_of_the_engine() {
     let seeds = std::env::var("PICTOR_SIM_SEEDS").ok().and_then(|n| n.parse::<u64>().ok());
     let seeds = seeds.map_or(20, |n| (n / 100).max(20));
     let dir = tempfile::TempDir::new().unwrap();
-    let farms = [open(dir.path().to_str().unwrap()).await, open(&database()).await];
+    let databases = [open(dir.path().to_str().unwrap()).await, open(&database()).await];
     for seed in 0..seeds {
-        check(seed, &farms).await;
+        check(seed, &databases).await;
     }
 }

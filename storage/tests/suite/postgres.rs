@@ -1,7 +1,7 @@
 //! What only a shared database can do: have several owners in turn and several users at once, go away and come back.
 
 use super::registry::{DAMAGES, is_damaged, with_one_of_each};
-use super::{Farm, commit, done, dones, history, new_run, open, with_run};
+use super::{Stores, commit, done, dones, history, new_run, open, with_run};
 use pictor_storage::{Created, Error, Fire, Idempotency, Registry, RunRows, Schedule, Store};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
@@ -78,11 +78,11 @@ async fn servers_that_start_at_once_agree_on_the_tables() {
             async move { open(&url).await }
         })
     });
-    let mut farms: Vec<Farm> = Vec::new();
-    for farm in opened.collect::<Vec<_>>() {
-        farms.push(farm.await.unwrap());
+    let mut databases: Vec<Stores> = Vec::new();
+    for stores in opened.collect::<Vec<_>>() {
+        databases.push(stores.await.unwrap());
     }
-    let epoch = farms[0].store.owner().await.unwrap().unwrap().epoch;
+    let epoch = databases[0].store.owner().await.unwrap().unwrap().epoch;
     assert_eq!(epoch, 8, "each of them took ownership once");
     let mut on = connect(&url).await;
     let version: Vec<i64> =
@@ -215,9 +215,9 @@ async fn a_commit_whose_answer_was_lost_is_made_again() {
 #[tokio::test]
 async fn a_connection_that_was_cut_is_replaced() {
     let url = database();
-    let farm = open(&url).await;
-    let run = with_run(&*farm.store, "cut").await;
-    commit(&*farm.store, &run, &dones(1, 1)).await.unwrap();
+    let stores = open(&url).await;
+    let run = with_run(&*stores.store, "cut").await;
+    commit(&*stores.store, &run, &dones(1, 1)).await.unwrap();
     let mut on = connect(&url).await;
     on.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
@@ -225,19 +225,19 @@ async fn a_connection_that_was_cut_is_replaced() {
     )
     .await
     .unwrap();
-    let error = commit(&*farm.store, &run, &dones(2, 2)).await.unwrap_err();
+    let error = commit(&*stores.store, &run, &dones(2, 2)).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
-    commit(&*farm.store, &run, &dones(2, 2)).await.unwrap();
-    assert_eq!(history(&*farm.store, &run, 1).await, dones(1, 2));
+    commit(&*stores.store, &run, &dones(2, 2)).await.unwrap();
+    assert_eq!(history(&*stores.store, &run, 1).await, dones(1, 2));
 }
 
 #[tokio::test]
 async fn a_database_that_is_away_is_unavailable_and_nothing_else() {
     let server = Postgres::private();
     let url = server.database();
-    let farm = open(&url).await;
-    let run = with_run(&*farm.store, "away").await;
-    commit(&*farm.store, &run, &dones(1, 1)).await.unwrap();
+    let stores = open(&url).await;
+    let run = with_run(&*stores.store, "away").await;
+    commit(&*stores.store, &run, &dones(1, 1)).await.unwrap();
     let mut last = 1;
     let stop: fn(&Postgres) = Postgres::stop;
     let again: fn(&Postgres) = Postgres::start_again;
@@ -246,9 +246,9 @@ async fn a_database_that_is_away_is_unavailable_and_nothing_else() {
         away(&server);
         let rows = dones(last + 1, last + 1);
         let (committed, read, heard) = tokio::join!(
-            commit(&*farm.store, &run, &rows),
-            farm.store.run("away"),
-            farm.registry.revoke_token("none", 1),
+            commit(&*stores.store, &run, &rows),
+            stores.store.run("away"),
+            stores.registry.revoke_token("none", 1),
         );
         let errors = [committed.unwrap_err(), read.unwrap_err(), heard.unwrap_err()];
         for error in errors {
@@ -257,12 +257,12 @@ async fn a_database_that_is_away_is_unavailable_and_nothing_else() {
             assert!(error.is_retryable() && !text.contains("pictor:"), "{error:?}");
         }
         back(&server);
-        while let Err(error) = commit(&*farm.store, &run, &rows).await {
+        while let Err(error) = commit(&*stores.store, &run, &rows).await {
             assert!(error.is_retryable(), "{error:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         last += 1;
-        assert_eq!(history(&*farm.store, &run, 1).await, dones(1, last));
+        assert_eq!(history(&*stores.store, &run, 1).await, dones(1, last));
     }
 }
 
@@ -360,8 +360,8 @@ async fn a_run_that_another_server_removed_gets_no_more_history() {
 #[tokio::test]
 async fn a_word_that_nothing_understands_is_damage() {
     let url = database();
-    let farm = open(&url).await;
-    with_one_of_each(farm.both()).await;
+    let stores = open(&url).await;
+    with_one_of_each(stores.both()).await;
     let mut on = connect(&url).await;
     // The tables refuse such words themselves.
     on.execute(
@@ -373,6 +373,6 @@ async fn a_word_that_nothing_understands_is_damage() {
     .unwrap();
     for (place, damage) in DAMAGES.into_iter().enumerate() {
         on.execute(damage).await.unwrap();
-        is_damaged(farm.both(), place + 1).await;
+        is_damaged(stores.both(), place + 1).await;
     }
 }

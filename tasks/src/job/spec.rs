@@ -66,7 +66,7 @@ pub struct JobSpec {
     pub priority: i32,
     /// The order in which the tasks of a step are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub order: Option<Order>,
+    pub order: Option<TaskOrder>,
     /// What happens to the rest of the run when a task has failed for good.
     #[serde(default)]
     pub on_failure: OnFailure,
@@ -114,7 +114,8 @@ fn five_seconds() -> Millis {
 /// The order in which the tasks of a step are done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+#[schemars(rename = "Order")]
+pub enum TaskOrder {
     /// First to last.
     #[default]
     Index,
@@ -213,7 +214,7 @@ pub struct StepSpec {
     pub stalled: Option<Millis>,
     /// Replaces the job's `order`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub order: Option<Order>,
+    pub order: Option<TaskOrder>,
     /// Named concurrency limits (licences), each held by a task while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1)), extend("uniqueItems" = true))]

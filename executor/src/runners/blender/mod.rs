@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use run::run;
 pub use sessions::Sessions;
 
-use crate::programs::told::Program;
+use crate::programs::version_cache::Program;
 use std::path::Path;
 use tokio::process::Command;
 

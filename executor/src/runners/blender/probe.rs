@@ -4,7 +4,7 @@
 
 use super::keep_bytecode;
 use crate::programs::process::transcript;
-use crate::programs::told::{self, Program};
+use crate::programs::version_cache::{self, Program};
 use crate::programs::{Confinement, Device};
 use pictor_tasks::worker::{Blender, Gpu};
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ enum Line {
 /// Finds out what Blenders can do with these GPUs, unless it is remembered. Does nothing without a GPU.
 pub(crate) async fn try_gpus(blenders: &mut [Blender], gpus: &[Gpu], cache: Option<&Path>) {
     let mut kept: BTreeMap<String, Tried> =
-        cache.map(|cache| told::read(&cache.join(NAME))).unwrap_or_default();
+        cache.map(|cache| version_cache::read(&cache.join(NAME))).unwrap_or_default();
     let known = kept.len();
     for blender in blenders {
         blender.devices.insert(CPU.to_owned());
@@ -81,7 +81,7 @@ pub(crate) async fn try_gpus(blenders: &mut [Blender], gpus: &[Gpu], cache: Opti
 /// remembered.
 pub async fn try_everything(blenders: &mut [Blender], gpus: &[Gpu], cache: Option<&Path>) {
     let mut kept: BTreeMap<String, Tried> =
-        cache.map(|cache| told::read(&cache.join(NAME))).unwrap_or_default();
+        cache.map(|cache| version_cache::read(&cache.join(NAME))).unwrap_or_default();
     for blender in blenders {
         let alone = ask(blender, None, cache).await;
         if alone.works.contains(CPU) {
@@ -134,7 +134,7 @@ fn remember(cache: Option<&Path>, mut kept: BTreeMap<String, Tried>) {
     while kept.len() > KEPT_MAX {
         kept.pop_first();
     }
-    if let Err(error) = told::write(&cache.join(NAME), &kept) {
+    if let Err(error) = version_cache::write(&cache.join(NAME), &kept) {
         tracing::debug!(%error, "what Blenders can do cannot be remembered");
     }
 }
@@ -146,8 +146,8 @@ async fn ask(blender: &Blender, gpu: Option<Device>, cache: Option<&Path>) -> Tr
         tracing::info!("trying what Blender {version} can do with {gpu}: once, up to minutes");
     }
     let ways: &[&str] = if gpu.is_some() { &[CUDA, OPTIX] } else { &[CPU] };
-    let told = start(blender, gpu, cache).await;
-    let (text, ended) = told.unwrap_or_else(|error| (String::new(), Err(error)));
+    let reported = start(blender, gpu, cache).await;
+    let (text, ended) = reported.unwrap_or_else(|error| (String::new(), Err(error)));
     understand(&text, ended, ways)
 }
 
@@ -289,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_real_blender_renders_with_the_processors_and_has_no_gpu_that_is_not_there() {
-        let here = told::started(Path::new("blender")).unwrap();
+        let here = version_cache::started(Path::new("blender")).unwrap();
         let mut blenders = [blender(&here)];
         try_everything(&mut blenders, &[], None).await;
         assert_eq!(blenders[0].devices, [CPU.to_owned()].into());

@@ -22,15 +22,15 @@ use std::path::{Path, PathBuf};
 pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Products, Failure> {
     let scene = ctx.brief.body.scene().expect("only bodies with a scene come here");
     let settings = settings(ctx, scene).await?;
-    let job = Job { ctx, scene, settings };
+    let task = ResolvedTask { ctx, scene, settings };
     loop {
         let session = sessions.get(ctx, scene).await?;
         let done = match &ctx.brief.body {
-            Body::Inspect(_) => job.inspect(session).await,
-            Body::Bake(_) => job.bake(session).await,
-            Body::Blender(render) => job.render(session, render).await,
-            Body::Finish(_) => job.finish(session).await,
-            Body::Develop(develop) => job.develop(session, develop).await,
+            Body::Inspect(_) => task.inspect(session).await,
+            Body::Bake(_) => task.bake(session).await,
+            Body::Blender(render) => task.render(session, render).await,
+            Body::Finish(_) => task.finish(session).await,
+            Body::Develop(develop) => task.develop(session, develop).await,
             _ => unreachable!("only bodies with a scene come here"),
         };
         // A build may lack something that only the opened scene reveals, such as the denoiser: another Blender here may
@@ -48,7 +48,7 @@ pub(crate) async fn run(ctx: &TaskContext, sessions: &mut Sessions) -> Result<Pr
 }
 
 /// A task with its resolved settings.
-struct Job<'a> {
+struct ResolvedTask<'a> {
     ctx: &'a TaskContext,
     scene: &'a Scene,
     settings: Json,
@@ -90,7 +90,7 @@ const FILES: &str = "files";
 /// The same for single passes.
 const PASSES: &str = "passes";
 
-impl Job<'_> {
+impl ResolvedTask<'_> {
     /// Checks the scene, determines its frames, and stores the inspection for later steps.
     async fn inspect(&self, session: &mut Session) -> Result<Products, Failure> {
         let found = self.looked_at(session).await?;

@@ -39,7 +39,7 @@ pub(super) async fn run(
     let webp = body.format == ImageFormat::Webp;
     let extension = if webp { "png" } else { body.format.extension() };
     let out = ctx.scratch.join(format!("image.{extension}"));
-    let job = Job {
+    let work = StitchWork {
         original,
         files,
         scale: body.scale.or(scale),
@@ -48,9 +48,9 @@ pub(super) async fn run(
         progress: ctx.progress.clone(),
         stop: ctx.stop.clone(),
     };
-    let work = tokio::task::spawn_blocking(move || job.run());
+    let stitching = tokio::task::spawn_blocking(move || work.run());
     let made = tokio::select! {
-        made = work => made.map_err(|panic| {
+        made = stitching => made.map_err(|panic| {
             failure(FailureKind::Failed, format!("Stitching failed: {panic}."))
         })?,
         _ = ctx.stop.stopped() => return Err(ctx.stop.failure()),
@@ -133,7 +133,7 @@ async fn to_webp(
 }
 
 /// One picture, and all that is needed to stitch it on a separate thread.
-struct Job {
+struct StitchWork {
     original: Original,
     files: Vec<(u32, PathBuf)>,
     /// The factor; `None` if it has to be derived from the tiles.
@@ -150,7 +150,7 @@ struct Made {
     notes: Vec<String>,
 }
 
-impl Job {
+impl StitchWork {
     fn run(&self) -> Result<Made> {
         let lenient = self.body.on_error == OnError::Copy;
         let reader = Reader::open(&self.original.path, lenient)?;

@@ -40,15 +40,15 @@ pub(super) async fn run(
     };
     let (name, blame, factor) = (original.name.clone(), original.blame, model.manifest.scale);
     let out = ctx.scratch.join("image.png");
-    let job = Job::new(ctx, body, model, original, out.clone());
-    let ender = job.ender.clone();
+    let work = TileWork::new(ctx, body, model, original, out.clone());
+    let ender = work.ender.clone();
     let mut kept = std::mem::take(upscaler);
-    let work = tokio::task::spawn_blocking(move || {
-        let result = job.run(&mut kept);
+    let upscaling = tokio::task::spawn_blocking(move || {
+        let result = work.run(&mut kept);
         (kept, result)
     });
     let (kept, result) = tokio::select! {
-        done = work => done.map_err(|panic| {
+        done = upscaling => done.map_err(|panic| {
             failure(FailureKind::Failed, format!("Upscaling a tile failed: {panic}."))
         })?,
         _ = ctx.stop.stopped() => {
@@ -93,7 +93,7 @@ async fn given_up(
 }
 
 /// One tile, and all that is needed to upscale it on a separate thread.
-struct Job {
+struct TileWork {
     model: Model,
     original: Original,
     scale: u32,
@@ -109,7 +109,7 @@ struct Job {
     ender: Arc<OnceLock<Ender>>,
 }
 
-impl Job {
+impl TileWork {
     fn new(
         ctx: &TaskContext,
         body: &Upscale,
@@ -218,7 +218,7 @@ fn reach(field: u32, own: u32, passes: u32) -> u32 {
 
 /// A tile's rows, computed one row of parts at a time.
 struct Bands<'a> {
-    job: &'a Job,
+    work: &'a TileWork,
     core: Rect,
     strip: &'a mut Strip,
     network: &'a mut Network,
@@ -232,28 +232,28 @@ struct Bands<'a> {
 }
 
 impl<'a> Bands<'a> {
-    fn new(job: &'a Job, core: Rect, strip: &'a mut Strip, network: &'a mut Network) -> Self {
+    fn new(work: &'a TileWork, core: Rect, strip: &'a mut Strip, network: &'a mut Network) -> Self {
         let size = strip.layout().size;
-        let grid = job.grid(size);
+        let grid = work.grid(size);
         // Tiles differ by a pixel; all windows of a picture have one size, so that the network stays warm.
         let largest = Resolution {
             width: size.width.div_ceil(grid.columns),
             height: size.height.div_ceil(grid.rows),
         };
         let least = |side: u32, parts: u32| parts.min(side);
-        let parts = job.parts(largest);
+        let parts = work.parts(largest);
         let parts = Grid {
             columns: least(core.x1 - core.x0, parts.columns),
             rows: least(core.y1 - core.y0, parts.rows),
         };
         let seen = |tile: u32, parts: u32, whole: u32| {
-            whole.min(tile.div_ceil(parts).saturating_add(2 * job.overlap))
+            whole.min(tile.div_ceil(parts).saturating_add(2 * work.overlap))
         };
         let window = Resolution {
             width: seen(largest.width, parts.columns, size.width),
             height: seen(largest.height, parts.rows, size.height),
         };
-        Self { job, core, strip, network, parts, window, next: 0, band: Vec::new(), taken: 0 }
+        Self { work, core, strip, network, parts, window, next: 0, band: Vec::new(), taken: 0 }
     }
 
     fn row(&mut self, out: &mut Vec<f32>) -> Result<(), PictureError> {
@@ -261,7 +261,7 @@ impl<'a> Bands<'a> {
             self.compute()?;
         }
         let channels = self.strip.layout().channels();
-        let factor = self.job.model.manifest.scale.pow(self.job.passes);
+        let factor = self.work.model.manifest.scale.pow(self.work.passes);
         let length = ((self.core.x1 - self.core.x0) * factor) as usize * channels;
         out.clear();
         out.extend(&self.band[self.taken..self.taken + length]);
@@ -273,7 +273,7 @@ impl<'a> Bands<'a> {
     fn compute(&mut self) -> Result<(), PictureError> {
         let Rect { x0, y0, x1, y1 } = self.core;
         let tile = Resolution { width: x1 - x0, height: y1 - y0 };
-        let factor = self.job.model.manifest.scale.pow(self.job.passes);
+        let factor = self.work.model.manifest.scale.pow(self.work.passes);
         let Layout { colours, alpha, .. } = self.strip.layout();
         let channels = colours + usize::from(alpha);
         let pitch = (tile.width * factor) as usize * channels;
@@ -286,8 +286,8 @@ impl<'a> Bands<'a> {
             let window = self.window(core);
             self.strip.advance(window.y0, window.y1)?;
             self.band.resize(pitch * ((core.y1 - core.y0) * factor) as usize, 0.0);
-            if self.job.stop.reason().is_some() {
-                return Err(gave_up(self.job.stop.failure()));
+            if self.work.stop.reason().is_some() {
+                return Err(gave_up(self.work.stop.failure()));
             }
             let made = self.network_on(window)?;
             let position = PartPosition {
@@ -307,7 +307,7 @@ impl<'a> Bands<'a> {
     /// The pixels that are passed to the network for a part.
     fn window(&self, core: Rect) -> Rect {
         let Resolution { width, height } = self.strip.layout().size;
-        let overlap = self.job.overlap;
+        let overlap = self.work.overlap;
         let x0 = core.x0.saturating_sub(overlap).min(width - self.window.width);
         let y0 = core.y0.saturating_sub(overlap).min(height - self.window.height);
         Rect { x0, y0, x1: x0 + self.window.width, y1: y0 + self.window.height }
@@ -317,20 +317,20 @@ impl<'a> Bands<'a> {
     /// any.
     fn network_on(&mut self, window: Rect) -> Result<Vec<Planar>, PictureError> {
         let Layout { colours, alpha, .. } = self.strip.layout();
-        let channels = self.job.model.manifest.channels;
+        let channels = self.work.model.manifest.channels;
         let runs: Vec<Vec<usize>> = match (channels, colours) {
             (1, _) => (0..colours).map(|colour| vec![colour]).collect(),
             (_, 1) => vec![vec![0; 3]],
             _ => vec![vec![0, 1, 2]],
         };
-        let times = [self.job.passes, self.job.model.manifest.scale];
+        let times = [self.work.passes, self.work.model.manifest.scale];
         let source = alpha.then(|| self.strip.window(window, &[colours]));
         let sees_opacity = source.as_ref().is_some_and(|opacity| !is_even(opacity));
         let all = u32::try_from(runs.len()).unwrap_or(1) + u32::from(sees_opacity);
         let (part, parts) = (self.next, self.parts.tiles());
         let mut before = 0..;
         let mut run = |colours: Vec<usize>| {
-            let (before, progress) = (before.next().unwrap_or(0), self.job.progress.clone());
+            let (before, progress) = (before.next().unwrap_or(0), self.work.progress.clone());
             let listener: Listener = Arc::new(move |run| {
                 let done = share(part, share(before, run, all), parts);
                 progress.report(done, &format!("part {}/{parts}", part + 1));
@@ -345,7 +345,7 @@ impl<'a> Bands<'a> {
         let mut made = runs.into_iter().map(&mut run).collect::<Result<Vec<_>, PictureError>>()?;
         if let Some(source) = source {
             let run = sees_opacity.then(|| run(vec![colours; channels as usize]));
-            let factor = self.job.model.manifest.scale.pow(self.job.passes);
+            let factor = self.work.model.manifest.scale.pow(self.work.passes);
             made.push(limited(&source, run.transpose()?.as_ref(), factor));
         }
         Ok(made)

@@ -75,7 +75,7 @@ pub(crate) fn started(name: &Path) -> Option<PathBuf> {
 
 /// A version, and the file that reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Told {
+struct Reported {
     #[serde(flatten)]
     identity: Identity,
     version: String,
@@ -83,7 +83,7 @@ struct Told {
 
 /// The reported versions, by the programs' paths.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Versions(BTreeMap<PathBuf, Told>);
+pub(crate) struct Versions(BTreeMap<PathBuf, Reported>);
 
 impl Versions {
     /// Reads the versions stored in the user's cache folder; empty if they cannot be read.
@@ -93,13 +93,13 @@ impl Versions {
 
     /// The version that this file reported.
     pub(crate) fn of(&self, program: &Program) -> Option<String> {
-        let told = self.0.get(&program.path)?;
-        (told.identity == program.identity).then(|| told.version.clone())
+        let reported = self.0.get(&program.path)?;
+        (reported.identity == program.identity).then(|| reported.version.clone())
     }
 
     /// Adds the version that a program reported.
     pub(crate) fn insert(&mut self, program: Program, version: String) {
-        self.0.insert(program.path, Told { identity: program.identity, version });
+        self.0.insert(program.path, Reported { identity: program.identity, version });
     }
 
     /// Stores the versions for the next start, except for those of programs that no longer exist. Of several processes

@@ -3,7 +3,7 @@
 
 use crate::handle::{Error, OwnerHandle};
 use crate::owner::Owner;
-use crate::role::Role;
+use crate::role::ServerRole;
 use crate::runs::load_run;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Run};
@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NOTE_WORKERS: Duration = Duration::from_secs(30);
 
 /// One server's part in deciding which server owns the farm.
-pub struct Farm {
+pub struct Election {
     /// Runs and their history.
     pub store: Arc<dyn Store>,
     /// Registered workers and their last known state.
@@ -53,13 +53,13 @@ enum Ended {
     Overtaken,
 }
 
-impl Farm {
+impl Election {
     /// Alternates between standing by and owning the farm until `stop` becomes true. `connect` makes a new end of the
     /// queue; `role` keeps the rest of the server informed.
     pub async fn lead(
         &self,
         connect: impl Fn() -> Box<dyn OwnerQueue>,
-        role: &watch::Sender<Role>,
+        role: &watch::Sender<ServerRole>,
         mut stop: watch::Receiver<bool>,
     ) {
         while !*stop.borrow() {
@@ -76,12 +76,12 @@ impl Farm {
                     sleep(RETRY).await;
                 }
             }
-            role.send_replace(Role::Standby { owner: None });
+            role.send_replace(ServerRole::Standby { owner: None });
         }
     }
 
     /// Returns when this server is elected to own the farm.
-    async fn stand_by(&self, queue: &mut dyn OwnerQueue, role: &watch::Sender<Role>) {
+    async fn stand_by(&self, queue: &mut dyn OwnerQueue, role: &watch::Sender<ServerRole>) {
         let mut look = interval(SCAN);
         let mut elected = std::pin::pin!(queue.elected());
         loop {
@@ -91,7 +91,7 @@ impl Farm {
                     Ok(owner) => {
                         // Our own address was stored by an earlier process.
                         let owner = owner.map(|o| o.address).filter(|a| *a != self.address);
-                        role.send_replace(Role::Standby { owner });
+                        role.send_replace(ServerRole::Standby { owner });
                     }
                     Err(failure) => warn!(error = %failure, "who owns the farm is not known"),
                 },
@@ -103,7 +103,7 @@ impl Farm {
     async fn own(
         &self,
         mut queue: Box<dyn OwnerQueue>,
-        role: &watch::Sender<Role>,
+        role: &watch::Sender<ServerRole>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Ended, Error> {
         let ownership = self.store.take_ownership(&self.address, (self.now_ms)()).await?;
@@ -122,14 +122,14 @@ impl Farm {
         owner.listen_first(RandomState::new().hash_one("mark"), self.listen);
         info!(epoch = ownership.epoch, "this server owns the farm");
         let mut owner = tokio::spawn(owner.run());
-        role.send_replace(Role::Owner(handle.clone()));
+        role.send_replace(ServerRole::Owner(handle.clone()));
         let watch = self.watch(&handle, ownership.epoch);
         let overtaken = tokio::select! {
             ended = &mut owner => return finish(ended),
             overtaken = watch => overtaken,
             _ = stop.wait_for(|stop| *stop) => false,
         };
-        role.send_replace(Role::Standby { owner: None });
+        role.send_replace(ServerRole::Standby { owner: None });
         handle.stop().await;
         let ended = finish(owner.await)?;
         Ok(if overtaken { Ended::Overtaken } else { ended })
