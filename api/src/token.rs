@@ -11,8 +11,8 @@ pub struct TokenView {
     pub id: String,
     /// Label that says what the token is for.
     pub name: String,
-    /// Role that the token has.
-    pub role: TokenRole,
+    /// Role that the token has; null if the stored one is damaged, for which the token is refused.
+    pub role: Option<TokenRole>,
     /// Account that the token acts for.
     pub account: String,
     /// When it was created, in milliseconds since 1970.

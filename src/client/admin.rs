@@ -4,7 +4,7 @@ use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
 use crate::client::connection::{Connection, as_json};
 use crate::terminal::{duration, explain, programs, say, table};
-use pictor_api::{Gpu, MadeToken, NewToken, Service, TokenView, Worker, WorkerPatch};
+use pictor_api::{Gpu, MadeToken, NewToken, Service, TokenRole, TokenView, Worker, WorkerPatch};
 use pictor_server::now_ms;
 use reqwest::Method;
 use serde_json::Value as Json;
@@ -61,7 +61,7 @@ fn ago(time_ms: i64) -> String {
 fn token_row(token: &TokenView) -> Vec<String> {
     let state =
         token.revoked_ms.map_or_else(|| "valid".into(), |at| format!("revoked {}", ago(at)));
-    let role = token.role.name().to_owned();
+    let role = token.role.map_or("damaged", TokenRole::name).to_owned();
     let made = ago(token.created_ms);
     vec![token.id.clone(), token.name.clone(), role, token.account.clone(), made, state]
 }

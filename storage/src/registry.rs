@@ -25,6 +25,23 @@ pub struct Token {
     pub revoked_ms: Option<i64>,
 }
 
+/// A token in the list of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedToken {
+    /// Public part of the token.
+    pub id: String,
+    /// Label that an administrator gave it.
+    pub name: String,
+    /// Role whose rights it grants; `None` if the stored word is damaged: the token is refused.
+    pub role: Option<TokenRole>,
+    /// Account that the token acts for.
+    pub account: String,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it was revoked, in milliseconds since 1970.
+    pub revoked_ms: Option<i64>,
+}
+
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRecord {
@@ -149,8 +166,8 @@ pub trait Registry: Send + Sync {
     async fn add_token(&self, token: &Token) -> Result<(), Error>;
     /// The token with this id, revoked or not.
     async fn token(&self, id: &str) -> Result<Option<Token>, Error>;
-    /// Every token, the oldest first.
-    async fn tokens(&self) -> Result<Vec<Token>, Error>;
+    /// Every token, the oldest first, including damaged ones.
+    async fn tokens(&self) -> Result<Vec<ListedToken>, Error>;
     /// Revokes a token. Returns `false` if there is none, or if it was revoked before.
     async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error>;
 

@@ -32,11 +32,10 @@ macro_rules! impl_registry {
                 row.map(|row| sql::token(row).ok_or_else(|| damaged("token"))).transpose()
             }
 
-            async fn tokens(&self) -> Result<Vec<Token>, Error> {
-                let rows: Vec<sql::TokenRow> =
+            async fn tokens(&self) -> Result<Vec<ListedToken>, Error> {
+                let rows: Vec<sql::ListedTokenRow> =
                     on!(self.reader, |on| sqlx::query_as(sql::TOKENS).fetch_all(on));
-                let tokens: Option<_> = rows.into_iter().map(sql::token).collect();
-                tokens.ok_or_else(|| damaged("token"))
+                Ok(rows.into_iter().map(sql::listed_token).collect())
             }
 
             async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error> {

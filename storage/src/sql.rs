@@ -1,7 +1,7 @@
 //! The statements that are the same for both databases, and the decoding of their rows. Times are parameters; every
 //! list has a total order and a limit.
 
-use crate::registry::{AuditEntry, Delivery, Fire, Schedule, Token, WorkerRecord};
+use crate::registry::{AuditEntry, Delivery, Fire, ListedToken, Schedule, Token, WorkerRecord};
 use crate::run::{NewRun, Ownership, Rejected, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -132,15 +132,6 @@ pub(crate) fn ownership((epoch, key, address): (i64, Vec<u8>, String)) -> Option
     Some(Ownership { epoch: u64::try_from(epoch).ok()?, ticket_key, address })
 }
 
-/// Selects the columns of a [`TokenRow`]; the argument is the rest of the statement.
-macro_rules! select_token {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, name, role, account, secret_hash, created_ms, revoked_ms FROM token ",
-            $rest
-        )
-    };
-}
 pub(crate) type TokenRow = (String, String, String, String, Vec<u8>, i64, Option<i64>);
 
 pub(crate) fn token(row: TokenRow) -> Option<Token> {
@@ -150,10 +141,19 @@ pub(crate) fn token(row: TokenRow) -> Option<Token> {
     Some(Token { id, name, role, account, secret_hash, created_ms, revoked_ms })
 }
 
+pub(crate) type ListedTokenRow = (String, String, String, String, i64, Option<i64>);
+
+pub(crate) fn listed_token(row: ListedTokenRow) -> ListedToken {
+    let (id, name, role, account, created_ms, revoked_ms) = row;
+    ListedToken { id, name, role: TokenRole::named(&role), account, created_ms, revoked_ms }
+}
+
 pub(crate) const ADD_TOKEN: &str = "INSERT INTO token (id, name, role, account, secret_hash, \
      created_ms, revoked_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING";
-pub(crate) const TOKEN: &str = select_token!("WHERE id = $1");
-pub(crate) const TOKENS: &str = select_token!("ORDER BY created_ms, id");
+pub(crate) const TOKEN: &str = "SELECT id, name, role, account, secret_hash, created_ms, revoked_ms \
+     FROM token WHERE id = $1";
+pub(crate) const TOKENS: &str = "SELECT id, name, role, account, created_ms, revoked_ms \
+     FROM token ORDER BY created_ms, id";
 pub(crate) const REVOKE_TOKEN: &str =
     "UPDATE token SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
 

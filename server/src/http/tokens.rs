@@ -11,14 +11,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pictor_api::{AuditView, Code, MadeToken, NewToken, Page, TokenRole, TokenView};
-use pictor_storage::{AuditEntry, Token};
+use pictor_storage::{AuditEntry, ListedToken, Token};
 use std::sync::Arc;
 
 /// Longest name of a token or account, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
-fn view(token: Token) -> TokenView {
-    let Token { id, name, role, account, created_ms, revoked_ms, .. } = token;
+fn view(token: ListedToken) -> TokenView {
+    let ListedToken { id, name, role, account, created_ms, revoked_ms } = token;
     TokenView { id, name, role, account, created_ms, revoked_ms }
 }
 
@@ -89,14 +89,16 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let missing = || Refusal::not_found(format_args!("token `{id}`"));
-    let token = api.registry.token(&id).await?.ok_or_else(missing)?;
+    // A damaged token can be revoked as well, and may be a machine's.
+    let tokens = api.registry.tokens().await?;
+    let token = tokens.into_iter().find(|token| token.id == id).ok_or_else(missing)?;
     if token.id == caller.token {
         let detail = "a token cannot revoke itself: the last one would lock everybody out";
         return Err(Refusal::new(Code::Conflict, detail));
     }
     api.registry.revoke_token(&id, (api.now_ms)()).await?;
     api.tokens.forget(&id);
-    if token.role == TokenRole::Machine {
+    if token.role.is_none_or(|role| role == TokenRole::Machine) {
         api.shut_out(&id).await?;
     }
     Ok(StatusCode::NO_CONTENT)

@@ -4,6 +4,9 @@ use crate::farm::{FILMS, TestFarm};
 use pictor_api::TokenRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
+use std::collections::BTreeMap;
 
 #[tokio::test]
 async fn a_token_works_until_it_is_revoked() {
@@ -39,6 +42,43 @@ async fn a_token_works_until_it_is_revoked() {
     let own = format!("/v1/tokens/{}", farm.admin.split('_').nth(1).unwrap());
     farm.call(&farm.admin, Method::DELETE, &own, None).await.refused(409, "conflict");
     farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_token_is_listed_with_the_others_and_can_be_revoked() {
+    let farm = TestFarm::idle().await;
+    let (id, token) = damaged_token(&farm).await;
+    let listed = async || {
+        let tokens = farm.get("/v1/tokens").await.is(200)["items"].take();
+        let tokens = tokens.as_array().unwrap().iter();
+        let by_account =
+            |token: &Json| (token["account"].as_str().unwrap().to_owned(), token.clone());
+        tokens.map(by_account).collect::<BTreeMap<String, Json>>()
+    };
+    let tokens = listed().await;
+    assert_eq!(tokens["root"]["role"], "admin");
+    assert_eq!(
+        (&tokens["vera"]["role"], &tokens["vera"]["id"]),
+        (&Json::Null, &id.as_str().into())
+    );
+    let used = farm.request(&token, Method::GET, "/v1/runs").send().await.unwrap();
+    assert!(!used.status().is_success(), "{}", used.status());
+
+    farm.call(&farm.admin, Method::DELETE, &format!("/v1/tokens/{id}"), None).await.is(204);
+    assert!(listed().await["vera"]["revoked_ms"].is_i64());
+    farm.stop().await;
+}
+
+/// A viewer's token whose role in the database is a word that nothing understands: its id, and the token.
+async fn damaged_token(farm: &TestFarm) -> (String, String) {
+    let token = farm.token(TokenRole::Viewer, "vera").await;
+    let id = token.split('_').nth(1).unwrap().to_owned();
+    let file = SqliteConnectOptions::new().filename(farm.path("pictor.sqlite"));
+    // The table refuses such a word itself.
+    let mut on = file.pragma("ignore_check_constraints", "on").connect().await.unwrap();
+    let damage = sqlx::query("UPDATE token SET role = 'emperor' WHERE id = $1").bind(&id);
+    assert_eq!(damage.execute(&mut on).await.unwrap().rows_affected(), 1);
+    (id, token)
 }
 
 #[tokio::test]
