@@ -58,9 +58,7 @@ fn page() -> String {
             writeln!(page, "    needs --> {to}: {text}").unwrap();
         }
     }
-    page.push_str(
-        "```\n\nA task in any state goes back to what its needs say when it is done again.\n",
-    );
+    page.push_str("```\n\nA task in any state goes back to what its needs say when it is reset.\n");
     page
 }
 

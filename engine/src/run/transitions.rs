@@ -67,11 +67,11 @@ pub const TRANSITIONS: [Transition; 9] = {
     [
         line(F::NeedsChanged, "its needs change", &[Pending, Ready, Skipped], Next::ByNeeds),
         line(F::Sent, "sent to a worker", &[Ready], Next::State(Queued)),
-        line(F::TakenBack, "not begun and taken back", &[Ready, Queued], Next::ByNeeds),
+        line(F::TakenBack, "reclaimed before it started", &[Ready, Queued], Next::ByNeeds),
         line(F::Claimed, "claimed", &[Ready, Queued], Next::State(Running)),
-        line(F::Done, "done", HELD, Next::State(Succeeded)),
-        line(F::TriedAgain, "failed, lost or given back, tries left", HELD, Next::ByNeeds),
-        line(F::GaveOut, "failed or lost, no tries left", HELD, Next::State(Failed)),
+        line(F::Done, "succeeds", HELD, Next::State(Succeeded)),
+        line(F::TriedAgain, "failed, lost or given back, attempts left", HELD, Next::ByNeeds),
+        line(F::GaveOut, "failed or lost, no attempts left", HELD, Next::State(Failed)),
         // Cancelling one task makes others `skipped` before they are cancelled themselves.
         line(
             F::RunEnded,
@@ -79,6 +79,6 @@ pub const TRANSITIONS: [Transition; 9] = {
             &[Pending, Ready, Queued, Running, Skipped],
             Next::State(Cancelled),
         ),
-        line(F::Reset, "done again", ALL, Next::ByNeeds),
+        line(F::Reset, "reset", ALL, Next::ByNeeds),
     ]
 };
