@@ -7,70 +7,15 @@ mod support;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 use std::path::PathBuf;
-use std::process::Command;
-use support::{Running, Said, TestDir, blender, files, pictures, until};
-
-/// A server with a worker of its own, and users who talk to it from another folder.
-struct TestFarm {
-    dir: TestDir,
-    address: String,
-    _server: Running,
-}
-
-impl TestFarm {
-    fn start() -> Self {
-        let dir = TestDir::new();
-        let data = dir.path("server").display().to_string();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
-        let mut server = dir.start(&serve);
-        let line = server.wait_for("http://127.0.0.1:");
-        let at = line.find("http://").unwrap();
-        let address = line[at..].split_whitespace().next().unwrap();
-        let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
-        until("the server has made a token", || dir.path("server/admin-token").exists());
-        Self { dir, address, _server: server }
-    }
-
-    /// `pictor` with the server and a token in its environment.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.dir.command(arguments);
-        command.env("PICTOR_SERVER", &self.address);
-        command.env("PICTOR_TOKEN_FILE", self.dir.path("server/admin-token"));
-        command
-    }
-
-    fn pictor(&self, arguments: &[&str]) -> Said {
-        Running::start(&mut self.command(arguments)).finish()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> Said {
-        let said = self.pictor(arguments);
-        assert_eq!(said.code, Some(0), "pictor {arguments:?}\n{said}");
-        said
-    }
-
-    fn json(&self, arguments: &[&str]) -> Json {
-        let said = self.ok(&[arguments, &["--json"]].concat());
-        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}\n{said}"))
-    }
-
-    /// Submits a job and returns the run's id.
-    fn submit(&self, job: &str) -> String {
-        self.dir.write("job.yaml", job);
-        self.json(&["submit", "job.yaml"])["id"].as_str().unwrap().to_owned()
-    }
-
-    fn state(&self, run: &str) -> Json {
-        self.json(&["show", run])["state"].take()
-    }
-}
+use support::farm::TestFarm;
+use support::{Running, Said, blender, files, pictures};
 
 const NOOP: &str = "pictor: v1\nname: noop\nsteps: [{ name: a, noop: {} }]\n";
 const LONG: &str = "pictor: v1\nname: long\nsteps: [{ name: a, noop: { duration: 100s } }]\n";
 
 #[test]
 fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let long = farm.submit(LONG);
     farm.ok(&["runs"]).expect(0, &[&long, "running", "admin"]);
     farm.ok(&["show", &long]).expect(0, &[&long, "running", "STEP", "a"]);
@@ -96,7 +41,7 @@ fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
 
 #[test]
 fn what_goes_wrong_is_told_in_a_sentence() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     farm.dir.write("job.yaml", "pictor: v1\nname: x\nstpes: []\n");
     farm.pictor(&["submit", "job.yaml"]).expect(2, &["stpes", "job.yaml:3"]);
     farm.pictor(&["show", "x"]).expect(1, &["there is no run `x`", "(not_found)"]);
@@ -110,7 +55,7 @@ fn what_goes_wrong_is_told_in_a_sentence() {
 
 #[test]
 fn the_server_and_the_token_may_stand_in_the_configuration() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let text = format!("server = {:?}\ntoken_file = {:?}\n", farm.address, "the-token");
     farm.dir.write("config/pictor/config.toml", &text);
     let token = farm.dir.path("server/admin-token");
@@ -125,7 +70,7 @@ fn the_server_and_the_token_may_stand_in_the_configuration() {
 
 #[test]
 fn a_log_is_followed_until_its_task_is_over() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let go = farm.dir.path("go").display().to_string();
     let script = format!("echo first; while [ ! -e '{go}' ]; do sleep 0.05; done; echo last");
     let run = farm.submit(&format!(
@@ -141,7 +86,7 @@ fn a_log_is_followed_until_its_task_is_over() {
 
 #[test]
 fn whoever_stops_waiting_does_not_stop_the_run() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     farm.dir.write("job.yaml", LONG);
     let mut waiting = Running::start(&mut farm.command(&["submit", "job.yaml", "--wait"]));
     let line = waiting.wait_for("get its results with");
@@ -171,7 +116,7 @@ steps:
 
 #[test]
 fn what_workers_say_is_told_once_here_and_through_a_server() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     farm.dir.write("job.yaml", TALKING);
     let told = ["notes:\n  no paper (4 tasks, such as talk[i=0])", "  \\u{1b}[2Jred (talk[i=2])"];
     let there = farm.pictor(&["submit", "job.yaml", "--wait"]);
@@ -272,7 +217,7 @@ fn project(farm: &TestFarm) -> PathBuf {
 
 #[test]
 fn a_scene_is_rendered_with_everything_that_it_needs_and_its_results_come_back() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let project = project(&farm);
     let here = farm.dir.run(&[]);
     here.expect(0, &["4 files in"]);
@@ -302,7 +247,7 @@ fn a_scene_is_rendered_with_everything_that_it_needs_and_its_results_come_back()
 
 #[test]
 fn only_results_that_are_missing_or_differ_are_fetched() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let run = farm.submit(
         "pictor: v1\nname: write\ndims: { i: { count: 20 } }\nsteps:\n- name: a\n  over: [i]\n  \
          command:\n    run: [sh, -c, \"echo {i} > {output.x}; head -c 100000 /dev/zero >> {output.x}\"]\n    \
@@ -332,7 +277,7 @@ fn only_results_that_are_missing_or_differ_are_fetched() {
 #[test]
 fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
     let count = if support::soak() { 3_000 } else { 1_000 };
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     project(&farm);
     for number in 1..=count {
         farm.dir.write(&format!("project/frames/f_{number:05}.png"), &number.to_string());
@@ -356,7 +301,7 @@ fn thousands_of_tiny_files_are_sent_quickly_and_only_once() {
 
 #[test]
 fn schedules_are_made_listed_triggered_and_removed() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     farm.dir.write("job.yaml", NOOP);
     let add = ["schedule", "add", "nightly", "job.yaml", "--cron", "0 2 * * *"];
     let said = farm.ok(&[&add[..], &["--zone", "Europe/Berlin", "--jitter", "5m"]].concat());
@@ -380,7 +325,7 @@ fn schedules_are_made_listed_triggered_and_removed() {
 
 #[test]
 fn tokens_are_made_for_a_role_and_worthless_once_revoked() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let run = farm.submit(NOOP);
     let made = farm.ok(&["token", "add", "ann", "--role", "viewer"]);
     let token = made.out.trim().to_owned();
@@ -401,7 +346,7 @@ fn tokens_are_made_for_a_role_and_worthless_once_revoked() {
 
 #[test]
 fn workers_are_listed_and_taken_out_of_service() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&[]);
     let worker = farm.json(&["workers"]);
     let id = worker["id"].to_string();
     farm.ok(&["workers"]).expect(0, &["WORKER", "enabled"]);

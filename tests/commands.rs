@@ -7,64 +7,8 @@ mod support;
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value as Json;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
-use support::{Running, Said, TestDir, build_scenes, files, until, workflows};
-
-/// A server with a worker of its own.
-struct TestFarm {
-    dir: TestDir,
-    address: String,
-    server: Running,
-}
-
-impl TestFarm {
-    fn start() -> Self {
-        let dir = TestDir::new();
-        let data = dir.path("server").display().to_string();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--slots", "4", "--data", &data];
-        let mut server = dir.start(&serve);
-        let line = server.wait_for("http://127.0.0.1:");
-        let address = line[line.find("http://").unwrap()..].split_whitespace().next().unwrap();
-        let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();
-        until("the server has made a token", || dir.path("server/admin-token").exists());
-        let ready = ["--silent", "--fail", &format!("{address}/readyz")];
-        until("the server is ready", || {
-            Command::new("curl").args(ready).output().unwrap().status.success()
-        });
-        Self { dir, address, server }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.dir.command(arguments);
-        command.env("PICTOR_SERVER", &self.address);
-        command.env("PICTOR_TOKEN_FILE", self.dir.path("server/admin-token"));
-        command
-    }
-
-    fn pictor(&self, arguments: &[&str]) -> Said {
-        Running::start(&mut self.command(arguments)).finish()
-    }
-
-    fn lines(&self, arguments: &[&str]) -> Vec<Json> {
-        let said = self.pictor(&[arguments, &["--json"]].concat());
-        said.expect(0, &[]);
-        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    /// Sends a request and returns the status and body of the response.
-    fn api(&self, method: &str, path: &str, body: &str) -> (u16, Json) {
-        let token = std::fs::read_to_string(self.dir.path("server/admin-token")).unwrap();
-        let token = format!("Authorization: Bearer {}", token.trim());
-        let said = Command::new("curl")
-            .args(["-sS", "-X", method, "-H", &token, "-H", "Content-Type: application/json"])
-            .args(["-d", body, "-w", "\n%{http_code}", &format!("{}{path}", self.address)])
-            .output()
-            .unwrap();
-        let said = String::from_utf8(said.stdout).unwrap();
-        let (body, status) = said.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), serde_json::from_str(body).unwrap())
-    }
-}
+use support::farm::TestFarm;
+use support::{TestDir, build_scenes, files, until, workflows};
 
 /// Every way for a process to outlive its task: each writes the id of the process that it started.
 const STAYERS: &str = r#"pictor: v1
@@ -115,7 +59,7 @@ fn stayers(farm: &TestFarm) {
 
 #[test]
 fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     stayers(&farm);
     let said = farm.pictor(&["submit", "job.yaml", "--wait"]);
     said.expect(1, &["7 tasks succeeded, 7 failed", "ran longer than its `timeout`"]);
@@ -136,7 +80,7 @@ fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
 
 #[test]
 fn what_a_task_starts_ends_with_a_killed_pictor() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     stayers(&farm);
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
     let set = [&set[..], &["--set", "dims.kind=[timeout, setsid, daemon, script]"]].concat();
@@ -167,7 +111,7 @@ const SAID: &str = "more\na\nb\n-r--r--r--\n-r-xr-xr-x\n";
 
 #[test]
 fn the_files_of_a_command_travel_with_the_job() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     with_files(&farm.dir);
     farm.pictor(&["submit", "job.yaml", "--wait", "--out", "there"]).expect(0, &["succeeded"]);
     let said = |folder: &str| {
@@ -210,7 +154,7 @@ fn a_run_that_goes_on_sees_the_files_of_its_submission() {
 
 #[test]
 fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let dir = &farm.dir;
     dir.write("there.txt", "x");
     for (files, why) in [
@@ -239,7 +183,7 @@ fn files_that_cannot_be_are_refused_in_their_place_before_anything_runs() {
 
 #[test]
 fn outputs_may_be_empty_folders_links_or_left_out() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let job = "pictor: v1\nname: outs\nretry: { attempts: 1 }\nsteps:\n\
         - name: make\n  command:\n    run: [sh, -c, 'touch done; mkdir -p d/e; echo a > d/a; echo b > d/e/b; ln -s d/a l']\n    \
           outputs: { done: done, d: d, l: l, o: { file: maybe.txt, optional: true } }\n  \
@@ -264,7 +208,7 @@ fn outputs_may_be_empty_folders_links_or_left_out() {
 #[test]
 fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
     build_scenes();
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let small = |name: &str| match name {
         "turntable" => vec!["render.frames=1-2", "render.resolution=64x36", "render.samples=1"],
         "still" => vec!["render.resolution=64x64", "render.samples=1", "render.tiles=2x1"],
@@ -284,7 +228,7 @@ fn every_workflow_without_a_network_succeeds_on_a_plain_server() {
 
 #[test]
 fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let dir = &farm.dir;
     let job = "pictor: v1\nname: short\nsteps:\n\
         - { name: a, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
@@ -325,7 +269,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
 
 #[test]
 fn the_api_takes_one_shape_of_a_job_and_speaks_plainly() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let job = r#"{ "pictor": "v1", "name": "x", "steps": [{ "name": "a", "noop": {} }] }"#;
     let when = r#""cron": "0 0 1 1 *", "source_name": "x.json", "set": { "priority": "7" }"#;
     for (name, job) in [("tree", job.to_owned()), ("text", Json::from(job).to_string())] {
@@ -402,7 +346,7 @@ const TASK: &str = "{attempt,index,name,progress,reason,state,step,worker,worker
 
 #[test]
 fn a_script_reads_the_same_here_from_a_server_and_from_the_api() {
-    let farm = TestFarm::start();
+    let farm = TestFarm::start(&["--slots", "4"]);
     let dir = &farm.dir;
     let job = "pictor: v1\nname: shape\nretry: { attempts: 1 }\n\
                steps: [{ name: a, command: { run: ['false'] } }]\n";

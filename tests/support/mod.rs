@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test binary uses its part")]
 #![expect(clippy::disallowed_methods, reason = "what runs here has real time limits")]
 
+pub(crate) mod farm;
 pub(crate) mod pictures;
 
 use rustix::process::{Pid, Signal, kill_process};
