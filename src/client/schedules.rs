@@ -6,7 +6,7 @@ use crate::client::submit::{Prepared, prepare};
 use crate::terminal::{say, table};
 use crate::{INVALID, SUCCEEDED};
 use pictor_server::schedule::{
-    FireView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered,
+    DueTimeView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered,
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -143,18 +143,18 @@ fn row(schedule: &ScheduleView) -> Vec<String> {
         schedule.cron.clone(),
         schedule.zone.clone(),
         next.unwrap_or_else(|| "paused".into()),
-        schedule.last.as_ref().map_or_else(String::new, fire),
+        schedule.last.as_ref().map_or_else(String::new, due_time),
     ]
 }
 
 /// An outcome as text, such as `started nightly-20260329t010000-k3f9a`.
-fn fire(fire: &FireView) -> String {
-    let run = fire.run.as_ref().map_or_else(String::new, |run| format!(" {run}"));
-    format!("{}{run}", fire.outcome)
+fn due_time(due: &DueTimeView) -> String {
+    let run = due.run.as_ref().map_or_else(String::new, |run| format!(" {run}"));
+    format!("{}{run}", due.outcome)
 }
 
 fn shown(detail: &ScheduleDetail) -> String {
-    let ScheduleDetail { schedule, job, fires } = detail;
+    let ScheduleDetail { schedule, job, due_times } = detail;
     let mut lines = vec![
         format!("{}  {} ({})", schedule.name, schedule.cron, schedule.zone),
         format!("overlap: {}", word(schedule.overlap)),
@@ -169,9 +169,9 @@ fn shown(detail: &ScheduleDetail) -> String {
         lines.push("\nnext:".into());
         lines.extend(schedule.next.iter().map(|time| format!("  {time}")));
     }
-    if !fires.is_empty() {
+    if !due_times.is_empty() {
         lines.push("\nlast:".into());
-        lines.extend(fires.iter().map(|last| format!("  {}", fire(last))));
+        lines.extend(due_times.iter().map(|last| format!("  {}", due_time(last))));
     }
     lines.join("\n")
 }

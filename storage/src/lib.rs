@@ -18,7 +18,7 @@ mod store_queries;
 pub use pictor_artifacts::Error;
 pub use postgres::PostgresStore;
 pub use registry::{
-    AuditEntry, Delivery, Fire, ListedToken, Registry, Schedule, Token, WorkerRecord,
+    AuditEntry, Delivery, DueTime, ListedToken, Registry, Schedule, Token, WorkerRecord,
 };
 pub use run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,

@@ -126,14 +126,14 @@ pub struct Schedule {
 
 /// The outcome of one due time of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fire {
+pub struct DueTime {
     /// Name of the schedule.
     pub schedule: String,
     /// Due time, in milliseconds since 1970.
     pub due_ms: i64,
     /// What it was.
     pub outcome: DueOutcome,
-    /// The run that it started. In a call of [`Registry::fire`] the run given beside it counts instead.
+    /// The run that it started. In a call of [`Registry::record_due_time`] the run given beside it counts instead.
     pub run: Option<RunId>,
 }
 
@@ -208,12 +208,16 @@ pub trait Registry: Send + Sync {
     /// Records the outcome of a due time, with the run that it starts, and moves the schedule's `planned_ms` there.
     /// Returns `false`, and stores nothing, if an outcome was recorded before; only one that was queued can be recorded
     /// once more, with another outcome.
-    async fn fire(&self, fire: &Fire, run: Option<&NewRun>) -> Result<bool, Error>;
+    async fn record_due_time(
+        &self,
+        due_time: &DueTime,
+        run: Option<&NewRun>,
+    ) -> Result<bool, Error>;
     /// The last `limit` (at most 1000) outcomes of a schedule's due times, latest first.
-    async fn fires(&self, schedule: &str, limit: u32) -> Result<Vec<Fire>, Error>;
+    async fn due_times(&self, schedule: &str, limit: u32) -> Result<Vec<DueTime>, Error>;
 
     /// Every due time that is queued, in order of schedule and due time.
-    async fn waiting_fires(&self) -> Result<Vec<Fire>, Error>;
+    async fn queued_due_times(&self) -> Result<Vec<DueTime>, Error>;
 
     /// Stores messages to be delivered, except those whose webhook already has their event. Their number, attempts,
     /// error and time of delivery are ignored.

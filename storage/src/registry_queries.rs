@@ -186,13 +186,17 @@ macro_rules! impl_registry {
                 Ok(done.rows_affected() > 0)
             }
 
-            async fn fire(&self, fire: &Fire, run: Option<&NewRun>) -> Result<bool, Error> {
+            async fn record_due_time(
+                &self,
+                due_time: &DueTime,
+                run: Option<&NewRun>,
+            ) -> Result<bool, Error> {
                 let fired: Option<bool> = on!(self.writer, |on| async {
                     let mut t = on.begin().await?;
-                    let first = sqlx::query(sql::FIRE)
-                        .bind(&fire.schedule)
-                        .bind(fire.due_ms)
-                        .bind(fire.outcome.name())
+                    let first = sqlx::query(sql::RECORD_DUE_TIME)
+                        .bind(&due_time.schedule)
+                        .bind(due_time.due_ms)
+                        .bind(due_time.outcome.name())
                         .bind(run.map(|run| &*run.id.0))
                         .execute(&mut *t)
                         .await?;
@@ -204,7 +208,8 @@ macro_rules! impl_registry {
                     {
                         return t.rollback().await.map(|()| None);
                     }
-                    let planned = sqlx::query(sql::PLANNED).bind(&fire.schedule).bind(fire.due_ms);
+                    let planned =
+                        sqlx::query(sql::PLANNED).bind(&due_time.schedule).bind(due_time.due_ms);
                     planned.execute(&mut *t).await?;
                     t.commit().await.map(|()| Some(true))
                 });
@@ -213,20 +218,20 @@ macro_rules! impl_registry {
                 })
             }
 
-            async fn fires(&self, schedule: &str, limit: u32) -> Result<Vec<Fire>, Error> {
-                let rows: Vec<sql::FireRow> = on!(self.reader, |on| {
+            async fn due_times(&self, schedule: &str, limit: u32) -> Result<Vec<DueTime>, Error> {
+                let rows: Vec<sql::DueTimeRow> = on!(self.reader, |on| {
                     let limit = i64::from(limit.min(sql::PAGE_ROWS_MAX));
-                    sqlx::query_as(sql::FIRES).bind(schedule).bind(limit).fetch_all(on)
+                    sqlx::query_as(sql::DUE_TIMES).bind(schedule).bind(limit).fetch_all(on)
                 });
-                let fires: Option<_> = rows.into_iter().map(sql::fire).collect();
-                fires.ok_or_else(|| damaged("due time"))
+                let due_times: Option<_> = rows.into_iter().map(sql::due_time).collect();
+                due_times.ok_or_else(|| damaged("due time"))
             }
 
-            async fn waiting_fires(&self) -> Result<Vec<Fire>, Error> {
-                let rows: Vec<sql::FireRow> =
-                    on!(self.reader, |on| sqlx::query_as(sql::WAITING_FIRES).fetch_all(on));
-                let fires: Option<_> = rows.into_iter().map(sql::fire).collect();
-                fires.ok_or_else(|| damaged("due time"))
+            async fn queued_due_times(&self) -> Result<Vec<DueTime>, Error> {
+                let rows: Vec<sql::DueTimeRow> =
+                    on!(self.reader, |on| sqlx::query_as(sql::QUEUED_DUE_TIMES).fetch_all(on));
+                let due_times: Option<_> = rows.into_iter().map(sql::due_time).collect();
+                due_times.ok_or_else(|| damaged("due time"))
             }
 
             async fn add_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Error> {

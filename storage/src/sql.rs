@@ -1,7 +1,7 @@
 //! The statements that are the same for both databases, and the decoding of their rows. Times are parameters; every
 //! list has a total order and a limit.
 
-use crate::registry::{AuditEntry, Delivery, Fire, ListedToken, Schedule, Token, WorkerRecord};
+use crate::registry::{AuditEntry, Delivery, DueTime, ListedToken, Schedule, Token, WorkerRecord};
 use crate::run::{NewRun, Ownership, Rejected, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -255,21 +255,21 @@ pub(crate) const SCHEDULES: &str = select_schedule!("ORDER BY id");
 pub(crate) const REMOVE_SCHEDULE: &str = "DELETE FROM schedule WHERE id = $1";
 pub(crate) const PAUSE_SCHEDULE: &str = "UPDATE schedule SET paused = $2 WHERE id = $1";
 
-pub(crate) const FIRE: &str = "INSERT INTO fire (schedule, due_ms, outcome, run) \
+pub(crate) const RECORD_DUE_TIME: &str = "INSERT INTO fire (schedule, due_ms, outcome, run) \
      VALUES ($1, $2, $3, $4) ON CONFLICT (schedule, due_ms) DO UPDATE SET \
      outcome = excluded.outcome, run = excluded.run \
      WHERE fire.outcome = 'queued' AND excluded.outcome <> 'queued'";
 pub(crate) const PLANNED: &str =
     "UPDATE schedule SET planned_ms = $2 WHERE id = $1 AND planned_ms < $2";
-pub(crate) const FIRES: &str = "SELECT schedule, due_ms, outcome, run FROM fire \
+pub(crate) const DUE_TIMES: &str = "SELECT schedule, due_ms, outcome, run FROM fire \
      WHERE schedule = $1 ORDER BY due_ms DESC LIMIT $2";
-pub(crate) const WAITING_FIRES: &str = "SELECT schedule, due_ms, outcome, run FROM fire \
+pub(crate) const QUEUED_DUE_TIMES: &str = "SELECT schedule, due_ms, outcome, run FROM fire \
      WHERE outcome = 'queued' ORDER BY schedule, due_ms";
-pub(crate) type FireRow = (String, i64, String, Option<String>);
+pub(crate) type DueTimeRow = (String, i64, String, Option<String>);
 
-pub(crate) fn fire((schedule, due_ms, outcome, run): FireRow) -> Option<Fire> {
+pub(crate) fn due_time((schedule, due_ms, outcome, run): DueTimeRow) -> Option<DueTime> {
     let outcome = DueOutcome::named(&outcome)?;
-    Some(Fire { schedule, due_ms, outcome, run: run.map(|run| RunId(run.into())) })
+    Some(DueTime { schedule, due_ms, outcome, run: run.map(|run| RunId(run.into())) })
 }
 
 pub(crate) const ADD_DELIVERY: &str = "INSERT INTO delivery (hook, event_id, body, attempts, \

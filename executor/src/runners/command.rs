@@ -2,14 +2,14 @@
 
 mod binding;
 pub(crate) mod files;
-mod left;
+mod outputs;
 
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use crate::programs::Confinement;
 use crate::programs::process::{program_failure, run as run_program};
 use crate::task::TaskContext;
-use left::Left;
+use outputs::FoundOutput;
 use pictor_tasks::body::{Body, Command, Written};
 use pictor_tasks::message::{Binding, Failure, FailureKind, Input, Products};
 use pictor_tasks::output::{check_names, in_folder};
@@ -47,7 +47,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
     }
     let mut products = Products::default();
     for (name, written) in &body.outputs {
-        for Left { name, path, file } in left::find(ctx, name, written)? {
+        for FoundOutput { name, path, file } in outputs::find(ctx, name, written)? {
             products.outputs.push(ctx.put_as(&name, &path, &file).await?);
         }
     }

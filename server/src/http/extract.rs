@@ -1,7 +1,7 @@
 //! The extractors for handlers. They work like axum's, but respond to malformed requests with a problem document.
 
+use super::malformed;
 use super::refusal::Refusal;
-use super::words;
 use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             .flatten()
             .and_then(|value| serde_json::from_value(value).ok());
         let mistake =
-            || Refusal::rejected(rejection.status(), words::of_body(&rejection.body_text()));
+            || Refusal::rejected(rejection.status(), malformed::of_body(&rejection.body_text()));
         whole.map(Self).ok_or_else(mistake)
     }
 }
@@ -79,7 +79,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let bad = |rejection: PathRejection| {
-            Refusal::rejected(rejection.status(), words::of_query(&rejection.body_text()))
+            Refusal::rejected(rejection.status(), malformed::of_query(&rejection.body_text()))
         };
         let path = axum::extract::Path::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(path.0))
@@ -91,7 +91,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let bad = |rejection: QueryRejection| {
-            Refusal::rejected(rejection.status(), words::of_query(&rejection.body_text()))
+            Refusal::rejected(rejection.status(), malformed::of_query(&rejection.body_text()))
         };
         let query = axum::extract::Query::from_request_parts(parts, state).await.map_err(bad)?;
         Ok(Self(query.0))

@@ -2,7 +2,7 @@
 //! nothing twice.
 
 use super::Api;
-use super::fleet::Beat;
+use super::heartbeats::Beat;
 use super::refusal::Refusal;
 use crate::handle::{COMMIT_BOUNDS_US, Error, Tally};
 use axum::extract::{MatchedPath, Request, State};
@@ -142,7 +142,7 @@ impl Snapshot {
         let tasks_held = views.iter().map(|view: &WorkerView| u64::from(view.tasks)).sum();
         snapshot.farm = Some(FarmStats { totals, tally: owner.tally(), tasks_held });
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
-        let beats = api.fleet.all();
+        let beats = api.heartbeats.all();
         for record in records {
             let seen = views.iter().find(|view| view.id == record.id);
             let online = seen.is_some_and(|view| now_ms - view.seen_ms <= lease_ms);

@@ -8,13 +8,14 @@ mod delivered;
 mod events;
 mod extract;
 mod first_token;
-mod fleet;
 mod guard;
 mod health;
+mod heartbeats;
 mod hub;
 pub mod limits;
 mod log_place;
 mod logs;
+mod malformed;
 mod memory;
 mod metrics;
 mod openapi;
@@ -29,7 +30,6 @@ mod tasks;
 mod tokens;
 mod transfers;
 mod webhooks;
-mod words;
 mod workers;
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use fleet::Fleet;
+use heartbeats::Heartbeats;
 use hub::Hub;
 use limits::Buckets;
 use log_place::LogLocks;
@@ -119,7 +119,7 @@ pub struct Api {
     runs: Runs,
     log_locks: LogLocks,
     events: Hub,
-    fleet: Fleet,
+    heartbeats: Heartbeats,
     metrics: Metrics,
     memory: Memory,
     http: reqwest::Client,
@@ -162,7 +162,7 @@ impl Api {
             tokens: Tokens::default(),
             buckets: Buckets::default(),
             log_locks: LogLocks::default(),
-            fleet: Fleet::default(),
+            heartbeats: Heartbeats::default(),
             metrics: Metrics::new(),
             memory: Memory::default(),
             http,

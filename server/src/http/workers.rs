@@ -3,8 +3,8 @@
 use super::Api;
 use super::auth::{Caller, Purpose, mint};
 use super::extract::{Json, Path, Query};
-use super::fleet::Beat;
 use super::guard::Target;
+use super::heartbeats::Beat;
 use super::paging::Paging;
 use super::refusal::Refusal;
 use axum::Extension;
@@ -27,7 +27,7 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
-    let beat = api.fleet.latest(record.id.0);
+    let beat = api.heartbeats.latest(record.id.0);
     let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
     let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
     let mut inventory = record.inventory;
@@ -111,8 +111,8 @@ pub(super) async fn patch(
     if !api.registry.set_worker_state(WorkerId(id), state).await? {
         return Err(Refusal::not_found(format_args!("worker {id}")));
     }
-    api.fleet.forget(id);
-    let willing = api.fleet.latest(id).is_none_or(|beat| beat.accepts);
+    api.heartbeats.forget(id);
+    let willing = api.heartbeats.latest(id).is_none_or(|beat| beat.accepts);
     let accepts = willing && state == Service::Enabled;
     api.owner()?.set_accepts(WorkerId(id), accepts).await?;
     api.events.worker(id, state.name());
@@ -145,7 +145,7 @@ pub(super) async fn enrol(
         return Err(Refusal::new(Code::Forbidden, detail));
     }
     if let Some(known) = &known {
-        api.fleet.check_instance(known, &instance)?;
+        api.heartbeats.check_instance(known, &instance)?;
     }
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
@@ -167,8 +167,8 @@ pub(super) async fn enrol(
         api.registry.revoke_token(&old.token, now_ms).await?;
         api.tokens.forget(&old.token);
     }
-    api.fleet.forget(id.0);
-    api.fleet.heard(id.0, instance);
+    api.heartbeats.forget(id.0);
+    api.heartbeats.heard(id.0, instance);
     api.owner()?.tell(ToOwner::Joined(id, has)).await?;
     api.events.worker(id.0, "registered");
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -221,17 +221,17 @@ pub(super) async fn heartbeat(
     let (owner, worker) = (api.owner()?, record.id);
     let state = record.state;
     let Heartbeat { holding, gpus, machine, inventory, accepts, reason, instance } = said;
-    api.fleet.check_instance(&record, &instance)?;
-    api.fleet.heard(id, instance);
+    api.heartbeats.check_instance(&record, &instance)?;
+    api.heartbeats.heard(id, instance);
     let begins = inventory.is_some();
     let has = inventory.unwrap_or_else(|| record.inventory.clone());
     if has != record.inventory {
         let who = (&*record.name, &*record.account);
         api.registry.register_worker(who, &record.token, &has, (api.now_ms)()).await?;
-        api.fleet.forget(id);
+        api.heartbeats.forget(id);
     }
     let epoch = owner.sealer().map_or(0, Sealer::epoch);
-    let before = api.fleet.note(id, Beat { epoch, gpus, machine, accepts, reason });
+    let before = api.heartbeats.note(id, Beat { epoch, gpus, machine, accepts, reason });
     let before = before.filter(|before| before.epoch == epoch);
     if begins || before.is_none() {
         owner.tell(ToOwner::Joined(worker, has)).await?;
@@ -258,7 +258,7 @@ pub(super) async fn left(
     let record = api.own(&caller, id).await?;
     api.owner()?.tell(ToOwner::Left(record.id)).await?;
     api.registry.worker_left(record.id, (api.now_ms)()).await?;
-    api.fleet.remove(id);
+    api.heartbeats.remove(id);
     api.events.worker(id, "left");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,14 +5,14 @@ use super::decide::{Act, CATCH_UP_MAX, Rules, decide};
 use super::name::{due_of, run_id};
 use super::timetable::Timetable;
 use super::view::{
-    FireView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
+    DueTimeView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
 };
 use crate::submit::{CompiledJob, Files, compile_job, uploaded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pictor_artifacts::Artifacts;
 use pictor_engine::Run;
-use pictor_storage::{Fire, Registry, Schedule, Store};
+use pictor_storage::{DueTime, Registry, Schedule, Store};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::RunId;
 use pictor_tasks::pack::is_digest;
@@ -29,7 +29,7 @@ const NAME_MAX: usize = 64;
 /// How many upcoming due times are shown.
 const NEXT: usize = 5;
 /// How many past due times are shown.
-const FIRES: u32 = 50;
+const DUE_TIMES: u32 = 50;
 /// Longest jitter: one day.
 const JITTER_MAX_MS: u64 = 86_400_000;
 /// Due times that are examined to see whether the jitter fits between them.
@@ -117,8 +117,8 @@ impl Schedules {
     pub async fn list(&self) -> Result<Vec<ScheduleView>, ScheduleError> {
         let mut views = Vec::new();
         for schedule in self.registry.schedules().await? {
-            let last = self.registry.fires(&schedule.id, 1).await?.pop();
-            views.push(self.view(schedule, last.map(FireView::from)));
+            let last = self.registry.due_times(&schedule.id, 1).await?.pop();
+            views.push(self.view(schedule, last.map(DueTimeView::from)));
         }
         Ok(views)
     }
@@ -126,10 +126,14 @@ impl Schedules {
     /// One schedule with its job and the outcomes of its last due times.
     pub async fn show(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
         let schedule = self.stored(name).await?;
-        let fires = self.registry.fires(name, FIRES).await?.into_iter().map(FireView::from);
-        let fires: Vec<FireView> = fires.collect();
+        let due_times = self.registry.due_times(name, DUE_TIMES).await?;
+        let due_times: Vec<_> = due_times.into_iter().map(DueTimeView::from).collect();
         let job = job_of(&schedule);
-        Ok(ScheduleDetail { schedule: self.view(schedule, fires.first().cloned()), job, fires })
+        Ok(ScheduleDetail {
+            schedule: self.view(schedule, due_times.first().cloned()),
+            job,
+            due_times,
+        })
     }
 
     /// Pauses a schedule. Runs that it started continue.
@@ -196,17 +200,17 @@ impl Schedules {
         let outcome = match outcome {
             Some(outcome) => outcome,
             // Another caller was faster.
-            None => self.fire_at(name, due_ms).await?,
+            None => self.outcome_at(name, due_ms).await?,
         };
         let outcome = outcome.name().to_owned();
         Ok(Triggered { due_ms, outcome, run: run_id(name, due_ms).to_string() })
     }
 
     /// The outcome of a due time.
-    async fn fire_at(&self, name: &str, due_ms: i64) -> Result<DueOutcome, ScheduleError> {
-        let fires = self.registry.fires(name, FIRES).await?;
-        let fire = fires.into_iter().find(|fire| fire.due_ms == due_ms);
-        fire.map(|fire| fire.outcome).ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
+    async fn outcome_at(&self, name: &str, due_ms: i64) -> Result<DueOutcome, ScheduleError> {
+        let due_times = self.registry.due_times(name, DUE_TIMES).await?;
+        let due = due_times.into_iter().find(|due| due.due_ms == due_ms);
+        due.map(|due| due.outcome).ok_or_else(|| ScheduleError::NoSchedule(name.to_owned()))
     }
 
     async fn stored(&self, name: &str) -> Result<Schedule, ScheduleError> {
@@ -216,8 +220,8 @@ impl Schedules {
 
     /// The due times of a schedule whose runs are queued, in order.
     async fn waiting(&self, name: &str) -> Result<Vec<i64>, ScheduleError> {
-        let fires = self.registry.waiting_fires().await?.into_iter();
-        Ok(fires.filter(|fire| fire.schedule == name).map(|fire| fire.due_ms).collect())
+        let due_times = self.registry.queued_due_times().await?.into_iter();
+        Ok(due_times.filter(|due| due.schedule == name).map(|due| due.due_ms).collect())
     }
 
     /// The unfinished runs of a schedule with their due times, in order of these.
@@ -234,7 +238,7 @@ impl Schedules {
         due_ms: i64,
         outcome: DueOutcome,
     ) -> Result<bool, ScheduleError> {
-        Ok(self.registry.fire(&fire(schedule, due_ms, outcome), None).await?)
+        Ok(self.registry.record_due_time(&due_time(schedule, due_ms, outcome), None).await?)
     }
 
     /// Stores the run of a due time, in one transaction with the outcome. Returns `None` if an outcome was recorded
@@ -253,7 +257,8 @@ impl Schedules {
         };
         let mut new = job.run_of(&schedule.account, Path::new(&out), ((self.now_ms)(), 0));
         new.id = id.clone();
-        let fired = self.registry.fire(&fire(schedule, due_ms, outcome), Some(&new)).await?;
+        let fired =
+            self.registry.record_due_time(&due_time(schedule, due_ms, outcome), Some(&new)).await?;
         Ok(fired.then(|| Run::new(id, Arc::new(job.plan))))
     }
 
@@ -270,7 +275,7 @@ impl Schedules {
         Ok(compile_job(source, &set, Files::Uploaded(&files, &self.artifacts)).await?)
     }
 
-    fn view(&self, schedule: Schedule, last: Option<FireView>) -> ScheduleView {
+    fn view(&self, schedule: Schedule, last: Option<DueTimeView>) -> ScheduleView {
         let Rules { overlap, catch_up } = rules(&schedule);
         let next_ms: Vec<i64> = match timetable(&schedule) {
             Ok(table) if !schedule.paused => table.after((self.now_ms)()).take(NEXT).collect(),
@@ -299,8 +304,8 @@ impl Schedules {
     }
 }
 
-fn fire(schedule: &Schedule, due_ms: i64, outcome: DueOutcome) -> Fire {
-    Fire { schedule: schedule.id.clone(), due_ms, outcome, run: None }
+fn due_time(schedule: &Schedule, due_ms: i64, outcome: DueOutcome) -> DueTime {
+    DueTime { schedule: schedule.id.clone(), due_ms, outcome, run: None }
 }
 
 /// Checks everything that can be checked without the job. Returns the jitter in milliseconds.

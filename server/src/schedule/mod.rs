@@ -18,6 +18,6 @@ pub use pictor_tasks::state::{CatchUp, Overlap};
 pub use runner::{Next, Runner};
 pub use timetable::{Timetable, TimetableError};
 pub use view::{
-    FireView, NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob,
-    Triggered,
+    DueTimeView, NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView,
+    ScheduledJob, Triggered,
 };

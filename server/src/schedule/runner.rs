@@ -107,8 +107,8 @@ impl Runner {
     pub async fn step(&mut self, now_ms: i64) -> Result<Next, ScheduleError> {
         let schedules = self.schedules.registry.schedules().await?;
         let mut waiting: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        for fire in self.schedules.registry.waiting_fires().await? {
-            waiting.entry(fire.schedule).or_default().push(fire.due_ms);
+        for due in self.schedules.registry.queued_due_times().await? {
+            waiting.entry(due.schedule).or_default().push(due.due_ms);
         }
         let names: BTreeSet<&str> = schedules.iter().map(|schedule| schedule.id.as_str()).collect();
         self.known.retain(|name, _| names.contains(name.as_str()));

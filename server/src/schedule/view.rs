@@ -3,7 +3,7 @@
 use super::timetable::TimetableError;
 use crate::SubmitError;
 use pictor_api::{Digest, JobBody};
-use pictor_storage::Fire;
+use pictor_storage::DueTime;
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::{CatchUp, Overlap};
 use serde::{Deserialize, Serialize};
@@ -167,7 +167,7 @@ pub struct ScheduleView {
     /// The same times as RFC 3339 text, in the schedule's zone.
     pub next: Vec<String>,
     /// Outcome of the last due time; null before the first.
-    pub last: Option<FireView>,
+    pub last: Option<DueTimeView>,
 }
 
 /// A schedule with its job and the outcomes of its last due times.
@@ -179,12 +179,14 @@ pub struct ScheduleDetail {
     /// The job that it submits.
     pub job: ScheduledJob,
     /// Outcomes of the last due times, latest first; up to 50.
-    pub fires: Vec<FireView>,
+    #[serde(rename = "fires")]
+    pub due_times: Vec<DueTimeView>,
 }
 
 /// The outcome of one due time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FireView {
+#[schema(as = FireView)]
+pub struct DueTimeView {
     /// The due time, in milliseconds since 1970.
     pub due_ms: i64,
     /// `started`; `replaced`: started, and the unfinished run was cancelled; `queued`: waits until the unfinished run
@@ -194,10 +196,10 @@ pub struct FireView {
     pub run: Option<String>,
 }
 
-impl From<Fire> for FireView {
-    fn from(fire: Fire) -> Self {
-        let run = fire.run.map(|run| run.to_string());
-        Self { due_ms: fire.due_ms, outcome: fire.outcome.name().to_owned(), run }
+impl From<DueTime> for DueTimeView {
+    fn from(due: DueTime) -> Self {
+        let run = due.run.map(|run| run.to_string());
+        Self { due_ms: due.due_ms, outcome: due.outcome.name().to_owned(), run }
     }
 }
 

@@ -30,9 +30,9 @@ pub(crate) async fn a_crash_at_any_point_starts_each_run_once(base: &Base) {
         assert_eq!(runs.len(), usize::try_from(round).unwrap(), "after {points} polls");
         let run = &runs.last().unwrap().id;
         assert!(owner.has_run(run).await.unwrap(), "the owner knows of it after {points} polls");
-        let fires = base.registry.fires("ten", 1000).await.unwrap();
-        assert_eq!(fires.len(), runs.len());
-        assert_eq!((fires[0].due_ms, fires[0].outcome.name()), (due, "started"));
+        let due_times = base.registry.due_times("ten", 1000).await.unwrap();
+        assert_eq!(due_times.len(), runs.len());
+        assert_eq!((due_times[0].due_ms, due_times[0].outcome.name()), (due, "started"));
         base.end_all(&owner).await;
         if done.is_some() {
             assert!(points > 0, "it never waited");

@@ -214,12 +214,12 @@ pub(crate) fn job_with(assets: &[(&str, &str)]) -> ScheduledJob {
 }
 
 /// The outcomes of a schedule's due times, earliest first: minutes past `from` and the outcome.
-pub(crate) async fn fires(base: &Base, name: &str, from: i64) -> Vec<(i64, String)> {
-    let mut fires = base.registry.fires(name, 1000).await.unwrap();
-    fires.reverse();
-    fires
+pub(crate) async fn due_times(base: &Base, name: &str, from: i64) -> Vec<(i64, String)> {
+    let mut due_times = base.registry.due_times(name, 1000).await.unwrap();
+    due_times.reverse();
+    due_times
         .into_iter()
-        .map(|fire| ((fire.due_ms - from) / 60_000, fire.outcome.name().to_owned()))
+        .map(|due| ((due.due_ms - from) / 60_000, due.outcome.name().to_owned()))
         .collect()
 }
 

@@ -91,13 +91,13 @@ async fn every_second_has_one_run(place: String, folder: Arc<TempDir>, count: us
         last.wait().unwrap();
     }
     let base = Base::open(place, folder).await;
-    let every = base.registry.fires("every", 1000).await.unwrap();
-    let seconds: Vec<i64> = every.iter().rev().map(|fire| fire.due_ms / 1000).collect();
+    let every = base.registry.due_times("every", 1000).await.unwrap();
+    let seconds: Vec<i64> = every.iter().rev().map(|due| due.due_ms / 1000).collect();
     let expected: Vec<i64> = (start / 1000 + 1..).take(seconds.len()).collect();
     assert_eq!(seconds, expected, "no second is missing, none is there twice");
-    let replaced = base.registry.fires("replaced", 1000).await.unwrap();
+    let replaced = base.registry.due_times("replaced", 1000).await.unwrap();
     assert!(replaced.len() as u64 > KILLS, "{replaced:?}");
-    let fired = every.into_iter().chain(replaced).filter_map(|fire| fire.run);
+    let fired = every.into_iter().chain(replaced).filter_map(|due| due.run);
     let fired: BTreeSet<_> = fired.collect();
     let runs: Vec<_> = base.runs().await.into_iter().map(|run| run.id).collect();
     let stored: BTreeSet<_> = runs.iter().cloned().collect();

@@ -1,6 +1,6 @@
 //! Overlaps, missed times, jitter, pauses, triggers: the outcomes of due times.
 
-use crate::farm::{Base, JOB, cancel, fires, ms, now, schedule, set, with};
+use crate::farm::{Base, JOB, cancel, due_times, ms, now, schedule, set, with};
 use pictor_server::ServerRole;
 use pictor_server::schedule::{NewSchedule, ScheduleError};
 use tokio::sync::watch;
@@ -18,8 +18,8 @@ async fn every_ten(base: &Base, rules: &[(&str, &str)]) -> i64 {
     start
 }
 
-fn list(fires: &[(i64, &str)]) -> Vec<(i64, String)> {
-    fires.iter().map(|(minute, outcome)| (*minute, (*outcome).to_owned())).collect()
+fn list(due_times: &[(i64, &str)]) -> Vec<(i64, String)> {
+    due_times.iter().map(|(minute, outcome)| (*minute, (*outcome).to_owned())).collect()
 }
 
 pub(crate) async fn a_due_time_is_passed_over_while_an_earlier_run_is_going(base: &Base) {
@@ -31,7 +31,7 @@ pub(crate) async fn a_due_time_is_passed_over_while_an_earlier_run_is_going(base
     base.end_all(&owner).await;
     runner.step(start + 40 * MINUTE).await.unwrap();
     let expected = [(10, "started"), (20, "skipped"), (30, "skipped"), (40, "started")];
-    assert_eq!(fires(base, "ten", start).await, list(&expected));
+    assert_eq!(due_times(base, "ten", start).await, list(&expected));
     assert_eq!(base.runs().await.len(), 2);
 }
 
@@ -42,7 +42,7 @@ pub(crate) async fn a_run_waits_until_the_earlier_one_has_ended_and_only_one_doe
         runner.step(start + minute * MINUTE).await.unwrap();
     }
     let expected = [(10, "started"), (20, "queued"), (30, "skipped")];
-    assert_eq!(fires(base, "ten", start).await, list(&expected));
+    assert_eq!(due_times(base, "ten", start).await, list(&expected));
     assert_eq!(base.runs().await.len(), 1);
     let waits = runner.step(start + 31 * MINUTE).await.unwrap();
     assert!(waits.waits && waits.wake_ms == Some(start + 40 * MINUTE), "{waits:?}");
@@ -52,7 +52,7 @@ pub(crate) async fn a_run_waits_until_the_earlier_one_has_ended_and_only_one_doe
     let (mut runner, owner) = base.runner().await;
     runner.step(start + 32 * MINUTE).await.unwrap();
     let expected = [(10, "started"), (20, "started"), (30, "skipped")];
-    assert_eq!(fires(base, "ten", start).await, list(&expected));
+    assert_eq!(due_times(base, "ten", start).await, list(&expected));
     let runs = base.runs().await;
     assert_eq!(runs.len(), 2);
     assert!(runs[1].id.0.starts_with("ten-20260601t002000-"), "{}", runs[1].id);
@@ -68,7 +68,7 @@ pub(crate) async fn a_new_run_takes_the_place_of_the_one_that_is_going(base: &Ba
         runner.step(start + minute * MINUTE).await.unwrap();
     }
     let expected = [(10, "started"), (20, "replaced"), (30, "replaced")];
-    assert_eq!(fires(base, "ten", start).await, list(&expected));
+    assert_eq!(due_times(base, "ten", start).await, list(&expected));
     let states: Vec<String> =
         base.runs().await.into_iter().map(|run| run.state.name().to_owned()).collect();
     assert_eq!(states, ["cancelled", "cancelled", "running"]);
@@ -94,11 +94,11 @@ pub(crate) async fn times_that_were_missed_are_made_up_for_as_the_schedule_says(
     set(now_ms);
     let (mut runner, owner) = base.runner().await;
     runner.step(now_ms).await.unwrap();
-    assert_eq!(fires(base, "none", start).await, list(&[(240, "skipped")]));
-    assert_eq!(fires(base, "one", start).await, list(&[(240, "started")]));
-    assert_eq!(fires(base, "last", start).await, list(&[(240, "started")]));
+    assert_eq!(due_times(base, "none", start).await, list(&[(240, "skipped")]));
+    assert_eq!(due_times(base, "one", start).await, list(&[(240, "started")]));
+    assert_eq!(due_times(base, "last", start).await, list(&[(240, "started")]));
     let waits = [(60, "started"), (120, "queued"), (180, "queued"), (240, "queued")];
-    assert_eq!(fires(base, "all", start).await, list(&waits));
+    assert_eq!(due_times(base, "all", start).await, list(&waits));
 
     // They run one after the other; times that are due meanwhile are not missed but follow `overlap`.
     for _ in 0..2 {
@@ -115,13 +115,13 @@ pub(crate) async fn times_that_were_missed_are_made_up_for_as_the_schedule_says(
     }
     let done =
         [(60, "started"), (120, "started"), (180, "started"), (240, "started"), (300, "skipped")];
-    assert_eq!(fires(base, "all", start).await, list(&done));
-    assert_eq!(fires(base, "none", start).await, list(&[(240, "skipped"), (300, "started")]));
+    assert_eq!(due_times(base, "all", start).await, list(&done));
+    assert_eq!(due_times(base, "none", start).await, list(&[(240, "skipped"), (300, "started")]));
 
     // A month later it is the last hundred.
     base.end_all(&owner).await;
     runner.step(start + 30 * 24 * HOUR + 30 * MINUTE).await.unwrap();
-    let all = fires(base, "all", start).await;
+    let all = due_times(base, "all", start).await;
     assert_eq!(all.len(), done.len() + 100);
     assert_eq!(all[done.len()], ((30 * 24 - 99) * 60, "started".to_owned()));
     assert!(all[done.len() + 1..].iter().all(|(_, outcome)| outcome == "queued"));
@@ -152,7 +152,7 @@ pub(crate) async fn a_clock_that_jumps_starts_nothing_twice(base: &Base) {
     assert_eq!(at(&mut runner, 35).await, 40);
     assert_eq!(at(&mut runner, 40).await, 50);
     assert_eq!(at(&mut runner, 50).await, 60);
-    let minutes: Vec<i64> = fires(base, "ten", start).await.iter().map(|fire| fire.0).collect();
+    let minutes: Vec<i64> = due_times(base, "ten", start).await.iter().map(|due| due.0).collect();
     assert_eq!(minutes, [10, 20, 30, 40, 50, year + 10]);
     assert_eq!(base.runs().await.len(), 6);
 }
@@ -181,7 +181,7 @@ pub(crate) async fn jitter_delays_each_run_by_the_same_time_on_every_server(base
     assert!(delays.iter().all(|delay| (0..=5 * MINUTE).contains(delay)), "{delays:?}");
     assert!(delays.iter().max() > Some(&(2 * MINUTE)), "{delays:?}");
     // The due times themselves have no jitter.
-    let minutes: Vec<i64> = fires(base, "ten", start).await.iter().map(|fire| fire.0).collect();
+    let minutes: Vec<i64> = due_times(base, "ten", start).await.iter().map(|due| due.0).collect();
     assert_eq!(minutes, (1..=20).map(|n| n * 10).collect::<Vec<_>>());
 }
 
@@ -198,9 +198,9 @@ pub(crate) async fn what_was_due_while_a_schedule_was_paused_is_passed_over(base
     let resumed = schedules.resume("ten").await.unwrap();
     assert_eq!(resumed.schedule.next_ms[0], start + 40 * MINUTE);
     runner.step(now()).await.unwrap();
-    assert_eq!(fires(base, "ten", start).await, list(&[(30, "skipped")]));
+    assert_eq!(due_times(base, "ten", start).await, list(&[(30, "skipped")]));
     runner.step(start + 40 * MINUTE).await.unwrap();
-    assert_eq!(fires(base, "ten", start).await, list(&[(30, "skipped"), (40, "started")]));
+    assert_eq!(due_times(base, "ten", start).await, list(&[(30, "skipped"), (40, "started")]));
     schedules.remove("ten").await.unwrap();
     assert_eq!(runner.step(start + HOUR).await.unwrap().wake_ms, None);
     assert_eq!(base.going().await.len(), 1, "what it has started goes on");
@@ -227,7 +227,7 @@ pub(crate) async fn a_schedule_that_is_started_by_hand_starts_once_a_second(base
     let twice = schedules.trigger("ten").await.unwrap();
     assert_eq!(twice, first, "a double click is one run");
     runner.step(start + 10 * MINUTE).await.unwrap();
-    assert_eq!(fires(base, "ten", start).await, list(&[(3, "started"), (10, "started")]));
+    assert_eq!(due_times(base, "ten", start).await, list(&[(3, "started"), (10, "started")]));
     // With `queue` it is queued, with `replace` it replaces the unfinished run.
     let ten = |overlap| with(&schedule("ten", "*/10 * * * *", "UTC"), &[("overlap", overlap)]);
     set(start + 11 * MINUTE);
@@ -251,10 +251,10 @@ pub(crate) async fn a_job_that_cannot_be_submitted_any_more_is_noted(base: &Base
     base.schedules().add(&fine, "ada").await.unwrap();
     let (mut runner, _owner) = base.runner().await;
     runner.step(start + 10 * MINUTE).await.unwrap();
-    assert_eq!(fires(base, "ten", start).await, list(&[(10, "failed")]));
+    assert_eq!(due_times(base, "ten", start).await, list(&[(10, "failed")]));
     let rejected = base.store.rejected(1).await.unwrap();
     assert!(rejected[0].reason.starts_with("schedule `ten`: "), "{}", rejected[0].reason);
-    assert_eq!(fires(base, "fine", start).await, list(&[(10, "started")]), "others go on");
+    assert_eq!(due_times(base, "fine", start).await, list(&[(10, "started")]), "others go on");
     assert_eq!(base.going().await.len(), 1);
 }
 
@@ -322,7 +322,7 @@ pub(crate) async fn a_schedule_that_changes_wakes_the_runner(base: &Base) {
     while base.going().await.len() != 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(fires(base, "soon", start).await, list(&[(10, "started"), (20, "replaced")]));
+    assert_eq!(due_times(base, "soon", start).await, list(&[(10, "started"), (20, "replaced")]));
     // A server that is no longer the owner leaves due times to the one that is.
     role.send_replace(ServerRole::Standby { owner: None });
     set(start + 30 * MINUTE);

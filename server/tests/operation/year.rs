@@ -37,11 +37,11 @@ pub(crate) async fn a_year_in_four_zones_has_one_run_for_each_day(base: &Base) {
     for (name, zone) in zones {
         let table = Timetable::parse("15 2 * * *", zone).unwrap();
         let due: Vec<i64> = table.after(start).take_while(|due| *due < end).collect();
-        let mut fires = base.registry.fires(name, 1000).await.unwrap();
-        fires.reverse();
-        assert!(fires.iter().all(|fire| fire.outcome.name() == "started"), "{name}");
-        assert_eq!(fires.iter().map(|fire| fire.due_ms).collect::<Vec<_>>(), due, "{name}");
-        let started: Vec<_> = fires.into_iter().map(|fire| fire.run.unwrap()).collect();
+        let mut due_times = base.registry.due_times(name, 1000).await.unwrap();
+        due_times.reverse();
+        assert!(due_times.iter().all(|due| due.outcome.name() == "started"), "{name}");
+        assert_eq!(due_times.iter().map(|due| due.due_ms).collect::<Vec<_>>(), due, "{name}");
+        let started: Vec<_> = due_times.into_iter().map(|due| due.run.unwrap()).collect();
         let mine = runs.iter().filter(|run| run.id.0.starts_with(name));
         assert_eq!(mine.map(|run| run.id.clone()).collect::<Vec<_>>(), started, "{name}");
     }
@@ -49,7 +49,7 @@ pub(crate) async fn a_year_in_four_zones_has_one_run_for_each_day(base: &Base) {
     let made: Vec<i64> = runs.iter().map(|run| run.created_ms).collect();
     let mut due: Vec<i64> = Vec::new();
     for (name, _) in zones {
-        due.extend(base.registry.fires(name, 1000).await.unwrap().iter().map(|fire| fire.due_ms));
+        due.extend(base.registry.due_times(name, 1000).await.unwrap().iter().map(|due| due.due_ms));
     }
     due.sort_unstable();
     assert_eq!(made, due);

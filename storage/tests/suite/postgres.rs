@@ -2,7 +2,7 @@
 
 use super::registry::{DAMAGES, is_damaged, with_one_of_each};
 use super::{Stores, commit, done, dones, history, new_run, open, with_run};
-use pictor_storage::{Created, Error, Fire, Idempotency, Registry, RunRows, Schedule, Store};
+use pictor_storage::{Created, DueTime, Error, Idempotency, Registry, RunRows, Schedule, Store};
 use pictor_tasks::history::Row;
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::{DueOutcome, RunState};
@@ -293,28 +293,29 @@ async fn a_due_time_starts_one_run_though_two_servers_see_it() {
     let (one, two) = (open(&url).await, open(&url).await);
     let schedule = Schedule { id: "nightly".to_owned(), ..Schedule::default() };
     one.registry.put_schedule(&schedule).await.unwrap();
-    let fire = |registry: Arc<dyn Registry>, name: &'static str| async move {
+    let start = |registry: Arc<dyn Registry>, name: &'static str| async move {
         let mut started = Vec::new();
         for due_ms in 1..=50 {
             let run = new_run(&format!("{name}-{due_ms}"));
             let outcome = DueOutcome::Started;
-            let fire = Fire { schedule: "nightly".to_owned(), due_ms, outcome, run: None };
-            if registry.fire(&fire, Some(&run)).await.unwrap() {
+            let due_time = DueTime { schedule: "nightly".to_owned(), due_ms, outcome, run: None };
+            if registry.record_due_time(&due_time, Some(&run)).await.unwrap() {
                 started.push((due_ms, run.id));
             }
         }
         started
     };
     let (a, b) = tokio::join!(
-        tokio::spawn(fire(one.registry.clone(), "one")),
-        tokio::spawn(fire(two.registry.clone(), "two")),
+        tokio::spawn(start(one.registry.clone(), "one")),
+        tokio::spawn(start(two.registry.clone(), "two")),
     );
     let mut started = [a.unwrap(), b.unwrap()].concat();
     started.sort();
     assert!(started.iter().map(|(due_ms, _)| *due_ms).eq(1..=50));
     assert_eq!(one.store.unfinished_runs().await.unwrap().len(), 50);
-    let fires = two.registry.fires("nightly", 1000).await.unwrap();
-    let done: Vec<_> = fires.into_iter().rev().map(|f| (f.due_ms, f.run.unwrap())).collect();
+    let due_times = two.registry.due_times("nightly", 1000).await.unwrap();
+    let done: Vec<_> =
+        due_times.into_iter().rev().map(|due| (due.due_ms, due.run.unwrap())).collect();
     assert_eq!(done, started);
     assert_eq!(one.registry.schedule("nightly").await.unwrap().unwrap().planned_ms, 50);
 }

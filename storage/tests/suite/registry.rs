@@ -2,7 +2,7 @@
 
 use super::new_run;
 use pictor_storage::{
-    AuditEntry, Delivery, Error, Fire, Registry, RunFilter, Schedule, Store, Token,
+    AuditEntry, Delivery, DueTime, Error, Registry, RunFilter, Schedule, Store, Token,
 };
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -136,43 +136,55 @@ pub(crate) async fn a_schedule_belongs_to_its_account(registry: &dyn Registry) {
     assert_eq!(registry.schedule("a").await.unwrap(), None);
 }
 
-fn fire(due_ms: i64, outcome: DueOutcome) -> Fire {
-    Fire { schedule: "nightly".to_owned(), due_ms, outcome, run: None }
+fn due_time(due_ms: i64, outcome: DueOutcome) -> DueTime {
+    DueTime { schedule: "nightly".to_owned(), due_ms, outcome, run: None }
 }
 
 pub(crate) async fn a_due_time_starts_one_run((store, registry): (&dyn Store, &dyn Registry)) {
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     let (one, two) = (new_run("fire-1"), new_run("fire-2"));
-    assert!(registry.fire(&fire(100, DueOutcome::Started), Some(&one)).await.unwrap());
-    assert!(!registry.fire(&fire(100, DueOutcome::Started), Some(&two)).await.unwrap());
-    assert!(!registry.fire(&fire(100, DueOutcome::Skipped), None).await.unwrap());
+    assert!(
+        registry.record_due_time(&due_time(100, DueOutcome::Started), Some(&one)).await.unwrap()
+    );
+    assert!(
+        !registry.record_due_time(&due_time(100, DueOutcome::Started), Some(&two)).await.unwrap()
+    );
+    assert!(!registry.record_due_time(&due_time(100, DueOutcome::Skipped), None).await.unwrap());
     assert_eq!(store.run("fire-2").await.unwrap(), None);
     assert_eq!(store.run("fire-1").await.unwrap().unwrap().state, RunState::Running);
     let planned = || async { registry.schedule("nightly").await.unwrap().unwrap().planned_ms };
     assert_eq!(planned().await, 100);
-    let taken = registry.fire(&fire(200, DueOutcome::Started), Some(&one)).await;
+    let taken = registry.record_due_time(&due_time(200, DueOutcome::Started), Some(&one)).await;
     assert!(matches!(taken, Err(Error::Invalid(_))), "{taken:?}");
     assert_eq!(planned().await, 100, "nothing of it was kept");
-    assert!(registry.fire(&fire(50, DueOutcome::Skipped), None).await.unwrap());
+    assert!(registry.record_due_time(&due_time(50, DueOutcome::Skipped), None).await.unwrap());
     assert_eq!(planned().await, 100, "never back");
 
-    assert!(registry.fire(&fire(300, DueOutcome::Queued), None).await.unwrap());
-    assert!(!registry.fire(&fire(300, DueOutcome::Queued), None).await.unwrap());
-    assert!(registry.fire(&fire(300, DueOutcome::Started), Some(&two)).await.unwrap());
+    assert!(registry.record_due_time(&due_time(300, DueOutcome::Queued), None).await.unwrap());
+    assert!(!registry.record_due_time(&due_time(300, DueOutcome::Queued), None).await.unwrap());
     assert!(
-        !registry.fire(&fire(300, DueOutcome::Started), Some(&new_run("fire-3"))).await.unwrap()
+        registry.record_due_time(&due_time(300, DueOutcome::Started), Some(&two)).await.unwrap()
+    );
+    assert!(
+        !registry
+            .record_due_time(&due_time(300, DueOutcome::Started), Some(&new_run("fire-3")))
+            .await
+            .unwrap()
     );
     let run = |id: &str| Some(RunId(id.into()));
-    let started = |due, id| Fire { run: run(id), ..fire(due, DueOutcome::Started) };
-    let all = [started(300, "fire-2"), started(100, "fire-1"), fire(50, DueOutcome::Skipped)];
-    assert_eq!(registry.fires("nightly", 10).await.unwrap(), all);
-    assert_eq!(registry.fires("nightly", 1).await.unwrap(), all[..1]);
+    let started = |due, id| DueTime { run: run(id), ..due_time(due, DueOutcome::Started) };
+    let all = [started(300, "fire-2"), started(100, "fire-1"), due_time(50, DueOutcome::Skipped)];
+    assert_eq!(registry.due_times("nightly", 10).await.unwrap(), all);
+    assert_eq!(registry.due_times("nightly", 1).await.unwrap(), all[..1]);
     let none = registry
-        .fire(&Fire { schedule: "none".to_owned(), ..fire(1, DueOutcome::Skipped) }, None)
+        .record_due_time(
+            &DueTime { schedule: "none".to_owned(), ..due_time(1, DueOutcome::Skipped) },
+            None,
+        )
         .await;
     assert!(matches!(none, Err(Error::Invalid(_))), "{none:?}");
     assert!(registry.remove_schedule("nightly").await.unwrap());
-    assert_eq!(registry.fires("nightly", 10).await.unwrap(), []);
+    assert_eq!(registry.due_times("nightly", 10).await.unwrap(), []);
 }
 
 fn message(hook: &str, event: &str, next_ms: i64) -> Delivery {
@@ -215,18 +227,18 @@ pub(crate) async fn what_is_long_over_is_forgotten((_, registry): (&dyn Store, &
     use DueOutcome::{Queued, Skipped, Started};
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     for (due, outcome) in [(10, Queued), (20, Skipped), (30, Started), (40, Queued)] {
-        assert!(registry.fire(&fire(due, outcome), None).await.unwrap());
+        assert!(registry.record_due_time(&due_time(due, outcome), None).await.unwrap());
     }
-    let waiting = [fire(10, Queued), fire(40, Queued)];
-    assert_eq!(registry.waiting_fires().await.unwrap(), waiting);
+    let waiting = [due_time(10, Queued), due_time(40, Queued)];
+    assert_eq!(registry.queued_due_times().await.unwrap(), waiting);
     let messages = [message("h", "1", 1), message("h", "2", 100), message("h", "3", 20)];
     registry.add_deliveries(&messages).await.unwrap();
     let first = registry.deliveries("h", 1000).await.unwrap()[2].number;
     registry.delivery_done(first, 90).await.unwrap();
     assert_eq!(registry.forget_before(30).await.unwrap(), 2);
     assert_eq!(registry.forget_before(30).await.unwrap(), 0);
-    let fires = [fire(40, Queued), fire(30, Started), fire(10, Queued)];
-    assert_eq!(registry.fires("nightly", 10).await.unwrap(), fires);
+    let due_times = [due_time(40, Queued), due_time(30, Started), due_time(10, Queued)];
+    assert_eq!(registry.due_times("nightly", 10).await.unwrap(), due_times);
     assert_eq!(names(&registry.deliveries("h", 10).await.unwrap()), ["h2", "h1"]);
 }
 
@@ -246,7 +258,9 @@ pub(crate) async fn with_one_of_each((store, registry): (&dyn Store, &dyn Regist
     registry.register_worker(("box", "ann"), "t", &Inventory::default(), 1).await.unwrap();
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     let run = new_run("fired");
-    assert!(registry.fire(&fire(100, DueOutcome::Started), Some(&run)).await.unwrap());
+    assert!(
+        registry.record_due_time(&due_time(100, DueOutcome::Started), Some(&run)).await.unwrap()
+    );
     for read in read_each((store, registry)).await {
         read.unwrap();
     }
@@ -260,7 +274,7 @@ async fn read_each((store, registry): (&dyn Store, &dyn Registry)) -> [Result<()
         registry.token("t").await.map(drop),
         registry.workers().await.and(registry.worker(WorkerId(1)).await.map(drop)),
         registry.schedules().await.and(registry.schedule("nightly").await.map(drop)),
-        registry.fires("nightly", 9).await.map(drop),
+        registry.due_times("nightly", 9).await.map(drop),
     ]
 }
 

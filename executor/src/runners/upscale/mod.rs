@@ -4,14 +4,14 @@
 //! time on a CPU and halves the transfer; `stitch` can read the tiles of one row side by side, one row of pixels at a
 //! time. The PNG has the bit depth of the final picture, or 16 bits if that still has to be resized: each pixel is
 //! rounded on its own, so tiles make no difference. Opacity passes through the network as a grey picture (`opacity`),
-//! and the colours with the visible ones extended into transparent areas (`beneath`). Light brighter than a display's
-//! white does not pass through it, because it was not trained on any: `stitch` resizes that from the original
-//! (`beside`).
+//! and the colours with the visible ones extended into transparent areas (`alpha_fill`). Light brighter than a
+//! display's white does not pass through it, because it was not trained on any: `stitch` resizes that from the original
+//! (`highlights`).
 
-mod beneath;
-mod beside;
+mod alpha_fill;
 mod container;
 mod extract;
+mod highlights;
 mod network;
 mod opacity;
 mod original;

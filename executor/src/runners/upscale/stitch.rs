@@ -1,6 +1,6 @@
 //! `stitch` tasks: put the tiles of a picture together and add what does not pass through the network.
 
-use super::beside::{Beside, Exact, associate, bound, separate};
+use super::highlights::{Exact, Highlights, associate, bound, separate};
 use super::original::{Original, original};
 use super::tile::SCALE;
 use crate::ground::failure::{failure, gave_up, picture_failure};
@@ -213,15 +213,15 @@ impl StitchWork {
         let tags = Self::tags(&reader, &target, &mut notes);
         let whole = tiles.size();
         let mut exact = (whole != size).then(|| Exact::new(whole, size, source));
-        let mut beside = Beside::new(source, target.layout, size);
+        let mut highlights = Highlights::new(source, target.layout, size);
         let (mut made, mut done) = (Vec::new(), 0);
         write(&self.out, target, &tags, &mut |row| {
             match &mut exact {
                 Some(exact) => exact.row(&mut |row| tiles.row(row), &mut made)?,
                 None => tiles.row(&mut made)?,
             }
-            beside.row(&mut reader)?;
-            beside.join(&made, row);
+            highlights.row(&mut reader)?;
+            highlights.join(&made, row);
             self.report(&mut done, size.height)
         })?;
         Ok(Made { size, tags, notes })

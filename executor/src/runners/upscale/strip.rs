@@ -1,6 +1,6 @@
 //! The rows of a picture that one row of tiles needs, kept so that each is decoded only once.
 
-use super::beneath::{Beneath, Row};
+use super::alpha_fill::{AlphaFill, Row};
 use pictor_models::Planar;
 use pictor_pictures::{Layout, PictureError};
 use pictor_tasks::units::{Rect, Resolution};
@@ -11,14 +11,14 @@ use std::time::SystemTime;
 /// The rows of a picture that are held, starting with row `first`.
 pub(super) struct Strip {
     file: (PathBuf, u64, Option<SystemTime>),
-    source: Beneath,
+    source: AlphaFill,
     first: u32,
     rows: VecDeque<Row>,
 }
 
 impl Strip {
     pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
-        let source = Beneath::open(path)?;
+        let source = AlphaFill::open(path)?;
         Ok(Self { file: identity(path)?, source, first: 0, rows: VecDeque::new() })
     }
 

@@ -376,8 +376,8 @@ impl PartPosition {
         let plane_length = wide * scaled(window.y1 - window.y0);
         let planes: Vec<&[f32]> =
             made.iter().flat_map(|part| part.samples().chunks_exact(plane_length)).collect();
-        let beside = self.channels - self.colours;
-        let (planes, opacity) = planes.split_at(planes.len() - beside);
+        let others = self.channels - self.colours;
+        let (planes, opacity) = planes.split_at(planes.len() - others);
         for row in 0..rows {
             let from = (top + row) * wide + left;
             let to = row * self.pitch + scaled(self.left) * self.channels;

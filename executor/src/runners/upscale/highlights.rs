@@ -1,7 +1,7 @@
 //! What is done to a picture apart from the network: resizing to the exact size, and light brighter than a display's
 //! white.
 
-use super::beneath::SOLID;
+use super::alpha_fill::SOLID;
 use pictor_pictures::{Filter, Layout, PictureError, Reader, Resampler, to_linear};
 use pictor_tasks::units::Resolution;
 use std::collections::VecDeque;
@@ -109,7 +109,7 @@ impl Exact {
 /// Like the network's colours it is not multiplied by the original's opacity, but by the network's: with one opacity for
 /// the colours and another for the light beyond them, edges would have a fringe. Light where there is hardly any opacity,
 /// such as a glow, belongs to no surface and is added as it is.
-pub(super) struct Beside {
+pub(super) struct Highlights {
     source: Layout,
     target: Layout,
     /// `None` if there is no such light, or the result cannot store it.
@@ -129,7 +129,7 @@ struct Bright {
     any: bool,
 }
 
-impl Beside {
+impl Highlights {
     /// For an original with the layout `source` and a picture of this size.
     pub(super) fn new(source: Layout, target: Layout, size: Resolution) -> Self {
         let beyond = source.depth.is_linear() && target.depth.is_linear();
@@ -270,16 +270,16 @@ mod tests {
         .unwrap();
         let larger = Resolution { width: 48, height: 16 };
         let mut reader = Reader::open(&path, false).unwrap();
-        let mut beside = Beside::new(layout, Layout { size: larger, ..layout }, larger);
+        let mut highlights = Highlights::new(layout, Layout { size: larger, ..layout }, larger);
         let mut joined = Vec::new();
         for _ in 0..larger.height {
-            beside.row(&mut reader).unwrap();
+            highlights.row(&mut reader).unwrap();
             // What a network makes of the edge is sharper than the original, and darker.
             let made = |x: u16| [1.0, 0.735, 0.0, if x < 6 { 1.0 } else { 0.1 }];
             let made: Vec<f32> = (0..48)
                 .flat_map(|x| if x < 9 { made(x) } else { [1.0, 0.735, 0.0, 0.0] })
                 .collect();
-            beside.join(&made, &mut joined);
+            highlights.join(&made, &mut joined);
             for (x, pixel) in joined.chunks_exact(4).enumerate() {
                 if x < 9 {
                     let colour = pixel[0] / pixel[3];

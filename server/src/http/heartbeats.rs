@@ -34,7 +34,7 @@ pub(super) struct Beat {
 
 /// The latest reports of all workers.
 #[derive(Debug, Default)]
-pub(super) struct Fleet {
+pub(super) struct Heartbeats {
     beats: Mutex<HashMap<u32, Beat>>,
     records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
     /// The instance of each worker, and when it was last heard from.
@@ -45,7 +45,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Fleet {
+impl Heartbeats {
     /// Stores a heartbeat. Returns the previous one.
     pub(super) fn note(&self, worker: u32, beat: Beat) -> Option<Beat> {
         lock(&self.beats).insert(worker, beat)
@@ -103,7 +103,7 @@ impl Fleet {
 impl Api {
     /// The record of a worker, which may be cached.
     pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Refusal> {
-        if let Some((since, record)) = lock(&self.fleet.records).get(&id)
+        if let Some((since, record)) = lock(&self.heartbeats.records).get(&id)
             && since.elapsed() < BELIEVED
         {
             return Ok(Some(record.clone()));
@@ -111,7 +111,7 @@ impl Api {
         let asked = Instant::now();
         let Some(record) = self.registry.worker(WorkerId(id)).await? else { return Ok(None) };
         let record = Arc::new(record);
-        lock(&self.fleet.records).insert(id, (asked, record.clone()));
+        lock(&self.heartbeats.records).insert(id, (asked, record.clone()));
         Ok(Some(record))
     }
 
@@ -127,7 +127,7 @@ impl Api {
         }
         self.owner()?.tell(ToOwner::Left(worker.id)).await?;
         self.registry.worker_left(worker.id, (self.now_ms)()).await?;
-        self.fleet.remove(worker.id.0);
+        self.heartbeats.remove(worker.id.0);
         self.events.worker(worker.id.0, "left");
         Ok(())
     }

@@ -37,14 +37,14 @@ struct Held {
 }
 
 /// Reads a picture's rows, starting at any row.
-pub(super) struct Beneath {
+pub(super) struct AlphaFill {
     reader: Reader,
     held: VecDeque<Held>,
     /// The index of the first row that is held.
     first: u32,
 }
 
-impl Beneath {
+impl AlphaFill {
     pub(super) fn open(path: &Path) -> Result<Self, PictureError> {
         Ok(Self { reader: Reader::open(path, false)?, held: VecDeque::new(), first: 0 })
     }
@@ -205,7 +205,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         let size = disc(&path);
-        let mut source = Beneath::open(&path).unwrap();
+        let mut source = AlphaFill::open(&path).unwrap();
         let all: Vec<Row> = (0..size.height).map(|y| source.row(y).unwrap()).collect();
         let at = |x: usize, y: usize| &all[y].colours[3 * x..3 * x + 3];
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
         assert!((at(75, 20)[2] - 0.2).abs() < 0.01, "far away too: {:?}", at(75, 20));
         // Whichever row is read first.
         for first in [1, 40, 90, 169] {
-            let mut source = Beneath::open(&path).unwrap();
+            let mut source = AlphaFill::open(&path).unwrap();
             for y in first..size.height {
                 let row = source.row(y).unwrap();
                 assert!(row.colours == all[y as usize].colours, "row {y}, read from {first} on");

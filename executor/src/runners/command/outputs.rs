@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// One output.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct FoundOutput {
     pub(super) name: String,
     /// The path of its content, with links resolved.
     pub(super) path: PathBuf,
@@ -18,7 +18,11 @@ pub(super) struct Left {
 }
 
 /// Finds what the program wrote for a declared output.
-pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<Vec<Left>, Failure> {
+pub(super) fn find(
+    ctx: &TaskContext,
+    name: &str,
+    written: &Written,
+) -> Result<Vec<FoundOutput>, Failure> {
     let file = written.file();
     let bad = |why: String| {
         let message = format!("The output `{name}` ({file}) {why}.");
@@ -36,7 +40,7 @@ pub(super) fn find(ctx: &TaskContext, name: &str, written: &Written) -> Result<V
     let scratch = scratch.map_err(|error| bad(format!("cannot be looked at: {error}")))?;
     let real = inside(&path, &scratch).map_err(&bad)?;
     if real.is_file() {
-        return Ok(vec![Left { name: name.to_owned(), path: real, file: file.to_owned() }]);
+        return Ok(vec![FoundOutput { name: name.to_owned(), path: real, file: file.to_owned() }]);
     }
     if !real.is_dir() {
         return Err(bad("is neither a file nor a folder".to_owned()));
@@ -68,7 +72,7 @@ struct Walk {
     above: Vec<PathBuf>,
     /// How many folders were entered: links may lead to the same one again and again.
     folders: usize,
-    found: Vec<Left>,
+    found: Vec<FoundOutput>,
 }
 
 impl Walk {
@@ -106,7 +110,7 @@ impl Walk {
             } else if self.found.len() == IN_FOLDERS_MAX {
                 return Err(too_many());
             } else {
-                self.found.push(Left { name, path: real, file });
+                self.found.push(FoundOutput { name, path: real, file });
             }
         }
         Ok(())
