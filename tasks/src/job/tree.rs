@@ -210,7 +210,7 @@ impl Reader<'_> {
     fn close(&mut self) {
         match self.open.pop() {
             Some(Open::List(location, items)) => {
-                self.add(Node { location, data: Data::List(items) })
+                self.add(Node { location, data: Data::List(items) });
             }
             Some(Open::Map(location, Entries { all: entries, .. })) => {
                 // A block mapping starts where its first key does.
