@@ -67,3 +67,10 @@ pub fn wanted(name: &str) -> bool {
     let mut names = std::env::args().skip(1).filter(|word| !word.starts_with("--")).peekable();
     names.peek().is_none() || names.any(|word| name.contains(&word))
 }
+
+/// The memory that this process has now, in bytes; 0 if the system does not say it.
+pub fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}

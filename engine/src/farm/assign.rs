@@ -3,29 +3,28 @@
 //! first. Workers by what they have, what failed on them, whether they have the scene or the network
 //! loaded, and load.
 
-use super::{Bundle, Effects, Engine, Entry, Worker};
-use crate::plan::Step;
+use super::backlog::{Demand, Position};
+use super::class::how_to_get;
+use super::pools::Search;
+use super::{Bundle, Effects, Engine, Entry, is_instant};
+use crate::run::TaskState;
 use crate::run::state::{FailureRecord, Live};
-use crate::run::{RunState, TaskState};
-use pictor_tasks::body::{Body, Render, Scene};
+use pictor_tasks::body::Body;
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{
-    Assignment, Brief, Execution, Failure, FailureKind, FileRef, Outcome, RunId, TaskId, Try,
-    WorkerId,
+    Assignment, Brief, Execution, Failure, FailureKind, Outcome, RunId, TaskId, Try, WorkerId,
 };
-use pictor_tasks::worker::{BLENDER, Device, Inventory, model_hint};
+use pictor_tasks::worker::BLENDER;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 /// The most tasks in one message, for tasks that take no time.
 const MAX_BUNDLE: u32 = 512;
 /// The duration of the work that a bundle should contain.
 const BUNDLE_MS: f64 = 2_000.0;
-/// The most by which waiting increases a run's priority, at one per hour.
-const MAX_AGE_BONUS: i64 = 24;
 /// The number of failures of one run on one worker after which the run avoids that worker.
-const MAX_FAILURES_ON_WORKER: u32 = 3;
+pub(super) const MAX_FAILURES_ON_WORKER: u32 = 3;
 /// For how many scenes and networks it is remembered that a worker has loaded them.
 const WARM: usize = 8;
 
@@ -46,7 +45,7 @@ impl BundleSize {
         }
     }
 
-    fn now(self, mean_ms: Option<f64>) -> u32 {
+    pub(super) fn now(self, mean_ms: Option<f64>) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let by_time =
             mean_ms.map_or(self.0, |mean| (BUNDLE_MS / mean.max(0.001)).clamp(1.0, 1e6) as u32);
@@ -54,152 +53,151 @@ impl BundleSize {
     }
 }
 
-/// What a worker loads for such a task and keeps for the next one: a scene (its digest) or a network (its name).
-fn loaded<'a>(body: &'a Body, files: &'a BTreeMap<String, FileRef>) -> Option<&'a str> {
-    match body {
-        Body::Upscale(upscale) => Some(&upscale.model),
-        body => body.scene().and_then(|s| files.get(&s.scene)).map(|file| &*file.digest),
-    }
-}
-
-fn is_instant(body: &Body) -> bool {
-    matches!(body, Body::Noop(noop) if noop.duration.is_none())
-}
-
 /// A decision to assign these tasks to this worker.
-struct Choice {
-    step: u16,
-    tasks: Vec<Try>,
-    worker: WorkerId,
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) step: u16,
+    pub(super) tasks: Vec<Try>,
+    pub(super) worker: WorkerId,
+}
+
+/// One round of assignments.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    now_ms: i64,
+    /// The first run of each demand that may be met. Positions may be too early, never too late.
+    heads: BinaryHeap<Reverse<(Position, Demand)>>,
+    /// Demands that cannot be met any more: no worker has capacity, or a limit has none left.
+    unmet: BTreeSet<Demand>,
+    /// Runs whose demands can be met, but not for their tasks.
+    parked: Vec<RunId>,
 }
 
 impl Engine {
     /// Assigns ready tasks to workers with free capacity.
     pub fn assign(&mut self, now_ms: i64, fx: &mut Effects) {
-        self.assigned_ms = now_ms;
-        if self.config.workers_are_final {
-            // This comes first, as a failure may invalidate assignments. A failed task may make others ready.
-            let running = self.runs.values().filter(|entry| entry.state == RunState::Running);
-            let ids: Vec<RunId> = running.map(|entry| entry.run.id.clone()).collect();
-            for id in ids {
-                while self.fail_impossible(&id, now_ms, fx) {}
-            }
+        let mut round = self.begin_round(now_ms, fx);
+        while let Some((id, choice)) = self.next_choice(&mut round) {
+            self.send(&id, choice, now_ms, fx);
         }
-        self.awaited.clear();
-        let mut stuck = BTreeSet::new();
-        while let Some(id) = self.next_run(now_ms, &stuck) {
-            match self.choose(&id, now_ms) {
-                Some(choice) => self.send(&id, choice, now_ms, fx),
-                None => {
-                    stuck.insert(id);
-                }
-            }
+        self.end_round(round);
+    }
+
+    pub(super) fn end_round(&mut self, round: Round) {
+        for id in round.parked {
+            self.park(&id, false);
         }
     }
 
-    /// The earliest time at which a task that waits for its next attempt may be assigned. Tasks that may be assigned
-    /// already wait for something else.
-    pub fn next_wake(&self) -> Option<i64> {
-        let waiting = self.runs.values().flat_map(|entry| {
-            entry
-                .run
-                .ready_singly
-                .iter()
-                .filter_map(|at| entry.run.failure_record(*at))
-                .map(|t| t.not_before_ms)
-        });
-        waiting.filter(|at| *at > self.assigned_ms).min()
-    }
-
-    fn next_run(&self, now_ms: i64, stuck: &BTreeSet<RunId>) -> Option<RunId> {
-        let wanting = |entry: &&Entry| {
-            entry.state == RunState::Running
-                && !stuck.contains(&entry.run.id)
-                && (!entry.run.ready_singly.is_empty()
-                    || entry.run.steps.iter().any(|s| s.ready.len() > 0))
-        };
-        let mut candidates = self.runs.values().filter(wanting);
-        let first = candidates.next()?;
-        let Some(second) = candidates.next() else { return Some(first.run.id.clone()) };
-        let mut held: HashMap<&str, usize> = HashMap::new();
-        for entry in self.runs.values() {
-            *held.entry(&entry.account).or_default() += entry.run.live.len();
+    pub(super) fn begin_round(&mut self, now_ms: i64, fx: &mut Effects) -> Round {
+        self.advance(now_ms);
+        // This comes first, as a failure may invalidate assignments. A failed task may make others ready.
+        while let Some(id) = self.index.impossible.pop_first() {
+            while self.fail_impossible(&id, now_ms, fx) {}
         }
-        [first, second]
-            .into_iter()
-            .chain(candidates)
-            .min_by_key(|entry| {
-                let age = ((now_ms - entry.submitted_ms) / 3_600_000).clamp(0, MAX_AGE_BONUS);
-                let priority = i64::from(entry.run.priority) + age;
-                (Reverse(priority), held[&*entry.account], entry.submitted_ms, &entry.run.id)
-            })
-            .map(|entry| entry.run.id.clone())
+        self.index.pools.await_none();
+        let mut round = Round { now_ms, ..Round::default() };
+        for demand in self.index.backlog.demands().collect::<Vec<_>>() {
+            let head = self.index.backlog.head(demand);
+            round.heads.extend(head.map(|head| Reverse((head, demand))));
+        }
+        round
     }
 
-    fn choose(&mut self, id: &RunId, now_ms: i64) -> Option<Choice> {
-        let entry = &self.runs[id];
-        for &step in &entry.steps_by_order {
-            if !self.limits_allow(&entry.run.plan.steps[step as usize]) {
+    /// The next decision: for the first run that has a task for which there is a worker.
+    pub(super) fn next_choice(&mut self, round: &mut Round) -> Option<(RunId, Choice)> {
+        while let Some(Reverse((position, demand))) = round.heads.pop() {
+            if round.unmet.contains(&demand) {
                 continue;
             }
-            let mut ready_singly = entry
-                .run
-                .ready_singly
-                .range(TaskId { step, index: 0 }..=TaskId { step, index: u32::MAX })
-                .peekable();
-            let plain = entry.run.steps[step as usize].ready.len() > 0;
-            if ready_singly.peek().is_none() && !plain {
+            let Some(head) = self.index.backlog.head(demand) else { continue };
+            if head != position {
+                round.heads.push(Reverse((head, demand)));
                 continue;
             }
-            let Some(best) = self.best_worker(entry, step, now_ms, |_, _| true) else {
-                let due =
-                    |at| entry.run.failure_record(at).is_none_or(|t| t.not_before_ms <= now_ms);
-                if !plain && !ready_singly.any(|at| due(*at)) {
-                    continue;
-                }
-                let step = &entry.run.plan.steps[step as usize];
-                let able = self.workers.iter().filter(|(_, worker)| worker.can_do(step));
-                self.awaited.extend(able.map(|(id, _)| *id));
-                continue;
-            };
-            for at in ready_singly {
-                let worker = match entry.run.failure_record(*at) {
-                    None => Some(best),
-                    Some(record) => self.worker_for_single(entry, *at, record, now_ms),
-                };
-                if let Some(worker) = worker {
-                    let attempt = entry.run.steps[step as usize].attempts[at.index as usize];
-                    let tasks = vec![Try { index: at.index, attempt }];
-                    return Some(Choice { step, tasks, worker });
-                }
+            let (_, id) = head.2.clone();
+            let choice = self.choose(&id, round);
+            if choice.is_none() && !round.unmet.contains(&demand) {
+                self.park(&id, true);
+                round.parked.push(id.clone());
             }
-            if plain {
-                let tasks = self.take(id, step, now_ms);
-                return Some(Choice { step, tasks, worker: best });
+            round.heads.push(Reverse((head, demand)));
+            if let Some(choice) = choice {
+                return Some((id, choice));
             }
         }
         None
     }
 
+    /// The earliest time at which a task that waits for its next attempt may be assigned. Tasks that may be assigned
+    /// already wait for something else.
+    pub fn next_wake(&self) -> Option<i64> {
+        self.index.next_wake()
+    }
+
+    fn choose(&mut self, id: &RunId, round: &mut Round) -> Option<Choice> {
+        let steps = self.runs[id].steps_by_order.len();
+        (0..steps).find_map(|position| {
+            let entry = &self.runs[id];
+            let step = entry.steps_by_order[position];
+            let demand = entry.index.steps[step as usize].demand?;
+            if round.unmet.contains(&demand) {
+                return None;
+            }
+            self.choose_in(id, step, demand, round)
+        })
+    }
+
+    fn choose_in(
+        &mut self,
+        id: &RunId,
+        step: u16,
+        demand: Demand,
+        round: &mut Round,
+    ) -> Option<Choice> {
+        if !self.index.limits.allow(demand.limits) {
+            round.unmet.insert(demand);
+            return None;
+        }
+        let entry = &self.runs[id];
+        let Some(best) = self.best_worker(entry, step, demand, &BTreeSet::new()) else {
+            // Until one is free, nothing is queued ahead on the workers that can do it: a task that comes later would
+            // have precedence over it for as long as there are other tasks.
+            self.index.pools.set_awaited(demand.class);
+            if entry.avoided.is_empty() {
+                round.unmet.insert(demand);
+            }
+            return None;
+        };
+        let due: Vec<TaskId> = entry.run.ready_singly.due(step, round.now_ms).collect();
+        for at in due {
+            let worker = match self.runs[id].run.failure_record(at).cloned() {
+                None => Some(best),
+                Some(record) => self.worker_for_single(id, step, demand, &record),
+            };
+            if let Some(worker) = worker {
+                let attempt = self.runs[id].run.steps[step as usize].attempts[at.index as usize];
+                return Some(Choice {
+                    step,
+                    tasks: vec![Try { index: at.index, attempt }],
+                    worker,
+                });
+            }
+        }
+        let plain = self.runs[id].run.steps[step as usize].ready.len() > 0;
+        plain.then(|| Choice { step, tasks: self.take(id, step, demand), worker: best })
+    }
+
     /// Takes a bundle of ready tasks: about two seconds of work, but never so many that none would be left for another
     /// slot.
-    fn take(&mut self, id: &RunId, step: u16, now_ms: i64) -> Vec<Try> {
-        let entry = &self.runs[id];
-        let plan = &entry.run.plan.steps[step as usize];
-        let state = &entry.run.steps[step as usize];
-        let slots: u32 = self
-            .workers
-            .values()
-            .filter(|w| self.is_present(w, now_ms) && w.can_do(plan))
-            .map(|w| w.inventory.slots)
-            .sum();
-        let share = state.ready.len().div_ceil(slots.max(1));
+    fn take(&mut self, id: &RunId, step: u16, demand: Demand) -> Vec<Try> {
+        let entry = self.runs.get_mut(id).expect("chosen from the runs");
+        let state = &mut entry.run.steps[step as usize];
+        let share = state.ready.len().div_ceil(self.index.pools.slots(demand.class).max(1));
         let mut size = entry.sizes[step as usize].now(state.mean_ms()).min(share).max(1);
-        if !plan.limits.is_empty() {
+        if !entry.run.plan.steps[step as usize].limits.is_empty() {
             size = 1;
         }
-        let entry = self.runs.get_mut(id).expect("looked up above");
-        let state = &mut entry.run.steps[step as usize];
         let mut tasks = Vec::with_capacity(size as usize);
         while let Some(rank) = (tasks.len() < size as usize).then(|| state.ready.pop()).flatten() {
             let index = state.index_of_rank(rank);
@@ -208,98 +206,57 @@ impl Engine {
         tasks
     }
 
+    /// The best worker for a task that has failed before: if it can be, one on which it has not, and with more GPU
+    /// memory than was too little.
     fn worker_for_single(
-        &self,
-        entry: &Entry,
-        at: TaskId,
+        &mut self,
+        id: &RunId,
+        step: u16,
+        demand: Demand,
         record: &FailureRecord,
-        now_ms: i64,
     ) -> Option<WorkerId> {
-        if record.not_before_ms > now_ms {
-            return None;
-        }
-        let needed = record
-            .too_small
-            .iter()
-            .filter_map(|id| self.workers.get(id))
-            .map(|worker| worker.vram_bytes() + 1)
-            .max();
-        let step = &entry.run.plan.steps[at.step as usize];
-        let large_enough = |w: &Worker| needed.is_none_or(|bytes| w.vram_bytes() >= bytes);
-        let fresh_exists = self.workers.iter().any(|(id, w)| {
-            self.is_present(w, now_ms)
-                && w.can_do(step)
-                && large_enough(w)
-                && !record.avoid.contains(id)
-        });
-        self.best_worker(entry, at.step, now_ms, |id, worker| {
-            large_enough(worker) && !(fresh_exists && record.avoid.contains(id))
-        })
+        let too_small = record.too_small.iter().filter_map(|id| self.workers.get(id));
+        let needed = too_small.map(|worker| worker.vram_bytes() + 1).max();
+        let class = match needed {
+            None => demand.class,
+            Some(bytes) => self.index.pools.class_with_vram(demand.class, bytes, &mut self.workers),
+        };
+        self.best_worker(&self.runs[id], step, Demand { class, ..demand }, &record.avoid)
     }
 
-    /// The best worker with free capacity for the step.
+    /// The best worker with capacity for the step, if possible none of those on which the task or too many tasks of the
+    /// run have failed.
     fn best_worker(
         &self,
         entry: &Entry,
         step: u16,
-        now_ms: i64,
-        also: impl Fn(&WorkerId, &Worker) -> bool,
+        demand: Demand,
+        failed_on: &BTreeSet<WorkerId>,
     ) -> Option<WorkerId> {
-        let plan = &entry.run.plan.steps[step as usize];
-        let loaded = loaded(&plan.body, &entry.run.plan.files);
-        // Only short tasks are queued ahead: a task must not wait behind one that takes an hour while another machine
-        // becomes idle.
-        let mean_ms = entry.run.steps[step as usize].mean_ms();
-        let short = is_instant(&plan.body) || mean_ms.is_some_and(|mean| mean < BUNDLE_MS);
-        let failures = |id: &WorkerId| entry.failures.get(id).copied().unwrap_or(0);
-        let avoided = |id: &WorkerId| failures(id) >= MAX_FAILURES_ON_WORKER;
-        let able = || {
-            let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));
-            present.filter(|(id, w)| w.can_do(plan) && also(id, w))
+        let pools = &self.index.pools;
+        let is_able = |id: &WorkerId| {
+            let worker = self.workers.get(id);
+            worker.is_some_and(|w| w.listed && pools.can_do(demand.class, w))
         };
+        let able = pools.listed(demand.class) as usize;
+        let failed = failed_on.iter().filter(|id| is_able(id)).count();
+        let fresh_exist = able > failed;
         // A worker on which many tasks fail is soon free again, but must not get tasks that others could do.
-        let others_exist = able().any(|(id, _)| !avoided(id));
-        able()
-            .filter(|(id, w)| {
-                let ahead = short && !self.awaited.contains(id);
-                w.load < w.inventory.slots + u32::from(ahead)
-            })
-            .filter(|(id, _)| !(others_exist && avoided(id)))
-            .min_by_key(|(id, w)| {
-                let cold = loaded.is_some_and(|what| !w.warm.iter().any(|warm| warm == what));
-                let busy = w.load >= w.inventory.slots;
-                (busy, cold, w.load * 1000 / w.inventory.slots.max(1), failures(id), **id)
-            })
-            .map(|(id, _)| *id)
-    }
-
-    /// Whether the worker accepts tasks and has sent a message recently. A silent one gets no new tasks.
-    pub(crate) fn is_present(&self, worker: &Worker, now_ms: i64) -> bool {
-        worker.accepts && now_ms.saturating_sub(worker.seen_ms) <= self.config.lease_ms
-    }
-
-    /// Whether every limit that the step's tasks hold has capacity left.
-    pub(crate) fn limits_allow(&self, step: &Step) -> bool {
-        self.full_limit(step).is_none()
-    }
-
-    /// The first limit of the step that has no capacity left.
-    pub(crate) fn full_limit<'a>(&self, step: &'a Step) -> Option<&'a str> {
-        step.limits.iter().map(String::as_str).find(|name| {
-            self.config.limits.get(*name).is_some_and(|limit| {
-                let held = self.runs.values().flat_map(|entry| {
-                    let holds = |at: &&TaskId| {
-                        let step = &entry.run.plan.steps[at.step as usize];
-                        step.limits.iter().any(|l| l == name)
-                    };
-                    entry.run.live.keys().filter(holds).collect::<Vec<_>>()
-                });
-                held.count() >= *limit as usize
-            })
+        let also = |id: &&WorkerId| is_able(id) && !(fresh_exist && failed_on.contains(*id));
+        let bad = entry.avoided.iter().filter(also).count() + if fresh_exist { failed } else { 0 };
+        let others_exist = able > bad;
+        let search = Search {
+            class: demand.class,
+            loads: entry.index.steps[step as usize].loads.as_deref(),
+            ahead: demand.ahead,
+            failures: &entry.failures,
+        };
+        pools.best(&search, |id| {
+            fresh_exist && failed_on.contains(&id) || others_exist && entry.avoided.contains(&id)
         })
     }
 
-    fn send(&mut self, id: &RunId, choice: Choice, now_ms: i64, fx: &mut Effects) {
+    pub(super) fn send(&mut self, id: &RunId, choice: Choice, now_ms: i64, fx: &mut Effects) {
         let Choice { step, tasks, worker } = choice;
         self.last_bundle += 1;
         let bundle = self.last_bundle;
@@ -310,21 +267,23 @@ impl Engine {
             entry.run.assign(TaskId { step, index: task.index }, live);
         }
         let brief = entry.brief(step);
-        let holder = self.workers.get_mut(&worker).expect("chosen from the workers");
-        holder.load += 1;
-        if let Some(what) = loaded(&brief.body, &brief.files) {
-            holder.warm.retain(|warm| warm != what);
-            holder.warm.push(what.to_owned());
-            if holder.warm.len() > WARM {
-                holder.warm.remove(0);
+        let (key, loads) = (entry.run.key(step), entry.index.steps[step as usize].loads.clone());
+        self.change_worker(worker, |holder| {
+            holder.load += 1;
+            if let Some(what) = loads {
+                holder.warm.retain(|warm| *warm != what);
+                holder.warm.push(what);
+                if holder.warm.len() > WARM {
+                    holder.warm.remove(0);
+                }
             }
-        }
-        let key = entry.run.key(step);
+        });
         let remaining = u32::try_from(tasks.len()).expect("a bundle is small");
-        self.bundles.insert(
+        self.hold(
             bundle,
             Bundle { worker, run: id.clone(), step, tasks: tasks.clone(), remaining },
         );
+        self.reindex(id);
         fx.assign.push((worker, Assignment { key, id: bundle, brief, tasks }));
     }
 
@@ -338,10 +297,11 @@ impl Engine {
             if state.counts[TaskState::Ready as usize] == 0 {
                 continue;
             }
-            let plan = &entry.run.plan.steps[step as usize];
-            let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
-            if let Some(first) = lacks.and_then(|all| all.into_iter().next()) {
-                impossible.insert(step, first);
+            let class = entry.index.steps[step as usize].class;
+            if !self.index.pools.any_can_do(class) {
+                let lacks = self.workers.get(&worker);
+                impossible
+                    .extend(lacks.and_then(|w| Some((step, self.index.pools.lacks(class, w)?))));
             }
         }
         let entry = self.runs.get_mut(id).expect("looked up above");
@@ -371,60 +331,6 @@ impl Engine {
         let failed = entry.run.seq > before;
         self.settle(id, fx);
         failed
-    }
-}
-
-impl Worker {
-    /// The first requirement of the step that the worker does not meet.
-    pub(crate) fn lacks(&self, step: &Step) -> Option<String> {
-        if matches!(step.body, Body::Command(_)) && !self.inventory.allows_commands {
-            return Some("permission to run commands".into());
-        }
-        if let Body::Upscale(upscale) = &step.body
-            && !self.inventory.models.contains(&upscale.model)
-        {
-            let (name, held) = (&upscale.model, self.inventory.models.iter().map(String::as_str));
-            return Some(format!("model `{name}`: {}", model_hint(name, held)));
-        }
-        step.requires.missing(&self.inventory).or_else(|| {
-            lacks_gpu_blender(step, &self.inventory)
-                .then(|| "a Blender that can use its GPU".into())
-        })
-    }
-
-    /// Whether it meets all requirements of the step.
-    pub(crate) fn can_do(&self, step: &Step) -> bool {
-        self.lacks(step).is_none()
-    }
-}
-
-/// Whether the step renders and the machine has GPUs that no suitable Blender can use.
-fn lacks_gpu_blender(step: &Step, has: &Inventory) -> bool {
-    let Body::Blender(Render { scene, .. }) = &step.body else { return false };
-    let version = step.requires.software.get(BLENDER).map_or("*", String::as_str);
-    matches!(scene.device, None | Some(Device::Gpu)) && has.lacks_gpu_blender(version)
-}
-
-/// A hint on how to install something on a machine.
-fn how_to_get(what: &str, scene: Option<&Scene>, has: &Inventory) -> String {
-    match what.split(' ').next() {
-        Some(BLENDER) => {
-            let held: Vec<&str> = has.versions(BLENDER).collect();
-            let held = if held.is_empty() {
-                "; install blender".to_owned()
-            } else {
-                let needed = scene.map_or(String::new(), |s| format!(", which {} needs", s.scene));
-                format!("{needed}; it has {}; get one that fits", held.join(", "))
-            };
-            format!("{held} (`pictor setup-blender`, `--blender PATH`) and try again")
-        }
-        Some("ffmpeg") => "; install it (`apt-get install ffmpeg`) and try again".into(),
-        Some("a") if what.contains("Blender") => {
-            "; get one (`pictor setup-blender`), or say `device: any` to render on the processors"
-                .into()
-        }
-        Some("permission") => "; start it with `--allow-commands`".into(),
-        _ => String::new(),
     }
 }
 

@@ -2,17 +2,28 @@
 //! commits the rows, and then sends the messages.
 
 mod assign;
+mod backlog;
+mod class;
+mod index;
+mod limits;
+#[cfg(test)]
+mod oracle;
+mod pools;
 mod report;
 
 use crate::plan::Plan;
 use crate::run::transitions::TaskFact;
 use crate::run::{FoldError, Run, RunState, TaskState};
 use assign::BundleSize;
+pub(crate) use class::Class;
+use index::{Index, RunIndex};
+use pictor_tasks::body::Body;
 use pictor_tasks::history::{Control, Ended, Event, Fact, Row, TaskRef};
 use pictor_tasks::message::{
     Assignment, Brief, Cancel, Execution, Outcome, RunId, TaskId, Try, WorkerId,
 };
 use pictor_tasks::worker::Inventory;
+use pools::PoolId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -74,11 +85,16 @@ pub(crate) struct Worker {
     /// The number of bundles that it holds.
     pub(crate) load: u32,
     /// The scenes (by digest) and networks (by name) that it has used, the latest last.
-    pub(crate) warm: Vec<String>,
+    pub(crate) warm: Vec<Arc<str>>,
     /// The time of its last sign of life, in milliseconds since 1970.
     pub(crate) seen_ms: i64,
     /// Whether it accepts new tasks; its operator may have taken it out of service.
     pub(crate) accepts: bool,
+    pool: PoolId,
+    /// Whether it counts as present in its pool.
+    pub(crate) listed: bool,
+    /// Whether the engine will look whether it has become silent.
+    watched: bool,
 }
 
 /// The tasks of one assignment that a worker holds.
@@ -103,30 +119,32 @@ pub(crate) struct Entry {
     pub(crate) briefs: Vec<Option<(u32, Arc<Brief>)>>,
     /// The number of failures in this run, by worker.
     pub(crate) failures: HashMap<WorkerId, u32>,
+    /// The workers with so many failures that the run avoids them.
+    pub(crate) avoided: BTreeSet<WorkerId>,
     pub(crate) progress: HashMap<TaskId, (f32, String)>,
     /// The steps, ordered from the end of the graph.
     pub(crate) steps_by_order: Vec<u16>,
+    pub(crate) index: RunIndex,
 }
 
 /// All runs and all workers.
 #[derive(Debug, Default)]
 pub struct Engine {
     pub(crate) config: Config,
-    pub(crate) runs: BTreeMap<RunId, Entry>,
+    pub(crate) runs: BTreeMap<RunId, Box<Entry>>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) bundles: HashMap<u64, Bundle>,
+    /// The bundles by the worker that holds them.
+    holdings: BTreeSet<(WorkerId, u64)>,
     pub(crate) last_bundle: u64,
-    /// The time of the last assignment round.
-    pub(crate) assigned_ms: i64,
-    /// Busy workers that a task with precedence waits for: nothing is queued ahead on them, as it would otherwise wait
-    /// for as long as there are other tasks.
-    pub(crate) awaited: BTreeSet<WorkerId>,
+    pub(crate) index: Index,
 }
 
 impl Engine {
     /// An engine without runs and workers.
     pub fn new(config: Config) -> Self {
-        Self { config, ..Self::default() }
+        let index = Index::new(&config.limits, config.workers_are_final);
+        Self { config, index, ..Self::default() }
     }
 
     /// Adds a run: a new one, or one whose history has been folded. Its leases start now.
@@ -140,6 +158,10 @@ impl Engine {
             (0..u16::try_from(steps.len()).expect("limited")).collect();
         steps_by_order.sort_by_key(|s| (steps[*s as usize].to_sink, *s));
         let sizes = steps.iter().map(|s| BundleSize::first(&s.body)).collect();
+        if self.index.pools.is_stale(self.workers.len()) {
+            self.rebuild_pools();
+        }
+        let index = self.index.add(&run, (&account, submitted_ms), &mut self.workers);
         let entry = Entry {
             account,
             submitted_ms,
@@ -147,16 +169,19 @@ impl Engine {
             sizes,
             briefs: vec![None; steps.len()],
             failures: HashMap::new(),
+            avoided: BTreeSet::new(),
+            index,
             progress: HashMap::new(),
             steps_by_order,
             run,
         };
         let id = entry.run.id.clone();
         let held: BTreeSet<TaskId> = entry.run.live.keys().copied().collect();
-        self.runs.insert(id.clone(), entry);
+        self.runs.insert(id.clone(), Box::new(entry));
         for at in held {
             self.adopt(&id, at);
         }
+        self.reindex(&id);
     }
 
     /// Counts a task that a worker holds although this engine has not assigned it.
@@ -168,25 +193,33 @@ impl Engine {
         live.bundle = self.last_bundle;
         let (run, tasks) = (run.clone(), vec![Try { index: at.index, attempt }]);
         let bundle = Bundle { worker: live.worker, run, step: at.step, tasks, remaining: 1 };
-        if let Some(worker) = self.workers.get_mut(&bundle.worker) {
-            worker.load += 1;
-        }
-        self.bundles.insert(self.last_bundle, bundle);
+        self.change_worker(bundle.worker, |worker| worker.load += 1);
+        self.hold(self.last_bundle, bundle);
+    }
+
+    /// Counts a bundle among those that its worker holds.
+    fn hold(&mut self, id: u64, bundle: Bundle) {
+        self.holdings.insert((bundle.worker, id));
+        self.bundles.insert(id, bundle);
+    }
+
+    /// The reverse, for a bundle that is done.
+    fn free(&mut self, id: u64) -> Option<Bundle> {
+        let bundle = self.bundles.remove(&id)?;
+        self.holdings.remove(&(bundle.worker, id));
+        self.change_worker(bundle.worker, |worker| worker.load = worker.load.saturating_sub(1));
+        Some(bundle)
     }
 
     /// Drops a run from memory. Its stored rows are unaffected.
     pub fn remove_run(&mut self, id: &RunId) -> Option<Run> {
-        let workers = &mut self.workers;
-        self.bundles.retain(|_, bundle| {
-            if bundle.run != *id {
-                return true;
-            }
-            if let Some(worker) = workers.get_mut(&bundle.worker) {
-                worker.load = worker.load.saturating_sub(1);
-            }
-            false
-        });
-        self.runs.remove(id).map(|entry| entry.run)
+        let entry = self.runs.remove(id)?;
+        let bundles: BTreeSet<u64> = entry.run.live.values().map(|live| live.bundle).collect();
+        for bundle in bundles {
+            self.free(bundle);
+        }
+        self.index.remove(entry.index);
+        Some(entry.run)
     }
 
     /// The run with an id, if it is in memory.
@@ -202,11 +235,28 @@ impl Engine {
     /// Adds a worker, or updates one that has returned: it may still hold its tasks, and whether it accepts tasks is
     /// unchanged.
     pub fn join(&mut self, id: WorkerId, inventory: Inventory, now_ms: i64) {
-        let held = self.bundles.values().filter(|bundle| bundle.worker == id).count();
-        let load = u32::try_from(held).unwrap_or(u32::MAX);
-        let accepts = self.workers.get(&id).is_none_or(|known| known.accepts);
-        let worker = Worker { inventory, load, warm: Vec::new(), seen_ms: now_ms, accepts };
+        let held = self.holdings.range((id, 0)..=(id, u64::MAX)).count();
+        let known = self.forget(id);
+        let mut worker = Worker {
+            load: u32::try_from(held).unwrap_or(u32::MAX),
+            inventory,
+            warm: Vec::new(),
+            seen_ms: now_ms,
+            accepts: known.is_none_or(|known| known.accepts),
+            pool: 0,
+            listed: false,
+            watched: false,
+        };
+        self.index.pools.join(&mut worker);
         self.workers.insert(id, worker);
+        self.list(id, now_ms);
+        self.suspect_all();
+    }
+
+    fn forget(&mut self, id: WorkerId) -> Option<Worker> {
+        let worker = self.workers.remove(&id)?;
+        self.index.pools.leave(id, &worker);
+        Some(worker)
     }
 
     /// Restores a worker after a takeover, with `seen_ms` as the time of its last sign of life.
@@ -231,6 +281,7 @@ impl Engine {
     pub fn set_accepts(&mut self, id: WorkerId, accepts: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.accepts = accepts;
+            self.list(id, self.index.now_ms);
         }
     }
 
@@ -248,6 +299,7 @@ impl Engine {
                 worker.seen_ms = worker.seen_ms.saturating_add(by_ms).min(now_ms);
             }
         }
+        self.list_all(now_ms);
     }
 
     /// Adjusts to a clock that was set back to `now_ms`: nothing waits longer than if it had begun to wait now.
@@ -262,7 +314,8 @@ impl Engine {
         for worker in self.workers.values_mut() {
             worker.seen_ms = worker.seen_ms.min(now_ms);
         }
-        self.assigned_ms = self.assigned_ms.min(now_ms);
+        self.index.now_ms = self.index.now_ms.min(now_ms);
+        self.restart_clocks();
     }
 
     /// Handles a control message and returns whether it was new; the same id has no effect twice. The removal of
@@ -296,18 +349,18 @@ impl Engine {
         for id in std::mem::take(&mut entry.run.freed) {
             let Some(bundle) = self.bundles.get_mut(&id) else { continue };
             bundle.remaining -= 1;
-            if bundle.remaining == 0 {
-                let bundle = self.bundles.remove(&id).expect("looked up above");
-                let step = &entry.run.steps[bundle.step as usize];
-                let done = |task: &Try| step.state(task.index) == Some(TaskState::Succeeded);
-                if bundle.tasks.iter().all(done) {
-                    entry.sizes[bundle.step as usize].came_back(bundle.tasks.len());
-                }
-                if let Some(worker) = self.workers.get_mut(&bundle.worker) {
-                    worker.load = worker.load.saturating_sub(1);
-                }
+            if bundle.remaining > 0 {
+                continue;
+            }
+            let Some(bundle) = self.free(id) else { continue };
+            let entry = self.runs.get_mut(run).expect("the caller has it");
+            let step = &entry.run.steps[bundle.step as usize];
+            let done = |task: &Try| step.state(task.index) == Some(TaskState::Succeeded);
+            if bundle.tasks.iter().all(done) {
+                entry.sizes[bundle.step as usize].came_back(bundle.tasks.len());
             }
         }
+        let entry = self.runs.get_mut(run).expect("the caller has it");
         let state = entry.run.state();
         if state != entry.state {
             entry.state = state;
@@ -316,6 +369,7 @@ impl Engine {
             }
             fx.changed.insert(run.clone(), state);
         }
+        self.index.update(entry);
     }
 
     /// Handles the result of a publication. If it was confirmed, its tasks are queued; otherwise they become ready
@@ -396,4 +450,19 @@ impl Worker {
     pub(crate) fn vram_bytes(&self) -> u64 {
         self.inventory.gpus.iter().map(|g| g.vram_bytes).max().unwrap_or(0)
     }
+
+    /// Its bundles per thousand slots.
+    fn load_ratio(&self) -> u32 {
+        self.load * 1000 / self.inventory.slots.max(1)
+    }
+
+    /// Whether it accepts tasks and has sent a message within a lease. A silent one gets no new tasks.
+    pub(crate) fn is_present(&self, now_ms: i64, lease_ms: i64) -> bool {
+        self.accepts && now_ms.saturating_sub(self.seen_ms) <= lease_ms
+    }
+}
+
+/// Whether the tasks do nothing and take no time.
+fn is_instant(body: &Body) -> bool {
+    matches!(body, Body::Noop(noop) if noop.duration.is_none())
 }

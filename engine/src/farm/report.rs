@@ -1,7 +1,8 @@
 //! Messages of workers: heartbeats, claims, results, and silence. Each message may be late, duplicated or from the
 //! wrong worker; whatever does not match the current attempt is stale.
 
-use super::{Effects, Engine, Worker};
+use super::assign::MAX_FAILURES_ON_WORKER;
+use super::{Class, Effects, Engine, Entry, Worker};
 use crate::run::TaskState;
 use crate::run::state::Live;
 use crate::run::transitions::TaskFact;
@@ -22,8 +23,11 @@ struct Turn<'a> {
 impl Engine {
     /// Handles the orderly departure of a worker, which holds no tasks any more.
     pub fn leave(&mut self, id: WorkerId, now_ms: i64, fx: &mut Effects) {
-        self.workers.remove(&id);
-        let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+        self.forget(id);
+        self.suspect_all();
+        let held = self.holdings.range((id, 0)..=(id, u64::MAX));
+        let runs: BTreeSet<RunId> =
+            held.filter_map(|(_, bundle)| Some(self.bundles.get(bundle)?.run.clone())).collect();
         let turn = &mut Turn { now_ms, fx };
         for run in runs {
             self.give_back(&run, |live| live.worker == id, &Outcome::Cancelled, turn);
@@ -52,6 +56,9 @@ impl Engine {
     fn seen(&mut self, id: WorkerId, now_ms: i64) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.seen_ms = worker.seen_ms.max(now_ms);
+            if !worker.listed {
+                self.list(id, now_ms);
+            }
         }
     }
 
@@ -65,7 +72,7 @@ impl Engine {
         let free = !entry.run.live.contains_key(&at)
             && entry.run.task_state(at) == Some(TaskState::Ready)
             && self.workers.contains_key(&id)
-            && self.limits_allow(&entry.run.plan.steps[at.step as usize]);
+            && self.index.limits.allow(entry.index.steps[at.step as usize].limits);
         let entry = self.runs.get_mut(&key.run).expect("looked up above");
         if free {
             let live = Live { worker: id, bundle: 0, claim: None, until_ms: now_ms };
@@ -80,6 +87,7 @@ impl Engine {
         live.until_ms = live.until_ms.max(now_ms + extra);
         if free {
             self.adopt(&key.run, at);
+            self.reindex(&key.run);
         }
         true
     }
@@ -142,11 +150,14 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) {
         let (at, reference) = (key.task(task.index), reference(key, task));
-        let run = &self.runs[&key.run].run;
+        let Entry { run, index, .. } = &self.runs[&key.run];
         let state = run.task_state(at);
         // As nobody holds it any more, it does not hold its limits, and another task may do so.
         let allowed = run.live.contains_key(&at)
-            || run.plan.steps.get(at.step as usize).is_some_and(|step| self.limits_allow(step));
+            || index
+                .steps
+                .get(at.step as usize)
+                .is_some_and(|of| self.index.limits.allow(of.limits));
         let lease = turn.now_ms + self.config.lease_ms;
         let entry = self.runs.get_mut(&key.run).expect("looked up by the caller");
         if !entry.run.is_current(&reference) {
@@ -159,6 +170,7 @@ impl Engine {
             if live.bundle == 0 {
                 self.adopt(&key.run, at);
             }
+            self.reindex(&key.run);
             return;
         } else if let Some(live) = entry.run.live.get_mut(&at)
             && live.claim == Some(execution)
@@ -204,7 +216,11 @@ impl Engine {
         let outcome = self.judge(key, end, worker, turn.now_ms);
         let entry = self.runs.get_mut(&key.run).expect("looked up above");
         if matches!(outcome, Outcome::Failed(_)) {
-            *entry.failures.entry(worker).or_default() += 1;
+            let failures = entry.failures.entry(worker).or_default();
+            *failures += 1;
+            if *failures >= MAX_FAILURES_ON_WORKER {
+                entry.avoided.insert(worker);
+            }
         }
         entry.progress.remove(&at);
         let ended = Ended { task: reference, execution, worker, started_ms, took_ms, outcome };
@@ -237,9 +253,11 @@ impl Engine {
                 let tried = |id: &WorkerId| {
                     *id == worker || run.failure_record(*at).is_some_and(|t| t.avoid.contains(id))
                 };
+                let (class, lease_ms) = (Class::of(step), self.config.lease_ms);
                 let others = || {
-                    let present = self.workers.iter().filter(|(_, w)| self.is_present(w, now_ms));
-                    present.filter(|(id, w)| !tried(id) && w.can_do(step))
+                    let present =
+                        self.workers.iter().filter(|(_, w)| w.is_present(now_ms, lease_ms));
+                    present.filter(|(id, w)| !tried(id) && class.lacks(w).is_none())
                 };
                 if failure.kind == FailureKind::Unsupported && others().next().is_none() {
                     failure.kind = FailureKind::Invalid;
@@ -264,10 +282,13 @@ impl Engine {
     /// are being received and history can be written, so that an outage of the server never makes a worker count as
     /// lost.
     pub fn tick(&mut self, now_ms: i64, fx: &mut Effects) {
-        let runs: Vec<RunId> = self.runs.keys().cloned().collect();
+        let late = |live: &Live| live.until_ms < now_ms;
+        let has_late = |entry: &Entry| entry.run.live.values().any(late);
+        let due = self.runs.values().filter(|entry| has_late(entry) || entry.run.has_due());
+        let runs: Vec<RunId> = due.map(|entry| entry.run.id.clone()).collect();
         let turn = &mut Turn { now_ms, fx };
         for run in runs {
-            self.give_back(&run, |live| live.until_ms < now_ms, &Outcome::Lost, turn);
+            self.give_back(&run, late, &Outcome::Lost, turn);
             let entry = self.runs.get_mut(&run).expect("runs do not go meanwhile");
             entry.remove_unread(now_ms, turn.fx);
         }

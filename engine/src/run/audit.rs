@@ -68,6 +68,10 @@ impl Run {
             if step.retention != again.steps[number as usize].retention {
                 return Err(format!("{name}: kept {:?}", step.retention));
             }
+            let live = self.live.keys().filter(|at| at.step == number).count();
+            if live != step.live as usize {
+                return Err(format!("{name}: {live} assigned, counted {}", step.live));
+            }
             if counts != step.counts {
                 return Err(format!("{name}: counted {counts:?}, kept {:?}", step.counts));
             }
@@ -106,7 +110,7 @@ impl Run {
             return Err(format!("it has the assignment {live:?}"));
         }
         let (plain, ready_singly) =
-            (step.ready.contains(step.rank(at.index)), self.ready_singly.contains(&at));
+            (step.ready.contains(step.rank(at.index)), self.ready_singly.contains(at));
         if plain && ready_singly {
             return Err("offered twice".into());
         }

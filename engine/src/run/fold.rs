@@ -2,6 +2,7 @@
 //! stores all use [`Run::apply`], which depends on nothing but the run and the row.
 
 use super::binding::most;
+use super::singles::AT_ONCE;
 use super::state::{Accepted, FailureRecord, Live, TaskState};
 use super::transitions::TaskFact;
 use super::{Dropped, Run};
@@ -72,7 +73,7 @@ impl Run {
         };
         let claimed = Some(claim.execution);
         let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
-        self.live.insert(at, live);
+        self.insert_live(at, live);
         self.steps[at.step as usize].workers[at.index as usize] = claim.worker.0;
         self.happens(at, TaskFact::Claimed);
     }
@@ -104,6 +105,7 @@ impl Run {
 
     fn succeed(&mut self, at: TaskId, ended: &Ended, products: &Products) {
         self.failure_records.remove(&at);
+        self.touch(at.step);
         let step = &mut self.steps[at.step as usize];
         step.took = (step.took.0 + 1, step.took.1 + u64::from(ended.took_ms));
         if !products.outputs.is_empty() {
@@ -185,10 +187,21 @@ impl Run {
     /// Shortens waits so that no next attempt is further away than its pause. Times in history never decrease, but a
     /// clock may be set back, and then they are in the future.
     pub(crate) fn wait_no_longer(&mut self, now_ms: i64) {
+        let mut shortened = BTreeSet::new();
         for (at, record) in &mut self.failure_records {
             let pause = pause_ms(self.plan.steps[at.step as usize].retry, record.failures);
             let latest = now_ms.saturating_add_unsigned(pause);
-            record.not_before_ms = record.not_before_ms.min(latest);
+            if record.not_before_ms <= latest {
+                continue;
+            }
+            record.not_before_ms = latest;
+            if self.ready_singly.contains(*at) {
+                self.ready_singly.insert(*at, latest);
+                shortened.insert(at.step);
+            }
+        }
+        for step in shortened {
+            self.touch(step);
         }
     }
 
@@ -293,7 +306,7 @@ impl Run {
                 self.steps[at.step as usize].attempts[at.index as usize] += 1;
             }
             // Remove it from this set first: without its record it belongs to another one.
-            self.ready_singly.remove(&at);
+            self.ready_singly.remove(at);
             self.happens(at, TaskFact::Reset);
         }
     }
@@ -364,8 +377,8 @@ impl Run {
         let step = &mut self.steps[at.step as usize];
         let rank = step.rank(at.index);
         step.ready.remove(rank);
-        self.ready_singly.remove(&at);
-        self.live.insert(at, live);
+        self.ready_singly.remove(at);
+        self.insert_live(at, live);
     }
 
     /// Takes an assignment back: the task becomes ready again, with the same attempt.
@@ -380,7 +393,7 @@ impl Run {
     pub(crate) fn unassign_lost(&mut self, at: TaskId) {
         self.unassign(at);
         if self.task_state(at) == Some(TaskState::Ready) {
-            self.ready_singly.insert(at);
+            self.ready_singly.insert(at, AT_ONCE);
             self.offer(at);
         }
     }

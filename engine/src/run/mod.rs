@@ -12,6 +12,7 @@ mod lookup;
 mod notes;
 mod rebuild;
 mod retention;
+pub(crate) mod singles;
 pub(crate) mod state;
 mod task_set;
 pub mod transitions;
@@ -26,6 +27,7 @@ use notes::Sentences;
 use pictor_tasks::history::TaskRef;
 use pictor_tasks::message::{Cancel, RunId, StepKey, TaskId, Try, WorkerId};
 use retention::Readings;
+use singles::{AT_ONCE, Singles};
 use state::{DimState, FailureRecord, Live, StepState};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -95,8 +97,10 @@ pub struct Run {
     pub(crate) readings: Readings,
     pub(crate) failure_records: HashMap<TaskId, FailureRecord>,
     /// Ready tasks that have failed before or whose bundle was lost. They are assigned one by one, to workers that suit them.
-    pub(crate) ready_singly: BTreeSet<TaskId>,
+    pub(crate) ready_singly: Singles,
     pub(crate) live: HashMap<TaskId, Live>,
+    /// Steps whose ready or assigned tasks, or their mean duration, have changed since the farm last looked.
+    pub(crate) touched: Vec<u16>,
     pub(crate) paused: bool,
     pub(crate) cancelled: bool,
     /// Cancelled because of its failures (`on_failure: stop`, `max_failures`). Like `cancelled`, it applies until a
@@ -138,8 +142,9 @@ impl Run {
             out,
             readings: Readings::new(&plan),
             failure_records: HashMap::new(),
-            ready_singly: BTreeSet::new(),
+            ready_singly: Singles::default(),
             live: HashMap::new(),
+            touched: Vec::new(),
             paused: false,
             cancelled: false,
             stopped: false,
@@ -315,18 +320,46 @@ impl Run {
 
     /// Adds a ready task to the set from which tasks are assigned.
     pub(crate) fn offer(&mut self, at: TaskId) {
+        self.touch(at.step);
         let state = &mut self.steps[at.step as usize];
         let rank = state.rank(at.index);
-        if self.failure_records.contains_key(&at) || self.ready_singly.contains(&at) {
+        let not_before_ms = self.failure_records.get(&at).map(|record| record.not_before_ms);
+        if not_before_ms.is_some() || self.ready_singly.contains(at) {
             state.ready.remove(rank);
-            self.ready_singly.insert(at);
+            self.ready_singly.insert(at, not_before_ms.unwrap_or(AT_ONCE));
         } else {
             state.ready.insert(rank);
         }
     }
 
+    /// Notes that a step's ready or assigned tasks have changed.
+    pub(crate) fn touch(&mut self, step: u16) {
+        let state = &mut self.steps[step as usize];
+        if !std::mem::replace(&mut state.touched, true) {
+            self.touched.push(step);
+        }
+    }
+
+    /// Notes that time has passed for the tasks that are assigned one by one.
+    pub(crate) fn touch_singles(&mut self) {
+        let steps: Vec<u16> = self.ready_singly.steps().collect();
+        for step in steps {
+            self.touch(step);
+        }
+    }
+
+    /// The steps that have changed since the last call.
+    pub(crate) fn take_touched(&mut self) -> Vec<u16> {
+        let touched = std::mem::take(&mut self.touched);
+        for step in &touched {
+            self.steps[*step as usize].touched = false;
+        }
+        touched
+    }
+
     fn withdraw(&mut self, at: TaskId) {
-        self.ready_singly.remove(&at);
+        self.touch(at.step);
+        self.ready_singly.remove(at);
         let state = &mut self.steps[at.step as usize];
         let rank = state.rank(at.index);
         state.ready.remove(rank);
@@ -352,8 +385,18 @@ impl Run {
     /// Drops a task's assignment.
     pub(crate) fn remove_live(&mut self, at: TaskId) -> Option<Live> {
         let live = self.live.remove(&at)?;
+        self.steps[at.step as usize].live -= 1;
+        self.touch(at.step);
         self.freed.push(live.bundle);
         Some(live)
+    }
+
+    /// Adds or replaces a task's assignment.
+    pub(crate) fn insert_live(&mut self, at: TaskId, live: Live) {
+        if self.live.insert(at, live).is_none() {
+            self.steps[at.step as usize].live += 1;
+            self.touch(at.step);
+        }
     }
 
     pub(crate) fn drop_all_live(&mut self, step: u16) {

@@ -34,14 +34,16 @@ impl Run {
         for &step in rebuilt {
             self.drop_all_live(step);
             self.failure_records.retain(|at, _| at.step != step);
-            self.ready_singly.retain(|at| at.step != step);
+            self.ready_singly.remove_step(step);
             self.sentences.forget_step(step);
+            self.touch(step);
             if let Some((space, generation)) = space_of(&self.plan, &self.dims, step) {
                 let needs = !self.into[step as usize].is_empty();
                 let plan = &self.plan.steps[step as usize];
                 let retention = plan.keep_until.map(|_| Retention::new(space.len()));
                 let fresh = StepState::new(Arc::new(space), generation, plan.order, needs);
-                self.steps[step as usize] = StepState { retention, ..fresh };
+                let touched = self.steps[step as usize].touched;
+                self.steps[step as usize] = StepState { retention, touched, ..fresh };
             }
         }
         let mut consumers: BTreeSet<u16> = rebuilt.iter().copied().collect();

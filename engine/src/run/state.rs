@@ -76,6 +76,10 @@ pub(crate) struct StepState {
     pub(crate) retention: Option<Retention>,
     /// Ready tasks that have not failed, by rank.
     pub(crate) ready: TaskSet,
+    /// The number of tasks that are assigned.
+    pub(crate) live: u32,
+    /// Whether it is among the run's `touched` steps.
+    pub(crate) touched: bool,
     /// The index by rank and the rank by index, if the order is not by index.
     pub(crate) order: Option<(Vec<u32>, Vec<u32>)>,
     pub(crate) counts: [u32; 8],

@@ -264,7 +264,8 @@ impl Engine {
         let mut views: BTreeMap<WorkerId, WorkerView> = BTreeMap::new();
         for (id, worker) in &self.workers {
             let (slots, models) = (worker.inventory.slots, worker.inventory.models.clone());
-            let (seen_ms, is_present) = (worker.seen_ms, self.is_present(worker, now_ms));
+            let (seen_ms, is_present) =
+                (worker.seen_ms, worker.is_present(now_ms, self.config.lease_ms));
             let view =
                 WorkerView { id: *id, slots, models, bundles: 0, tasks: 0, seen_ms, is_present };
             views.insert(*id, view);

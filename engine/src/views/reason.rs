@@ -1,7 +1,7 @@
 //! The reasons why a task is not running: data within the engine, a sentence wherever it leaves the engine.
 
 use super::Lacks;
-use crate::farm::Engine;
+use crate::farm::{Class, Engine};
 use crate::run::{Run, TaskState};
 use pictor_tasks::message::TaskId;
 use serde::{Deserialize, Serialize};
@@ -227,21 +227,19 @@ impl Engine {
             let in_s = (record.not_before_ms - now_ms + 999) / 1000;
             return Reason::TriesAgain { in_s, failure: record.message.clone() };
         }
-        if let Some(limit) = self.full_limit(plan) {
+        if let Some(limit) = self.index.limits.first_full(plan) {
             return Reason::LimitFull { limit: limit.to_owned() };
         }
         let why = || {
-            let lacks: Option<Vec<String>> = self.workers.values().map(|w| w.lacks(plan)).collect();
-            match lacks {
-                Some(lacks) if lacks.is_empty() => Reason::NoWorker,
-                Some(mut lacks) => Reason::Lacking { what: lacks.swap_remove(0) },
-                None if self.workers.values().any(|worker| {
-                    worker.lacks(plan).is_none() && self.is_present(worker, now_ms)
-                }) =>
-                {
-                    Reason::NoFreeSlot
-                }
-                None => Reason::WorkersAway,
+            let class = Class::of(plan);
+            let mut able = self.workers.values().filter(|worker| class.lacks(worker).is_none());
+            if able.clone().any(|worker| worker.is_present(now_ms, self.config.lease_ms)) {
+                Reason::NoFreeSlot
+            } else if able.next().is_some() {
+                Reason::WorkersAway
+            } else {
+                let first = self.workers.values().next().and_then(|worker| class.lacks(worker));
+                first.map_or(Reason::NoWorker, |what| Reason::Lacking { what })
             }
         };
         lacks.entry(at.step).or_insert_with(why).clone()
