@@ -137,6 +137,8 @@ pub struct Engine {
     /// The bundles by the worker that holds them.
     holdings: BTreeSet<(WorkerId, u64)>,
     pub(crate) last_bundle: u64,
+    /// The slots of all workers.
+    pub(crate) slots: u32,
     pub(crate) index: Index,
 }
 
@@ -203,6 +205,12 @@ impl Engine {
         self.bundles.insert(id, bundle);
     }
 
+    /// The bundles that a worker holds.
+    pub(crate) fn bundles_of(&self, id: WorkerId) -> impl Iterator<Item = &Bundle> {
+        let held = self.holdings.range((id, 0)..=(id, u64::MAX));
+        held.filter_map(|(_, bundle)| self.bundles.get(bundle))
+    }
+
     /// The reverse, for a bundle that is done.
     fn free(&mut self, id: u64) -> Option<Bundle> {
         let bundle = self.bundles.remove(&id)?;
@@ -235,8 +243,9 @@ impl Engine {
     /// Adds a worker, or updates one that has returned: it may still hold its tasks, and whether it accepts tasks is
     /// unchanged.
     pub fn join(&mut self, id: WorkerId, inventory: Inventory, now_ms: i64) {
-        let held = self.holdings.range((id, 0)..=(id, u64::MAX)).count();
+        let held = self.bundles_of(id).count();
         let known = self.forget(id);
+        self.slots = self.slots.saturating_add(inventory.slots);
         let mut worker = Worker {
             load: u32::try_from(held).unwrap_or(u32::MAX),
             inventory,
@@ -256,6 +265,7 @@ impl Engine {
     fn forget(&mut self, id: WorkerId) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         self.index.pools.leave(id, &worker);
+        self.slots = self.slots.saturating_sub(worker.inventory.slots);
         Some(worker)
     }
 

@@ -44,11 +44,12 @@ impl Oracle {
                     state.ready.len() > 0 || entry.run.ready_singly.steps().any(|s| s == step)
                 })
         };
-        let first = engine.runs.values().filter(wanting).min_by_key(|entry| {
-            let hours = (self.now_ms - entry.submitted_ms) / 3_600_000;
-            let priority = i64::from(entry.run.priority) + hours.clamp(0, 24);
-            (Reverse(priority), held[&*entry.account], entry.submitted_ms, &entry.run.id)
-        });
+        let first =
+            engine.runs.values().map(|entry| &**entry).filter(wanting).min_by_key(|entry| {
+                let hours = (self.now_ms - entry.submitted_ms) / 3_600_000;
+                let priority = i64::from(entry.run.priority) + hours.clamp(0, 24);
+                (Reverse(priority), held[&*entry.account], entry.submitted_ms, &entry.run.id)
+            });
         first.map(|entry| entry.run.id.clone())
     }
 
@@ -175,21 +176,19 @@ fn is_limited(engine: &Engine, step: &Step) -> bool {
 }
 
 impl Engine {
-    /// Assigns as [`Engine::assign`] does, and compares each choice with the oracle's. Returns how many there were.
-    pub(super) fn assign_and_compare(&mut self, now_ms: i64, fx: &mut Effects) -> usize {
+    /// Assigns as [`Engine::assign`] does, and compares each choice with the oracle's.
+    pub(super) fn assign_and_compare(&mut self, now_ms: i64, fx: &mut Effects) {
         let mut round = self.begin_round(now_ms, fx);
         let mut oracle = Oracle { now_ms, ..Oracle::default() };
-        for choices in 0.. {
+        loop {
             let expected = oracle.next_choice(self);
             let choice = self.next_choice(&mut round);
             assert_eq!(choice, expected);
             let Some((id, choice)) = choice else {
-                self.end_round(round);
-                return choices;
+                return self.end_round(round);
             };
             self.send(&id, choice, now_ms, fx);
         }
-        unreachable!("a round ends")
     }
 }
 

@@ -25,9 +25,7 @@ impl Engine {
     pub fn leave(&mut self, id: WorkerId, now_ms: i64, fx: &mut Effects) {
         self.forget(id);
         self.suspect_all();
-        let held = self.holdings.range((id, 0)..=(id, u64::MAX));
-        let runs: BTreeSet<RunId> =
-            held.filter_map(|(_, bundle)| Some(self.bundles.get(bundle)?.run.clone())).collect();
+        let runs: BTreeSet<RunId> = self.bundles_of(id).map(|bundle| bundle.run.clone()).collect();
         let turn = &mut Turn { now_ms, fx };
         for run in runs {
             self.give_back(&run, |live| live.worker == id, &Outcome::Cancelled, turn);
@@ -150,7 +148,7 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) {
         let (at, reference) = (key.task(task.index), reference(key, task));
-        let Entry { run, index, .. } = &self.runs[&key.run];
+        let Entry { run, index, .. } = &*self.runs[&key.run];
         let state = run.task_state(at);
         // As nobody holds it any more, it does not hold its limits, and another task may do so.
         let allowed = run.live.contains_key(&at)

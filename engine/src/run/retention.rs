@@ -243,7 +243,8 @@ impl Run {
     /// Whether outputs are to be removed, or artifacts to be deleted.
     pub(crate) fn has_due(&self) -> bool {
         let due = |retention: &Retention| retention.due.len() > 0;
-        !self.doomed.is_empty() || self.steps.iter().any(|s| s.retention.as_ref().is_some_and(due))
+        !self.pending_deletions.is_empty()
+            || self.steps.iter().any(|s| s.retention.as_ref().is_some_and(due))
     }
 
     /// Takes the next outputs to remove from those that are due.

@@ -6,7 +6,7 @@ mod reason;
 pub use page::{Effort, Found, TaskQuery};
 pub use reason::Reason;
 
-use crate::farm::Engine;
+use crate::farm::{Engine, Worker};
 use crate::plan::Plan;
 use crate::run::{Notes, Run, RunState, TaskState, undefined_limits};
 use pictor_tasks::message::{Input, RunId, StepKey, TaskId, Try, WorkerId};
@@ -175,7 +175,6 @@ impl Engine {
 
     /// The counts, progress and remaining time of a run.
     pub fn view(&self, run: &Run) -> RunView {
-        let slots: u32 = self.workers.values().map(|w| w.inventory.slots).sum();
         let mut steps: Vec<_> =
             (0u16..).take(run.steps.len()).map(|step| run.step_view(step)).collect();
         for at in self.begun(run) {
@@ -189,7 +188,12 @@ impl Engine {
                 *steps[at.step as usize].progress.get_or_insert_default() += fraction;
             }
         }
-        RunView { state: run.state(), priority: run.priority, steps, eta_ms: run.eta_ms(slots) }
+        RunView {
+            state: run.state(),
+            priority: run.priority,
+            steps,
+            eta_ms: run.eta_ms(self.slots),
+        }
     }
 
     /// The inputs of a task; `None` if the attempt is not the current one, or if a worker other than this one has it.
@@ -259,24 +263,27 @@ impl Engine {
         self.runs.get(run).map(|entry| &*entry.account)
     }
 
-    /// Every worker that has joined and has not left.
+    /// Every worker that has joined and has not left, by id.
     pub fn workers(&self, now_ms: i64) -> Vec<WorkerView> {
-        let mut views: BTreeMap<WorkerId, WorkerView> = BTreeMap::new();
-        for (id, worker) in &self.workers {
-            let (slots, models) = (worker.inventory.slots, worker.inventory.models.clone());
-            let (seen_ms, is_present) =
-                (worker.seen_ms, worker.is_present(now_ms, self.config.lease_ms));
-            let view =
-                WorkerView { id: *id, slots, models, bundles: 0, tasks: 0, seen_ms, is_present };
-            views.insert(*id, view);
+        let view = |(id, worker): (&WorkerId, _)| self.worker_view(*id, worker, now_ms);
+        self.workers.iter().map(view).collect()
+    }
+
+    /// One worker; `None` if it has not joined, or has left.
+    pub fn worker(&self, id: WorkerId, now_ms: i64) -> Option<WorkerView> {
+        self.workers.get(&id).map(|worker| self.worker_view(id, worker, now_ms))
+    }
+
+    fn worker_view(&self, id: WorkerId, worker: &Worker, now_ms: i64) -> WorkerView {
+        WorkerView {
+            id,
+            slots: worker.inventory.slots,
+            models: worker.inventory.models.clone(),
+            bundles: worker.load,
+            tasks: self.bundles_of(id).map(|bundle| bundle.remaining).sum(),
+            seen_ms: worker.seen_ms,
+            is_present: worker.is_present(now_ms, self.config.lease_ms),
         }
-        for bundle in self.bundles.values() {
-            if let Some(view) = views.get_mut(&bundle.worker) {
-                view.bundles += 1;
-                view.tasks += bundle.remaining;
-            }
-        }
-        views.into_values().collect()
     }
 
     /// The numbers of runs and tasks in each state, over all runs in memory.

@@ -113,13 +113,16 @@ fn inventory(kind: u8) -> Inventory {
     }
 }
 
+fn chosen<T: Clone>(from: &[T], number: usize) -> Option<T> {
+    from.get(number.checked_rem(from.len())?).cloned()
+}
+
 struct Farm {
     engine: Engine,
     now: i64,
     runs: Vec<RunId>,
     sent: Vec<(WorkerId, Assignment)>,
     controls: u64,
-    choices: usize,
 }
 
 impl Farm {
@@ -128,22 +131,7 @@ impl Farm {
         let config = Config { workers_are_final, limits, ..Config::default() };
         let engine = Engine::new(config);
         let now = 10_000_000;
-        Self { engine, now, runs: Vec::new(), sent: Vec::new(), controls: 0, choices: 0 }
-    }
-
-    fn chosen<T: Clone>(from: &[T], number: usize) -> Option<T> {
-        from.get(number.checked_rem(from.len())?).cloned()
-    }
-
-    fn report(
-        &mut self,
-        (worker, assignment): (WorkerId, Assignment),
-        what: What,
-        fx: &mut Effects,
-    ) {
-        let execution = Execution(u64::from(worker.0));
-        let report = Report { worker, key: assignment.key, execution, what };
-        self.engine.report(report, self.now, fx);
+        Self { engine, now, runs: Vec::new(), sent: Vec::new(), controls: 0 }
     }
 
     fn end(how: u8) -> Outcome {
@@ -157,18 +145,10 @@ impl Farm {
         Outcome::Failed(Failure { kind, message: String::new() })
     }
 
-    fn happens(&mut self, event: Happens) {
+    fn happens(&mut self, event: &Happens) {
         let fx = &mut Effects::default();
-        match event {
-            Happens::Submit { job, account, priority } => {
-                let id = RunId(format!("{:03}", self.runs.len() * 7 % 101).into());
-                let mut plan = PLANS[job].clone();
-                plan.priority = priority;
-                self.runs.push(id.clone());
-                let submitted = self.now - i64::from(account) * 1_800_000;
-                let run = Run::new(id, Arc::new(plan));
-                self.engine.add_run(run, format!("{account}"), submitted, self.now);
-            }
+        match *event {
+            Happens::Submit { job, account, priority } => self.submit(job, account, priority),
             Happens::Join { worker, kind } => {
                 self.engine.join(WorkerId(worker), inventory(kind), self.now);
             }
@@ -181,36 +161,9 @@ impl Farm {
                 let held: Vec<_> = held.map(|(_, a)| (a.key.clone(), a.tasks.clone())).collect();
                 self.engine.heartbeat(WorkerId(worker), &held, self.now, fx);
             }
-            Happens::Confirm { number, confirmed } => {
-                if let Some((_, assignment)) = Self::chosen(&self.sent, number) {
-                    self.engine.published(assignment.id, confirmed, fx);
-                }
-            }
-            Happens::Claim { number } => {
-                if let Some(sent) = Self::chosen(&self.sent, number) {
-                    let tasks = sent.1.tasks.clone();
-                    self.report(sent, What::Claimed(tasks), fx);
-                }
-            }
-            Happens::End { number, how, took_ms } => {
-                if let Some(sent) = Self::chosen(&self.sent, number) {
-                    self.sent.retain(|(_, other)| other.id != sent.1.id);
-                    let started_ms = self.now;
-                    let tasks = sent.1.tasks.iter();
-                    let end = |task| TaskEnd { task, started_ms, took_ms, outcome: Self::end(how) };
-                    let ends = tasks.map(|task| end(*task)).collect();
-                    self.report(sent, What::Ended(ends), fx);
-                }
-            }
-            Happens::Release { number } => {
-                if let Some(sent) = Self::chosen(&self.sent, number) {
-                    let tasks = sent.1.tasks.clone();
-                    self.report(sent, What::Released(tasks), fx);
-                }
-            }
             Happens::Control { run, what, value } => self.control(run, what, value, fx),
             Happens::Forget { run } => {
-                if let Some(id) = Self::chosen(&self.runs, run)
+                if let Some(id) = chosen(&self.runs, run)
                     && self.engine.run(&id).is_some_and(|run| run.state().is_terminal())
                 {
                     self.engine.remove_run(&id);
@@ -224,14 +177,59 @@ impl Farm {
             }
             Happens::Outage { ms } => self.engine.extend_leases(ms, self.now),
             Happens::Assign => {
-                self.choices += self.engine.assign_and_compare(self.now, fx);
+                self.engine.assign_and_compare(self.now, fx);
+            }
+            Happens::Confirm { number, .. }
+            | Happens::Claim { number }
+            | Happens::End { number, .. }
+            | Happens::Release { number } => {
+                if let Some(sent) = chosen(&self.sent, number) {
+                    self.happens_to(sent, event, fx);
+                }
             }
         }
         self.sent.extend(std::mem::take(&mut fx.assign));
     }
 
+    fn submit(&mut self, job: usize, account: u8, priority: i32) {
+        let id = RunId(format!("{:03}", self.runs.len() * 7 % 101).into());
+        let mut plan = PLANS[job].clone();
+        plan.priority = priority;
+        self.runs.push(id.clone());
+        let submitted_ms = self.now - i64::from(account) * 1_800_000;
+        let run = Run::new(id, Arc::new(plan));
+        self.engine.add_run(run, format!("{account}"), submitted_ms, self.now);
+    }
+
+    /// Something happens to the tasks of an assignment.
+    fn happens_to(
+        &mut self,
+        (worker, assignment): (WorkerId, Assignment),
+        event: &Happens,
+        fx: &mut Effects,
+    ) {
+        let tasks = assignment.tasks;
+        let what = match *event {
+            Happens::Claim { .. } => What::Claimed(tasks),
+            Happens::Release { .. } => What::Released(tasks),
+            Happens::End { how, took_ms, .. } => {
+                self.sent.retain(|(_, other)| other.id != assignment.id);
+                let (started_ms, outcome) = (self.now, || Self::end(how));
+                let end = |task| TaskEnd { task, started_ms, took_ms, outcome: outcome() };
+                What::Ended(tasks.into_iter().map(end).collect())
+            }
+            Happens::Confirm { confirmed, .. } => {
+                return self.engine.published(assignment.id, confirmed, fx);
+            }
+            _ => return,
+        };
+        let execution = Execution(u64::from(worker.0));
+        let report = Report { worker, key: assignment.key, execution, what };
+        self.engine.report(report, self.now, fx);
+    }
+
     fn control(&mut self, run: usize, what: u8, value: i32, fx: &mut Effects) {
-        let Some(id) = Self::chosen(&self.runs, run) else { return };
+        let Some(id) = chosen(&self.runs, run) else { return };
         let event = match what {
             0 => Event::Paused,
             1 | 2 => Event::Resumed,
@@ -244,18 +242,23 @@ impl Farm {
     }
 }
 
+/// The number of random farms: twenty thousand in the long form of the tests.
+fn cases() -> u32 {
+    if std::env::var_os("PICTOR_SOAK").is_some() { 20_000 } else { 2_000 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
     #[test]
     fn indexes_lead_to_the_choices_of_a_search_through_everything(
         workers_are_final in prop::bool::weighted(0.2),
         events in prop::collection::vec(happens(), 1..150),
     ) {
         let mut farm = Farm::new(workers_are_final);
-        for event in events {
+        for event in &events {
             farm.happens(event);
         }
-        farm.happens(Happens::Assign);
+        farm.happens(&Happens::Assign);
         for run in &farm.runs {
             farm.engine.run(run).map_or(Ok(()), Run::check).unwrap();
         }
