@@ -21,7 +21,7 @@ async fn control(
 
 /// `pictor resume`, for a run on a server.
 pub(crate) async fn resume(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
-    control(backend, run, Event::Resumed, (&format!("{run} goes on"), json)).await
+    control(backend, run, Event::Resumed, (&format!("{run} continues"), json)).await
 }
 
 /// `pictor retry`, for a run on a server.

@@ -299,6 +299,6 @@ fn changed(id: &RunId, state: RunState, json: bool) {
     } else if state == RunState::Paused {
         say(&format!("{id} is paused; go on with: pictor resume {id}"));
     } else {
-        say(&format!("{id} goes on"));
+        say(&format!("{id} continues"));
     }
 }

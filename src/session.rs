@@ -91,7 +91,7 @@ pub(crate) async fn resume(
     {
         return crate::inspect::done(
             said,
-            &format!("{run} goes on, in the process that runs it"),
+            &format!("{run} continues, in the process that runs it"),
             json,
         );
     }

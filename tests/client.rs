@@ -23,7 +23,7 @@ fn runs_are_listed_shown_and_changed_over_http_by_the_same_verbs() {
     assert_eq!(farm.json(&["tasks", &long, "--step", "a"])["name"], "a");
     farm.ok(&["pause", &long]).expect(0, &["is paused"]);
     assert_eq!(farm.state(&long), "paused");
-    farm.ok(&["resume", &long]).expect(0, &["goes on"]);
+    farm.ok(&["resume", &long]).expect(0, &["continues"]);
     farm.ok(&["priority", &long, "-7"]);
     assert_eq!(farm.json(&["show", &long])["priority"], -7);
     farm.ok(&["cancel", &long]).expect(0, &["is cancelled"]);
@@ -92,7 +92,7 @@ fn whoever_stops_waiting_does_not_stop_the_run() {
     let line = waiting.wait_for("get its results with");
     let run = line.split(':').next().unwrap().to_owned();
     waiting.signal(Signal::INT);
-    waiting.finish().expect(130, &["goes on", "pictor show"]);
+    waiting.finish().expect(130, &["continues", "pictor show"]);
     assert_eq!(farm.state(&run), "running");
     farm.ok(&["cancel", &run]);
     farm.dir.write("bad.yaml", "pictor: v1\nname: bad\nretry: { attempts: 1 }\nsteps: [{ name: a, command: { run: [\"false\"] } }]\n");

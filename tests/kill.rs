@@ -326,8 +326,8 @@ fn a_second_terminal_looks_at_a_run_and_changes_it() {
     assert_eq!(count("ready"), 2, "nothing is started while the run is paused");
     dir.ok(&["show", &id]).expect(0, &["paused", "the run is paused"]);
     dir.ok(&["priority", &id, "-7"]).expect(0, &["priority -7"]);
-    dir.ok(&["resume", &id]).expect(0, &["goes on"]);
-    run.wait_for("goes on");
+    dir.ok(&["resume", &id]).expect(0, &["continues"]);
+    run.wait_for("continues");
     until_runs(&dir, &id, 1);
     dir.ok(&["retry", &id, "wait[i=0]"]).expect(0, &[&format!("1 tasks of {id} are done again")]);
     dir.ok(&["show", &id]).expect(0, &["priority -7"]);

@@ -83,7 +83,7 @@ impl Error {
             _ if full => (disk_full(Path::new(place)), true),
             ErrorKind::NotFound if key.is_empty() => (format!("there is no `{place}`"), false),
             ErrorKind::PermissionDenied => {
-                (format!("`{place}` does not let us in: are the keys right?"), false)
+                (format!("`{place}` rejected the credentials: are the keys right?"), false)
             }
             ErrorKind::NotFound => return Self::NotFound(format!("the artifact `{key}`")),
             ErrorKind::ConfigInvalid | ErrorKind::Unsupported => {

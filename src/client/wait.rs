@@ -40,7 +40,7 @@ pub(crate) async fn wait(
         () = interrupted => {
             progress.finish().await;
             if !json {
-                say(&format!("not waiting any more; {id} goes on: pictor show {id} --watch"));
+                say(&format!("not waiting any more; {id} continues: pictor show {id} --watch"));
             }
             return Ok(INTERRUPTED);
         }

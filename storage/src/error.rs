@@ -71,7 +71,7 @@ pub(crate) fn postgres(place: &str, source: sqlx::Error) -> Error {
                 ("08" | "40" | "53" | "55" | "57" | "58" | "XX", _) | (_, "25006" | "25P03") => {
                     (format!("the database {place} cannot answer now"), true)
                 }
-                ("28", _) => (format!("the database {place} does not let us in"), false),
+                ("28", _) => (format!("the database {place} rejected the credentials"), false),
                 _ => (format!("the database {place} cannot be used"), false),
             }
         }
