@@ -8,6 +8,7 @@ mod graph;
 mod page;
 mod problem;
 mod run;
+mod schedule;
 mod submit;
 mod task;
 mod token;
@@ -19,12 +20,15 @@ pub use file::{Digests, Missing, RunFile};
 pub use graph::{Dimension, DimensionKind, Edge, Graph, Offset};
 pub use page::Page;
 pub use pictor_tasks::message::{Input, Output};
-pub use pictor_tasks::state::{RunState, Service, TaskState, TokenRole};
+pub use pictor_tasks::state::{CatchUp, Overlap, RunState, Service, TaskState, TokenRole};
 pub use pictor_tasks::worker::{Blender, Gpu, Inventory};
 pub use problem::{Code, Mistake, Problem};
 pub use run::{
     Changed, Note, ResetAnswer, ResetRequest, RetryRequest, RunDetail, RunPatch, RunSummary, Step,
     TaskCounts,
+};
+pub use schedule::{
+    DueTimeView, NewSchedule, ScheduleBody, ScheduleDetail, ScheduleView, ScheduledJob, Triggered,
 };
 #[cfg(feature = "openapi")]
 pub use submit::Digest;

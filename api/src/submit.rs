@@ -16,6 +16,18 @@ pub enum JobBody {
     Tree(Map<String, Value>),
 }
 
+impl JobBody {
+    /// The text of the job file, or the job itself as JSON.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Tree(tree) => {
+                serde_json::to_string_pretty(tree).expect("a tree of texts and numbers")
+            }
+        }
+    }
+}
+
 /// A submission of a job.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -2,8 +2,8 @@
 
 use crate::blenders::BlenderArgs;
 use clap::{Args, Subcommand};
+use pictor_api::{CatchUp, Overlap};
 use pictor_api::{Service, TokenRole};
-use pictor_server::schedule::{CatchUp, Overlap};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 

@@ -5,9 +5,7 @@ use crate::client::connection::Connection;
 use crate::client::submit::{Prepared, prepare};
 use crate::terminal::{say, table};
 use crate::{INVALID, SUCCEEDED};
-use pictor_server::schedule::{
-    DueTimeView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered,
-};
+use pictor_api::{DueTimeView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value as Json;

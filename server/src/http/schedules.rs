@@ -7,14 +7,12 @@ use super::guard::Target;
 use super::paging::{Name, Paging};
 use super::refusal::Refusal;
 use super::submit::refused;
-use crate::schedule::{
-    NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView, Triggered,
-};
+use crate::schedule::ScheduleError;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pictor_api::{Code, Page};
+use pictor_api::{Code, NewSchedule, Page, ScheduleBody, ScheduleDetail, ScheduleView, Triggered};
 use std::sync::Arc;
 
 fn problem(error: ScheduleError, job: &str) -> Refusal {

@@ -74,7 +74,7 @@ pub(super) async fn submit(
 ) -> Result<Response, Refusal> {
     let key = idempotency_key(request.headers())?;
     let submission = read(query, request).await?;
-    let text = text_of(&submission.job);
+    let text = submission.job.text();
     let (assets, missing) = stored(&api, &submission.assets).await?;
     if !submission.dry_run && !missing.is_empty() {
         return Err(not_stored(&missing));
@@ -184,16 +184,6 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Refusa
         dry_run: query.dry_run.unwrap_or(false),
         assets: BTreeMap::new(),
     })
-}
-
-/// The text of a job: the job file, or the job itself as JSON.
-fn text_of(job: &JobBody) -> String {
-    match job {
-        JobBody::Text(text) => text.clone(),
-        JobBody::Tree(tree) => {
-            serde_json::to_string_pretty(tree).expect("a tree of texts and numbers")
-        }
-    }
 }
 
 /// The digest by which two submissions count as the same one; `text` is the job's.

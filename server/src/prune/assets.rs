@@ -2,7 +2,7 @@
 
 use super::{Files, GRACE_MS, PAGE, Pruned, Pruner};
 use crate::Error;
-use crate::schedule::ScheduledJob;
+use pictor_api::ScheduledJob;
 use pictor_artifacts::asset_key;
 use pictor_engine::Plan;
 use pictor_storage::RunFilter;

@@ -2,14 +2,13 @@
 //! handles the due times.
 
 use super::decide::{Act, CATCH_UP_MAX, Rules, decide};
+use super::error::ScheduleError;
 use super::name::{due_of, run_id};
 use super::timetable::Timetable;
-use super::view::{
-    DueTimeView, NewSchedule, ScheduleDetail, ScheduleError, ScheduleView, ScheduledJob, Triggered,
-};
 use crate::submit::{CompiledJob, Files, compile_job, uploaded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use pictor_api::{DueTimeView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered};
 use pictor_artifacts::Artifacts;
 use pictor_engine::Run;
 use pictor_storage::{DueTime, Registry, Schedule, Store};
@@ -118,7 +117,7 @@ impl Schedules {
         let mut views = Vec::new();
         for schedule in self.registry.schedules().await? {
             let last = self.registry.due_times(&schedule.id, 1).await?.pop();
-            views.push(self.view(schedule, last.map(DueTimeView::from)));
+            views.push(self.view(schedule, last.map(shown)));
         }
         Ok(views)
     }
@@ -127,7 +126,7 @@ impl Schedules {
     pub async fn show(&self, name: &str) -> Result<ScheduleDetail, ScheduleError> {
         let schedule = self.stored(name).await?;
         let due_times = self.registry.due_times(name, DUE_TIMES).await?;
-        let due_times: Vec<_> = due_times.into_iter().map(DueTimeView::from).collect();
+        let due_times: Vec<_> = due_times.into_iter().map(shown).collect();
         let job = job_of(&schedule);
         Ok(ScheduleDetail {
             schedule: self.view(schedule, due_times.first().cloned()),
@@ -302,6 +301,11 @@ impl Schedules {
             last,
         }
     }
+}
+
+fn shown(due: DueTime) -> DueTimeView {
+    let run = due.run.map(|run| run.to_string());
+    DueTimeView { due_ms: due.due_ms, outcome: due.outcome.name().to_owned(), run }
 }
 
 fn due_time(schedule: &Schedule, due_ms: i64, outcome: DueOutcome) -> DueTime {

@@ -7,17 +7,13 @@
 mod book;
 mod cron_text;
 mod decide;
+mod error;
 mod name;
 mod runner;
 mod timetable;
-mod view;
 
 pub use book::Schedules;
 pub use cron_text::CronError;
-pub use pictor_tasks::state::{CatchUp, Overlap};
+pub use error::ScheduleError;
 pub use runner::{Next, Runner};
 pub use timetable::{Timetable, TimetableError};
-pub use view::{
-    DueTimeView, NewSchedule, ScheduleBody, ScheduleDetail, ScheduleError, ScheduleView,
-    ScheduledJob, Triggered,
-};

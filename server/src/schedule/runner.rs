@@ -2,9 +2,9 @@
 
 use super::book::{Schedules, ready, rules, runs_of, timetable};
 use super::decide::{Act, decide};
+use super::error::ScheduleError;
 use super::name::{control_id, delay_ms};
 use super::timetable::Timetable;
-use super::view::ScheduleError;
 use crate::{Committed, OwnerHandle, ServerRole};
 use pictor_storage::{Rejected, Schedule};
 use pictor_tasks::history::{Control, Event};

@@ -1,10 +1,11 @@
 //! A farm without the outside world: a real database, real artifacts, the owner loop, a clock that the test sets, and a
 //! worker that takes no time.
 
+use pictor_api::{NewSchedule, ScheduledJob};
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine};
 use pictor_queue::{Outbox, Sender, ToOwner, ToWorker, WorkerPort, WorkerQueue, in_process};
-use pictor_server::schedule::{NewSchedule, Runner, ScheduledJob, Schedules};
+use pictor_server::schedule::{Runner, Schedules};
 use pictor_server::{Owner, OwnerHandle, load_runs};
 use pictor_storage::{Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::history::{Control, Event};

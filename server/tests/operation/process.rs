@@ -2,8 +2,9 @@
 //! each second. The processes are this test binary, started again.
 
 use crate::farm::{Base, JOB};
+use pictor_api::NewSchedule;
 use pictor_server::ServerRole;
-use pictor_server::schedule::{NewSchedule, Schedules};
+use pictor_server::schedule::Schedules;
 use pictor_test_servers::Postgres;
 use std::collections::BTreeSet;
 use std::path::Path;

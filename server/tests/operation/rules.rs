@@ -1,8 +1,9 @@
 //! Overlaps, missed times, jitter, pauses, triggers: the outcomes of due times.
 
 use crate::farm::{Base, JOB, cancel, due_times, ms, now, schedule, set, with};
+use pictor_api::NewSchedule;
 use pictor_server::ServerRole;
-use pictor_server::schedule::{NewSchedule, ScheduleError};
+use pictor_server::schedule::ScheduleError;
 use tokio::sync::watch;
 
 const START: &str = "2026-06-01T00:00:00Z";

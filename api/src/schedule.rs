@@ -1,15 +1,9 @@
-//! Schedules in requests and responses.
+//! Schedules: jobs that are submitted at recurring times.
 
-use super::timetable::TimetableError;
-use crate::SubmitError;
-use pictor_api::{Digest, JobBody};
-use pictor_storage::DueTime;
-use pictor_tasks::message::RunId;
+use crate::JobBody;
 use pictor_tasks::state::{CatchUp, Overlap};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
 
 /// A schedule to be added or replaced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,20 +30,28 @@ pub struct NewSchedule {
 }
 
 /// A schedule in a request. Its job is written as in a submission.
-#[derive(Deserialize, ToSchema)]
-#[schema(as = NewSchedule)]
+#[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = NewSchedule))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleBody {
     /// Name of the schedule: 1 to 64 letters, digits, `.`, `_` and `-`.
-    #[schema(example = "nightly", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]+$")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            example = "nightly",
+            min_length = 1,
+            max_length = 64,
+            pattern = "^[A-Za-z0-9._-]+$"
+        )
+    )]
     name: String,
     /// When it is due: five cron fields (minute, hour, day of the month, month, weekday), six with a second before
     /// them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
-    #[schema(example = "30 2 * * mon-fri", max_length = 256)]
+    #[cfg_attr(feature = "openapi", schema(example = "30 2 * * mon-fri", max_length = 256))]
     cron: String,
     /// Time zone in which `cron` is read, a name from the IANA database.
     #[serde(default = "utc")]
-    #[schema(default = "UTC", example = "Europe/Berlin")]
+    #[cfg_attr(feature = "openapi", schema(default = "UTC", example = "Europe/Berlin"))]
     zone: String,
     /// What to do when an earlier run of the schedule has not ended.
     #[serde(default)]
@@ -60,10 +62,10 @@ pub struct ScheduleBody {
     /// Starts are delayed by up to this time, as in `90s` or `10m`, so that not everything starts on the hour. Has to
     /// be less than the time between two due times.
     #[serde(default = "none")]
-    #[schema(default = "0s", example = "10m")]
+    #[cfg_attr(feature = "openapi", schema(default = "0s", example = "10m"))]
     jitter: String,
     /// The job: the text of a job file (YAML or JSON), or the job itself as JSON.
-    #[schema(value_type = JobBody, example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
+    #[cfg_attr(feature = "openapi", schema(value_type = JobBody, example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n"))]
     job: SentJob,
     /// Name of the job file, for error messages.
     #[serde(default)]
@@ -74,7 +76,7 @@ pub struct ScheduleBody {
     /// The uploaded files that the job names: maps each name to the BLAKE3 digest of the file, or of the file list of a
     /// packed scene.
     #[serde(default)]
-    #[schema(value_type = BTreeMap<String, Digest>)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, crate::Digest>))]
     assets: BTreeMap<String, String>,
     /// Folder that results are copied to, each run's into a folder of its own; empty if there is none.
     #[serde(default)]
@@ -84,13 +86,13 @@ pub struct ScheduleBody {
     paused: bool,
 }
 
-/// A job in a request, as current and as older programs send it.
+/// A job in a request.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SentJob {
-    Text(String),
+    /// As the command line sends it, and as it is stored.
     Whole(ScheduledJob),
-    Tree(Map<String, Value>),
+    Alone(JobBody),
 }
 
 impl From<ScheduleBody> for NewSchedule {
@@ -98,16 +100,10 @@ impl From<ScheduleBody> for NewSchedule {
         let ScheduleBody { name, cron, zone, overlap, catch_up, jitter, out_dir, paused, .. } =
             sent;
         let ScheduleBody { job, source_name, set, assets, .. } = sent;
-        let text = match job {
-            SentJob::Text(text) => text,
-            SentJob::Tree(tree) => {
-                serde_json::to_string_pretty(&tree).expect("a tree of texts and numbers")
-            }
-            SentJob::Whole(job) => {
-                return Self { name, cron, zone, overlap, catch_up, jitter, job, out_dir, paused };
-            }
+        let job = match job {
+            SentJob::Whole(job) => job,
+            SentJob::Alone(job) => ScheduledJob { text: job.text(), source_name, set, assets },
         };
-        let job = ScheduledJob { text, source_name, set, assets };
         Self { name, cron, zone, overlap, catch_up, jitter, job, out_dir, paused }
     }
 }
@@ -121,11 +117,15 @@ fn none() -> String {
 }
 
 /// The job of a schedule. It is compiled anew for each run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ScheduledJob {
     /// Text of the job file.
-    #[schema(example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "pictor: v1\nname: nothing\nsteps: [{ name: wait, noop: {} }]\n")
+    )]
     pub text: String,
     /// Name of the job file, for error messages.
     #[serde(default)]
@@ -135,12 +135,13 @@ pub struct ScheduledJob {
     pub set: BTreeMap<String, String>,
     /// Digests of the uploaded files (or packed scenes) that the job names, by the name that it uses.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = BTreeMap<String, Digest>)]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, crate::Digest>))]
     pub assets: BTreeMap<String, String>,
 }
 
 /// A schedule as it is stored.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScheduleView {
     /// Name of the schedule.
     pub name: String,
@@ -171,7 +172,8 @@ pub struct ScheduleView {
 }
 
 /// A schedule with its job and the outcomes of its last due times.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ScheduleDetail {
     /// The schedule itself.
     #[serde(flatten)]
@@ -184,8 +186,8 @@ pub struct ScheduleDetail {
 }
 
 /// The outcome of one due time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = FireView)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = FireView))]
 pub struct DueTimeView {
     /// The due time, in milliseconds since 1970.
     pub due_ms: i64,
@@ -196,15 +198,9 @@ pub struct DueTimeView {
     pub run: Option<String>,
 }
 
-impl From<DueTime> for DueTimeView {
-    fn from(due: DueTime) -> Self {
-        let run = due.run.map(|run| run.to_string());
-        Self { due_ms: due.due_ms, outcome: due.outcome.name().to_owned(), run }
-    }
-}
-
 /// The result of triggering a schedule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Triggered {
     /// The due time that the run counts for, in milliseconds since 1970.
     pub due_ms: i64,
@@ -212,48 +208,4 @@ pub struct Triggered {
     pub outcome: String,
     /// Id of the run, also of one that is queued and does not exist yet.
     pub run: String,
-}
-
-/// Why a request about a schedule fails.
-#[derive(Debug, thiserror::Error)]
-pub enum ScheduleError {
-    /// The schedule has invalid values.
-    #[error("{0}")]
-    Invalid(String),
-    /// Its cron fields or its time zone cannot be parsed.
-    #[error(transparent)]
-    Timetable(#[from] TimetableError),
-    /// Its job cannot be submitted.
-    #[error(transparent)]
-    Job(#[from] SubmitError),
-    /// There is no schedule of this name.
-    #[error("there is no schedule `{0}`")]
-    NoSchedule(String),
-    /// There is a schedule of this name already.
-    #[error("there is a schedule `{0}` already; replace it, or choose another name")]
-    Taken(String),
-    /// An earlier run has not ended, and the overlap rule forbids another one.
-    #[error("run `{0}` of the schedule is still going, and its rule is `overlap: skip`")]
-    Going(RunId),
-    /// A run of the schedule is queued already.
-    #[error("a run of the schedule waits for `{0}` to end already, and only one may wait")]
-    Waits(RunId),
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] pictor_storage::Error),
-    /// The owner has ended or cannot write.
-    #[error(transparent)]
-    Owner(#[from] crate::Error),
-}
-
-impl ScheduleError {
-    /// Whether the same call may succeed when it is repeated later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Store(error)
-            | Self::Owner(crate::Error::Store(error))
-            | Self::Job(SubmitError::Store(error)) => error.is_retryable(),
-            _ => false,
-        }
-    }
 }
