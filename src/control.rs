@@ -2,9 +2,9 @@
 
 use crate::SUCCEEDED;
 use crate::inspect::{Backend, done, wrong};
-use crate::session::random_id;
 use crate::terminal::say;
 use pictor_api::{ResetAnswer, RetryRequest};
+use pictor_net::random;
 use pictor_server::{Request, Response};
 use pictor_tasks::history::{Control, Event};
 use std::io::IsTerminal as _;
@@ -15,7 +15,7 @@ async fn control(
     event: Event,
     (line, json): (&str, bool),
 ) -> anyhow::Result<u8> {
-    let control = Control { id: random_id(), event };
+    let control = Control { id: random(), event };
     done(backend.ask(Request::Control { run: run.to_owned(), control }).await?, line, json)
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn retry(
     request: RetryRequest,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), id: random_id(), request };
+    let order = Request::Retry { run: run.to_owned(), id: random(), request };
     let said = retried(backend.ask(order).await?)?;
     say(&if json { serde_json::to_string(&said)? } else { sentence(&said, run) });
     Ok(SUCCEEDED)

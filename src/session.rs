@@ -12,6 +12,7 @@ use pictor_api::RetryRequest;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
+use pictor_net::random;
 use pictor_queue::in_process;
 use pictor_server::{
     Committed, Delivered, Destination, Owner, OwnerHandle, Request, Response, Runs, SubmitError,
@@ -24,7 +25,6 @@ use pictor_tasks::history::{Control, Event};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,11 +36,6 @@ use tokio::task::JoinHandle;
 const STOP: Duration = Duration::from_secs(5);
 /// Id of the worker in this process.
 const HERE: WorkerId = WorkerId(1);
-
-/// A random id for a message.
-pub(crate) fn random_id() -> u64 {
-    RandomState::new().hash_one(std::process::id())
-}
 
 /// `pictor run`: stores a run of a job file and works on it in this process.
 pub(crate) async fn run(
@@ -64,7 +59,7 @@ pub(crate) async fn run(
     let artifacts = Artifacts::folder(&data.join("artifacts")).context("open the artifacts")?;
     keep_command_files(&mut job, &artifacts).await?;
     drop(artifacts);
-    let mut new = job.new_run(Path::new(""), now_ms(), random_id());
+    let mut new = job.new_run(Path::new(""), now_ms(), random());
     let out = results.out.clone().unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;
     new.out_dir = out.display().to_string();
@@ -84,7 +79,7 @@ pub(crate) async fn resume(
     run: &str,
     (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    let control = |event| Control { id: random_id(), event };
+    let control = |event| Control { id: random(), event };
     let order = Request::Control { run: run.to_owned(), control: control(Event::Resumed) };
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
@@ -117,7 +112,7 @@ pub(crate) async fn retry(
     request: RetryRequest,
     (results, machine, json): (&ResultArgs, &Machine, bool),
 ) -> anyhow::Result<u8> {
-    let order = Request::Retry { run: run.to_owned(), id: random_id(), request };
+    let order = Request::Retry { run: run.to_owned(), id: random(), request };
     if works_on(data, run).await?
         && let Some(said) = ask(data, &order).await?
     {
@@ -139,7 +134,7 @@ pub(crate) async fn retry(
     let line = sentence(&retried(runs.answer(None, order).await)?, &record.id.0);
     let mut loaded = load_run(&*store, &record.id).await?;
     if loaded.state() == RunState::Paused {
-        let control = Control { id: random_id(), event: Event::Resumed };
+        let control = Control { id: random(), event: Event::Resumed };
         done(&runs.answer(None, Request::Control { run: run.to_owned(), control }).await)?;
         loaded = load_run(&*store, &record.id).await?;
     }

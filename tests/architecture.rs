@@ -10,14 +10,15 @@ use std::process::Command;
 use support::root;
 
 /// The crates of ours that a crate may use. The order of the lines proves that there are no cycles.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("pictor-tasks", &[]),
     ("pictor-api", &["pictor-tasks"]),
+    ("pictor-net", &[]),
     ("pictor-test-servers", &[]),
     ("pictor-engine", &["pictor-tasks"]),
-    ("pictor-artifacts", &["pictor-tasks"]),
-    ("pictor-storage", &["pictor-tasks", "pictor-artifacts"]),
-    ("pictor-queue", &["pictor-tasks"]),
+    ("pictor-artifacts", &["pictor-tasks", "pictor-net"]),
+    ("pictor-storage", &["pictor-tasks", "pictor-net", "pictor-artifacts"]),
+    ("pictor-queue", &["pictor-tasks", "pictor-net"]),
     ("pictor-pictures", &["pictor-tasks"]),
     ("pictor-convolution", &[]),
     ("pictor-models", &["pictor-tasks", "pictor-convolution"]),
@@ -26,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         &[
             "pictor-tasks",
             "pictor-api",
+            "pictor-net",
             "pictor-artifacts",
             "pictor-queue",
             "pictor-pictures",
@@ -37,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         &[
             "pictor-tasks",
             "pictor-api",
+            "pictor-net",
             "pictor-engine",
             "pictor-artifacts",
             "pictor-storage",
@@ -48,6 +51,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         &[
             "pictor-tasks",
             "pictor-api",
+            "pictor-net",
             "pictor-engine",
             "pictor-artifacts",
             "pictor-storage",
@@ -62,6 +66,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         &[
             "pictor-tasks",
             "pictor-api",
+            "pictor-net",
             "pictor-engine",
             "pictor-artifacts",
             "pictor-storage",

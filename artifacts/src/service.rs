@@ -93,9 +93,7 @@ fn is_web_address(text: &str) -> bool {
 
 /// HTTP over our own TLS set-up, with time limits.
 fn transport() -> Result<HttpTransporter, Error> {
-    // Fails if the process has a provider already: then that one is used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build();
+    let client = pictor_net::client(CONNECT).read_timeout(SILENCE).build();
     let client = client.map_err(|error| Error::Unavailable {
         message: "there is no HTTP client to reach artifacts with".to_owned(),
         retryable: false,

@@ -80,8 +80,7 @@ impl Served {
 
     /// Starts a server whose queues are of this type.
     pub(crate) async fn start_over(services: &Services, name: &str, queues: Queues) -> Self {
-        // Another measurement may have set it before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        pictor_net::set_up_tls();
         let folder = machine::fresh_folder(name);
         let (database, vhost) = (services.postgres.database(), services.rabbit.vhost_of(queues));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());

@@ -98,13 +98,6 @@ pub enum SendError {
     Away,
 }
 
-impl SendError {
-    /// Whether the same message may be accepted later.
-    pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Full | Self::Away)
-    }
-}
-
 /// The owner's end of the queue.
 ///
 /// A server calls [`elected`](Self::elected), raises the epoch in its store, calls [`begin`](Self::begin), loads

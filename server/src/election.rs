@@ -12,7 +12,6 @@ use pictor_storage::{Registry, Store};
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::Service;
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -119,7 +118,7 @@ impl Election {
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
         }
         load_runs(&*self.store, &mut owner).await?;
-        owner.listen_first(RandomState::new().hash_one("mark"), self.listen);
+        owner.listen_first(pictor_net::random(), self.listen);
         info!(epoch = ownership.epoch, "this server owns the farm");
         let mut owner = tokio::spawn(owner.run());
         role.send_replace(ServerRole::Owner(handle.clone()));

@@ -3,6 +3,7 @@
 use crate::client::settings::Target;
 use crate::terminal::{explain, plain};
 use pictor_api::{Code, Page, Problem};
+use pictor_net::Backoff;
 use reqwest::header::{AGE, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_mins(1);
 /// Header that says why a response comes from memory: the database cannot be used.
 const STALE: &str = "pictor-stale";
-/// Attempts at a request; below, the pauses between them, doubled from the first to the last.
+/// Attempts at a request; below, the first and the longest pause between them, up to twice as long.
 const TRIES: u32 = 7;
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -152,8 +153,6 @@ pub(crate) struct Connection {
 impl Connection {
     /// Prepares requests to a server. Nothing is sent yet.
     pub(crate) fn new(target: &Target) -> anyhow::Result<Self> {
-        // Fails if the process has a provider already: then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
         if let Some(token) = &target.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -161,12 +160,7 @@ impl Connection {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = Client::builder()
-            .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .connect_timeout(CONNECT)
-            .tcp_keepalive(Duration::from_secs(20))
-            .build()?;
+        let http = pictor_net::client(CONNECT).default_headers(headers).build()?;
         Ok(Self { http, base: target.url.clone() })
     }
 
@@ -365,11 +359,12 @@ impl Connection {
 pub(crate) struct Patience {
     tries: u32,
     since: Instant,
+    pauses: Backoff,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { tries: 0, since: Instant::now() }
+        Self { tries: 0, since: Instant::now(), pauses: Backoff::new(PAUSE, PAUSE_MAX) }
     }
 }
 
@@ -384,15 +379,14 @@ impl Patience {
         if self.tries >= TRIES && (asked.is_none() || self.since.elapsed() >= LATER) {
             return false;
         }
-        let pause = (PAUSE * 2u32.pow(self.tries.min(TRIES) - 1)).min(PAUSE_MAX);
         if self.tries == PATIENT {
             explain(&format!("{error}; trying again"));
         }
-        // Many clients of one server must not return at the same moment.
-        let more = crate::session::random_id() % 100;
-        let pause = asked.unwrap_or(pause).min(LATER);
         tracing::info!(%error, "trying again");
-        tokio::time::sleep(pause + pause * u32::try_from(more).unwrap_or(0) / 200).await;
+        match asked.map(|pause| pause.min(LATER)) {
+            Some(pause) => Backoff::new(pause, pause).wait().await,
+            None => self.pauses.wait().await,
+        }
         true
     }
 

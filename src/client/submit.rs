@@ -9,7 +9,6 @@ use crate::client::pack::{self, Layout};
 use crate::client::upload::{self, Assets, Sent, Source};
 use crate::client::{SubmitArgs, bar, wait};
 use crate::results::is_free;
-use crate::session::random_id;
 use crate::terminal::{complain, explain, say, table};
 use crate::{FAILED, INVALID, SUCCEEDED};
 use anyhow::Context;
@@ -17,6 +16,7 @@ use indicatif::ProgressBar;
 use pictor_api::{Code, JobBody, PlanSummary, Submission, Submitted, Worker};
 use pictor_engine::{Plan, Run};
 use pictor_executor::software;
+use pictor_net::random;
 use pictor_server::{
     CompiledJob, Destination, Sequence, Sources, SubmitError, files_of_commands, read_job,
 };
@@ -322,7 +322,7 @@ async fn hand_in(
         dry_run: args.dry_run,
         assets: prepared.names.clone(),
     });
-    let key = format!("{:016x}{:016x}", random_id(), random_id());
+    let key = format!("{:016x}{:016x}", random(), random());
     let headers = [(HeaderName::from_static("idempotency-key"), key)];
     let (method, path) = (Method::POST, ["runs"]);
     let call = Call { method, body: Some(&body), headers: &headers, ..Call::get(&path) };

@@ -12,11 +12,12 @@ use crate::run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
 };
 use crate::store_queries::{
-    add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
+    add_run, after_all, damaged, impl_store, json, last_row, on, printable,
 };
 use crate::{Error, error, sql};
 use connect::{ANSWER, CONNECT, LONG_ANSWER, Migrated, Refused};
 use insert::{Batch, CommitResult};
+use pictor_net::random_bytes;
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{RunState, Service};
@@ -173,7 +174,7 @@ impl PostgresStore {
     }
 
     async fn own(&self, address: &str, now_ms: i64) -> Result<Ownership, Error> {
-        let key = ticket_key()?;
+        let key: [u8; 32] = random_bytes();
         // No commit of this process is in flight while the epoch changes.
         let mut writer = self.writer.lock().await;
         let row: (i64, Vec<u8>, String) = on!(self.writer, |on| {

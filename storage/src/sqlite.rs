@@ -11,11 +11,12 @@ use crate::run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,
 };
 use crate::store_queries::{
-    add_run, after_all, damaged, impl_store, json, last_row, on, printable, ticket_key,
+    add_run, after_all, damaged, impl_store, json, last_row, on, printable,
 };
 use crate::{Error, error, sql};
 use connect::{DATABASE, migrate, options, reserve_log};
 use insert::Batch;
+use pictor_net::random_bytes;
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{RunState, Service};
@@ -164,7 +165,7 @@ impl SqliteStore {
 
     /// Nobody else has the folder: here the epoch only tells assignments apart.
     async fn own(&self, address: &str, now_ms: i64) -> Result<Ownership, Error> {
-        let key = ticket_key()?;
+        let key: [u8; 32] = random_bytes();
         let row = on!(self.writer, |on| {
             sqlx::query_as(sql::TAKE_OWNERSHIP)
                 .bind(sql::SHARD)

@@ -31,17 +31,6 @@ pub(crate) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("stored types have only text keys and whole numbers")
 }
 
-/// Generates a new key for tickets.
-pub(crate) fn ticket_key() -> Result<[u8; 32], crate::Error> {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(|error| crate::Error::Unavailable {
-        message: "the system gives no random numbers".to_owned(),
-        retryable: false,
-        source: Some(Box::new(error)),
-    })?;
-    Ok(key)
-}
-
 /// An upper bound of the ids that begin with `prefix`.
 pub(crate) fn after_all(prefix: &str) -> String {
     format!("{prefix}\u{10ffff}")

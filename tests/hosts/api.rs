@@ -21,10 +21,8 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(servers: Vec<String>, token: String) -> Self {
-        // Another test in this process may have set it before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = Client::builder().timeout(ANSWER).build().unwrap();
+        let client = pictor_net::client(ANSWER).timeout(ANSWER).build().unwrap();
         Self { runtime, client, servers, current: Cell::new(0), token }
     }
 

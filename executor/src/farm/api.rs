@@ -1,7 +1,8 @@
 //! Requests to the farm's servers: any of them will do, and if one does not answer, the next one is used.
 
-use super::{Backoff, FarmError};
+use super::FarmError;
 use pictor_api::{Link, Problem};
+use pictor_net::Backoff;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
@@ -80,14 +81,9 @@ pub(crate) struct Api {
     away: AtomicBool,
 }
 
-/// The HTTP client, with TLS by rustls and ring. `ca`: certificates to trust in addition to the system's.
+/// The HTTP client. `ca`: certificates to trust in addition to the system's.
 pub(crate) fn client(ca: Option<&Path>) -> Result<Client, FarmError> {
-    // Another part of the program may have installed the same provider before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .tcp_keepalive(Duration::from_secs(20));
+    let mut builder = pictor_net::client(CONNECT);
     if let Some(path) = ca {
         let unusable = |why: String| FarmError::Settings(format!("use {}: {why}", path.display()));
         let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;

@@ -1,9 +1,9 @@
 //! The identity of this worker in its farm, stored in `worker.json` so that a restart does not create a new worker.
 
 use super::api::Api;
-use super::{Backoff, FarmError, Settings};
-use crate::ground::random;
+use super::{FarmError, Settings};
 use pictor_api::{Amqp, Enrol, Enrolled, Heartbeat, HeartbeatReply, MachineLoad};
+use pictor_net::{Backoff, random_bytes};
 use pictor_tasks::message::WorkerId;
 use pictor_tasks::worker::Inventory;
 use serde::de::DeserializeOwned;
@@ -163,7 +163,7 @@ pub(crate) fn instance(lock: &File) -> io::Result<String> {
     let (meta, mut name) = (lock.metadata()?, blake3::Hasher::new());
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id");
     // On a system without a boot id, a returning worker first has to be missed for a while.
-    name.update(&boot.unwrap_or_else(|_| random().to_le_bytes().to_vec()));
+    name.update(&boot.unwrap_or_else(|_| random_bytes::<8>().to_vec()));
     name.update(&meta.dev().to_le_bytes()).update(&meta.ino().to_le_bytes());
     Ok(name.finalize().to_hex()[..32].to_owned())
 }

@@ -3,10 +3,10 @@
 //! until a server confirms that all of it is stored where every server finds it; a server that has less of it than an
 //! earlier one gets it from the beginning.
 
-use super::Backoff;
 use super::api::{Api, ApiError};
 use crate::ground::log::OpenLogs;
 use pictor_api::Link;
+use pictor_net::Backoff;
 use pictor_tasks::message::WorkerId;
 use reqwest::Method;
 use std::collections::BTreeMap;

@@ -22,7 +22,6 @@ use crate::task::Config;
 use crate::worker::agent::{Agent, Handle, Intake};
 use crate::worker::inventory::Telemetry;
 use api::Api;
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use duty::{Duty, Standing};
 use identity::Identity;
 use logs::LogPost;
@@ -118,28 +117,6 @@ pub struct Worker {
     instance: String,
     /// Held for as long as the worker exists.
     lock: File,
-}
-
-/// Growing pauses between attempts: from 100 to 200 ms, up to 5 to 10 s, so that workers do not act in step.
-#[derive(Debug)]
-pub(crate) struct Backoff(ExponentialBackoff);
-
-const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(100))
-    .with_max_delay(Duration::from_secs(5))
-    .with_jitter()
-    .without_max_times();
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(PAUSES.build())
-    }
-}
-
-impl Backoff {
-    pub(crate) async fn wait(&mut self) {
-        sleep(self.0.next().expect("there is no last attempt")).await;
-    }
 }
 
 /// Finds the ticket that was sent along with a task.

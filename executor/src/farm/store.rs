@@ -1,8 +1,8 @@
 //! A farm's artifact storage as its workers see it: links given by a server, and bytes that are hashed in transit. An
 //! outage of the farm costs nothing but time: requests are repeated until a server answers.
 
+use super::Tickets;
 use super::api::{Api, ApiError};
-use super::{Backoff, Tickets};
 use crate::files::artifacts::Store;
 use crate::files::cache::{Cache, Kept, Watch, blocking};
 use crate::ground::failure::{failure, storage_failure};
@@ -10,6 +10,7 @@ use crate::ground::lock;
 use async_trait::async_trait;
 use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
 use pictor_artifacts::{ExecutionKey, Stored};
+use pictor_net::Backoff;
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
 use pictor_tasks::space::Coordinates;

@@ -17,11 +17,6 @@ pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// A random number, which in practice nobody else has drawn.
-pub(crate) fn random() -> u64 {
-    getrandom::u64().expect("the system has random numbers")
-}
-
 /// Locks a mutex that only ever holds plain data: a panic elsewhere cannot have left it inconsistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

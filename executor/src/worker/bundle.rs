@@ -1,7 +1,8 @@
 //! The tasks of one assignment, shared by the agent (which cancels, claims and lists them) and the slot that does them.
 
+use crate::ground::lock;
 use crate::ground::progress::{StopReason, StopSignal, Stopper};
-use crate::ground::{lock, random};
+use pictor_net::random;
 use pictor_queue::Receipt;
 use pictor_tasks::body::{Body, Noop};
 use pictor_tasks::message::{

@@ -31,13 +31,6 @@ pub enum BrokerError {
     Unavailable(String),
 }
 
-impl BrokerError {
-    /// Whether the same request may succeed later.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
-}
-
 impl From<lapin::Error> for BrokerError {
     fn from(error: lapin::Error) -> Self {
         Self::Unavailable(error.to_string())
@@ -179,9 +172,7 @@ impl Management {
         {
             return Err(invalid("it has no host".to_owned()));
         }
-        // Fails if the process has a provider already: then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = Client::builder().timeout(ANSWER).no_proxy();
+        let mut client = pictor_net::client(ANSWER).timeout(ANSWER).no_proxy();
         if let Some(pem) = address.certificates() {
             let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
             client = client.tls_certs_merge(certificates.map_err(|why| invalid(why.to_string()))?);

@@ -15,16 +15,16 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Event,
     message::Delivery,
 };
+use pictor_net::Backoff;
 use pictor_tasks::message::WorkerId;
 use std::fmt;
 use std::future::ready;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 /// Both sides notice within this time (twice this, at worst) that the other is gone.
@@ -35,9 +35,11 @@ const CONNECT: Duration = Duration::from_secs(15);
 const OPEN: Duration = Duration::from_secs(30);
 /// How long to wait for the broker to confirm the end of a connection.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Pause before the second attempt to connect; it doubles up to the longest.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses between attempts to connect: the first and the longest are drawn from these to twice as long.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2500);
+/// A connection that lasted for longer starts the pauses anew.
+const LASTING: Duration = Duration::from_secs(5);
 /// Messages above this size travel in several frames. lapin reserves room for 32 frames in each direction, and a
 /// machine may run many workers.
 const LARGE_FRAME_BYTES: u32 = 128 * 1024;
@@ -270,7 +272,7 @@ async fn keep_up(
     state: watch::Sender<State>,
     closing: Arc<Notify>,
 ) {
-    let (mut pause, mut number) = (PAUSE, 0);
+    let (mut pauses, mut number) = (Backoff::new(PAUSE, LONGEST_PAUSE), 0);
     loop {
         number += 1;
         let opened = tokio::select! {
@@ -306,25 +308,19 @@ async fn keep_up(
                 let refused = matches!(error.kind(), lapin::ErrorKind::ProtocolError(error)
                     if error.get_id() == ACCESS_REFUSED);
                 state.send_replace(if refused { State::Refused } else { State::Down });
-                if pause == PAUSE {
+                if number == 1 {
                     warn!(broker = ?address, %error, "the broker cannot be reached; trying again");
                 }
             }
         }
-        // A connection that lasted for a while resets the pause.
-        pause = if tried.elapsed() > LONGEST_PAUSE { PAUSE } else { pause };
+        if tried.elapsed() > LASTING {
+            pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
+        }
         tokio::select! {
-            () = sleep(jittered(pause)) => {}
+            () = pauses.wait() => {}
             () = closing.notified() => return,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// A random time from half of `time` to all of it, so that a farm does not reconnect all at once.
-pub(super) fn jittered(time: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0) % 512;
-    time * (512 + u32::try_from(random).expect("less than 512")) / 1024
 }
 
 /// Connects and declares what the role needs.

@@ -13,7 +13,6 @@ use lapin::message::{BasicReturnMessage, Delivery};
 use pictor_tasks::message::WorkerId;
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -134,7 +133,7 @@ impl RabbitOwner {
     /// Sends a mark to itself, behind everything that is queued now. It arrives once reports come to this server's
     /// connection, and everything before it has arrived.
     fn look(&mut self) {
-        self.drained_by = Some(RandomState::new().hash_one(self.last_session));
+        self.drained_by = Some(pictor_net::random());
         self.send_marks();
     }
 

@@ -1,21 +1,21 @@
 //! A worker's two halves: what it receives, and what it reports. Reports wait through any outage until the broker has
 //! confirmed them.
 
-use super::connection::{Address, Deliveries, Endpoint, Link, Session, jittered};
+use super::connection::{Address, Deliveries, Endpoint, Link, Session};
 use super::tickets::Tickets;
 use super::{REPORTS, wire};
 use crate::{Delivery, Receipt, SendError, Ticket, ToWorker, WorkerQueue};
 use async_trait::async_trait;
 use lapin::Confirmation;
+use pictor_net::Backoff;
 use pictor_tasks::message::{Report, StepKey, Try, What, WorkerId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// Pause before a report is sent again that found no queue: the owner creates a new one.
-const NO_QUEUE: Duration = Duration::from_millis(200);
+/// Pause, or up to twice as long, before a report is sent again that found no queue: the owner creates a new one.
+const NO_QUEUE: Duration = Duration::from_millis(100);
 /// Messages that arrive within this time after connecting may have waited while the worker was away.
 const KEPT: Duration = Duration::from_secs(10);
 /// Number of settled assignments to remember.
@@ -179,6 +179,7 @@ impl RabbitReports {
 
     async fn deliver(&self, mut payload: Vec<u8>) -> Result<(), SendError> {
         let (mut link, mut after) = (self.link.clone(), 0);
+        let mut pauses = Backoff::new(NO_QUEUE, NO_QUEUE);
         loop {
             let session = link.session_after(after).await.ok_or(SendError::Gone)?;
             match session.publish((REPORTS, REPORTS), payload.clone(), None).await {
@@ -187,10 +188,10 @@ impl RabbitReports {
                 // receives it sends it again.
                 Ok(Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))) => {
                     payload = returned.delivery.data;
-                    sleep(jittered(NO_QUEUE)).await;
+                    pauses.wait().await;
                 }
                 Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => {
-                    sleep(jittered(NO_QUEUE)).await;
+                    pauses.wait().await;
                 }
                 Err(error) => {
                     debug!(%error, "sending to the broker");

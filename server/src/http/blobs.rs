@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
 use pictor_api::Code;
+use pictor_net::random;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -229,9 +230,7 @@ impl Api {
         };
         let folder = self.data.join("spool");
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
-        let number =
-            getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
-        let path = folder.join(format!("{number:016x}"));
+        let path = folder.join(format!("{:016x}", random()));
         let mut spooled = Spooled { path, digest: String::new(), size_bytes: 0 };
         let mut file = tokio::fs::File::create_new(&spooled.path).await.map_err(failed)?;
         let mut hasher = blake3::Hasher::new();

@@ -5,7 +5,8 @@ use super::auth::Caller;
 use super::extract::{Json, MaybeJson, Path};
 use super::refusal::Refusal;
 use axum::extract::State;
-use pictor_api::{Changed, Code, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
+use pictor_api::{Changed, ResetAnswer, ResetRequest, RetryRequest, RunPatch};
+use pictor_net::random;
 use pictor_tasks::history::{Control, Event};
 use std::sync::Arc;
 
@@ -115,7 +116,7 @@ async fn change(
     event: Event,
 ) -> Result<Json<Changed>, Refusal> {
     let record = api.run(caller, run).await?;
-    let control = Control { id: random_id()?, event };
+    let control = Control { id: random(), event };
     let run = api.runs.change(Some(&api.owner()?), record, control).await?;
     Ok(Json(Changed { run }))
 }
@@ -130,11 +131,6 @@ async fn again(
         return Err(Refusal::invalid(format!("`tasks` may have at most {NAMES_MAX} names")));
     }
     let record = api.run(caller, run).await?;
-    let order = (random_id()?, request);
+    let order = (random(), request);
     Ok(Json(api.runs.retry(Some(&api.owner()?), record, order).await?))
-}
-
-/// A random id for a change, so that it is made once.
-fn random_id() -> Result<u64, Refusal> {
-    getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))
 }

@@ -4,7 +4,6 @@
 //! the next start makes another one. Of several servers that start at once, each makes one, in a file of its own.
 
 use super::auth::{Minted, Purpose, mint, token_id};
-use super::refusal::Refusal;
 use pictor_api::TokenRole;
 use pictor_storage::Registry;
 use std::fs::{File, OpenOptions};
@@ -18,9 +17,6 @@ pub enum FirstTokenError {
     /// The database failed.
     #[error("make the first token: {0}")]
     Store(#[from] pictor_storage::Error),
-    /// The token could not be generated.
-    #[error("make the first token: {0}")]
-    Mint(String),
     /// The file could not be written.
     #[error("write the first token to {}: {source}; the folder has to be writable", path.display())]
     File {
@@ -51,9 +47,7 @@ pub async fn first_token(
         return Ok(false);
     }
     let purpose = Purpose { name: "first token", role: TokenRole::Admin, account: "admin" };
-    let minted = mint(&purpose, now_ms);
-    let Minted { record, text } =
-        minted.map_err(|problem: Refusal| FirstTokenError::Mint(problem.detail))?;
+    let Minted { record, text } = mint(&purpose, now_ms);
     write(path, &text).map_err(failed)?;
     registry.add_token(&record).await?;
     Ok(true)

@@ -129,17 +129,11 @@ pub struct Api {
 impl Api {
     /// Prepares the API. Has to be called in a runtime, because it starts to collect the owner's commits.
     pub fn new(setup: Setup) -> Result<Arc<Self>, Refusal> {
-        let failed = |why: String| Refusal::new(Code::Internal, why);
-        // Fails if the process has a provider already: then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        let http = pictor_net::client(Duration::from_secs(3))
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(3))
             .build()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut link_key = [0; 32];
-        getrandom::fill(&mut link_key).map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
         // Bodies that an earlier process left behind when it crashed.
         let _ = std::fs::remove_dir_all(setup.data.join("spool"));
         let role = setup.role.clone();
@@ -166,7 +160,7 @@ impl Api {
             metrics: Metrics::new(),
             memory: Memory::default(),
             http,
-            link_key,
+            link_key: pictor_net::random_bytes(),
         });
         tokio::spawn(hub::feed(Arc::downgrade(&api), role));
         tokio::spawn(memory::look(Arc::downgrade(&api)));

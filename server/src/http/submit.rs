@@ -16,6 +16,7 @@ use pictor_api::{
     self as api, Code, JobBody, PlanSummary, PlannedStep, RunState, Submission, Submitted,
 };
 use pictor_engine::{Plan, Run, undefined_limits};
+use pictor_net::random;
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::{FileRef, RunId};
@@ -93,9 +94,7 @@ pub(super) async fn submit(
         let plan = Some(aside(move || summary(&job, missing)).await?);
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
-    let salt =
-        getrandom::u64().map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
-    let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), salt));
+    let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), random()));
     match api.store.create_run(&new, once.as_ref()).await? {
         Created::New => Ok(start(&api, job, (new, notes)).await),
         Created::Again(run) => {

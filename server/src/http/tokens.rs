@@ -69,7 +69,7 @@ pub(super) async fn add(
         return Err(Refusal::invalid("a machine gets its token when it is registered as a worker"));
     }
     let purpose = Purpose { name: &new.name, role: new.role, account: &new.account };
-    let minted = mint(&purpose, (api.now_ms)())?;
+    let minted = mint(&purpose, (api.now_ms)());
     api.registry.add_token(&minted.record).await?;
     let Token { id, name, account, created_ms, .. } = minted.record;
     let target = Extension(Target(format!("tokens/{id}")));

@@ -16,6 +16,7 @@ use pictor_api::{
     WorkerPatch,
 };
 use pictor_engine::WorkerView;
+use pictor_net::random_bytes;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
@@ -150,7 +151,7 @@ pub(super) async fn enrol(
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
     let now_ms = (api.now_ms)();
-    let (minted, password) = (mint(&purpose, now_ms)?, password()?);
+    let (minted, password) = (mint(&purpose, now_ms), password());
     // A known worker keeps its token and password until the broker has its new queue and user.
     let early = match &known {
         Some(known) => Some(add(&broker, known.id, &password).await?),
@@ -196,11 +197,8 @@ pub(super) fn unreachable_broker(error: BrokerError) -> Refusal {
     }
 }
 
-fn password() -> Result<String, Refusal> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random)
-        .map_err(|error| Refusal::new(Code::Unavailable, error.to_string()))?;
-    Ok(blake3::hash(&random).to_hex()[..48].to_owned())
+fn password() -> String {
+    blake3::hash(&random_bytes::<24>()).to_hex()[..48].to_owned()
 }
 
 /// Reports that a worker is alive, and the tasks that it holds. Extends their leases. While another machine is alive as

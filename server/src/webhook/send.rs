@@ -35,14 +35,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// The client that sends requests. It follows no redirects: whoever configured the hook decides where messages go, not
 /// the receiver.
 pub(super) fn client() -> Result<reqwest::Client, HookError> {
-    // Fails if the process has a provider already: then that one is used.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(HookError::Client)
+    let client = pictor_net::client(CONNECT).redirect(redirect::Policy::none());
+    client.build().map_err(HookError::Client)
 }
 
 /// The result of attempting everything that was due.

@@ -37,7 +37,7 @@ async fn valid(registry: &dyn Registry, path: &Path) -> String {
 /// Leaves what a server leaves that crashes after writing the file and before storing the token.
 fn leave_a_dead_token(path: &Path) {
     let purpose = Purpose { name: "dead", role: TokenRole::Admin, account: "admin" };
-    std::fs::write(path, mint(&purpose, now_ms()).unwrap().text + "\n").unwrap();
+    std::fs::write(path, mint(&purpose, now_ms()).text + "\n").unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@
 //!   process whatever program it executes. An environment variable has the same number;
 //! - a process that has neither was started by one of the programs that ran at that time.
 
-use crate::ground::{lock, random};
+use crate::ground::lock;
+use pictor_net::random;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process,
     set_child_subreaper, setrlimit, waitpid,
