@@ -2,11 +2,13 @@
 //! a reader never sees part of one. Keys: `assets/<BLAKE3>` for inputs; for outputs
 //! `runs/<run>/<step>/<generation>/<index>/<attempt>-<execution>/<file name>`, chosen by workers.
 
+mod digest;
 mod error;
 mod folder;
 mod key;
 mod service;
 
+pub use digest::{HashedFile, Hasher, Stored, digest, digest_file};
 pub use error::{Error, disk_full, is_full};
 pub use folder::lock;
 pub use key::{ExecutionKey, asset_key, check_key, logs_folder, run_folder, step_folder};
@@ -16,27 +18,15 @@ use opendal::{EntryMode, Metadata, Operator};
 use service::Service;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 /// Size of the pieces in which a file is read while it is copied: the memory that copying takes.
 const PIECE_BYTES: usize = 1 << 20;
-/// Size of the pieces in which a file is read while it is only hashed.
-const HASH_BYTES: usize = 128 << 10;
 /// The folder for files that are still being written. No key begins with it.
 const SCRATCH: &str = "tmp";
-
-/// Digest and size of the bytes that were stored or fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// BLAKE3 of the bytes, in hex.
-    pub digest: String,
-    /// Size of the artifact in bytes.
-    pub size_bytes: u64,
-}
 
 /// An artifact as [`Artifacts::list`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,12 +111,10 @@ impl Artifacts {
     /// Stores bytes under `key`.
     pub async fn put(&self, bytes: Vec<u8>, key: &str) -> Result<Stored, Error> {
         check_key(key)?;
-        let stored = Stored {
-            digest: blake3::hash(&bytes).to_hex().to_string(),
-            size_bytes: bytes.len() as u64,
-        };
+        let mut hasher = Hasher::default();
+        hasher.update(&bytes);
         self.operator.write(key, bytes).await.map_err(|e| self.failed(key, e))?;
-        Ok(stored)
+        Ok(hasher.finish())
     }
 
     async fn upload(
@@ -141,19 +129,18 @@ impl Artifacts {
         let writer = self.operator.writer_with(key).chunk(chunk).concurrent(at_once);
         let mut writer = writer.await.map_err(|e| self.failed(key, e))?;
         let copied = async {
-            let (mut hasher, mut size_bytes) = (blake3::Hasher::new(), 0);
+            let mut hasher = Hasher::default();
             while let Some(piece) = read_piece(&mut file, path).await? {
                 hasher.update(&piece);
-                size_bytes += piece.len() as u64;
                 writer.write(piece).await.map_err(|e| self.failed(key, e))?;
             }
-            let digest = hasher.finalize().to_hex().to_string();
-            if expected.is_some_and(|expected| expected != digest) {
+            let stored = hasher.finish();
+            if expected.is_some_and(|expected| expected != stored.digest) {
                 let place = path.display();
                 return Err(Error::Invalid(format!("`{place}` was changed while it was stored")));
             }
             writer.close().await.map_err(|e| self.failed(key, e))?;
-            Ok(Stored { digest, size_bytes })
+            Ok(stored)
         };
         let copied = copied.await;
         if copied.is_err() {
@@ -193,20 +180,18 @@ impl Artifacts {
         let reader = self.operator.reader_with(key).chunk(chunk).concurrent(at_once);
         let reader = reader.await.map_err(failed)?;
         let mut pieces = reader.into_stream(0..size).await.map_err(failed)?;
-        let mut file = tokio::fs::File::create(part).await.map_err(|e| Error::io(part, e))?;
-        let mut hasher = blake3::Hasher::new();
+        let unwritable = |e| Error::io(part, e);
+        let mut file = HashedFile::create(part).await.map_err(unwritable)?;
         while let Some(piece) = pieces.try_next().await.map_err(failed)? {
             for bytes in piece {
-                hasher.update(&bytes);
-                file.write_all(&bytes).await.map_err(|e| Error::io(part, e))?;
+                file.write(&bytes).await.map_err(unwritable)?;
             }
         }
-        file.flush().await.map_err(|e| Error::io(part, e))?;
-        let written = file.metadata().await.map_err(|e| Error::io(part, e))?.len();
-        if written != size {
+        let stored = file.finish().await.map_err(unwritable)?;
+        if stored.size_bytes != size {
             return Err(Error::Corrupt(format!("the artifact `{key}` ended before its end")));
         }
-        Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes: size })
+        Ok(stored)
     }
 
     /// The path of an artifact in a local folder, whether it exists or not. Returns `None` for a bucket.
@@ -375,37 +360,6 @@ impl Listed {
         let modified_ms = modified.map(|time| time.into_inner().as_millisecond());
         Self { key, size_bytes: metadata.content_length(), modified_ms }
     }
-}
-
-/// Reads to the end and computes the digest. `on_piece` is called with the number of bytes just read; if it returns
-/// false, the error is [`io::ErrorKind::Interrupted`].
-pub fn digest(
-    mut from: impl io::Read,
-    mut on_piece: impl FnMut(usize) -> bool,
-) -> io::Result<Stored> {
-    let (mut hasher, mut piece, mut size_bytes) = (blake3::Hasher::new(), vec![0; HASH_BYTES], 0);
-    loop {
-        let read = match from.read(&mut piece) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        if read == 0 {
-            return Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes });
-        }
-        hasher.update(&piece[..read]);
-        size_bytes += read as u64;
-        if !on_piece(read) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-    }
-}
-
-/// Computes the digest and size of a file.
-pub async fn digest_file(path: &Path) -> Result<Stored, Error> {
-    let file = path.to_owned();
-    let work = move || digest(File::open(file)?, |_| true);
-    let digested = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
-    digested.and_then(|digested| digested).map_err(|e| Error::io(path, e))
 }
 
 /// Reads the next piece of a file. Returns `None` at its end.

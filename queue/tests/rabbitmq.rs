@@ -10,7 +10,8 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use pictor_queue::{
-    Broker, BrokerError, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, Ticket, ToOwner, WorkerQueue,
+    Broker, BrokerError, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, Ticket, ToOwner,
+    WorkerQueue,
 };
 use pictor_tasks::message::{Report, StepKey, Try, What, WorkerId};
 use pictor_test_servers::{Queues, RabbitMq, Vhost};
@@ -462,12 +463,18 @@ fn is_confirm(incoming: &Incoming) -> bool {
 #[test]
 fn wrong_addresses_are_named_without_their_passwords() {
     let wrong = pictor_queue::Address::new("http://user:secret@host/x", None).unwrap_err();
-    assert!(matches!(wrong, BrokerError::Invalid(_)) && !wrong.to_string().contains("secret"), "{wrong}");
+    assert!(
+        matches!(wrong, BrokerError::Invalid(_)) && !wrong.to_string().contains("secret"),
+        "{wrong}"
+    );
     let right = address("amqps://user:secret@host:5671/farm");
     assert_eq!(format!("{right:?}"), "amqps://host:5671/farm");
     for wrong in ["no address", "mailto:user:secret@host"] {
         let error = Broker::new(right.clone(), Some(wrong), None).unwrap_err();
-        assert!(matches!(error, BrokerError::Invalid(_)) && !error.to_string().contains("secret"), "{error}");
+        assert!(
+            matches!(error, BrokerError::Invalid(_)) && !error.to_string().contains("secret"),
+            "{error}"
+        );
     }
     let broker = Broker::new(right, Some("http://admin:secret@host:15672"), None).unwrap();
     assert!(!format!("{broker:?}").contains("secret"), "{broker:?}");

@@ -9,7 +9,7 @@ use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
 use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
-use pictor_artifacts::{ExecutionKey, Stored};
+use pictor_artifacts::{ExecutionKey, HashedFile, Hasher, Stored};
 use pictor_net::Backoff;
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
@@ -20,7 +20,6 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::{Duration, Instant, sleep, timeout};
 use tokio_util::io::{InspectReader, ReaderStream};
 
@@ -137,13 +136,12 @@ impl FarmStore {
             Broken::Here(storage_failure(&format!("{} cannot be read", path.display()), &error))
         };
         let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-        let sent = Arc::new(Mutex::new((blake3::Hasher::new(), 0_u64, Instant::now())));
+        let sent = Arc::new(Mutex::new((Hasher::default(), Instant::now())));
         let seen = sent.clone();
         let reader = InspectReader::new(file, move |bytes: &[u8]| {
             let mut seen = lock(&seen);
             seen.0.update(bytes);
-            seen.1 += bytes.len() as u64;
-            seen.2 = Instant::now();
+            seen.1 = Instant::now();
         });
         let body = Body::wrap_stream(ReaderStream::with_capacity(reader, CHUNK_BYTES));
         let request = self.api.to_link(Method::PUT, link).map_err(Broken::Line)?;
@@ -151,23 +149,23 @@ impl FarmStore {
         let ours = link.is_ours();
         let mut sending = std::pin::pin!(self.api.send(request, ours));
         loop {
-            let moved = lock(&sent).2;
+            let moved = lock(&sent).1;
             tokio::select! {
                 answer = &mut sending => {
                     answer.map_err(Broken::Line)?;
                     break;
                 }
-                () = sleep(STALLED) => if moved == lock(&sent).2 {
+                () = sleep(STALLED) => if moved == lock(&sent).1 {
                     return Err(Broken::Line(ApiError::Away("the line is dead".into())));
                 }
             }
         }
-        let (hasher, size_bytes, _) = &*lock(&sent);
-        if *size_bytes != size {
+        let stored = lock(&sent).0.finish();
+        if stored.size_bytes != size {
             let message = format!("{} changed while it was stored.", path.display());
             return Err(Broken::Here(failure(FailureKind::BadOutput, message)));
         }
-        Ok(Stored { digest: hasher.finalize().to_hex().to_string(), size_bytes: *size_bytes })
+        Ok(stored)
     }
 
     /// Downloads the file to `part`.
@@ -288,59 +286,45 @@ impl Store for Arc<FarmStore> {
 /// A download, which may take several attempts.
 struct Download<'a> {
     path: &'a Path,
-    file: tokio::fs::File,
-    hasher: blake3::Hasher,
-    size_bytes: u64,
+    file: HashedFile,
 }
 
 impl<'a> Download<'a> {
     async fn new(path: &'a Path) -> Result<Self, Failure> {
-        let file = tokio::fs::File::create(path).await.map_err(|error| unwritable(path, &error))?;
-        Ok(Self { path, file, hasher: blake3::Hasher::new(), size_bytes: 0 })
+        let file = HashedFile::create(path).await.map_err(|error| unwritable(path, &error))?;
+        Ok(Self { path, file })
     }
 
     /// Continues where it stopped, if the server supports that.
     async fn go_on(&mut self, api: &Api, link: &Link, watch: &Watch) -> Result<(), Broken> {
         let ours = link.is_ours();
+        let unwritable = |error| Broken::Here(unwritable(self.path, &error));
         let mut request = api.to_link(Method::GET, link).map_err(Broken::Line)?;
-        if self.size_bytes > 0 {
-            request = request.header(RANGE, format!("bytes={}-", self.size_bytes));
+        let size_bytes = self.file.size_bytes();
+        if size_bytes > 0 {
+            request = request.header(RANGE, format!("bytes={size_bytes}-"));
         }
         let dead = |_| Broken::Line(ApiError::Away("the line is dead".into()));
         let answer = timeout(STALLED, api.send(request, ours)).await.map_err(dead)?;
         let mut response = answer.map_err(Broken::Line)?;
         let continued = response.status() == StatusCode::PARTIAL_CONTENT && {
             let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-            range.is_some_and(|range| range.starts_with(&format!("bytes {}-", self.size_bytes)))
+            range.is_some_and(|range| range.starts_with(&format!("bytes {size_bytes}-")))
         };
         if !continued {
-            self.restart().await.map_err(Broken::Here)?;
+            self.file.restart().await.map_err(unwritable)?;
         }
         loop {
             let piece = timeout(STALLED, response.chunk()).await.map_err(dead)?;
             let piece = piece.map_err(|error| Broken::Line(api.lost(&error, ours)))?;
             let Some(piece) = piece else { return Ok(()) };
-            self.hasher.update(&piece);
-            self.size_bytes += piece.len() as u64;
-            let written = self.file.write_all(&piece).await;
-            written.map_err(|error| Broken::Here(unwritable(self.path, &error)))?;
+            self.file.write(&piece).await.map_err(unwritable)?;
             watch.progress.activity.touch();
         }
     }
 
-    async fn restart(&mut self) -> Result<(), Failure> {
-        (self.hasher, self.size_bytes) = (blake3::Hasher::new(), 0);
-        let emptied = async {
-            self.file.set_len(0).await?;
-            self.file.rewind().await.map(drop)
-        };
-        emptied.await.map_err(|error| unwritable(self.path, &error))
-    }
-
-    async fn finish(mut self) -> Result<Stored, Failure> {
-        self.file.flush().await.map_err(|error| unwritable(self.path, &error))?;
-        let digest = self.hasher.finalize().to_hex().to_string();
-        Ok(Stored { digest, size_bytes: self.size_bytes })
+    async fn finish(self) -> Result<Stored, Failure> {
+        self.file.finish().await.map_err(|error| unwritable(self.path, &error))
     }
 }
 

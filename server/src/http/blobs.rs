@@ -7,13 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
 use pictor_api::Code;
+use pictor_artifacts::{HashedFile, Stored};
 use pictor_net::random;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{self, ContentBuilder, RefOr, ResponseBuilder, ResponsesBuilder};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
@@ -232,22 +232,19 @@ impl Api {
         tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
         let path = folder.join(format!("{:016x}", random()));
         let mut spooled = Spooled { path, digest: String::new(), size_bytes: 0 };
-        let mut file = tokio::fs::File::create_new(&spooled.path).await.map_err(failed)?;
-        let mut hasher = blake3::Hasher::new();
+        let mut file = HashedFile::create(&spooled.path).await.map_err(failed)?;
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
             let cut = |_| Refusal::invalid("the body ended before its end");
             let piece = piece.map_err(cut)?;
-            spooled.size_bytes += piece.len() as u64;
-            if spooled.size_bytes > self.limits.asset_bytes {
+            if file.size_bytes() + piece.len() as u64 > self.limits.asset_bytes {
                 let detail = format!("a file may have {} bytes", self.limits.asset_bytes);
                 return Err(Refusal::new(Code::BodyTooLarge, detail));
             }
-            hasher.update(&piece);
-            file.write_all(&piece).await.map_err(failed)?;
+            file.write(&piece).await.map_err(failed)?;
         }
-        file.flush().await.map_err(failed)?;
-        spooled.digest = hasher.finalize().to_hex().to_string();
+        Stored { digest: spooled.digest, size_bytes: spooled.size_bytes } =
+            file.finish().await.map_err(failed)?;
         Ok(spooled)
     }
 }
