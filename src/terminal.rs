@@ -46,10 +46,12 @@ fn without_controls(bytes: &[u8]) -> Vec<u8> {
 
 /// Prints a line to standard error, marked as an error.
 pub(crate) fn complain(line: &str) {
-    // Errors of a job file are marked already.
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    // As above.
-    let _ = writeln!(std::io::stderr().lock(), "error: {line}");
+    explain(&marked(line));
+}
+
+/// The line with its mark, once: errors of a job file are marked already, also those that a server sends.
+fn marked(line: &str) -> String {
+    format!("error: {}", line.trim_start_matches("error: "))
 }
 
 /// Prints a line of an explanation to standard error.
@@ -140,6 +142,15 @@ pub(crate) fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_marked_once() {
+        for line in ["no step", "error: no step", "error: error: no step"] {
+            assert_eq!(marked(line), "error: no step");
+        }
+        let two = "error: no step\n  --> job.yaml\nerror: no body";
+        assert_eq!(marked(two), two);
+    }
 
     #[test]
     fn a_log_moves_nothing_on_the_terminal() {

@@ -245,13 +245,13 @@ fn tell_missing(job: &CompiledJob, layouts: &BTreeMap<String, Layout>, allowed: 
         layout.notes.iter().take(NAMED).for_each(|note| explain(&format!("note: {note}")));
         let tolerated = allowed || tolerates(job, name);
         stops |= !tolerated && !layout.missing.is_empty();
-        let word = if tolerated { "warning" } else { "error" };
-        for line in layout.missing.iter().take(NAMED) {
-            explain(&format!("{word}: {line}"));
-        }
+        let tell = |line: &str| {
+            if tolerated { explain(&format!("warning: {line}")) } else { complain(line) }
+        };
+        layout.missing.iter().take(NAMED).for_each(|line| tell(line));
         let more = layout.missing.len().saturating_sub(NAMED);
         if more > 0 {
-            explain(&format!("{word}: and {more} more files are not there"));
+            tell(&format!("and {more} more files are not there"));
         }
     }
     if stops {
