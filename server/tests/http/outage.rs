@@ -33,6 +33,14 @@ async fn until_outage(farm: &TestFarm, wanted: bool) {
     timeout(Duration::from_secs(30), looks).await.unwrap();
 }
 
+/// Waits until the server has renewed its snapshot.
+async fn renewed(postgres: &Postgres, farm: &TestFarm) {
+    postgres.freeze();
+    until_outage(farm, true).await;
+    postgres.thaw();
+    until_outage(farm, false).await;
+}
+
 /// Sends a GET request; the response must come soon and say how old it is.
 async fn old(farm: &TestFarm, path: &str) -> Json {
     let asked = Instant::now();
@@ -127,11 +135,7 @@ async fn a_frozen_database_keeps_nobody_waiting_and_nothing_is_lost_or_done_twic
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
     farm.get("/v1/runs").await.is(200);
-    // Once more, to be sure that the server has renewed its snapshot.
-    postgres.freeze();
-    until_outage(&farm, true).await;
-    postgres.thaw();
-    until_outage(&farm, false).await;
+    renewed(&postgres, &farm).await;
     let executed = farm.path("executed");
     let run = farm.submit(&farm.admin, &slow(&executed)).await;
     until_begun(&executed).await;
@@ -154,8 +158,8 @@ async fn a_database_that_is_read_only_for_a_while_answers_questions_and_goes_on_
     farm.machine("node").await;
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
-    // The server renews its snapshot every 2 s; this outage is noticed only at the next write.
-    sleep(Duration::from_secs(4)).await;
+    // This outage is noticed only at the next write, so the server has to have renewed its snapshot before.
+    renewed(&postgres, &farm).await;
     let name: String = database.rsplit('/').next().unwrap().to_owned();
     let read_only = |on: &str| {
         let sql = format!(
