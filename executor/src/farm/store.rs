@@ -4,7 +4,7 @@
 use super::Tickets;
 use super::api::{Api, ApiError};
 use crate::files::artifacts::Store;
-use crate::files::cache::{Cache, Kept, Watch, blocking};
+use crate::files::cache::{Cache, Kept, Watch, blocking, link};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
@@ -255,8 +255,7 @@ impl Store for Arc<FarmStore> {
         let to = path.clone();
         blocking(move || {
             let linked = std::fs::create_dir_all(to.parent().unwrap_or(&to))
-                .and_then(|()| std::fs::hard_link(&kept.path, &to))
-                .or_else(|_| std::fs::copy(&kept.path, &to).map(drop));
+                .and_then(|()| link(&kept.path, &to));
             linked.map_err(|error| storage_failure("An input cannot be put into its place", &error))
         })
         .await?;

@@ -6,7 +6,7 @@ mod stock;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use files::{blocking, hash};
+pub(crate) use files::{blocking, hash, link};
 
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
@@ -190,16 +190,13 @@ impl Cache {
             let digest = file.digest.clone();
             return self.file(&digest, file.size_bytes, |part| fetch(file, part)).await;
         }
-        let key = format!("tree of {digest}");
-        let turn = self.turn(&key);
-        let guard = turn.lock().await;
-        let kept = match self.tree(&digest) {
-            Some(kept) => Ok(kept),
-            None => self.make_tree((&digest, file), manifest, fetch, watch).await,
-        };
-        drop(guard);
-        self.forget_turn(&key, turn);
-        kept
+        let made = Box::pin(async {
+            match self.tree(&digest) {
+                Some(kept) => Ok(kept),
+                None => self.make_tree((&digest, file), manifest, fetch, watch).await,
+            }
+        });
+        self.in_turn(&format!("tree of {digest}"), made).await
     }
 
     /// A file by its digest. `fetch` downloads it if it is not here.
@@ -219,12 +216,8 @@ impl Cache {
             let message = format!("`{}` is no digest.", digest.escape_debug());
             return Err(failure(FailureKind::Invalid, message));
         }
-        let turn = self.turn(digest);
-        let guard = turn.lock().await;
-        let kept = self.checked_or_fetched(digest, size_bytes, fetch).await;
-        drop(guard);
-        self.forget_turn(digest, turn);
-        kept
+        let work = Box::pin(self.checked_or_fetched(digest, size_bytes, fetch));
+        self.in_turn(digest, work).await
     }
 
     /// Adds a file that was made here, as a link. If that fails, a later task downloads it. Blocks.

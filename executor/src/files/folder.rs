@@ -1,7 +1,7 @@
 //! Artifacts in a folder, for use on this machine only.
 
 use super::artifacts::Store;
-use super::cache::{CACHE_BYTES, Cache, Kept, Watch, blocking, hash};
+use super::cache::{CACHE_BYTES, Cache, Kept, Watch, blocking, hash, link};
 use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
@@ -97,19 +97,16 @@ impl Store for Folder {
         let folder = self.path.clone();
         let fetch = move |file: PackedFile, part: PathBuf| {
             let asset = folder.join(asset_key(&file.digest));
-            blocking(move || link_asset(&asset, &part))
+            blocking(move || {
+                let unreadable = |error| storage_failure("An asset cannot be read", &error);
+                link(&asset, &part).map_err(unreadable)?;
+                hash(&part)
+            })
         };
         self.cache()?.scene(file, only, fetch, watch).await.map(Some)
     }
 
     fn forget(&self, _: &StepKey, _: Try) {}
-}
-
-/// Links an asset of this machine's own storage into the cache.
-fn link_asset(asset: &Path, part: &Path) -> Result<Stored, Failure> {
-    let linked = std::fs::hard_link(asset, part).or_else(|_| std::fs::copy(asset, part).map(drop));
-    linked.map_err(|error| storage_failure("An asset cannot be read", &error))?;
-    hash(part)
 }
 
 fn missing(key: &str, error: &io::Error) -> Failure {

@@ -34,11 +34,14 @@ pub(super) fn lay_out(folder: &Path, files: &[(PathBuf, String)]) -> io::Result<
             std::fs::create_dir_all(&parent)?;
             made.insert(parent);
         }
-        if std::fs::hard_link(from, &to).is_err() {
-            std::fs::copy(from, &to)?;
-        }
+        link(from, &to)?;
     }
     Ok(())
+}
+
+/// Makes a file appear at another path: as a link or, where that is not possible, as a copy.
+pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::hard_link(from, to).or_else(|_| std::fs::copy(from, to).map(drop))
 }
 
 /// Computes the digest and size of a file.

@@ -62,16 +62,18 @@ impl Cache {
         Part(self.0.folder.join("parts").join(number.to_string()))
     }
 
-    pub(super) fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        lock(&self.0.turns).entry(key.to_owned()).or_default().clone()
-    }
-
-    pub(super) fn forget_turn(&self, key: &str, turn: Arc<tokio::sync::Mutex<()>>) {
+    /// Does work while no other caller does any under the same key.
+    pub(super) async fn in_turn<T>(&self, key: &str, work: impl Future<Output = T>) -> T {
+        let turn = lock(&self.0.turns).entry(key.to_owned()).or_default().clone();
+        let guard = turn.lock().await;
+        let done = work.await;
+        drop(guard);
         drop(turn);
         let mut turns = lock(&self.0.turns);
         if turns.get(key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(key);
         }
+        done
     }
 
     /// The file, protected from removal, and whether its content has been verified.
