@@ -13,7 +13,8 @@ async fn control(
     backend: &Backend,
     run: &str,
     event: Event,
-    (line, json): (&str, bool),
+    line: &str,
+    json: bool,
 ) -> anyhow::Result<u8> {
     let control = Control { id: random(), event };
     done(backend.ask(Request::Control { run: run.to_owned(), control }).await?, line, json)
@@ -21,7 +22,7 @@ async fn control(
 
 /// `pictor resume`, for a run on a server.
 pub(crate) async fn resume(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
-    control(backend, run, Event::Resumed, (&format!("{run} continues"), json)).await
+    control(backend, run, Event::Resumed, &format!("{run} continues"), json).await
 }
 
 /// `pictor retry`, for a run on a server.
@@ -78,12 +79,12 @@ pub(crate) async fn is_meant(
 /// `pictor pause`: no more tasks of the run are assigned.
 pub(crate) async fn pause(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
     let line = format!("{run} is paused; go on with: pictor resume {run}");
-    control(backend, run, Event::Paused, (&line, json)).await
+    control(backend, run, Event::Paused, &line, json).await
 }
 
 /// `pictor cancel`: ends the run without finishing it.
 pub(crate) async fn cancel(backend: &Backend, run: &str, json: bool) -> anyhow::Result<u8> {
-    control(backend, run, Event::Cancelled, (&format!("{run} is cancelled"), json)).await
+    control(backend, run, Event::Cancelled, &format!("{run} is cancelled"), json).await
 }
 
 /// `pictor priority`: changes the run's priority.
@@ -94,5 +95,5 @@ pub(crate) async fn priority(
     json: bool,
 ) -> anyhow::Result<u8> {
     let line = format!("{run} has priority {priority}");
-    control(backend, run, Event::Priority(priority), (&line, json)).await
+    control(backend, run, Event::Priority(priority), &line, json).await
 }

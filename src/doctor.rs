@@ -16,7 +16,7 @@ pub(crate) async fn doctor(data: &Path, blender: &BlenderArgs, json: bool) -> an
     let models = crate::models::folder(data);
     let findings = look(&programs).await;
     let here = std::env::current_dir()?;
-    let mut machine = find(&here, &programs, &BTreeSet::new(), (&models, None)).await;
+    let mut machine = find(&here, &programs, &BTreeSet::new(), &models, None).await;
     let Software { versions, blenders } = Software::of(findings.iter().cloned());
     (machine.software, machine.blenders) = (versions, blenders);
     try_everything(&mut machine.blenders, &machine.gpus, crate::cache().as_deref()).await;

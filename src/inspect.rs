@@ -236,7 +236,7 @@ fn shown(detail: &RunDetail) -> String {
         }
     }
     lines.extend(left_out(steps).into_iter().map(|line| format!("\n{line}")));
-    let told = lines_of((notes, *notes_left_out), usize::MAX);
+    let told = lines_of(notes, *notes_left_out, usize::MAX);
     if !told.is_empty() {
         lines.push(String::new());
         lines.extend(told);
@@ -297,7 +297,8 @@ pub(crate) async fn logs(
     backend: &Backend,
     run: &str,
     task: &str,
-    (attempt, follow): (Option<u32>, bool),
+    attempt: Option<u32>,
+    follow: bool,
 ) -> anyhow::Result<u8> {
     let run = backend.run(run).await?.run.id;
     let mut report = one_task(backend, &run, task).await?;
@@ -334,14 +335,14 @@ pub(crate) async fn logs(
             let (run, execution) = (RunId(run.as_str().into()), Execution(execution));
             let path = log_path(data, &run, &report.task.step, tried, execution);
             let mut file = LogFile { path, printed: 0 };
-            while follow && running_still(backend, (&run.0, task), chosen.attempt).await? {
+            while follow && running_still(backend, &run.0, task, chosen.attempt).await? {
                 file.print().await?;
                 tokio::time::sleep(DRAW).await;
             }
             file.print().await?;
             file.printed
         }
-        Backend::Server(server) => follow_log(server, (&run, task, chosen.attempt), follow).await?,
+        Backend::Server(server) => follow_log(server, &run, task, chosen.attempt, follow).await?,
     };
     if printed == 0 {
         say("(it printed nothing)");
@@ -358,7 +359,8 @@ async fn one_task(backend: &Backend, run: &str, task: &str) -> anyhow::Result<Ta
 
 async fn running_still(
     backend: &Backend,
-    (run, task): (&str, &str),
+    run: &str,
+    task: &str,
     attempt: u32,
 ) -> anyhow::Result<bool> {
     let report = one_task(backend, run, task).await?;
@@ -420,18 +422,18 @@ pub(crate) fn left_out(steps: &[Step]) -> Vec<String> {
 }
 
 /// Prints the first notes of workers at the end of a run.
-pub(crate) fn tell_notes(id: &str, notes: (&[Note], u32)) {
+pub(crate) fn tell_notes(id: &str, notes: &[Note], left_out: u32) {
     const FEW: usize = 10;
-    for line in lines_of(notes, FEW) {
+    for line in lines_of(notes, left_out, FEW) {
         say(&line);
     }
-    if notes.0.len() > FEW {
+    if notes.len() > FEW {
         say(&format!("    pictor show {id}"));
     }
 }
 
 /// Notes of workers as lines: up to `few`, each with the task it is from.
-fn lines_of((notes, left_out): (&[Note], u32), few: usize) -> Vec<String> {
+fn lines_of(notes: &[Note], left_out: u32, few: usize) -> Vec<String> {
     let line = |Note { text, tasks, example }: &Note| match tasks {
         0 | 1 => format!("  {} ({example})", plain(text)),
         tasks => format!("  {} ({tasks} tasks, such as {example})", plain(text)),

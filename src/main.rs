@@ -65,22 +65,18 @@ enum Command {
     Run {
         /// The job file (YAML or JSON).
         job: PathBuf,
-        #[command(flatten)]
-        results: ResultArgs,
         /// Changes a value of the job file: `--set render.samples=16`.
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
         set: Vec<(String, String)>,
         #[command(flatten)]
-        machine: Machine,
+        local: LocalArgs,
     },
     /// Continues a run that was interrupted, paused or killed. If it has ended, its missing results are delivered.
     Resume {
         /// The run's id, or the beginning of it.
         run: String,
         #[command(flatten)]
-        results: ResultArgs,
-        #[command(flatten)]
-        machine: Machine,
+        local: LocalArgs,
     },
     /// Executes failed and cancelled tasks again, or the tasks or steps that are named.
     Retry {
@@ -96,9 +92,7 @@ enum Command {
         #[arg(long, short)]
         yes: bool,
         #[command(flatten)]
-        results: ResultArgs,
-        #[command(flatten)]
-        machine: Machine,
+        local: LocalArgs,
     },
     /// Serves the HTTP API and executes submitted jobs: on this machine, or as a server of a farm.
     Serve(Box<settings::ServeArgs>),
@@ -201,9 +195,11 @@ enum Command {
     SetupBlender(SetupArgs),
 }
 
-/// How much of this machine is used.
+/// Options of commands that work on a run in their own process: where results go, and how much of this machine is used.
 #[derive(Args, Clone, Debug, Default)]
-struct Machine {
+struct LocalArgs {
+    #[command(flatten)]
+    results: ResultArgs,
     /// Tasks to execute at a time [default: one for each GPU, or one that uses all processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     slots: Option<u32>,
@@ -285,15 +281,19 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         None => data().map(Backend::Folder),
     };
     match command {
-        Command::Run { job, results, set, machine } => {
-            session::run(&data()?, &job, &set, (&results, &machine, json)).await
-        }
-        Command::Resume { run, results, machine } => match backend()? {
-            Backend::Folder(data) => session::resume(&data, &run, (&results, &machine, json)).await,
+        Command::Run { job, set, local } => session::run(&data()?, &job, &set, &local, json).await,
+        Command::Resume { run, local } => match backend()? {
+            Backend::Folder(data) => session::resume(&data, &run, &local, json).await,
             server @ Backend::Server(_) => control::resume(&server, &run, json).await,
         },
-        Command::Retry { run, tasks, set, yes, results, machine } => {
-            retry(backend()?, &run, (tasks, set), yes, (&results, &machine, json)).await
+        Command::Retry { run, tasks, set, yes, local } => {
+            let set = set.into_iter().collect();
+            let request = RetryRequest { tasks, set, dry_run: false };
+            let backend = backend()?;
+            if !yes && !control::is_meant(&backend, &run, &request).await? {
+                return Ok(INTERRUPTED);
+            }
+            retry(backend, &run, request, &local, json).await
         }
         Command::Serve(args) => serve::serve(&data()?, &args).await,
         Command::Work(args) => {
@@ -308,7 +308,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             inspect::tasks(&backend()?, &run, (state, step, dims, limit), json).await
         }
         Command::Logs { run, task, attempt, follow } => {
-            inspect::logs(&backend()?, &run, &task, (attempt, follow)).await
+            inspect::logs(&backend()?, &run, &task, attempt, follow).await
         }
         Command::Pause { run } => control::pause(&backend()?, &run, json).await,
         Command::Cancel { run } => control::cancel(&backend()?, &run, json).await,
@@ -316,7 +316,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
             control::priority(&backend()?, &run, priority, json).await
         }
         Command::Download(args) => client::fetch_all(&remote()?, &data()?, args, json).await,
-        Command::Prune(args) => prune::prune((&data()?, &server, named), &args, json).await,
+        Command::Prune(args) => prune::prune(&data()?, &server, named, &args, json).await,
         Command::Workers(args) => client::workers(&remote()?, args, json).await,
         Command::Schedule(command) => client::schedule(&remote()?, &data()?, command, json).await,
         Command::Token(command) => client::token(&remote()?, command, json).await,
@@ -328,21 +328,17 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
     }
 }
 
-/// Executes tasks again, after asking for confirmation unless `yes`.
+/// Executes tasks again: in this process, or on a server.
 async fn retry(
     backend: Backend,
     run: &str,
-    (tasks, set): (Vec<String>, Vec<(String, String)>),
-    yes: bool,
-    how: (&ResultArgs, &Machine, bool),
+    request: RetryRequest,
+    local: &LocalArgs,
+    json: bool,
 ) -> anyhow::Result<u8> {
-    let request = RetryRequest { tasks, set: set.into_iter().collect(), dry_run: false };
-    if !yes && !control::is_meant(&backend, run, &request).await? {
-        return Ok(INTERRUPTED);
-    }
     match backend {
-        Backend::Folder(data) => session::retry(&data, run, request, how).await,
-        server @ Backend::Server(_) => control::retry(&server, run, request, how.2).await,
+        Backend::Folder(data) => session::retry(&data, run, request, local, json).await,
+        server @ Backend::Server(_) => control::retry(&server, run, request, json).await,
     }
 }
 

@@ -71,11 +71,11 @@ impl Views {
 impl Progress {
     /// Starts to show a run of this process.
     pub(crate) fn start(run: &RunRecord, owner: OwnerHandle, json: bool) -> Self {
-        Self::of((&run.id, &run.out_dir), Views::Owner(owner), json)
+        Self::of(&run.id, &run.out_dir, Views::Owner(owner), json)
     }
 
     /// Starts to show a run. `out` is the folder for its results; empty if they are not downloaded.
-    pub(crate) fn of((id, out): (&RunId, &str), views: Views, json: bool) -> Self {
+    pub(crate) fn of(id: &RunId, out: &str, views: Views, json: bool) -> Self {
         if json {
             say(&serde_json::json!({ "event": "start", "run": id, "out": out }).to_string());
         } else if out.is_empty() {

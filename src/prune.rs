@@ -35,7 +35,9 @@ pub(crate) struct PruneArgs {
 
 /// `pictor prune`: removes old runs from the store. It needs a data folder or a database; only a server is an error.
 pub(crate) async fn prune(
-    (data, server, named): (&Path, &ServerArgs, bool),
+    data: &Path,
+    server: &ServerArgs,
+    named: bool,
     args: &PruneArgs,
     json: bool,
 ) -> anyhow::Result<u8> {

@@ -1,6 +1,6 @@
 //! The folder for the results of a run on this machine, and what they may replace in it.
 
-use crate::blenders::BlenderArgs;
+use crate::LocalArgs;
 use crate::terminal::complain;
 use clap::Args;
 use pictor_engine::{Plan, Run, TaskState};
@@ -19,13 +19,14 @@ pub(crate) struct ResultArgs {
     pub(crate) overwrite: bool,
 }
 
-impl ResultArgs {
+impl LocalArgs {
     /// The output folder, with the files that no result may replace.
     pub(crate) async fn destination(
         &self,
-        (plan, job_file): (&Plan, &Path),
+        plan: &Plan,
+        job_file: &Path,
         folder: PathBuf,
-        (data, blender): (&Path, &BlenderArgs),
+        data: &Path,
     ) -> anyhow::Result<Destination> {
         if folder.symlink_metadata().is_ok() && !folder.is_dir() {
             anyhow::bail!("{} is not a folder: choose another with --out DIR", folder.display());
@@ -39,36 +40,38 @@ impl ResultArgs {
             }
         }
         let has_files = std::fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some());
-        if self.overwrite && has_files {
+        if self.results.overwrite && has_files {
             // Any other file that a scene reads could be among those to be replaced.
-            for layout in crate::client::lay_out(plan, data, blender).await?.values() {
+            for layout in crate::client::lay_out(plan, data, &self.blender).await?.values() {
                 sources.extend(layout.sources());
             }
         }
-        Ok(Destination { folder, sources, overwrite: self.overwrite })
+        Ok(Destination { folder, sources, overwrite: self.results.overwrite })
     }
 
     /// The output folder of a stored run.
     pub(crate) async fn destination_of(
         &self,
-        (plan, record): (&Plan, &RunRecord),
-        machine: (&Path, &BlenderArgs),
+        plan: &Plan,
+        record: &RunRecord,
+        data: &Path,
     ) -> anyhow::Result<Destination> {
         let named = Path::new(&record.source_name).file_name().unwrap_or_default();
-        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from(&record.out_dir));
+        let folder = self.results.out.clone().unwrap_or_else(|| PathBuf::from(&record.out_dir));
         let folder = std::path::absolute(&folder)?;
-        self.destination((plan, &Path::new(&plan.folder).join(named)), folder, machine).await
+        self.destination(plan, &Path::new(&plan.folder).join(named), folder, data).await
     }
 }
 
 /// Reports the files in the way of results of tasks that `will` be executed, by their state. Returns whether there are
 /// none.
 pub(crate) async fn is_free(
-    tasks: (&Run, fn(TaskState) -> bool),
+    run: &Run,
+    will: fn(TaskState) -> bool,
     destination: &Destination,
     store: Option<&dyn Store>,
 ) -> anyhow::Result<bool> {
-    let found = in_the_way(tasks, destination, store).await?;
+    let found = in_the_way(run, will, destination, store).await?;
     for sentence in sentences(&found) {
         complain(&sentence);
     }

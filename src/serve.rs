@@ -151,7 +151,7 @@ async fn start(
         let (data, mut args) = (data.to_path_buf(), args.clone());
         args.allow_commands |= listens_here_only;
         let blenders = configured.blenders.clone();
-        parts.spawn(async move { alone(base, &data, (&args, &blenders), be).await });
+        parts.spawn(async move { alone(base, &data, &args, &blenders, be).await });
     }
     Ok(())
 }
@@ -207,15 +207,16 @@ async fn lead(
 async fn alone(
     base: Base,
     data: &Path,
-    (args, blenders): (&ServeArgs, &BlenderTable),
+    args: &ServeArgs,
+    blenders: &BlenderTable,
     role: watch::Sender<ServerRole>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, mut stop } = base;
     let programs = args.blender.programs(Some(blenders), data)?;
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
     let (models, cache) = (crate::models::folder(data), crate::cache());
-    let folders = (models.as_path(), cache.as_deref());
-    let mut inventory = pictor_executor::inventory::find(data, &programs, &wanted, folders).await;
+    let mut inventory =
+        pictor_executor::inventory::find(data, &programs, &wanted, &models, cache.as_deref()).await;
     for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
         tracing::warn!("{note}");
     }

@@ -4,9 +4,9 @@
 use crate::client::keep_command_files;
 use crate::control::{retried, sentence};
 use crate::progress::Progress;
-use crate::results::{ResultArgs, is_free};
+use crate::results::is_free;
 use crate::terminal::{complain, duration, explain, say};
-use crate::{FAILED, INTERRUPTED, INVALID, Machine, SUCCEEDED};
+use crate::{FAILED, INTERRUPTED, INVALID, LocalArgs, SUCCEEDED};
 use anyhow::Context;
 use pictor_api::RetryRequest;
 use pictor_artifacts::Artifacts;
@@ -42,7 +42,8 @@ pub(crate) async fn run(
     data: &Path,
     file: &Path,
     set: &[(String, String)],
-    (results, machine, json): (&ResultArgs, &Machine, bool),
+    local: &LocalArgs,
+    json: bool,
 ) -> anyhow::Result<u8> {
     let mut job = match read_job(file, set, true).await {
         Ok(job) => job,
@@ -60,24 +61,25 @@ pub(crate) async fn run(
     keep_command_files(&mut job, &artifacts).await?;
     drop(artifacts);
     let mut new = job.new_run(Path::new(""), now_ms(), random());
-    let out = results.out.clone().unwrap_or_else(|| Path::new("out").join(&*new.id.0));
+    let out = local.results.out.clone().unwrap_or_else(|| Path::new("out").join(&*new.id.0));
     let out = std::path::absolute(&out).context("the output folder")?;
     new.out_dir = out.display().to_string();
-    let destination = results.destination((&job.plan, file), out, (data, &machine.blender)).await?;
+    let destination = local.destination(&job.plan, file, out, data).await?;
     let run = Run::new(new.id.clone(), Arc::new(job.plan));
-    if !is_free((&run, |_| true), &destination, None).await? {
+    if !is_free(&run, |_| true, &destination, None).await? {
         return Ok(FAILED);
     }
     store.create_run(&new, None).await.context("store the run")?;
     let record = stored_run(&*store, &new.id.0).await?;
-    work((data, store), (run, record, destination), (machine, json)).await
+    work(data, store, Opened { run, record, destination }, local, json).await
 }
 
 /// `pictor resume`, for a run in a data folder.
 pub(crate) async fn resume(
     data: &Path,
     run: &str,
-    (results, machine, json): (&ResultArgs, &Machine, bool),
+    local: &LocalArgs,
+    json: bool,
 ) -> anyhow::Result<u8> {
     let control = |event| Control { id: random(), event };
     let order = Request::Control { run: run.to_owned(), control: control(Event::Resumed) };
@@ -93,16 +95,15 @@ pub(crate) async fn resume(
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
     let mut run = load_run(&*store, &record.id).await?;
-    let destination =
-        results.destination_of((run.plan(), &record), (data, &machine.blender)).await?;
-    if !is_free((&run, |state| !state.is_terminal()), &destination, Some(&*store)).await? {
+    let destination = local.destination_of(run.plan(), &record, data).await?;
+    if !is_free(&run, |state| !state.is_terminal(), &destination, Some(&*store)).await? {
         return Ok(FAILED);
     }
     if run.state() == RunState::Paused {
         done(&Runs::of_folder(store.clone()).answer(None, order).await)?;
         run = load_run(&*store, &record.id).await?;
     }
-    work((data, store), (run, record, destination), (machine, json)).await
+    work(data, store, Opened { run, record, destination }, local, json).await
 }
 
 /// `pictor retry`, for a run in a data folder.
@@ -110,7 +111,8 @@ pub(crate) async fn retry(
     data: &Path,
     run: &str,
     request: RetryRequest,
-    (results, machine, json): (&ResultArgs, &Machine, bool),
+    local: &LocalArgs,
+    json: bool,
 ) -> anyhow::Result<u8> {
     let order = Request::Retry { run: run.to_owned(), id: random(), request };
     if works_on(data, run).await?
@@ -124,10 +126,9 @@ pub(crate) async fn retry(
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
     let loaded = load_run(&*store, &record.id).await?;
-    let destination =
-        results.destination_of((loaded.plan(), &record), (data, &machine.blender)).await?;
+    let destination = local.destination_of(loaded.plan(), &record, data).await?;
     let again = |state| state != TaskState::Succeeded;
-    if !is_free((&loaded, again), &destination, Some(&*store)).await? {
+    if !is_free(&loaded, again, &destination, Some(&*store)).await? {
         return Ok(FAILED);
     }
     let runs = Runs::of_folder(store.clone());
@@ -139,7 +140,7 @@ pub(crate) async fn retry(
         loaded = load_run(&*store, &record.id).await?;
     }
     say_unless(json, &line);
-    work((data, store), (loaded, record, destination), (machine, json)).await
+    work(data, store, Opened { run: loaded, record, destination }, local, json).await
 }
 
 fn done(said: &Response) -> anyhow::Result<()> {
@@ -177,9 +178,9 @@ async fn open(data: &Path) -> anyhow::Result<Arc<dyn Store>> {
 async fn machine(
     data: &Path,
     run: &Run,
-    machine: &Machine,
+    local: &LocalArgs,
 ) -> anyhow::Result<pictor_executor::Config> {
-    let programs = machine.blender.programs(None, data)?;
+    let programs = local.blender.programs(None, data)?;
     let wanted: BTreeSet<&str> = run
         .plan()
         .steps
@@ -188,14 +189,13 @@ async fn machine(
         .collect();
     let (models, cache) = (crate::models::folder(data), crate::cache());
     let mut inventory: Inventory =
-        pictor_executor::inventory::find(data, &programs, &wanted, (&models, cache.as_deref()))
-            .await;
+        pictor_executor::inventory::find(data, &programs, &wanted, &models, cache.as_deref()).await;
     for note in inventory.blenders.iter().flat_map(|blender| &blender.notes) {
         explain(&format!("note: {note}"));
     }
     // The user has started the job on their own machine.
     inventory.allows_commands = true;
-    inventory.slots = machine.slots.unwrap_or(inventory.slots);
+    inventory.slots = local.slots.unwrap_or(inventory.slots);
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
     config.slots = inventory.slots;
     config.allow_commands = true;
@@ -203,12 +203,21 @@ async fn machine(
     Ok(config)
 }
 
+/// A run that is to be worked on, and where its results go.
+struct Opened {
+    run: Run,
+    record: RunRecord,
+    destination: Destination,
+}
+
 /// Works on a run until it ends or is interrupted. While it is paused, waits until it is resumed.
 #[expect(clippy::too_many_lines, reason = "the order in which parts start and end is one story")]
 async fn work(
-    (data, store): (&Path, Arc<dyn Store>),
-    (run, mut record, destination): (Run, RunRecord, Destination),
-    (options, json): (&Machine, bool),
+    data: &Path,
+    store: Arc<dyn Store>,
+    Opened { run, mut record, destination }: Opened,
+    local: &LocalArgs,
+    json: bool,
 ) -> anyhow::Result<u8> {
     let id = record.id.clone();
     record.out_dir = destination.folder.display().to_string();
@@ -222,11 +231,11 @@ async fn work(
         }
         return conclude(&run, (&*store, &artifacts), &destination, (data, json)).await;
     }
-    let config = machine(data, &run, options).await?;
+    let config = machine(data, &run, local).await?;
     let (port, mut workers) = in_process(&[HERE]);
     let engine = Config {
         workers_are_final: true,
-        limits: options.limits.iter().cloned().collect(),
+        limits: local.limits.iter().cloned().collect(),
         ..Config::default()
     };
     for note in undefined_limits(run.plan(), &engine.limits) {
@@ -252,7 +261,7 @@ async fn work(
     let agent = Agent::start(Box::new(worker), outbox, HERE, config, worker_artifacts)
         .context("start the worker")?;
     let delivery =
-        tokio::spawn(deliver(handle.clone(), news, (id.clone(), data.into(), destination.clone())));
+        tokio::spawn(deliver(handle.clone(), news, id.clone(), data.into(), destination.clone()));
     let ended = tokio::select! {
         state = until_over(&handle, &id) => state,
         stopped = &mut owner => {
@@ -355,7 +364,9 @@ async fn until_over(handle: &OwnerHandle, id: &RunId) -> Option<RunState> {
 async fn deliver(
     handle: OwnerHandle,
     mut news: tokio::sync::broadcast::Receiver<Arc<Committed>>,
-    (id, data, destination): (RunId, PathBuf, Destination),
+    id: RunId,
+    data: PathBuf,
+    destination: Destination,
 ) {
     let Ok(artifacts) = Artifacts::folder(&data.join("artifacts")) else { return };
     let asked = id.clone();
@@ -373,7 +384,7 @@ async fn deliver(
             Ok(committed) => {
                 let Some(rows) = committed.rows.get(&id) else { continue };
                 // What cannot be delivered now is retried at the end, and reported then.
-                deliver_rows(&plan, rows, &committed.spaces[&id], (&artifacts, &destination)).await;
+                deliver_rows(&plan, rows, &committed.spaces[&id], &artifacts, &destination).await;
             }
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -388,7 +399,7 @@ async fn conclude(
     destination: &Destination,
     (data, json): (&Path, bool),
 ) -> anyhow::Result<u8> {
-    let delivered = deliver_all(run, (store, artifacts), destination).await?;
+    let delivered = deliver_all(run, store, artifacts, destination).await?;
     let (in_the_way, out) = (sentences(&delivered.in_the_way), &destination.folder);
     sweep_again(run, artifacts).await;
     let (state, told) = (run.state(), run.notes());
@@ -422,7 +433,7 @@ async fn conclude(
         for line in crate::inspect::left_out(&steps) {
             say(&line);
         }
-        crate::inspect::tell_notes(&run.id().0, (&notes, notes_left_out));
+        crate::inspect::tell_notes(&run.id().0, &notes, notes_left_out);
         if !delivered.files.is_empty() {
             say(&format!("{} files in {}", delivered.files.len(), out.display()));
         }

@@ -211,7 +211,7 @@ async fn settings(
     let hours = said.schedule.as_deref().map(str::parse::<Hours>).transpose()?;
     let wanted = BTreeSet::from(["blender", "ffmpeg", "ffprobe", "python3"]);
     let cache = crate::cache();
-    let found = inventory::find(&data, &programs, &wanted, (&models, cache.as_deref())).await;
+    let found = inventory::find(&data, &programs, &wanted, &models, cache.as_deref()).await;
     let labels = said.labels.into_iter().map(|label| label.trim().to_owned());
     let inventory =
         Inventory { labels: labels.filter(|label| !label.is_empty()).collect(), ..found };

@@ -144,7 +144,7 @@ async fn farm(name: &str, scene: &Path) -> BenchFarm {
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender", "ffmpeg"]);
     let found: Inventory =
-        pictor_executor::inventory::find(&folder, &programs, &wanted, (&folder, None)).await;
+        pictor_executor::inventory::find(&folder, &programs, &wanted, &folder, None).await;
     BenchFarm::start(&folder, found).await
 }
 

@@ -81,7 +81,7 @@ async fn farm(models: &Folder) -> BenchFarm {
     let models = std::path::absolute(models.path()).expect("a path");
     std::os::unix::fs::symlink(&models, folder.join("models")).expect("the folder is empty");
     let (programs, wanted) = (Programs::default(), BTreeSet::new());
-    let found = inventory::find(&folder, &programs, &wanted, (&models, None)).await;
+    let found = inventory::find(&folder, &programs, &wanted, &models, None).await;
     BenchFarm::start(&folder, Inventory { slots: 1, ..found }).await
 }
 

@@ -88,7 +88,7 @@ impl BenchFarm {
         let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
         let artifacts = Artifacts::folder(&self.folder.join("artifacts")).expect("it is there");
         let destination = Destination { folder: out.to_owned(), ..Destination::default() };
-        let delivered = deliver_all(&run, (&*self.store, &artifacts), &destination).await;
+        let delivered = deliver_all(&run, &*self.store, &artifacts, &destination).await;
         let delivered = delivered.expect("its history can be read");
         assert_eq!(delivered.failures, [] as [String; 0]);
         delivered.files.len()

@@ -49,7 +49,8 @@ struct Item {
 /// Delivers every result that the run has so far. A file that it delivered before may be replaced.
 pub async fn deliver_all(
     run: &Run,
-    (store, artifacts): (&dyn Store, &Artifacts),
+    store: &dyn Store,
+    artifacts: &Artifacts,
     destination: &Destination,
 ) -> Result<Delivered, Error> {
     let mut items = Vec::new();
@@ -62,12 +63,12 @@ pub async fn deliver_all(
     }
     let clashes = take_clashes(run, &mut items);
     let mut delivered = Delivered { clashes, ..Delivered::default() };
-    let left = copy(items, (artifacts, destination), &HashSet::new(), &mut delivered).await;
+    let left = copy(items, artifacts, destination, &HashSet::new(), &mut delivered).await;
     if !left.is_empty() {
         // History is only read if other files are in the way.
         let made = made(store, run.id()).await?;
         delivered.in_the_way.clear();
-        copy(left, (artifacts, destination), &made, &mut delivered).await;
+        copy(left, artifacts, destination, &made, &mut delivered).await;
     }
     Ok(delivered)
 }
@@ -101,7 +102,8 @@ pub async fn deliver_rows(
     plan: &Plan,
     rows: &[Row],
     spaces: &[Option<Arc<Space>>],
-    (artifacts, destination): (&Artifacts, &Destination),
+    artifacts: &Artifacts,
+    destination: &Destination,
 ) -> Delivered {
     let mut items = Vec::new();
     for row in rows {
@@ -121,7 +123,7 @@ pub async fn deliver_rows(
         }
     }
     let mut delivered = Delivered::default();
-    copy(items, (artifacts, destination), &HashSet::new(), &mut delivered).await;
+    copy(items, artifacts, destination, &HashSet::new(), &mut delivered).await;
     delivered
 }
 
@@ -132,14 +134,15 @@ fn items_of(plan: &Plan, task: TaskId, space: &Space, outputs: &[Output], out: &
         digest: output.digest.clone(),
         path: out.join(path),
     };
-    delivered_by(&plan.steps[task.step as usize], (space, task.index), outputs).map(item).collect()
+    delivered_by(&plan.steps[task.step as usize], space, task.index, outputs).map(item).collect()
 }
 
 /// The files that a task delivers, each with its path in the output folder. If a folder is delivered, that is every
 /// file in it: `files: some/folder` puts the output `files/REST` at `some/folder/REST`.
 pub(crate) fn delivered_by<'a>(
     step: &Step,
-    (space, index): (&Space, u32),
+    space: &Space,
+    index: u32,
     outputs: &'a [Output],
 ) -> impl Iterator<Item = (String, &'a Output)> {
     let path = move |output: &Output| {
@@ -161,7 +164,8 @@ fn resolved(template: &str, space: &Space, index: u32) -> Option<String> {
 /// that file.
 async fn copy(
     items: Vec<Item>,
-    (artifacts, destination): (&Artifacts, &Destination),
+    artifacts: &Artifacts,
+    destination: &Destination,
     made: &HashSet<String>,
     delivered: &mut Delivered,
 ) -> Vec<Item> {

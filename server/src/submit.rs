@@ -291,11 +291,11 @@ impl CompiledJob {
     /// millisecond.
     pub fn new_run(&self, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {
         let account = std::env::var("USER").unwrap_or_default();
-        self.run_of(&account, out_dir, (now_ms, salt))
+        self.run_of(&account, out_dir, now_ms, salt)
     }
 
     /// The run to store, for an account.
-    pub fn run_of(&self, account: &str, out_dir: &Path, (now_ms, salt): (i64, u64)) -> NewRun {
+    pub fn run_of(&self, account: &str, out_dir: &Path, now_ms: i64, salt: u64) -> NewRun {
         NewRun {
             id: run_id(&self.spec.name, now_ms, salt),
             name: self.spec.name.clone(),

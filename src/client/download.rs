@@ -85,7 +85,7 @@ pub(crate) async fn fetch_all(
     let wanted = Wanted { run: &run.id, destination: &destination, pattern: pattern.as_ref() };
     let mut known = Digests::open(data);
     let bar = if json { ProgressBar::hidden() } else { bar::bytes("fetching", 0) };
-    let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
+    let fetched = download(server, &wanted, &mut known, &mut ledger, &bar).await;
     bar.finish_and_clear();
     known.save();
     let downloaded = fetched?;
@@ -114,7 +114,8 @@ pub(crate) async fn fetch_all(
 pub(crate) async fn download(
     server: &Connection,
     wanted: &Wanted<'_>,
-    (known, ledger): (&mut Digests, &mut Ledger),
+    known: &mut Digests,
+    ledger: &mut Ledger,
     bar: &ProgressBar,
 ) -> anyhow::Result<Downloaded> {
     let items: Vec<RunFile> = server.list(&["runs", wanted.run, "files"], &[], FILES_MAX).await?;
@@ -148,12 +149,9 @@ pub(crate) async fn download(
     downloaded.in_the_way.sort();
     ledger.fetching(todo.iter().map(|(item, _)| &*item.digest)).context("note what is fetched")?;
     bar.set_length(todo.iter().map(|(item, _)| item.size_bytes).sum());
-    let mut fetches =
-        stream::iter(&todo)
-            .map(|(item, path)| async move {
-                (path, fetch(server, wanted.run, (item, path), bar).await)
-            })
-            .buffer_unordered(AT_ONCE);
+    let mut fetches = stream::iter(&todo)
+        .map(|(item, path)| async move { (path, fetch(server, wanted.run, item, path, bar).await) })
+        .buffer_unordered(AT_ONCE);
     while let Some((path, fetched)) = fetches.next().await {
         match fetched {
             Ok(()) => {
@@ -200,7 +198,8 @@ fn inside(path: &str) -> anyhow::Result<&Path> {
 async fn fetch(
     server: &Connection,
     run: &str,
-    (item, path): (&RunFile, &Path),
+    item: &RunFile,
+    path: &Path,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));

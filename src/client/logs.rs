@@ -6,7 +6,9 @@ use crate::terminal::pass_on;
 /// Prints the log of an attempt; with `follow`, until the attempt ends. Returns the number of bytes.
 pub(crate) async fn follow_log(
     server: &Connection,
-    (run, task, attempt): (&str, &str, u32),
+    run: &str,
+    task: &str,
+    attempt: u32,
     follow: bool,
 ) -> anyhow::Result<u64> {
     let path = ["runs", run, "tasks", task, "log"];

@@ -97,9 +97,8 @@ async fn add(
     args: ScheduleArgs,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
-    let Some(Prepared { job, names, assets, .. }) = prepare(data, wanted, &args.blender).await?
-    else {
+    let prepared = prepare(data, &args.job, &args.set, args.allow_missing, &args.blender).await?;
+    let Some(Prepared { job, names, assets, .. }) = prepared else {
         return Ok(INVALID);
     };
     super::submit::send(server, &assets, json).await?;

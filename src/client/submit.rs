@@ -51,7 +51,9 @@ pub(crate) struct Prepared {
 /// errors, which have been reported.
 pub(crate) async fn prepare(
     data: &Path,
-    (path, set, allow_missing): (&Path, &[(String, String)], bool),
+    path: &Path,
+    set: &[(String, String)],
+    allow_missing: bool,
     blender: &BlenderArgs,
 ) -> anyhow::Result<Option<Prepared>> {
     let job = match read_job(path, set, false).await {
@@ -82,12 +84,12 @@ pub(crate) async fn submit(
     json: bool,
 ) -> anyhow::Result<u8> {
     args.set.extend(args.priority.map(|priority| ("priority".to_owned(), priority.to_string())));
-    let wanted = (args.job.as_path(), args.set.as_slice(), args.allow_missing);
-    let Some(prepared) = prepare(data, wanted, &args.blender).await? else { return Ok(INVALID) };
+    let prepared = prepare(data, &args.job, &args.set, args.allow_missing, &args.blender).await?;
+    let Some(prepared) = prepared else { return Ok(INVALID) };
     let destination = destination(&prepared, &args)?;
     if let Some(destination) = &destination {
         let run = Run::new(RunId("new".into()), Arc::new(prepared.job.plan.clone()));
-        if !is_free((&run, |_| true), destination, None).await? {
+        if !is_free(&run, |_| true, destination, None).await? {
             return Ok(FAILED);
         }
     }
@@ -115,7 +117,7 @@ pub(crate) async fn submit(
         tracing::warn!(%error, "which files were sent is not remembered in {}", data.display());
     }
     if args.wait {
-        return wait::wait(server, &id, (destination.as_ref(), data), json).await;
+        return wait::wait(server, &id, destination.as_ref(), data, json).await;
     }
     if json {
         say(&serde_json::to_string(&run)?);

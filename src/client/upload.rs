@@ -72,7 +72,7 @@ pub(crate) async fn send(
     let (left, tell) = (&left, &tell);
     stream::iter(&todo)
         .map(|(digest, (source, size))| async move {
-            send_one(server, digest, (source, *size), bar).await?;
+            send_one(server, digest, source, *size, bar).await?;
             tell(left.fetch_sub(1, Ordering::Relaxed) - 1);
             Ok::<(), anyhow::Error>(())
         })
@@ -85,7 +85,8 @@ pub(crate) async fn send(
 async fn send_one(
     server: &Connection,
     digest: &str,
-    (source, size): (&Source, u64),
+    source: &Source,
+    size: u64,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
     let name = match source {

@@ -26,7 +26,8 @@ const FETCH: Duration = Duration::from_secs(5);
 pub(crate) async fn wait(
     server: &Connection,
     id: &RunId,
-    (destination, data): (Option<&Destination>, &Path),
+    destination: Option<&Destination>,
+    data: &Path,
     json: bool,
 ) -> anyhow::Result<u8> {
     let first = look(server, id).await?;
@@ -34,9 +35,9 @@ pub(crate) async fn wait(
     let shown = destination
         .map_or_else(String::new, |destination| destination.folder.display().to_string());
     let interrupted = crate::session::interruption()?;
-    let progress = Progress::of((id, &shown), Views::Server(latest), json);
+    let progress = Progress::of(id, &shown, Views::Server(latest), json);
     let followed = tokio::select! {
-        followed = follow(server, first, &tell, (destination, data)) => followed,
+        followed = follow(server, first, &tell, destination, data) => followed,
         () = interrupted => {
             progress.finish().await;
             if !json {
@@ -46,7 +47,7 @@ pub(crate) async fn wait(
         }
     };
     progress.finish().await;
-    conclude(server, &followed?, (destination, data), json).await
+    conclude(server, &followed?, destination, data, json).await
 }
 
 async fn look(server: &Connection, id: &RunId) -> anyhow::Result<RunDetail> {
@@ -60,7 +61,8 @@ async fn follow(
     server: &Connection,
     mut report: RunDetail,
     tell: &watch::Sender<Look>,
-    (destination, data): (Option<&Destination>, &Path),
+    destination: Option<&Destination>,
+    data: &Path,
 ) -> anyhow::Result<RunDetail> {
     let id = RunId(report.run.id.as_str().into());
     let changes = Changes::of(server.clone(), id.to_string());
@@ -72,9 +74,9 @@ async fn follow(
             destination.filter(|_| done > fetched && fetched_at.elapsed() > FETCH)
         {
             let wanted = Wanted { run: &id.0, destination, pattern: None };
-            let memory = (&mut known, &mut ledger);
             // A failed download is retried at the end, and reported then.
-            let _ = download(server, &wanted, memory, &ProgressBar::hidden()).await;
+            let hidden = ProgressBar::hidden();
+            let _ = download(server, &wanted, &mut known, &mut ledger, &hidden).await;
             (fetched, fetched_at) = (done, Instant::now());
         }
         changes.next().await;
@@ -93,7 +95,8 @@ fn succeeded(report: &RunDetail) -> u64 {
 async fn conclude(
     server: &Connection,
     report: &RunDetail,
-    (destination, data): (Option<&Destination>, &Path),
+    destination: Option<&Destination>,
+    data: &Path,
     json: bool,
 ) -> anyhow::Result<u8> {
     let (id, state) = (&report.run.id, report.run.state);
@@ -102,7 +105,7 @@ async fn conclude(
         let (mut known, mut ledger) = (Digests::open(data), Ledger::open(data, id));
         let wanted = Wanted { run: id, destination, pattern: None };
         let bar = if json { ProgressBar::hidden() } else { super::bar::bytes("fetching", 0) };
-        let fetched = download(server, &wanted, (&mut known, &mut ledger), &bar).await;
+        let fetched = download(server, &wanted, &mut known, &mut ledger, &bar).await;
         bar.finish_and_clear();
         known.save();
         downloaded = fetched.context("fetch the results")?;
@@ -123,7 +126,7 @@ async fn conclude(
         for line in crate::inspect::left_out(&report.steps) {
             say(&line);
         }
-        crate::inspect::tell_notes(id, (&report.notes, report.notes_left_out));
+        crate::inspect::tell_notes(id, &report.notes, report.notes_left_out);
         if let Some(destination) = destination.filter(|_| !files.is_empty()) {
             say(&format!("{} files in {}", files.len(), destination.folder.display()));
         }

@@ -36,7 +36,7 @@ pub(crate) fn spaces(plan: &Plan, problems: &mut Vec<Diagnostic>) {
         }
     }
     for (number, step) in plan.steps.iter().enumerate() {
-        space_fits(plan, (number, step), problems);
+        space_fits(plan, number, step, problems);
     }
 }
 
@@ -58,7 +58,7 @@ fn bound_fits(plan: &Plan, dim: &Dim, bound: &DimBound, problems: &mut Vec<Diagn
     }
 }
 
-fn space_fits(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
+fn space_fits(plan: &Plan, number: usize, step: &Step, problems: &mut Vec<Diagnostic>) {
     let mut problem = |message: String| {
         problems.push(Diagnostic::new(format!("steps[{number}].over"), message));
     };
@@ -127,7 +127,7 @@ pub(crate) fn bodies(plan: &Plan, problems: &mut Vec<Diagnostic>) {
                 problem(&format!("{}.{field}", step.body.kind()), message);
             }
         }
-        problems.extend(wrong_reports(plan, (number, step)));
+        problems.extend(wrong_reports(plan, number, step));
     }
 }
 
@@ -214,7 +214,7 @@ fn dims_of<'a>(step: &'a Step, makers: &[&'a Step]) -> Vec<(&'static str, &'a St
 }
 
 /// Problems with dimensions that should come from the step, but that it cannot report.
-fn wrong_reports(plan: &Plan, (number, step): (u16, &Step)) -> Vec<Diagnostic> {
+fn wrong_reports(plan: &Plan, number: u16, step: &Step) -> Vec<Diagnostic> {
     let (path, kind) = (format!("steps[{number}]"), step.body.kind());
     match &step.body {
         Body::Inspect(_) | Body::Command(_) => Vec::new(),

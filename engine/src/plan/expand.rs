@@ -33,11 +33,11 @@ pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> Expanded
     let mut made_by = vec![None; job.steps.len()];
     if let Some(render) = job.render.take() {
         let steps = expand_render(&render, &mut job, problems);
-        add_steps(steps, "render", (&mut job, &mut made_by), problems);
+        add_steps(steps, "render", &mut job, &mut made_by, problems);
     }
     if let Some(upscale) = job.upscale.take() {
         let steps = upscale::expand(&upscale, &mut job, problems);
-        add_steps(steps, "upscale", (&mut job, &mut made_by), problems);
+        add_steps(steps, "upscale", &mut job, &mut made_by, problems);
     }
     Expanded { job, made_by }
 }
@@ -46,7 +46,8 @@ pub(crate) fn expand(spec: &JobSpec, problems: &mut Vec<Diagnostic>) -> Expanded
 fn add_steps(
     steps: Vec<StepSpec>,
     maker: &'static str,
-    (job, made_by): (&mut JobSpec, &mut Vec<Option<&'static str>>),
+    job: &mut JobSpec,
+    made_by: &mut Vec<Option<&'static str>>,
     problems: &mut Vec<Diagnostic>,
 ) {
     for step in &steps {

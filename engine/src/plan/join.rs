@@ -42,15 +42,16 @@ impl Grid {
         fn walk(
             grid: &Grid,
             ranges: &[(u32, u32)],
-            (axis, base): (usize, u32),
+            axis: usize,
+            base: u32,
             visit: &mut impl FnMut(u32),
         ) {
             let Some(&(from, to)) = ranges.get(axis) else { return visit(base) };
             for position in from..to {
-                walk(grid, ranges, (axis + 1, base + position * grid.strides[axis]), visit);
+                walk(grid, ranges, axis + 1, base + position * grid.strides[axis], visit);
             }
         }
-        walk(self, ranges, (0, 0), visit);
+        walk(self, ranges, 0, 0, visit);
     }
 
     /// The first wanted index within the ranges, among the first `limit` of them.

@@ -29,7 +29,7 @@ pub(crate) fn check(plan: &Plan, problems: &mut Vec<Diagnostic>) {
         if let Some(scene) = step.body.scene() {
             check_scene(plan, step, scene, &path, problems);
         }
-        check_bindings(plan, (number, step), problems);
+        check_bindings(plan, number, step, problems);
     }
 }
 
@@ -187,7 +187,7 @@ fn check_scene(
 }
 
 /// Checks that a command that binds dimensions is told where to write their values.
-fn check_bindings(plan: &Plan, (number, step): (usize, &Step), problems: &mut Vec<Diagnostic>) {
+fn check_bindings(plan: &Plan, number: usize, step: &Step, problems: &mut Vec<Diagnostic>) {
     let Body::Command(command) = &step.body else { return };
     for dim in plan.bound_by(u16::try_from(number).expect("limited")) {
         let name = &plan.dims[dim].name;

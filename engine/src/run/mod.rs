@@ -249,14 +249,14 @@ impl Run {
         state.counts[new as usize] += 1;
         for i in 0..self.out[step as usize].len() {
             let number = self.out[step as usize][i];
-            self.shift(number, index, (old, new));
+            self.shift(number, index, old, new);
         }
-        self.shift_readings(at, (old, new));
+        self.shift_readings(at, old, new);
     }
 
     /// Updates a join's counters after a producer's change of state and, if that opens, closes or breaks a point, the
     /// counters of the tasks that wait for it.
-    fn shift(&mut self, number: usize, producer: u32, (old, new): (TaskState, TaskState)) {
+    fn shift(&mut self, number: usize, producer: u32, old: TaskState, new: TaskState) {
         let state = &mut self.joins[number];
         let (before, after) = (state.gate_of(old), state.gate_of(new));
         if before == after {
@@ -306,10 +306,10 @@ impl Run {
             return;
         }
         state.given_up = given_up;
-        let change = (imaginary(!given_up), imaginary(given_up));
+        let (old, new) = (imaginary(!given_up), imaginary(given_up));
         for i in 0..self.out[step as usize].len() {
             let number = self.out[step as usize][i];
-            self.shift(number, 0, change);
+            self.shift(number, 0, old, new);
         }
         while let Some(at) = self.work.pop() {
             if self.task_state(at).is_some_and(TaskState::is_derived) {

@@ -131,7 +131,7 @@ impl Run {
 
     /// Updates the counters of what a task reads after a change of its state, and whether its own outputs will still be
     /// read.
-    pub(crate) fn shift_readings(&mut self, at: TaskId, (old, new): (TaskState, TaskState)) {
+    pub(crate) fn shift_readings(&mut self, at: TaskId, old: TaskState, new: TaskState) {
         let through = new == TaskState::Succeeded;
         if through == (old == TaskState::Succeeded) {
             return;

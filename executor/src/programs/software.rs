@@ -263,8 +263,8 @@ mod tests {
 
         async fn version(&self) -> Option<String> {
             let (cache, wanted) = (self.folder.path().join("cache"), BTreeSet::from(["ffmpeg"]));
-            let folders = (self.folder.path(), Some(cache.as_path()));
-            let found = find(self.folder.path(), &self.programs, &wanted, folders).await;
+            let folder = self.folder.path();
+            let found = find(folder, &self.programs, &wanted, folder, Some(&cache)).await;
             found.software.get("ffmpeg").cloned()
         }
     }
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(asked.version().await.as_deref(), Some("1.2.3"));
         assert_eq!(doctor(&asked.programs).await[0].version.as_ref(), Ok(&version));
         let (folder, wanted) = (asked.folder.path(), BTreeSet::from(["ffmpeg"]));
-        let found = find(folder, &asked.programs, &wanted, (folder, None)).await;
+        let found = find(folder, &asked.programs, &wanted, folder, None).await;
         assert_eq!(found.software["ffmpeg"], version);
     }
 

@@ -156,7 +156,8 @@ pub(crate) async fn inputs_folder(ctx: &TaskContext, step: &str) -> Result<PathB
 /// The folder with links to the files of one task's folder output.
 pub(crate) async fn input_folder(
     ctx: &TaskContext,
-    (step, name): (&str, &str),
+    step: &str,
+    name: &str,
     inputs: &[&Input],
 ) -> Result<PathBuf, Failure> {
     let folder = ctx.scratch.join("inputs").join(format!("{step}.{name}"));

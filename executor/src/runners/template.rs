@@ -103,7 +103,7 @@ impl TaskContext {
         let one_task = inside.iter().all(|input| input.index == inside[0].index);
         let only = output.is_some() || inside.len() == inputs.len();
         if one_task && only {
-            return command::input_folder(self, (step, &name), &inside).await.map(Some);
+            return command::input_folder(self, step, &name, &inside).await.map(Some);
         }
         let message = format!(
             "`{{input.{step}}}` stands for one file or folder, and there are several. Use `{{inputs.{step}}}`, \

@@ -77,7 +77,8 @@ pub async fn find(
     data: &Path,
     programs: &Programs,
     wanted: &BTreeSet<&str>,
-    (models, cache): (&Path, Option<&Path>),
+    models: &Path,
+    cache: Option<&Path>,
 ) -> Inventory {
     let gpus = gpus().await;
     let Software { versions, mut blenders } =
@@ -205,7 +206,7 @@ mod tests {
             Programs { blenders: vec!["/nowhere/blender".into()], ..Programs::default() };
         let wanted = BTreeSet::from(["blender"]);
         let nowhere = Path::new("/tmp/not/there");
-        let found = find(nowhere, &programs, &wanted, (nowhere, None)).await;
+        let found = find(nowhere, &programs, &wanted, nowhere, None).await;
         assert!(found.cpus > 0 && found.memory_bytes > 1 << 20 && found.disk_bytes > 0);
         assert!(!found.name.is_empty());
         assert!(!found.software.contains_key("blender") && found.blenders.is_empty());

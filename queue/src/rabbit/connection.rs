@@ -134,7 +134,8 @@ impl Session {
     /// with its confirm.
     pub(super) fn publish(
         &self,
-        (exchange, key): (&'static str, &str),
+        exchange: &'static str,
+        key: &str,
         payload: Vec<u8>,
         id: Option<u64>,
     ) -> Publishing {

@@ -146,7 +146,7 @@ impl RabbitOwner {
 
     fn send_mark(&mut self, mark: u64) {
         if let Some((session, _)) = &self.session {
-            let sent = session.publish((REPORTS, REPORTS), wire::barrier(mark), None);
+            let sent = session.publish(REPORTS, REPORTS, wire::barrier(mark), None);
             self.unconfirmed.push_back((None, Confirming(sent)));
         }
     }
@@ -269,7 +269,7 @@ impl OwnerQueue for RabbitOwner {
             return id.map_or(Publication::Failed(SendError::Away), |_| Publication::Pending);
         };
         let payload = wire::to_worker(sealer, worker, &message);
-        let sent = session.publish((WORKERS, &worker.0.to_string()), payload, id);
+        let sent = session.publish(WORKERS, &worker.0.to_string(), payload, id);
         self.unconfirmed.push_back((id, Confirming(sent)));
         Publication::Pending
     }

@@ -182,7 +182,7 @@ impl RabbitReports {
         let mut pauses = Backoff::new(NO_QUEUE, NO_QUEUE);
         loop {
             let session = link.session_after(after).await.ok_or(SendError::Gone)?;
-            match session.publish((REPORTS, REPORTS), payload.clone(), None).await {
+            match session.publish(REPORTS, REPORTS, payload.clone(), None).await {
                 Ok(Confirmation::Ack(None)) => return Ok(()),
                 // No queue took it. The returned message may be another's: lapin hands it to the next confirm. Whoever
                 // receives it sends it again.

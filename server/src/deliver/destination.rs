@@ -167,11 +167,12 @@ pub(super) async fn made(store: &dyn Store, run: &RunId) -> Result<HashSet<Strin
 /// The files that are in the way of results whose names are known before any work is done, for tasks in a state in
 /// which they `will` be executed. With a store, files that the run delivered earlier are left out.
 pub async fn in_the_way(
-    (run, will): (&Run, impl Fn(TaskState) -> bool),
+    run: &Run,
+    will: impl Fn(TaskState) -> bool,
     destination: &Destination,
     store: Option<&dyn Store>,
 ) -> Result<Vec<InTheWay>, Error> {
-    let mut found = known_names((run, will), destination);
+    let mut found = known_names(run, will, destination);
     let own = !destination.overwrite && found.iter().any(|found| !found.is_source);
     if let Some(store) = store.filter(|_| own) {
         let made = made(store, run.id()).await?;
@@ -190,7 +191,8 @@ pub async fn in_the_way(
 }
 
 fn known_names(
-    (run, will): (&Run, impl Fn(TaskState) -> bool),
+    run: &Run,
+    will: impl Fn(TaskState) -> bool,
     destination: &Destination,
 ) -> Vec<InTheWay> {
     let mut found = Vec::new();
@@ -256,7 +258,7 @@ fn bind_sequences(run: &Run) -> Option<Run> {
         if run.task_state(at).is_none_or(TaskState::is_terminal) {
             continue;
         }
-        let Some(products) = frames_of(run.plan(), (number, step), probe) else { continue };
+        let Some(products) = frames_of(run.plan(), number, step, probe) else { continue };
         let bound = bound.get_or_insert_with(|| run.clone());
         let task = Try { index: 0, attempt: run.attempt(at)? };
         let ended = Ended {
@@ -273,7 +275,7 @@ fn bind_sequences(run: &Run) -> Option<Run> {
     bound
 }
 
-fn frames_of(plan: &Plan, (number, step): (u16, &Step), probe: &Probe) -> Option<Products> {
+fn frames_of(plan: &Plan, number: u16, step: &Step, probe: &Probe) -> Option<Products> {
     let dim = probe.frame.as_ref()?;
     matches!(Media::of(&probe.source), Some(Media::Sequence(_))).then_some(())?;
     let binds = plan.bound_by(number).any(|bound| plan.dims[bound].name == *dim);

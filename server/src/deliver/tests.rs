@@ -81,7 +81,7 @@ impl Stage {
     }
 
     async fn deliver(&self, run: &Run) -> Delivered {
-        deliver_all(run, (&self.store, &self.artifacts), &self.destination).await.unwrap()
+        deliver_all(run, &self.store, &self.artifacts, &self.destination).await.unwrap()
     }
 }
 
@@ -169,7 +169,7 @@ async fn two_tasks_that_deliver_to_the_same_path_are_told_and_the_first_has_it()
         let outputs = run.outputs(TaskId { step: 0, index }).unwrap().1.to_vec();
         row(index, Products { outputs, ..Products::default() })
     };
-    deliver_rows(run.plan(), &[again(1), again(0)], &spaces, (artifacts, &stage.destination)).await;
+    deliver_rows(run.plan(), &[again(1), again(0)], &spaces, artifacts, &stage.destination).await;
     assert_eq!(there(out, &["some/nodes/a.exr"]), ["two"]);
     let delivered = stage.deliver(&run).await;
     assert_eq!(there(out, &["some/nodes/still.exr", "some/nodes/a.exr"]), ["same", "one"]);
@@ -231,7 +231,7 @@ async fn what_the_run_delivered_before_is_replaced_unless_somebody_changed_it() 
     let event = Fact::Event(Control { id: 7, event: reset });
     stage.apply(&mut run, Row { seq: 0, time_ms: 1, fact: event }).await;
     let open = |state: TaskState| !state.is_terminal();
-    let way = in_the_way((&run, open), &stage.destination, Some(&stage.store)).await.unwrap();
+    let way = in_the_way(&run, open, &stage.destination, Some(&stage.store)).await.unwrap();
     assert_eq!(ways(&way, out), [(false, "frames/0002.exr".to_owned())]);
     for (index, content) in [(0, "one again"), (1, "two again")] {
         let products = stage.products(&format!("{index}/2"), &[("image", content)]).await;
@@ -268,16 +268,16 @@ async fn names_that_are_known_before_any_work_are_looked_up_quickly() {
     // The numbers of a sequence tell which results it will have.
     let upscale = "pictor: v1\nname: job\nupscale: { input: shots, model: m }\n";
     let (run, destination) = names(upscale);
-    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
+    let found = in_the_way(&run, |_| true, &destination, None).await.unwrap();
     assert_eq!(ways(&found, &out), [(false, "frames/0009.png".to_owned())]);
     let shots = "steps: [{ name: a, over: [frame], command: { run: ['true'], outputs: { o: x } }, \
                  deliver: { o: 'shots/A_{frame:04}.png' } }]";
     let job = format!("pictor: v1\nname: job\ndims: {{ frame: 1-100000 }}\n{shots}\n");
     let (run, destination) = names(&job);
-    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
+    let found = in_the_way(&run, |_| true, &destination, None).await.unwrap();
     assert_eq!(found, [], "capitals are other names here");
     let (run, destination) = names(&job.replace("shots/A_", "link/a_"));
-    let found = in_the_way((&run, |_| true), &destination, None).await.unwrap();
+    let found = in_the_way(&run, |_| true, &destination, None).await.unwrap();
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|way| way.is_source), "{found:?}");
 }

@@ -131,6 +131,5 @@ async fn again(
         return Err(Refusal::invalid(format!("`tasks` may have at most {NAMES_MAX} names")));
     }
     let record = api.run(caller, run).await?;
-    let order = (random(), request);
-    Ok(Json(api.runs.retry(Some(&api.owner()?), record, order).await?))
+    Ok(Json(api.runs.retry(Some(&api.owner()?), record, random(), request).await?))
 }

@@ -20,7 +20,7 @@ pub(super) fn delivered(run: &Run, at: TaskId) -> Vec<(String, &Output)> {
     let (Some(space), Some((_, outputs))) = (run.space(at.step), run.outputs(at)) else {
         return Vec::new();
     };
-    delivered_by(plan, (space, at.index), outputs).collect()
+    delivered_by(plan, space, at.index, outputs).collect()
 }
 
 /// The artifact that was delivered to a path. Returns `None` if there is none.

@@ -156,7 +156,7 @@ impl FarmListener {
     }
 
     async fn more(&mut self, api: &Api, caller: &Caller) -> Result<Option<Vec<Event>>, Refusal> {
-        let (first, entries) = match api.events.after((self.life, self.entry), AT_ONCE) {
+        let (first, entries) = match api.events.after(self.life, self.entry, AT_ONCE) {
             After::Nothing => return Ok(None),
             After::Gone => {
                 (self.life, self.entry) = api.events.place();
@@ -202,7 +202,7 @@ impl FarmListener {
             let Ok(about) = api.about(run).await else { continue };
             if caller.sees(&about.account) {
                 let spaces = commit.spaces.get(run).map_or(&[] as &[_], Vec::as_slice);
-                data.extend(rows.iter().map(|row| row_data(run, row, (&about, spaces))));
+                data.extend(rows.iter().map(|row| row_data(run, row, &about, spaces)));
             }
         }
         for (run, state) in &commit.changed {
@@ -240,7 +240,7 @@ impl RunListener {
 
     async fn more(&mut self, api: &Api) -> Result<Option<Vec<Event>>, Refusal> {
         let Some((life, entry)) = self.ring else { return self.catch_up(api).await.map(Some) };
-        let (first, entries) = match api.events.after((life, entry), AT_ONCE) {
+        let (first, entries) = match api.events.after(life, entry, AT_ONCE) {
             After::Nothing => return Ok(None),
             After::Gone => return self.catch_up(api).await.map(Some),
             After::Entries(first, entries) => (first, entries),
@@ -257,7 +257,7 @@ impl RunListener {
                 }
                 if row.seq == self.seq + 1 {
                     self.seq = row.seq;
-                    let data = row_data(&self.run, row, (&self.about, spaces));
+                    let data = row_data(&self.run, row, &self.about, spaces);
                     events.push(event(&data, Some(row.seq.to_string())));
                 }
             }
@@ -284,10 +284,10 @@ impl RunListener {
             let data = reset("too much happened in between");
             events.push(event(&data, Some(seq.to_string())));
         } else if seq > self.seq {
-            let rows = history(api, &self.run, (self.seq + 1, seq)).await?;
+            let rows = history(api, &self.run, self.seq + 1, seq).await?;
             self.seq = seq;
             events.extend(rows.iter().map(|row| {
-                let data = row_data(&self.run, row, (&self.about, &spaces));
+                let data = row_data(&self.run, row, &self.about, &spaces);
                 event(&data, Some(row.seq.to_string()))
             }));
         }
@@ -298,7 +298,7 @@ impl RunListener {
 }
 
 /// Reads rows of a run's history, on a thread of its own.
-async fn history(api: &Api, run: &RunId, (from, to): (u64, u64)) -> Result<Vec<Row>, Refusal> {
+async fn history(api: &Api, run: &RunId, from: u64, to: u64) -> Result<Vec<Row>, Refusal> {
     let (store, run) = (api.store.clone(), run.clone());
     let runtime = tokio::runtime::Handle::current();
     let read = aside(move || {
@@ -317,7 +317,7 @@ fn state_data(run: &RunId, state: RunState) -> EventData {
     EventData::Run { run: run.to_string(), state: state.name().to_owned() }
 }
 
-fn row_data(run: &RunId, row: &Row, (about, spaces): (&About, &[Option<Arc<Space>>])) -> EventData {
+fn row_data(run: &RunId, row: &Row, about: &About, spaces: &[Option<Arc<Space>>]) -> EventData {
     let (run, seq, time_ms) = (run.to_string(), row.seq, row.time_ms);
     let (task, worker, state, message) = match &row.fact {
         Fact::Claim(claim) => (claim.task, claim.worker, AttemptState::Running, None),

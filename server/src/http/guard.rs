@@ -61,7 +61,7 @@ pub(super) async fn guard(
         forbidden(rule, &caller).into_response()
     };
     if let Some(action) = rule.action {
-        let entry = entry(&api, (action, target), caller, &response);
+        let entry = entry(&api, action, target, caller, &response);
         let written = tokio::select! {
             written = api.registry.audit(&entry) => written.map_err(|error| error.to_string()),
             outage = api.memory.gives_up(Instant::now() + LOOK_UP) => Err(outage.why.to_string()),
@@ -149,7 +149,8 @@ fn address(request: &Request) -> String {
 /// The entry for the audit log.
 fn entry(
     api: &Api,
-    (action, target): (&'static str, String),
+    action: &'static str,
+    target: String,
     caller: Caller,
     response: &Response,
 ) -> AuditEntry {

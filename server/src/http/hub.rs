@@ -92,7 +92,7 @@ impl Hub {
     }
 
     /// Up to `limit` entries after the entry of this life and number.
-    pub(super) fn after(&self, (life, number): (i64, u64), limit: usize) -> After {
+    pub(super) fn after(&self, life: i64, number: u64, limit: usize) -> After {
         let ring = self.lock();
         let Some(skip) = (number + 1).checked_sub(ring.first).filter(|_| ring.life == life) else {
             return After::Gone;
@@ -217,24 +217,24 @@ mod tests {
     #[test]
     fn a_listener_gets_what_came_after_or_learns_that_it_is_gone() {
         let hub = Hub::new(7);
-        assert!(matches!(hub.after((7, 0), 10), After::Nothing));
+        assert!(matches!(hub.after(7, 0, 10), After::Nothing));
         for worker in 0..3 {
             hub.worker(worker, "left");
         }
         assert_eq!(hub.place(), (7, 3));
-        assert!(matches!(hub.after((7, 1), 10), After::Entries(2, found) if found.len() == 2));
-        assert!(matches!(hub.after((7, 0), 1), After::Entries(1, found) if found.len() == 1));
-        assert!(matches!(hub.after((7, 4), 10), After::Gone));
-        assert!(matches!(hub.after((6, 1), 10), After::Gone));
+        assert!(matches!(hub.after(7, 1, 10), After::Entries(2, found) if found.len() == 2));
+        assert!(matches!(hub.after(7, 0, 1), After::Entries(1, found) if found.len() == 1));
+        assert!(matches!(hub.after(7, 4, 10), After::Gone));
+        assert!(matches!(hub.after(6, 1, 10), After::Gone));
         for worker in 0..5000 {
             hub.worker(worker, "left");
         }
-        assert!(matches!(hub.after((7, 3), 10), After::Gone));
+        assert!(matches!(hub.after(7, 3, 10), After::Gone));
         let (_, latest) = hub.place();
         assert_eq!(latest, 5003);
-        assert!(matches!(hub.after((7, latest), 10), After::Nothing));
+        assert!(matches!(hub.after(7, latest, 10), After::Nothing));
         hub.begin_anew(5);
         assert_eq!(hub.place(), (8, 0));
-        assert!(matches!(hub.after((7, latest), 10), After::Gone));
+        assert!(matches!(hub.after(7, latest, 10), After::Gone));
     }
 }

@@ -133,7 +133,7 @@ impl LogPlace {
         let (path, key) = (self.folder(&api).join(name), format!("{}/{name}", self.key()));
         let work = async move {
             let _alone = api.log_locks.of(&key).lock().await;
-            take(&api, (&path, &key), piece).await
+            take(&api, &path, &key, piece).await
         };
         // The panic has been printed already.
         let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
@@ -141,7 +141,7 @@ impl LogPlace {
     }
 }
 
-async fn take(api: &Api, (path, key): (&Path, &str), piece: Piece) -> Result<(), Refusal> {
+async fn take(api: &Api, path: &Path, key: &str, piece: Piece) -> Result<(), Refusal> {
     let unwritable = |error: std::io::Error| {
         tracing::error!(%error, path = %path.display(), "a log cannot be written");
         Refusal::new(Code::Unavailable, "the log cannot be written").retry_after(5)

@@ -164,23 +164,23 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let text = &mut encoder;
         let help = "Whether this server owns the farm";
-        gauges(text, ("pictor_owner", help), [(vec![], f64::from(u8::from(self.owns)))])?;
+        gauges(text, "pictor_owner", help, [(vec![], f64::from(u8::from(self.owns)))])?;
         let help = "For how long the database has not answered or could not be written, by now";
-        gauges(text, ("pictor_outage_seconds", help), [(vec![], self.outage)])?;
+        gauges(text, "pictor_outage_seconds", help, [(vec![], self.outage)])?;
         if let Some(farm) = &self.farm {
             farm.encode(text)?;
         }
         let workers = self.workers.iter().map(|((state, online), count)| {
             (vec![("state", (*state).to_owned()), ("online", online.to_string())], number(*count))
         });
-        gauges(text, ("pictor_workers", "Registered workers"), workers)?;
+        gauges(text, "pictor_workers", "Registered workers", workers)?;
         let ready = self.depths.iter();
         let ready = ready.map(|d| (vec![("queue", d.queue.clone())], number(d.ready)));
-        gauges(text, ("pictor_queue_ready", "Messages that wait in a queue"), ready)?;
+        gauges(text, "pictor_queue_ready", "Messages that wait in a queue", ready)?;
         let taken = self.depths.iter();
         let taken = taken.map(|d| (vec![("queue", d.queue.clone())], number(d.unacknowledged)));
         let help = "Messages that were delivered and are not acknowledged";
-        gauges(text, ("pictor_queue_unacknowledged", help), taken)?;
+        gauges(text, "pictor_queue_unacknowledged", help, taken)?;
         self.gpus(text)
     }
 }
@@ -207,11 +207,11 @@ impl Snapshot {
                     Some((labels, read(gpu)?))
                 })
             });
-            gauges(text, (name, help), values)?;
+            gauges(text, name, help, values)?;
         }
         let loads = self.beats.iter();
         let loads = loads.map(|(worker, b)| (vec![("worker", worker.clone())], b.machine.load));
-        gauges(text, ("pictor_worker_load", "Load of a worker's machine"), loads)
+        gauges(text, "pictor_worker_load", "Load of a worker's machine", loads)
     }
 }
 
@@ -219,12 +219,12 @@ impl FarmStats {
     fn encode(&self, text: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let states = RunState::ALL.into_iter().zip(self.totals.runs);
         let runs = states.map(|(state, n)| (vec![("state", state.name().to_owned())], number(n)));
-        gauges(text, ("pictor_runs", "Runs in the engine, by state"), runs)?;
+        gauges(text, "pictor_runs", "Runs in the engine, by state", runs)?;
         let states = TaskState::ALL.into_iter().zip(self.totals.tasks);
         let tasks = states.map(|(state, n)| (vec![("state", state.name().to_owned())], number(n)));
-        gauges(text, ("pictor_tasks", "Tasks of the runs in the engine, by state"), tasks)?;
+        gauges(text, "pictor_tasks", "Tasks of the runs in the engine, by state", tasks)?;
         let held = [(vec![], number(self.tasks_held))];
-        gauges(text, ("pictor_tasks_held", "Tasks that workers have"), held)?;
+        gauges(text, "pictor_tasks_held", "Tasks that workers have", held)?;
         let Tally { stale, rejected, assigned, rows, .. } = self.tally;
         counter(text, "pictor_assigned_tasks", "Tasks sent to workers", assigned)?;
         counter(text, "pictor_stale_messages", "Messages that came too late", stale)?;
@@ -247,7 +247,8 @@ fn number(number: u64) -> f64 {
 
 fn gauges(
     text: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
+    name: &str,
+    help: &str,
     values: impl IntoIterator<Item = (Labels, f64)>,
 ) -> fmt::Result {
     let mut metric = text.encode_descriptor(name, help, None, MetricType::Gauge)?;

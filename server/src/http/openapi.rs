@@ -62,7 +62,7 @@ pub(super) fn finish(api: &mut OpenApi) {
         // To the router a star means that a parameter may contain slashes; OpenAPI has no such notation.
         let path = path.replace("{*", "{");
         for (method, operation) in operations(&mut item) {
-            complete(operation, (method, &path));
+            complete(operation, method, &path);
         }
         api.paths.paths.insert(path, item);
     }
@@ -79,7 +79,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
     all.into_iter().filter_map(|(method, operation)| Some((method, operation?)))
 }
 
-fn complete(operation: &mut Operation, (method, path): (&str, &str)) {
+fn complete(operation: &mut Operation, method: &str, path: &str) {
     // Functions have short names, and two files may use the same one.
     if let (Some(name), Some([tag])) = (&mut operation.operation_id, operation.tags.as_deref()) {
         *name = format!("{tag}_{name}");

@@ -97,7 +97,7 @@ pub(super) async fn list(
         return Ok(Json(Page { items: Vec::new(), next: None }));
     };
     let owner = api.owner()?;
-    Ok(Json(api.runs.list(Some(&owner), &filter, (limit, after.as_ref())).await?))
+    Ok(Json(api.runs.list(Some(&owner), &filter, limit, after.as_ref()).await?))
 }
 
 /// Shows a run: its steps, counts and problems.

@@ -94,9 +94,9 @@ pub(super) async fn submit(
         let plan = Some(aside(move || summary(&job, missing)).await?);
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
-    let new = job.run_of(&caller.account, Path::new(""), ((api.now_ms)(), random()));
+    let new = job.run_of(&caller.account, Path::new(""), (api.now_ms)(), random());
     match api.store.create_run(&new, once.as_ref()).await? {
-        Created::New => Ok(start(&api, job, (new, notes)).await),
+        Created::New => Ok(start(&api, job, new, notes).await),
         Created::Again(run) => {
             let record = api.run(&caller, &run.0).await?;
             let target = Extension(Target(format!("runs/{run}")));
@@ -111,11 +111,11 @@ pub(super) async fn submit(
 }
 
 /// Starts a stored run and builds the response.
-async fn start(api: &Arc<Api>, job: CompiledJob, (new, notes): (NewRun, Vec<String>)) -> Response {
+async fn start(api: &Arc<Api>, job: CompiledJob, new: NewRun, notes: Vec<String>) -> Response {
     // Announced first, so that no event about its tasks comes earlier.
     api.events.started(&new.id, &new.account);
-    let run = (new.id.clone(), new.account.clone(), new.created_ms);
-    let handed = tokio::spawn(hand_over(api.clone(), job.plan, run));
+    let (id, account) = (new.id.clone(), new.account.clone());
+    let handed = tokio::spawn(hand_over(api.clone(), job.plan, id, account, new.created_ms));
     // The run is stored: whatever takes longer continues after the response.
     let _ = tokio::time::timeout(HAND_OVER, handed).await;
     let record = RunRecord {
@@ -138,7 +138,7 @@ async fn start(api: &Arc<Api>, job: CompiledJob, (new, notes): (NewRun, Vec<Stri
 }
 
 /// Expands a run and adds it to the owner. If that fails, the owner finds it in the store.
-async fn hand_over(api: Arc<Api>, plan: Plan, (id, account, created_ms): (RunId, String, i64)) {
+async fn hand_over(api: Arc<Api>, plan: Plan, id: RunId, account: String, created_ms: i64) {
     let new = id.clone();
     let handed = async {
         let run = aside(move || Run::new(new, plan.into())).await?;

@@ -48,7 +48,7 @@ pub(super) async fn inputs(
     Json(InputsRequest { key, task, ticket }): Json<InputsRequest>,
 ) -> Result<Json<Inputs>, Refusal> {
     let worker = api.own(&caller, id).await?.id;
-    check(&api, ticket.as_ref(), (&key, task, worker))?;
+    check(&api, ticket.as_ref(), &key, task, worker)?;
     let owner = api.owner()?;
     // If nobody holds the task (any more), it belongs to this worker, which has it, from now on.
     owner.tell(ToOwner::Heartbeat(worker, vec![(key.clone(), vec![task])])).await?;
@@ -82,7 +82,7 @@ pub(super) async fn outputs(
 ) -> Result<Json<OutputPlace>, Refusal> {
     let worker = api.own(&caller, id).await?.id;
     let (key, task) = (asked.key, asked.task);
-    check(&api, asked.ticket.as_ref(), (&key, task, worker))?;
+    check(&api, asked.ticket.as_ref(), &key, task, worker)?;
     let plain = |name: &str| {
         let bad = |c: char| c.is_control() || matches!(c, '/' | '\\');
         !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES_MAX && !name.contains(bad)
@@ -121,7 +121,9 @@ pub(super) async fn outputs(
 fn check(
     api: &Api,
     ticket: Option<&Ticket>,
-    (key, task, worker): (&StepKey, Try, WorkerId),
+    key: &StepKey,
+    task: Try,
+    worker: WorkerId,
 ) -> Result<(), Refusal> {
     let owner = api.owner()?;
     let bad = |detail: String| {
@@ -139,7 +141,7 @@ impl Api {
     fn link(&self, worker: WorkerId, method: &str, key: &str) -> Link {
         let span = i64::try_from(LINK.as_millis()).unwrap_or(i64::MAX);
         let until_ms = (self.now_ms)().saturating_add(span);
-        let proof = format!("{until_ms}.{}", self.proof(worker, (method, key), until_ms).to_hex());
+        let proof = format!("{until_ms}.{}", self.proof(worker, method, key, until_ms).to_hex());
         let path = utf8_percent_encode(key, IN_PATHS);
         Link {
             url: format!("/v1/workers/{}/artifacts/{path}", worker.0),
@@ -147,7 +149,7 @@ impl Api {
         }
     }
 
-    fn proof(&self, worker: WorkerId, (method, key): (&str, &str), until_ms: i64) -> blake3::Hash {
+    fn proof(&self, worker: WorkerId, method: &str, key: &str, until_ms: i64) -> blake3::Hash {
         let content = format!("{} {until_ms} {method} {key}", worker.0);
         blake3::keyed_hash(&self.link_key, content.as_bytes())
     }
@@ -156,14 +158,15 @@ impl Api {
         &self,
         headers: &HeaderMap,
         worker: WorkerId,
-        what: (&str, &str),
+        method: &str,
+        key: &str,
     ) -> Result<(), Refusal> {
         let shown = headers.get(LINK_HEADER).and_then(|value| value.to_str().ok());
         let parts = shown.and_then(|shown| shown.split_once('.'));
         let good = parts.is_some_and(|(until, proof)| {
             let until_ms = until.parse().unwrap_or(i64::MIN);
             let proof = blake3::Hash::from_hex(proof);
-            let right = self.proof(worker, what, until_ms);
+            let right = self.proof(worker, method, key, until_ms);
             until_ms >= (self.now_ms)() && proof.is_ok_and(|proof| proof == right)
         });
         if good {
@@ -192,7 +195,7 @@ pub(super) async fn fetch(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let worker = api.own(&caller, id).await?.id;
-    api.check_link(&headers, worker, ("GET", &key))?;
+    api.check_link(&headers, worker, "GET", &key)?;
     serve(&api, Wanted { key: &key, tag: tag_of(&key), redirect: false }, &headers).await
 }
 
@@ -217,7 +220,7 @@ pub(super) async fn store(
     request: Request,
 ) -> Result<StatusCode, Refusal> {
     let worker = api.own(&caller, id).await?.id;
-    api.check_link(request.headers(), worker, ("PUT", &key))?;
+    api.check_link(request.headers(), worker, "PUT", &key)?;
     let spooled = api.spool(request.into_body()).await?;
     match api.artifacts.size(&key).await {
         Ok(size) if size == spooled.size_bytes => return Ok(StatusCode::NO_CONTENT),

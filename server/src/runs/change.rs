@@ -32,7 +32,8 @@ impl Runs {
         &self,
         owner: Option<&OwnerHandle>,
         record: RunRecord,
-        (id, request): (u64, RetryRequest),
+        id: u64,
+        request: RetryRequest,
     ) -> Result<ResetAnswer, Error> {
         let RetryRequest { tasks, set, dry_run } = request;
         let code = if tasks.is_empty() { Code::Conflict } else { Code::NotFound };

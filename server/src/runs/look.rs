@@ -37,7 +37,7 @@ impl Detail {
     pub(crate) fn of_run(self, record: RunRecord) -> RunDetail {
         let Self { view, failures, waiting, notes } = self;
         let tasks = |found: Found<TaskView>| found.items.into_iter().map(shape::task).collect();
-        shape::detail(record, view, (tasks(failures), tasks(waiting)), notes)
+        shape::detail(record, view, tasks(failures), tasks(waiting), notes)
     }
 }
 
@@ -77,7 +77,8 @@ impl Runs {
         &self,
         owner: Option<&OwnerHandle>,
         filter: &RunFilter,
-        (limit, after): (usize, Option<&RunId>),
+        limit: usize,
+        after: Option<&RunId>,
     ) -> Result<Page<RunSummary>, Error> {
         if let Some(after) = after
             && self.store.run(&after.0).await?.is_none_or(|run| run.id != *after)

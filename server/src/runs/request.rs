@@ -112,8 +112,8 @@ impl Runs {
             Request::Runs { state, owner: account, name, limit, after } => {
                 let filter = RunFilter { state, account, name };
                 let after = after.map(|after| RunId(after.into()));
-                let part = (limit.min(PAGE), after.as_ref());
-                Response::Runs(self.list(owner, &filter, part).await?)
+                let page = self.list(owner, &filter, limit.min(PAGE), after.as_ref());
+                Response::Runs(page.await?)
             }
             Request::Show { run } => {
                 let record = self.find(&run).await?;
@@ -136,7 +136,7 @@ impl Runs {
             }
             Request::Retry { run, id, request } => {
                 let record = self.find(&run).await?;
-                Response::Reset(Box::new(self.retry(owner, record, (id, request)).await?))
+                Response::Reset(Box::new(self.retry(owner, record, id, request).await?))
             }
         })
     }

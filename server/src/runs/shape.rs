@@ -62,7 +62,8 @@ pub(crate) fn task(view: TaskView) -> Task {
 pub(crate) fn detail(
     record: RunRecord,
     view: RunView,
-    (failures, waiting): (Vec<Task>, Vec<Task>),
+    failures: Vec<Task>,
+    waiting: Vec<Task>,
     notes: Notes,
 ) -> RunDetail {
     RunDetail {

@@ -254,7 +254,7 @@ impl Schedules {
             "" => String::new(),
             folder => Path::new(folder).join(&*id.0).display().to_string(),
         };
-        let mut new = job.run_of(&schedule.account, Path::new(&out), ((self.now_ms)(), 0));
+        let mut new = job.run_of(&schedule.account, Path::new(&out), (self.now_ms)(), 0);
         new.id = id.clone();
         let fired =
             self.registry.record_due_time(&due_time(schedule, due_ms, outcome), Some(&new)).await?;
@@ -372,7 +372,8 @@ pub(super) fn runs_of(schedule: &str, runs: &[RunId]) -> Vec<(i64, RunId)> {
 /// The due times that are not handled yet and whose jitter has passed, in order; and when the run of the last of them
 /// was to start.
 pub(super) fn ready(
-    (schedule, table): (&Schedule, &Timetable),
+    schedule: &Schedule,
+    table: &Timetable,
     after_ms: i64,
     now_ms: i64,
 ) -> (Vec<i64>, i64) {

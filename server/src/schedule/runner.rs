@@ -141,7 +141,7 @@ impl Runner {
         if schedule.paused {
             waiting.clear();
         } else {
-            (due, start_ms) = ready((&schedule, &table), cursor_ms, now_ms);
+            (due, start_ms) = ready(&schedule, &table, cursor_ms, now_ms);
             let upcoming = table.next_after(due.last().copied().unwrap_or(cursor_ms));
             let upcoming = upcoming.map(|d| d + delay_ms(&schedule.id, d, schedule.jitter_ms));
             next.wake_ms = [next.wake_ms, upcoming].into_iter().flatten().min();

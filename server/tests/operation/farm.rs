@@ -173,7 +173,7 @@ impl Base {
         let none = std::collections::BTreeMap::new();
         let files = pictor_server::Files::Uploaded(&none, &self.artifacts);
         let job = pictor_server::compile_job(source, &[], files).await.unwrap();
-        let mut new = job.run_of("ada", Path::new(""), (now(), 1));
+        let mut new = job.run_of("ada", Path::new(""), now(), 1);
         new.id = RunId(id.into());
         self.store.create_run(&new, None).await.unwrap();
         let run = pictor_engine::Run::new(new.id.clone(), Arc::new(job.plan));

@@ -199,7 +199,7 @@ impl ResolvedTask<'_> {
         if self.scene.all_passes {
             let (target, is_split) = (out.clone(), self.scene.pass_files);
             let passes =
-                blocking(move || assemble(&path, size, finished, (&target, is_split))).await?;
+                blocking(move || assemble(&path, size, finished, &target, is_split)).await?;
             outputs.extend(self.stored(PASSES, &passes).await?);
         }
         let all = Rect { x0: 0, y0: 0, x1: size.width, y1: size.height };
@@ -341,7 +341,8 @@ fn assemble(
     raw: &Path,
     size: Resolution,
     finished: Option<Finished>,
-    (out, is_split): (&Path, bool),
+    out: &Path,
+    is_split: bool,
 ) -> Result<Vec<String>, Failure> {
     let mut frame = ExrImage::read(raw).map_err(exr_failure)?;
     if let Some(Finished { path, denoised, drop, .. }) = finished {

@@ -46,7 +46,7 @@ pub(super) fn find(
         return Err(bad("is neither a file nor a folder".to_owned()));
     }
     let mut walk = Walk { scratch, above: vec![real.clone()], folders: 0, found: Vec::new() };
-    walk.folder(&real, (name, file)).map_err(&bad)?;
+    walk.folder(&real, name, file).map_err(&bad)?;
     let mut found = walk.found;
     if found.is_empty() && !written.is_optional() {
         return Err(bad("is a folder without any file".to_owned()));
@@ -76,7 +76,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn folder(&mut self, path: &Path, (name, file): (&str, &str)) -> Result<(), String> {
+    fn folder(&mut self, path: &Path, name: &str, file: &str) -> Result<(), String> {
         let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
         let too_many = || {
             format!(
@@ -103,7 +103,7 @@ impl Walk {
                     return Err(of("is a link to a folder that it is in".to_owned()));
                 }
                 self.above.push(real.clone());
-                self.folder(&real, (&name, &file))?;
+                self.folder(&real, &name, &file)?;
                 self.above.pop();
             } else if !real.is_file() {
                 return Err(of("is neither a file nor a folder".to_owned()));

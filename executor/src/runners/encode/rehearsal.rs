@@ -50,7 +50,7 @@ pub(crate) async fn rehearse(
             command.args(arguments(&plan, Path::new("pictures/%08d.png"), &picture))
         }
         Some((path, video)) => {
-            let source = first_second(ctx, rehearsal, &plan, (path, video)).await?;
+            let source = first_second(ctx, rehearsal, &plan, path, video).await?;
             source.write_list(&folder, "png")?;
             needs = needs.reads(path);
             command.args(source.arguments(&plan, &picture))
@@ -83,7 +83,8 @@ async fn first_second(
     ctx: &TaskContext,
     rehearsal: &Rehearsal,
     plan: &Plan,
-    (path, video): (&Path, &Video),
+    path: &Path,
+    video: &Video,
 ) -> Result<Source, Failure> {
     let first = video.times.first().copied().unwrap_or(0);
     let second = video.time_base.1 / video.time_base.0;

@@ -102,7 +102,7 @@ impl Source {
         let mut streams = Streams::default();
         let mut notes = video.colours.notes(name);
         if body.keep_audio.unwrap_or(true) {
-            let (kept, said) = Streams::choose(ctx, (path, name), &video, &plan.file).await?;
+            let (kept, said) = Streams::choose(ctx, path, name, &video, &plan.file).await?;
             streams = kept;
             notes.extend(said);
         }

@@ -40,7 +40,8 @@ impl Streams {
     /// what users call the source, `file` the name of the video.
     pub(super) async fn choose(
         ctx: &TaskContext,
-        (path, name): (&Path, &str),
+        path: &Path,
+        name: &str,
         video: &Video,
         file: &str,
     ) -> Result<(Self, Vec<String>), Failure> {
@@ -71,7 +72,7 @@ impl Streams {
                     break;
                 }
             }
-            notes.extend(note(name, file, (*kind, codec), chosen.as_ref()));
+            notes.extend(note(name, file, *kind, codec, chosen.as_ref()));
             kept.extend(chosen);
         }
         if !video.others.is_empty() {
@@ -134,12 +135,7 @@ fn actions(file: &str, kind: char, codec: &str) -> &'static [&'static str] {
 }
 
 /// The note for the user about a stream.
-fn note(
-    name: &str,
-    file: &str,
-    (kind, codec): (char, &str),
-    kept: Option<&Kept>,
-) -> Option<String> {
+fn note(name: &str, file: &str, kind: char, codec: &str, kept: Option<&Kept>) -> Option<String> {
     let what = match kind {
         'a' => "sound",
         's' => "subtitles",
