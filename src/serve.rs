@@ -18,7 +18,7 @@ use pictor_server::webhook::Webhooks;
 use pictor_server::{
     Election, Owner, ServerRole, listen, load_runs, look_for_runs, now_ms, socket_path,
 };
-use pictor_storage::{Registry, Store};
+use pictor_storage::{NewWorker, Registry, Store};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -223,7 +223,8 @@ async fn alone(
     inventory.slots = args.slots.unwrap_or(inventory.slots);
     inventory.allows_commands = args.allow_commands;
     let here =
-        registry.register_worker(("this machine", "admin"), "", &inventory, now_ms()).await?;
+        NewWorker { name: "this machine", account: "admin", token: "", inventory: &inventory };
+    let here = registry.register_worker(&here, now_ms()).await?;
     let workers: &[WorkerId] = if args.no_worker { &[] } else { &[here] };
     let (port, mut ports) = in_process(workers);
     let (mut owner, handle) = Owner::new(engine, store.clone(), Box::new(port), now_ms);

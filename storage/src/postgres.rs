@@ -6,7 +6,9 @@ mod insert;
 mod read;
 
 use crate::last_row::LastRow;
-use crate::registry::{AuditEntry, Delivery, DueTime, ListedToken, Schedule, Token, WorkerRecord};
+use crate::registry::{
+    AuditEntry, Delivery, DueTime, ListedToken, NewWorker, Schedule, Token, WorkerRecord,
+};
 use crate::registry_queries::impl_registry;
 use crate::run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,

@@ -42,6 +42,19 @@ pub struct ListedToken {
     pub revoked_ms: Option<i64>,
 }
 
+/// A worker to be registered.
+#[derive(Clone, Copy, Debug)]
+pub struct NewWorker<'a> {
+    /// Name of the worker, unique within the account.
+    pub name: &'a str,
+    /// Account that the worker belongs to.
+    pub account: &'a str,
+    /// Id of the worker's token.
+    pub token: &'a str,
+    /// Hardware and programs of its machine.
+    pub inventory: &'a Inventory,
+}
+
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerRecord {
@@ -172,13 +185,8 @@ pub trait Registry: Send + Sync {
     async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error>;
 
     /// Registers a worker. One with the same account and name remains the same worker, and keeps its state.
-    async fn register_worker(
-        &self,
-        (name, account): (&str, &str),
-        token: &str,
-        inventory: &Inventory,
-        now_ms: i64,
-    ) -> Result<WorkerId, Error>;
+    async fn register_worker(&self, worker: &NewWorker<'_>, now_ms: i64)
+    -> Result<WorkerId, Error>;
     /// Every worker, in order of number.
     async fn workers(&self) -> Result<Vec<WorkerRecord>, Error>;
     /// The worker of this number.

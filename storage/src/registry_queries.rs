@@ -47,20 +47,18 @@ macro_rules! impl_registry {
 
             async fn register_worker(
                 &self,
-                (name, account): (&str, &str),
-                token: &str,
-                inventory: &Inventory,
+                worker: &NewWorker<'_>,
                 now_ms: i64,
             ) -> Result<WorkerId, Error> {
-                let inventory = json(inventory);
+                let inventory = json(worker.inventory);
                 let mut id: Option<i64> = None;
                 for statement in [sql::REGISTER_AGAIN, sql::REGISTER] {
                     if id.is_none() {
                         id = on!(self.writer, |on| {
                             sqlx::query_scalar(statement)
-                                .bind(account)
-                                .bind(name)
-                                .bind(token)
+                                .bind(worker.account)
+                                .bind(worker.name)
+                                .bind(worker.token)
                                 .bind(&inventory)
                                 .bind(now_ms)
                                 .fetch_optional(on)

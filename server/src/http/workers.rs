@@ -18,7 +18,7 @@ use pictor_api::{
 use pictor_engine::WorkerView;
 use pictor_net::random_bytes;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
-use pictor_storage::WorkerRecord;
+use pictor_storage::{NewWorker, WorkerRecord};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -158,8 +158,9 @@ pub(super) async fn enrol(
         None => None,
     };
     api.registry.add_token(&minted.record).await?;
-    let (who, has) = ((&*name, &*caller.account), inventory);
-    let id = api.registry.register_worker(who, &minted.record.id, &has, now_ms).await?;
+    let (account, token) = (&*caller.account, &*minted.record.id);
+    let new = NewWorker { name: &name, account, token, inventory: &inventory };
+    let id = api.registry.register_worker(&new, now_ms).await?;
     let url = match early {
         Some(url) => url,
         None => add(&broker, id, &password).await?,
@@ -170,7 +171,7 @@ pub(super) async fn enrol(
     }
     api.heartbeats.forget(id.0);
     api.heartbeats.heard(id.0, instance);
-    api.owner()?.tell(ToOwner::Joined(id, has)).await?;
+    api.owner()?.tell(ToOwner::Joined(id, inventory)).await?;
     api.events.worker(id.0, "registered");
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (heartbeat_ms, lease_ms) = (millis(api.heartbeat), millis(api.lease));
@@ -224,8 +225,9 @@ pub(super) async fn heartbeat(
     let begins = inventory.is_some();
     let has = inventory.unwrap_or_else(|| record.inventory.clone());
     if has != record.inventory {
-        let who = (&*record.name, &*record.account);
-        api.registry.register_worker(who, &record.token, &has, (api.now_ms)()).await?;
+        let WorkerRecord { name, account, token, .. } = &*record;
+        let new = NewWorker { name, account, token, inventory: &has };
+        api.registry.register_worker(&new, (api.now_ms)()).await?;
         api.heartbeats.forget(id);
     }
     let epoch = owner.sealer().map_or(0, Sealer::epoch);

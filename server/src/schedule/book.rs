@@ -1,7 +1,7 @@
 //! Managing schedules: add, list, pause, resume, remove, trigger. Works on every server; the one that owns the farm
 //! handles the due times.
 
-use super::decide::{Act, CATCH_UP_MAX, Rules, decide};
+use super::decide::{Act, CATCH_UP_MAX, Earlier, Rules, decide};
 use super::error::ScheduleError;
 use super::name::{due_of, run_id};
 use super::timetable::Timetable;
@@ -179,8 +179,8 @@ impl Schedules {
         let going = self.going(&schedule).await?;
         let waiting = self.waiting(name).await?;
         let rules = Rules { catch_up: CatchUp::None, ..rules(&schedule) };
-        let situation = (!going.is_empty(), &waiting[..]);
-        let outcome = match decide(rules, &[due_ms], (now_ms, now_ms), situation).last() {
+        let earlier = Earlier { going: !going.is_empty(), waiting: &waiting };
+        let outcome = match decide(rules, &[due_ms], now_ms, now_ms, earlier).last() {
             Some(Act::Start(_)) => self
                 .start(&schedule, due_ms, DueOutcome::Started)
                 .await?

@@ -28,14 +28,23 @@ pub(super) enum Act {
     Skip(i64),
 }
 
+/// The runs of a schedule that come before another one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Earlier<'a> {
+    /// Whether a run has not ended.
+    pub(super) going: bool,
+    /// The due times whose runs are queued, in order.
+    pub(super) waiting: &'a [i64],
+}
+
 /// The decisions, in the order in which they are to be carried out. `ready` are the due times that are not handled yet,
-/// in order (only the last [`CATCH_UP_MAX`] of them); `start_ms` is when the run of the last of them was to start;
-/// `waiting` are due times whose runs are queued, in order.
+/// in order (only the last [`CATCH_UP_MAX`] of them); `start_ms` is when the run of the last of them was to start.
 pub(super) fn decide(
     rules: Rules,
     ready: &[i64],
-    (start_ms, now_ms): (i64, i64),
-    (mut going, waiting): (bool, &[i64]),
+    start_ms: i64,
+    now_ms: i64,
+    Earlier { mut going, waiting }: Earlier<'_>,
 ) -> Vec<Act> {
     let mut acts = Vec::new();
     let mut waits = waiting.len();
@@ -85,10 +94,10 @@ mod tests {
         overlap: Overlap,
         catch_up: CatchUp,
         (ready, now_ms): (&[i64], i64),
-        situation: (bool, &[i64]),
+        (going, waiting): (bool, &[i64]),
     ) -> Vec<Act> {
         let start = ready.last().copied().unwrap_or_default();
-        decide(Rules { overlap, catch_up }, ready, (start, now_ms), situation)
+        decide(Rules { overlap, catch_up }, ready, start, now_ms, Earlier { going, waiting })
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Handles due times, on the server that owns the farm. It sleeps until the next one.
 
 use super::book::{Schedules, ready, rules, runs_of, timetable};
-use super::decide::{Act, decide};
+use super::decide::{Act, Earlier, decide};
 use super::error::ScheduleError;
 use super::name::{control_id, delay_ms};
 use super::timetable::Timetable;
@@ -211,8 +211,8 @@ impl Runner {
         let Open { schedule, ready, start_ms, waiting } = open;
         let rules = rules(schedule);
         let mut queued = false;
-        let situation = (!going.is_empty(), &waiting[..]);
-        for act in decide(rules, ready, (*start_ms, now_ms), situation) {
+        let earlier = Earlier { going: !going.is_empty(), waiting };
+        for act in decide(rules, ready, *start_ms, now_ms, earlier) {
             let due_ms = match act {
                 Act::Start(due_ms) => self.start(schedule, due_ms, DueOutcome::Started).await?,
                 Act::Replace(due_ms) => self.start(schedule, due_ms, DueOutcome::Replaced).await?,

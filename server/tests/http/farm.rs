@@ -10,7 +10,7 @@ use pictor_server::http::{Api, Limits, Setup, serve};
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::{HookConfig, Webhooks};
 use pictor_server::{Error, Owner, OwnerHandle, ServerRole, now_ms};
-use pictor_storage::{Registry, Store};
+use pictor_storage::{NewWorker, Registry, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use reqwest::header::HeaderMap;
@@ -192,7 +192,8 @@ impl TestFarm {
         self.registry.add_token(&minted.record).await.unwrap();
         let has = Inventory { name: name.to_owned(), slots: 1, ..Inventory::default() };
         let token = &minted.record.id;
-        let id = self.registry.register_worker((name, "lab"), token, &has, now_ms()).await.unwrap();
+        let worker = NewWorker { name, account: "lab", token, inventory: &has };
+        let id = self.registry.register_worker(&worker, now_ms()).await.unwrap();
         (id.0, minted.text)
     }
 

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pictor_server::webhook::{EventKind, HookConfig, Webhooks};
 use pictor_server::{OwnerHandle, ServerRole};
-use pictor_storage::WorkerRecord;
+use pictor_storage::{NewWorker, WorkerRecord};
 use pictor_tasks::message::RunId;
 use pictor_tasks::units::Millis;
 use ring::hmac;
@@ -256,7 +256,8 @@ pub(crate) async fn a_lost_worker_is_told_once_until_it_is_seen_again(base: &Bas
     let hooks = hooks(base, &[receiver.config(base, "chat", &EventKind::all())]);
     hooks.catch_up().await.unwrap();
     let inventory = pictor_tasks::worker::Inventory::default();
-    let id = base.registry.register_worker(("rack7", "ada"), "t", &inventory, now()).await.unwrap();
+    let worker = NewWorker { name: "rack7", account: "ada", token: "t", inventory: &inventory };
+    let id = base.registry.register_worker(&worker, now()).await.unwrap();
     let owner = base.owner().await;
     let committed = |lost| {
         let (rows, changed, spaces) = Default::default();

@@ -2,7 +2,7 @@
 
 use super::new_run;
 use pictor_storage::{
-    AuditEntry, Delivery, DueTime, Error, Registry, RunFilter, Schedule, Store, Token,
+    AuditEntry, Delivery, DueTime, Error, NewWorker, Registry, RunFilter, Schedule, Store, Token,
 };
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -47,14 +47,17 @@ pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &
         driver: "550".to_owned(),
     };
     let inventory = Inventory { gpus: vec![gpu], slots: 1, ..Inventory::default() };
-    let register =
-        |name, account, now| registry.register_worker((name, account), "t", &inventory, now);
+    let register = async |name, account, now| {
+        let worker = NewWorker { name, account, token: "t", inventory: &inventory };
+        registry.register_worker(&worker, now).await
+    };
     let one = register("box", "ann", 1).await.unwrap();
     let two = register("box", "ben", 2).await.unwrap();
     assert!(registry.set_worker_state(one, Service::Draining).await.unwrap());
     assert!(!registry.set_worker_state(WorkerId(99), Service::Enabled).await.unwrap());
     let bigger = Inventory { slots: 2, ..inventory.clone() };
-    let again = registry.register_worker(("box", "ann"), "t2", &bigger, 5).await.unwrap();
+    let worker = NewWorker { name: "box", account: "ann", token: "t2", inventory: &bigger };
+    let again = registry.register_worker(&worker, 5).await.unwrap();
     assert_eq!(again, one);
     let workers = registry.workers().await.unwrap();
     assert_eq!(workers.iter().map(|w| w.id).collect::<Vec<_>>(), [one, two]);
@@ -255,7 +258,9 @@ pub(crate) const DAMAGES: [&str; 5] = [
 /// A run, a token, a worker, a schedule and a due time that are read well.
 pub(crate) async fn with_one_of_each((store, registry): (&dyn Store, &dyn Registry)) {
     registry.add_token(&token("t", 1)).await.unwrap();
-    registry.register_worker(("box", "ann"), "t", &Inventory::default(), 1).await.unwrap();
+    let inventory = &Inventory::default();
+    let worker = NewWorker { name: "box", account: "ann", token: "t", inventory };
+    registry.register_worker(&worker, 1).await.unwrap();
     registry.put_schedule(&schedule("nightly", "ann")).await.unwrap();
     let run = new_run("fired");
     assert!(
