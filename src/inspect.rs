@@ -249,20 +249,39 @@ fn shown(detail: &RunDetail) -> String {
     lines.join("\n")
 }
 
-/// Which tasks to list: their state, step and values of dimensions, and how many.
-type Wanted = (Option<TaskState>, Option<String>, Vec<(String, String)>, Option<usize>);
+/// Options of `pictor tasks`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TasksArgs {
+    /// The run's id, or the beginning of it.
+    run: String,
+    /// Only tasks in this state.
+    #[arg(long, value_parser = task_state)]
+    state: Option<TaskState>,
+    /// Only tasks of this step.
+    #[arg(long)]
+    step: Option<String>,
+    /// Only tasks with this value of a dimension: `--dim frame=7`.
+    #[arg(long = "dim", value_name = "NAME=VALUE", value_parser = crate::key_value)]
+    dims: Vec<(String, String)>,
+    /// Most tasks to list [default: 1000, and with --json all].
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+fn task_state(text: &str) -> Result<TaskState, String> {
+    TaskState::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
+        let names = TaskState::ALL.map(TaskState::name);
+        format!("expected one of {}", names.join(", "))
+    })
+}
 
 /// `pictor tasks`: lists tasks of a run.
-pub(crate) async fn tasks(
-    backend: &Backend,
-    run: &str,
-    (state, step, dims, limit): Wanted,
-    json: bool,
-) -> anyhow::Result<u8> {
+pub(crate) async fn tasks(backend: &Backend, args: TasksArgs, json: bool) -> anyhow::Result<u8> {
+    let TasksArgs { run, state, step, dims, limit } = args;
     let limit = listed(limit, json);
     let (mut tasks, mut after) = (Vec::new(), None);
     loop {
-        let (run, step, dims) = (run.to_owned(), step.clone(), dims.clone());
+        let (run, step, dims) = (run.clone(), step.clone(), dims.clone());
         let wanted = (limit - tasks.len()).saturating_add(1).min(LISTED);
         match backend.ask(Request::Tasks { run, state, step, dims, limit: wanted, after }).await? {
             Response::Tasks(Page { items, next }) => {

@@ -22,9 +22,9 @@ use clap::{Args, Parser, Subcommand};
 use client::{
     Connection, DownloadArgs, ScheduleCommand, ServerArgs, SubmitArgs, TokenCommand, WorkersArgs,
 };
-use inspect::{Backend, RunsArgs};
+use inspect::{Backend, RunsArgs, TasksArgs};
 use models::ModelsCommand;
-use pictor_api::{RetryRequest, TaskState};
+use pictor_api::RetryRequest;
 use results::ResultArgs;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -111,22 +111,7 @@ enum Command {
         watch: bool,
     },
     /// Lists tasks of a run, with the reason why they are not running.
-    Tasks {
-        /// The run's id, or the beginning of it.
-        run: String,
-        /// Only tasks in this state.
-        #[arg(long, value_parser = task_state)]
-        state: Option<TaskState>,
-        /// Only tasks of this step.
-        #[arg(long)]
-        step: Option<String>,
-        /// Only tasks with this value of a dimension: `--dim frame=7`.
-        #[arg(long = "dim", value_name = "NAME=VALUE", value_parser = key_value)]
-        dims: Vec<(String, String)>,
-        /// Most tasks to list [default: 1000, and with --json all].
-        #[arg(long)]
-        limit: Option<usize>,
-    },
+    Tasks(TasksArgs),
     /// Prints the log of a task's last attempt.
     Logs {
         /// The run's id, or the beginning of it.
@@ -221,13 +206,6 @@ fn limit(text: &str) -> Result<(String, u32), String> {
     Ok((name, number.ok_or("expected NAME=NUMBER, at least 1")?))
 }
 
-fn task_state(text: &str) -> Result<TaskState, String> {
-    TaskState::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
-        let names = TaskState::ALL.map(TaskState::name);
-        format!("expected one of {}", names.join(", "))
-    })
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A worker's changes of state are of interest to whoever started it. What lapin logs about a lost connection, the
@@ -304,9 +282,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<u8> {
         Command::Runs(args) => inspect::runs(&backend()?, args, json).await,
         Command::Show { run, watch: false } => inspect::show(&backend()?, &run, json).await,
         Command::Show { run, watch: true } => inspect::watch(&backend()?, &run, json).await,
-        Command::Tasks { run, state, step, dims, limit } => {
-            inspect::tasks(&backend()?, &run, (state, step, dims, limit), json).await
-        }
+        Command::Tasks(args) => inspect::tasks(&backend()?, args, json).await,
         Command::Logs { run, task, attempt, follow } => {
             inspect::logs(&backend()?, &run, &task, attempt, follow).await
         }

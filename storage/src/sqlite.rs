@@ -22,7 +22,6 @@ use pictor_net::random_bytes;
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{RunState, Service};
-use pictor_tasks::worker::Inventory;
 use read::{BLOCK_ROWS, Block};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Connection};
