@@ -440,6 +440,19 @@ pub(crate) fn left_out(steps: &[Step]) -> Vec<String> {
     steps.map(line).collect()
 }
 
+/// How a run has ended, in one line.
+pub(crate) fn outcome(id: &str, state: RunState, steps: &[Step]) -> String {
+    let count = |state| steps.iter().map(|step| step.tasks.get(state)).sum::<u64>();
+    let [succeeded, failed, skipped, cancelled] =
+        [TaskState::Succeeded, TaskState::Failed, TaskState::Skipped, TaskState::Cancelled]
+            .map(count);
+    format!(
+        "{id} {}: {succeeded} tasks succeeded, {failed} failed, {skipped} skipped, {cancelled} \
+         cancelled",
+        state.name()
+    )
+}
+
 /// Prints the first notes of workers at the end of a run.
 pub(crate) fn tell_notes(id: &str, notes: &[Note], left_out: u32) {
     const FEW: usize = 10;

@@ -405,18 +405,6 @@ async fn conclude(
     let (state, told) = (run.state(), run.notes());
     let (notes, notes_left_out) = (shape::notes(told.notes), told.notes_left_out);
     let steps = shape::steps(Engine::new(Config::default()).view(run).steps);
-    let count = |state: TaskState| -> usize {
-        (0u16..).take(run.plan().steps.len()).map(|s| run.tasks_in(s, state).count()).sum()
-    };
-    let line = format!(
-        "{} {}: {} tasks succeeded, {} failed, {} skipped, {} cancelled",
-        run.id(),
-        state.name(),
-        count(TaskState::Succeeded),
-        count(TaskState::Failed),
-        count(TaskState::Skipped),
-        count(TaskState::Cancelled)
-    );
     if json {
         let undelivered =
             [&delivered.failures[..], &delivered.clashes[..], &in_the_way[..]].concat();
@@ -428,7 +416,7 @@ async fn conclude(
         })
         .to_string());
     } else {
-        say(&line);
+        say(&crate::inspect::outcome(&run.id().0, state, &steps));
         crate::inspect::tell_failures(run);
         for line in crate::inspect::left_out(&steps) {
             say(&line);

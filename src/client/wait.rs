@@ -11,7 +11,7 @@ use crate::terminal::{complain, plain, say};
 use crate::{FAILED, INTERRUPTED, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
-use pictor_api::{RunDetail, RunState, TaskState};
+use pictor_api::{RunDetail, RunState};
 use pictor_server::{Destination, Request, Response};
 use pictor_tasks::message::RunId;
 use std::path::Path;
@@ -118,7 +118,7 @@ async fn conclude(
         });
         say(&end.to_string());
     } else {
-        say(&sentence(report));
+        say(&crate::inspect::outcome(id, state, &report.steps));
         for task in &report.failures {
             say(&format!("  {}: {}", task.name, plain(&task.reason)));
             say(&format!("    pictor logs {id} '{}'", task.name));
@@ -134,18 +134,4 @@ async fn conclude(
     failures.iter().take(5).for_each(|failure| complain(&format!("fetch {failure}")));
     let whole = failures.is_empty() && state == RunState::Succeeded;
     Ok(if whole { SUCCEEDED } else { FAILED })
-}
-
-fn sentence(report: &RunDetail) -> String {
-    let steps = &report.steps;
-    let count = |state| steps.iter().map(|step| step.tasks.get(state)).sum::<u64>();
-    format!(
-        "{} {}: {} tasks succeeded, {} failed, {} skipped, {} cancelled",
-        report.run.id,
-        report.run.state.name(),
-        count(TaskState::Succeeded),
-        count(TaskState::Failed),
-        count(TaskState::Skipped),
-        count(TaskState::Cancelled)
-    )
 }
