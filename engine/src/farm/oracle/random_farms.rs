@@ -242,25 +242,34 @@ impl Farm {
     }
 }
 
-/// The number of random farms: twenty thousand in the long form of the tests.
-fn cases() -> u32 {
-    if std::env::var_os("PICTOR_SOAK").is_some() { 20_000 } else { 2_000 }
+fn play(workers_are_final: bool, events: &[Happens]) {
+    let mut farm = Farm::new(workers_are_final);
+    for event in events {
+        farm.happens(event);
+    }
+    farm.happens(&Happens::Assign);
+    for run in &farm.runs {
+        farm.engine.run(run).map_or(Ok(()), Run::check).unwrap();
+    }
+}
+
+fn random_farms() -> (impl Strategy<Value = bool>, impl Strategy<Value = Vec<Happens>>) {
+    (prop::bool::weighted(0.2), prop::collection::vec(happens(), 1..150))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
     #[test]
-    fn indexes_lead_to_the_choices_of_a_search_through_everything(
-        workers_are_final in prop::bool::weighted(0.2),
-        events in prop::collection::vec(happens(), 1..150),
-    ) {
-        let mut farm = Farm::new(workers_are_final);
-        for event in &events {
-            farm.happens(event);
-        }
-        farm.happens(&Happens::Assign);
-        for run in &farm.runs {
-            farm.engine.run(run).map_or(Ok(()), Run::check).unwrap();
-        }
+    fn indexes_lead_to_the_choices_of_a_search_through_everything((is_final, events) in random_farms()) {
+        play(is_final, &events);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+    #[test]
+    #[ignore = "the long form of the one above, for `make soak`"]
+    fn indexes_lead_to_the_choices_of_a_search_on_many_farms((is_final, events) in random_farms()) {
+        play(is_final, &events);
     }
 }
