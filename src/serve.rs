@@ -196,8 +196,8 @@ async fn lead(
     role: watch::Sender<ServerRole>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = base;
-    let (config, listen) = (engine, HEARTBEAT);
-    let election = Election { store, registry, artifacts, address, config, listen, now_ms };
+    let (config, heartbeat) = (engine, HEARTBEAT);
+    let election = Election { store, registry, artifacts, address, config, heartbeat, now_ms };
     let connect = || -> Box<dyn OwnerQueue> { Box::new(RabbitOwner::connect(queue.clone())) };
     election.lead(connect, &role, stop).await;
     Ok(())

@@ -171,4 +171,9 @@ fn yes() -> bool {
 pub struct HeartbeatReply {
     /// Whether it is in service.
     pub state: Service,
+    /// Interval of its heartbeats from now on, in milliseconds, if it is longer than the one at its registration: in a
+    /// large farm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    pub heartbeat_ms: Option<u64>,
 }

@@ -5,22 +5,27 @@ use crate::handle::{Error, OwnerHandle};
 use crate::owner::Owner;
 use crate::role::ServerRole;
 use crate::runs::load_run;
+use futures_util::StreamExt as _;
 use pictor_artifacts::Artifacts;
-use pictor_engine::{Config, Run};
+use pictor_engine::{Config, Engine, Run};
 use pictor_queue::{OwnerQueue, Sealer};
-use pictor_storage::{Registry, Store};
+use pictor_storage::{Registry, RunRecord, Store};
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::Service;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 /// How often the owner looks for runs that it was not told of and checks that it still is the owner, and how often a
 /// standby looks up the owner.
 const SCAN: Duration = Duration::from_secs(2);
+/// Runs whose history is read at the same time.
+const LOADS: usize = 8;
+/// How much later than one of a higher number another server may store a run: longer than any statement takes.
+const LATE: Duration = Duration::from_secs(30);
 /// Pause before the next attempt after the database or the broker failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the times at which workers were last heard from are stored.
@@ -38,8 +43,9 @@ pub struct Election {
     pub address: String,
     /// Settings of the engine, such as the length of a lease.
     pub config: Config,
-    /// How long a new owner listens before it assigns anything: one heartbeat interval of the workers.
-    pub listen: Duration,
+    /// The heartbeat interval of workers in a small farm. Before it assigns anything, a new owner listens for one
+    /// interval.
+    pub heartbeat: Duration,
     /// Source of the time, in milliseconds since 1970.
     pub now_ms: fn() -> i64,
 }
@@ -113,12 +119,16 @@ impl Election {
         owner.sweeps(self.artifacts.clone());
         let handle = handle.with_sealer(Sealer::new(ownership.epoch, ownership.ticket_key));
         // Workers that have signed off are not missed.
-        for worker in self.registry.workers().await?.into_iter().filter(|w| !w.has_left()) {
+        let mut workers = self.registry.workers().await?;
+        workers.retain(|worker| !worker.has_left());
+        let lease = Duration::from_millis(self.config.lease_ms.unsigned_abs());
+        let listen = interval_of(self.heartbeat, lease, workers.len());
+        for worker in workers {
             let accepts = worker.state == Service::Enabled;
             owner.add_worker(worker.id, worker.inventory, worker.seen_ms, accepts);
         }
         load_runs(&*self.store, &mut owner).await?;
-        owner.listen_first(pictor_net::random(), self.listen);
+        owner.listen_first(pictor_net::random(), listen);
         info!(epoch = ownership.epoch, "this server owns the farm");
         let mut owner = tokio::spawn(owner.run());
         role.send_replace(ServerRole::Owner(handle.clone()));
@@ -140,10 +150,10 @@ impl Election {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut note = interval(NOTE_WORKERS);
-        let mut unreadable = BTreeSet::new();
+        let mut scout = Scout::new(LATE);
         loop {
             tokio::select! {
-                _ = scan.tick() => match self.scan(handle, epoch, &mut unreadable).await {
+                _ = scan.tick() => match self.scan(handle, epoch, &mut scout).await {
                     Ok(true) => {}
                     Ok(false) => return true,
                     Err(failure) => warn!(error = %failure, "runs cannot be looked up"),
@@ -162,12 +172,12 @@ impl Election {
         &self,
         handle: &OwnerHandle,
         epoch: u64,
-        unreadable: &mut BTreeSet<RunId>,
+        scout: &mut Scout,
     ) -> Result<bool, Error> {
         if self.store.owner().await?.is_some_and(|owner| owner.epoch != epoch) {
             return Ok(false);
         }
-        pick_up(&*self.store, handle, unreadable).await?;
+        scout.pick_up(&*self.store, handle).await?;
         Ok(true)
     }
 
@@ -177,10 +187,20 @@ impl Election {
     }
 }
 
+/// The interval of heartbeats in a farm of so many workers: in a large one it grows, up to a sixth of the lease, so that
+/// together they send no more than five hundred a second.
+pub(crate) fn interval_of(heartbeat: Duration, lease: Duration, workers: usize) -> Duration {
+    let spread = Duration::from_millis(2 * workers as u64);
+    spread.min(lease / 6).max(heartbeat)
+}
+
 /// Adds every unfinished run to an owner before its loop starts, so that it knows the leases in them.
 pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error> {
-    for record in store.unfinished_runs().await? {
-        if let Some(run) = load(store, &record.id).await? {
+    let stored = store.unfinished_runs(None).await?;
+    let loads = stored.into_iter().map(async |record| (load(store, &record.id).await, record));
+    let mut loads = futures_util::stream::iter(loads).buffered(LOADS);
+    while let Some((run, record)) = loads.next().await {
+        if let Some(run) = run? {
             owner.add(run, record.account, record.created_ms);
         }
     }
@@ -191,10 +211,11 @@ pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error
 pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
     let mut scan = interval(SCAN);
     scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut unreadable = BTreeSet::new();
+    // This process stores the runs one after the other.
+    let mut scout = Scout::new(Duration::ZERO);
     loop {
         scan.tick().await;
-        match pick_up(&*store, &handle, &mut unreadable).await {
+        match scout.pick_up(&*store, &handle).await {
             Ok(()) => {}
             Err(Error::Stopped) => return,
             Err(failure) => warn!(error = %failure, "runs cannot be looked up"),
@@ -202,23 +223,48 @@ pub async fn look_for_runs(store: Arc<dyn Store>, handle: OwnerHandle) {
     }
 }
 
-/// Adds the unfinished runs that the engine was not told of.
-async fn pick_up(
-    store: &dyn Store,
-    handle: &OwnerHandle,
-    unreadable: &mut BTreeSet<RunId>,
-) -> Result<(), Error> {
-    for record in store.unfinished_runs().await? {
-        let id = record.id.clone();
-        if unreadable.contains(&id) || handle.has_run(&id).await? {
-            continue;
-        }
-        match load(store, &id).await? {
-            Some(run) => handle.add(run, record.account, record.created_ms).await?,
-            None => drop(unreadable.insert(id)),
-        }
+/// Finds unfinished runs that an owner was not told of. It looks only at those that were stored lately, since however many
+/// runs wait, looking at all of them every time would take more than anything else that the server does.
+struct Scout {
+    /// How much later than one of a higher number a run may become visible.
+    late: Duration,
+    /// The newest runs that earlier scans have seen, with the times of these scans.
+    newest: VecDeque<(Instant, RunId)>,
+    /// Every run that was stored before this one has been added.
+    after: Option<RunId>,
+    /// Those that cannot be read.
+    unreadable: BTreeSet<RunId>,
+}
+
+impl Scout {
+    fn new(late: Duration) -> Self {
+        Self { late, newest: VecDeque::new(), after: None, unreadable: BTreeSet::new() }
     }
-    Ok(())
+
+    async fn pick_up(&mut self, store: &dyn Store, handle: &OwnerHandle) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut stored = store.unfinished_runs(self.after.as_ref()).await?;
+        let last = stored.last().map(|record| record.id.clone());
+        stored.retain(|record| !self.unreadable.contains(&record.id));
+        let new = move |engine: &Engine| {
+            stored.retain(|record| engine.run(&record.id).is_none());
+            stored
+        };
+        for RunRecord { id, account, created_ms, .. } in handle.ask(new).await? {
+            match load(store, &id).await? {
+                Some(run) => handle.add(run, account, created_ms).await?,
+                None => drop(self.unreadable.insert(id)),
+            }
+        }
+        self.newest.extend(last.map(|id| (now, id)));
+        while let Some((since, id)) = self.newest.front()
+            && now.duration_since(*since) >= self.late
+        {
+            self.after = Some(id.clone());
+            self.newest.pop_front();
+        }
+        Ok(())
+    }
 }
 
 /// Folds a run from its history. Returns `None` if another version of pictor wrote it, which has to finish it, or if it
@@ -242,5 +288,65 @@ fn finish(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<En
         Ok(Err(failure)) => Err(failure),
         // The panic has been printed already.
         Err(_) => Err(Error::Stopped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pictor_engine::compile;
+    use pictor_queue::in_process;
+    use pictor_storage::{NewRun, SqliteStore};
+    use pictor_tasks::job::{Source, parse};
+
+    const JOB: &str = "pictor: v1\nname: job\nsteps: [{ name: a, command: { run: [sh] } }]\n";
+
+    /// Stores a run, of which nobody is told.
+    async fn submit(store: &dyn Store, id: &str) -> RunId {
+        let source = Source { name: "job.yaml".into(), text: JOB.into() };
+        let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
+        let new = NewRun {
+            id: RunId(id.into()),
+            name: "job".into(),
+            spec: JOB.into(),
+            source_name: "job.yaml".into(),
+            plan: serde_json::to_string(&plan).unwrap(),
+            fold_version: plan.fold_version,
+            account: String::new(),
+            priority: 0,
+            created_ms: 1,
+            out_dir: String::new(),
+        };
+        store.create_run(&new, None).await.unwrap();
+        new.id
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn runs_that_wait_are_looked_at_only_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
+        let (port, _workers) = in_process(&[]);
+        let (owner, handle) = Owner::new(Config::default(), store.clone(), Box::new(port), || 1);
+        tokio::spawn(owner.run());
+        let mut scout = Scout::new(LATE);
+        let (one, two) = (submit(&*store, "one").await, submit(&*store, "two").await);
+        scout.pick_up(&*store, &handle).await.unwrap();
+        assert!(handle.has_run(&one).await.unwrap() && handle.has_run(&two).await.unwrap());
+        assert_eq!(scout.after, None, "another one may have a lower number");
+        tokio::time::advance(LATE).await;
+        scout.pick_up(&*store, &handle).await.unwrap();
+        assert_eq!(scout.after, Some(two));
+        let three = submit(&*store, "three").await;
+        scout.pick_up(&*store, &handle).await.unwrap();
+        assert!(handle.has_run(&three).await.unwrap());
+        handle.stop().await;
+    }
+
+    #[test]
+    fn heartbeats_of_a_large_farm_are_rarer_but_six_in_a_lease() {
+        let (heartbeat, lease) = (Duration::from_secs(5), Duration::from_mins(1));
+        let interval = |workers| interval_of(heartbeat, lease, workers).as_secs_f64();
+        assert_eq!([0, 2_500, 4_000, 5_000, 100_000].map(interval), [5.0, 5.0, 8.0, 10.0, 10.0]);
+        assert_eq!(interval_of(heartbeat, heartbeat, 100_000), heartbeat);
     }
 }

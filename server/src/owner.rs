@@ -10,8 +10,10 @@ use pictor_storage::{Rejected, RunRows, Store};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::iter::Peekable;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::vec;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, error, warn};
@@ -153,9 +155,9 @@ impl Owner {
     pub async fn run(mut self) -> Result<(), Error> {
         let mut batch = Vec::new();
         let mut tick = Instant::now() + TICK;
+        let mut wake = self.wake(tick);
         loop {
             let mut commands = Vec::new();
-            let wake = self.wake(tick);
             tokio::select! {
                 biased;
                 // Without handles nobody can query or stop it any more.
@@ -168,7 +170,12 @@ impl Owner {
             while let Ok(command) = self.commands.try_recv() {
                 commands.push(command);
             }
-            let commands = self.answer_first(commands);
+            let mut commands = self.answer_first(commands);
+            self.queue.try_receive(&mut batch, 1);
+            if commands.peek().is_none() && batch.is_empty() && Instant::now() < wake {
+                // Nothing has changed, so nothing follows.
+                continue;
+            }
             let (mut fx, mut after) = (Effects::default(), After::default());
             let now_ms = self.turn();
             let drained = self.fold(&mut batch, now_ms, &mut fx, &mut after);
@@ -195,6 +202,7 @@ impl Owner {
                 }
                 return Ok(());
             }
+            wake = self.wake(tick);
         }
     }
 
@@ -213,7 +221,7 @@ impl Owner {
 
     /// Answers the queries that come before any command: everything folded so far is committed, so they need not wait
     /// for the next commit. Later ones have to see the effect of the commands before them.
-    fn answer_first(&self, commands: Vec<Command>) -> impl Iterator<Item = Command> + use<> {
+    fn answer_first(&self, commands: Vec<Command>) -> Peekable<vec::IntoIter<Command>> {
         let mut commands = commands.into_iter().peekable();
         while let Some(Command::Ask(question)) =
             commands.next_if(|command| matches!(command, Command::Ask(_)))

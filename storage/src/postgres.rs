@@ -22,7 +22,7 @@ use insert::{Batch, CommitResult};
 use pictor_net::random_bytes;
 use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, WorkerId};
-use pictor_tasks::state::{RunState, Service};
+use pictor_tasks::state::Service;
 use read::{BLOCK_ROWS, Block, read_block};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
@@ -294,6 +294,19 @@ impl PostgresStore {
             rest = later;
         }
         Ok(())
+    }
+
+    async fn read_rows(&self, run: &RunId, seqs: &[u64]) -> Result<Vec<Row>, Error> {
+        let rows: Option<Vec<Row>> = on!(self.reader, |on| async {
+            let number = sqlx::query_scalar(sql::RUN_NUMBER).bind(&*run.0);
+            let Some(number) = number.fetch_optional(&mut *on).await? else { return Ok(None) };
+            let mut rows = Vec::with_capacity(seqs.len());
+            for seq in seqs {
+                rows.extend(read_block(on, number, *seq, 1).await?.rows);
+            }
+            Ok(Some(rows))
+        });
+        rows.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))
     }
 
     async fn read_history(

@@ -183,14 +183,22 @@ pub trait Registry: Send + Sync {
     async fn tokens(&self) -> Result<Vec<ListedToken>, Error>;
     /// Revokes a token. Returns `false` if there is none, or if it was revoked before.
     async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error>;
+    /// How many tokens have been revoked: while this stays the same, none has been.
+    async fn revocations(&self) -> Result<u64, Error>;
 
     /// Registers a worker. One with the same account and name remains the same worker, and keeps its state.
     async fn register_worker(&self, worker: &NewWorker<'_>, now_ms: i64)
     -> Result<WorkerId, Error>;
     /// Every worker, in order of number.
     async fn workers(&self) -> Result<Vec<WorkerRecord>, Error>;
+    /// Up to `limit` (at most 1001) workers of a higher number than `after`, in order of number.
+    async fn workers_page(&self, limit: u32, after: WorkerId) -> Result<Vec<WorkerRecord>, Error>;
     /// The worker of this number.
     async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, Error>;
+    /// The worker of this name and account.
+    async fn worker_named(&self, name: &str, account: &str) -> Result<Option<WorkerRecord>, Error>;
+    /// The names of the workers of these numbers.
+    async fn worker_names(&self, ids: &[WorkerId]) -> Result<Vec<(WorkerId, String)>, Error>;
     /// Enables, disables or drains a worker. Returns `false` if there is none.
     async fn set_worker_state(&self, id: WorkerId, state: Service) -> Result<bool, Error>;
     /// Records when workers were last heard from. A time before the recorded one changes nothing.
@@ -198,8 +206,8 @@ pub trait Registry: Send + Sync {
     /// Records that a worker has signed off.
     async fn worker_left(&self, id: WorkerId, now_ms: i64) -> Result<(), Error>;
 
-    /// Adds an entry to the audit log.
-    async fn audit(&self, entry: &AuditEntry) -> Result<(), Error>;
+    /// Adds entries to the audit log.
+    async fn audit(&self, entries: &[AuditEntry]) -> Result<(), Error>;
     /// Up to `limit` (at most 1000) entries, newest first; with `before` only those of a lower number.
     async fn audit_page(&self, limit: u32, before: Option<i64>) -> Result<Vec<AuditEntry>, Error>;
 

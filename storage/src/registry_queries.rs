@@ -45,6 +45,12 @@ macro_rules! impl_registry {
                 Ok(done.rows_affected() > 0)
             }
 
+            async fn revocations(&self) -> Result<u64, Error> {
+                let count: i64 =
+                    on!(self.reader, |on| sqlx::query_scalar(sql::REVOCATIONS).fetch_one(on));
+                Ok(count.unsigned_abs())
+            }
+
             async fn register_worker(
                 &self,
                 worker: &NewWorker<'_>,
@@ -74,6 +80,44 @@ macro_rules! impl_registry {
                     on!(self.reader, |on| sqlx::query_as(sql::WORKERS).fetch_all(on));
                 let workers: Option<_> = rows.into_iter().map(sql::worker).collect();
                 workers.ok_or_else(|| damaged("worker"))
+            }
+
+            async fn workers_page(
+                &self,
+                limit: u32,
+                after: WorkerId,
+            ) -> Result<Vec<WorkerRecord>, Error> {
+                let rows: Vec<sql::WorkerRow> = on!(self.reader, |on| {
+                    let limit = i64::from(limit.min(sql::PAGE_ROWS_MAX + 1));
+                    let page = sqlx::query_as(sql::WORKERS_PAGE).bind(i64::from(after.0));
+                    page.bind(limit).fetch_all(on)
+                });
+                let workers: Option<_> = rows.into_iter().map(sql::worker).collect();
+                workers.ok_or_else(|| damaged("worker"))
+            }
+
+            async fn worker_named(
+                &self,
+                name: &str,
+                account: &str,
+            ) -> Result<Option<WorkerRecord>, Error> {
+                let row: Option<sql::WorkerRow> = on!(self.reader, |on| {
+                    sqlx::query_as(sql::WORKER_NAMED).bind(name).bind(account).fetch_optional(on)
+                });
+                row.map(|row| sql::worker(row).ok_or_else(|| damaged("worker"))).transpose()
+            }
+
+            async fn worker_names(
+                &self,
+                ids: &[WorkerId],
+            ) -> Result<Vec<(WorkerId, String)>, Error> {
+                let ids = json(&ids);
+                let rows: Vec<(i64, String)> = on!(self.reader, |on| {
+                    sqlx::query_as(sql::$dialect::WORKER_NAMES).bind(ids).fetch_all(on)
+                });
+                let id = |(id, name)| Some((WorkerId(u32::try_from(id).ok()?), name));
+                let names: Option<_> = rows.into_iter().map(id).collect();
+                names.ok_or_else(|| damaged("worker"))
             }
 
             async fn worker(&self, id: WorkerId) -> Result<Option<WorkerRecord>, Error> {
@@ -106,17 +150,22 @@ macro_rules! impl_registry {
                 Ok(())
             }
 
-            async fn audit(&self, entry: &AuditEntry) -> Result<(), Error> {
-                on!(self.writer, |on| {
-                    sqlx::query(sql::AUDIT)
-                        .bind(entry.time_ms)
-                        .bind(&entry.account)
-                        .bind(&entry.token)
-                        .bind(printable(&entry.action))
-                        .bind(printable(&entry.target))
-                        .bind(&entry.detail)
-                        .bind(&entry.address)
-                        .execute(on)
+            async fn audit(&self, entries: &[AuditEntry]) -> Result<(), Error> {
+                on!(self.writer, |on| async {
+                    let mut t = on.begin().await?;
+                    for entry in entries {
+                        sqlx::query(sql::AUDIT)
+                            .bind(entry.time_ms)
+                            .bind(&entry.account)
+                            .bind(&entry.token)
+                            .bind(printable(&entry.action))
+                            .bind(printable(&entry.target))
+                            .bind(&entry.detail)
+                            .bind(&entry.address)
+                            .execute(&mut *t)
+                            .await?;
+                    }
+                    t.commit().await
                 });
                 Ok(())
             }

@@ -84,7 +84,7 @@ pub struct RunFilter {
     pub state: Option<RunState>,
     /// Only runs that this account submitted.
     pub account: Option<String>,
-    /// Only runs whose name contains this text, in upper or lower case.
+    /// Only runs whose name contains this text, in upper or lower case; in Postgres, its first 600 characters.
     pub name: Option<String>,
 }
 

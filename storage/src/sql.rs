@@ -2,7 +2,7 @@
 //! list has a total order and a limit.
 
 use crate::registry::{AuditEntry, Delivery, DueTime, ListedToken, Schedule, Token, WorkerRecord};
-use crate::run::{NewRun, Ownership, Rejected, RunRecord, StoredPlan};
+use crate::run::{NewRun, Ownership, Rejected, RunFilter, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
 
@@ -69,14 +69,36 @@ pub(crate) const ADD_SUBMISSION: &str = "INSERT INTO submission (account, key, r
 pub(crate) const SUBMISSION: &str =
     "SELECT request, run FROM submission WHERE account = $1 AND key = $2";
 
-// An empty string instead of NULL lets both databases infer the types of the parameters.
-pub(crate) const RUNS: &str = select_run!(
-    "WHERE ($1 = '' OR state = $1) AND ($2 = '' OR owner = $2) \
-     AND ($3 = '' OR lower(name) LIKE lower($3) ESCAPE '\\') \
-     AND ($4 = '' OR number < (SELECT number FROM run WHERE id = $4)) \
-     ORDER BY number DESC LIMIT $5"
+/// Lists runs, newest first: the statement and its parameters. What the filter does not restrict is not in the statement,
+/// so that the database can use an index for what it does, and the limit is no parameter, since Postgres takes an unknown
+/// one for a tenth of the table. `named` is the condition on the name.
+pub(crate) fn runs(
+    filter: &RunFilter,
+    limit: u32,
+    after: Option<&RunId>,
+    named: &str,
+) -> (String, Vec<String>) {
+    let name = pattern(filter.name.as_deref().unwrap_or_default());
+    let conditions = [
+        ("state = ?", filter.state.map_or("", RunState::name)),
+        ("owner = ?", filter.account.as_deref().unwrap_or_default()),
+        (named, &*name),
+        ("number < (SELECT number FROM run WHERE id = ?)", after.map_or("", |run| &*run.0)),
+    ];
+    let (mut texts, mut values) = (vec!["TRUE".to_owned()], Vec::new());
+    for (condition, value) in conditions.into_iter().filter(|(_, value)| !value.is_empty()) {
+        values.push(value.to_owned());
+        texts.push(condition.replace('?', &format!("${}", values.len())));
+    }
+    let (all, limit) = (texts.join(" AND "), limit.min(PAGE_ROWS_MAX));
+    let found = format!("SELECT number FROM run WHERE {all} ORDER BY number DESC LIMIT {limit}");
+    (format!(select_run!("WHERE number IN ({}) ORDER BY number DESC"), found), values)
+}
+
+pub(crate) const UNFINISHED_RUNS: &str = select_run!(
+    "WHERE finished_ms IS NULL \
+     AND number > COALESCE((SELECT number FROM run WHERE id = $1), 0) ORDER BY number"
 );
-pub(crate) const UNFINISHED_RUNS: &str = select_run!("WHERE finished_ms IS NULL ORDER BY number");
 pub(crate) const RUN: &str = select_run!("WHERE id = $1");
 pub(crate) const RUNS_BETWEEN: &str = select_run!("WHERE id >= $1 AND id < $2 ORDER BY id LIMIT 3");
 pub(crate) const RUN_PLAN: &str = "SELECT spec, plan, fold_version FROM run WHERE id = $1";
@@ -156,6 +178,7 @@ pub(crate) const TOKENS: &str = "SELECT id, name, role, account, created_ms, rev
      FROM token ORDER BY created_ms, id";
 pub(crate) const REVOKE_TOKEN: &str =
     "UPDATE token SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
+pub(crate) const REVOCATIONS: &str = "SELECT count(revoked_ms) FROM token";
 
 /// Selects the columns of a [`WorkerRow`]; the argument is the rest of the statement.
 macro_rules! select_worker {
@@ -194,7 +217,9 @@ pub(crate) const REGISTER: &str = "INSERT INTO worker (account, name, token, inv
      ON CONFLICT (account, name) DO UPDATE SET token = excluded.token, \
      inventory = excluded.inventory, seen_ms = excluded.seen_ms RETURNING id";
 pub(crate) const WORKERS: &str = select_worker!("ORDER BY id");
+pub(crate) const WORKERS_PAGE: &str = select_worker!("WHERE id > $1 ORDER BY id LIMIT $2");
 pub(crate) const WORKER: &str = select_worker!("WHERE id = $1");
+pub(crate) const WORKER_NAMED: &str = select_worker!("WHERE name = $1 AND account = $2");
 pub(crate) const WORKER_LEFT: &str = "UPDATE worker SET left_ms = $2 WHERE id = $1";
 pub(crate) const SET_WORKER_STATE: &str = "UPDATE worker SET state = $2 WHERE id = $1";
 
@@ -298,16 +323,24 @@ pub(crate) const DELIVERY_FAILED: &str = "UPDATE delivery SET attempts = attempt
 
 /// Statements in the dialect of `SQLite`.
 pub(crate) mod sqlite {
+    /// `LIKE` takes letters of ASCII in upper and lower case for the same.
+    pub(crate) const NAMED: &str = "name LIKE ? ESCAPE '\\'";
     /// Needs no lock: nobody else writes during a transaction.
     pub(crate) const LOCK_RUN: &str = "SELECT number, finished_ms FROM run WHERE id = $1";
+    pub(crate) const WORKER_NAMES: &str =
+        "SELECT id, name FROM worker WHERE id IN (SELECT value FROM json_each($1))";
     pub(crate) const WORKERS_SEEN: &str = "UPDATE worker SET seen_ms = s.value ->> 1 \
          FROM json_each($1) AS s WHERE worker.id = s.value ->> 0 AND seen_ms < s.value ->> 1";
 }
 
 /// Statements in the dialect of Postgres.
 pub(crate) mod postgres {
+    /// In a query of its own, so that it is computed once and not for each run.
+    pub(crate) const NAMED: &str = "sought LIKE (SELECT lower(?))";
     pub(crate) const LOCK_RUN: &str =
         "SELECT number, finished_ms FROM run WHERE id = $1 FOR UPDATE";
+    pub(crate) const WORKER_NAMES: &str = "SELECT id, name FROM worker \
+         WHERE id IN (SELECT value::text::bigint FROM json_array_elements($1::json))";
     pub(crate) const WORKERS_SEEN: &str = "UPDATE worker SET seen_ms = (s.value ->> 1)::bigint \
          FROM json_array_elements($1::json) AS s (value) \
          WHERE id = (s.value ->> 0)::bigint AND seen_ms < (s.value ->> 1)::bigint";

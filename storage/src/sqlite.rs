@@ -255,6 +255,20 @@ impl SqliteStore {
         Ok(())
     }
 
+    async fn read_rows(&self, run: &RunId, seqs: &[u64]) -> Result<Vec<Row>, Error> {
+        let mut on = self.reader().await?;
+        let number: Option<i64> = self
+            .answer(sqlx::query_scalar(sql::RUN_NUMBER).bind(&*run.0).fetch_optional(&mut *on))
+            .await?;
+        let number = number.ok_or_else(|| Error::NotFound(format!("the run `{run}`")))?;
+        let mut rows = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            let block = self.answer(Block::read(&mut on, number, *seq, 1)).await?;
+            rows.extend(block.rows(&self.path)?);
+        }
+        Ok(rows)
+    }
+
     async fn read_history(
         &self,
         run: &RunId,

@@ -34,6 +34,9 @@ pub trait Store: Send + Sync {
         each: &mut (dyn FnMut(Row) + Send),
     ) -> Result<u64, Error>;
 
+    /// The rows of a run's history with these numbers, in their order. Those that do not exist are left out.
+    async fn rows(&self, run: &RunId, seqs: &[u64]) -> Result<Vec<Row>, Error>;
+
     /// Up to `limit` (at most 1000) runs that match the filter, newest first; with `after` only those that were stored
     /// before that run.
     async fn runs(
@@ -43,8 +46,9 @@ pub trait Store: Send + Sync {
         after: Option<&RunId>,
     ) -> Result<Vec<RunRecord>, Error>;
 
-    /// Every run that has not ended, oldest first: an owner continues these.
-    async fn unfinished_runs(&self) -> Result<Vec<RunRecord>, Error>;
+    /// Every run that has not ended, oldest first: an owner continues these. With `after` only those that were stored
+    /// after that run, if it still exists.
+    async fn unfinished_runs(&self, after: Option<&RunId>) -> Result<Vec<RunRecord>, Error>;
 
     /// The run of this id, or the only one whose id begins with it.
     async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error>;

@@ -78,7 +78,7 @@ macro_rules! add_run {
 pub(crate) use add_run;
 
 /// Implements [`crate::Store`] for a store. What differs between the databases is in methods of its own: `commit_rows`,
-/// `read_history`, `own`, `forget`, `shut`.
+/// `read_history`, `read_rows`, `own`, `forget`, `shut`.
 macro_rules! impl_store {
     ($store:ty, $dialect:ident) => {
         #[async_trait::async_trait]
@@ -146,28 +146,36 @@ macro_rules! impl_store {
                 self.read_history(run, from_seq, each).await
             }
 
+            async fn rows(&self, run: &RunId, seqs: &[u64]) -> Result<Vec<Row>, Error> {
+                self.read_rows(run, seqs).await
+            }
+
             async fn runs(
                 &self,
                 filter: &RunFilter,
                 limit: u32,
                 after: Option<&RunId>,
             ) -> Result<Vec<RunRecord>, Error> {
+                let (statement, values) = sql::runs(filter, limit, after, sql::$dialect::NAMED);
                 let rows: Vec<sql::RunRow> = on!(self.reader, |on| {
-                    sqlx::query_as(sql::RUNS)
-                        .bind(filter.state.map_or("", RunState::name))
-                        .bind(filter.account.as_deref().unwrap_or_default())
-                        .bind(sql::pattern(filter.name.as_deref().unwrap_or_default()))
-                        .bind(after.map_or("", |run| &*run.0))
-                        .bind(i64::from(limit.min(sql::PAGE_ROWS_MAX)))
-                        .fetch_all(on)
+                    let mut runs = sqlx::query_as(sqlx::AssertSqlSafe(statement));
+                    for value in values {
+                        runs = runs.bind(value);
+                    }
+                    runs.fetch_all(on)
                 });
                 let records: Option<_> = rows.into_iter().map(sql::run_record).collect();
                 records.ok_or_else(|| damaged("run"))
             }
 
-            async fn unfinished_runs(&self) -> Result<Vec<RunRecord>, Error> {
-                let rows: Vec<sql::RunRow> =
-                    on!(self.reader, |on| { sqlx::query_as(sql::UNFINISHED_RUNS).fetch_all(on) });
+            async fn unfinished_runs(
+                &self,
+                after: Option<&RunId>,
+            ) -> Result<Vec<RunRecord>, Error> {
+                let rows: Vec<sql::RunRow> = on!(self.reader, |on| {
+                    let after = after.map_or("", |run| &*run.0);
+                    sqlx::query_as(sql::UNFINISHED_RUNS).bind(after).fetch_all(on)
+                });
                 let records: Option<_> = rows.into_iter().map(sql::run_record).collect();
                 records.ok_or_else(|| damaged("run"))
             }

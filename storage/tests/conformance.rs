@@ -40,6 +40,7 @@ conformance! {
     runs(store):
         runs_are_listed_and_found_by_prefix
         runs_are_filtered_by_state_owner_and_name
+        unfinished_runs_are_read_from_a_run_on
         a_run_is_kept_as_it_was_created
         a_submission_happens_once_under_its_key
         a_text_that_cannot_be_stored_is_the_callers_mistake

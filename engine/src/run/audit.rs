@@ -22,7 +22,7 @@ impl Run {
                 accepted.sort_by_key(|(index, _)| *index);
                 let attempts = step.space.as_ref().map(|_| (step.attempts.clone(), step.took));
                 let counters = (step.closed.clone(), step.broken.clone(), attempts);
-                let kept = (accepted, step.retention.clone());
+                let kept = (accepted, step.retention.clone(), step.trail.clone());
                 (states, counters, step.generation, step.given_up, kept)
             })
             .collect();

@@ -9,7 +9,7 @@ use super::{Dropped, Run};
 use crate::plan::DimValues;
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
 use pictor_tasks::job::spec::{OnFailure, Retry};
-use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, TaskId};
+use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, TaskId, WorkerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -74,18 +74,20 @@ impl Run {
         let claimed = Some(claim.execution);
         let live = Live { worker: claim.worker, bundle, claim: claimed, until_ms: i64::MAX };
         self.insert_live(at, live);
-        self.steps[at.step as usize].workers[at.index as usize] = claim.worker.0;
+        self.leave_trail(at, claim.worker, false);
         self.happens(at, TaskFact::Claimed);
     }
 
     fn apply_ended(&mut self, ended: &Ended) {
         let at = ended.task.id();
-        if self.live.get(&at).is_some_and(|live| live.worker == ended.worker) {
+        let live = self.live.get(&at);
+        let claimed = live.is_some_and(|live| live.claim == Some(ended.execution));
+        if live.is_some_and(|live| live.worker == ended.worker) {
             self.remove_live(at);
         } else {
             self.drop_live(at);
         }
-        self.steps[at.step as usize].workers[at.index as usize] = ended.worker.0;
+        self.leave_trail(at, ended.worker, claimed);
         match &ended.outcome {
             Outcome::Succeeded(products) => self.succeed(at, ended, products),
             Outcome::Failed(failure) => self.fail(at, ended, failure),
@@ -101,6 +103,13 @@ impl Run {
             }
             Outcome::Cancelled => self.try_again(at),
         }
+    }
+
+    /// Notes who had the task last, and that the row that is folded now is about it.
+    fn leave_trail(&mut self, at: TaskId, worker: WorkerId, replaces: bool) {
+        let step = &mut self.steps[at.step as usize];
+        step.workers[at.index as usize] = worker.0;
+        step.trail.add((at.index, step.workers.len()), self.seq, replaces);
     }
 
     fn succeed(&mut self, at: TaskId, ended: &Ended, products: &Products) {

@@ -1,9 +1,35 @@
 //! Looks up the names, outputs and inputs of a run's tasks.
 
+use super::state::{DimState, space_of};
 use super::{Run, TaskState};
+use crate::plan::Plan;
 use pictor_tasks::message::{Execution, Input, Output, TaskId};
 use pictor_tasks::space::Space;
 use std::sync::Arc;
+
+impl Plan {
+    /// The step and index of the task with this [`Run::task_name`]; `None` if there is no such task, or if the plan
+    /// alone does not say which tasks its step has.
+    pub fn find_task(&self, name: &str) -> Option<TaskId> {
+        let unbound = vec![DimState::default(); self.dims.len()];
+        let space = |step| space_of(self, &unbound, step).map(|(space, _)| space.into());
+        find_task(self, name, space)
+    }
+}
+
+fn find_task(
+    plan: &Plan,
+    name: &str,
+    space: impl FnOnce(u16) -> Option<Arc<Space>>,
+) -> Option<TaskId> {
+    let (step, label) = match name.split_once('[') {
+        Some((step, label)) => (step, label.strip_suffix(']')?),
+        None => (name, ""),
+    };
+    let step = plan.step(step)?;
+    let index = space(step)?.find(label)?;
+    Some(TaskId { step, index })
+}
 
 impl Run {
     /// The name of a task: `render[frame=7,tile=3]`, or just `encode` for a step without dimensions.
@@ -17,13 +43,7 @@ impl Run {
 
     /// The step and index of the task with this [`Self::task_name`].
     pub fn find_task(&self, name: &str) -> Option<TaskId> {
-        let (step, label) = match name.split_once('[') {
-            Some((step, label)) => (step, label.strip_suffix(']')?),
-            None => (name, ""),
-        };
-        let step = self.plan.step(step)?;
-        let index = self.space(step)?.find(label)?;
-        Some(TaskId { step, index })
+        find_task(&self.plan, name, |step| self.space(step).cloned())
     }
 
     /// A step's space; `None` while one of its dimensions is not bound.
@@ -36,6 +56,11 @@ impl Run {
         let tasks = self.steps.get(step as usize).map_or(&[] as &[_], |s| &s.tasks);
         let found = (0u32..).zip(tasks).filter(move |(_, task)| **task == Some(state));
         found.map(move |(index, _)| TaskId { step, index })
+    }
+
+    /// Whether workers have been given any of its tasks.
+    pub fn is_held(&self) -> bool {
+        !self.live.is_empty()
     }
 
     /// The number of a task's current attempt.
@@ -73,6 +98,13 @@ impl Run {
             });
         }
         inputs
+    }
+
+    /// The numbers of the rows of history about the attempts at a task, in order: one for each that has ended, and one
+    /// for each that was claimed and whose end is not in history.
+    pub fn rows_of(&self, at: TaskId) -> Vec<u64> {
+        let step = self.steps.get(at.step as usize);
+        step.map_or_else(Vec::new, |step| step.trail.rows(at.index).collect())
     }
 
     /// The message of a task's last failure; empty if there was none.

@@ -15,6 +15,7 @@ mod retention;
 pub(crate) mod singles;
 pub(crate) mod state;
 mod task_set;
+mod trail;
 pub mod transitions;
 
 pub use fold::{FoldError, MAX_LOSSES};

@@ -42,8 +42,9 @@ impl Run {
                 let plan = &self.plan.steps[step as usize];
                 let retention = plan.keep_until.map(|_| Retention::new(space.len()));
                 let fresh = StepState::new(Arc::new(space), generation, plan.order, needs);
-                let touched = self.steps[step as usize].touched;
-                self.steps[step as usize] = StepState { retention, touched, ..fresh };
+                let step = &mut self.steps[step as usize];
+                let (trail, touched) = (std::mem::take(&mut step.trail), step.touched);
+                *step = StepState { retention, trail, touched, ..fresh };
             }
         }
         let mut consumers: BTreeSet<u16> = rebuilt.iter().copied().collect();

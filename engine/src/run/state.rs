@@ -4,6 +4,7 @@ pub use pictor_tasks::state::{RunState, TaskState};
 
 use super::retention::Retention;
 use super::task_set::TaskSet;
+use super::trail::Trail;
 use crate::plan::{DimBound, DimCounts, DimValues, Plan};
 use pictor_tasks::job::spec::TaskOrder;
 use pictor_tasks::message::{Execution, Output, WorkerId};
@@ -85,6 +86,7 @@ pub(crate) struct StepState {
     pub(crate) counts: [u32; 8],
     /// The measured durations of successes: their number, and their sum in milliseconds.
     pub(crate) took: (u32, u64),
+    pub(crate) trail: Trail,
 }
 
 impl StepState {

@@ -6,9 +6,9 @@ use super::outcome::{Chances, Doing, GIB, failed};
 use super::rng::Rng;
 use super::worker::{Condition, Timer, ToOwner, Wishes, Worker};
 use pictor_engine::{Config, Engine, Plan, Run, RunState, TaskState};
-use pictor_tasks::history::Row;
+use pictor_tasks::history::{Fact, Row};
 use pictor_tasks::message::{
-    Assignment, Cancel, Execution, FailureKind, Outcome, RunId, StepKey, Try, WorkerId,
+    Assignment, Cancel, Execution, FailureKind, Outcome, RunId, StepKey, TaskId, Try, WorkerId,
 };
 use pictor_tasks::worker::{Gpu, Inventory};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,27 @@ pub(crate) struct SimRun {
     pub(crate) model: Model,
     /// A run that is only updated by rows.
     pub(crate) shadow: Run,
+}
+
+impl SimRun {
+    /// Checks that the rows of each task are those of its attempts: the end of each, or its claim if it has no end.
+    fn check_trails(&self, live: &Run) {
+        let mut trails: BTreeMap<TaskId, BTreeMap<_, u64>> = BTreeMap::new();
+        for row in &self.rows {
+            let (task, execution) = match &row.fact {
+                Fact::Claim(claim) => (claim.task, claim.execution),
+                Fact::Ended(ended) => (ended.task, ended.execution),
+                Fact::Event(_) => continue,
+            };
+            let attempt = (task.generation, task.task.attempt, execution);
+            trails.entry(task.id()).or_default().insert(attempt, row.seq);
+        }
+        for (at, attempts) in trails {
+            let mut rows: Vec<u64> = attempts.into_values().collect();
+            rows.sort_unstable();
+            assert_eq!(live.rows_of(at), rows, "{}: {}", self.id, live.task_name(at));
+        }
+    }
 }
 
 pub(crate) struct World {
@@ -233,6 +254,7 @@ impl World {
             assert!(live.durable() == run.shadow.durable());
             assert!(run.model.overdue().is_empty(), "{}: {:?}", run.id, run.model.overdue());
             self.check_stored(run, live);
+            run.check_trails(live);
             if live.state().is_terminal() {
                 for step in 0..u16::try_from(run.plan.steps.len()).unwrap() {
                     for state in TaskState::ALL.iter().filter(|state| !state.is_terminal()) {

@@ -224,6 +224,7 @@ impl Worker {
             standing: stands,
             looking: Mutex::default(),
             cut_off: Mutex::default(),
+            heard: Mutex::default(),
             service,
             unknown,
         };

@@ -21,6 +21,8 @@ use tokio::time::{Duration, Instant, timeout};
 /// The time limit for a heartbeat: when it is given up, the next one is almost due.
 const HEARTBEAT: Duration = Duration::from_secs(4);
 
+/// How much too early a heartbeat is sent rather than left out. They come every few seconds at the earliest.
+const EARLY: Duration = Duration::from_secs(2);
 /// How long a heartbeat waits for the load of the machine.
 const TELEMETRY: Duration = Duration::from_secs(1);
 /// A worker that has not reached the broker for that long stops asking for work: tasks would not arrive. A shorter
@@ -29,6 +31,16 @@ const CUT_OFF: Duration = Duration::from_secs(20);
 
 /// The load of the GPUs and of the rest of the machine.
 type Looks = (Vec<GpuLoad>, MachineLoad);
+
+/// The last heartbeat that the farm has heard.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// Whether the worker accepted tasks, and why not.
+    accepts: bool,
+    reason: String,
+    /// When the next one is due; `None` if at once.
+    next: Option<Instant>,
+}
 
 /// Sends a worker's messages to its farm.
 #[derive(Debug)]
@@ -49,44 +61,56 @@ pub(crate) struct FarmOutbox {
     pub(crate) looking: Mutex<Option<JoinHandle<Looks>>>,
     /// The time since which the broker has been unreachable.
     pub(crate) cut_off: Mutex<Option<Instant>>,
+    /// What the farm has heard, and when it expects the next heartbeat.
+    pub(crate) heard: Mutex<Heard>,
     /// The operator's wish.
     pub(crate) service: watch::Sender<Service>,
     /// Why the farm does not know this worker any more, if so.
     pub(crate) unknown: watch::Sender<Option<String>>,
 }
 
+impl Heard {
+    /// Whether a heartbeat with this content can be left out: the next one will be early enough.
+    fn is_enough(&self, accepts: bool, reason: &str) -> bool {
+        let is_early = self.next.is_some_and(|next| Instant::now() + EARLY < next);
+        is_early && (self.accepts, &*self.reason) == (accepts, reason)
+    }
+}
+
 impl FarmOutbox {
-    /// Sends one heartbeat. If it is not received, the next one follows soon.
+    /// Sends one heartbeat, unless the farm wants them less often and nothing has changed. If it is not received, the next one follows soon.
     async fn heartbeat(&self, held: Vec<(StepKey, Vec<Try>)>) {
-        let (gpus, machine) = self.look().await;
-        let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
         let Standing { intake, mut reason } = self.standing.borrow().clone();
         let is_cut_off = self.is_cut_off();
         if is_cut_off && intake == Intake::Open {
             "the broker cannot be reached".clone_into(&mut reason);
         }
+        let accepts = intake == Intake::Open && !is_cut_off;
         let inventory = lock(&self.inventory).clone();
         let tells = inventory.is_some();
-        let heartbeat = Heartbeat {
-            instance: self.instance.clone(),
-            holding,
-            gpus,
-            machine,
-            inventory,
-            accepts: intake == Intake::Open && !is_cut_off,
-            reason,
-        };
+        if !tells && lock(&self.heard).is_enough(accepts, &reason) {
+            return;
+        }
+        let (gpus, machine) = self.look().await;
+        let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
+        let said = (accepts, reason.clone());
+        let (asked, instance) = (Instant::now(), self.instance.clone());
+        let heartbeat = Heartbeat { instance, holding, gpus, machine, inventory, accepts, reason };
         let path = format!("/v1/workers/{}/heartbeat", self.worker.0);
         match self.api.post::<HeartbeatReply>(&path, &heartbeat, Some(HEARTBEAT)).await {
             Ok(reply) => {
                 if tells {
                     *lock(&self.inventory) = None;
                 }
+                let (accepts, reason) = said;
+                let next = reply.heartbeat_ms.map(|ms| asked + Duration::from_millis(ms));
+                *lock(&self.heard) = Heard { accepts, reason, next };
                 self.service
                     .send_if_modified(|now| std::mem::replace(now, reply.state) != reply.state);
             }
             Err(error) => {
                 tracing::debug!(%error, "a heartbeat was not heard");
+                lock(&self.heard).next = None;
                 self.notice(&error);
             }
         }

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a cached token is used without a look-up: a revocation by another process takes effect after this time.
+/// How long it is believed that no token was revoked or made: a revocation by another process takes effect after this
+/// time.
 const BELIEVED: Duration = Duration::from_millis(800);
 /// Most tokens in the cache.
-const REMEMBERED: usize = 8192;
+const REMEMBERED: usize = 65_536;
 /// Prefix of every token, so that scanners for leaked secrets recognise them.
 const PREFIX: &str = "pictor_";
 /// Characters of ids and secrets: none that can be mistaken for another.
@@ -104,13 +105,21 @@ pub(super) fn unauthorized(detail: &str) -> Refusal {
         .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// Cached tokens by id (`None`: there is no such token), with the time of the look-up.
-type Known = HashMap<String, (Instant, Option<Arc<Token>>)>;
+/// A cached token; `None`: there was no such token.
+#[derive(Clone, Debug)]
+struct Cached {
+    token: Option<Arc<Token>>,
+    asked: Instant,
+    /// The number of revocations before the look-up.
+    revocations: u64,
+}
 
-/// A cache of tokens that were used recently.
+/// A cache of tokens.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    known: Mutex<Known>,
+    known: Mutex<HashMap<String, Cached>>,
+    /// The number of revocations when it was last asked for. Callers that need it at the same time ask once.
+    revocations: tokio::sync::Mutex<Option<(Instant, u64)>>,
 }
 
 impl Tokens {
@@ -155,35 +164,59 @@ impl Tokens {
         id: &str,
         gives_up: impl Future<Output = Outage>,
     ) -> Result<Option<Arc<Token>>, Refusal> {
-        if let Some((since, token)) = self.lock().get(id)
-            && since.elapsed() < BELIEVED
-        {
-            return Ok(token.clone());
-        }
-        let asked = Instant::now();
         let found = tokio::select! {
-            found = registry.token(id) => found.map_err(Refusal::from),
+            found = self.current(registry, id) => found.map_err(Refusal::from),
             outage = gives_up => Err(outage.problem()),
         };
-        let token = match found {
-            Ok(found) => found.map(Arc::new),
+        match found {
             // If the database does not answer, the cached token stays valid: revoking one would need the database too.
             Err(problem) if problem.code == Code::Unavailable => {
-                return self.lock().get(id).map(|(_, token)| token.clone()).ok_or(problem);
+                self.lock().get(id).map(|cached| cached.token.clone()).ok_or(problem)
             }
-            Err(problem) => return Err(problem),
-        };
+            found => found,
+        }
+    }
+
+    /// A token, from the cache if no token has been revoked since it was looked up.
+    async fn current(
+        &self,
+        registry: &dyn Registry,
+        id: &str,
+    ) -> Result<Option<Arc<Token>>, pictor_storage::Error> {
+        let revocations = self.revocations(registry).await?;
+        let cached = self.lock().get(id).cloned();
+        if let Some(Cached { token, asked, revocations: before }) = cached
+            && before == revocations
+            && (token.is_some() || asked.elapsed() < BELIEVED)
+        {
+            return Ok(token);
+        }
+        let asked = Instant::now();
+        let token = registry.token(id).await?.map(Arc::new);
         let mut known = self.lock();
         if known.len() >= REMEMBERED {
-            known.retain(|_, (since, _)| since.elapsed() < BELIEVED);
+            known.retain(|_, cached| cached.asked.elapsed() < BELIEVED);
         }
         if known.len() < REMEMBERED {
-            known.insert(id.to_owned(), (asked, token.clone()));
+            known.insert(id.to_owned(), Cached { token: token.clone(), asked, revocations });
         }
         Ok(token)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    async fn revocations(&self, registry: &dyn Registry) -> Result<u64, pictor_storage::Error> {
+        let mut last = self.revocations.lock().await;
+        if let Some((asked, count)) = *last
+            && asked.elapsed() < BELIEVED
+        {
+            return Ok(count);
+        }
+        let asked = Instant::now();
+        let count = registry.revocations().await?;
+        *last = Some((asked, count));
+        Ok(count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -62,13 +62,14 @@ pub(super) async fn guard(
     };
     if let Some(action) = rule.action {
         let entry = entry(&api, action, target, caller, &response);
+        let target = entry.target.clone();
         let written = tokio::select! {
-            written = api.registry.audit(&entry) => written.map_err(|error| error.to_string()),
-            outage = api.memory.gives_up(Instant::now() + LOOK_UP) => Err(outage.why.to_string()),
+            written = api.audit_log.write(&*api.registry, entry) => written,
+            outage = api.memory.gives_up(Instant::now() + LOOK_UP) => Err(outage.why),
         };
         // The change has been made: the caller has to learn of it in any case.
         if let Err(error) = written {
-            tracing::error!(error, action, target = entry.target, "an audit entry is not written");
+            tracing::error!(%error, action, target, "an audit entry is not written");
         }
     }
     response

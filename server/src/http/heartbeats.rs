@@ -4,21 +4,23 @@ use super::Api;
 use super::auth::Caller;
 use super::refusal::Refusal;
 use super::workers::unreachable_broker;
+use crate::election::interval_of;
 use pictor_api::{Code, GpuLoad, MachineLoad, TokenRole};
 use pictor_queue::ToOwner;
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a worker's cached record is used without a look-up.
-const BELIEVED: Duration = Duration::from_millis(800);
+/// How long a worker's cached record is used without a look-up. This server changes the records and knows when it does;
+/// another one does so only while it believes itself to be the owner.
+const BELIEVED: Duration = Duration::from_secs(30);
 
-/// How long a machine that was heard from prevents every other one from being the same worker: the time of three
-/// heartbeats.
-const MISSED: Duration = Duration::from_secs(15);
+/// How many heartbeats a machine may miss before another one can be the same worker.
+const MISSED: u32 = 3;
 
 /// The latest heartbeat of a worker.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Heartbeats {
     records: Mutex<HashMap<u32, (Instant, Arc<WorkerRecord>)>>,
     /// The instance of each worker, and when it was last heard from.
     instances: Mutex<HashMap<u32, (String, Instant)>>,
+    /// How often a record was changed, or a worker signed off.
+    changes: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,13 +60,14 @@ impl Heartbeats {
         lock(&self.beats).get(&worker).cloned()
     }
 
-    /// The latest heartbeats of all workers.
-    pub(super) fn all(&self) -> Vec<(u32, Beat)> {
-        lock(&self.beats).iter().map(|(worker, beat)| (*worker, beat.clone())).collect()
+    /// How often a worker has registered, signed off or been changed, since this server started.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// Drops the reports of a worker that signed off.
     pub(super) fn remove(&self, worker: u32) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         lock(&self.beats).remove(&worker);
         lock(&self.instances).remove(&worker);
     }
@@ -70,6 +75,19 @@ impl Heartbeats {
     /// Records that an instance of a worker was heard from.
     pub(super) fn heard(&self, worker: u32, instance: String) {
         lock(&self.instances).insert(worker, (instance, Instant::now()));
+    }
+
+    /// Drops the cached record of a worker that was changed.
+    pub(super) fn forget(&self, worker: u32) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        lock(&self.records).remove(&worker);
+    }
+}
+
+impl Api {
+    /// The interval of heartbeats now.
+    pub(super) fn interval(&self) -> Duration {
+        interval_of(self.heartbeat, self.lease, lock(&self.heartbeats.beats).len())
     }
 
     /// Rejects a machine that claims to be a worker while another machine is: a second machine of that name, or one
@@ -80,10 +98,10 @@ impl Heartbeats {
         instance: &str,
     ) -> Result<(), Refusal> {
         let (id, name) = (worker.id.0, &worker.name);
-        let instances = lock(&self.instances);
+        let instances = lock(&self.heartbeats.instances);
         let Some((there, heard)) = instances.get(&id) else { return Ok(()) };
         let silent = heard.elapsed();
-        if there.is_empty() || there == instance || silent >= MISSED {
+        if there.is_empty() || there == instance || silent >= MISSED * self.interval() {
             return Ok(());
         }
         let detail = format!(
@@ -94,13 +112,6 @@ impl Heartbeats {
         Err(Refusal::new(Code::NameInUse, detail))
     }
 
-    /// Drops the cached record of a worker that was changed.
-    pub(super) fn forget(&self, worker: u32) {
-        lock(&self.records).remove(&worker);
-    }
-}
-
-impl Api {
     /// The record of a worker, which may be cached.
     pub(super) async fn worker(&self, id: u32) -> Result<Option<Arc<WorkerRecord>>, Refusal> {
         if let Some((since, record)) = lock(&self.heartbeats.records).get(&id)
@@ -108,10 +119,17 @@ impl Api {
         {
             return Ok(Some(record.clone()));
         }
-        let asked = Instant::now();
+        let (asked, changes) = (Instant::now(), self.heartbeats.changes());
         let Some(record) = self.registry.worker(WorkerId(id)).await? else { return Ok(None) };
         let record = Arc::new(record);
-        lock(&self.heartbeats.records).insert(id, (asked, record.clone()));
+        let mut records = lock(&self.heartbeats.records);
+        // It may have been changed after it was read.
+        if self.heartbeats.changes() == changes
+            && records.insert(id, (asked, record.clone())).is_none()
+        {
+            // Perhaps another server has registered it.
+            self.heartbeats.changes.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(Some(record))
     }
 

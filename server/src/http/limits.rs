@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Tokens whose rate is tracked at a time.
-const COUNTED: usize = 16_384;
+const COUNTED: usize = 65_536;
 
 /// How often one token may send requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Default for Limits {
             log_bytes: 64 << 20,
             page: 100,
             page_max: 1000,
-            rate: Rate { per_second: 200.0, burst: 1000.0 },
+            rate: Rate { per_second: 500.0, burst: 5000.0 },
             machine_rate: Rate { per_second: 1000.0, burst: 5000.0 },
         }
     }

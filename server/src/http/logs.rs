@@ -6,7 +6,6 @@ use super::blobs::Binary;
 use super::extract::{Path, Query};
 use super::log_place::{Found, LogPlace, Piece};
 use super::refusal::Refusal;
-use crate::runs::no_task;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
@@ -82,14 +81,8 @@ pub(super) async fn read(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
     let record = api.run(&caller, &run).await?;
-    let name = task.clone();
-    let find = move |_: &Engine, run: &Run| {
-        let at = run.find_task(&name)?;
-        Some((at, run.plan().steps[at.step as usize].name.clone()))
-    };
-    let found = api.ask(&record, find).await?;
-    let (at, step_name) = found.ok_or_else(|| no_task(&record.id, &task))?;
-    let place = LogPlace { run: record.id.clone(), step: step_name, index: at.index };
+    let (at, step) = api.runs.find_task(Some(&api.owner()?), &record, &task).await?;
+    let place = LogPlace { run: record.id.clone(), step, index: at.index };
     let log = Log {
         api: api.clone(),
         place,

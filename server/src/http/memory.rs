@@ -15,7 +15,7 @@ use axum::extract::Query;
 use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use pictor_api::{Code, Page, RunSummary};
-use pictor_engine::{Effort, Engine, Totals, WorkerView};
+use pictor_engine::{Effort, Engine, Run, Totals, WorkerView};
 use pictor_storage::{RunFilter, RunRecord, WorkerRecord};
 use pictor_tasks::message::{RunId, WorkerId};
 use serde::de::DeserializeOwned;
@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const NOT_YET: Duration = Duration::from_millis(200);
 /// Time limit for a snapshot: one that takes longer has failed.
 const LATE: Duration = Duration::from_secs(2);
+/// After this time everything is read again, whether or not it is known to have changed.
+const ANEW: Duration = Duration::from_secs(30);
 /// Most runs in the snapshot; the newest ones.
 const RUNS: u32 = 1000;
 /// Runs that are examined in one turn of the owner's loop; below, how many tasks of each are searched for failed and
@@ -60,48 +62,112 @@ pub(super) struct Outage {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     taken: Instant,
-    runs: Vec<RunRecord>,
-    details: BTreeMap<RunId, Detail>,
-    pub(super) workers: Vec<WorkerRecord>,
+    /// When everything was read; since then only what has changed was.
+    whole: Instant,
+    /// The place in the ring of events at which the runs were read.
+    place: (i64, u64),
+    /// The number of changes of workers at which the workers were read.
+    changes: u64,
+    runs: Arc<[RunRecord]>,
+    details: BTreeMap<RunId, Known>,
+    pub(super) workers: Arc<[WorkerRecord]>,
     pub(super) views: BTreeMap<WorkerId, WorkerView>,
     pub(super) totals: Totals,
 }
 
+/// What is known about a run: its detail and, if it holds for as long as history does not grow, the last row.
+#[derive(Clone, Debug)]
+struct Known {
+    detail: Arc<Detail>,
+    lasting: Option<u64>,
+}
+
+impl Known {
+    /// Looks at a run. Returns `None` if it is as it was at the row `before`.
+    fn look(engine: &Engine, run: &Run, before: Option<u64>, now_ms: i64) -> Option<Self> {
+        let lasting = Some(run.seq()).filter(|_| !run.is_held());
+        if lasting.is_some() && lasting == before {
+            return None;
+        }
+        let effort = Effort { places: PLACES, ..effort(FEW) };
+        let detail = Arc::new(Detail::of(engine, run, effort, now_ms));
+        Some(Self { detail, lasting })
+    }
+}
+
 impl Snapshot {
-    /// Takes a snapshot. If the engine cannot answer, its part is missing and the error is returned beside the rest.
-    async fn take(api: &Api, owner: &OwnerHandle) -> Result<(Self, Result<(), Error>), Error> {
+    /// Takes a snapshot that has in common with the last one what has not changed since. If the engine cannot answer,
+    /// its part is missing and the error is returned beside the rest.
+    async fn take(
+        api: &Api,
+        owner: &OwnerHandle,
+        last: Option<&Self>,
+    ) -> Result<(Self, Result<(), Error>), Error> {
         let taken = Instant::now();
-        let runs = api.store.runs(&RunFilter::default(), RUNS, None).await?;
-        let workers = api.registry.workers().await?;
+        let (place, changes) = (api.events.place(), api.heartbeats.changes());
+        let last = last.filter(|last| last.whole.elapsed() < ANEW);
+        let runs = if let Some(last) = last.filter(|last| last.place == place) {
+            // Whether the database answers has to be known in any case.
+            api.store.owner().await?;
+            last.runs.clone()
+        } else {
+            api.store.runs(&RunFilter::default(), RUNS, None).await?.into()
+        };
+        let workers = match last.filter(|last| last.changes == changes) {
+            Some(last) => last.workers.clone(),
+            None => api.registry.workers().await?.into(),
+        };
+        let whole = last.map_or(taken, |last| last.whole);
         let mut snapshot = Self {
             taken,
+            whole,
+            place,
+            changes,
             runs,
             details: BTreeMap::new(),
             workers,
             views: BTreeMap::new(),
             totals: Totals::default(),
         };
-        let asked = snapshot.ask(owner, (api.now_ms)()).await;
+        let asked = snapshot.ask(owner, last, (api.now_ms)()).await;
         Ok((snapshot, asked))
     }
 
-    async fn ask(&mut self, owner: &OwnerHandle, now_ms: i64) -> Result<(), Error> {
-        let ids = |engine: &Engine| engine.runs().map(|run| run.id().clone()).collect::<Vec<_>>();
-        let ask = move |engine: &Engine| (engine.totals(), engine.workers(now_ms), ids(engine));
-        let (totals, views, ids) = owner.ask(ask).await?;
-        for some in ids.chunks(RUNS_AT_A_TIME) {
-            let some = some.to_vec();
-            let look = move |engine: &Engine| -> Vec<(RunId, Detail)> {
-                let runs = some.iter().filter_map(|id| engine.run(id));
-                let effort = Effort { places: PLACES, ..effort(FEW) };
-                runs.map(|run| (run.id().clone(), Detail::of(engine, run, effort, now_ms)))
-                    .collect()
+    async fn ask(
+        &mut self,
+        owner: &OwnerHandle,
+        last: Option<&Self>,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        let ask = move |engine: &Engine| (engine.totals(), engine.workers(now_ms));
+        let (totals, views) = owner.ask(ask).await?;
+        let before = |id: &RunId| last.and_then(|last| last.details.get(id));
+        for some in self.runs.chunks(RUNS_AT_A_TIME) {
+            let some: Vec<(RunId, Option<u64>)> = some
+                .iter()
+                .map(|run| (run.id.clone(), before(&run.id).and_then(|known| known.lasting)))
+                .collect();
+            let look = move |engine: &Engine| -> Vec<(RunId, Option<Known>)> {
+                let runs = some.into_iter().filter_map(|(id, before)| {
+                    let run = engine.run(&id)?;
+                    Some((id, Known::look(engine, run, before, now_ms)))
+                });
+                runs.collect()
             };
-            self.details.extend(owner.ask(look).await?);
+            let known = owner.ask(look).await?.into_iter();
+            self.details.extend(known.filter_map(|(id, known)| {
+                let known = known.or_else(|| before(&id).cloned())?;
+                Some((id, known))
+            }));
         }
         self.totals = totals;
         self.views = views.into_iter().map(|view| (view.id, view)).collect();
         Ok(())
+    }
+
+    /// The number of changes of workers at which the workers were read.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The run of this id, or the only one whose id begins with it.
@@ -130,7 +196,7 @@ impl Snapshot {
             self.runs[begin..].iter().filter(wanted).take(limit).collect();
         let next = (records.len() == limit).then(|| records.last().map(|run| run.id.to_string()));
         let items = records.into_iter().map(|record| {
-            let view = self.details.get(&record.id).map(|detail| &detail.view);
+            let view = self.details.get(&record.id).map(|known| &known.detail.view);
             shape::summary(record.clone(), view)
         });
         Some(Page { items: items.collect(), next: next.flatten() })
@@ -200,13 +266,14 @@ impl Api {
             self.memory.ends();
             return NOT_YET;
         };
-        match timeout(LATE, Snapshot::take(self, &owner)).await {
+        let last = self.memory.latest();
+        match timeout(LATE, Snapshot::take(self, &owner, last.as_deref())).await {
             Ok(Ok((snapshot, Ok(())))) => {
                 self.memory.remember(Some(snapshot));
                 self.memory.ends();
             }
             Ok(Ok((snapshot, Err(error)))) => {
-                if self.memory.latest().is_none() {
+                if last.is_none() {
                     self.memory.remember(Some(snapshot));
                 }
                 self.memory.lasts(since, error.to_string());
@@ -251,8 +318,8 @@ impl Api {
             }
             "/v1/runs/{run}" => {
                 let record = snapshot.run(&asked.caller, asked.last()?)?;
-                let detail = snapshot.details.get(&record.id)?;
-                Json(detail.clone().of_run(record.clone())).into_response()
+                let known = snapshot.details.get(&record.id)?;
+                Json((*known.detail).clone().of_run(record.clone())).into_response()
             }
             "/v1/workers" => {
                 let paging: Paging<u32> = query(&asked.uri)?;

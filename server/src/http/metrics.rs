@@ -20,7 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +126,13 @@ impl Snapshot {
         let looked = async {
             let ask = owner.ask(move |engine| (engine.totals(), engine.workers(now_ms)));
             let (totals, views) = ask.await?;
-            Ok::<_, Error>((totals, views, api.registry.workers().await?))
+            let latest = api.memory.latest();
+            let records = match latest.filter(|latest| latest.changes() == api.heartbeats.changes())
+            {
+                Some(latest) => latest.workers.clone(),
+                None => api.registry.workers().await?.into(),
+            };
+            Ok::<_, Error>((totals, views, records))
         };
         let looked = tokio::select! {
             looked = looked => looked.ok(),
@@ -142,14 +148,13 @@ impl Snapshot {
         let tasks_held = views.iter().map(|view: &WorkerView| u64::from(view.tasks)).sum();
         snapshot.farm = Some(FarmStats { totals, tally: owner.tally(), tasks_held });
         let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
-        let beats = api.heartbeats.all();
-        for record in records {
-            let seen = views.iter().find(|view| view.id == record.id);
-            let online = seen.is_some_and(|view| now_ms - view.seen_ms <= lease_ms);
+        let seen: HashMap<_, _> = views.iter().map(|view| (view.id, view.seen_ms)).collect();
+        for record in &*records {
+            let online = seen.get(&record.id).is_some_and(|seen_ms| now_ms - seen_ms <= lease_ms);
             let state = record.state.name();
             *snapshot.workers.entry((state, online)).or_default() += 1;
-            let beat = beats.iter().find(|(id, _)| *id == record.id.0).filter(|_| online);
-            snapshot.beats.extend(beat.map(|(_, beat)| (record.name, beat.clone())));
+            let beat = api.heartbeats.latest(record.id.0).filter(|_| online);
+            snapshot.beats.extend(beat.map(|beat| (record.name.clone(), beat)));
         }
         if let Some(broker) = &api.broker
             && let Ok(Ok(depths)) = timeout(DEPTHS, broker.depths()).await

@@ -1,6 +1,7 @@
 //! The HTTP API: JSON over `/v1`, described at `/openapi.json`, with tokens, roles and an audit log.
 
 mod artifacts;
+mod audit_log;
 pub mod auth;
 mod blobs;
 mod controls;
@@ -42,6 +43,7 @@ use crate::role::ServerRole;
 use crate::runs::{Runs, aside};
 use crate::schedule::Schedules;
 use crate::webhook::Webhooks;
+use audit_log::AuditLog;
 use auth::Tokens;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -116,6 +118,7 @@ pub struct Api {
     now_ms: fn() -> i64,
     tokens: Tokens,
     buckets: Buckets,
+    audit_log: AuditLog,
     runs: Runs,
     log_locks: LogLocks,
     events: Hub,
@@ -155,6 +158,7 @@ impl Api {
             now_ms: setup.now_ms,
             tokens: Tokens::default(),
             buckets: Buckets::default(),
+            audit_log: AuditLog::default(),
             log_locks: LogLocks::default(),
             heartbeats: Heartbeats::default(),
             metrics: Metrics::new(),

@@ -15,7 +15,7 @@ use pictor_api::{
     Amqp, Code, Enrol, Enrolled, Heartbeat, HeartbeatReply, Page, Service, TokenRole, Worker,
     WorkerPatch,
 };
-use pictor_engine::WorkerView;
+use pictor_engine::{Engine, WorkerView};
 use pictor_net::random_bytes;
 use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
 use pictor_storage::{NewWorker, WorkerRecord};
@@ -65,18 +65,24 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Worker>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
     let after = paging.after.unwrap_or(0);
-    let views = views(&api).await?;
-    let records = api.registry.workers().await?.into_iter();
-    let workers = records.filter(|record| record.id.0 > after).map(|record| {
+    // One more than asked for, which tells whether there is a next page.
+    let count = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let records = api.registry.workers_page(count, WorkerId(after)).await?;
+    let views = views(&api, records.iter().map(|record| record.id).collect()).await?;
+    let workers = records.into_iter().map(|record| {
         let view = views.get(&record.id);
         worker(&api, record, view)
     });
     Ok(Json(Page::of(workers, limit, |worker| worker.id.to_string())))
 }
 
-async fn views(api: &Api) -> Result<BTreeMap<WorkerId, WorkerView>, Refusal> {
+/// What the engine knows about these workers.
+async fn views(api: &Api, ids: Vec<WorkerId>) -> Result<BTreeMap<WorkerId, WorkerView>, Refusal> {
     let now_ms = (api.now_ms)();
-    let views = api.owner()?.ask(move |engine| engine.workers(now_ms)).await?;
+    let ask = move |engine: &Engine| -> Vec<WorkerView> {
+        ids.into_iter().filter_map(|id| engine.worker(id, now_ms)).collect()
+    };
+    let views = api.owner()?.ask(ask).await?;
     Ok(views.into_iter().map(|view| (view.id, view)).collect())
 }
 
@@ -92,7 +98,7 @@ pub(super) async fn show(
 ) -> Result<Json<Worker>, Refusal> {
     let record = api.registry.worker(WorkerId(id)).await?;
     let record = record.ok_or_else(|| Refusal::not_found(format_args!("worker {id}")))?;
-    let views = views(&api).await?;
+    let views = views(&api, vec![record.id]).await?;
     let view = views.get(&record.id);
     Ok(Json(worker(&api, record, view)))
 }
@@ -139,14 +145,13 @@ pub(super) async fn enrol(
         let detail = "this server works alone: it has no message broker (start it with `--broker`)";
         Refusal::new(Code::NoBroker, detail)
     })?;
-    let records = api.registry.workers().await?.into_iter();
-    let known = { records }.find(|r| r.name == name && r.account == caller.account);
+    let known = api.registry.worker_named(&name, &caller.account).await?;
     if caller.role == TokenRole::Machine && known.as_ref().is_none_or(|r| r.token != caller.token) {
         let detail = "a machine's token registers that machine only";
         return Err(Refusal::new(Code::Forbidden, detail));
     }
     if let Some(known) = &known {
-        api.heartbeats.check_instance(known, &instance)?;
+        api.check_instance(known, &instance)?;
     }
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
@@ -220,13 +225,12 @@ pub(super) async fn heartbeat(
     let (owner, worker) = (api.owner()?, record.id);
     let state = record.state;
     let Heartbeat { holding, gpus, machine, inventory, accepts, reason, instance } = said;
-    api.heartbeats.check_instance(&record, &instance)?;
+    api.check_instance(&record, &instance)?;
     api.heartbeats.heard(id, instance);
     let begins = inventory.is_some();
-    let has = inventory.unwrap_or_else(|| record.inventory.clone());
-    if has != record.inventory {
+    if let Some(has) = inventory.as_ref().filter(|has| **has != record.inventory) {
         let WorkerRecord { name, account, token, .. } = &*record;
-        let new = NewWorker { name, account, token, inventory: &has };
+        let new = NewWorker { name, account, token, inventory: has };
         api.registry.register_worker(&new, (api.now_ms)()).await?;
         api.heartbeats.forget(id);
     }
@@ -234,6 +238,7 @@ pub(super) async fn heartbeat(
     let before = api.heartbeats.note(id, Beat { epoch, gpus, machine, accepts, reason });
     let before = before.filter(|before| before.epoch == epoch);
     if begins || before.is_none() {
+        let has = inventory.unwrap_or_else(|| record.inventory.clone());
         owner.tell(ToOwner::Joined(worker, has)).await?;
     }
     if begins || before.is_none_or(|before| before.accepts != accepts) {
@@ -241,7 +246,9 @@ pub(super) async fn heartbeat(
     }
     let holding = holding.into_iter().map(|held| (held.key, held.tasks)).collect();
     owner.tell(ToOwner::Heartbeat(worker, holding)).await?;
-    Ok(Json(HeartbeatReply { state }))
+    let longer = Some(api.interval()).filter(|interval| *interval > api.heartbeat);
+    let heartbeat_ms = longer.and_then(|interval| u64::try_from(interval.as_millis()).ok());
+    Ok(Json(HeartbeatReply { state, heartbeat_ms }))
 }
 
 /// Signs off a worker, which holds no tasks any more.

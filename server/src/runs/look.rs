@@ -1,14 +1,13 @@
 //! Requests that read: lists of runs, one run, lists of its tasks, one task.
 
 use super::shape;
-use super::{Runs, TaskCursor, aside, effort, from, next};
+use super::{Runs, TaskCursor, effort, from, load_plan, next};
 use crate::handle::{Error, OwnerHandle};
 use pictor_api::{Attempt, Code, Page, RunDetail, RunSummary, Task, TaskDetail, TaskState};
 use pictor_engine::{Effort, Engine, Found, Notes, Run, RunView, TaskQuery, TaskView};
 use pictor_storage::{RunFilter, RunRecord};
-use pictor_tasks::history::Row;
-use pictor_tasks::message::{Execution, RunId, TaskId};
-use std::collections::{BTreeMap, HashMap};
+use pictor_tasks::message::{Execution, RunId, TaskId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Most failed tasks, and most waiting tasks, in the description of one run.
 pub(crate) const FEW: usize = 10;
@@ -190,31 +189,35 @@ impl Runs {
         let ask = move |engine: &Engine, run: &Run| {
             let at = run.find_task(&asked)?;
             let outputs = run.outputs(at).map_or_else(Vec::new, |(_, o)| o.to_vec());
-            Some((at, engine.task(run, at, now_ms)?, outputs))
+            Some((at, run.rows_of(at), engine.task(run, at, now_ms)?, outputs))
         };
         let found = self.ask(owner, record, ask).await?;
-        let (at, view, outputs) = found.ok_or_else(|| no_task(&record.id, name))?;
-        let attempts = self.attempts(&record.id, at).await?;
+        let (at, rows, view, outputs) = found.ok_or_else(|| no_task(&record.id, name))?;
+        let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
+        let rows = self.store.rows(&record.id, &rows).await?;
+        attempts.extend(rows.iter().filter_map(|row| shape::attempt(row, at)));
+        let attempts = attempts.into_values().collect();
         let mut task = shape::task(view);
         self.name_workers(vec![&mut task]).await?;
         Ok(TaskDetail { task, attempts, outputs })
     }
 
-    /// The attempts at a task, read from history on a thread of its own, because it can be long.
-    async fn attempts(&self, run: &RunId, at: TaskId) -> Result<Vec<Attempt>, Error> {
-        let (store, run) = (self.store.clone(), run.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let read = aside(move || {
-            let mut attempts: BTreeMap<(u32, u32, Execution), Attempt> = BTreeMap::new();
-            let mut collect = |row: Row| {
-                if let Some((key, attempt)) = shape::attempt(&row, at) {
-                    attempts.insert(key, attempt);
-                }
-            };
-            runtime.block_on(store.load_history(&run, 1, &mut collect))?;
-            Ok(attempts.into_values().collect())
-        });
-        read.await?
+    /// The step and index of a task, and the name of its step. If the plan says it, no history has to be folded.
+    pub(crate) async fn find_task(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+        name: &str,
+    ) -> Result<(TaskId, String), Error> {
+        let plan = load_plan(&*self.store, &record.id).await?;
+        let at = if let Some(at) = plan.find_task(name) {
+            Some(at)
+        } else {
+            let name = name.to_owned();
+            self.ask(owner, record, move |_, run| run.find_task(&name)).await?
+        };
+        let at = at.ok_or_else(|| no_task(&record.id, name))?;
+        Ok((at, plan.steps[at.step as usize].name.clone()))
     }
 
     /// Adds the names of their workers to tasks.
@@ -230,8 +233,10 @@ impl Runs {
             }
             return Ok(());
         };
-        let records = registry.workers().await?;
-        let names: HashMap<u32, String> = records.into_iter().map(|r| (r.id.0, r.name)).collect();
+        let ids: BTreeSet<WorkerId> = tasks.iter().filter_map(|t| t.worker.map(WorkerId)).collect();
+        let names = registry.worker_names(&ids.into_iter().collect::<Vec<_>>()).await?;
+        let names: HashMap<u32, String> =
+            names.into_iter().map(|(id, name)| (id.0, name)).collect();
         for task in tasks {
             task.worker_name = task.worker.and_then(|worker| names.get(&worker).cloned());
         }
@@ -240,7 +245,7 @@ impl Runs {
 }
 
 /// The error for a name that no task of the run has.
-pub(crate) fn no_task(run: &RunId, name: &str) -> Error {
+fn no_task(run: &RunId, name: &str) -> Error {
     let text = format!("run {run} has no task `{name}`; `pictor tasks {run}` lists them");
     Error::Refused(Code::NotFound, text)
 }

@@ -9,13 +9,13 @@ mod request;
 pub mod shape;
 
 pub(crate) use cursor::TaskCursor;
-pub(crate) use look::{Detail, FEW, TaskFilter, no_task};
+pub(crate) use look::{Detail, FEW, TaskFilter};
 pub use request::{Request, Response};
 
 use crate::handle::{Error, OwnerHandle};
 use archive::Archive;
 use pictor_api::Code;
-use pictor_engine::{Config, Effort, Engine, FoldError, Found, Run};
+use pictor_engine::{Config, Effort, Engine, FoldError, Found, Plan, Run};
 use pictor_storage::{Registry, RunRecord, Store};
 use pictor_tasks::message::{RunId, TaskId};
 use std::sync::Arc;
@@ -158,8 +158,8 @@ pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Erro
     found?.ok_or_else(|| Error::NoRun(name.to_owned()))
 }
 
-/// Folds a run from its stored plan and history.
-pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
+/// The stored plan of a run.
+async fn load_plan(store: &dyn Store, id: &RunId) -> Result<Plan, Error> {
     let bad = |why: String| Error::Plan { run: id.clone(), why };
     let stored = store.run_plan(id).await?.ok_or_else(|| Error::NoRun(id.to_string()))?;
     if !pictor_engine::plan::FOLDS.contains(&stored.fold_version) {
@@ -169,7 +169,12 @@ pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
             pictor_engine::plan::FOLD_VERSION
         )));
     }
-    let plan = serde_json::from_str(&stored.plan).map_err(|e| bad(format!("its plan: {e}")))?;
+    serde_json::from_str(&stored.plan).map_err(|e| bad(format!("its plan: {e}")))
+}
+
+/// Folds a run from its stored plan and history.
+pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
+    let plan = load_plan(store, id).await?;
     let mut run = Run::new(id.clone(), Arc::new(plan));
     let mut fault: Option<FoldError> = None;
     let fold = &mut |row| {

@@ -225,7 +225,7 @@ impl Schedules {
 
     /// The unfinished runs of a schedule with their due times, in order of these.
     async fn going(&self, schedule: &Schedule) -> Result<Vec<(i64, RunId)>, ScheduleError> {
-        let unfinished = self.store.unfinished_runs().await?;
+        let unfinished = self.store.unfinished_runs(None).await?;
         let ids: Vec<RunId> = unfinished.into_iter().map(|record| record.id).collect();
         Ok(runs_of(&schedule.id, &ids))
     }

@@ -197,7 +197,7 @@ impl Runner {
     }
 
     async fn unfinished(&self) -> Result<Vec<RunId>, ScheduleError> {
-        let unfinished = self.schedules.store.unfinished_runs().await?;
+        let unfinished = self.schedules.store.unfinished_runs(None).await?;
         Ok(unfinished.into_iter().map(|record| record.id).collect())
     }
 

@@ -16,7 +16,13 @@ async fn private() -> (Postgres, TestFarm, String) {
     let postgres = tokio::task::spawn_blocking(Postgres::private).await.unwrap();
     let database = postgres.database();
     let options = Options { database: Some(database.clone()), ..Options::default() };
-    (postgres, TestFarm::with(options).await, database)
+    let farm = TestFarm::with(options).await;
+    let (id, _) = farm.machine("node").await;
+    // It was registered behind the server's back, which reads all workers again after a change of one.
+    let enabled = json!({ "state": "enabled" });
+    let path = format!("/v1/workers/{id}");
+    farm.call(&farm.admin, Method::PATCH, &path, Some(&enabled)).await.is(200);
+    (postgres, farm, database)
 }
 
 /// Waits until the server reports that there is an outage, or none: then it has renewed its snapshot since.
@@ -131,7 +137,6 @@ async fn until_begun(executed: &Path) {
 #[tokio::test]
 async fn a_frozen_database_keeps_nobody_waiting_and_nothing_is_lost_or_done_twice() {
     let (postgres, farm, _) = private().await;
-    farm.machine("node").await;
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
     farm.get("/v1/runs").await.is(200);
@@ -155,7 +160,6 @@ async fn a_frozen_database_keeps_nobody_waiting_and_nothing_is_lost_or_done_twic
 #[tokio::test]
 async fn a_database_that_is_read_only_for_a_while_answers_questions_and_goes_on_by_itself() {
     let (postgres, farm, database) = private().await;
-    farm.machine("node").await;
     let films = farm.submit(&farm.admin, FILMS).await;
     farm.until_over(&films).await;
     // This outage is noticed only at the next write, so the server has to have renewed its snapshot before.

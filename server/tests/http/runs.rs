@@ -2,6 +2,7 @@
 
 use crate::farm::{FILMS, MILLION, TestFarm};
 use serde_json::Value as Json;
+use sqlx::ConnectOptions as _;
 
 #[tokio::test]
 async fn a_run_is_done_and_can_be_looked_at() {
@@ -39,6 +40,25 @@ async fn a_run_is_done_and_can_be_looked_at() {
     let encoded = format!("/v1/runs/{id}/tasks/make%5Bframe%3D3%5D");
     assert_eq!(farm.get(&encoded).await.is(200)["task"], task["task"]);
     farm.get(&format!("/v1/runs/{id}/tasks/make[frame=9]")).await.refused(404, "not_found");
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_is_answered_without_the_history_of_the_others() {
+    let farm = TestFarm::start().await;
+    let id = farm.submit(&farm.admin, FILMS).await;
+    farm.until_over(&id).await;
+    let path = format!("/v1/runs/{id}/tasks/make[frame=3]");
+    let (task, log) = (farm.get(&path).await.is(200), farm.get(&format!("{path}/log")).await.bytes);
+    assert_eq!(task["attempts"].as_array().unwrap().len(), 1);
+    // Whoever reads the rows of another task finds that they are not all there.
+    let database = sqlx::sqlite::SqliteConnectOptions::new().filename(farm.path("pictor.sqlite"));
+    let mut on = database.connect().await.unwrap();
+    let remove = "DELETE FROM attempt WHERE NOT (step = 0 AND task = 2)";
+    let removed = sqlx::query(remove).execute(&mut on).await.unwrap();
+    assert_eq!(removed.rows_affected(), 5);
+    assert_eq!(farm.get(&path).await.is(200), task);
+    assert_eq!(farm.get(&format!("{path}/log")).await.bytes, log);
     farm.stop().await;
 }
 

@@ -156,7 +156,7 @@ impl Base {
 
     /// The ids of the unfinished runs, oldest first.
     pub(crate) async fn going(&self) -> Vec<RunId> {
-        let runs = self.store.unfinished_runs().await.unwrap();
+        let runs = self.store.unfinished_runs(None).await.unwrap();
         runs.into_iter().map(|record| record.id).collect()
     }
 

@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 /// Name of the database file in a data folder.
 pub(crate) const DATABASE: &str = "pictor.sqlite";
 /// The migrations: entry n turns version n of the schema into version n + 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema1.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema1.sql"),
+    include_str!("schema2.sql"),
+    include_str!("schema3.sql"),
+    include_str!("schema4.sql"),
+];
 const PAGE_BYTES: u32 = 4096;
 /// Pages in the write-ahead log after which it is copied into the database and reused.
 const WAL_PAGES: u32 = 1000;

@@ -66,8 +66,8 @@ impl Block {
         if bytes > BLOCK_BYTES { (self.count / 2).max(1) } else { self.count }
     }
 
-    /// Parses the text. `path` names the database in errors.
-    pub(crate) fn decode(&self, path: &Path) -> Result<Vec<Row>, Error> {
+    /// Parses the text, which may lack rows. `path` names the database in errors.
+    pub(crate) fn rows(&self, path: &Path) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::with_capacity(usize::try_from(self.count).unwrap_or_default());
         let parsers: [fn(&mut Line<'_>) -> Option<Fact>; 3] =
             [parse_ended, parse_claim, parse_event];
@@ -81,6 +81,12 @@ impl Block {
         if !rows.is_sorted_by_key(|row| row.seq) {
             rows.sort_by_key(|row| row.seq);
         }
+        Ok(rows)
+    }
+
+    /// Parses the text, which must have all rows.
+    pub(crate) fn decode(&self, path: &Path) -> Result<Vec<Row>, Error> {
+        let rows = self.rows(path)?;
         let expected = self.from..self.from + self.count;
         if !rows.iter().map(|row| row.seq).eq(expected.clone()) {
             return Err(Error::Corrupt(format!(

@@ -142,6 +142,13 @@ pub(crate) async fn every_kind_of_row_comes_back_as_it_was(store: &dyn Store) {
     assert_eq!(history(store, &run, 1).await, rows);
     assert_eq!(history(store, &run, 3).await, rows[2..]);
     assert_eq!(history(store, &run, 1000).await, []);
+    let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
+    assert_eq!(store.rows(&run, &seqs).await.unwrap(), rows);
+    let some = store.rows(&run, &[2, 7, 1000]).await.unwrap();
+    assert_eq!(some, [rows[1].clone(), rows[6].clone()], "those that there are");
+    assert_eq!(store.rows(&run, &[]).await.unwrap(), []);
+    let error = store.rows(&RunId("nobody".into()), &[1]).await.unwrap_err();
+    assert!(matches!(error, Error::NotFound(_)), "{error:?}");
 }
 
 pub(crate) async fn rows_come_back_in_order_whatever_their_commits(store: &dyn Store) {

@@ -31,9 +31,11 @@ pub(crate) async fn a_token_is_kept_until_it_is_revoked(registry: &dyn Registry)
     let listed: Vec<_> = listed.iter().map(|token| (&*token.id, token.role)).collect();
     assert_eq!(listed, [("b", Some(TokenRole::Operator)), ("a", Some(TokenRole::Operator))]);
     assert_eq!(registry.token("c").await.unwrap(), None);
+    assert_eq!(registry.revocations().await.unwrap(), 0);
     assert!(registry.revoke_token("a", 9).await.unwrap());
     assert!(!registry.revoke_token("a", 10).await.unwrap());
     assert!(!registry.revoke_token("c", 10).await.unwrap());
+    assert_eq!(registry.revocations().await.unwrap(), 1);
     let revoked = Token { revoked_ms: Some(9), ..a };
     assert_eq!(registry.token("a").await.unwrap(), Some(revoked));
     assert_eq!(registry.token("b").await.unwrap(), Some(b));
@@ -67,6 +69,13 @@ pub(crate) async fn a_worker_that_registers_again_is_the_same_worker(registry: &
     assert_eq!((&worker.inventory, worker.token.as_str()), (&bigger, "t2"));
     assert_eq!((worker.state, worker.registered_ms, worker.seen_ms), (Service::Draining, 1, 5));
     assert_eq!(registry.worker(WorkerId(99)).await.unwrap(), None);
+    assert_eq!(registry.worker_named(&worker.name, &worker.account).await.unwrap(), Some(worker));
+    assert_eq!(registry.worker_named("nobody", "ann").await.unwrap(), None);
+    assert_eq!(registry.workers_page(9, one).await.unwrap(), workers[1..]);
+    assert_eq!(registry.workers_page(1, WorkerId(0)).await.unwrap(), workers[..1]);
+    let names = registry.worker_names(&[two, WorkerId(99)]).await.unwrap();
+    assert_eq!(names, [(two, workers[1].name.clone())]);
+    assert_eq!(registry.worker_names(&[]).await.unwrap(), []);
 
     registry.workers_seen(&[]).await.unwrap();
     registry.workers_seen(&[(one, 4), (two, 8), (WorkerId(99), 9)]).await.unwrap();
@@ -92,9 +101,9 @@ pub(crate) async fn the_audit_log_is_read_backwards_in_pages(registry: &dyn Regi
         detail: "{\"a\":  1}".to_owned(),
         address: "127.0.0.1".to_owned(),
     };
-    for n in 1..=5 {
-        registry.audit(&entry(n)).await.unwrap();
-    }
+    registry.audit(&[entry(1)]).await.unwrap();
+    registry.audit(&[entry(2), entry(3), entry(4), entry(5)]).await.unwrap();
+    registry.audit(&[]).await.unwrap();
     let newest = registry.audit_page(2, None).await.unwrap();
     let times = |page: &[AuditEntry]| page.iter().map(|e| e.time_ms).collect::<Vec<_>>();
     assert_eq!(times(&newest), [5, 4]);

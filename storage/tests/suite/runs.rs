@@ -47,16 +47,35 @@ pub(crate) async fn a_run_is_kept_as_it_was_created(store: &dyn Store) {
     let record = store.run("kept").await.unwrap().unwrap();
     assert_eq!((record.state, record.finished_ms), (RunState::Running, None));
     assert_eq!((record.priority, record.account.as_str()), (-3, "ann"));
-    assert!(store.unfinished_runs().await.unwrap().contains(&record));
+    assert!(store.unfinished_runs(None).await.unwrap().contains(&record));
     let end =
         RunRows { run: &run.id, rows: &dones(1, 1), state: Some((RunState::Failed, Some(77))) };
     store.commit(&[end]).await.unwrap();
     let record = store.run("kept").await.unwrap().unwrap();
     assert_eq!((record.state, record.finished_ms), (RunState::Failed, Some(77)));
-    assert!(!store.unfinished_runs().await.unwrap().contains(&record));
+    assert!(!store.unfinished_runs(None).await.unwrap().contains(&record));
     let again = RunRows { rows: &dones(2, 2), state: Some((RunState::Running, None)), ..end };
     store.commit(&[again]).await.unwrap();
     assert_eq!(history(store, &run.id, 1).await, dones(1, 2));
+}
+
+pub(crate) async fn unfinished_runs_are_read_from_a_run_on(store: &dyn Store) {
+    let ids: Vec<RunId> = ["open-1", "open-2", "open-3"].map(|id| RunId(id.into())).into();
+    for id in &ids {
+        with_run(store, &id.0).await;
+    }
+    let after = async |run: &RunId| -> Vec<RunId> {
+        let found = store.unfinished_runs(Some(run)).await.unwrap();
+        found.into_iter().map(|run| run.id).collect()
+    };
+    assert_eq!(after(&ids[0]).await, ids[1..]);
+    let rows = dones(1, 1);
+    let end = |run| RunRows { run, rows: &rows, state: Some((RunState::Succeeded, Some(5))) };
+    store.commit(&[end(&ids[0]), end(&ids[1])]).await.unwrap();
+    assert_eq!(after(&ids[0]).await, ids[2..]);
+    assert_eq!(after(&ids[2]).await, []);
+    assert!(store.remove_run(&ids[0]).await.unwrap());
+    assert_eq!(after(&ids[0]).await, ids[2..], "all, after a run that is gone");
 }
 
 pub(crate) async fn rejected_messages_are_kept(store: &dyn Store) {
@@ -98,11 +117,17 @@ pub(crate) async fn runs_are_filtered_by_state_owner_and_name(store: &dyn Store)
     assert_eq!(list(RunFilter { name: text("0%"), ..none() }).await, ["filter-1"]);
     assert_eq!(list(RunFilter { name: text("r\\x"), ..none() }).await, ["filter-3"]);
     assert_eq!(list(RunFilter { name: text("h%_"), ..none() }).await, [] as [&str; 0]);
-    let both =
-        RunFilter { name: text("shot"), account: text("ben"), state: Some(RunState::Running) };
-    assert_eq!(list(both).await, [] as [&str; 0]);
+    let (account, state) = (text("ben"), Some(RunState::Running));
+    let both = RunFilter { name: text("shot"), account: account.clone(), state };
+    assert_eq!(list(both.clone()).await, [] as [&str; 0]);
+    assert_eq!(list(RunFilter { state: Some(RunState::Failed), ..both }).await, ["filter-2"]);
+    assert_eq!(list(RunFilter { account, state, name: None }).await, [] as [&str; 0]);
+    assert_eq!(list(RunFilter { account: text("ann"), state, name: text("") }).await.len(), 2);
     let after = store.runs(&RunFilter { account: text("ann"), ..none() }, 10, Some(&failed)).await;
     assert_eq!(after.unwrap().len(), 1);
+    let long = NewRun { name: "😀x".repeat(2048), ..new_run("filter-4") };
+    assert_eq!(store.create_run(&long, None).await.unwrap(), Created::New);
+    assert_eq!(list(RunFilter { name: text("X😀"), ..none() }).await, ["filter-4"]);
 }
 
 fn once(key: &str, request: u8) -> Idempotency {
