@@ -1,20 +1,24 @@
 //! Whole runs over Postgres and RabbitMQ, with the real `pictor serve` and `pictor work` (2 slots) and full durability.
-//! `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`, `clip`.
+//! `farm [NAME…]` measures only those: `fan`, `frames`, `chain`, `million`, `workers`, `clip`, `waiting`, `small`, `task`,
+//! `archive`. The last four also measure a server that works alone. `PICTOR_BENCH_PROGRAM` is the program to measure
+//! instead of this one: an earlier one, to compare.
 
+mod archive;
 mod chain;
 mod floors;
 mod served;
+mod waiting;
+mod workers;
 
 use floors::{Commits, Trips};
 use pictor_benches::source::{made, networks};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{jobs, machine};
-use reqwest::{Method, StatusCode};
-use serde_json::{Value as Json, json};
+use reqwest::Method;
+use serde_json::json;
 use served::{Served, Services};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 
 const RUNS: usize = 11;
 
@@ -39,10 +43,22 @@ fn main() {
             million(&services).await;
         }
         if machine::wanted("workers") {
-            workers(&services).await;
+            workers::workers(&services).await;
         }
         if machine::wanted("clip") {
             clip(&services).await;
+        }
+        if machine::wanted("waiting") {
+            waiting::waiting(&services).await;
+        }
+        if machine::wanted("small") {
+            waiting::small(&services).await;
+        }
+        if machine::wanted("task") {
+            archive::task(&services).await;
+        }
+        if machine::wanted("archive") {
+            archive::archive(&services).await;
         }
     });
 }
@@ -140,16 +156,16 @@ async fn questions(services: &Services) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let (seconds, answer) = timed(&farm, &show).await;
+        let (seconds, answer) = farm.timed(&show).await;
         if answer["state"] != "running" {
             assert_eq!(answer["state"], "succeeded");
             break;
         }
         shown.push(seconds * 1e3);
-        let (seconds, answer) = timed(&farm, &page).await;
+        let (seconds, answer) = farm.timed(&page).await;
         assert!(answer["items"].is_array(), "{answer}");
         pages.push(seconds * 1e3);
-        let (seconds, answer) = timed(&farm, "/healthz").await;
+        let (seconds, answer) = farm.timed("/healthz").await;
         assert_eq!(answer["role"], "owner");
         alive.push(seconds * 1e3);
     }
@@ -161,89 +177,6 @@ async fn questions(services: &Services) {
     }
     let remark = format!("p99 {:.1} ms", alive.percentile(99));
     line("floor: `/healthz`, which asks nobody, while it runs", &alive, "ms", &remark);
-}
-
-async fn timed(farm: &Served, path: &str) -> (f64, Json) {
-    let started = Instant::now();
-    let answer = farm.request(Method::GET, path).send().await.expect("the server answers");
-    let answer = answer.bytes().await.expect("the server answers");
-    let seconds = started.elapsed().as_secs_f64();
-    (seconds, serde_json::from_slice(&answer).expect("JSON"))
-}
-
-/// Workers that only send heartbeats. They have queues at the broker but do not consume them.
-async fn workers(services: &Services) {
-    const COUNT: u32 = 1000;
-    const WATCHED: Duration = Duration::from_secs(30);
-    let farm = Arc::new(Served::start(services, "farm-workers").await);
-    let started = Instant::now();
-    let mut beats = Vec::new();
-    for number in 0..COUNT {
-        let worker = Worker::enrol(&farm, number).await;
-        beats.push(tokio::spawn(worker.live()));
-    }
-    let enrolled = started.elapsed().as_secs_f64() * 1e3 / f64::from(COUNT);
-    sleep(Duration::from_secs(5)).await;
-    let (from, before) = (Instant::now(), farm.server_seconds());
-    sleep(WATCHED).await;
-    let share = (farm.server_seconds() - before) / from.elapsed().as_secs_f64() * 100.0;
-    let memory = farm.server_megabytes();
-    assert!(beats.iter().all(|beat| !beat.is_finished()), "every heartbeat was heard");
-    beats.iter().for_each(tokio::task::JoinHandle::abort);
-    head("Farm: 1,000 workers, a heartbeat of each every 5 s");
-    let one = |value: f64| Series::from_iter([value]);
-    line("enrolment of one", &one(enrolled), "ms", "");
-    line("processor of the server", &one(share), "%", "of one core");
-    line("peak memory of the server", &one(memory), "MB", "");
-}
-
-/// A worker that has nothing to do.
-struct Worker {
-    client: reqwest::Client,
-    url: String,
-    token: String,
-    pause: Duration,
-}
-
-impl Worker {
-    async fn enrol(farm: &Served, number: u32) -> Self {
-        let inventory = pictor_benches::farm::two_slots();
-        let body = json!({ "name": format!("simulated-{number}"), "inventory": inventory });
-        let answer = loop {
-            let asked = farm.request(Method::POST, "/v1/workers").json(&body).send().await;
-            let answer = asked.expect("the server answers");
-            // A single account may not send requests this often.
-            if answer.status() != StatusCode::TOO_MANY_REQUESTS {
-                break answer;
-            }
-            sleep(Duration::from_millis(100)).await;
-        };
-        let answer: Json = answer.json().await.expect("JSON");
-        let id = answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"));
-        Self {
-            // A machine of its own has connections of its own.
-            client: reqwest::Client::new(),
-            url: farm.url(&format!("/v1/workers/{id}/heartbeat")),
-            token: answer["token"].as_str().unwrap_or_default().to_owned(),
-            pause: Duration::from_millis(answer["heartbeat_ms"].as_u64().unwrap_or(5000)),
-        }
-    }
-
-    /// Sends heartbeats; fails if one is rejected.
-    async fn live(self) {
-        let mut tick = interval(self.pause);
-        let body = json!({ "holding": [], "gpus": [], "accepts": true });
-        loop {
-            tick.tick().await;
-            let sent =
-                self.client.post(&self.url).bearer_auth(&self.token).json(&body).send().await;
-            match sent {
-                Ok(answer) if answer.status().is_success() => {}
-                Ok(answer) => panic!("a heartbeat was refused: {}", answer.status()),
-                Err(error) => panic!("a heartbeat was not heard: {error}"),
-            }
-        }
-    }
 }
 
 /// A clip of 200 frames, upscaled: the gain from a second worker. Each worker has one slot, on processors of its own;

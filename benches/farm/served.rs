@@ -2,7 +2,7 @@
 
 use pictor_benches::machine;
 use pictor_benches::source::run;
-use pictor_test_servers::{Postgres, Queues, RabbitMq};
+use pictor_test_servers::{Postgres, Queues, RabbitMq, Vhost};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value as Json, json};
 use sqlx::{Connection, PgConnection};
@@ -29,7 +29,8 @@ pub(crate) struct Services {
 impl Services {
     /// Starts both servers.
     pub(crate) fn start() -> Self {
-        let program = PathBuf::from(env!("CARGO_BIN_EXE_pictor"));
+        let program = std::env::var_os("PICTOR_BENCH_PROGRAM").map(PathBuf::from);
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_pictor").into());
         Self { postgres: Postgres::private(), rabbit: RabbitMq::private(""), program }
     }
 }
@@ -66,7 +67,8 @@ pub(crate) struct Served {
     workers: Vec<Process>,
     server: Process,
     client: Client,
-    database: PgConnection,
+    /// `None` if the server works alone.
+    database: Option<PgConnection>,
     url: String,
     token: String,
     folder: PathBuf,
@@ -80,26 +82,43 @@ impl Served {
 
     /// Starts a server whose queues are of this type.
     pub(crate) async fn start_over(services: &Services, name: &str, queues: Queues) -> Self {
-        pictor_net::set_up_tls();
         let folder = machine::fresh_folder(name);
         let (database, vhost) = (services.postgres.database(), services.rabbit.vhost_of(queues));
+        Self::start_in(services, folder, Some((&database, &vhost))).await
+    }
+
+    /// Starts a server that works alone, with a worker of two slots, in a folder that may have a database.
+    pub(crate) async fn alone(services: &Services, folder: PathBuf) -> Self {
+        Self::start_in(services, folder, None).await
+    }
+
+    /// Starts a server in a folder, over a database and a virtual host if it is not to work alone.
+    pub(crate) async fn start_in(
+        services: &Services,
+        folder: PathBuf,
+        over: Option<(&str, &Vhost)>,
+    ) -> Self {
+        pictor_net::set_up_tls();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let listen = port.expect("there is a port").to_string();
         let url = format!("http://{listen}");
         let path = |name: &str| folder.join(name).display().to_string();
-        let server = command(
-            &services.program,
-            &[
-                &["serve", "--no-worker", "--listen", &listen, "--public-url", &url][..],
-                &["--data", &path("server"), "--artifacts", &path("artifacts")],
-                &["--database", &database, "--broker", &vhost.amqp_url],
-                &["--broker-management", &vhost.management_url],
-            ]
-            .concat(),
-        );
+        let (data, artifacts) = (path("server"), path("artifacts"));
+        let mut arguments = vec!["serve", "--listen", &listen, "--public-url", &url];
+        arguments.extend(["--data", &data, "--artifacts", &artifacts]);
+        if let Some((database, vhost)) = over {
+            arguments.extend(["--no-worker", "--database", database, "--broker", &vhost.amqp_url]);
+            arguments.extend(["--broker-management", &vhost.management_url]);
+        } else {
+            arguments.extend(["--slots", "2"]);
+        }
+        let server = command(&services.program, &arguments);
         let server = Process::start(server, &folder.join("server.log"));
         let client = Client::builder().build().expect("TLS is there");
-        let database = PgConnection::connect(&database).await.expect("the database answers");
+        let database = match over {
+            Some((url, _)) => Some(PgConnection::connect(url).await.expect("it answers")),
+            None => None,
+        };
         let program = services.program.clone();
         let (workers, token) = (Vec::new(), String::new());
         let mut farm = Self { workers, server, client, database, url, token, folder, program };
@@ -107,14 +126,43 @@ impl Served {
         farm
     }
 
+    /// The database of a farm.
+    fn database(&mut self) -> &mut PgConnection {
+        self.database.as_mut().expect("it does not work alone")
+    }
+
+    /// Makes a token of this role, for another client than the administrator.
+    pub(crate) async fn token(&self, role: &str) -> String {
+        let body = json!({ "name": "bench", "role": role, "account": "bench" });
+        let answer = self.request(Method::POST, "/v1/tokens").json(&body).send().await;
+        let answer: Json = answer.expect("the server answers").json().await.expect("JSON");
+        answer["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// The seconds that the answer to a question takes, and the answer.
+    pub(crate) async fn timed(&self, path: &str) -> (f64, Json) {
+        let started = Instant::now();
+        let answer = self.request(Method::GET, path).send().await.expect("the server answers");
+        let (status, answer) = (answer.status(), answer.bytes().await.expect("it answers"));
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(status.is_success(), "{path}: {status}");
+        (seconds, serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
     async fn wait_until_ready(&mut self) {
         let (file, end) = (self.folder.join("server/admin-token"), Instant::now() + LIMIT);
         loop {
             assert!(Instant::now() < end, "the server is not ready: {}", self.folder.display());
             sleep(LOOK).await;
-            let ready = self.client.get(format!("{}/readyz", self.url)).send().await;
+            // A server that stands by may count as ready, too.
+            let ready = match self.client.get(format!("{}/readyz", self.url)).send().await {
+                Ok(answer) => {
+                    answer.text().await.is_ok_and(|text| text.contains(r#""role":"owner""#))
+                }
+                Err(_) => false,
+            };
             let token = std::fs::read_to_string(&file).unwrap_or_default();
-            if !token.is_empty() && ready.is_ok_and(|answer| answer.status().is_success()) {
+            if !token.is_empty() && ready {
                 token.trim().clone_into(&mut self.token);
                 return;
             }
@@ -184,7 +232,12 @@ impl Served {
 
     /// A request by the farm's administrator.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, self.url(path)).bearer_auth(&self.token)
+        self.request_with(&self.token, method, path)
+    }
+
+    /// A request with a token.
+    pub(crate) fn request_with(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path)).bearer_auth(token)
     }
 
     /// The URL of a path on the server.
@@ -208,7 +261,7 @@ impl Served {
         let started = Instant::now();
         loop {
             let state = sqlx::query_scalar::<_, String>("SELECT state FROM run WHERE id = $1");
-            let state = state.bind(run).fetch_one(&mut self.database).await;
+            let state = state.bind(run).fetch_one(self.database()).await;
             match &*state.expect("the run is stored") {
                 "succeeded" => return,
                 "running" if Instant::now() < end => {
@@ -235,7 +288,7 @@ impl Served {
         self.finished(&run, Instant::now() + LIMIT, Duration::from_millis(50)).await;
         let pace = "SELECT (max(time_ms) - min(time_ms))::float8 / (count(*) - 1) FROM attempt \
                     WHERE run = (SELECT number FROM run WHERE id = $1)";
-        let pace = sqlx::query_scalar::<_, f64>(pace).bind(&run).fetch_one(&mut self.database);
+        let pace = sqlx::query_scalar::<_, f64>(pace).bind(&run).fetch_one(self.database());
         pace.await.expect("the database works")
     }
 
@@ -243,7 +296,7 @@ impl Served {
     pub(crate) async fn rows(&mut self, run: &str) -> i64 {
         let rows = "SELECT count(*) FROM attempt \
                     WHERE run = (SELECT number FROM run WHERE id = $1)";
-        let rows = sqlx::query_scalar::<_, i64>(rows).bind(run).fetch_one(&mut self.database);
+        let rows = sqlx::query_scalar::<_, i64>(rows).bind(run).fetch_one(self.database());
         rows.await.expect("the database works")
     }
 
