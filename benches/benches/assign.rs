@@ -2,20 +2,21 @@
 //! A worker has one slot and a task takes ten seconds, so nothing is bundled and nothing is queued ahead. Tasks end
 //! in batches of 256, as the owner handles them; the time of a batch covers its ends and the assignments after them.
 
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time")]
+
 use pictor_benches::machine::{self, resident_bytes};
+use pictor_benches::render_farm::{CLASSES, LICENCE, inventory, plan};
 use pictor_benches::table::{self, Series};
 use pictor_benches::{jobs, say};
 use pictor_engine::{Config, Effects, Engine, Plan, Run};
 use pictor_tasks::message::{
-    Assignment, Execution, FileRef, Outcome, Products, Report, RunId, TaskEnd, What, WorkerId,
+    Assignment, Execution, Outcome, Products, Report, RunId, TaskEnd, What, WorkerId,
 };
-use pictor_tasks::worker::{Gpu, Inventory};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The classes of steps: kinds of requirements.
-const CLASSES: u32 = 20;
 /// The tasks that end between two rounds of assignments.
 const BATCH: usize = 256;
 /// The batches of one measurement.
@@ -80,51 +81,6 @@ fn memory() {
     table::line("a render of 100 frames", &Series::from_iter([many]), "bytes", "");
 }
 
-/// The plan of a class: its requirements, its scene, its limit, its priority.
-fn plan(class: u32, frames: u32) -> Plan {
-    let requires = match class % 5 {
-        0 => format!("{{ cpus: {} }}", 2 + class / 5 * 2),
-        1 => format!("{{ gpu: {{ vram: {}GiB }} }}", 4 + class / 5 * 4),
-        2 => format!("{{ labels: [group-{}] }}", class / 5),
-        3 => format!("{{ memory: {}GiB }}", 8 + class / 5 * 8),
-        _ => "{ software: { blender: \">=4.2\" } }".to_owned(),
-    };
-    let limits = if class % 7 == 3 { "limits: [licence]," } else { "" };
-    let job = format!(
-        "pictor: v1\nname: class-{class}\npriority: {}\ndims: {{ frame: 1-{frames} }}\n\
-         steps: [{{ name: render, over: [frame], requires: {requires}, {limits} blender: {{ scene: {{ scene: s.blend }} }} }}]",
-        class % 3
-    );
-    let mut plan = jobs::plan(&job);
-    let digest = format!("{class:064}");
-    plan.files.insert("s.blend".into(), FileRef { path: "/s.blend".into(), digest, size_bytes: 1 });
-    plan
-}
-
-fn inventory(number: u32) -> Inventory {
-    let gpu = Gpu {
-        name: "NVIDIA H100".into(),
-        uuid: format!("GPU-{number:032}"),
-        vram_bytes: u64::from(8 + number % 4 * 8) << 30,
-        driver: "550.54".into(),
-    };
-    Inventory {
-        name: format!("render-{number}"),
-        cpus: 8 + number % 3 * 8,
-        memory_bytes: (u64::from(16 + number % 5 * 16) << 30) + u64::from(number),
-        disk_bytes: (500 << 30) + u64::from(number),
-        gpus: if number.is_multiple_of(2) { vec![gpu] } else { Vec::new() },
-        software: [
-            ("blender".to_owned(), "4.5.15".to_owned()),
-            ("ffmpeg".to_owned(), "5.1".to_owned()),
-        ]
-        .into(),
-        labels: [format!("group-{}", number % 4)].into(),
-        slots: 1,
-        ..Inventory::default()
-    }
-}
-
 /// What each of these takes of the memory that is used since then.
 fn each(before: u64, count: u32) -> f64 {
     resident_bytes().saturating_sub(before) as f64 / f64::from(count)
@@ -141,7 +97,7 @@ struct Farm {
 
 impl Farm {
     fn new(workers: u32) -> Self {
-        let limits = [("licence".to_owned(), workers / 50 + 1)].into();
+        let limits = [(LICENCE.to_owned(), workers / 50 + 1)].into();
         let mut engine = Engine::new(Config { limits, ..Config::default() });
         let (now, before) = (1_000_000, resident_bytes());
         for number in 0..workers {

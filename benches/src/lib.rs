@@ -1,10 +1,12 @@
 //! What the measurements share: a farm in one process over a store on a real disk, the baselines of the machine, and
 //! the tables that are printed.
 
+pub mod day;
 pub mod farm;
 pub mod floor;
 pub mod jobs;
 pub mod machine;
+pub mod render_farm;
 pub mod source;
 pub mod table;
 

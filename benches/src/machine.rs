@@ -68,6 +68,13 @@ pub fn wanted(name: &str) -> bool {
     names.peek().is_none() || names.any(|word| name.contains(&word))
 }
 
+/// The processor time that this thread has used, in seconds; 0 if the system does not say it.
+pub fn thread_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split(' ').next().and_then(|word| word.parse::<f64>().ok());
+    nanoseconds.unwrap_or(0.0) / 1e9
+}
+
 /// The memory that this process has now, in bytes; 0 if the system does not say it.
 pub fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
