@@ -23,7 +23,7 @@ pub(super) struct Account {
     pub(super) busy: i64,
     /// Its slot seconds while it had waiting tasks.
     had: f64,
-    /// The slot seconds of an equal part at the same times, or of as many slots as it could use if these are fewer.
+    /// The slot seconds of an equal part, at the same times.
     due: f64,
     /// For how many seconds it has had waiting tasks and no slot.
     without: u32,
@@ -52,7 +52,7 @@ impl Shares {
         for account in &mut self.accounts {
             if account.waiting > 0 {
                 account.had += account.busy as f64;
-                account.due += equal.min((account.busy + account.waiting) as f64);
+                account.due += equal;
             }
             let without = account.waiting > 0 && account.busy == 0;
             account.without = if without { account.without + 1 } else { 0 };
@@ -60,7 +60,7 @@ impl Shares {
         }
     }
 
-    /// What each account got while it had waiting tasks ÷ an equal part (or what it could use, if that is less).
+    /// The share of each account while it had waiting tasks: 1 is an equal part.
     pub fn shares(&self) -> Series {
         let waited = self.accounts.iter().filter(|account| account.due > 0.0);
         waited.map(|account| account.had / account.due).collect()
