@@ -170,9 +170,13 @@ pub(crate) async fn runs(backend: &Backend, args: RunsArgs, json: bool) -> anyho
     Ok(SUCCEEDED)
 }
 
-/// A run that has not ended and that no process works on was interrupted.
+/// A run that has not ended and that no process works on was interrupted, unless it cannot be loaded.
 fn state_of(run: &RunSummary) -> &'static str {
-    if run.state == RunState::Running && run.interrupted { "interrupted" } else { run.state.name() }
+    match run.state {
+        RunState::Running if run.set_aside.is_some() => "set aside",
+        RunState::Running if run.interrupted => "interrupted",
+        state => state.name(),
+    }
 }
 
 /// `pictor show`: shows one run.
@@ -213,6 +217,10 @@ fn shown(detail: &RunDetail) -> String {
     let id = &run.id;
     let mut lines = vec![format!("{id}  {}  priority {}", state_of(run), run.priority)];
     lines.extend(run.out_dir.as_ref().map(|folder| format!("results: {folder}")));
+    if let Some(why) = &run.set_aside {
+        lines.push(format!("it cannot be loaded: {}\ngive it up: pictor cancel {id}", plain(why)));
+        return lines.join("\n");
+    }
     lines.extend(
         eta_ms.filter(|_| !run.interrupted).map(|eta| format!("about {} to go", duration(eta))),
     );

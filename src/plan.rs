@@ -3,7 +3,7 @@
 use crate::terminal::{complain, explain, say, table};
 use crate::{INVALID, SUCCEEDED};
 use pictor_engine::plan::{DimCounts, DimValues, Plan, Step};
-use pictor_engine::undefined_limits;
+use pictor_engine::{RunLimits, undefined_limits};
 use pictor_server::{CompiledJob, SubmitError, read_job};
 use pictor_tasks::body::Body;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub(crate) async fn plan(
     dot: bool,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let job = match read_job(job, set, false).await {
+    let job = match read_job(job, set, false, &RunLimits::default()).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
             explain(mistakes.text.trim_end());

@@ -112,7 +112,8 @@ async fn start(
     let Base { store, registry, artifacts, engine, stop } = &base;
     let listens_here_only = listener.local_addr()?.ip().is_loopback();
     let (be, role) = watch::channel(ServerRole::Standby { owner: None });
-    let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms);
+    let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms)
+        .limited(engine.run_limits);
     let webhooks = Webhooks::new(&configured.webhooks, store.clone(), registry.clone(), now_ms)?;
     let broker = broker(configured)?;
     let api = Api::new(Setup {
@@ -161,6 +162,9 @@ fn engine(configured: &Configured) -> Config {
     if let Some(lease) = configured.settings.lease {
         engine.lease_ms = i64::try_from(lease.0).unwrap_or(i64::MAX).max(1_000);
     }
+    let (limits, settings) = (&mut engine.run_limits, &configured.settings);
+    limits.tasks = settings.run_tasks.unwrap_or(limits.tasks);
+    limits.memory_bytes = settings.run_memory.map_or(limits.memory_bytes, |bytes| bytes.0);
     engine
 }
 

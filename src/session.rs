@@ -10,7 +10,7 @@ use crate::{FAILED, INTERRUPTED, INVALID, LocalArgs, SUCCEEDED};
 use anyhow::Context;
 use pictor_api::RetryRequest;
 use pictor_artifacts::Artifacts;
-use pictor_engine::{Config, Engine, Run, RunState, TaskState, undefined_limits};
+use pictor_engine::{Config, Engine, Run, RunLimits, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
 use pictor_net::random;
 use pictor_queue::in_process;
@@ -45,7 +45,7 @@ pub(crate) async fn run(
     local: &LocalArgs,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let mut job = match read_job(file, set, true).await {
+    let mut job = match read_job(file, set, true, &RunLimits::default()).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
             explain(mistakes.text.trim_end());
@@ -94,14 +94,14 @@ pub(crate) async fn resume(
     }
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
-    let mut run = load_run(&*store, &record.id).await?;
+    let mut run = load_run(&*store, &record.id, &RunLimits::default()).await?;
     let destination = local.destination_of(run.plan(), &record, data).await?;
     if !is_free(&run, |state| !state.is_terminal(), &destination, Some(&*store)).await? {
         return Ok(FAILED);
     }
     if run.state() == RunState::Paused {
         done(&Runs::of_folder(store.clone()).answer(None, order).await)?;
-        run = load_run(&*store, &record.id).await?;
+        run = load_run(&*store, &record.id, &RunLimits::default()).await?;
     }
     work(data, store, Opened { run, record, destination }, local, json).await
 }
@@ -125,7 +125,7 @@ pub(crate) async fn retry(
     }
     let store = open(data).await?;
     let record = stored_run(&*store, run).await?;
-    let loaded = load_run(&*store, &record.id).await?;
+    let loaded = load_run(&*store, &record.id, &RunLimits::default()).await?;
     let destination = local.destination_of(loaded.plan(), &record, data).await?;
     let again = |state| state != TaskState::Succeeded;
     if !is_free(&loaded, again, &destination, Some(&*store)).await? {
@@ -133,11 +133,11 @@ pub(crate) async fn retry(
     }
     let runs = Runs::of_folder(store.clone());
     let line = sentence(&retried(runs.answer(None, order).await)?, &record.id.0);
-    let mut loaded = load_run(&*store, &record.id).await?;
+    let mut loaded = load_run(&*store, &record.id, &RunLimits::default()).await?;
     if loaded.state() == RunState::Paused {
         let control = Control { id: random(), event: Event::Resumed };
         done(&runs.answer(None, Request::Control { run: run.to_owned(), control }).await)?;
-        loaded = load_run(&*store, &record.id).await?;
+        loaded = load_run(&*store, &record.id, &RunLimits::default()).await?;
     }
     say_unless(json, &line);
     work(data, store, Opened { run: loaded, record, destination }, local, json).await
@@ -285,7 +285,7 @@ async fn work(
     delivery.abort();
     // The socket would lead other commands to a process that is gone.
     let _ = std::fs::remove_file(pictor_server::socket_path(data));
-    let run = load_run(&*store, &id).await?;
+    let run = load_run(&*store, &id, &RunLimits::default()).await?;
     if ended.is_some() {
         return conclude(&run, (&*store, &artifacts), &destination, (data, json)).await;
     }

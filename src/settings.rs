@@ -5,7 +5,7 @@ use anyhow::Context;
 use clap::Args;
 use pictor_server::prune::Policy;
 use pictor_server::webhook::HookConfig;
-use pictor_tasks::units::Millis;
+use pictor_tasks::units::{Bytes, Millis};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,12 @@ pub(crate) struct Settings {
     /// How long a worker may be silent before its tasks are given to others [default: 60s].
     #[arg(long, value_name = "TIME", env = "PICTOR_LEASE")]
     pub(crate) lease: Option<Millis>,
+    /// The most tasks that a run may have in all its steps [default: 16777216].
+    #[arg(long, value_name = "N", env = "PICTOR_RUN_TASKS")]
+    pub(crate) run_tasks: Option<u64>,
+    /// The most memory that the tasks of a run may take in this process [default: 1GiB].
+    #[arg(long, value_name = "SIZE", env = "PICTOR_RUN_MEMORY")]
+    pub(crate) run_memory: Option<Bytes>,
 }
 
 /// The configuration file of servers.
@@ -226,6 +232,8 @@ impl Settings {
             s3_secret,
             s3_secret_file,
             lease: self.lease.or(other.lease),
+            run_tasks: self.run_tasks.or(other.run_tasks),
+            run_memory: self.run_memory.or(other.run_memory),
         }
     }
 }

@@ -83,6 +83,10 @@ pub struct RunSummary {
     /// Folder on this machine that its results are delivered to; null for a run on a server.
     #[serde(default)]
     pub out_dir: Option<String>,
+    /// Why nothing of it is executed although it has not ended: it cannot be loaded, because it is damaged, too large, or
+    /// from another version of pictor. It can only be cancelled. Usually null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
 }
 
 /// A step of a run, in numbers.

@@ -63,7 +63,9 @@ impl BenchFarm {
         self.runs += 1;
         let id = self.last();
         let started = Instant::now();
-        let job = read_job(&file, &[], true).await.unwrap_or_else(|e| panic!("{e}"));
+        let job = read_job(&file, &[], true, &pictor_engine::RunLimits::default())
+            .await
+            .unwrap_or_else(|e| panic!("{e}"));
         let new = new_run(&id, text, &job.plan);
         self.store.create_run(&new, None).await.expect("the store works");
         let mut news = self.handle.news();
@@ -85,7 +87,9 @@ impl BenchFarm {
     /// # Panics
     /// If they cannot be copied.
     pub async fn deliver(&self, out: &Path) -> usize {
-        let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
+        let run = load_run(&*self.store, &self.last(), &pictor_engine::RunLimits::default())
+            .await
+            .expect("the run is stored");
         let artifacts = Artifacts::folder(&self.folder.join("artifacts")).expect("it is there");
         let destination = Destination { folder: out.to_owned(), ..Destination::default() };
         let delivered = deliver_all(&run, &*self.store, &artifacts, &destination).await;
@@ -100,7 +104,9 @@ impl BenchFarm {
     /// # Panics
     /// If the history cannot be read.
     pub async fn durations(&self, step: &str) -> Vec<f64> {
-        let run = load_run(&*self.store, &self.last()).await.expect("the run is stored");
+        let run = load_run(&*self.store, &self.last(), &pictor_engine::RunLimits::default())
+            .await
+            .expect("the run is stored");
         let Some(step) = run.plan().step(step) else { return Vec::new() };
         let mut took = Vec::new();
         let each = &mut |row: Row| match row.fact {

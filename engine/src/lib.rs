@@ -11,7 +11,7 @@ mod views;
 
 pub use farm::{Config, Effects, Engine};
 pub use plan::{Plan, compile, uses_of_folder};
-pub use run::{FoldError, MAX_LOSSES, Note, Notes, Run, undefined_limits};
+pub use run::{FoldError, MAX_LOSSES, Note, Notes, Run, RunLimits, sizes, undefined_limits};
 pub use run::{RunState, TaskState, transitions};
 pub use views::{
     Effort, Found, Reason, RunView, StepView, TaskQuery, TaskView, Totals, WorkerView,

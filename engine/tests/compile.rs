@@ -5,7 +5,7 @@
 #[path = "compile/upscale.rs"]
 mod upscale;
 
-use pictor_engine::{Plan, Run, TaskState, compile};
+use pictor_engine::{Plan, Run, RunLimits, TaskState, compile};
 use pictor_tasks::job::{Diagnostic, Source, parse};
 use pictor_tasks::message::RunId;
 use std::fmt::Write;
@@ -373,4 +373,34 @@ steps:
 ",
     );
     insta::assert_snapshot!(outline(&plan.unwrap()));
+}
+
+#[test]
+fn a_plan_for_more_than_a_machine_can_hold_is_refused_before_anything_of_it_exists() {
+    let steps = |count: usize, over: &str| {
+        let step = |i| format!("  - {{ name: s{i}, over: [{over}], noop: {{}} }}\n");
+        (0..count).map(step).collect::<String>()
+    };
+    let limits = RunLimits::default();
+    let refused = |job: &str| limits.check(&compiled(job).unwrap()).unwrap_err();
+    let many = format!("dims: {{ a: 1-16000000 }}\nsteps:\n{}", steps(100, "a"));
+    assert_eq!(refused(&many), "the run would have 1600000000 tasks; the limit is 16777216");
+    let blocks = "dims: { a: 1-16000000, c: 1-100, b: { of: a, size: 1 } }\nsteps:\n";
+    assert_eq!(
+        refused(&format!("{blocks}{}", steps(1, "b, c"))),
+        "step `s0` would have 1600000000 tasks; the limit is 16777216"
+    );
+    // Each need has counters of its own.
+    let needs: String = (0..16).map(|i| format!("{{ step: s{i}, on: finished }}, ")).collect();
+    let needy = format!("  - {{ name: z, over: [a], needs: [{needs}], noop: {{}} }}\n");
+    let job = format!("dims: {{ a: 1-900000 }}\nsteps:\n{}{needy}", steps(16, "a"));
+    let plan = compiled(&job).unwrap();
+    limits.check(&plan).unwrap();
+    let little = RunLimits { memory_bytes: 200 << 20, ..limits };
+    assert_eq!(
+        little.check(&plan).unwrap_err(),
+        "the run would take 274 MiB of memory; the limit is 200 MiB"
+    );
+    let most = format!("dims: {{ a: 1-16000000 }}\nsteps:\n{}", steps(1, "a"));
+    limits.check(&compiled(&most).unwrap()).unwrap();
 }

@@ -7,12 +7,12 @@ use crate::role::ServerRole;
 use crate::runs::load_run;
 use futures_util::StreamExt as _;
 use pictor_artifacts::Artifacts;
-use pictor_engine::{Config, Engine, Run};
+use pictor_engine::{Config, Engine, Run, RunLimits};
 use pictor_queue::{OwnerQueue, Sealer};
 use pictor_storage::{Registry, RunRecord, Store};
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::Service;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -197,11 +197,14 @@ pub(crate) fn interval_of(heartbeat: Duration, lease: Duration, workers: usize) 
 /// Adds every unfinished run to an owner before its loop starts, so that it knows the leases in them.
 pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error> {
     let stored = store.unfinished_runs(None).await?;
-    let loads = stored.into_iter().map(async |record| (load(store, &record.id).await, record));
+    let limits = owner.run_limits();
+    let loads =
+        stored.into_iter().map(async |record| (load(store, &record.id, &limits).await, record));
     let mut loads = futures_util::stream::iter(loads).buffered(LOADS);
     while let Some((run, record)) = loads.next().await {
-        if let Some(run) = run? {
-            owner.add(run, record.account, record.created_ms);
+        match run? {
+            Ok(run) => owner.add(run, record.account, record.created_ms),
+            Err(why) => owner.set_aside(record.id, why),
         }
     }
     Ok(())
@@ -232,28 +235,26 @@ struct Scout {
     newest: VecDeque<(Instant, RunId)>,
     /// Every run that was stored before this one has been added.
     after: Option<RunId>,
-    /// Those that cannot be read.
-    unreadable: BTreeSet<RunId>,
 }
 
 impl Scout {
     fn new(late: Duration) -> Self {
-        Self { late, newest: VecDeque::new(), after: None, unreadable: BTreeSet::new() }
+        Self { late, newest: VecDeque::new(), after: None }
     }
 
     async fn pick_up(&mut self, store: &dyn Store, handle: &OwnerHandle) -> Result<(), Error> {
         let now = Instant::now();
         let mut stored = store.unfinished_runs(self.after.as_ref()).await?;
         let last = stored.last().map(|record| record.id.clone());
-        stored.retain(|record| !self.unreadable.contains(&record.id));
+        stored.retain(|record| handle.why_set_aside(&record.id).is_none());
         let new = move |engine: &Engine| {
             stored.retain(|record| engine.run(&record.id).is_none());
             stored
         };
         for RunRecord { id, account, created_ms, .. } in handle.ask(new).await? {
-            match load(store, &id).await? {
-                Some(run) => handle.add(run, account, created_ms).await?,
-                None => drop(self.unreadable.insert(id)),
+            match load(store, &id, &handle.config().run_limits).await? {
+                Ok(run) => handle.add(run, account, created_ms).await?,
+                Err(why) => handle.set_aside(id, why),
             }
         }
         self.newest.extend(last.map(|id| (now, id)));
@@ -267,15 +268,18 @@ impl Scout {
     }
 }
 
-/// Folds a run from its history. Returns `None` if another version of pictor wrote it, which has to finish it, or if it
-/// is damaged: the others must not wait for it.
-async fn load(store: &dyn Store, id: &RunId) -> Result<Option<Run>, Error> {
-    use pictor_storage::Error::Corrupt;
-    match load_run(store, id).await {
-        Ok(run) => Ok(Some(run)),
-        Err(failure @ (Error::Plan { .. } | Error::Fold(..) | Error::Store(Corrupt(_)))) => {
-            error!(error = %failure, run = %id, "a run cannot be read and is left alone");
-            Ok(None)
+/// Folds a run from its history, or says why it has to be set aside: another version of pictor wrote it, which has to
+/// finish it, or it is damaged or too large. The others must not wait for it.
+async fn load(
+    store: &dyn Store,
+    id: &RunId,
+    limits: &RunLimits,
+) -> Result<Result<Run, String>, Error> {
+    match load_run(store, id, limits).await {
+        Ok(run) => Ok(Ok(run)),
+        Err(failure) if failure.is_of_the_run() => {
+            error!(error = %failure, run = %id, "a run cannot be loaded and is set aside");
+            Ok(Err(failure.to_string()))
         }
         Err(failure) => Err(failure),
     }

@@ -70,6 +70,9 @@ pub struct Committed {
 pub(crate) const COMMIT_BOUNDS_US: [u64; 10] =
     [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 1_000_000];
 
+/// The unfinished runs that the owner left alone, with the reasons: they cannot be read, or are too large.
+pub(crate) type SetAside = Arc<Mutex<BTreeMap<RunId, String>>>;
+
 /// Counters of the owner since it started, for monitoring.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -119,8 +122,18 @@ pub struct OwnerHandle {
     pub(crate) sealer: Option<Sealer>,
     pub(crate) config: Arc<Config>,
     pub(crate) stall: watch::Receiver<Option<Stall>>,
+    pub(crate) set_aside: SetAside,
     /// Whether calls fail instead of waiting until history can be written again.
     pub(crate) hurries: bool,
+}
+
+impl Error {
+    /// Whether the run is damaged, too large, or from another version of pictor, so that it will not be readable later
+    /// either.
+    pub(crate) fn is_of_the_run(&self) -> bool {
+        use pictor_storage::Error::Corrupt;
+        matches!(self, Self::Plan { .. } | Self::Fold(..) | Self::Store(Corrupt(_)))
+    }
 }
 
 impl OwnerHandle {
@@ -182,6 +195,16 @@ impl OwnerHandle {
     pub async fn has_run(&self, run: &RunId) -> Result<bool, Error> {
         let run = run.clone();
         self.ask(move |engine| engine.run(&run).is_some()).await
+    }
+
+    /// Leaves a run alone that cannot be loaded, for this reason.
+    pub(crate) fn set_aside(&self, run: RunId, why: String) {
+        lock(&self.set_aside).insert(run, why);
+    }
+
+    /// Why the owner leaves a run alone; `None` if it does not.
+    pub(crate) fn why_set_aside(&self, run: &RunId) -> Option<String> {
+        lock(&self.set_aside).get(run).cloned()
     }
 
     /// Attaches the sealer of the owner's tickets.
@@ -258,7 +281,7 @@ async fn stalled(stall: &mut watch::Receiver<Option<Stall>>) -> Arc<str> {
     }
 }
 
-/// Locks the counters; a poisoned lock does no harm, since they only hold numbers.
-pub(crate) fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks what holds only numbers and texts: a poisoned lock does no harm.
+pub(crate) fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }

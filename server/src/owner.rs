@@ -1,10 +1,10 @@
 //! The owner loop: take a batch of messages → fold → commit in one transaction → publish → answer. Messages are hints;
 //! the commit is the truth. Nothing is sent, shown or answered before it.
 
-use crate::handle::{Command, Committed, Error, OwnerHandle, Query, Stall, Tally, lock};
+use crate::handle::{Command, Committed, Error, OwnerHandle, Query, SetAside, Stall, Tally, lock};
 use crate::sweep::Sweeper;
 use pictor_artifacts::Artifacts;
-use pictor_engine::{Config, Effects, Engine, Run, RunState};
+use pictor_engine::{Config, Effects, Engine, Run, RunLimits, RunState};
 use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
 use pictor_storage::{Rejected, RunRows, Store};
 use pictor_tasks::message::{RunId, WorkerId};
@@ -58,6 +58,7 @@ pub struct Owner {
     ended: VecDeque<(Instant, RunId)>,
     /// Deletes artifacts that are no longer needed, if this process can reach their storage.
     sweeper: Option<Sweeper>,
+    set_aside: SetAside,
 }
 
 /// Whether a new owner is still waiting for reports of the workers before it assigns tasks.
@@ -93,6 +94,7 @@ impl Owner {
         let (news, _) = broadcast::channel(NEWS);
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (stall, stalled) = watch::channel(None);
+        let set_aside = SetAside::default();
         let handle = OwnerHandle {
             commands: sender,
             news: news.clone(),
@@ -100,6 +102,7 @@ impl Owner {
             sealer: None,
             config: Arc::new(config.clone()),
             stall: stalled,
+            set_aside: set_aside.clone(),
             hurries: false,
         };
         let owner = Self {
@@ -118,6 +121,7 @@ impl Owner {
             silent: BTreeSet::new(),
             ended: VecDeque::new(),
             sweeper: None,
+            set_aside,
         };
         (owner, handle)
     }
@@ -137,6 +141,16 @@ impl Owner {
     /// Adds a run before the loop starts.
     pub fn add(&mut self, run: Run, account: String, submitted_ms: i64) {
         self.engine.add_run(run, account, submitted_ms, (self.now_ms)());
+    }
+
+    /// Leaves a run alone that cannot be loaded, for this reason.
+    pub(crate) fn set_aside(&self, run: RunId, why: String) {
+        lock(&self.set_aside).insert(run, why);
+    }
+
+    /// How large runs may be.
+    pub(crate) fn run_limits(&self) -> RunLimits {
+        self.engine.config().run_limits
     }
 
     /// Adds a worker that was last heard from at `seen_ms`, before the loop starts.

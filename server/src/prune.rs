@@ -10,7 +10,7 @@ mod assets;
 
 use crate::{Error, ServerRole, load_run};
 use pictor_artifacts::{Artifacts, logs_folder, run_folder, step_folder};
-use pictor_engine::Plan;
+use pictor_engine::{Plan, RunLimits};
 use pictor_storage::{Registry, RunFilter, RunRecord, Store};
 use pictor_tasks::message::RunId;
 use pictor_tasks::state::RunState;
@@ -275,7 +275,7 @@ impl Pruner {
         if there.is_empty() {
             return Ok(files);
         }
-        let run = load_run(&*self.store, id).await?;
+        let run = load_run(&*self.store, id, &RunLimits::default()).await?;
         let pending_deletions: BTreeSet<&String> = run.pending_deletions().iter().collect();
         there.retain(|artifact| pending_deletions.contains(&artifact.key));
         let size_bytes = there.iter().map(|artifact| artifact.size_bytes).sum();

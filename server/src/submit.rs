@@ -5,7 +5,7 @@ use crate::scenes::require_blenders;
 use crate::sequence::Sequence;
 use pictor_artifacts::Artifacts;
 use pictor_artifacts::{asset_key, digest_file};
-use pictor_engine::{Plan, compile};
+use pictor_engine::{Plan, RunLimits, compile, sizes};
 use pictor_storage::NewRun;
 use pictor_tasks::body::Body;
 use pictor_tasks::job::spec::JobSpec;
@@ -94,6 +94,7 @@ pub async fn read_job(
     path: &Path,
     overrides: &[(String, String)],
     hash: bool,
+    limits: &RunLimits,
 ) -> Result<CompiledJob, SubmitError> {
     let text = tokio::fs::read_to_string(path)
         .await
@@ -101,14 +102,15 @@ pub async fn read_job(
     let source = Source { name: path.display().to_string(), text };
     let folder = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_path_buf));
     let folder = folder.unwrap_or_default();
-    compile_job(source, overrides, Files::Folder { folder: &folder, hash }).await
+    compile_job(source, overrides, Files::Folder { folder: &folder, hash }, limits).await
 }
 
-/// Compiles the text of a job file.
+/// Compiles the text of a job file. A job whose run would be larger than `limits` has an error.
 pub async fn compile_job(
     source: Source,
     overrides: &[(String, String)],
     files: Files<'_>,
+    limits: &RunLimits,
 ) -> Result<CompiledJob, SubmitError> {
     let parsed = parse(&source, overrides).map_err(|invalid| {
         let list = invalid.diagnostics().iter().zip(invalid.positions());
@@ -122,6 +124,9 @@ pub async fn compile_job(
     };
     let compiled = compile(&parsed.spec);
     let mut plan = compiled.map_err(|found| SubmitError::Invalid(mistakes(&found)))?;
+    limits.check(&plan).map_err(|large| {
+        SubmitError::Invalid(mistakes(&[Diagnostic::new("dims".to_owned(), large)]))
+    })?;
     if let Files::Folder { folder, .. } = files {
         plan.folder = folder.display().to_string();
     }
@@ -312,11 +317,8 @@ impl CompiledJob {
 
     /// The number of tasks of each step, where it is known before the run.
     pub fn task_counts(&self) -> BTreeMap<String, Option<u32>> {
-        let run = pictor_engine::Run::new(RunId("plan".into()), self.plan.clone().into());
-        (0u16..)
-            .zip(&self.plan.steps)
-            .map(|(number, step)| (step.name.clone(), run.space(number).map(|s| s.len())))
-            .collect()
+        let names = self.plan.steps.iter().map(|step| step.name.clone());
+        names.zip(sizes(&self.plan)).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{FAILED, INVALID, SUCCEEDED};
 use anyhow::Context;
 use indicatif::ProgressBar;
 use pictor_api::{Code, JobBody, PlanSummary, Submission, Submitted, Worker};
-use pictor_engine::{Plan, Run};
+use pictor_engine::{Plan, Run, RunLimits};
 use pictor_executor::software;
 use pictor_net::random;
 use pictor_server::{
@@ -56,7 +56,9 @@ pub(crate) async fn prepare(
     allow_missing: bool,
     blender: &BlenderArgs,
 ) -> anyhow::Result<Option<Prepared>> {
-    let job = match read_job(path, set, false).await {
+    // The server decides how large a run may be.
+    let any = RunLimits { tasks: u64::MAX, memory_bytes: u64::MAX };
+    let job = match read_job(path, set, false, &any).await {
         Ok(job) => job,
         Err(SubmitError::Invalid(mistakes)) => {
             explain(mistakes.text.trim_end());

@@ -13,7 +13,7 @@ mod report;
 
 use crate::plan::Plan;
 use crate::run::transitions::TaskFact;
-use crate::run::{FoldError, Run, RunState, TaskState};
+use crate::run::{FoldError, Run, RunLimits, RunState, TaskState};
 use assign::BundleSize;
 pub(crate) use class::Class;
 use index::{Index, RunIndex};
@@ -39,6 +39,8 @@ pub struct Config {
     pub workers_are_final: bool,
     /// How many tasks may hold each named limit at a time. Other names are not limited.
     pub limits: BTreeMap<String, u32>,
+    /// How large a run may become when a step reports the values of a late-bound dimension.
+    pub run_limits: RunLimits,
 }
 
 impl Default for Config {
@@ -48,6 +50,7 @@ impl Default for Config {
             deadline_ms: 30_000,
             workers_are_final: false,
             limits: BTreeMap::new(),
+            run_limits: RunLimits::default(),
         }
     }
 }
@@ -147,6 +150,11 @@ impl Engine {
     pub fn new(config: Config) -> Self {
         let index = Index::new(&config.limits, config.workers_are_final);
         Self { config, index, ..Self::default() }
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Adds a run: a new one, or one whose history has been folded. Its leases start now.

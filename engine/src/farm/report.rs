@@ -236,7 +236,7 @@ impl Engine {
                 if let Err(message) = check_names(names) {
                     return Outcome::Failed(Failure { kind: FailureKind::BadOutput, message });
                 }
-                match run.vet_bindings(at.step, &products.bindings) {
+                match run.vet_bindings(at.step, &products.bindings, &self.config.run_limits) {
                     Ok(kept) => {
                         products.bindings = kept;
                         Outcome::Succeeded(products)

@@ -1,8 +1,7 @@
 //! Validates the values that a step reports for late-bound dimensions.
 
-use super::Run;
-use super::state::space_of;
-use crate::plan::{Dim, DimCounts, DimValues, MAX_TASKS, box_size};
+use super::{Run, RunLimits};
+use crate::plan::{Dim, DimCounts, DimValues};
 use pictor_tasks::job::check_word;
 use pictor_tasks::message::{Binding, Bound};
 use pictor_tasks::space::Values;
@@ -12,7 +11,12 @@ use std::sync::Arc;
 impl Run {
     /// The bindings that the step has to report, or a message about what is missing or wrong. Other bindings are left
     /// out.
-    pub(crate) fn vet_bindings(&self, step: u16, said: &[Binding]) -> Result<Vec<Binding>, String> {
+    pub(crate) fn vet_bindings(
+        &self,
+        step: u16,
+        said: &[Binding],
+        limits: &RunLimits,
+    ) -> Result<Vec<Binding>, String> {
         let (mut kept, mut dims) = (Vec::new(), None);
         for number in self.plan.bound_by(step) {
             let dims = dims.get_or_insert_with(|| self.dims.clone());
@@ -37,16 +41,8 @@ impl Run {
             kept.push(Binding { dim: dim.name.clone(), values: bound });
         }
         if let Some(dims) = dims {
-            for (step, number) in self.plan.steps.iter().zip(0u16..) {
-                let Some((space, _)) = space_of(&self.plan, &dims, number) else { continue };
-                let size = box_size(space.axes.iter().map(|axis| axis.values.len()));
-                if size > u64::from(MAX_TASKS) {
-                    return Err(format!(
-                        "with these values step `{}` would have {size} tasks; the limit is {MAX_TASKS}",
-                        step.name
-                    ));
-                }
-            }
+            let checked = limits.check_with(&self.plan, &dims);
+            checked.map_err(|large| format!("with these values {large}"))?;
         }
         Ok(kept)
     }

@@ -3,13 +3,15 @@
 
 use super::binding::most;
 use super::singles::AT_ONCE;
-use super::state::{Accepted, FailureRecord, Live, TaskState};
+use super::state::{Accepted, DimState, FailureRecord, Live, TaskState};
 use super::transitions::TaskFact;
 use super::{Dropped, Run};
-use crate::plan::DimValues;
+use crate::plan::{DimValues, Plan};
 use pictor_tasks::history::{Claim, Control, Ended, Event, Fact, ResetTasks, Row};
 use pictor_tasks::job::spec::{OnFailure, Retry};
-use pictor_tasks::message::{Bound, Failure, FailureKind, Outcome, Products, TaskId, WorkerId};
+use pictor_tasks::message::{
+    Binding, Bound, Failure, FailureKind, Outcome, Products, TaskId, WorkerId,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -26,6 +28,25 @@ pub struct FoldError {
     pub seq: u64,
     /// What is wrong with it.
     pub why: String,
+}
+
+/// Binds a dimension to what a step reported. Returns its number if that differs from before.
+pub(crate) fn bind_dim(plan: &Plan, dims: &mut [DimState], binding: &Binding) -> Option<usize> {
+    let dim = plan.dims.iter().position(|d| d.name == binding.dim)?;
+    let state = &mut dims[dim];
+    match &binding.values {
+        Bound::Values(values) if state.values.as_deref() == Some(values) => return None,
+        Bound::Counts(counts) if state.counts.as_deref() == Some(&**counts) => return None,
+        Bound::Values(values) => state.values = Some(Arc::new(values.clone())),
+        Bound::Counts(counts) => {
+            state.counts = Some(counts.clone());
+            if matches!(plan.dims[dim].values, DimValues::Late { .. }) {
+                state.values = Some(Arc::new(most(counts)));
+            }
+        }
+    }
+    state.generation += 1;
+    Some(dim)
 }
 
 /// The pause after that many failures, in milliseconds.
@@ -135,31 +156,9 @@ impl Run {
     /// Binds late-bound dimensions to values. The same values have no effect; others start a new generation of every
     /// step over the dimension.
     fn bind(&mut self, products: &Products) {
-        let mut changed = BTreeSet::new();
-        for binding in &products.bindings {
-            let Some(dim) = self.plan.dims.iter().position(|d| d.name == binding.dim) else {
-                continue;
-            };
-            let state = &mut self.dims[dim];
-            let same = match &binding.values {
-                Bound::Values(values) => state.values.as_deref() == Some(values),
-                Bound::Counts(counts) => state.counts.as_deref() == Some(&**counts),
-            };
-            if same {
-                continue;
-            }
-            match &binding.values {
-                Bound::Values(values) => state.values = Some(Arc::new(values.clone())),
-                Bound::Counts(counts) => {
-                    state.counts = Some(counts.clone());
-                    if matches!(self.plan.dims[dim].values, DimValues::Late { .. }) {
-                        state.values = Some(Arc::new(most(counts)));
-                    }
-                }
-            }
-            state.generation += 1;
-            changed.insert(dim);
-        }
+        let bindings = products.bindings.iter();
+        let changed: BTreeSet<usize> =
+            bindings.filter_map(|b| bind_dim(&self.plan, &mut self.dims, b)).collect();
         if changed.is_empty() {
             return;
         }

@@ -13,6 +13,7 @@ mod notes;
 mod rebuild;
 mod retention;
 pub(crate) mod singles;
+mod size;
 pub(crate) mod state;
 mod task_set;
 mod trail;
@@ -20,6 +21,7 @@ pub mod transitions;
 
 pub use fold::{FoldError, MAX_LOSSES};
 pub use notes::{Note, Notes, undefined_limits};
+pub use size::{RunLimits, sizes};
 pub use state::{RunState, TaskState};
 
 use crate::plan::Plan;

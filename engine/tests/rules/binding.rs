@@ -1,7 +1,7 @@
 //! Late-bound dimensions: a step reports the values that others run over.
 
-use super::bench::{Bench, success};
-use pictor_engine::{RunState, TaskState};
+use super::bench::{Bench, machine, success};
+use pictor_engine::{Config, RunLimits, RunState, TaskState};
 use pictor_tasks::message::{Bound, FailureKind};
 use pictor_tasks::space::Values;
 
@@ -81,6 +81,22 @@ steps:
         pictor_tasks::message::Products { bindings: bindings.into(), ..Default::default() };
     bench.end(&given, pictor_tasks::message::Outcome::Succeeded(products));
     assert!(bench.reason("one").ends_with("the limit is 16777216"), "{}", bench.reason("one"));
+}
+
+#[test]
+fn a_run_that_would_become_too_large_fails_the_binder() {
+    let config = Config {
+        run_limits: RunLimits { tasks: 12, ..RunLimits::default() },
+        workers_are_final: true,
+        ..Config::default()
+    };
+    for (values, state) in [(10, TaskState::Succeeded), (11, TaskState::Failed)] {
+        let mut bench = Bench::without_workers(JOB, config.clone());
+        bench.join(1, machine(4));
+        bench.turn();
+        bench.bind_to("split", "part", Bound::Values(Values::count(values)));
+        assert_eq!(bench.state("split"), state, "with {values} values");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use pictor_api::{
     self as api, Code, JobBody, PlanSummary, PlannedStep, RunState, Submission, Submitted,
 };
-use pictor_engine::{Plan, Run, undefined_limits};
+use pictor_engine::{Plan, Run, RunLimits, undefined_limits};
 use pictor_net::random;
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
@@ -86,12 +86,12 @@ pub(super) async fn submit(
         request: digest(&submission, &text),
     });
     let dry_run = submission.dry_run;
-    let job = compile(&api, submission, text, assets).await?;
-    let odd = undefined_limits(&job.plan, &api.owner()?.config().limits).into_iter();
+    let owner = api.owner()?;
+    let job = compile((&api, owner.config().run_limits), submission, text, assets).await?;
+    let odd = undefined_limits(&job.plan, &owner.config().limits).into_iter();
     let notes = odd.map(|note| format!("step `{}`: {}", note.example, note.text)).collect();
     if dry_run {
-        // This expands every task to count it.
-        let plan = Some(aside(move || summary(&job, missing)).await?);
+        let plan = Some(summary(&job, missing));
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
     let new = job.run_of(&caller.account, Path::new(""), (api.now_ms)(), random());
@@ -226,7 +226,7 @@ fn not_stored(missing: &[String]) -> Refusal {
 
 /// Compiles on a thread of its own, because a job file may be long.
 async fn compile(
-    api: &Api,
+    (api, limits): (&Api, RunLimits),
     submission: Submission,
     text: String,
     assets: BTreeMap<String, FileRef>,
@@ -238,7 +238,7 @@ async fn compile(
         let source = Source { name, text: text.clone() };
         let files = Files::Uploaded(&assets, &artifacts);
         runtime
-            .block_on(compile_job(source, &overrides, files))
+            .block_on(compile_job(source, &overrides, files, &limits))
             .map_err(|error| refused(&text, error))
     });
     compiled.await?

@@ -2,9 +2,9 @@
 
 use super::shape;
 use super::{Runs, load_run};
-use crate::handle::{Error, OwnerHandle};
+use crate::handle::{Error, OwnerHandle, lock};
 use pictor_api::{Code, ResetAnswer, RetryRequest, RunSummary};
-use pictor_engine::{Config, Effects, Engine, Run, TaskState};
+use pictor_engine::{Config, Effects, Engine, Run, RunLimits, RunState, TaskState};
 use pictor_storage::{RunRecord, RunRows};
 use pictor_tasks::history::{Changes, Control, Event, ResetTasks};
 use pictor_tasks::job::changes;
@@ -22,8 +22,32 @@ impl Runs {
         control: Control,
     ) -> Result<RunSummary, Error> {
         let event = control.event.clone();
-        self.ask(owner, &record, move |_, run| fits(run, &event)).await??;
-        self.commit(owner, record, control).await
+        match self.ask(owner, &record, move |_, run| fits(run, &event)).await {
+            Err(error) if error.is_of_the_run() && control.event == Event::Cancelled => {
+                self.give_up(owner, record).await
+            }
+            asked => {
+                asked??;
+                self.commit(owner, record, control).await
+            }
+        }
+    }
+
+    /// Cancels a run whose history cannot be folded, so that it is over for everybody and can be pruned.
+    async fn give_up(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: RunRecord,
+    ) -> Result<RunSummary, Error> {
+        if record.finished_ms.is_none() {
+            let state = Some((RunState::Cancelled, Some((self.now_ms)())));
+            self.store.commit(&[RunRows { run: &record.id, rows: &[], state }]).await?;
+        }
+        if let Some(owner) = owner {
+            lock(&owner.set_aside).remove(&record.id);
+        }
+        let record = self.store.run(&record.id.0).await?.unwrap_or(record);
+        Ok(shape::summary(record, None))
     }
 
     /// Retries tasks of a run: those that are named, or all that failed or were cancelled. A retry of one id
@@ -70,7 +94,7 @@ impl Runs {
                 // No process works on this run: it is changed where it is stored, and nothing of it is started.
                 return self.commit_here(record, control).await;
             }
-            let run = self.fold(&record.id).await?;
+            let run = self.fold(Some(owner), &record.id).await?;
             owner.add(run, record.account.clone(), record.created_ms).await?;
         }
         Err(Error::Refused(Code::Unavailable, "the run is being put away".to_owned()))
@@ -78,7 +102,7 @@ impl Runs {
 
     /// Changes a run that no engine has, in the store.
     async fn commit_here(&self, record: RunRecord, control: Control) -> Result<RunSummary, Error> {
-        let loaded = load_run(&*self.store, &record.id).await?;
+        let loaded = load_run(&*self.store, &record.id, &RunLimits::default()).await?;
         let mut engine = Engine::new(Config::default());
         let now_ms = (self.now_ms)();
         engine.add_run(loaded, record.account.clone(), record.created_ms, now_ms);

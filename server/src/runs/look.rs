@@ -92,6 +92,7 @@ impl Runs {
         let items = records.into_iter().map(|record| {
             let view = views.as_ref().and_then(|views| views.get(&record.id));
             let mut run = shape::summary(record.clone(), view);
+            run.set_aside = owner.and_then(|owner| owner.why_set_aside(&record.id));
             self.complete(&mut run, record, views.as_ref());
             run
         });
@@ -139,7 +140,12 @@ impl Runs {
     ) -> Result<RunDetail, Error> {
         let now_ms = (self.now_ms)();
         let look = move |engine: &Engine, run: &Run| Detail::of(engine, run, effort(FEW), now_ms);
-        let Detail { view, failures, waiting, notes } = self.ask(owner, &record, look).await?;
+        let Detail { view, failures, waiting, notes } = match self.ask(owner, &record, look).await {
+            Err(error) if error.is_of_the_run() => {
+                return Ok(shape::unreadable(record, error.to_string()));
+            }
+            looked => looked?,
+        };
         let in_state = |state| {
             let query = TaskQuery { state: Some(state), ..TaskQuery::default() };
             move |engine: &Engine, run: &Run, from, effort| {

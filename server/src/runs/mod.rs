@@ -14,10 +14,13 @@ pub use request::{Request, Response};
 
 use crate::handle::{Error, OwnerHandle};
 use archive::Archive;
+use futures_util::FutureExt as _;
 use pictor_api::Code;
-use pictor_engine::{Config, Effort, Engine, FoldError, Found, Plan, Run};
+use pictor_engine::{Config, Effort, Engine, FoldError, Found, Plan, Run, RunLimits};
 use pictor_storage::{Registry, RunRecord, Store};
+use pictor_tasks::history::Row;
 use pictor_tasks::message::{RunId, TaskId};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// Most tasks that one search examines: about a millisecond of the owner's time.
@@ -75,7 +78,7 @@ impl Runs {
             }
         }
         let question = question.expect("handed back by the owner");
-        let run = self.folded(record).await?;
+        let run = self.folded(owner, record).await?;
         let config = owner.map_or_else(|| Config::of(run.plan()), |owner| owner.config().clone());
         Ok(question(&Engine::new(config), &run))
     }
@@ -102,7 +105,11 @@ impl Runs {
     }
 
     /// A run that no engine has, folded from its history or from the cache.
-    async fn folded(&self, record: &RunRecord) -> Result<Arc<Run>, Error> {
+    async fn folded(
+        &self,
+        owner: Option<&OwnerHandle>,
+        record: &RunRecord,
+    ) -> Result<Arc<Run>, Error> {
         if let Some(run) = self.archive.get(record) {
             return Ok(run);
         }
@@ -110,7 +117,7 @@ impl Runs {
         if let Some(run) = self.archive.get(record) {
             return Ok(run);
         }
-        let run = Arc::new(self.fold(&record.id).await?);
+        let run = Arc::new(self.fold(owner, &record.id).await?);
         if record.finished_ms.is_some() {
             self.archive.put(record, &run);
         }
@@ -118,10 +125,11 @@ impl Runs {
     }
 
     /// Folds a run from its history, on a thread of its own, because it can take a while.
-    async fn fold(&self, id: &RunId) -> Result<Run, Error> {
+    async fn fold(&self, owner: Option<&OwnerHandle>, id: &RunId) -> Result<Run, Error> {
+        let limits = owner.map_or_else(RunLimits::default, |owner| owner.config().run_limits);
         let (store, id) = (self.store.clone(), id.clone());
         let runtime = tokio::runtime::Handle::current();
-        aside(move || runtime.block_on(load_run(&*store, &id))).await?
+        aside(move || runtime.block_on(load_run(&*store, &id, &limits))).await?
     }
 }
 
@@ -172,14 +180,25 @@ async fn load_plan(store: &dyn Store, id: &RunId) -> Result<Plan, Error> {
     serde_json::from_str(&stored.plan).map_err(|e| bad(format!("its plan: {e}")))
 }
 
-/// Folds a run from its stored plan and history.
-pub async fn load_run(store: &dyn Store, id: &RunId) -> Result<Run, Error> {
+/// Folds a run from its stored plan and history. Fails before it takes more memory than `limits` allow.
+pub async fn load_run(store: &dyn Store, id: &RunId, limits: &RunLimits) -> Result<Run, Error> {
+    let folded = AssertUnwindSafe(fold_run(store, id, limits)).catch_unwind().await;
+    // The panic has been printed already.
+    let damaged = |_| Error::Plan { run: id.clone(), why: "it is damaged".to_owned() };
+    folded.map_err(damaged)?
+}
+
+async fn fold_run(store: &dyn Store, id: &RunId, limits: &RunLimits) -> Result<Run, Error> {
     let plan = load_plan(store, id).await?;
+    let too_large = |why| Error::Plan { run: id.clone(), why };
+    limits.check(&plan).map_err(too_large)?;
     let mut run = Run::new(id.clone(), Arc::new(plan));
     let mut fault: Option<FoldError> = None;
-    let fold = &mut |row| {
+    let fold = &mut |row: Row| {
         if fault.is_none() {
-            fault = run.apply(&row).err();
+            let too_large = |why| FoldError { seq: row.seq, why };
+            let fits = limits.check_row(&run, &row).map_err(too_large);
+            fault = fits.and_then(|()| run.apply(&row)).err();
         }
     };
     store.load_history(id, 1, fold).await?;

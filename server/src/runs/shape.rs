@@ -30,6 +30,7 @@ pub(crate) fn summary(record: RunRecord, view: Option<&RunView>) -> RunSummary {
         finished_ms: record.finished_ms,
         interrupted: false,
         out_dir: None,
+        set_aside: None,
     }
 }
 
@@ -75,6 +76,20 @@ pub(crate) fn detail(
         waiting,
         notes: self::notes(notes.notes),
         notes_left_out: notes.notes_left_out,
+    }
+}
+
+/// A run of which nothing is known but that it cannot be loaded.
+pub(crate) fn unreadable(record: RunRecord, why: String) -> RunDetail {
+    RunDetail {
+        source_name: record.source_name.clone(),
+        run: RunSummary { set_aside: Some(why), ..summary(record, None) },
+        steps: Vec::new(),
+        eta_ms: None,
+        failures: Vec::new(),
+        waiting: Vec::new(),
+        notes: Vec::new(),
+        notes_left_out: 0,
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pictor_api::{DueTimeView, NewSchedule, ScheduleDetail, ScheduleView, ScheduledJob, Triggered};
 use pictor_artifacts::Artifacts;
-use pictor_engine::Run;
+use pictor_engine::{Run, RunLimits};
 use pictor_storage::{DueTime, Registry, Schedule, Store};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::RunId;
@@ -43,6 +43,7 @@ pub struct Schedules {
     pub(super) artifacts: Arc<Artifacts>,
     pub(super) changed: Arc<Notify>,
     pub(super) now_ms: fn() -> i64,
+    run_limits: RunLimits,
 }
 
 impl Schedules {
@@ -53,7 +54,14 @@ impl Schedules {
         artifacts: Arc<Artifacts>,
         now_ms: fn() -> i64,
     ) -> Self {
-        Self { store, registry, artifacts, changed: Arc::default(), now_ms }
+        let (changed, run_limits) = (Arc::default(), RunLimits::default());
+        Self { store, registry, artifacts, changed, now_ms, run_limits }
+    }
+
+    /// Sets how large the runs may be.
+    #[must_use]
+    pub fn limited(self, run_limits: RunLimits) -> Self {
+        Self { run_limits, ..self }
     }
 
     /// Adds a schedule for an account.
@@ -271,7 +279,8 @@ impl Schedules {
         let name = if job.source_name.is_empty() { "job" } else { &job.source_name };
         let source = Source { name: name.to_owned(), text: job.text.clone() };
         let set: Vec<(String, String)> = job.set.clone().into_iter().collect();
-        Ok(compile_job(source, &set, Files::Uploaded(&files, &self.artifacts)).await?)
+        let files = Files::Uploaded(&files, &self.artifacts);
+        Ok(compile_job(source, &set, files, &self.run_limits).await?)
     }
 
     fn view(&self, schedule: Schedule, last: Option<DueTimeView>) -> ScheduleView {

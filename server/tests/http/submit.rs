@@ -41,6 +41,26 @@ async fn a_limit_that_no_server_defines_is_told() {
     farm.stop().await;
 }
 
+/// A job of a few lines may stand for more than any machine holds: it is refused before anything of it exists.
+#[tokio::test]
+async fn a_job_that_is_too_large_is_refused_and_the_farm_goes_on() {
+    let farm = TestFarm::idle().await;
+    let step = |i| json!({ "name": format!("s{i}"), "over": ["a"], "noop": {} });
+    let steps: Vec<Json> = (0..100).map(step).collect();
+    let job = json!({
+        "pictor": "v1", "name": "bomb", "dims": { "a": { "range": "1-16000000" } }, "steps": steps,
+    });
+    for dry_run in [true, false] {
+        let body = json!({ "job": job, "dry_run": dry_run });
+        let problem = farm.post("/v1/runs", &body).await.refused(422, "invalid_job");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("1600000000 tasks; the limit is 16777216"), "{detail}");
+    }
+    assert_eq!(farm.get("/v1/runs").await.is(200)["items"], json!([]));
+    farm.post("/v1/runs", &json!({ "job": FILMS })).await.is(201);
+    farm.stop().await;
+}
+
 #[tokio::test]
 async fn mistakes_are_shown_where_they_stand() {
     let farm = TestFarm::idle().await;

@@ -1,9 +1,11 @@
 //! Servers that crash in the middle of their work: it is dropped at every point at which it waits.
 
 use crate::farm::{Base, JOB, crash_after, ms, schedule, set, until, with, work};
-use pictor_server::load_run;
+use pictor_engine::{RunState, compile};
+use pictor_server::{Request, Response, Runs, load_run};
 use pictor_storage::{NewRun, RunRows};
-use pictor_tasks::history::{Claim, Fact, Row, TaskRef};
+use pictor_tasks::history::{Claim, Control, Event, Fact, Row, TaskRef};
+use pictor_tasks::job::{Source, parse};
 use pictor_tasks::message::{Execution, RunId, Try, WorkerId};
 
 const START: &str = "2026-06-01T00:00:00Z";
@@ -88,21 +90,59 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
         spec: job,
         source_name: "job.yaml".into(),
         plan: "{}".into(),
-        fold_version: load_run(&*base.store, &good).await.unwrap().plan().fold_version,
+        fold_version: load_run(&*base.store, &good, &pictor_engine::RunLimits::default())
+            .await
+            .unwrap()
+            .plan()
+            .fold_version,
         account: "ada".into(),
         priority: 0,
         created_ms: 1,
         out_dir: String::new(),
     };
     base.store.create_run(&new, None).await.unwrap();
+    // One was accepted by an earlier version, but is more than memory holds.
+    let large = RunId("large".into());
+    let steps = "{ name: sN, over: [a], noop: {} }, ";
+    let steps: String = (0..100).map(|i| steps.replace('N', &format!("{i}"))).collect();
+    let text = format!("pictor: v1\nname: large\ndims: {{ a: 1-16000000 }}\nsteps: [{steps}]\n");
+    let source = Source { name: "job.yaml".into(), text };
+    let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
+    let plan = serde_json::to_string(&plan).unwrap();
+    base.store.create_run(&NewRun { id: large.clone(), plan, ..new }, None).await.unwrap();
     // A server that takes over loads the one that can be read, and finishes it.
     let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
-    for (run, is_known) in [(&good, true), (&strange, false), (&empty, false)] {
+    for (run, is_known) in [(&good, true), (&strange, false), (&empty, false), (&large, false)] {
         assert_eq!(owner.has_run(run).await.unwrap(), is_known, "{run}");
     }
     let working = work(workers.remove(0), base, 1);
     let asked = good.clone();
     until(&owner, move |engine| engine.run(&asked).unwrap().state().is_terminal()).await;
     assert_eq!(working.await.unwrap(), 1);
-    assert_eq!(base.going().await, [strange, empty]);
+    assert_eq!(base.going().await, [strange.clone(), empty.clone(), large.clone()]);
+    // Whoever asks is told why the others do not go on, and can give them up.
+    let runs = Runs::of_folder(base.store.clone());
+    let listed = runs.answer(Some(&owner), list()).await;
+    let Response::Runs(page) = listed else { panic!("{listed:?}") };
+    let reasons: Vec<_> =
+        page.items.iter().map(|run| run.set_aside.as_deref().unwrap_or_default()).collect();
+    assert!(reasons.iter().any(|why| why.contains("fold row 1")), "{reasons:?}");
+    assert!(reasons.iter().any(|why| why.contains("its plan")), "{reasons:?}");
+    assert_eq!(reasons.iter().filter(|why| why.is_empty()).count(), 1, "{reasons:?}");
+    for run in [&strange, &empty, &large] {
+        let shown = runs.answer(Some(&owner), Request::Show { run: run.to_string() }).await;
+        let Response::Run(shown) = shown else { panic!("{shown:?}") };
+        assert!(shown.run.set_aside.is_some());
+        let control = Control { id: 1, event: Event::Cancelled };
+        let cancel = Request::Control { run: run.to_string(), control };
+        let cancelled = runs.answer(Some(&owner), cancel).await;
+        let Response::Changed(run) = cancelled else { panic!("{cancelled:?}") };
+        assert_eq!(run.state, RunState::Cancelled);
+        assert!(run.finished_ms.is_some(), "it can be pruned");
+    }
+    assert!(base.going().await.is_empty());
+}
+
+fn list() -> Request {
+    Request::Runs { state: None, owner: None, name: None, limit: 10, after: None }
 }

@@ -172,7 +172,8 @@ impl Base {
         let source = pictor_tasks::job::Source { name: "job.yaml".into(), text: job.into() };
         let none = std::collections::BTreeMap::new();
         let files = pictor_server::Files::Uploaded(&none, &self.artifacts);
-        let job = pictor_server::compile_job(source, &[], files).await.unwrap();
+        let limits = pictor_engine::RunLimits::default();
+        let job = pictor_server::compile_job(source, &[], files, &limits).await.unwrap();
         let mut new = job.run_of("ada", Path::new(""), now(), 1);
         new.id = RunId(id.into());
         self.store.create_run(&new, None).await.unwrap();

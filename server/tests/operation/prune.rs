@@ -67,7 +67,8 @@ async fn done(base: &Base, id: &str, at: i64) -> (RunId, OwnerHandle) {
 async fn check(base: &Base) -> usize {
     let runs = base.runs().await;
     for record in &runs {
-        let run = load_run(&*base.store, &record.id).await.unwrap();
+        let run =
+            load_run(&*base.store, &record.id, &pictor_engine::RunLimits::default()).await.unwrap();
         for index in 0..3 {
             for output in
                 run.outputs(TaskId { step: 0, index }).map_or(&[][..], |(_, outputs)| outputs)

@@ -222,7 +222,9 @@ pub(crate) async fn a_schedule_that_is_started_by_hand_starts_once_a_second(base
     let run = base.going().await.pop().unwrap();
     assert_eq!(run.0.as_ref(), first.run);
     // The owner finds it like every run that it was not told of.
-    let loaded = pictor_server::load_run(&*base.store, &run).await.unwrap();
+    let loaded = pictor_server::load_run(&*base.store, &run, &pictor_engine::RunLimits::default())
+        .await
+        .unwrap();
     owner.add(loaded, "ada".into(), now()).await.unwrap();
     cancel(&owner, &run).await;
     let twice = schedules.trigger("ten").await.unwrap();

@@ -29,7 +29,7 @@ async fn done(base: &Base, id: &str, sweeps: bool) -> (Run, OwnerHandle) {
     until(&owner, move |engine| engine.run(&asked).is_some_and(|run| run.state().is_terminal()))
         .await;
     working.await.unwrap();
-    (load_run(&*base.store, &id).await.unwrap(), owner)
+    (load_run(&*base.store, &id, &pictor_engine::RunLimits::default()).await.unwrap(), owner)
 }
 
 /// The names of the steps with stored outputs, once for each output.
@@ -68,13 +68,13 @@ pub(crate) async fn whoever_takes_over_deletes_what_was_to_be_deleted(base: &Bas
     .await;
     assert_eq!(there(base, &id).await.len(), 4, "it died before it deleted anything");
     owner.stop().await;
-    let before = load_run(&*base.store, &id).await.unwrap();
+    let before = load_run(&*base.store, &id, &pictor_engine::RunLimits::default()).await.unwrap();
     let _owner = base.owner_with(&[]).await;
     let removed = before.pending_deletions().len();
     while there(base, &id).await.len() > 4 - removed {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let run = load_run(&*base.store, &id).await.unwrap();
+    let run = load_run(&*base.store, &id, &pictor_engine::RunLimits::default()).await.unwrap();
     for output in (0..3)
         .filter_map(|at| run.outputs(TaskId { step: 1, index: at }))
         .flat_map(|(_, outputs)| outputs)

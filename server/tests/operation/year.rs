@@ -77,7 +77,13 @@ pub(crate) async fn hourly_runs_pass_both_nights_with_two_servers_at_once(base: 
             assert_eq!(one.unwrap().wake_ms, two.unwrap().wake_ms);
             for run in base.going().await {
                 // It may have been stored by the other server, whose owner loop does not own the farm.
-                let loaded = pictor_server::load_run(&*base.store, &run).await.unwrap();
+                let loaded = pictor_server::load_run(
+                    &*base.store,
+                    &run,
+                    &pictor_engine::RunLimits::default(),
+                )
+                .await
+                .unwrap();
                 owner.add(loaded, "ada".into(), now_ms).await.unwrap();
             }
             base.end_all(&owner).await;
