@@ -10,13 +10,13 @@ use anyhow::Context;
 use pictor_artifacts::Artifacts;
 use pictor_engine::Config;
 use pictor_executor::Agent;
-use pictor_queue::{Address, Broker, OwnerQueue, RabbitOwner, in_process};
+use pictor_queue::{Address, Broker, Check, OwnerQueue, RabbitOwner, in_process};
 use pictor_server::http::{Api, Limits, Setup, first_token};
 use pictor_server::prune::Pruner;
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::Webhooks;
 use pictor_server::{
-    Election, Owner, ServerRole, listen, load_runs, look_for_runs, now_ms, socket_path,
+    Election, Owner, ServerRole, checked, listen, load_runs, look_for_runs, now_ms, socket_path,
 };
 use pictor_storage::{NewWorker, Registry, Store};
 use pictor_tasks::message::WorkerId;
@@ -201,8 +201,17 @@ async fn lead(
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = base;
     let (config, heartbeat) = (engine, HEARTBEAT);
+    let check = Check::new({
+        let artifacts = artifacts.clone();
+        move |report| {
+            let artifacts = artifacts.clone();
+            async move { checked(&artifacts, report).await }
+        }
+    });
     let election = Election { store, registry, artifacts, address, config, heartbeat, now_ms };
-    let connect = || -> Box<dyn OwnerQueue> { Box::new(RabbitOwner::connect(queue.clone())) };
+    let connect = || -> Box<dyn OwnerQueue> {
+        Box::new(RabbitOwner::connect(queue.clone()).checked(check.clone()))
+    };
     election.lead(connect, &role, stop).await;
     Ok(())
 }

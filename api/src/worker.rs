@@ -2,6 +2,7 @@
 
 use crate::{Inventory, Service};
 use pictor_tasks::message::{StepKey, Try};
+use pictor_tasks::ticket::Ticket;
 use serde::{Deserialize, Serialize};
 
 /// A registered worker and its current state.
@@ -132,6 +133,10 @@ pub struct Holding {
     pub key: StepKey,
     /// Index and attempt of each task.
     pub tasks: Vec<Try>,
+    /// The ticket that came with each task. Without them, the worker only keeps what the server knows it to have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub tickets: Vec<Ticket>,
 }
 
 /// A heartbeat: the worker is alive.

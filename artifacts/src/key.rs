@@ -29,6 +29,11 @@ impl ExecutionKey<'_> {
         let (step, execution) = (step_folder(run, self.step), self.execution.0);
         format!("{step}/{generation}/{index}/{attempt}-{execution:016x}/{file}")
     }
+
+    /// Whether the key is that of one of its files.
+    pub fn contains(&self, key: &str) -> bool {
+        key.starts_with(&self.file("")) && check_key(key).is_ok()
+    }
 }
 
 /// The key of the asset with this digest.

@@ -194,6 +194,23 @@ impl Artifacts {
         Ok(stored)
     }
 
+    /// The BLAKE3 digest of an artifact, in hex. All of it is read.
+    pub async fn digest(&self, key: &str) -> Result<String, Error> {
+        let failed = |e| self.failed(key, e);
+        let size = self.size(key).await?;
+        let (chunk, at_once) = self.wire;
+        let reader = self.operator.reader_with(key).chunk(chunk).concurrent(at_once);
+        let reader = reader.await.map_err(failed)?;
+        let mut pieces = reader.into_stream(0..size).await.map_err(failed)?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(piece) = pieces.try_next().await.map_err(failed)? {
+            for bytes in piece {
+                hasher.update(&bytes);
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
     /// The path of an artifact in a local folder, whether it exists or not. Returns `None` for a bucket.
     pub fn local_path(&self, key: &str) -> Option<PathBuf> {
         check_key(key).ok()?;

@@ -12,9 +12,11 @@ pub use rabbit::{Address, Broker, BrokerError, Depth, RabbitOwner, RabbitReports
 pub use ticket::{BadTicket, Sealer, Ticket};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use pictor_tasks::message::{Assignment, Cancel, Input, Report, StepKey, Try, WorkerId};
 use pictor_tasks::worker::Inventory;
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A message from the owner to one worker.
@@ -32,7 +34,11 @@ pub enum ToOwner {
     /// A worker has joined, with this inventory.
     Joined(WorkerId, Inventory),
     /// A worker is alive and holds these attempts (running or waiting in it).
+    /// That these were assigned to it is certain: it has shown their tickets, or is part of this process.
     Heartbeat(WorkerId, Vec<(StepKey, Vec<Try>)>),
+    /// A worker says that it holds these attempts, and has shown no tickets for them. What it has according to the owner
+    /// it keeps, and nothing more.
+    Unproven(WorkerId, Vec<(StepKey, Vec<Try>)>),
     /// Something happened to a worker's tasks.
     Report(Report),
     /// A worker wants to start a task and asks for its inputs. A dropped sender is the answer that the task is no
@@ -71,6 +77,27 @@ pub enum Incoming {
         /// The message as it arrived.
         raw: Vec<u8>,
     },
+}
+
+/// Looks at a report that carries valid tickets before the owner receives it, and may change it. Reports keep their order,
+/// so one that takes long holds up those behind it.
+#[derive(Clone)]
+pub struct Check(Arc<dyn Fn(Report) -> BoxFuture<'static, Report> + Send + Sync>);
+
+impl Check {
+    /// A check by this function.
+    pub fn new<F>(check: impl Fn(Report) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Report> + Send + 'static,
+    {
+        Self(Arc::new(move |report| Box::pin(check(report))))
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check")
+    }
 }
 
 /// The immediate result of a publication.

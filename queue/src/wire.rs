@@ -4,12 +4,20 @@ use crate::{BadTicket, Incoming, Sealer, Ticket, ToOwner, ToWorker};
 use pictor_tasks::message::{Assignment, Cancel, Report, Try, What, WorkerId};
 use serde::{Deserialize, Serialize};
 
+/// The longest report, in bytes: one of a task with many thousand outputs.
+const REPORT_BYTES_MAX: usize = 16 << 20;
+/// As much of a rejected message is kept, in bytes.
+const REJECTED_BYTES_MAX: usize = 64 << 10;
+
 /// Why a message is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     /// It is not a message of this protocol.
     #[error("the message cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
+    /// It is longer than any worker has reason for.
+    #[error("the message has {0} bytes; at most {most} are accepted", most = REPORT_BYTES_MAX)]
+    Long(usize),
     /// There are not as many tickets as tasks.
     #[error("{tries} tasks came with {tickets} tickets")]
     Tickets { tries: usize, tickets: usize },
@@ -85,11 +93,18 @@ pub(crate) fn barrier(mark: u64) -> Vec<u8> {
 pub(crate) fn incoming(sealer: &Sealer, raw: Vec<u8>) -> Incoming {
     match to_owner(sealer, &raw) {
         Ok(message) => Incoming::Message(message),
-        Err(refusal) => Incoming::Rejected { reason: refusal.to_string(), raw },
+        Err(refusal) => {
+            let (reason, mut raw) = (refusal.to_string(), raw);
+            raw.truncate(REJECTED_BYTES_MAX);
+            Incoming::Rejected { reason, raw }
+        }
     }
 }
 
 fn to_owner(sealer: &Sealer, raw: &[u8]) -> Result<ToOwner, Refusal> {
+    if raw.len() > REPORT_BYTES_MAX {
+        return Err(Refusal::Long(raw.len()));
+    }
     let (report, tickets) = match serde_json::from_slice(raw)? {
         Up::Barrier(mark) => return Ok(ToOwner::Barrier(mark)),
         Up::<Report>::Report { message, tickets } => (message, tickets),

@@ -4,18 +4,20 @@
 mod support;
 
 use pictor_queue::{
-    Address, Broker, Incoming, OwnerQueue, Publication, RabbitOwner, RabbitWorker, ToOwner,
+    Address, Broker, Check, Incoming, OwnerQueue, Publication, RabbitOwner, RabbitWorker, ToOwner,
     ToWorker, WorkerQueue,
 };
-use pictor_tasks::message::{What, WorkerId};
+use pictor_tasks::message::{Report, What, WorkerId};
 use pictor_test_servers::{Queues, RabbitMq};
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 use support::{
     Worker, address, assign, assignment, ended, give, next, next_report, over_both_types, own,
     owner, report, tries, within, worker,
 };
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -28,6 +30,7 @@ over_both_types!(
     nothing_is_lost_when_the_broker_is_killed_while_everybody_speaks,
     while_the_broker_is_away_reports_wait_and_assignments_fail_afterwards,
     who_claims_and_then_settles_may_take_longer_than_the_broker_has_patience,
+    reports_keep_their_order_however_long_their_checks_take,
     #[ignore = "long: `make soak` runs it; the chaos of the farm freezes brokers too"]
     a_broker_that_is_frozen_counts_as_away_and_everything_goes_on_when_it_wakes,
 );
@@ -55,6 +58,39 @@ async fn broker(configuration: &str, queues: Queues) -> (RabbitMq, String) {
         tokio::task::spawn_blocking(in_order).await.unwrap();
     }
     (server, url)
+}
+
+async fn reports_keep_their_order_however_long_their_checks_take(queues: Queues) {
+    let (_server, url) = broker("", queues).await;
+    let (begun, open) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (says, waits) = (begun.clone(), open.clone());
+    let check = Check::new(move |mut report: Report| {
+        says.add_permits(1);
+        let waits = waits.clone();
+        async move {
+            if report.what == ended([0]) {
+                waits.acquire().await.unwrap().forget();
+                report.what = ended([7]);
+            }
+            report
+        }
+    });
+    let checked = RabbitOwner::connect(address(&url)).checked(check);
+    let mut owner: Box<dyn OwnerQueue> = Box::new(checked);
+    own(&mut *owner, 1).await;
+    let mut worker = worker(&url, ONE);
+    give(&mut *owner, &mut worker, 1, 0..3).await.settle();
+    for index in 0..3 {
+        worker.say(ended([index])).await;
+    }
+    tokio::select! {
+        report = next_report(&mut *owner) => panic!("it was not checked: {report:?}"),
+        all = begun.acquire_many(3) => drop(all.unwrap()),
+    }
+    open.add_permits(1);
+    for index in [7, 1, 2] {
+        assert_eq!(next_report(&mut *owner).await.what, ended([index]));
+    }
 }
 
 /// Kills the broker and starts it again.

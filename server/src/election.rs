@@ -1,7 +1,7 @@
 //! Which of several servers owns the farm: standing by, taking over, stepping down. The broker elects, the epoch in the
 //! database decides: a server that has been overtaken cannot commit any more.
 
-use crate::handle::{Error, OwnerHandle};
+use crate::handle::{Error, OwnerHandle, lock};
 use crate::owner::Owner;
 use crate::role::ServerRole;
 use crate::runs::load_run;
@@ -204,7 +204,7 @@ pub async fn load_runs(store: &dyn Store, owner: &mut Owner) -> Result<(), Error
     while let Some((run, record)) = loads.next().await {
         match run? {
             Ok(run) => owner.add(run, record.account, record.created_ms),
-            Err(why) => owner.set_aside(record.id, why),
+            Err(why) => drop(lock(&owner.set_aside).insert(record.id, why)),
         }
     }
     Ok(())

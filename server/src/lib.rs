@@ -17,6 +17,7 @@ mod sequence;
 mod socket;
 mod submit;
 mod sweep;
+mod verify;
 pub mod webhook;
 
 pub use clock::now_ms;
@@ -35,3 +36,4 @@ pub use submit::{
     CompiledJob, Files, Mistake, Mistakes, SubmitError, compile_job, files_of_commands, read_job,
 };
 pub use sweep::sweep_again;
+pub use verify::checked;

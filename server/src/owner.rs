@@ -3,6 +3,7 @@
 
 use crate::handle::{Command, Committed, Error, OwnerHandle, Query, SetAside, Stall, Tally, lock};
 use crate::sweep::Sweeper;
+use crate::verify::in_own_places;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Effects, Engine, Run, RunLimits, RunState};
 use pictor_queue::{Incoming, OwnerQueue, Publication, ToOwner, ToWorker};
@@ -58,7 +59,7 @@ pub struct Owner {
     ended: VecDeque<(Instant, RunId)>,
     /// Deletes artifacts that are no longer needed, if this process can reach their storage.
     sweeper: Option<Sweeper>,
-    set_aside: SetAside,
+    pub(crate) set_aside: SetAside,
 }
 
 /// Whether a new owner is still waiting for reports of the workers before it assigns tasks.
@@ -141,11 +142,6 @@ impl Owner {
     /// Adds a run before the loop starts.
     pub fn add(&mut self, run: Run, account: String, submitted_ms: i64) {
         self.engine.add_run(run, account, submitted_ms, (self.now_ms)());
-    }
-
-    /// Leaves a run alone that cannot be loaded, for this reason.
-    pub(crate) fn set_aside(&self, run: RunId, why: String) {
-        lock(&self.set_aside).insert(run, why);
     }
 
     /// How large runs may be.
@@ -348,10 +344,11 @@ impl Owner {
         match message {
             ToOwner::Joined(id, inventory) => self.engine.join(id, inventory, now_ms),
             ToOwner::Left(id) => self.engine.leave(id, now_ms, fx),
-            ToOwner::Heartbeat(id, holding) => {
-                self.engine.heartbeat(id, &holding, now_ms, fx);
+            ToOwner::Heartbeat(id, holding) => self.engine.heartbeat(id, &holding, now_ms, fx),
+            ToOwner::Unproven(id, holding) => self.engine.unproven(id, &holding, now_ms, fx),
+            ToOwner::Report(report) => {
+                self.engine.report(in_own_places(&self.engine, report), now_ms, fx);
             }
-            ToOwner::Report(report) => self.engine.report(report, now_ms, fx),
             ToOwner::Inputs { key, task, reply } => {
                 if let Some(inputs) = self.engine.inputs(&key, task, None) {
                     // The worker may have abandoned the task meanwhile.

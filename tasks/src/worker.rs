@@ -92,6 +92,47 @@ pub struct Inventory {
     pub allows_commands: bool,
 }
 
+/// The most tasks that a machine does at a time; below, the most labels that it has.
+const SLOTS_MAX: u32 = 1024;
+const LABELS_MAX: usize = 256;
+/// The most GPUs of a machine.
+pub const GPUS_MAX: usize = 64;
+/// The longest label of a machine, or name of what it has, in bytes.
+pub const WORD_BYTES_MAX: usize = 256;
+/// The most programs, Blenders and networks of a machine, of each.
+const THINGS_MAX: usize = 4096;
+
+impl Inventory {
+    /// Says which bound it exceeds: an inventory comes from a machine that may belong to anybody.
+    pub fn check(&self) -> Result<(), String> {
+        let counts = [
+            ("slots", self.slots as usize, SLOTS_MAX as usize),
+            ("GPUs", self.gpus.len(), GPUS_MAX),
+            ("labels", self.labels.len(), LABELS_MAX),
+            ("programs", self.software.len(), THINGS_MAX),
+            ("Blenders", self.blenders.len(), GPUS_MAX),
+            ("networks", self.models.len(), THINGS_MAX),
+        ];
+        if let Some((what, count, most)) = counts.into_iter().find(|(_, count, most)| count > most)
+        {
+            return Err(format!("a machine with {count} {what}: at most {most} are possible"));
+        }
+        let words = self.labels.iter().chain(&self.models).chain(self.software.keys());
+        let words = words.chain(self.software.values()).chain([&self.name]);
+        let mut words =
+            words.chain(self.gpus.iter().flat_map(|gpu| [&gpu.name, &gpu.uuid, &gpu.driver]));
+        match words.find(|word| word.len() > WORD_BYTES_MAX || word.contains(char::is_control)) {
+            Some(word) => {
+                let shown: String = word.chars().take(40).flat_map(char::escape_debug).collect();
+                Err(format!(
+                    "`{shown}` cannot be a name: at most {WORD_BYTES_MAX} bytes without control characters"
+                ))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a step requires of a machine. Whatever is omitted is not required.
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -322,5 +363,26 @@ mod tests {
         let needs = Requires { software, ..Requires::default() };
         assert_eq!(needs.missing(&has).unwrap(), "blender >=3.4");
         assert_eq!(Requires::default().missing(&has), None);
+    }
+
+    #[test]
+    fn an_inventory_has_what_a_machine_may_have() {
+        let good = Inventory { slots: SLOTS_MAX, ..Inventory::default() };
+        assert_eq!(good.check(), Ok(()));
+        let gpu = |uuid: &str| Gpu {
+            name: "GPU".into(),
+            uuid: uuid.into(),
+            vram_bytes: 1,
+            driver: String::new(),
+        };
+        let label = |text: &str| BTreeSet::from([text.to_owned()]);
+        for (bad, word) in [
+            (Inventory { slots: u32::MAX, ..good.clone() }, "4294967295 slots"),
+            (Inventory { gpus: vec![gpu("a"); GPUS_MAX + 1], ..good.clone() }, "65 GPUs"),
+            (Inventory { gpus: vec![gpu("x\npictor_owner 1")], ..good.clone() }, "control"),
+            (Inventory { labels: label(&"a".repeat(300)), ..good.clone() }, "256 bytes"),
+        ] {
+            assert!(bad.check().is_err_and(|why| why.contains(word)), "{word}");
+        }
     }
 }

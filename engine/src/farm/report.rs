@@ -14,6 +14,12 @@ use pictor_tasks::message::{
 use pictor_tasks::output::check_names;
 use std::collections::BTreeSet;
 
+/// The longest texts that a worker's report may have, in bytes, and the most notes; the rest is cut off.
+const FAILURE_BYTES_MAX: usize = 16 << 10;
+const NOTE_BYTES_MAX: usize = 2 << 10;
+const PROGRESS_BYTES_MAX: usize = 200;
+const NOTES_MAX: usize = 100;
+
 /// The time at which a message is handled, and the effects that follow from it.
 struct Turn<'a> {
     now_ms: i64,
@@ -32,8 +38,9 @@ impl Engine {
         }
     }
 
-    /// Handles a heartbeat of a worker that holds these attempts. It is told to stop those that are not its own; those
-    /// that nobody else has (after a takeover) count as its own from now on.
+    /// Handles a heartbeat of a worker that holds these attempts. It is told to stop those that are not its own. Those
+    /// that nobody else has (after a takeover) count as its own from now on: the caller is certain that an owner assigned
+    /// them to it.
     pub fn heartbeat(
         &mut self,
         id: WorkerId,
@@ -41,10 +48,31 @@ impl Engine {
         now_ms: i64,
         fx: &mut Effects,
     ) {
+        self.held((id, true), holding, now_ms, fx);
+    }
+
+    /// The same for attempts of which it is not certain that they were ever assigned to the worker.
+    pub fn unproven(
+        &mut self,
+        id: WorkerId,
+        holding: &[(StepKey, Vec<Try>)],
+        now_ms: i64,
+        fx: &mut Effects,
+    ) {
+        self.held((id, false), holding, now_ms, fx);
+    }
+
+    fn held(
+        &mut self,
+        (id, proven): (WorkerId, bool),
+        holding: &[(StepKey, Vec<Try>)],
+        now_ms: i64,
+        fx: &mut Effects,
+    ) {
         self.seen(id, now_ms);
         for (key, tasks) in holding {
-            let foreign: Vec<Try> =
-                tasks.iter().filter(|task| !self.holds(id, key, **task, now_ms)).copied().collect();
+            let mut foreign = tasks.clone();
+            foreign.retain(|task| !self.holds((id, proven), key, *task, now_ms));
             if !foreign.is_empty() {
                 fx.cancel.push((id, Cancel { key: key.clone(), tasks: foreign }));
             }
@@ -61,15 +89,24 @@ impl Engine {
     }
 
     /// Whether the worker may continue a task; if so, the lease or deadline is extended.
-    fn holds(&mut self, id: WorkerId, key: &StepKey, task: Try, now_ms: i64) -> bool {
+    fn holds(
+        &mut self,
+        (id, proven): (WorkerId, bool),
+        key: &StepKey,
+        task: Try,
+        now_ms: i64,
+    ) -> bool {
         let at = key.task(task.index);
         let Some(entry) = self.runs.get(&key.run) else { return false };
         if !entry.run.is_current(&reference(key, task)) {
             return false;
         }
-        let free = !entry.run.live.contains_key(&at)
+        let able =
+            |worker| Class::of(&entry.run.plan.steps[at.step as usize]).lacks(worker).is_none();
+        let free = proven
+            && !entry.run.live.contains_key(&at)
             && entry.run.task_state(at) == Some(TaskState::Ready)
-            && self.workers.contains_key(&id)
+            && self.workers.get(&id).is_some_and(able)
             && self.index.limits.allow(entry.index.steps[at.step as usize].limits);
         let entry = self.runs.get_mut(&key.run).expect("looked up above");
         if free {
@@ -116,7 +153,7 @@ impl Engine {
                     && entry.run.is_current(&reference(&key, task))
                     && entry.run.live.get(&at).is_some_and(|live| live.worker == worker)
                 {
-                    entry.progress.insert(at, (fraction, message));
+                    entry.progress.insert(at, (fraction, bounded(message, PROGRESS_BYTES_MAX)));
                 }
             }
             What::Released(tasks) => {
@@ -239,6 +276,9 @@ impl Engine {
                 match run.vet_bindings(at.step, &products.bindings, &self.config.run_limits) {
                     Ok(kept) => {
                         products.bindings = kept;
+                        products.notes.truncate(NOTES_MAX);
+                        let notes = std::mem::take(&mut products.notes).into_iter();
+                        products.notes = notes.map(|n| bounded(n, NOTE_BYTES_MAX)).collect();
                         Outcome::Succeeded(products)
                     }
                     Err(message) => {
@@ -247,6 +287,7 @@ impl Engine {
                 }
             }
             Outcome::Failed(mut failure) => {
+                failure.message = bounded(failure.message, FAILURE_BYTES_MAX);
                 let step = &run.plan.steps[at.step as usize];
                 let tried = |id: &WorkerId| {
                     *id == worker || run.failure_record(*at).is_some_and(|t| t.avoid.contains(id))
@@ -328,6 +369,15 @@ impl Engine {
         let who = (task, live.worker, execution);
         entry.record_end(who, outcome.clone(), turn.now_ms, turn.fx);
     }
+}
+
+/// The text, or as much of its beginning as fits.
+fn bounded(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
 }
 
 fn reference(key: &StepKey, task: Try) -> TaskRef {

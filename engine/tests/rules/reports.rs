@@ -4,8 +4,10 @@ use super::bench::{Bench, failure, machine, success};
 use pictor_engine::{Config, Effects, Engine, Run, RunState, TaskState};
 use pictor_tasks::history::{Event, Fact};
 use pictor_tasks::message::{
-    Execution, FailureKind, Outcome, Output, Products, Report, TaskId, What, WorkerId,
+    Execution, Failure, FailureKind, Outcome, Output, Products, Report, TaskId, What, WorkerId,
 };
+
+use pictor_tasks::worker::Inventory;
 
 const JOB: &str = "
 retry: { attempts: 5, backoff: 0s }
@@ -251,6 +253,40 @@ fn after_a_takeover_a_heartbeat_keeps_what_was_not_claimed() {
     bench.engine.assign(bench.now, &mut fx);
     assert!(fx.cancel.is_empty() && fx.assign.is_empty(), "it is with the second worker");
     assert_eq!(bench.claim(TWO, &given), 0);
+}
+
+#[test]
+fn a_heartbeat_adopts_nothing_without_proof_or_what_its_worker_cannot_do() {
+    let job = "steps: [{ name: render, command: { run: [sh] } }]";
+    let mut bench = Bench::without_workers(job, Config::default());
+    bench.join(1, machine(1));
+    bench.turn();
+    let given = bench.given("render");
+    take_over(&mut bench);
+    bench.join(2, machine(1));
+    let holding = [(given.assignment.key.clone(), vec![given.task])];
+    let mut fx = Effects::default();
+    bench.engine.unproven(TWO, &holding, bench.now, &mut fx);
+    assert_eq!((fx.cancel.len(), bench.state("render")), (1, TaskState::Ready));
+    bench.join(3, Inventory { allows_commands: false, ..machine(1) });
+    bench.engine.heartbeat(WorkerId(3), &holding, bench.now, &mut fx);
+    assert_eq!((fx.cancel.len(), bench.state("render")), (2, TaskState::Ready));
+    bench.engine.heartbeat(TWO, &holding, bench.now, &mut fx);
+    assert_eq!((fx.cancel.len(), bench.state("render")), (2, TaskState::Queued));
+    // What it has it keeps, with proof or without.
+    bench.engine.unproven(TWO, &holding, bench.now, &mut fx);
+    assert_eq!((fx.cancel.len(), bench.state("render")), (2, TaskState::Queued));
+}
+
+#[test]
+fn texts_of_a_worker_have_a_limit() {
+    let mut bench = two_workers();
+    let given = bench.given("render");
+    let failure = Failure { kind: FailureKind::Failed, message: "ä".repeat(1 << 20) };
+    bench.end(&given, Outcome::Failed(failure));
+    let Some(Fact::Ended(ended)) = bench.rows.last().map(|row| &row.fact) else { panic!() };
+    let Outcome::Failed(failure) = &ended.outcome else { panic!() };
+    assert!(failure.message.ends_with("ä…") && failure.message.len() < 17 << 10);
 }
 
 #[test]

@@ -78,7 +78,15 @@ impl Heard {
 }
 
 impl FarmOutbox {
-    /// Sends one heartbeat, unless the farm wants them less often and nothing has changed. If it is not received, the next one follows soon.
+    /// The tasks with their tickets, if it has all of them: a server matches them by position.
+    fn holding(&self, key: StepKey, tasks: Vec<Try>) -> Holding {
+        let tickets = tasks.iter().map(|task| self.store.tickets.of(&key, *task));
+        let tickets = tickets.collect::<Option<_>>().unwrap_or_default();
+        Holding { key, tasks, tickets }
+    }
+
+    /// Sends one heartbeat, unless the farm wants them less often and nothing has changed. If it is not received, the
+    /// next one follows soon.
     async fn heartbeat(&self, held: Vec<(StepKey, Vec<Try>)>) {
         let Standing { intake, mut reason } = self.standing.borrow().clone();
         let is_cut_off = self.is_cut_off();
@@ -92,7 +100,7 @@ impl FarmOutbox {
             return;
         }
         let (gpus, machine) = self.look().await;
-        let holding = held.into_iter().map(|(key, tasks)| Holding { key, tasks }).collect();
+        let holding = held.into_iter().map(|(key, tasks)| self.holding(key, tasks)).collect();
         let said = (accepts, reason.clone());
         let (asked, instance) = (Instant::now(), self.instance.clone());
         let heartbeat = Heartbeat { instance, holding, gpus, machine, inventory, accepts, reason };
@@ -166,8 +174,8 @@ impl Outbox for FarmOutbox {
                     Err(_) => tracing::warn!("the farm is not there to hear our goodbye"),
                 }
             }
-            // The former are requested by HTTP, the latter sent by servers only.
-            ToOwner::Inputs { .. } | ToOwner::Barrier(_) => {}
+            // The former are requested by HTTP, the others sent by servers only.
+            ToOwner::Inputs { .. } | ToOwner::Barrier(_) | ToOwner::Unproven(..) => {}
         }
         Ok(())
     }

@@ -3,14 +3,14 @@
 
 use super::connection::{Address, Deliveries, Endpoint, Link, Publishing, Session};
 use super::{REPORTS, WORKERS, declare_worker, wire};
-use crate::{Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
+use crate::{Check, Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Confirmation;
 use lapin::message::{BasicReturnMessage, Delivery};
-use pictor_tasks::message::WorkerId;
+use pictor_tasks::message::{What, WorkerId};
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::sync::Arc;
@@ -24,6 +24,10 @@ const UNCONFIRMED: usize = 16_384;
 const LOOK: Duration = Duration::from_secs(1);
 /// Time after which a mark that has not come back is sent again.
 const LOST: Duration = Duration::from_secs(5);
+/// Reports that are checked at the same time.
+const CHECKS: usize = 64;
+/// Time after which a check counts as held up: what it needs cannot be reached.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// How long a worker's queue stays gone before it is created again. RabbitMQ notifies a consumer some 30 ms after the
 /// end of a quorum queue, and never if there is a new one of that name by then.
 const REMAKE: Duration = Duration::from_secs(1);
@@ -35,8 +39,14 @@ pub struct RabbitOwner {
     session: Option<(Arc<Session>, Deliveries)>,
     last_session: u64,
     sealer: Option<Sealer>,
-    /// Messages that have arrived and were not handed out yet.
+    /// Messages that have arrived and were not looked at yet.
     arrived: VecDeque<Delivery>,
+    check: Option<Check>,
+    /// Messages that are being checked, and after that those that can be handed out, each with its delivery tag.
+    checking: FuturesOrdered<BoxFuture<'static, (u64, Incoming)>>,
+    checked: VecDeque<(u64, Incoming)>,
+    /// When a check began or ended last.
+    progressed: Instant,
     /// The last delivery tag that was handed out and is not acknowledged.
     given_out: Option<u64>,
     /// Publications that wait for their confirm, oldest first; assignments with their id.
@@ -76,6 +86,10 @@ impl RabbitOwner {
             last_session: 0,
             sealer: None,
             arrived: VecDeque::new(),
+            check: None,
+            checking: FuturesOrdered::new(),
+            checked: VecDeque::new(),
+            progressed: Instant::now(),
             given_out: None,
             unconfirmed: VecDeque::new(),
             returned: HashMap::new(),
@@ -86,6 +100,12 @@ impl RabbitOwner {
             drained_by: None,
             marked: Instant::now(),
         }
+    }
+
+    /// Has every report checked before it is received.
+    #[must_use]
+    pub fn checked(self, check: Check) -> Self {
+        Self { check: Some(check), ..self }
     }
 
     /// Advances by one step: a session begins or ends, a message arrives, or a confirm. Cancel safe.
@@ -100,6 +120,10 @@ impl RabbitOwner {
         tokio::select! {
             biased;
             (id, result) = first(&mut self.unconfirmed) => self.confirmed(id, result),
+            Some(checked) = self.checking.next() => {
+                self.progressed = Instant::now();
+                self.checked.push_back(checked);
+            }
             delivery = deliveries.next() => match delivery {
                 Some(delivery) => self.arrived.push_back(delivery),
                 None => self.end_session(),
@@ -126,6 +150,8 @@ impl RabbitOwner {
         }
         self.failed.extend(self.unconfirmed.drain(..).filter_map(|(id, _)| id));
         self.arrived.clear();
+        self.checked.clear();
+        self.checking = FuturesOrdered::new();
         self.returned.clear();
         (self.given_out, self.drained_by) = (None, None);
     }
@@ -187,9 +213,36 @@ impl RabbitOwner {
         }));
     }
 
-    fn give_out(&mut self, delivery: Delivery, sealer: &Sealer) -> Incoming {
-        self.given_out = Some(delivery.delivery_tag);
-        let incoming = wire::incoming(sealer, delivery.data);
+    /// Decodes what has arrived and begins to check it, as far as there is room. Returns whether that was anything.
+    fn look_at_arrived(&mut self, sealer: &Sealer) -> bool {
+        let before = self.arrived.len();
+        while self.checking.len() < CHECKS
+            && let Some(Delivery { delivery_tag: tag, data, .. }) = self.arrived.pop_front()
+        {
+            let incoming = wire::incoming(sealer, data);
+            match (&self.check, incoming) {
+                (Some(Check(check)), Incoming::Message(ToOwner::Report(report)))
+                    if matches!(report.what, What::Ended(_)) =>
+                {
+                    self.progressed = Instant::now();
+                    let check = check(report);
+                    let checked =
+                        async move { (tag, Incoming::Message(ToOwner::Report(check.await))) };
+                    self.checking.push_back(Box::pin(checked));
+                }
+                (_, incoming) if self.checking.is_empty() => {
+                    self.checked.push_back((tag, incoming))
+                }
+                (_, incoming) => {
+                    self.checking.push_back(Box::pin(std::future::ready((tag, incoming))));
+                }
+            }
+        }
+        self.arrived.len() < before
+    }
+
+    fn give_out(&mut self, (tag, incoming): (u64, Incoming)) -> Incoming {
+        self.given_out = Some(tag);
         if let Incoming::Message(ToOwner::Barrier(mark)) = incoming {
             self.marks.retain(|waiting| *waiting != mark);
             if self.drained_by == Some(mark) {
@@ -204,7 +257,7 @@ impl RabbitOwner {
 impl OwnerQueue for RabbitOwner {
     async fn elected(&mut self) {
         self.sealer = None;
-        if self.given_out.is_some() {
+        if self.given_out.is_some() || !self.checked.is_empty() || !self.checking.is_empty() {
             self.end_session();
         }
         self.look();
@@ -240,9 +293,11 @@ impl OwnerQueue for RabbitOwner {
         while batch.len() < limit {
             if let Some(answer) = self.answers.pop_front() {
                 batch.push(answer);
-            } else if let Some(delivery) = self.arrived.pop_front() {
-                let incoming = self.give_out(delivery, &sealer);
+            } else if let Some(checked) = self.checked.pop_front() {
+                let incoming = self.give_out(checked);
                 batch.push(incoming);
+            } else if self.look_at_arrived(&sealer) {
+                // Some of it may be handed out now.
             } else if self.wait().now_or_never().is_none() {
                 return;
             }
@@ -280,7 +335,8 @@ impl OwnerQueue for RabbitOwner {
     }
 
     fn is_drained(&self) -> bool {
-        self.session.is_some() && self.drained_by.is_none()
+        let is_held_up = !self.checking.is_empty() && self.progressed.elapsed() >= HELD_UP;
+        self.session.is_some() && self.drained_by.is_none() && !is_held_up
     }
 }
 

@@ -250,6 +250,11 @@ fn number(number: u64) -> f64 {
     number as f64
 }
 
+/// The value of a label as the format demands: the encoder does not escape it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
 fn gauges(
     text: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -261,6 +266,9 @@ fn gauges(
         if labels.is_empty() {
             metric.encode_gauge(&value)?;
         } else {
+            // Some of them come from workers.
+            let labels: Labels =
+                labels.into_iter().map(|(name, text)| (name, escaped(&text))).collect();
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }
     }
@@ -270,4 +278,14 @@ fn gauges(
 fn counter(text: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let mut metric = text.encode_descriptor(name, help, None, MetricType::Counter)?;
     metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_become_a_line_of_its_own() {
+        assert_eq!(escaped("x\"} 1\npictor_owner 1\n\\"), r#"x\"} 1\npictor_owner 1\n\\"#);
+    }
 }

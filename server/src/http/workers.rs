@@ -12,19 +12,22 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pictor_api::{
-    Amqp, Code, Enrol, Enrolled, Heartbeat, HeartbeatReply, Page, Service, TokenRole, Worker,
-    WorkerPatch,
+    Amqp, Code, Enrol, Enrolled, GpuLoad, Heartbeat, HeartbeatReply, Holding, Inventory, Page,
+    Service, TokenRole, Worker, WorkerPatch,
 };
 use pictor_engine::{Engine, WorkerView};
 use pictor_net::random_bytes;
-use pictor_queue::{Broker, BrokerError, Sealer, ToOwner};
+use pictor_queue::{Broker, BrokerError, Sealer, Ticket, ToOwner};
 use pictor_storage::{NewWorker, WorkerRecord};
-use pictor_tasks::message::WorkerId;
+use pictor_tasks::message::{Try, WorkerId};
+use pictor_tasks::worker::{GPUS_MAX, WORD_BYTES_MAX};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest name of a worker, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest reason for accepting no tasks, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
 
 /// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
@@ -141,6 +144,7 @@ pub(super) async fn enrol(
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
         return Err(Refusal::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
     }
+    within_bounds((Some(&inventory), &[], ""))?;
     let broker = api.broker.clone().ok_or_else(|| {
         let detail = "this server works alone: it has no message broker (start it with `--broker`)";
         Refusal::new(Code::NoBroker, detail)
@@ -186,6 +190,24 @@ pub(super) async fn enrol(
     Ok((StatusCode::CREATED, target, Json(enrolled)).into_response())
 }
 
+/// Rejects what no machine has, before it is stored or counted.
+fn within_bounds(
+    (inventory, gpus, reason): (Option<&Inventory>, &[GpuLoad], &str),
+) -> Result<(), Refusal> {
+    if let Some(inventory) = inventory {
+        inventory.check().map_err(Refusal::invalid)?;
+    }
+    if gpus.len() > GPUS_MAX || gpus.iter().any(|gpu| gpu.uuid.len() > WORD_BYTES_MAX) {
+        return Err(Refusal::invalid(format!("`gpus` may have at most {GPUS_MAX} entries")));
+    }
+    if reason.len() > REASON_BYTES_MAX {
+        return Err(Refusal::invalid(format!(
+            "`reason` may have at most {REASON_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
+
 async fn add(broker: &Broker, id: WorkerId, password: &str) -> Result<String, Refusal> {
     broker.add_worker(id, password).await.map_err(unreachable_broker)
 }
@@ -228,6 +250,7 @@ pub(super) async fn heartbeat(
     api.check_instance(&record, &instance)?;
     api.heartbeats.heard(id, instance);
     let begins = inventory.is_some();
+    within_bounds((inventory.as_ref(), &gpus, &reason))?;
     if let Some(has) = inventory.as_ref().filter(|has| **has != record.inventory) {
         let WorkerRecord { name, account, token, .. } = &*record;
         let new = NewWorker { name, account, token, inventory: has };
@@ -244,8 +267,26 @@ pub(super) async fn heartbeat(
     if begins || before.is_none_or(|before| before.accepts != accepts) {
         owner.set_accepts(worker, accepts && state == Service::Enabled).await?;
     }
-    let holding = holding.into_iter().map(|held| (held.key, held.tasks)).collect();
-    owner.tell(ToOwner::Heartbeat(worker, holding)).await?;
+    let (mut proven, mut unproven) = (Vec::new(), Vec::new());
+    for Holding { key, tasks, tickets } in holding {
+        let sealer = owner.sealer();
+        let shown = tasks.into_iter().zip(tickets.iter().map(Some).chain(std::iter::repeat(None)));
+        let (good, other): (Vec<_>, Vec<_>) = shown.partition(|(task, ticket)| {
+            let checked = |(sealer, ticket): (&Sealer, &Ticket)| {
+                sealer.verify(ticket, &key, *task, worker).is_ok()
+            };
+            sealer.zip(*ticket).is_some_and(checked)
+        });
+        let tries = |shown: Vec<(Try, _)>| shown.into_iter().map(|(task, _)| task).collect();
+        if !other.is_empty() {
+            unproven.push((key.clone(), tries(other)));
+        }
+        proven.push((key, tries(good)));
+    }
+    owner.tell(ToOwner::Heartbeat(worker, proven)).await?;
+    if !unproven.is_empty() {
+        owner.tell(ToOwner::Unproven(worker, unproven)).await?;
+    }
     let longer = Some(api.interval()).filter(|interval| *interval > api.heartbeat);
     let heartbeat_ms = longer.and_then(|interval| u64::try_from(interval.as_millis()).ok());
     Ok(Json(HeartbeatReply { state, heartbeat_ms }))

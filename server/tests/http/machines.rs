@@ -193,6 +193,17 @@ async fn workers_are_listed_with_what_they_said_last_and_taken_out_of_service() 
         (&false.into(), &"works from 19:00".into())
     );
 
+    // What no machine has is not believed.
+    let mut large = inventory("one");
+    large["slots"] = u32::MAX.into();
+    for many in [
+        json!({ "holding": [], "gpus": vec![gpu.clone(); 65] }),
+        json!({ "holding": [], "reason": "a".repeat(2000) }),
+        json!({ "holding": [], "inventory": large }),
+    ] {
+        farm.call(&token, Method::POST, &beat, Some(&many)).await.refused(400, "invalid_request");
+    }
+
     let left = format!("/v1/workers/{first}/left");
     farm.call(&token, Method::POST, &left, Some(&Json::Null)).await.is(204);
     let worker = farm.get(&format!("/v1/workers/{first}")).await.is(200);

@@ -2,7 +2,7 @@
 //! worker that takes no time.
 
 use pictor_api::{NewSchedule, ScheduledJob};
-use pictor_artifacts::Artifacts;
+use pictor_artifacts::{Artifacts, ExecutionKey};
 use pictor_engine::{Config, Engine};
 use pictor_queue::{Outbox, Sender, ToOwner, ToWorker, WorkerPort, WorkerQueue, in_process};
 use pictor_server::schedule::{Runner, Schedules};
@@ -273,10 +273,8 @@ async fn one(
     task: pictor_tasks::message::Try,
 ) {
     let Assignment { key, brief, .. } = assignment;
-    let place = format!(
-        "runs/{}/{}/0/{}/{}-{}/image",
-        key.run, brief.step, task.index, task.attempt, worker.0
-    );
+    let execution = Execution(worker.0.into());
+    let place = ExecutionKey { key, step: &brief.step, task, execution }.file("image");
     let bytes = format!("{} {}\n", brief.step, task.index).repeat(100).into_bytes();
     let stored = artifacts.put(bytes, &place).await.unwrap();
     let (digest, size_bytes) = (stored.digest, stored.size_bytes);
@@ -284,8 +282,7 @@ async fn one(
     let products = Products { outputs: vec![output], ..Products::default() };
     let end =
         TaskEnd { task, started_ms: now(), took_ms: 1, outcome: Outcome::Succeeded(products) };
-    let (execution, what) = (Execution(u64::from(worker.0)), What::Ended(vec![end]));
-    let report = Report { worker, key: key.clone(), execution, what };
+    let report = Report { worker, key: key.clone(), execution, what: What::Ended(vec![end]) };
     outbox.send(ToOwner::Report(report)).await.unwrap();
 }
 
