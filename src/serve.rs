@@ -21,6 +21,8 @@ use pictor_server::{
 use pictor_storage::{NewWorker, Registry, Store};
 use pictor_tasks::message::WorkerId;
 use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +53,9 @@ pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
     let configured = args.configured()?;
     configured.check()?;
     let settings = &configured.settings;
-    std::fs::create_dir_all(data).with_context(|| format!("make the folder {}", data.display()))?;
+    // For nobody else: it holds the results of everybody, and the admin's token.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(data);
+    made.with_context(|| format!("make the folder {}", data.display()))?;
     let folder = data.display().to_string();
     let place = settings.database.as_deref().unwrap_or(&folder);
     let (store, registry) = open_store(place, settings.database.is_some()).await?;
@@ -110,7 +114,6 @@ async fn start(
     (listener, address): (TcpListener, String),
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = &base;
-    let listens_here_only = listener.local_addr()?.ip().is_loopback();
     let (be, role) = watch::channel(ServerRole::Standby { owner: None });
     let schedules = Schedules::new(store.clone(), registry.clone(), artifacts.clone(), now_ms)
         .limited(engine.run_limits);
@@ -149,8 +152,7 @@ async fn start(
     if let Some((queue, _)) = broker {
         parts.spawn(lead(base, address, queue, be));
     } else {
-        let (data, mut args) = (data.to_path_buf(), args.clone());
-        args.allow_commands |= listens_here_only;
+        let (data, args) = (data.to_path_buf(), args.clone());
         let blenders = configured.blenders.clone();
         parts.spawn(async move { alone(base, &data, &args, &blenders, be).await });
     }

@@ -55,8 +55,8 @@ pub(crate) struct ServeArgs {
     /// Executes no tasks on this machine.
     #[arg(long)]
     pub(crate) no_worker: bool,
-    /// Lets `command` steps run any program on this machine even if the API is reachable from others: everyone who may
-    /// submit can then read what this process can, including its tokens.
+    /// Lets `command` steps run any program on this machine: everyone who may submit can then read what this process can,
+    /// including its tokens.
     #[arg(long)]
     pub(crate) allow_commands: bool,
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.

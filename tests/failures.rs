@@ -288,7 +288,7 @@ fn a_server_on_a_full_disk_answers_and_goes_on_when_there_is_room() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
     let url = format!("http://{listen}");
-    let mut server = dir.start(&["serve", "--listen", &listen]);
+    let mut server = dir.start(&["serve", "--listen", &listen, "--allow-commands"]);
     server.wait_for("listening on");
     let token = dir.path("data/admin-token").display().to_string();
     let there = ["--server", &url, "--token-file", &token];

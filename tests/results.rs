@@ -131,7 +131,7 @@ fn what_a_killed_run_had_delivered_is_its_own_and_is_made_again_on_request() {
 fn results_of_a_server_replace_only_what_was_fetched_of_the_same_run() {
     let dir = TestDir::new();
     let data = dir.path("server").display().to_string();
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data, "--allow-commands"];
     let mut server = dir.start(&serve);
     let line = server.wait_for("http://127.0.0.1:");
     let address = line[line.find("http://").unwrap()..].trim().to_owned();

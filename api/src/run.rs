@@ -165,7 +165,8 @@ pub struct Changed {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunPatch {
-    /// The new priority: runs of a higher one come first.
+    /// The new priority, from -100 to 100: runs of a higher one come first.
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     pub priority: i32,
 }
 

@@ -100,7 +100,8 @@ pub(crate) const UNFINISHED_RUNS: &str = select_run!(
      AND number > COALESCE((SELECT number FROM run WHERE id = $1), 0) ORDER BY number"
 );
 pub(crate) const RUN: &str = select_run!("WHERE id = $1");
-pub(crate) const RUNS_BETWEEN: &str = select_run!("WHERE id >= $1 AND id < $2 ORDER BY id LIMIT 3");
+pub(crate) const RUNS_BETWEEN: &str =
+    select_run!("WHERE id >= $1 AND id < $2 AND ($3 = '' OR owner = $3) ORDER BY id LIMIT 3");
 pub(crate) const RUN_PLAN: &str = "SELECT spec, plan, fold_version FROM run WHERE id = $1";
 
 pub(crate) fn stored_plan((spec, plan, version): (String, String, i64)) -> Option<StoredPlan> {
@@ -133,6 +134,9 @@ pub(crate) const REMOVE_HISTORY: [&str; 3] = [
 pub(crate) const REMOVE_RUN: &str = "DELETE FROM run WHERE number = $1";
 
 pub(crate) const REJECT: &str = "INSERT INTO rejected (time_ms, reason, raw) VALUES ($1, $2, $3)";
+/// Keeps the newest thousand: whoever sends more of them fills no disk.
+pub(crate) const FORGET_REJECTED: &str =
+    "DELETE FROM rejected WHERE number <= (SELECT max(number) FROM rejected) - 1000";
 pub(crate) const REJECTED: &str =
     "SELECT time_ms, reason, raw FROM rejected ORDER BY number DESC LIMIT $1";
 

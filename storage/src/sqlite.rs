@@ -16,7 +16,7 @@ use crate::store_queries::{
     add_run, after_all, damaged, impl_store, json, last_row, on, printable,
 };
 use crate::{Error, error, sql};
-use connect::{DATABASE, migrate, options, reserve_log};
+use connect::{DATABASE, migrate, options, private, reserve_log};
 use insert::Batch;
 use pictor_net::random_bytes;
 use pictor_tasks::history::Row;
@@ -106,6 +106,7 @@ impl SqliteStore {
         let lock = pictor_artifacts::lock(dir)?;
         let path = dir.join(DATABASE);
         let failed = |e| error::sqlite(&path, e);
+        private(&path)?;
         let options = options(&path);
         let mut on = options.connect().await.map_err(failed)?;
         migrate(&mut on, &path).await?;

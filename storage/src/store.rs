@@ -51,7 +51,12 @@ pub trait Store: Send + Sync {
     async fn unfinished_runs(&self, after: Option<&RunId>) -> Result<Vec<RunRecord>, Error>;
 
     /// The run of this id, or the only one whose id begins with it.
-    async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error>;
+    async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error> {
+        self.run_of(None, id).await
+    }
+
+    /// The same among the runs of one account, if one is given: those of others do not exist for the caller.
+    async fn run_of(&self, account: Option<&str>, id: &str) -> Result<Option<RunRecord>, Error>;
 
     /// The run's job file and the plan compiled from it.
     async fn run_plan(&self, run: &RunId) -> Result<Option<StoredPlan>, Error>;

@@ -180,18 +180,24 @@ macro_rules! impl_store {
                 records.ok_or_else(|| damaged("run"))
             }
 
-            async fn run(&self, id: &str) -> Result<Option<RunRecord>, Error> {
+            async fn run_of(
+                &self,
+                account: Option<&str>,
+                id: &str,
+            ) -> Result<Option<RunRecord>, Error> {
                 let exact: Option<sql::RunRow> =
                     on!(self.reader, |on| { sqlx::query_as(sql::RUN).bind(id).fetch_optional(on) });
                 if let Some(row) = exact {
-                    return sql::run_record(row).map(Some).ok_or_else(|| damaged("run"));
+                    let record = sql::run_record(row).ok_or_else(|| damaged("run"))?;
+                    return Ok(Some(record).filter(|r| account.is_none_or(|own| own == r.account)));
                 }
                 if id.is_empty() {
                     return Ok(None);
                 }
                 let mut found: Vec<sql::RunRow> = on!(self.reader, |on| {
                     let end = after_all(id);
-                    sqlx::query_as(sql::RUNS_BETWEEN).bind(id).bind(end).fetch_all(on)
+                    let account = account.unwrap_or_default();
+                    sqlx::query_as(sql::RUNS_BETWEEN).bind(id).bind(end).bind(account).fetch_all(on)
                 });
                 if found.len() > 1 {
                     let ids: Vec<String> = found.iter().map(|run| format!("`{}`", run.0)).collect();
@@ -221,6 +227,7 @@ macro_rules! impl_store {
                         .bind(raw)
                         .execute(on)
                 });
+                on!(self.writer, |on| { sqlx::query(sql::FORGET_REJECTED).execute(on) });
                 Ok(())
             }
 

@@ -15,7 +15,7 @@ impl TestFarm {
     pub(crate) fn start(options: &[&str]) -> Self {
         let dir = TestDir::new();
         let data = dir.path("server").display().to_string();
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data];
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data, "--allow-commands"];
         let mut server = dir.start(&[&serve, options].concat());
         let line = server.wait_for("http://127.0.0.1:");
         let address = line[line.find("http://").unwrap()..].split_whitespace().next().unwrap();

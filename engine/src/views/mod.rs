@@ -286,6 +286,15 @@ impl Engine {
         }
     }
 
+    /// The numbers of an account's unfinished runs and of their tasks, holes included.
+    pub fn share_of(&self, account: &str) -> (u64, u64) {
+        let own = self.runs.values().filter(|e| e.account == account && !e.state.is_terminal());
+        own.fold((0, 0), |(runs, tasks), entry| {
+            let more = entry.run.steps.iter().map(|step| step.tasks.len() as u64);
+            (runs + 1, tasks + more.sum::<u64>())
+        })
+    }
+
     /// The numbers of runs and tasks in each state, over all runs in memory.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

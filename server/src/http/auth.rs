@@ -43,7 +43,12 @@ pub struct Caller {
 impl Caller {
     /// Whether the caller may see what belongs to an account.
     pub fn sees(&self, account: &str) -> bool {
-        self.role != TokenRole::Submitter || self.account == account
+        self.only().is_none_or(|own| own == account)
+    }
+
+    /// The only account whose things exist for the caller; `None` if those of all accounts do.
+    pub fn only(&self) -> Option<&str> {
+        (self.role == TokenRole::Submitter).then_some(&*self.account)
     }
 }
 

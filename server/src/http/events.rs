@@ -3,7 +3,7 @@
 
 use super::auth::Caller;
 use super::extract::Query;
-use super::hub::{About, After, Happened};
+use super::hub::{About, After, Happened, StreamPlace};
 use super::refusal::Refusal;
 use super::{Api, aside};
 use crate::runs::shape;
@@ -23,9 +23,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// After this time without an event a comment is sent, so that proxies keep the connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often the token of a stream is looked up.
+const CHECK: Duration = Duration::from_secs(5);
 /// Entries of the ring that are turned into events at a time.
 const AT_ONCE: usize = 32;
 /// Most rows that a resumed stream reads from history. A client that missed more has to look the run up again.
@@ -81,7 +84,9 @@ pub(super) async fn events(
         None => Subject::Farm(FarmListener::new(&api, last.as_deref())?),
     };
     let (news, stop) = (api.events.listen(), api.stop.clone());
-    let listener = Listener { api, caller, subject, news, stop, ready: VecDeque::new() };
+    let place = api.events.take_place(&caller.account, api.limits.account_streams)?;
+    let (ready, checked) = (VecDeque::new(), Instant::now());
+    let listener = Listener { api, caller, subject, news, stop, ready, checked, _place: place };
     let events = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
         Some((Ok(event), listener))
@@ -97,6 +102,9 @@ struct Listener {
     news: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
     ready: VecDeque<Event>,
+    /// When the caller's token was last looked up.
+    checked: Instant,
+    _place: StreamPlace,
 }
 
 enum Subject {
@@ -111,6 +119,16 @@ impl Listener {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
+            if self.checked.elapsed() >= CHECK {
+                self.checked = Instant::now();
+                let token = timeout(CHECK, self.api.registry.token(&self.caller.token)).await;
+                // A revoked token ends what it began. If that is not known at the moment, the stream goes on.
+                if let Ok(Ok(token)) = token
+                    && token.is_none_or(|token| token.revoked_ms.is_some())
+                {
+                    return None;
+                }
+            }
             self.news.borrow_and_update();
             let more = match &mut self.subject {
                 Subject::Farm(farm) => farm.more(&self.api, &self.caller).await,
@@ -121,6 +139,7 @@ impl Listener {
                 Ok(None) => tokio::select! {
                     changed = self.news.changed() => changed.ok()?,
                     _ = self.stop.wait_for(|stop| *stop) => return None,
+                    () = sleep_until(self.checked + CHECK) => {}
                 },
                 // Not available at the moment: the client reconnects and resumes after its last id.
                 Err(_) => return None,

@@ -2,6 +2,7 @@
 //! log.
 
 use super::auth::Caller;
+use super::limits::Rate;
 use super::memory::Outage;
 use super::refusal::Refusal;
 use super::rules::{Rule, rule};
@@ -22,6 +23,10 @@ use tokio::time::Instant;
 /// below, how long for a response.
 const LOOK_UP: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(2);
+/// Calls of one token that its role does not allow and that are recorded nevertheless; below, calls from one address
+/// without a valid token that are answered as such.
+const REFUSED: Rate = Rate { per_second: 0.1, burst: 20.0 };
+const UNKNOWN: Rate = Rate { per_second: 10.0, burst: 200.0 };
 
 /// The object of a call whose path does not name it. Handlers add it to the response.
 #[derive(Clone, Debug)]
@@ -43,6 +48,12 @@ pub(super) async fn guard(
     let caller = match api.tokens.identify(&*api.registry, request.headers(), address, hurry).await
     {
         Ok(caller) => caller,
+        Err(problem) if problem.code == Code::Unauthorized => {
+            let from = peer(&request);
+            tracing::debug!(from, "a call without a valid token");
+            let often = api.buckets.take(&format!("unknown {from}"), UNKNOWN).err();
+            return often.unwrap_or(problem).into_response();
+        }
         Err(problem) => return problem.into_response(),
     };
     let limits = &api.limits;
@@ -52,7 +63,8 @@ pub(super) async fn guard(
         return problem.into_response();
     }
     let target = request.uri().path().trim_start_matches("/v1/").to_owned();
-    let response = if rule.roles.contains(&caller.role) {
+    let allowed = rule.roles.contains(&caller.role);
+    let response = if allowed {
         let uri = request.uri().clone();
         let asked = Asked { route: rule.path, method: rule.method, uri, caller: caller.clone() };
         request.extensions_mut().insert(caller.clone());
@@ -60,7 +72,10 @@ pub(super) async fn guard(
     } else {
         forbidden(rule, &caller).into_response()
     };
-    if let Some(action) = rule.action {
+    // Whoever is refused again and again fills no disk with that.
+    let recorded =
+        allowed || api.buckets.take(&format!("refused {}", caller.token), REFUSED).is_ok();
+    if let Some(action) = rule.action.filter(|_| recorded) {
         let entry = entry(&api, action, target, caller, &response);
         let target = entry.target.clone();
         let written = tokio::select! {
@@ -134,10 +149,15 @@ fn forbidden(rule: &Rule, caller: &Caller) -> Refusal {
     Refusal::new(Code::Forbidden, detail)
 }
 
+/// The address at the other end of the connection.
+fn peer(request: &Request) -> String {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or_else(String::new, |ConnectInfo(peer)| peer.ip().to_string())
+}
+
 /// The address that a request came from; if it came through another server, also the one that this server names.
 fn address(request: &Request) -> String {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let peer = peer.map_or_else(String::new, |ConnectInfo(peer)| peer.ip().to_string());
+    let peer = peer(request);
     match request.headers().get(proxy::FORWARDED).and_then(|value| value.to_str().ok()) {
         Some(said) => {
             let said: String = said.chars().take(64).collect();

@@ -34,6 +34,12 @@ pub struct Limits {
     pub page: usize,
     /// Most items of a page.
     pub page_max: usize,
+    /// Most unfinished runs of a submitter's account.
+    pub account_runs: u64,
+    /// Most tasks of these runs.
+    pub account_tasks: u64,
+    /// Most event streams of one account at a time.
+    pub account_streams: usize,
     /// Rate of each token of people and programs.
     pub rate: Rate,
     /// Rate of each machine's token, which sends heartbeats, logs and outputs.
@@ -49,6 +55,9 @@ impl Default for Limits {
             log_bytes: 64 << 20,
             page: 100,
             page_max: 1000,
+            account_runs: 10_000,
+            account_tasks: 64 << 20,
+            account_streams: 64,
             rate: Rate { per_second: 500.0, burst: 5000.0 },
             machine_rate: Rate { per_second: 1000.0, burst: 5000.0 },
         }

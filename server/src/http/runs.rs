@@ -5,7 +5,7 @@ use super::auth::Caller;
 use super::extract::{Json, Path, Query};
 use super::paging::Name;
 use super::refusal::Refusal;
-use crate::handle::OwnerHandle;
+use crate::handle::{Error, OwnerHandle};
 use crate::runs::shape;
 use axum::extract::State;
 use pictor_api::{Graph, Page, RunDetail, RunState, RunSummary};
@@ -24,11 +24,10 @@ impl Api {
 
     /// The run of this id, or of an unambiguous beginning of it, if the caller may see it.
     pub(super) async fn run(&self, caller: &Caller, name: &str) -> Result<RunRecord, Refusal> {
-        let found = self.runs.find(name).await?;
-        if caller.sees(&found.account) {
-            return Ok(found);
+        match self.runs.find(caller.only(), name).await {
+            Err(Error::NoRun(_)) => Err(Refusal::not_found(format_args!("run `{name}`"))),
+            found => Ok(found?),
         }
-        Err(Refusal::not_found(format_args!("run `{name}`")))
     }
 
     /// Runs a query about a run, as [`Runs::ask`](crate::Runs) does.
@@ -69,7 +68,7 @@ impl RunsQuery {
 
     /// The filter for what the caller may see, and the run to start after. Returns `None` if there can be none.
     pub(super) fn filter(self, caller: &Caller) -> Option<(RunFilter, Option<RunId>)> {
-        let own = (!caller.sees("")).then(|| caller.account.clone());
+        let own = caller.only().map(str::to_owned);
         if own.is_some() && self.owner.is_some() && own != self.owner {
             return None;
         }

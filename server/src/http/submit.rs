@@ -94,6 +94,20 @@ pub(super) async fn submit(
         let plan = Some(summary(&job, missing));
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
+    if let Some(account) = caller.only() {
+        let asked = account.to_owned();
+        let (runs, tasks) = owner.ask(move |engine| engine.share_of(&asked)).await?;
+        let more: u64 = job.task_counts().into_values().flatten().map(u64::from).sum();
+        let limits = &api.limits;
+        if runs >= limits.account_runs || tasks + more > limits.account_tasks {
+            let detail = format!(
+                "the account `{account}` has {runs} unfinished runs with {tasks} tasks; {} runs with {} tasks are \
+                 possible",
+                limits.account_runs, limits.account_tasks
+            );
+            return Err(Refusal::new(Code::Conflict, detail));
+        }
+    }
     let new = job.run_of(&caller.account, Path::new(""), (api.now_ms)(), random());
     match api.store.create_run(&new, once.as_ref()).await? {
         Created::New => Ok(start(&api, job, new, notes).await),

@@ -57,13 +57,14 @@ pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>)
     }
 }
 
-/// Lists workers, in order of number.
+/// Lists workers, in order of number. A submitter sees those of its own account: a page may then have fewer than its limit.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "workers", params(Paging<u32>),
     responses((status = 200, description = "Workers", body = Page<Worker>)),
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Query(paging): Query<Paging<u32>>,
 ) -> Result<Json<Page<Worker>>, Refusal> {
     let limit = api.limits.page(paging.limit)?;
@@ -76,7 +77,9 @@ pub(super) async fn list(
         let view = views.get(&record.id);
         worker(&api, record, view)
     });
-    Ok(Json(Page::of(workers, limit, |worker| worker.id.to_string())))
+    let mut page = Page::of(workers, limit, |worker| worker.id.to_string());
+    page.items.retain(|worker| caller.sees(&worker.account));
+    Ok(Json(page))
 }
 
 /// What the engine knows about these workers.
@@ -97,9 +100,11 @@ async fn views(api: &Api, ids: Vec<WorkerId>) -> Result<BTreeMap<WorkerId, Worke
 )]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<u32>,
 ) -> Result<Json<Worker>, Refusal> {
     let record = api.registry.worker(WorkerId(id)).await?;
+    let record = record.filter(|record| caller.sees(&record.account));
     let record = record.ok_or_else(|| Refusal::not_found(format_args!("worker {id}")))?;
     let views = views(&api, vec![record.id]).await?;
     let view = views.get(&record.id);
@@ -115,6 +120,7 @@ pub(super) async fn show(
 )]
 pub(super) async fn patch(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<u32>,
     Json(WorkerPatch { state }): Json<WorkerPatch>,
 ) -> Result<Json<Worker>, Refusal> {
@@ -126,7 +132,7 @@ pub(super) async fn patch(
     let accepts = willing && state == Service::Enabled;
     api.owner()?.set_accepts(WorkerId(id), accepts).await?;
     api.events.worker(id, state.name());
-    show(State(api), Path(id)).await
+    show(State(api), caller, Path(id)).await
 }
 
 /// Registers a machine as a worker. An earlier token and password of that worker become invalid. While another machine

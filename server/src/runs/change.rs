@@ -8,6 +8,7 @@ use pictor_engine::{Config, Effects, Engine, Run, RunLimits, RunState, TaskState
 use pictor_storage::{RunRecord, RunRows};
 use pictor_tasks::history::{Changes, Control, Event, ResetTasks};
 use pictor_tasks::job::changes;
+use pictor_tasks::job::spec::PRIORITIES;
 use std::collections::BTreeMap;
 
 /// Number of tasks of a reset, and of those among them that had succeeded but whose outputs have been removed.
@@ -132,6 +133,12 @@ fn fits(run: &Run, event: &Event) -> Result<(), Error> {
             return Err(Error::Refused(Code::InvalidRequest, text.to_owned()));
         }
     };
+    if let Event::Priority(priority) = event
+        && !PRIORITIES.contains(priority)
+    {
+        let text = "a priority is a number from -100 to 100";
+        return Err(Error::Refused(Code::InvalidRequest, text.to_owned()));
+    }
     let (id, state) = (run.id(), run.state());
     if state.is_terminal() {
         let hint = format!("`pictor retry {id}` does tasks of it again");

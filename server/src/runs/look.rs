@@ -80,7 +80,11 @@ impl Runs {
         after: Option<&RunId>,
     ) -> Result<Page<RunSummary>, Error> {
         if let Some(after) = after
-            && self.store.run(&after.0).await?.is_none_or(|run| run.id != *after)
+            && self
+                .store
+                .run_of(filter.account.as_deref(), &after.0)
+                .await?
+                .is_none_or(|run| run.id != *after)
         {
             let text = format!("there is no run `{after}` to go on after");
             return Err(Error::Refused(Code::NotFound, text));

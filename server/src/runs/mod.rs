@@ -50,9 +50,9 @@ impl Runs {
         Self { store, registry: Some(registry), archive: Archive::default(), now_ms }
     }
 
-    /// The run of this id, or of an unambiguous beginning of it.
-    pub(crate) async fn find(&self, name: &str) -> Result<RunRecord, Error> {
-        stored_run(&*self.store, name).await
+    /// The run of this id, or of an unambiguous beginning of it; if an account is given, among its runs.
+    pub(crate) async fn find(&self, account: Option<&str>, name: &str) -> Result<RunRecord, Error> {
+        found(self.store.run_of(account, name).await, name)
     }
 
     /// Runs a query about a run in one turn of the owner's loop, or on the run's folded history if no owner has it.
@@ -159,7 +159,14 @@ pub(crate) fn next<T>(found: &Found<T>) -> Option<String> {
 
 /// A stored run by its id or an unambiguous beginning of it.
 pub async fn stored_run(store: &dyn Store, name: &str) -> Result<RunRecord, Error> {
-    let found = store.run(name).await.map_err(|error| match error {
+    found(store.run(name).await, name)
+}
+
+fn found(
+    run: Result<Option<RunRecord>, pictor_storage::Error>,
+    name: &str,
+) -> Result<RunRecord, Error> {
+    let found = run.map_err(|error| match error {
         pictor_storage::Error::Invalid(text) => Error::Refused(Code::AmbiguousRun, text),
         error => error.into(),
     });

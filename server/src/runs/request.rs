@@ -116,26 +116,27 @@ impl Runs {
                 Response::Runs(page.await?)
             }
             Request::Show { run } => {
-                let record = self.find(&run).await?;
+                let record = self.find(None, &run).await?;
                 Response::Run(Box::new(self.detail(owner, record).await?))
             }
             Request::Tasks { run, state, step, dims, limit, after } => {
                 let wrong = |why: &str| Error::Refused(Code::InvalidRequest, why.to_owned());
                 let after =
                     after.map(|after| after.parse::<TaskCursor>().map_err(wrong)).transpose()?;
-                let (record, filter) = (self.find(&run).await?, TaskFilter { step, state, dims });
+                let (record, filter) =
+                    (self.find(None, &run).await?, TaskFilter { step, state, dims });
                 Response::Tasks(self.tasks(owner, &record, filter, (limit.min(PAGE), after)).await?)
             }
             Request::Task { run, task } => {
-                let record = self.find(&run).await?;
+                let record = self.find(None, &run).await?;
                 Response::Task(Box::new(self.task(owner, &record, &task).await?))
             }
             Request::Control { run, control } => {
-                let record = self.find(&run).await?;
+                let record = self.find(None, &run).await?;
                 Response::Changed(Box::new(self.change(owner, record, control).await?))
             }
             Request::Retry { run, id, request } => {
-                let record = self.find(&run).await?;
+                let record = self.find(None, &run).await?;
                 Response::Reset(Box::new(self.retry(owner, record, id, request).await?))
             }
         })

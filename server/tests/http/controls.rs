@@ -35,7 +35,13 @@ async fn a_run_is_paused_resumed_given_a_priority_and_cancelled() {
         farm.call(&farm.admin, Method::PATCH, &format!("/v1/runs/{id}"), Some(&body)).await
     };
     assert_eq!(patch(json!({ "priority": 7 })).await.is(200)["run"]["priority"], 7);
-    for bad in [json!({}), json!({ "priority": "high" }), json!({ "priority": 1, "x": 1 })] {
+    for bad in [
+        json!({}),
+        json!({ "priority": "high" }),
+        json!({ "priority": i32::MAX }),
+        json!({ "priority": -101 }),
+        json!({ "priority": 1, "x": 1 }),
+    ] {
         patch(bad).await.refused(400, "invalid_request");
     }
     let cancelled = farm.post(&format!("/v1/runs/{id}/cancel"), &Json::Null).await.is(200);

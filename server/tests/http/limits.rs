@@ -1,7 +1,9 @@
 //! Limits on sizes and rates of requests.
 
-use crate::farm::{Options, TestFarm};
+use crate::farm::{FILMS, Options, TestFarm};
+use pictor_api::TokenRole;
 use pictor_server::http::{Limits, Rate};
+use pictor_tasks::message::RunId;
 use reqwest::Method;
 use serde_json::json;
 
@@ -30,7 +32,7 @@ async fn one_token_cannot_use_up_the_server() {
     let limits = Limits { rate: Rate { per_second: 0.01, burst: 3.0 }, ..Limits::default() };
     let options = Options { idle: true, limits: Some(limits), ..Options::default() };
     let farm = TestFarm::with(options).await;
-    let other = farm.token(pictor_api::TokenRole::Viewer, "other").await;
+    let other = farm.token(TokenRole::Viewer, "other").await;
     for _ in 0..3 {
         farm.get("/v1/runs").await.is(200);
     }
@@ -39,5 +41,43 @@ async fn one_token_cannot_use_up_the_server() {
     let wait: u64 = refused.header("retry-after").parse().unwrap();
     assert!((1..=101).contains(&wait), "{wait}");
     farm.call(&other, Method::GET, "/v1/runs", None).await.is(200);
+    farm.stop().await;
+}
+
+/// Quotas hold for submitters; whoever operates the farm may go beyond.
+#[tokio::test]
+async fn one_account_cannot_fill_the_farm_alone() {
+    let limits = Limits { account_runs: 2, account_streams: 2, ..Limits::default() };
+    let options = Options { idle: true, limits: Some(limits), ..Options::default() };
+    let farm = TestFarm::with(options).await;
+    let ada = farm.token(TokenRole::Submitter, "ada").await;
+    for _ in 0..2 {
+        let run = RunId(farm.submit(&ada, FILMS).await.into());
+        while !farm.owner.has_run(&run).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let body = json!({ "job": FILMS });
+    let submit = async |token: &str| farm.call(token, Method::POST, "/v1/runs", Some(&body)).await;
+    submit(&ada).await.refused(409, "conflict");
+    submit(&farm.token(TokenRole::Submitter, "bob").await).await.is(201);
+    submit(&farm.token(TokenRole::Operator, "ada").await).await.is(201);
+    let stream = async || farm.request(&ada, Method::GET, "/v1/events").send().await.unwrap();
+    let (one, two) = (stream().await, stream().await);
+    assert_eq!((one.status().as_u16(), two.status().as_u16()), (200, 200));
+    assert_eq!(stream().await.status(), 429);
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let farm = TestFarm::idle().await;
+    let ada = farm.token(TokenRole::Viewer, "ada").await;
+    let mut stream = farm.request(&ada, Method::GET, "/v1/events").send().await.unwrap();
+    let id = ada.split('_').nth(1).unwrap();
+    let revoke = format!("/v1/tokens/{id}");
+    farm.call(&farm.admin, Method::DELETE, &revoke, None).await.is(204);
+    // Comments that keep the connection open may come before its end.
+    while stream.chunk().await.unwrap().is_some() {}
     farm.stop().await;
 }

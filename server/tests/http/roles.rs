@@ -108,3 +108,32 @@ async fn submitters_see_and_change_only_what_is_their_accounts() {
     assert_eq!(other["next"], Json::Null);
     farm.stop().await;
 }
+
+/// Ids of other accounts do not exist for a submitter, whatever is asked about them.
+#[tokio::test]
+async fn a_submitter_learns_no_names_of_others() {
+    let farm = TestFarm::idle().await;
+    let (ada, bob) = (TokenRole::Submitter, TokenRole::Submitter);
+    let (ada, bob) = (farm.token(ada, "ada").await, farm.token(bob, "bob").await);
+    let (first, second) = (farm.submit(&bob, FILMS).await, farm.submit(&bob, FILMS).await);
+    let get = async |token: &str, path: &str| farm.call(token, Method::GET, path, None).await;
+    let beginning = format!("/v1/runs/{}", &first[..3]);
+    get(&bob, &beginning).await.refused(409, "ambiguous_run");
+    for path in [beginning.clone(), format!("/v1/runs/{first}"), format!("/v1/runs?after={second}")]
+    {
+        let problem = get(&ada, &path).await.refused(404, "not_found");
+        assert!(path.contains(&second) || !problem.to_string().contains(&second), "{problem}");
+    }
+    // Nor does she learn of their machines, which whoever watches the farm sees.
+    let (worker, _) = farm.machine("node").await;
+    let viewer = farm.token(TokenRole::Viewer, "ada").await;
+    for (token, count) in [(&ada, 0), (&viewer, 1)] {
+        let page = get(token, "/v1/workers").await.is(200);
+        assert_eq!(page["items"].as_array().unwrap().len(), count);
+    }
+    get(&ada, &format!("/v1/workers/{worker}")).await.refused(404, "not_found");
+    // Her own run is found by its beginning although others begin like it.
+    let own = farm.submit(&ada, FILMS).await;
+    assert_eq!(get(&ada, &beginning).await.is(200)["id"], own);
+    farm.stop().await;
+}

@@ -3,8 +3,8 @@
 use crate::{Error, error};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor};
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Name of the database file in a data folder.
@@ -34,6 +34,14 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
         .pragma("cache_size", "-16384")
         .disable_statement_logging()
+}
+
+/// Makes the file readable for its owner only: it holds jobs of everybody, and digests of tokens. `SQLite` gives the files
+/// beside it the same permissions.
+pub(crate) fn private(path: &Path) -> Result<(), Error> {
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let private = |file: File| file.set_permissions(Permissions::from_mode(0o600));
+    opened.and_then(private).map_err(|e| Error::io(path, e))
 }
 
 /// Migrates the schema to the newest version, each step in one transaction.

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 
+/// The priorities that a run may have.
+pub const PRIORITIES: std::ops::RangeInclusive<i32> = -100..=100;
+
 /// A pictor job: either a macro (`render`, `upscale`) or `dims` and `steps`, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
