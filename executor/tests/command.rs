@@ -331,3 +331,14 @@ async fn all_gone(processes: &[String], by: Instant) {
     };
     tokio::time::timeout_at(by, gone).await.expect("no orphans");
 }
+
+#[tokio::test]
+async fn a_result_with_another_name_may_be_anybodys_file() {
+    let mut farm = TestFarm::start();
+    for (link, why) in [("ln real out", "other names"), ("ln -s /etc/passwd out", "link")] {
+        let script = format!("echo a > real; {link}");
+        let failure = farm.failure(command(&["sh", "-c", &script], &[("out", "out")])).await;
+        assert_eq!(failure.kind, FailureKind::BadOutput, "{failure:?}");
+        assert!(failure.message.contains(why), "{failure:?}");
+    }
+}

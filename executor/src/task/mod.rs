@@ -22,12 +22,16 @@ use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
 };
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// The most notes that one task may leave, and the length of each.
 const NOTES_MAX: usize = 20;
 const NOTE_BYTES_MAX: usize = 1_000;
+
+/// The folder below a task's own one in which inputs from elsewhere are put.
+const INPUTS: &str = ".inputs";
 
 /// Everything that a runner needs to do one task.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ impl TaskContext {
 
     /// A path on this machine at which the input can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
-        let folder = self.scratch.join(".inputs");
+        let folder = self.scratch.join(INPUTS);
         let path = self
             .artifacts
             .local(self.execution_key(), &input.output, &folder, &self.watch())
@@ -161,10 +165,30 @@ impl TaskContext {
         path: &Path,
         file: &str,
     ) -> Result<Output, Failure> {
+        self.check_made(path).map_err(|why| failure(FailureKind::BadOutput, why))?;
         let (key, made) =
             self.artifacts.put(self.execution_key(), file, path, &self.watch()).await?;
         let Stored { digest, size_bytes } = made;
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
+    }
+
+    /// Checks that a file in the task's folder is one that the task made. A link to another file would publish what its
+    /// program was never given. (What comes from elsewhere was put there by us.)
+    fn check_made(&self, path: &Path) -> Result<(), String> {
+        if !path.starts_with(&self.scratch) || path.starts_with(self.scratch.join(INPUTS)) {
+            return Ok(());
+        }
+        let file = path.display();
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) if !meta.is_file() => {
+                Err(format!("{file} is no file, but a link or a device: write the file itself."))
+            }
+            Ok(meta) if meta.nlink() > 1 => {
+                Err(format!("{file} is a link to a file that has other names: copy it instead."))
+            }
+            // Storing it says what is wrong.
+            _ => Ok(()),
+        }
     }
 
     /// The owner of the task's outputs and inputs.

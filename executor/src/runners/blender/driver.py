@@ -35,7 +35,7 @@ settings (all optional): width, height, samples, seed, camera, view_layer, view,
   set {data path: value}, state (a JSON file of such pairs, or with them under "set"; applied after `set`). Paths start at
   bpy.data and take precedence over animation.
 
-kinds: scene_missing not_a_blend missing_files no_camera several_views unknown_view no_denoiser device_missing
+kinds: scene_missing not_a_blend missing_files scripts no_camera several_views unknown_view no_denoiser device_missing
   unknown_view_layer unknown_camera unknown_engine bad_settings bad_set_path bad_request bad_input out_of_memory disk_full
   unsupported_compositor unbaked_simulation bake_failed render_failed
 """

@@ -4,7 +4,7 @@ import os
 import re
 import struct
 
-from scene import Fail, nodes_within
+from scene import Fail, nodes_within, refuse_scripts
 from settings import UNDO, put
 
 FILES_MAX = 256  # per frame
@@ -52,6 +52,7 @@ def render_to(scene, out):
     part = f"{out}.{os.getpid()}.part{os.path.splitext(out)[1]}"
     os.makedirs(os.path.dirname(out) or ".", exist_ok=True)
     scene.render.filepath = as_render_path(part)
+    refuse_scripts()
     try:
         bpy.ops.render.render(write_still=True, scene=scene.name)
         settle(part, out)

@@ -49,6 +49,7 @@ def load(path, allow_missing, opened=lambda: None):
     if not bpy.data.filepath or os.path.realpath(bpy.data.filepath) != os.path.realpath(path):
         raise Fail("not_a_blend", f"Blender {bpy.app.version_string} cannot read {path}: {problem or 'no reason given'}. "
                    "Is the file complete, and not from a newer Blender?")
+    refuse_scripts()
     opened()
     lacking = [item for item in missing_files() if item["kind"] != "sound"]  # a sound is not in the picture
     if lacking and not allow_missing:
@@ -122,6 +123,20 @@ def missing_files():
             if node.bl_idname in ("ShaderNodeTexIES", "ShaderNodeScript") and node.mode == "EXTERNAL":
                 look("light profile" if node.bl_idname == "ShaderNodeTexIES" else "script", node, node.filepath, library=tree.library)
     return found
+
+
+def refuse_scripts():
+    """Freestyle runs the Python of its style modules although Blender was told to run no scripts. Called before
+    anything is rendered, too, as a job's settings may turn on what the scene had turned off."""
+    names = []
+    for scene in bpy.data.scenes:
+        for layer in scene.view_layers:
+            settings = layer.freestyle_settings
+            if scene.render.use_freestyle and layer.use_freestyle and settings.mode == "SCRIPT":
+                names += [f"{module.script.name if module.script else '?'!r} of view layer {layer.name!r}" for module in settings.modules]
+    if names:
+        raise Fail("scripts", f"Freestyle would run Python scripts of the scene: {', '.join(names[:5])}. pictor runs no Python of scenes: "
+                   "use Freestyle's parameter editor mode instead of its script mode.", scripts=names)
 
 
 def blocked_scripts():

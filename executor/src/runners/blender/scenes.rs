@@ -69,6 +69,16 @@ text.write("open(%r, 'w')" % os.path.join(out, "ran"))
 text.use_module = True
 save("script")
 bpy.data.texts.remove(text)
+style = bpy.data.texts.new("style.py")
+style.write("open(%r, 'w')" % os.path.join(out, "ran"))
+render.use_freestyle, layer.freestyle_settings.mode = True, "SCRIPT"
+layer.freestyle_settings.modules.new().script = style
+save("freestyle")
+render.use_freestyle = False
+save("freestyle_off")
+layer.freestyle_settings.modules.remove(layer.freestyle_settings.modules[0])
+layer.freestyle_settings.mode = "EDITOR"
+bpy.data.texts.remove(style)
 render.engine = "BLENDER_EEVEE"
 save("eevee")
 render.engine = "CYCLES"

@@ -434,6 +434,7 @@ fn failure_of(answer: &Map<String, Value>, ctx: &TaskContext) -> Failure {
         "scene_missing"
         | "not_a_blend"
         | "missing_files"
+        | "scripts"
         | "no_camera"
         | "several_views"
         | "unknown_view"

@@ -89,11 +89,22 @@ fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
     let (layer, engine) = (Some("fog".into()), Some("luxor".into()));
     let set = [("objects[\"Cube\"].nose".to_owned(), json!(1))].into();
     let frame = Some("{scratch}".into());
+    let freestyle = [("scenes[\"Scene\"].render.use_freestyle".to_owned(), json!(true))].into();
     vec![
         (scene("none.blend"), Invalid, "There is no scene file at"),
         (scene("text.blend"), Invalid, "is not a .blend file"),
         (scene("blind.blend"), Invalid, "no active camera"),
         (scene("texture.blend"), Invalid, "image 'wood' ("),
+        (
+            scene("freestyle.blend"),
+            Invalid,
+            "Python scripts of the scene: 'style.py' of view layer",
+        ),
+        (
+            Scene { set: freestyle, ..scene("freestyle_off.blend") },
+            Invalid,
+            "Python scripts of the",
+        ),
         (scene("linked.blend"), Invalid, "library.blend"),
         (Scene { camera, ..plain() }, Invalid, "it has Camera"),
         (Scene { view_layer: layer, ..plain() }, Invalid, "no view layer 'fog'"),
