@@ -73,9 +73,12 @@ fn memory() {
     let mut farm = Farm::new(10_000);
     let met = table::verdict(farm.bytes < 2_000.0, "< 2 kB");
     table::line("a worker", &Series::from_iter([farm.bytes]), "bytes", &met);
-    let one = farm.submit(10_000, &[jobs::plan(&jobs::fan(1))]);
+    let one = farm
+        .submit(10_000, &[jobs::plan("pictor: v1\nname: one\nsteps: [{ name: work, noop: {} }]")]);
     let met = table::verdict(one < 4_000.0, "< 4 kB");
-    table::line("a run of two tasks", &Series::from_iter([one]), "bytes", &met);
+    table::line("a run of one task", &Series::from_iter([one]), "bytes", &met);
+    let two = farm.submit(10_000, &[jobs::plan(&jobs::fan(1))]);
+    table::line("a run of two steps, each of one task", &Series::from_iter([two]), "bytes", "");
     let plans: Vec<Plan> = (0..CLASSES).map(|class| plan(class, 100)).collect();
     let many = farm.submit(10_000, &plans);
     table::line("a render of 100 frames", &Series::from_iter([many]), "bytes", "");

@@ -25,6 +25,7 @@ use pictor_tasks::message::{
 use pictor_tasks::worker::Inventory;
 use pools::PoolId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 /// The settings of the engine.
@@ -134,7 +135,8 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub struct Engine {
     pub(crate) config: Config,
-    pub(crate) runs: BTreeMap<RunId, Box<Entry>>,
+    /// With a fixed hasher, so that the same messages always have the same effects.
+    pub(crate) runs: HashMap<RunId, Box<Entry>, BuildHasherDefault<DefaultHasher>>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) bundles: HashMap<u64, Bundle>,
     /// The bundles by the worker that holds them.
@@ -243,7 +245,7 @@ impl Engine {
         self.runs.get(id).map(|entry| &entry.run)
     }
 
-    /// All runs in memory.
+    /// All runs in memory, in no particular order.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         self.runs.values().map(|entry| &entry.run)
     }

@@ -324,7 +324,7 @@ impl Engine {
         let late = |live: &Live| live.until_ms < now_ms;
         let has_late = |entry: &Entry| entry.run.live.values().any(late);
         let due = self.runs.values().filter(|entry| has_late(entry) || entry.run.has_due());
-        let runs: Vec<RunId> = due.map(|entry| entry.run.id.clone()).collect();
+        let runs: BTreeSet<RunId> = due.map(|entry| entry.run.id.clone()).collect();
         let turn = &mut Turn { now_ms, fx };
         for run in runs {
             self.give_back(&run, late, &Outcome::Lost, turn);
