@@ -79,9 +79,9 @@ pub(crate) async fn waiting(services: &Services) {
         let (mut lists, mut runs, mut alive) = <(Series, Series, Series)>::default();
         let show = format!("/v1/runs/{last}");
         for _ in 0..200 {
-            let (list, run) = ((Method::GET, "/v1/runs?limit=20"), (Method::GET, &*show));
-            lists.push(client.ask(&farm, list, None).await.0 * 1e3);
-            runs.push(client.ask(&farm, run, None).await.0 * 1e3);
+            let page = (Method::GET, "/v1/runs?limit=20");
+            lists.push(client.ask(&farm, page, None).await.0 * 1e3);
+            runs.push(client.ask(&farm, (Method::GET, &show), None).await.0 * 1e3);
             alive.push(client.ask(&farm, (Method::GET, "/healthz"), None).await.0 * 1e3);
         }
         sleep(Duration::from_secs(3)).await;

@@ -51,10 +51,10 @@ async fn measure(services: &Services, count: u32) {
         beats: AtomicU32::new(0),
     });
     let mut beats = Vec::new();
-    for (number, (id, token)) in known.into_iter().enumerate() {
+    for (number, (id, token)) in (0u32..).zip(known) {
         let url = farm.url(&format!("/v1/workers/{id}/heartbeat"));
         // They do not act in step.
-        let first = Duration::from_secs(5).mul_f64(number as f64 / f64::from(count));
+        let first = Duration::from_secs(5).mul_f64(f64::from(number) / f64::from(count));
         beats.push(tokio::spawn(crowd.clone().live(url, token, Instant::now() + first)));
     }
     sleep(Duration::from_secs(25)).await;

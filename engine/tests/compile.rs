@@ -391,9 +391,10 @@ fn a_plan_for_more_than_a_machine_can_hold_is_refused_before_anything_of_it_exis
         "step `s0` would have 1600000000 tasks; the limit is 16777216"
     );
     // Each need has counters of its own.
-    let needs: String = (0..16).map(|i| format!("{{ step: s{i}, on: finished }}, ")).collect();
-    let needy = format!("  - {{ name: z, over: [a], needs: [{needs}], noop: {{}} }}\n");
-    let job = format!("dims: {{ a: 1-900000 }}\nsteps:\n{}{needy}", steps(16, "a"));
+    let all = (0..16).map(|i| format!("{{ step: s{i}, on: finished }}"));
+    let all = all.collect::<Vec<_>>().join(", ");
+    let last = format!("  - {{ name: z, over: [a], needs: [{all}], noop: {{}} }}\n");
+    let job = format!("dims: {{ a: 1-900000 }}\nsteps:\n{}{last}", steps(16, "a"));
     let plan = compiled(&job).unwrap();
     limits.check(&plan).unwrap();
     let little = RunLimits { memory_bytes: 200 << 20, ..limits };

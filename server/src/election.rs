@@ -349,8 +349,9 @@ mod tests {
     #[test]
     fn heartbeats_of_a_large_farm_are_rarer_but_six_in_a_lease() {
         let (heartbeat, lease) = (Duration::from_secs(5), Duration::from_mins(1));
-        let interval = |workers| interval_of(heartbeat, lease, workers).as_secs_f64();
-        assert_eq!([0, 2_500, 4_000, 5_000, 100_000].map(interval), [5.0, 5.0, 8.0, 10.0, 10.0]);
+        let interval = |workers| interval_of(heartbeat, lease, workers).as_millis();
+        let expected = [5_000, 5_000, 8_000, 10_000, 10_000];
+        assert_eq!([0, 2_500, 4_000, 5_000, 100_000].map(interval), expected);
         assert_eq!(interval_of(heartbeat, heartbeat, 100_000), heartbeat);
     }
 }

@@ -36,7 +36,7 @@ pub async fn checked(artifacts: &Artifacts, mut report: Report) -> Report {
         let mut own = products.outputs.clone();
         own.retain(|output| is_own(output, (&key, end.task, execution)));
         if let Some(message) = first_wrong(artifacts, own, &left).await {
-            end.outcome = bad(message);
+            end.outcome = bad(&message);
         }
     }
     report
@@ -121,13 +121,13 @@ pub(crate) fn in_own_places(engine: &Engine, mut report: Report) -> Report {
             inputs.iter().any(|input| same(&input.output))
         };
         if let Some(other) = others.find(|output| !read(output)) {
-            *outcome = bad(format!("`{}` was reported in a folder of others", other.name));
+            *outcome = bad(&format!("`{}` was reported in a folder of others", other.name));
         }
     }
     report
 }
 
-fn bad(message: String) -> Outcome {
+fn bad(message: &str) -> Outcome {
     Outcome::Failed(Failure { kind: FailureKind::BadOutput, message: format!("{message}.") })
 }
 

@@ -44,7 +44,7 @@ impl Run {
                 let fresh = StepState::new(Arc::new(space), generation, plan.order, needs);
                 let step = &mut self.steps[step as usize];
                 let (trail, touched) = (std::mem::take(&mut step.trail), step.touched);
-                *step = StepState { retention, trail, touched, ..fresh };
+                *step = StepState { retention, touched, trail, ..fresh };
             }
         }
         let mut consumers: BTreeSet<u16> = rebuilt.iter().copied().collect();

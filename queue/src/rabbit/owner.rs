@@ -231,7 +231,7 @@ impl RabbitOwner {
                     self.checking.push_back(Box::pin(checked));
                 }
                 (_, incoming) if self.checking.is_empty() => {
-                    self.checked.push_back((tag, incoming))
+                    self.checked.push_back((tag, incoming));
                 }
                 (_, incoming) => {
                     self.checking.push_back(Box::pin(std::future::ready((tag, incoming))));

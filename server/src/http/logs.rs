@@ -81,8 +81,8 @@ pub(super) async fn read(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
     let record = api.run(&caller, &run).await?;
-    let (at, step) = api.runs.find_task(Some(&api.owner()?), &record, &task).await?;
-    let place = LogPlace { run: record.id.clone(), step, index: at.index };
+    let (at, step_name) = api.runs.find_task(Some(&api.owner()?), &record, &task).await?;
+    let place = LogPlace { run: record.id.clone(), step: step_name, index: at.index };
     let log = Log {
         api: api.clone(),
         place,
@@ -91,9 +91,8 @@ pub(super) async fn read(
         source: None,
         asked: None,
     };
-    let follow = query.follow;
     let stop = api.stop.clone();
-    let task = follow.then(|| Followed::new(api, record, (at, query.attempt)));
+    let task = query.follow.then(|| Followed::new(api, record, (at, query.attempt)));
     let reading = Reading { log, task, stop };
     let pieces = stream::unfold(reading, |mut reading| async move {
         let piece = reading.next().await.transpose()?;

@@ -101,15 +101,7 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
         out_dir: String::new(),
     };
     base.store.create_run(&new, None).await.unwrap();
-    // One was accepted by an earlier version, but is more than memory holds.
-    let large = RunId("large".into());
-    let steps = "{ name: sN, over: [a], noop: {} }, ";
-    let steps: String = (0..100).map(|i| steps.replace('N', &format!("{i}"))).collect();
-    let text = format!("pictor: v1\nname: large\ndims: {{ a: 1-16000000 }}\nsteps: [{steps}]\n");
-    let source = Source { name: "job.yaml".into(), text };
-    let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
-    let plan = serde_json::to_string(&plan).unwrap();
-    base.store.create_run(&NewRun { id: large.clone(), plan, ..new }, None).await.unwrap();
+    let large = too_large(base, new).await;
     // A server that takes over loads the one that can be read, and finishes it.
     let (owner, mut workers) = base.owner_with(&[WorkerId(1)]).await;
     for (run, is_known) in [(&good, true), (&strange, false), (&empty, false), (&large, false)] {
@@ -141,6 +133,19 @@ pub(crate) async fn runs_that_cannot_be_read_hold_up_no_other(base: &Base) {
         assert!(run.finished_ms.is_some(), "it can be pruned");
     }
     assert!(base.going().await.is_empty());
+}
+
+/// A run that was accepted by an earlier version, but is more than memory holds.
+async fn too_large(base: &Base, like: NewRun) -> RunId {
+    let id = RunId("large".into());
+    let steps = "{ name: sN, over: [a], noop: {} }, ";
+    let steps: String = (0..100).map(|i| steps.replace('N', &i.to_string())).collect();
+    let text = format!("pictor: v1\nname: large\ndims: {{ a: 1-16000000 }}\nsteps: [{steps}]\n");
+    let source = Source { name: "job.yaml".into(), text };
+    let plan = compile(&parse(&source, &[]).unwrap().spec).unwrap();
+    let plan = serde_json::to_string(&plan).unwrap();
+    base.store.create_run(&NewRun { id: id.clone(), plan, ..like }, None).await.unwrap();
+    id
 }
 
 fn list() -> Request {
