@@ -196,19 +196,22 @@ impl Engine {
         }
     }
 
-    /// The inputs of a task; `None` if the attempt is not the current one, or if a worker other than this one has it.
-    pub fn inputs(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<Vec<Input>> {
-        let entry = self.runs.get(&key.run)?;
+    /// The run of a task that may be worked on; `None` if the attempt is not the current one, or if a worker other than
+    /// this one has it.
+    pub fn open(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<&Run> {
+        let run = &self.runs.get(&key.run)?.run;
         let at = key.task(task.index);
-        let current = key.generation == entry.run.steps.get(key.step as usize)?.generation
-            && entry.run.attempt(at) == Some(task.attempt)
-            && entry
-                .run
-                .task_state(at)
-                .is_some_and(|s| !s.is_terminal() && s != TaskState::Pending);
-        let live = entry.run.live.get(&at);
+        let current = key.generation == run.steps.get(key.step as usize)?.generation
+            && run.attempt(at) == Some(task.attempt)
+            && run.task_state(at).is_some_and(|s| !s.is_terminal() && s != TaskState::Pending);
+        let live = run.live.get(&at);
         let elsewhere = worker.zip(live).is_some_and(|(worker, live)| live.worker != worker);
-        (current && !elsewhere).then(|| entry.run.inputs(at))
+        (current && !elsewhere).then_some(run)
+    }
+
+    /// The inputs of a task that may be worked on.
+    pub fn inputs(&self, key: &StepKey, task: Try, worker: Option<WorkerId>) -> Option<Vec<Input>> {
+        Some(self.open(key, task, worker)?.inputs(key.task(task.index)))
     }
 
     /// One task of a run; `None` if it does not exist.

@@ -22,12 +22,15 @@ use pictor_tasks::output::check_name;
 use pictor_tasks::pack::is_digest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The header that makes a link to this server valid.
 const LINK_HEADER: &str = "pictor-link";
 /// Characters of a key that are percent-encoded in a URL.
 const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// How long an upload to storage itself may take to begin.
+const UPLOAD: Duration = Duration::from_mins(5);
 /// Longest name of a step, in bytes.
 const NAME_BYTES_MAX: usize = 150;
 
@@ -53,9 +56,7 @@ pub(super) async fn inputs(
     // If nobody holds the task (any more), it belongs to this worker, which has it, from now on.
     owner.tell(ToOwner::Heartbeat(worker, vec![(key.clone(), vec![task])])).await?;
     let found = owner.ask(move |engine| engine.inputs(&key, task, Some(worker))).await?;
-    let found = found.ok_or_else(|| {
-        Refusal::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
-    })?;
+    let found = found.ok_or_else(not_theirs)?;
     let mut inputs = Vec::with_capacity(found.len());
     for input in found {
         let link = match api.artifacts.presign_get(&input.output.key, LINK).await? {
@@ -93,10 +94,12 @@ pub(super) async fn outputs(
     check_name(&asked.file).map_err(Refusal::invalid)?;
     let at = key.clone();
     let name = move |engine: &Engine| {
-        let steps = &engine.run(&at.run)?.plan().steps;
-        Some(steps.get(usize::from(at.step))?.name.clone())
+        let run = engine.open(&at, task, Some(worker))?;
+        Some(run.plan().steps[usize::from(at.step)].name.clone())
     };
-    if api.owner()?.ask(name).await?.is_some_and(|name| name != asked.step) {
+    // The ticket ends with the attempt.
+    let name = api.owner()?.ask(name).await?.ok_or_else(not_theirs)?;
+    if name != asked.step {
         // It would be the path of another task.
         return Err(Refusal::invalid("`step` is not the name of this step"));
     }
@@ -108,13 +111,17 @@ pub(super) async fn outputs(
     let key = ExecutionKey { key: &key, step, task, execution }.file(&asked.file);
     let mut direct = None;
     if asked.size_bytes <= SINGLE_PUT_BYTES_MAX {
-        direct = api.artifacts.presign_put(&key, LINK).await?;
+        direct = api.artifacts.presign_put(&key, UPLOAD).await?;
     }
     let link = match direct {
         Some(link) => Link { url: link.url, headers: link.headers },
         None => api.link(worker, "PUT", &key),
     };
     Ok(Json(OutputPlace { key, link }))
+}
+
+fn not_theirs() -> Refusal {
+    Refusal::new(Code::Conflict, "the task is not this worker's any more: it is over or reset")
 }
 
 /// Checks that a task was given to a worker.

@@ -213,12 +213,13 @@ async fn workers_are_listed_with_what_they_said_last_and_taken_out_of_service() 
 
 #[tokio::test]
 async fn inputs_and_outputs_need_the_ticket_of_the_task() {
-    let farm = TestFarm::start().await;
+    let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let (other, others) = farm.machine("other").await;
     let run = farm.submit(&farm.admin, FILMS).await;
-    farm.until_over(&run).await;
-    farm.post(&format!("/v1/runs/{run}/pause"), &Json::Null).await.refused(409, "run_is_over");
+    while !farm.owner.has_run(&RunId(run.as_str().into())).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
     let key = json!({ "run": run, "step": 0, "generation": 0 });
     let task = Try { index: 2, attempt: 1 };
     let good = ticket(&run, task, id);
@@ -273,6 +274,10 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
     assert!(key.ends_with("/files/depth 1.exr"), "{key}");
     let proof = link["headers"]["pictor-link"].as_str().unwrap();
     put(&token, link["url"].as_str().unwrap(), proof, "abc").await.is(201);
+    // The ticket ends with the attempt.
+    farm.post(&format!("/v1/runs/{run}/cancel"), &Json::Null).await.is(200);
+    let late = farm.call(&token, Method::POST, &outputs, Some(&body)).await;
+    late.refused(409, "conflict");
     farm.stop().await;
 }
 
