@@ -3,7 +3,7 @@
 use super::state::{DimState, space_of};
 use super::{Run, TaskState};
 use crate::plan::Plan;
-use pictor_tasks::message::{Execution, Input, Output, TaskId};
+use pictor_tasks::message::{Execution, Input, Output, TaskId, WorkerId};
 use pictor_tasks::space::Space;
 use std::sync::Arc;
 
@@ -98,6 +98,11 @@ impl Run {
             });
         }
         inputs
+    }
+
+    /// The worker that has a task now.
+    pub fn holder(&self, at: TaskId) -> Option<WorkerId> {
+        self.live.get(&at).map(|live| live.worker)
     }
 
     /// The numbers of the rows of history about the attempts at a task, in order: one for each that has ended, and one

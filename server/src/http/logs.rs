@@ -11,10 +11,11 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use pictor_api::Problem;
+use pictor_api::{Code, Problem};
 use pictor_engine::{Engine, Run};
 use pictor_storage::RunRecord;
-use pictor_tasks::message::{RunId, TaskId};
+use pictor_tasks::history::{Fact, Row};
+use pictor_tasks::message::{Execution, RunId, TaskId, WorkerId};
 use serde::Deserialize;
 use std::io::{ErrorKind, SeekFrom};
 use std::sync::Arc;
@@ -267,6 +268,55 @@ fn is_plain(name: &str) -> bool {
     !name.starts_with('.') && name.bytes().all(inner) && (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
+/// An execution, as a log's path names it.
+struct LogOf<'a> {
+    step: &'a str,
+    index: u32,
+    attempt: u32,
+    execution: Execution,
+}
+
+/// Fails unless the worker executes the task, or history says that it did.
+async fn check_author(
+    api: &Api,
+    record: &RunRecord,
+    worker: WorkerId,
+    log: LogOf<'_>,
+) -> Result<(), Refusal> {
+    let LogOf { step, index, attempt, execution } = log;
+    let step = step.to_owned();
+    let look = move |_: &Engine, run: &Run| {
+        let at = TaskId { step: run.plan().step(&step)?, index };
+        let current = run.attempt(at) == Some(attempt);
+        let waits = current && run.task_state(at).is_some_and(|state| !state.is_terminal());
+        Some((run.holder(at), waits, run.rows_of(at)))
+    };
+    let found = api.ask(record, look).await?;
+    let (holder, waits, rows) =
+        found.ok_or_else(|| Refusal::not_found(format_args!("this task")))?;
+    if waits && holder == Some(worker) {
+        return Ok(());
+    }
+    let rows = api.store.rows(&record.id, &rows).await?;
+    let is_its = |row: &Row| {
+        let (task, by) = match &row.fact {
+            Fact::Claim(claim) => (claim.task, (claim.worker, claim.execution)),
+            Fact::Ended(ended) => (ended.task, (ended.worker, ended.execution)),
+            Fact::Event(_) => return false,
+        };
+        task.task.attempt == attempt && by == (worker, execution)
+    };
+    if rows.iter().any(is_its) {
+        Ok(())
+    } else if waits && holder.is_none() {
+        // After a takeover it may be this worker's, which has not said so yet.
+        Err(Refusal::new(Code::Unavailable, "nobody has the task at the moment").retry_after(1))
+    } else {
+        let detail = "the log is that of an execution by another worker";
+        Err(Refusal::new(Code::Forbidden, detail))
+    }
+}
+
 /// Appends to the log of an attempt.
 #[utoipa::path(
     put, path = "/v1/workers/{id}/logs/{run}/{step}/{index}/{execution}", tag = "machines",
@@ -293,7 +343,7 @@ pub(super) async fn append(
     Query(PieceQuery { offset, whole }): Query<PieceQuery>,
     request: Request,
 ) -> Result<StatusCode, Refusal> {
-    api.own(&caller, id).await?;
+    let worker = api.own(&caller, id).await?.id;
     let number = execution.split_once('-').and_then(|(attempt, execution)| {
         // Parsing alone would accept signs and capital letters.
         let digits = attempt.len() <= 9 && attempt.bytes().all(|b| b.is_ascii_digit());
@@ -305,9 +355,9 @@ pub(super) async fn append(
         return Err(Refusal::invalid("this cannot be the place of a log"));
     };
     let record = api.store.run(&run).await?.filter(|record| *record.id.0 == *run);
-    if record.is_none() {
-        return Err(Refusal::not_found(format_args!("run `{run}`")));
-    }
+    let record = record.ok_or_else(|| Refusal::not_found(format_args!("run `{run}`")))?;
+    let log = LogOf { step: &step, index, attempt, execution: Execution(number) };
+    check_author(&api, &record, worker, log).await?;
     let bytes = Bytes::from_request(request, &()).await;
     let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
     let place = LogPlace { run: RunId(run.into()), step, index };

@@ -4,14 +4,14 @@ use pictor_api::TokenRole;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Run};
 use pictor_executor::Agent;
-use pictor_queue::{Broker, OwnerQueue, Sealer, WorkerPort, in_process};
+use pictor_queue::{Broker, OwnerQueue, Sealer, ToOwner, WorkerPort, in_process};
 use pictor_server::http::auth::{Purpose, mint};
 use pictor_server::http::{Api, Limits, Setup, serve};
 use pictor_server::schedule::Schedules;
 use pictor_server::webhook::{HookConfig, Webhooks};
 use pictor_server::{Error, Owner, OwnerHandle, ServerRole, now_ms};
 use pictor_storage::{NewWorker, Registry, Store};
-use pictor_tasks::message::{RunId, WorkerId};
+use pictor_tasks::message::{RunId, StepKey, Try, WorkerId};
 use pictor_tasks::worker::Inventory;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
@@ -195,6 +195,23 @@ impl TestFarm {
         let worker = NewWorker { name, account: "lab", token, inventory: &has };
         let id = self.registry.register_worker(&worker, now_ms()).await.unwrap();
         (id.0, minted.text)
+    }
+
+    /// Waits until the owner has a run, and returns the key of its first step.
+    pub(crate) async fn first_step(&self, run: &str) -> StepKey {
+        let run = RunId(run.into());
+        while !self.owner.has_run(&run).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+        StepKey { run, step: 0, generation: 0 }
+    }
+
+    /// Lets a machine have a task of the first step of a run.
+    pub(crate) async fn give(&self, machine: u32, run: &str, task: Try) {
+        let (id, key) = (WorkerId(machine), self.first_step(run).await);
+        let has = Inventory { slots: 1, allows_commands: true, ..Inventory::default() };
+        self.owner.tell(ToOwner::Joined(id, has)).await.unwrap();
+        self.owner.tell(ToOwner::Heartbeat(id, vec![(key, vec![task])])).await.unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -3,8 +3,10 @@
 
 use crate::farm::{FILMS, Options, TICKET_KEY, TestFarm};
 use pictor_api::TokenRole;
-use pictor_queue::{Address, Broker, RabbitWorker, Sealer};
-use pictor_tasks::message::{RunId, StepKey, Try, WorkerId};
+use pictor_queue::{Address, Broker, RabbitWorker, Sealer, ToOwner};
+use pictor_tasks::message::{
+    Execution, Failure, FailureKind, Outcome, Report, RunId, StepKey, TaskEnd, Try, What, WorkerId,
+};
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
@@ -217,9 +219,7 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
     let (id, token) = farm.machine("node").await;
     let (other, others) = farm.machine("other").await;
     let run = farm.submit(&farm.admin, FILMS).await;
-    while !farm.owner.has_run(&RunId(run.as_str().into())).await.unwrap() {
-        tokio::task::yield_now().await;
-    }
+    farm.first_step(&run).await;
     let key = json!({ "run": run, "step": 0, "generation": 0 });
     let task = Try { index: 2, attempt: 1 };
     let good = ticket(&run, task, id);
@@ -240,8 +240,7 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
     nonsense.refused(400, "invalid_request");
     let stolen = farm.call(&others, Method::POST, &outputs, Some(&ask(good.clone().into()))).await;
     stolen.refused(403, "forbidden");
-    let metrics = farm.get("/metrics").await.text();
-    assert!(metrics.contains("pictor_bad_tickets_total 3"), "{metrics}");
+    assert!(farm.get("/metrics").await.text().contains("pictor_bad_tickets_total 3"));
 
     let place = farm.call(&token, Method::POST, &outputs, Some(&ask(good.into()))).await.is(200);
     assert_eq!(place["key"], format!("runs/{run}/make/0/2/1-00000000000000ab/a b.txt"));
@@ -276,8 +275,7 @@ async fn inputs_and_outputs_need_the_ticket_of_the_task() {
     put(&token, link["url"].as_str().unwrap(), proof, "abc").await.is(201);
     // The ticket ends with the attempt.
     farm.post(&format!("/v1/runs/{run}/cancel"), &Json::Null).await.is(200);
-    let late = farm.call(&token, Method::POST, &outputs, Some(&body)).await;
-    late.refused(409, "conflict");
+    farm.call(&token, Method::POST, &outputs, Some(&body)).await.refused(409, "conflict");
     farm.stop().await;
 }
 
@@ -331,6 +329,10 @@ async fn logs_and_assets_of_machines_are_theirs_alone() {
         farm.send(farm.request(&token, Method::PUT, &path).body(text)).await
     };
     let place = format!("{run}/make/2/1-00000000000000ab");
+    // Nobody has the task yet: whoever writes has no business with it, or has not said so yet.
+    farm.first_step(&run).await;
+    put(&place, 0, "one\n").await.refused(503, "unavailable");
+    farm.give(id, &run, Try { index: 2, attempt: 1 }).await;
     put(&place, 0, "one\n").await.is(204);
     put(&place, 9, "late\n").await.refused(409, "conflict");
     // Sent twice, and a part of it again.
@@ -348,7 +350,10 @@ async fn logs_and_assets_of_machines_are_theirs_alone() {
     let upload = farm.request(&farm.admin, Method::PUT, &format!("/v1/assets/{digest}"));
     farm.send(upload.body("scene")).await.is(201);
     assert_eq!(farm.call(&token, Method::GET, &path, None).await.text(), "scene");
-    let (other, _) = farm.machine("other").await;
+    let (other, others) = farm.machine("other").await;
+    let theirs = format!("/v1/workers/{other}/logs/{place}?offset=0");
+    let forged = farm.request(&others, Method::PUT, &theirs).body("forged\n");
+    farm.send(forged).await.refused(403, "forbidden");
     let path = format!("/v1/workers/{other}/assets/{digest}");
     farm.call(&token, Method::GET, &path, None).await.refused(403, "forbidden");
     farm.stop().await;
@@ -359,6 +364,8 @@ async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
     let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
+    let task = Try { index: 2, attempt: 1 };
+    farm.give(id, &run, task).await;
     let put = async |execution: &str, query: &str, text: &'static str| {
         let path = format!("/v1/workers/{id}/logs/{run}/make/2/{execution}?{query}");
         farm.send(farm.request(&token, Method::PUT, &path).body(text)).await
@@ -391,11 +398,21 @@ async fn a_log_that_is_whole_moves_to_storage_and_reads_the_same() {
     put("1-ab", "offset=4&whole=true", "two\n").await.is(204);
     assert!(!here.exists());
     // A later attempt counts, wherever its log is stored.
+    let failure = Failure { kind: FailureKind::Invalid, message: "no".into() };
+    let end = TaskEnd { task, started_ms: 1, took_ms: 2, outcome: Outcome::Failed(failure) };
+    let (worker, key) = (WorkerId(id), farm.first_step(&run).await);
+    let what = What::Ended(vec![end]);
+    let report = Report { worker, key, execution: Execution(0xab), what };
+    farm.owner.tell(ToOwner::Report(report)).await.unwrap();
+    put("2-cd", "offset=0", "early\n").await.refused(403, "forbidden");
+    farm.post(&format!("/v1/runs/{run}/retry"), &Json::Null).await.is(200);
+    farm.give(id, &run, Try { index: 2, attempt: 2 }).await;
     put("2-cd", "offset=0", "again\n").await.is(204);
     assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
     put("2-cd", "offset=6&whole=true", "").await.is(204);
     assert_eq!((read("").await, read("?attempt=1").await), ("again\n".into(), "one\ntwo\n".into()));
     // A client that follows a log before it exists gets it, although it is stored at once.
+    farm.give(id, &run, Try { index: 3, attempt: 1 }).await;
     let path = format!("/v1/runs/{run}/tasks/make[frame=4]/log?follow=true");
     let mut follow = farm.request(&farm.admin, Method::GET, &path).send().await.unwrap();
     let path = format!("/v1/workers/{id}/logs/{run}/make/3/1-ef?offset=0&whole=true");
@@ -410,6 +427,7 @@ async fn a_log_that_cannot_be_stored_is_not_given_up() {
     let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
     let run = farm.submit(&farm.admin, FILMS).await;
+    farm.give(id, &run, Try { index: 2, attempt: 1 }).await;
     // Nothing can be created below a file.
     let obstacle = farm.path(&format!("artifacts/runs/{run}"));
     std::fs::create_dir_all(obstacle.parent().unwrap()).unwrap();
