@@ -10,7 +10,7 @@ use anyhow::Context;
 use pictor_artifacts::Artifacts;
 use pictor_engine::Config;
 use pictor_executor::Agent;
-use pictor_queue::{Address, Broker, Check, OwnerQueue, RabbitOwner, in_process};
+use pictor_queue::{Address, Broker, Check, OwnerQueue, in_process};
 use pictor_server::http::{Api, Limits, Setup, first_token};
 use pictor_server::prune::Pruner;
 use pictor_server::schedule::Schedules;
@@ -125,7 +125,7 @@ async fn start(
         artifacts: artifacts.clone(),
         schedules: schedules.clone(),
         webhooks: webhooks.clone(),
-        broker: broker.as_ref().map(|(_, broker)| broker.clone()),
+        broker: broker.clone(),
         role: role.clone(),
         stop: stop.clone(),
         data: data.to_path_buf(),
@@ -149,8 +149,8 @@ async fn start(
     let for_schedules = role.clone();
     tokio::spawn(async move { schedules.run(for_schedules).await });
     tokio::spawn(async move { webhooks.run(role).await });
-    if let Some((queue, _)) = broker {
-        parts.spawn(lead(base, address, queue, be));
+    if let Some(broker) = broker {
+        parts.spawn(lead(base, address, broker, be));
     } else {
         let (data, args) = (data.to_path_buf(), args.clone());
         let blenders = configured.blenders.clone();
@@ -179,8 +179,7 @@ pub(crate) fn open_artifacts(data: &Path, configured: &Configured) -> anyhow::Re
     Artifacts::open(place, key).with_context(|| format!("open the artifacts in {place}"))
 }
 
-/// The address of the broker, and the client that registers workers there.
-fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker>)>> {
+fn broker(configured: &Configured) -> anyhow::Result<Option<Arc<Broker>>> {
     let settings = &configured.settings;
     let Some(url) = &settings.broker else { return Ok(None) };
     let certificates = settings.broker_ca.as_ref().map(|path| {
@@ -190,15 +189,14 @@ fn broker(configured: &Configured) -> anyhow::Result<Option<(Address, Arc<Broker
     let address = Address::new(url, certificates.transpose()?)?;
     let management = settings.broker_management.as_deref();
     let workers = settings.broker_for_workers.as_deref();
-    let broker = Broker::new(address.clone(), management, workers)?;
-    Ok(Some((address, Arc::new(broker))))
+    Ok(Some(Arc::new(Broker::new(address, management, workers)?)))
 }
 
 /// As one of several servers: owns the farm whenever it is elected.
 async fn lead(
     base: Base,
     address: String,
-    queue: Address,
+    broker: Arc<Broker>,
     role: watch::Sender<ServerRole>,
 ) -> anyhow::Result<()> {
     let Base { store, registry, artifacts, engine, stop } = base;
@@ -211,9 +209,7 @@ async fn lead(
         }
     });
     let election = Election { store, registry, artifacts, address, config, heartbeat, now_ms };
-    let connect = || -> Box<dyn OwnerQueue> {
-        Box::new(RabbitOwner::connect(queue.clone()).checked(check.clone()))
-    };
+    let connect = || -> Box<dyn OwnerQueue> { Box::new(broker.owner().checked(check.clone())) };
     election.lead(connect, &role, stop).await;
     Ok(())
 }

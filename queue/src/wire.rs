@@ -21,6 +21,9 @@ pub(crate) enum Refusal {
     /// There are not as many tickets as tasks.
     #[error("{tries} tasks came with {tickets} tickets")]
     Tickets { tries: usize, tickets: usize },
+    /// It comes from a user of the broker that is not the worker's.
+    #[error("worker {} has not sent the message", .0.0)]
+    Sender(WorkerId),
     /// The report names no task, so no ticket could prove it.
     #[error("the report names no task")]
     Empty,
@@ -89,9 +92,13 @@ pub(crate) fn barrier(mark: u64) -> Vec<u8> {
     encode(&Up::<Report>::Barrier(mark))
 }
 
-/// Decodes and checks a message that reached the owner.
-pub(crate) fn incoming(sealer: &Sealer, raw: Vec<u8>) -> Incoming {
-    match to_owner(sealer, &raw) {
+/// Decodes and checks a message that reached the owner. `is_from` says whether a worker sent it.
+pub(crate) fn incoming(
+    sealer: &Sealer,
+    raw: Vec<u8>,
+    is_from: impl FnOnce(WorkerId) -> bool,
+) -> Incoming {
+    match to_owner(sealer, &raw, is_from) {
         Ok(message) => Incoming::Message(message),
         Err(refusal) => {
             let (reason, mut raw) = (refusal.to_string(), raw);
@@ -101,7 +108,11 @@ pub(crate) fn incoming(sealer: &Sealer, raw: Vec<u8>) -> Incoming {
     }
 }
 
-fn to_owner(sealer: &Sealer, raw: &[u8]) -> Result<ToOwner, Refusal> {
+fn to_owner(
+    sealer: &Sealer,
+    raw: &[u8],
+    is_from: impl FnOnce(WorkerId) -> bool,
+) -> Result<ToOwner, Refusal> {
     if raw.len() > REPORT_BYTES_MAX {
         return Err(Refusal::Long(raw.len()));
     }
@@ -109,6 +120,9 @@ fn to_owner(sealer: &Sealer, raw: &[u8]) -> Result<ToOwner, Refusal> {
         Up::Barrier(mark) => return Ok(ToOwner::Barrier(mark)),
         Up::<Report>::Report { message, tickets } => (message, tickets),
     };
+    if !is_from(report.worker) {
+        return Err(Refusal::Sender(report.worker));
+    }
     let count = tries(&report.what).count();
     if count != tickets.len() {
         return Err(Refusal::Tickets { tries: count, tickets: tickets.len() });

@@ -4,11 +4,11 @@
 mod support;
 
 use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use pictor_queue::{
     Broker, BrokerError, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, Ticket, ToOwner,
     WorkerQueue,
@@ -31,6 +31,7 @@ over_both_types!(
     an_owner_that_stands_for_election_again_gets_again_what_it_did_not_acknowledge,
     what_cannot_be_read_is_handed_over_as_it_is_and_does_not_come_again,
     a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else,
+    a_ticket_counts_only_if_its_worker_shows_it,
     a_worker_that_was_removed_is_let_in_no_more,
     lost_queues_are_made_again_and_nothing_waits_for_what_was_purged,
     the_broker_says_how_full_its_queues_are,
@@ -63,8 +64,17 @@ async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
 }
 
 /// Sends raw bytes, as a client with these permissions but without our program could.
-async fn send(channel: &Channel, (exchange, key): (&str, &str), bytes: &[u8]) -> lapin::Result<()> {
-    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+async fn send(channel: &Channel, target: (&str, &str), bytes: &[u8]) -> lapin::Result<()> {
+    send_with(channel, target, bytes, BasicProperties::default()).await
+}
+
+async fn send_with(
+    channel: &Channel,
+    (exchange, key): (&str, &str),
+    bytes: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<()> {
+    let options = BasicPublishOptions::default();
     let sent = channel.basic_publish(exchange.into(), key.into(), options, bytes, properties);
     sent.await?.await.map(drop)
 }
@@ -318,7 +328,16 @@ async fn a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else(queu
     })
     .await;
     forbidden(&connection, async |channel| {
+        channel.queue_delete("pictor.worker.2".into(), QueueDeleteOptions::default()).await
+    })
+    .await;
+    forbidden(&connection, async |channel| {
         channel.queue_declare("mine".into(), QueueDeclareOptions::durable(), table()).await
+    })
+    .await;
+    forbidden(&connection, async |channel| {
+        let options = ExchangeDeclareOptions::default();
+        channel.exchange_declare("mine".into(), ExchangeKind::Fanout, options, table()).await
     })
     .await;
     forbidden(&connection, async |channel| {
@@ -327,6 +346,36 @@ async fn a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else(queu
         channel.queue_bind(queue, exchange, "2".into(), options, table()).await
     })
     .await;
+}
+
+/// Whoever gets hold of another worker's ticket can do nothing with it: the broker says who has sent a message.
+async fn a_ticket_counts_only_if_its_worker_shows_it(queues: Queues) {
+    let (url, broker) = managed(queues);
+    let vhost = url.rsplit('/').next().unwrap();
+    let user = |id: WorkerId| format!("{vhost}.pictor.worker.{}", id.0);
+    let mut honest = worker(&broker.add_worker(ONE, "one").await.unwrap(), ONE);
+    let thief = broker.add_worker(TWO, "two").await.unwrap();
+    let mut owner = broker.owner();
+    own(&mut owner, 1).await;
+    give(&mut owner, &mut honest, 1, [0]).await.settle();
+    let ticket = Sealer::new(1, KEY).seal(&key(), Try { index: 0, attempt: 1 }, ONE);
+    let stolen = wire(&report(ONE, ended([0])), &[ticket]);
+    let (_connection, channel) = connect(&thief).await.unwrap();
+    let named = BasicProperties::default().with_user_id(user(TWO).into());
+    for properties in [named, BasicProperties::default()] {
+        send_with(&channel, REPORTS, &stolen, properties).await.unwrap();
+        match next(&mut owner).await {
+            Incoming::Rejected { reason, .. } => {
+                assert_eq!(reason, "worker 1 has not sent the message");
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    let lie = BasicProperties::default().with_user_id(user(ONE).into());
+    let refused = send_with(&channel, REPORTS, &stolen, lie).await.unwrap_err();
+    assert_eq!(code(&refused), Some(406), "{refused}");
+    honest.say(ended([0])).await;
+    assert_eq!(next_report(&mut owner).await.what, ended([0]));
 }
 
 async fn a_worker_that_was_removed_is_let_in_no_more(queues: Queues) {

@@ -2,7 +2,7 @@
 //! length of queues.
 
 use super::connection::{Address, SMALL_FRAME_BYTES};
-use super::{REPORTS, declare_reports, declare_worker, worker_queue};
+use super::{REPORTS, RabbitOwner, declare_reports, declare_worker, user, worker_queue};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::uri::AMQPQueryString;
@@ -79,6 +79,13 @@ impl Broker {
         Ok(Self { address, workers, management })
     }
 
+    /// The owner's end of the queue. If each worker has a user of its own, reports of a worker count only if its user sent
+    /// them. The connection is made in the background and kept up for ever.
+    pub fn owner(&self) -> RabbitOwner {
+        let vhost = self.management.as_ref().map(|management| management.vhost.clone());
+        RabbitOwner::new(self.address.clone(), vhost)
+    }
+
     /// Creates a worker's queue, and its user with this password. Returns the address that the worker has to connect
     /// to, which contains the password. An existing queue is kept, an existing user replaced.
     pub async fn add_worker(
@@ -131,12 +138,6 @@ impl Broker {
         let channel = connection.create_channel().await?;
         Ok((connection, channel))
     }
-}
-
-/// The user name of a worker. Users are shared by all virtual hosts of a broker, workers are not.
-fn user(vhost: &str, worker: WorkerId) -> String {
-    let queue = worker_queue(worker);
-    if vhost == "/" { queue } else { format!("{vhost}.{queue}") }
 }
 
 /// A client of RabbitMQ's management service.

@@ -9,7 +9,7 @@ use lapin::options::{
     ConfirmSelectOptions,
 };
 use lapin::tcp::OwnedTLSConfig;
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::AMQPUri;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, Event,
@@ -118,6 +118,8 @@ pub(super) struct Session {
     pub(super) publisher: Arc<Channel>,
     receiver: Arc<Channel>,
     consumer: Consumer,
+    /// Name of the user that is connected.
+    user: ShortString,
     over: Arc<Notify>,
 }
 
@@ -131,7 +133,7 @@ impl Session {
     }
 
     /// Publishes in the order of the calls. The confirm need not be awaited. A message that no queue takes is returned
-    /// with its confirm.
+    /// with its confirm. It carries the name of the user: the broker refuses a message that carries another one.
     pub(super) fn publish(
         &self,
         exchange: &'static str,
@@ -141,7 +143,8 @@ impl Session {
     ) -> Publishing {
         let mut properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
-            .with_content_type("application/json".into());
+            .with_content_type("application/json".into())
+            .with_user_id(self.user.clone());
         if let Some(id) = id {
             properties = properties.with_message_id(id.to_string().into());
         }
@@ -353,8 +356,9 @@ async fn open(
     let consumer =
         receiver.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
     let (publisher, receiver) = (Arc::new(publisher), Arc::new(receiver));
-    let over = Arc::new(Notify::new());
-    Ok((connection, Session { number, began: Instant::now(), publisher, receiver, consumer, over }))
+    let (began, over) = (Instant::now(), Arc::new(Notify::new()));
+    let user = address.uri.authority.userinfo.username.as_str().into();
+    Ok((connection, Session { number, began, publisher, receiver, consumer, user, over }))
 }
 
 /// Waits until a user ends the session, or lapin reports an error of the connection or a channel.

@@ -28,6 +28,12 @@ fn worker_queue(worker: WorkerId) -> String {
     format!("pictor.worker.{}", worker.0)
 }
 
+/// The user name of a worker. Users are shared by all virtual hosts of a broker, workers are not.
+fn user(vhost: &str, worker: WorkerId) -> String {
+    let queue = worker_queue(worker);
+    if vhost == "/" { queue } else { format!("{vhost}.{queue}") }
+}
+
 /// Declares everything that the owner needs. What exists is left unchanged.
 async fn declare_reports(channel: &Channel) -> lapin::Result<()> {
     for exchange in [REPORTS, WORKERS] {

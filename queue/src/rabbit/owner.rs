@@ -2,7 +2,7 @@
 //! arrived, or puts frames into lapin's queue, without waiting.
 
 use super::connection::{Address, Deliveries, Endpoint, Link, Publishing, Session};
-use super::{REPORTS, WORKERS, declare_worker, wire};
+use super::{REPORTS, WORKERS, declare_worker, user, wire};
 use crate::{Check, Incoming, OwnerQueue, Publication, Sealer, SendError, ToOwner, ToWorker};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use lapin::Confirmation;
 use lapin::message::{BasicReturnMessage, Delivery};
+use lapin::types::ShortString;
 use pictor_tasks::message::{What, WorkerId};
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -39,6 +40,8 @@ pub struct RabbitOwner {
     session: Option<(Arc<Session>, Deliveries)>,
     last_session: u64,
     sealer: Option<Sealer>,
+    /// The virtual host, if each worker has a user of its own there; `None` if all share one.
+    vhost: Option<String>,
     /// Messages that have arrived and were not looked at yet.
     arrived: VecDeque<Delivery>,
     check: Option<Check>,
@@ -78,13 +81,19 @@ impl std::fmt::Debug for Confirming {
 }
 
 impl RabbitOwner {
-    /// The owner's end of the queue at this broker. The connection is made in the background and kept up for ever.
+    /// The owner's end of the queue at this broker, if all workers share one user; otherwise see
+    /// [`Broker::owner`](crate::Broker::owner). The connection is made in the background and kept up for ever.
     pub fn connect(address: Address) -> Self {
+        Self::new(address, None)
+    }
+
+    pub(super) fn new(address: Address, vhost: Option<String>) -> Self {
         Self {
             link: Link::start(address, Endpoint::Owner),
             session: None,
             last_session: 0,
             sealer: None,
+            vhost,
             arrived: VecDeque::new(),
             check: None,
             checking: FuturesOrdered::new(),
@@ -217,9 +226,16 @@ impl RabbitOwner {
     fn look_at_arrived(&mut self, sealer: &Sealer) -> bool {
         let before = self.arrived.len();
         while self.checking.len() < CHECKS
-            && let Some(Delivery { delivery_tag: tag, data, .. }) = self.arrived.pop_front()
+            && let Some(Delivery { delivery_tag: tag, data, properties, .. }) =
+                self.arrived.pop_front()
         {
-            let incoming = wire::incoming(sealer, data);
+            // The broker has made sure that this is who sent it.
+            let sender = properties.user_id().as_ref().map(ShortString::as_str);
+            let is_from = |worker| {
+                let vhost = self.vhost.as_deref();
+                vhost.is_none_or(|vhost| sender == Some(&user(vhost, worker)))
+            };
+            let incoming = wire::incoming(sealer, data, is_from);
             match (&self.check, incoming) {
                 (Some(Check(check)), Incoming::Message(ToOwner::Report(report)))
                     if matches!(report.what, What::Ended(_)) =>
