@@ -35,6 +35,9 @@ pub enum Error {
     /// The named object does not exist.
     #[error("{0} does not exist")]
     NotFound(String),
+    /// The named object exists already, and is not to be replaced.
+    #[error("{0} exists already")]
+    Exists(String),
 }
 
 fn owner(pid: Option<u32>) -> String {
@@ -50,7 +53,8 @@ impl Error {
             | Self::Locked { .. }
             | Self::Fenced
             | Self::Invalid(_)
-            | Self::NotFound(_) => false,
+            | Self::NotFound(_)
+            | Self::Exists(_) => false,
         }
     }
 
@@ -86,6 +90,7 @@ impl Error {
                 (format!("`{place}` rejected the credentials: are the keys right?"), false)
             }
             ErrorKind::NotFound => return Self::NotFound(format!("the artifact `{key}`")),
+            ErrorKind::ConditionNotMatch => return Self::Exists(format!("the artifact `{key}`")),
             ErrorKind::ConfigInvalid | ErrorKind::Unsupported => {
                 return Self::Invalid(format!("artifact storage cannot do this: {source}"));
             }

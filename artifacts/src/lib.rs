@@ -14,14 +14,18 @@ pub use folder::lock;
 pub use key::{ExecutionKey, asset_key, check_key, logs_folder, run_folder, step_folder};
 
 use futures_util::TryStreamExt;
-use opendal::{EntryMode, Metadata, Operator};
+use opendal::options::WriteOptions;
+use opendal::{EntryMode, ErrorKind, Metadata, Operator};
+use pictor_net::random;
 use service::Service;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::sync::OnceCell;
 
 /// Size of the pieces in which a file is read while it is copied: the memory that copying takes.
 const PIECE_BYTES: usize = 1 << 20;
@@ -60,6 +64,8 @@ pub struct Artifacts {
     root: Option<PathBuf>,
     /// Size of the pieces that are transferred, in bytes, and how many are in flight at once.
     wire: (usize, usize),
+    /// Whether the bucket leaves an artifact as it is if it is asked to, once that is known.
+    keeps: OnceCell<bool>,
     /// Held so that no other process sweeps away this process's unfinished files.
     _lock: Option<File>,
 }
@@ -85,7 +91,7 @@ impl Artifacts {
 
     fn over(service: Service) -> Self {
         let Service { operator, signer, place, root, lock, wire } = service;
-        Self { operator, signer, place, root, wire, _lock: lock }
+        Self { operator, signer, place, root, wire, keeps: OnceCell::new(), _lock: lock }
     }
 
     /// Checks that the service can be reached and accepts the credentials.
@@ -95,7 +101,41 @@ impl Artifacts {
 
     /// Stores a file under `key`. An earlier artifact of this key is replaced as a whole.
     pub async fn put_file(&self, path: &Path, key: &str) -> Result<Stored, Error> {
-        self.upload(path, key, None).await
+        self.upload(path, key, Upload::default()).await
+    }
+
+    /// Stores a file under `key` unless an artifact is there: of several that are stored at the same time, the first one
+    /// stays. Returns whether it is this file.
+    pub async fn put_new(&self, path: &Path, key: &str) -> Result<bool, Error> {
+        if self.exists(key).await? {
+            return Ok(false);
+        }
+        let Some(root) = &self.root else {
+            let is_new = self.keeps().await?;
+            return match self.upload(path, key, Upload { is_new, ..Upload::default() }).await {
+                Ok(_) => Ok(true),
+                Err(Error::Exists(_)) => Ok(false),
+                Err(error) => Err(error),
+            };
+        };
+        let part = format!("{key}.{:016x}", random());
+        self.upload(path, &part, Upload::default()).await?;
+        let (from, to) = (root.join(&part), root.join(key));
+        // Unlike a new name, a second one replaces nothing.
+        let stored = match tokio::fs::hard_link(&from, &to).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            // Not every file system has second names.
+            Err(_) if self.exists(key).await? => Ok(false),
+            Err(_) => {
+                return tokio::fs::rename(&from, &to)
+                    .await
+                    .map(|()| true)
+                    .map_err(|e| Error::io(&to, e));
+            }
+        };
+        self.remove(&part).await?;
+        stored
     }
 
     /// Stores a file under its digest, unless it is there already.
@@ -103,7 +143,8 @@ impl Artifacts {
         let stored = digest_file(path).await?;
         let key = asset_key(&stored.digest);
         if !self.exists(&key).await? {
-            self.upload(path, &key, Some(&stored.digest)).await?;
+            let expected = Some(&*stored.digest);
+            self.upload(path, &key, Upload { expected, is_new: false }).await?;
         }
         Ok(stored)
     }
@@ -121,12 +162,13 @@ impl Artifacts {
         &self,
         path: &Path,
         key: &str,
-        expected: Option<&str>,
+        Upload { expected, is_new }: Upload<'_>,
     ) -> Result<Stored, Error> {
         check_key(key)?;
         let mut file = tokio::fs::File::open(path).await.map_err(|e| Error::io(path, e))?;
         let (chunk, at_once) = self.wire;
         let writer = self.operator.writer_with(key).chunk(chunk).concurrent(at_once);
+        let writer = writer.if_not_exists(is_new);
         let mut writer = writer.await.map_err(|e| self.failed(key, e))?;
         let copied = async {
             let mut hasher = Hasher::default();
@@ -249,13 +291,33 @@ impl Artifacts {
         Ok(Some(link(&request)))
     }
 
-    /// A request that stores an artifact and is valid for `expiry`, any number of times. Returns `None` if the storage
-    /// cannot presign requests. Nobody checks the bytes that arrive this way: their digest is what a worker says.
+    /// A request that stores an artifact and is valid for `expiry`. If an artifact of this key is there, it stays, and
+    /// the response is 412. Returns `None` if the storage cannot presign requests, or replaces what is there whatever it
+    /// is asked to do. Nobody checks the bytes that arrive this way, nor their number: the signature does not cover them.
     pub async fn presign_put(&self, key: &str, expiry: Duration) -> Result<Option<Link>, Error> {
         check_key(key)?;
         let Some(signer) = &self.signer else { return Ok(None) };
-        let request = signer.presign_write(key, expiry).await.map_err(|e| self.failed(key, e))?;
-        Ok(Some(link(&request)))
+        if !self.keeps().await? {
+            return Ok(None);
+        }
+        let new = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
+        let request = signer.presign_write_options(key, expiry, new).await;
+        Ok(Some(link(&request.map_err(|e| self.failed(key, e))?)))
+    }
+
+    /// Whether the bucket leaves an artifact as it is if it is asked to: not every service that is compatible with S3
+    /// does.
+    async fn keeps(&self) -> Result<bool, Error> {
+        let tried = async || {
+            let key = format!("{SCRATCH}/replaced");
+            self.operator.write(&key, "no").await.map_err(|e| self.failed(&key, e))?;
+            match self.operator.write_with(&key, "yes").if_not_exists(true).await {
+                Err(error) if error.kind() == ErrorKind::ConditionNotMatch => Ok(true),
+                Err(error) if error.is_temporary() => Err(self.failed(&key, error)),
+                Ok(_) | Err(_) => Ok(false),
+            }
+        };
+        self.keeps.get_or_try_init(tried).await.copied()
     }
 
     /// The size of an artifact in bytes.
@@ -362,6 +424,15 @@ impl Artifacts {
     fn failed(&self, key: &str, error: opendal::Error) -> Error {
         Error::artifact(&self.place, key, error)
     }
+}
+
+/// How a file is stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Upload<'a> {
+    /// The digest that it has to have.
+    expected: Option<&'a str>,
+    /// Whether an artifact that is there stays instead.
+    is_new: bool,
 }
 
 fn link(signed: &opendal::raw::PresignedRequest) -> Link {

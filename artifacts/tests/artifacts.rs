@@ -7,8 +7,10 @@ use pictor_test_servers::S3;
 use reqwest::StatusCode;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 const KEY: &str = "runs/r1/render/0/7/1-99/image.exr";
 
@@ -46,6 +48,7 @@ conformance! {
     some_artifacts_are_removed_and_only_from_below_their_folder
     a_key_cannot_leave_the_storage
     what_is_stored_again_is_replaced_as_a_whole
+    what_is_new_replaces_nothing
 }
 
 fn bucket(s3: &S3, bucket: &str) -> Artifacts {
@@ -248,6 +251,40 @@ async fn what_is_stored_again_is_replaced_as_a_whole(artifacts: &Artifacts, dir:
     assert_eq!(artifacts.read(KEY).await.unwrap(), b"short");
 }
 
+async fn what_is_new_replaces_nothing(artifacts: &Artifacts, dir: &Path) {
+    // The second one is uploaded to a bucket in parts.
+    for (key, size) in [("runs/r1/small", 5), ("runs/r1/large", (17 << 20) + 1)] {
+        let (first, second) = (dir.join("first"), dir.join("second"));
+        fs::write(&first, pattern(size)).unwrap();
+        fs::write(&second, pattern(size + 1)).unwrap();
+        assert!(artifacts.put_new(&first, key).await.unwrap());
+        assert!(!artifacts.put_new(&second, key).await.unwrap());
+        assert!(!artifacts.put_new(&first, key).await.unwrap());
+        assert_eq!(artifacts.read(key).await.unwrap(), pattern(size));
+    }
+    assert_eq!(artifacts.list("runs").await.unwrap().len(), 2, "no part is left");
+}
+
+/// However many store an artifact at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_is_stored_and_stays() {
+    let dir = TempDir::new().unwrap();
+    let artifacts = Arc::new(Artifacts::folder(&dir.path().join("store")).unwrap());
+    let stored: JoinSet<Option<Vec<u8>>> = (0..16)
+        .map(|number| {
+            let (artifacts, path) = (artifacts.clone(), dir.path().join(number.to_string()));
+            async move {
+                let bytes = pattern(1_000_000 + number);
+                fs::write(&path, &bytes).unwrap();
+                artifacts.put_new(&path, KEY).await.unwrap().then_some(bytes)
+            }
+        })
+        .collect();
+    let stored: Vec<Vec<u8>> = stored.join_all().await.into_iter().flatten().collect();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(artifacts.read(KEY).await.unwrap(), stored[0]);
+}
+
 #[tokio::test]
 async fn a_folder_gives_paths_and_no_links() {
     let dir = TempDir::new().unwrap();
@@ -295,6 +332,14 @@ async fn a_link_works_without_keys_for_its_artifact_and_its_time_only() {
     let answer = follow(reqwest::Method::PUT, &put, bytes.clone()).await;
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(artifacts.read(KEY).await.unwrap(), bytes);
+    // What is stored stays, also if it is sent again by the same link.
+    let again = follow(reqwest::Method::PUT, &put, b"forged".to_vec()).await;
+    assert_eq!(again.status(), StatusCode::PRECONDITION_FAILED);
+    let mut bare = put.clone();
+    bare.headers.remove("if-none-match").unwrap();
+    let bare = follow(reqwest::Method::PUT, &bare, b"forged".to_vec()).await;
+    assert_eq!(bare.status(), StatusCode::FORBIDDEN, "the condition is signed");
+    assert_eq!(artifacts.read(KEY).await.unwrap(), bytes);
     let get = artifacts.presign_get(KEY, minute).await.unwrap().unwrap();
     let answer = follow(reqwest::Method::GET, &get, Vec::new()).await;
     assert_eq!(answer.bytes().await.unwrap(), bytes);
@@ -306,7 +351,7 @@ async fn a_link_works_without_keys_for_its_artifact_and_its_time_only() {
     assert_ne!(url, get.url);
     let other = follow(reqwest::Method::GET, &Link { url, ..get }, Vec::new()).await;
     assert_eq!(other.status(), StatusCode::FORBIDDEN);
-    let short = artifacts.presign_put(KEY, second).await.unwrap().unwrap();
+    let short = artifacts.presign_put("runs/r1/late", second).await.unwrap().unwrap();
     loop {
         let answer = follow(reqwest::Method::PUT, &short, b"late".to_vec()).await;
         if answer.status() == StatusCode::FORBIDDEN {
@@ -314,6 +359,21 @@ async fn a_link_works_without_keys_for_its_artifact_and_its_time_only() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test]
+async fn where_a_link_could_replace_something_there_is_none() {
+    let s3 = S3::careless();
+    let artifacts = bucket(&s3, &s3.bucket());
+    assert_eq!(artifacts.presign_put(KEY, Duration::from_mins(1)).await.unwrap(), None);
+    // It is looked up beforehand instead.
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    for (bytes, is_new) in [("first", true), ("second", false)] {
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(artifacts.put_new(&file, KEY).await.unwrap(), is_new);
+    }
+    assert_eq!(artifacts.read(KEY).await.unwrap(), b"first");
 }
 
 #[tokio::test]

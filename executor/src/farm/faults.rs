@@ -250,6 +250,23 @@ async fn an_upload_is_hashed_on_the_way_and_tried_again() {
 }
 
 #[tokio::test]
+async fn an_upload_whose_answer_was_lost_is_not_repeated_for_ever() {
+    let storage = Server::start(vec![status(500), status(412)]).await;
+    let place = || {
+        let link = json!({"url": format!("{}/k", storage.address), "headers": {}});
+        ok(json!({"key": "k", "link": link}).to_string())
+    };
+    let server = Server::start(vec![place(), place()]).await;
+    let bench = Bench::new(&[&server.address]);
+    let path = bench.folder.path().join("frame.exr");
+    std::fs::write(&path, b"pixels").unwrap();
+    let stored =
+        bench.store.put(bench.execution_key(), "frame.exr", &path, &bench.watch).await.unwrap();
+    assert_eq!(stored, ("k".into(), Stored { digest: digest(b"pixels"), size_bytes: 6 }));
+    assert_eq!(storage.lines(), ["put /k", "put /k"]);
+}
+
+#[tokio::test]
 async fn logs_are_sent_piece_by_piece_and_what_cannot_be_sent_waits() {
     let server =
         Server::start(vec![status(204), status(503), status(204), status(409), status(204)]).await;

@@ -9,7 +9,7 @@ use crate::ground::failure::{failure, storage_failure};
 use crate::ground::lock;
 use async_trait::async_trait;
 use pictor_api::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
-use pictor_artifacts::{ExecutionKey, HashedFile, Hasher, Stored};
+use pictor_artifacts::{ExecutionKey, HashedFile, Hasher, Stored, digest_file};
 use pictor_net::Backoff;
 use pictor_tasks::message::{Failure, FailureKind, FileRef, Output, StepKey, Try, WorkerId};
 use pictor_tasks::pack::PackedFile;
@@ -27,6 +27,9 @@ use tokio_util::io::{InspectReader, ReaderStream};
 const STALLED: Duration = Duration::from_mins(1);
 /// The bytes that are read and sent at a time.
 const CHUNK_BYTES: usize = 1 << 18;
+
+/// HTTP status of storage that has the file already.
+const THERE: u16 = 412;
 
 /// The links of one task's inputs, by the keys of the artifacts.
 type Links = HashMap<String, Link>;
@@ -132,10 +135,10 @@ impl FarmStore {
     }
 
     async fn upload(&self, link: &Link, path: &Path, size: u64) -> Result<Stored, Broken> {
-        let unreadable = |error: io::Error| {
-            Broken::Here(storage_failure(&format!("{} cannot be read", path.display()), &error))
+        let unreadable = |error: &(dyn std::error::Error + 'static)| {
+            Broken::Here(storage_failure(&format!("{} cannot be read", path.display()), error))
         };
-        let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+        let file = tokio::fs::File::open(path).await.map_err(|error| unreadable(&error))?;
         let sent = Arc::new(Mutex::new((Hasher::default(), Instant::now())));
         let seen = sent.clone();
         let reader = InspectReader::new(file, move |bytes: &[u8]| {
@@ -151,10 +154,14 @@ impl FarmStore {
         loop {
             let moved = lock(&sent).1;
             tokio::select! {
-                answer = &mut sending => {
-                    answer.map_err(Broken::Line)?;
-                    break;
-                }
+                answer = &mut sending => match answer {
+                    Ok(_) => break,
+                    // It was stored before, and the answer was lost. The farm compares what is there.
+                    Err(error) if error.status() == Some(THERE) && !ours => {
+                        return digest_file(path).await.map_err(|error| unreadable(&error));
+                    }
+                    Err(error) => return Err(Broken::Line(error)),
+                },
                 () = sleep(STALLED) => if moved == lock(&sent).1 {
                     return Err(Broken::Line(ApiError::Away("the line is dead".into())));
                 }

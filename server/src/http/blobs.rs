@@ -193,15 +193,14 @@ fn kind(key: &str) -> &'static str {
 }
 
 impl Api {
-    /// Stores a body. Once begun, this continues even if the client disconnects: otherwise the parts that object
-    /// storage already has would stay there.
-    pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<(), Refusal> {
+    /// Stores a body, unless an artifact of this key is there. Returns whether it is stored. Once begun, this continues
+    /// even if the client disconnects: otherwise the parts that object storage already has would stay there.
+    pub(super) async fn store(&self, spooled: Spooled, key: String) -> Result<bool, Refusal> {
         let artifacts = self.artifacts.clone();
-        let work = async move { artifacts.put_file(&spooled.path, &key).await };
+        let work = async move { artifacts.put_new(&spooled.path, &key).await };
         // The panic has been printed already.
         let panicked = |_| Refusal::new(Code::Internal, "the server's log says more");
-        tokio::spawn(work).await.map_err(panicked)??;
-        Ok(())
+        Ok(tokio::spawn(work).await.map_err(panicked)??)
     }
 }
 

@@ -29,7 +29,7 @@ const LINK_HEADER: &str = "pictor-link";
 /// Characters of a key that are percent-encoded in a URL.
 const IN_PATHS: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// How long an upload to storage itself may take to begin.
+/// How long an upload may take to begin.
 const UPLOAD: Duration = Duration::from_mins(5);
 /// Longest name of a step, in bytes.
 const NAME_BYTES_MAX: usize = 150;
@@ -61,7 +61,7 @@ pub(super) async fn inputs(
     for input in found {
         let link = match api.artifacts.presign_get(&input.output.key, LINK).await? {
             Some(link) => Link { url: link.url, headers: link.headers },
-            None => api.link(worker, "GET", &input.output.key),
+            None => api.link(worker, "GET", &input.output.key, LINK),
         };
         inputs.push(LinkedInput { input, link });
     }
@@ -115,7 +115,7 @@ pub(super) async fn outputs(
     }
     let link = match direct {
         Some(link) => Link { url: link.url, headers: link.headers },
-        None => api.link(worker, "PUT", &key),
+        None => api.link(worker, "PUT", &key, UPLOAD),
     };
     Ok(Json(OutputPlace { key, link }))
 }
@@ -145,8 +145,8 @@ fn check(
 
 impl Api {
     /// A link to this server that is valid for one worker, method and artifact, and for a limited time.
-    fn link(&self, worker: WorkerId, method: &str, key: &str) -> Link {
-        let span = i64::try_from(LINK.as_millis()).unwrap_or(i64::MAX);
+    fn link(&self, worker: WorkerId, method: &str, key: &str, valid: Duration) -> Link {
+        let span = i64::try_from(valid.as_millis()).unwrap_or(i64::MAX);
         let until_ms = (self.now_ms)().saturating_add(span);
         let proof = format!("{until_ms}.{}", self.proof(worker, method, key, until_ms).to_hex());
         let path = utf8_percent_encode(key, IN_PATHS);
@@ -229,17 +229,15 @@ pub(super) async fn store(
     let worker = api.own(&caller, id).await?.id;
     api.check_link(request.headers(), worker, "PUT", &key)?;
     let spooled = api.spool(request.into_body()).await?;
-    match api.artifacts.size(&key).await {
-        Ok(size) if size == spooled.size_bytes => return Ok(StatusCode::NO_CONTENT),
-        Ok(_) => {
-            let detail = "another file is stored there already: artifacts never change";
-            return Err(Refusal::new(Code::Conflict, detail));
-        }
-        Err(pictor_storage::Error::NotFound(_)) => {}
-        Err(error) => return Err(error.into()),
+    let (size, digest) = (spooled.size_bytes, spooled.digest.clone());
+    if api.store(spooled, key.clone()).await? {
+        return Ok(StatusCode::CREATED);
     }
-    api.store(spooled, key).await?;
-    Ok(StatusCode::CREATED)
+    if api.artifacts.size(&key).await? == size && api.artifacts.digest(&key).await? == digest {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail = "another file is stored there already: artifacts never change";
+    Err(Refusal::new(Code::Conflict, detail))
 }
 
 /// Downloads a file that a job needs, for a worker.

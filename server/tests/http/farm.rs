@@ -78,6 +78,8 @@ pub(crate) struct Options {
     pub(crate) hooks: Vec<HookConfig>,
     /// URL of the database, unless it is to be a file.
     pub(crate) database: Option<String>,
+    /// Where artifacts are stored, unless in a folder.
+    pub(crate) artifacts: Option<Artifacts>,
 }
 
 pub(crate) struct TestFarm {
@@ -130,7 +132,8 @@ impl TestFarm {
         let place = options.database.as_deref().unwrap_or(data.to_str().unwrap());
         let (store, registry) = pictor_storage::open(place).await.unwrap();
         store.take_ownership("here", now_ms()).await.unwrap();
-        let artifacts = Arc::new(Artifacts::folder(&data.join("artifacts")).unwrap());
+        let folder_of = || Artifacts::folder(&data.join("artifacts")).unwrap();
+        let artifacts = Arc::new(options.artifacts.unwrap_or_else(folder_of));
         let (mut port, mut ports) = in_process(&[HERE]);
         port.begin(1, TICKET_KEY);
         let config = Config { lease_ms: 5_000, ..Config::default() };

@@ -7,6 +7,7 @@ mod farm;
 mod files;
 mod first_token;
 mod fuzz;
+mod hostile;
 mod limits;
 mod machines;
 mod outage;

@@ -3,10 +3,16 @@
 use crate::instance::{Instance, secret};
 use crate::server::sure;
 use anyhow::{Context, Result, anyhow};
+use async_trait::async_trait;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
+use s3s::dto::{
+    GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, PutObjectInput,
+    PutObjectOutput,
+};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
 use std::fs;
 use std::net::TcpListener;
@@ -32,16 +38,22 @@ pub struct S3 {
 impl S3 {
     /// Starts a service without buckets; it ends with its value.
     pub fn start() -> Self {
-        sure("S3 does not start", Self::try_start())
+        sure("S3 does not start", Self::try_start(S3ServiceBuilder::new))
     }
 
-    fn try_start() -> Result<Self> {
+    /// Starts a service that replaces objects although a request demands that there is none.
+    pub fn careless() -> Self {
+        let careless = |system| S3ServiceBuilder::new(Careless(system));
+        sure("S3 does not start", Self::try_start(careless))
+    }
+
+    fn try_start(build: impl FnOnce(FileSystem) -> S3ServiceBuilder) -> Result<Self> {
         let instance = Instance::create("s3")?;
         let files = instance.folder().join("data");
         fs::create_dir(&files)?;
         let (access_key, secret_key) = (secret()?, secret()?);
         let system = FileSystem::new(&files).map_err(|error| anyhow!("s3s-fs: {error:?}"))?;
-        let mut builder = S3ServiceBuilder::new(system);
+        let mut builder = build(system);
         builder.set_auth(SimpleAuth::from_single(&*access_key, &*secret_key));
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
@@ -95,6 +107,34 @@ impl Drop for S3 {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// A service that knows no conditions.
+struct Careless(FileSystem);
+
+#[async_trait]
+impl s3s::S3 for Careless {
+    async fn put_object(
+        &self,
+        mut request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        request.input.if_none_match = None;
+        self.0.put_object(request).await
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.0.get_object(request).await
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.0.head_object(request).await
     }
 }
 
