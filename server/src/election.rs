@@ -302,6 +302,8 @@ mod tests {
     use pictor_queue::in_process;
     use pictor_storage::{NewRun, SqliteStore};
     use pictor_tasks::job::{Source, parse};
+    use pictor_tasks::message::WorkerId;
+    use pictor_tasks::worker::Inventory;
 
     const JOB: &str = "pictor: v1\nname: job\nsteps: [{ name: a, command: { run: [sh] } }]\n";
 
@@ -343,6 +345,19 @@ mod tests {
         let three = submit(&*store, "three").await;
         scout.pick_up(&*store, &handle).await.unwrap();
         assert!(handle.has_run(&three).await.unwrap());
+        handle.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_was_heard_from_in_the_future_is_not_online_until_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(folder.path()).await.unwrap());
+        let (port, _workers) = in_process(&[]);
+        let (mut owner, handle) = Owner::new(Config::default(), store, Box::new(port), || 1_000);
+        owner.add_worker(WorkerId(1), Inventory::default(), 3_600_000, true);
+        tokio::spawn(owner.run());
+        let seen = |engine: &Engine| engine.workers_seen().collect::<Vec<_>>();
+        assert_eq!(handle.ask(seen).await.unwrap(), [(WorkerId(1), 1_000)]);
         handle.stop().await;
     }
 

@@ -118,7 +118,7 @@ impl Owner {
             is_deserted: false,
             hold: Hold::Open,
             ticked_ms: None,
-            turned_ms: i64::MIN,
+            turned_ms: now_ms(),
             silent: BTreeSet::new(),
             ended: VecDeque::new(),
             sweeper: None,
@@ -149,9 +149,10 @@ impl Owner {
         self.engine.config().run_limits
     }
 
-    /// Adds a worker that was last heard from at `seen_ms`, before the loop starts.
+    /// Adds a worker that was last heard from at `seen_ms`, before the loop starts. A time that has not come yet, by the
+    /// clock of another server, counts as now.
     pub fn add_worker(&mut self, id: WorkerId, has: Inventory, seen_ms: i64, accepts: bool) {
-        self.engine.remember(id, has, seen_ms, accepts);
+        self.engine.remember(id, has, seen_ms.min((self.now_ms)()), accepts);
     }
 
     /// Delays assignments until everything that is in the queue now has been folded, and for `listen` after that:

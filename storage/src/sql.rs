@@ -224,7 +224,9 @@ pub(crate) const WORKERS: &str = select_worker!("ORDER BY id");
 pub(crate) const WORKERS_PAGE: &str = select_worker!("WHERE id > $1 ORDER BY id LIMIT $2");
 pub(crate) const WORKER: &str = select_worker!("WHERE id = $1");
 pub(crate) const WORKER_NAMED: &str = select_worker!("WHERE name = $1 AND account = $2");
-pub(crate) const WORKER_LEFT: &str = "UPDATE worker SET left_ms = $2 WHERE id = $1";
+// The clock may have been set back since the worker was last heard from.
+pub(crate) const WORKER_LEFT: &str = "UPDATE worker SET left_ms = \
+     CASE WHEN seen_ms > $2 THEN seen_ms ELSE $2 END WHERE id = $1";
 pub(crate) const SET_WORKER_STATE: &str = "UPDATE worker SET state = $2 WHERE id = $1";
 
 pub(crate) const AUDIT: &str = "INSERT INTO audit (time_ms, account, token, action, target, \

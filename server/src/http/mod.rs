@@ -68,6 +68,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -126,6 +127,7 @@ pub struct Api {
     metrics: Metrics,
     memory: Memory,
     http: reqwest::Client,
+    began: Instant,
     link_key: [u8; 32],
 }
 
@@ -164,6 +166,7 @@ impl Api {
             metrics: Metrics::new(),
             memory: Memory::default(),
             http,
+            began: Instant::now(),
             link_key: pictor_net::random_bytes(),
         });
         tokio::spawn(hub::feed(Arc::downgrade(&api), role));

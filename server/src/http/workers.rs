@@ -32,7 +32,9 @@ const REASON_BYTES_MAX: usize = 1024;
 /// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
     let beat = api.heartbeats.latest(record.id.0);
-    let seen_ms = record.seen_ms.max(view.map_or(i64::MIN, |view| view.seen_ms));
+    // What is stored may be later than now: by the clock of another server, or by this one before it was set back.
+    let now_ms = (api.now_ms)();
+    let seen_ms = view.map_or(record.seen_ms, |view| view.seen_ms).min(now_ms);
     let lease_ms = i64::try_from(api.lease.as_millis()).unwrap_or(i64::MAX);
     let mut inventory = record.inventory;
     // The worker in the server's own process reports changes only to the engine.
@@ -44,7 +46,7 @@ pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>)
         name: record.name,
         account: record.account,
         state: record.state,
-        online: view.is_some() && (api.now_ms)().saturating_sub(seen_ms) <= lease_ms,
+        online: view.is_some() && now_ms.saturating_sub(seen_ms) <= lease_ms,
         accepts: beat.as_ref().is_none_or(|beat| beat.accepts),
         reason: beat.as_ref().map_or_else(String::new, |beat| beat.reason.clone()),
         seen_ms,

@@ -80,6 +80,9 @@ pub(crate) struct Options {
     pub(crate) database: Option<String>,
     /// Where artifacts are stored, unless in a folder.
     pub(crate) artifacts: Option<Artifacts>,
+    pub(crate) lease: Option<Duration>,
+    /// The clock, unless that of the machine.
+    pub(crate) now_ms: Option<fn() -> i64>,
 }
 
 pub(crate) struct TestFarm {
@@ -134,9 +137,12 @@ impl TestFarm {
         store.take_ownership("here", now_ms()).await.unwrap();
         let folder_of = || Artifacts::folder(&data.join("artifacts")).unwrap();
         let artifacts = Arc::new(options.artifacts.unwrap_or_else(folder_of));
+        let now_ms = options.now_ms.unwrap_or(now_ms);
+        let lease = options.lease.unwrap_or(Duration::from_secs(5));
         let (mut port, mut ports) = in_process(&[HERE]);
         port.begin(1, TICKET_KEY);
-        let config = Config { lease_ms: 5_000, ..Config::default() };
+        let lease_ms = i64::try_from(lease.as_millis()).unwrap();
+        let config = Config { lease_ms, ..Config::default() };
         let (owner, handle) = Owner::new(config, store.clone(), Box::new(port), now_ms);
         let handle = handle.with_sealer(Sealer::new(1, TICKET_KEY));
         let loops = tokio::spawn(owner.run());
@@ -156,7 +162,7 @@ impl TestFarm {
             data,
             limits: options.limits.unwrap_or_default(),
             heartbeat: Duration::from_secs(1),
-            lease: Duration::from_secs(5),
+            lease,
             now_ms,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -3,12 +3,15 @@
 use crate::farm::{FILMS, Options, TICKET_KEY, TestFarm};
 use pictor_artifacts::Artifacts;
 use pictor_queue::{Sealer, ToOwner};
+use pictor_server::now_ms;
 use pictor_tasks::message::{
     Execution, Outcome, Output, Products, Report, TaskEnd, Try, What, WorkerId,
 };
 use pictor_test_servers::S3;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value as Json, json};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 const TASK: Try = Try { index: 2, attempt: 1 };
 const EXECUTION: Execution = Execution(0xab);
@@ -91,4 +94,31 @@ async fn a_result_that_counts_is_not_replaced_in_a_bucket() {
     let artifacts = Artifacts::open(&place, Some((s3.access_key(), s3.secret_key()))).unwrap();
     let options = Options { idle: true, artifacts: Some(artifacts), ..Options::default() };
     is_kept(TestFarm::with(options).await).await;
+}
+
+/// By how much the server's clock was changed, in milliseconds.
+static SET: AtomicI64 = AtomicI64::new(0);
+
+fn clock_ms() -> i64 {
+    now_ms() + SET.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_no_dead_worker_online() {
+    let lease = Some(Duration::from_secs(1));
+    let options = Options { idle: true, lease, now_ms: Some(clock_ms), ..Options::default() };
+    let farm = TestFarm::with(options).await;
+    let (id, token) = farm.machine("node").await;
+    let mut news = farm.owner.news();
+    let beat = format!("/v1/workers/{id}/heartbeat");
+    farm.call(&token, Method::POST, &beat, Some(&json!({ "holding": [] }))).await.is(200);
+    farm.registry.workers_seen(&[(WorkerId(id), clock_ms())]).await.unwrap();
+    let worker = format!("/v1/workers/{id}");
+    assert_eq!(farm.get(&worker).await.is(200)["online"], true);
+    SET.fetch_sub(3_600_000, Ordering::Relaxed);
+    while !news.recv().await.unwrap().lost.contains(&WorkerId(id)) {}
+    assert_eq!(farm.get(&worker).await.is(200)["online"], false);
+    let metrics = farm.get("/metrics").await.text();
+    assert!(metrics.contains("{state=\"enabled\",online=\"false\"} 1.0"), "{metrics}");
+    farm.stop().await;
 }
