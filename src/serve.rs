@@ -130,6 +130,7 @@ async fn start(
         stop: stop.clone(),
         data: data.to_path_buf(),
         limits: Limits::default(),
+        metrics_need_token: configured.settings.metrics_need_token,
         heartbeat: HEARTBEAT,
         lease: Duration::from_millis(engine.lease_ms.unsigned_abs()),
         now_ms,

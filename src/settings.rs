@@ -110,6 +110,9 @@ pub(crate) struct Settings {
     /// How long a worker may be silent before its tasks are given to others [default: 60s].
     #[arg(long, value_name = "TIME", env = "PICTOR_LEASE")]
     pub(crate) lease: Option<Millis>,
+    /// Serves `/metrics` only to those who show the token of an admin, operator or viewer.
+    #[arg(long, env = "PICTOR_METRICS_NEED_TOKEN")]
+    pub(crate) metrics_need_token: bool,
     /// The most tasks that a run may have in all its steps [default: 16777216].
     #[arg(long, value_name = "N", env = "PICTOR_RUN_TASKS")]
     pub(crate) run_tasks: Option<u64>,
@@ -232,6 +235,7 @@ impl Settings {
             s3_secret,
             s3_secret_file,
             lease: self.lease.or(other.lease),
+            metrics_need_token: self.metrics_need_token || other.metrics_need_token,
             run_tasks: self.run_tasks.or(other.run_tasks),
             run_memory: self.run_memory.or(other.run_memory),
         }

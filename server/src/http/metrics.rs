@@ -6,10 +6,10 @@ use super::heartbeats::Beat;
 use super::refusal::Refusal;
 use crate::handle::{COMMIT_BOUNDS_US, Error, Tally};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pictor_api::{Code, GpuLoad};
+use pictor_api::{Code, GpuLoad, TokenRole};
 use pictor_engine::{RunState, TaskState, Totals, WorkerView};
 use pictor_queue::Depth;
 use prometheus_client::collector::Collector;
@@ -80,13 +80,25 @@ pub(super) async fn measure(
     response
 }
 
-/// Exports the metrics, in the text format of `OpenMetrics`.
+/// Exports the metrics, in the text format of `OpenMetrics`. A server may be set up to demand a token, of an admin,
+/// operator or viewer.
 #[utoipa::path(
-    get, path = "/metrics", tag = "server", security(()),
+    get, path = "/metrics", tag = "server", security((), ("token" = [])),
     responses((status = 200, description = "Metrics", body = String,
                content_type = "application/openmetrics-text")),
 )]
-pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Refusal> {
+pub(super) async fn metrics(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if api.metrics_need_token {
+        let hurry = api.memory.gives_up(Instant::now() + LOOK);
+        let caller = api.tokens.identify(&*api.registry, &headers, String::new(), hurry).await?;
+        if !matches!(caller.role, TokenRole::Admin | TokenRole::Operator | TokenRole::Viewer) {
+            let detail = "the metrics take the token of an admin, operator or viewer";
+            return Err(Refusal::new(Code::Forbidden, detail));
+        }
+    }
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Snapshot::take(&api).await));
     let mut text = String::new();

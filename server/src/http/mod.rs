@@ -94,6 +94,8 @@ pub struct Setup {
     pub data: PathBuf,
     /// Limits on what callers may request.
     pub limits: Limits,
+    /// Whether `/metrics` is only for those who may see everything, and not for everybody who reaches the port.
+    pub metrics_need_token: bool,
     /// How often workers have to send heartbeats.
     pub heartbeat: Duration,
     /// How long a worker may be silent before its tasks are given to others.
@@ -114,6 +116,7 @@ pub struct Api {
     stop: watch::Receiver<bool>,
     data: PathBuf,
     limits: Limits,
+    metrics_need_token: bool,
     heartbeat: Duration,
     lease: Duration,
     now_ms: fn() -> i64,
@@ -155,6 +158,7 @@ impl Api {
             stop: setup.stop,
             data: setup.data,
             limits: setup.limits,
+            metrics_need_token: setup.metrics_need_token,
             heartbeat: setup.heartbeat,
             lease: setup.lease,
             now_ms: setup.now_ms,

@@ -80,6 +80,7 @@ pub(crate) struct Options {
     pub(crate) database: Option<String>,
     /// Where artifacts are stored, unless in a folder.
     pub(crate) artifacts: Option<Artifacts>,
+    pub(crate) metrics_need_token: bool,
     pub(crate) lease: Option<Duration>,
     /// The clock, unless that of the machine.
     pub(crate) now_ms: Option<fn() -> i64>,
@@ -161,6 +162,7 @@ impl TestFarm {
             stop: stopped,
             data,
             limits: options.limits.unwrap_or_default(),
+            metrics_need_token: options.metrics_need_token,
             heartbeat: Duration::from_secs(1),
             lease,
             now_ms,
