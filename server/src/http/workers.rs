@@ -5,6 +5,7 @@ use super::auth::{Caller, Purpose, mint};
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
 use super::heartbeats::Beat;
+use super::limits::Rate;
 use super::paging::Paging;
 use super::refusal::Refusal;
 use axum::Extension;
@@ -28,6 +29,8 @@ use std::sync::Arc;
 const NAME_BYTES_MAX: usize = 64;
 /// Longest reason for accepting no tasks, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
+/// New workers of one enrolment token: each takes a token, a queue and a user of the broker.
+const NEW_WORKERS: Rate = Rate { per_second: 1.0, burst: 30.0 };
 
 /// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
@@ -153,11 +156,14 @@ pub(super) async fn enrol(
         return Err(Refusal::invalid("`name` has to be 1 to 64 letters, digits, `.`, `_` and `-`"));
     }
     within_bounds((Some(&inventory), &[], ""))?;
+    let known = api.registry.worker_named(&name, &caller.account).await?;
+    if known.is_none() && caller.role == TokenRole::Worker {
+        api.buckets.take(&format!("new worker {}", caller.token), NEW_WORKERS)?;
+    }
     let broker = api.broker.clone().ok_or_else(|| {
         let detail = "this server works alone: it has no message broker (start it with `--broker`)";
         Refusal::new(Code::NoBroker, detail)
     })?;
-    let known = api.registry.worker_named(&name, &caller.account).await?;
     if caller.role == TokenRole::Machine && known.as_ref().is_none_or(|r| r.token != caller.token) {
         let detail = "a machine's token registers that machine only";
         return Err(Refusal::new(Code::Forbidden, detail));

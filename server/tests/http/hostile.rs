@@ -216,6 +216,27 @@ async fn no_request_is_smuggled_behind_another_one() {
 }
 
 #[tokio::test]
+async fn one_enrolment_makes_no_crowd_of_workers() {
+    let farm = TestFarm::idle().await;
+    let enrolment = farm.token(TokenRole::Worker, "lab").await;
+    let enrol = async |token: &str, number: u32| {
+        let inventory = json!({
+            "name": "n", "cpus": 1, "memory_bytes": 1, "disk_bytes": 1, "slots": 1, "labels": [],
+            "gpus": [], "software": {}, "allows_commands": false,
+        });
+        let body = json!({ "name": format!("n{number}"), "inventory": inventory });
+        farm.call(token, Method::POST, "/v1/workers", Some(&body)).await
+    };
+    // There is no broker: that is found out later.
+    for number in 0..30 {
+        enrol(&enrolment, number).await.refused(409, "no_broker");
+    }
+    while enrol(&enrolment, 30).await.status != StatusCode::TOO_MANY_REQUESTS {}
+    enrol(&farm.admin, 31).await.refused(409, "no_broker");
+    farm.stop().await;
+}
+
+#[tokio::test]
 async fn no_path_leads_out_of_the_storage() {
     let farm = TestFarm::idle().await;
     let (id, token) = farm.machine("node").await;
