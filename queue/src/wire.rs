@@ -120,9 +120,6 @@ fn to_owner(
         Up::Barrier(mark) => return Ok(ToOwner::Barrier(mark)),
         Up::<Report>::Report { message, tickets } => (message, tickets),
     };
-    if !is_from(report.worker) {
-        return Err(Refusal::Sender(report.worker));
-    }
     let count = tries(&report.what).count();
     if count != tickets.len() {
         return Err(Refusal::Tickets { tries: count, tickets: tickets.len() });
@@ -133,6 +130,9 @@ fn to_owner(
     for (task, ticket) in tries(&report.what).zip(&tickets) {
         let checked = sealer.verify(ticket, &report.key, task, report.worker);
         checked.map_err(|why| Refusal::Ticket { task, why })?;
+    }
+    if !is_from(report.worker) {
+        return Err(Refusal::Sender(report.worker));
     }
     Ok(ToOwner::Report(report))
 }
