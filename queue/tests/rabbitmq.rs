@@ -1,38 +1,28 @@
-//! What holds over RabbitMQ while it works: what is delivered again, which messages are accepted, who may do what.
+//! What holds over RabbitMQ while it works: what is delivered again, which messages are accepted.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::Channel;
+use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 use pictor_queue::{
-    Broker, BrokerError, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, Ticket, ToOwner,
+    Broker, BrokerError, Incoming, OwnerQueue, Publication, RabbitWorker, Sealer, ToOwner,
     WorkerQueue,
 };
-use pictor_tasks::message::{Report, StepKey, Try, What, WorkerId};
+use pictor_tasks::message::{Report, StepKey, Try, What};
 use pictor_test_servers::{Queues, RabbitMq, Vhost};
-use serde_json::json;
 use support::{
-    KEY, Worker, address, assign, assignment, ended, give, key, next, next_report, over_both_types,
-    own, owner, report, tries, within, worker,
+    KEY, ONE, REPORTS, TWO, Worker, address, assign, assignment, connect, ended, give, key,
+    managed, next, next_report, over_both_types, own, owner, report, send, tries, wire, within,
+    worker,
 };
 use tokio::task::JoinSet;
-
-const ONE: WorkerId = WorkerId(1);
-const TWO: WorkerId = WorkerId(2);
 
 over_both_types!(
     what_was_not_settled_comes_again_when_the_worker_comes_again,
     the_next_owner_gets_the_messages_when_the_first_is_gone_and_what_it_did_not_acknowledge,
     an_owner_that_stands_for_election_again_gets_again_what_it_did_not_acknowledge,
     what_cannot_be_read_is_handed_over_as_it_is_and_does_not_come_again,
-    a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else,
-    a_ticket_counts_only_if_its_worker_shows_it,
-    a_worker_that_was_removed_is_let_in_no_more,
     lost_queues_are_made_again_and_nothing_waits_for_what_was_purged,
     the_broker_says_how_full_its_queues_are,
 );
@@ -48,38 +38,6 @@ async fn farm(queues: Queues) -> (String, Box<dyn OwnerQueue>, Worker) {
     let worker = worker(&url, ONE);
     (url, owner, worker)
 }
-
-/// A virtual host, and a broker with its management service.
-fn managed(queues: Queues) -> (String, Broker) {
-    let Vhost { amqp_url, management_url, .. } = RabbitMq::start().vhost_of(queues);
-    let broker = Broker::new(address(&amqp_url), Some(&management_url), None).unwrap();
-    (amqp_url, broker)
-}
-
-async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok((connection, channel))
-}
-
-/// Sends raw bytes, as a client with these permissions but without our program could.
-async fn send(channel: &Channel, target: (&str, &str), bytes: &[u8]) -> lapin::Result<()> {
-    send_with(channel, target, bytes, BasicProperties::default()).await
-}
-
-async fn send_with(
-    channel: &Channel,
-    (exchange, key): (&str, &str),
-    bytes: &[u8],
-    properties: BasicProperties,
-) -> lapin::Result<()> {
-    let options = BasicPublishOptions::default();
-    let sent = channel.basic_publish(exchange.into(), key.into(), options, bytes, properties);
-    sent.await?.await.map(drop)
-}
-
-const REPORTS: (&str, &str) = ("pictor.reports", "pictor.reports");
 
 async fn what_was_not_settled_comes_again_when_the_worker_comes_again(queues: Queues) {
     let (url, mut owner, worker) = farm(queues).await;
@@ -194,11 +152,6 @@ async fn what_cannot_be_read_is_handed_over_as_it_is_and_does_not_come_again(que
     assert_eq!(next_report(&mut *second).await.what, ended([0]));
 }
 
-/// A report as the broker holds it.
-fn wire(report: &Report, tickets: &[Ticket]) -> Vec<u8> {
-    serde_json::to_vec(&json!({ "report": { "message": report, "tickets": tickets } })).unwrap()
-}
-
 #[tokio::test]
 async fn a_report_without_the_right_tickets_is_refused_whatever_it_says() {
     let (url, mut owner, _worker) = farm(Queues::Classic).await;
@@ -281,126 +234,6 @@ async fn tickets_come_with_the_tasks_and_go_with_the_last_report() {
         assert_eq!(next_report(&mut *owner).await.what, what);
     }
     assert!((0..3).all(|index| reports.ticket(&key(), task(index)).is_none()));
-}
-
-/// The reply code with which the broker refuses something.
-fn code(error: &lapin::Error) -> Option<u16> {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
-        _ => None,
-    }
-}
-
-async fn forbidden<T: std::fmt::Debug>(
-    connection: &Connection,
-    attempt: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
-) {
-    let channel = connection.create_channel().await.unwrap();
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-    let error = attempt(channel).await.unwrap_err();
-    assert_eq!(code(&error), Some(403), "{error}");
-}
-
-async fn a_worker_can_read_its_own_queue_and_write_reports_and_nothing_else(queues: Queues) {
-    let (url, broker) = managed(queues);
-    let one = broker.add_worker(ONE, "one's: p@ss/word").await.unwrap();
-    broker.add_worker(TWO, "two").await.unwrap();
-    let mut owner = owner(&url);
-    own(&mut *owner, 1).await;
-    let mut worker = worker(&one, ONE);
-    give(&mut *owner, &mut worker, 1, [0]).await.settle();
-    worker.say(ended([0])).await;
-    assert_eq!(next_report(&mut *owner).await.what, ended([0]));
-    let (connection, _) = connect(&one).await.unwrap();
-    let table = FieldTable::default;
-    for queue in ["pictor.worker.2", "pictor.reports"] {
-        forbidden(&connection, async |channel| {
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(queue.into(), "".into(), options, table()).await
-        })
-        .await;
-    }
-    for target in [("pictor.workers", "2"), ("", "pictor.worker.2"), ("amq.direct", "")] {
-        forbidden(&connection, async |channel| send(&channel, target, b"{}").await).await;
-    }
-    forbidden(&connection, async |channel| {
-        channel.queue_purge("pictor.worker.2".into(), QueuePurgeOptions::default()).await
-    })
-    .await;
-    forbidden(&connection, async |channel| {
-        channel.queue_delete("pictor.worker.2".into(), QueueDeleteOptions::default()).await
-    })
-    .await;
-    forbidden(&connection, async |channel| {
-        channel.queue_declare("mine".into(), QueueDeclareOptions::durable(), table()).await
-    })
-    .await;
-    forbidden(&connection, async |channel| {
-        let options = ExchangeDeclareOptions::default();
-        channel.exchange_declare("mine".into(), ExchangeKind::Fanout, options, table()).await
-    })
-    .await;
-    forbidden(&connection, async |channel| {
-        let (queue, exchange) = ("pictor.worker.1".into(), "pictor.workers".into());
-        let options = QueueBindOptions::default();
-        channel.queue_bind(queue, exchange, "2".into(), options, table()).await
-    })
-    .await;
-}
-
-/// Whoever gets hold of another worker's ticket can do nothing with it: the broker says who has sent a message.
-async fn a_ticket_counts_only_if_its_worker_shows_it(queues: Queues) {
-    let (url, broker) = managed(queues);
-    let vhost = url.rsplit('/').next().unwrap();
-    let user = |id: WorkerId| format!("{vhost}.pictor.worker.{}", id.0);
-    let mut honest = worker(&broker.add_worker(ONE, "one").await.unwrap(), ONE);
-    let thief = broker.add_worker(TWO, "two").await.unwrap();
-    let mut owner = broker.owner();
-    own(&mut owner, 1).await;
-    give(&mut owner, &mut honest, 1, [0]).await.settle();
-    let ticket = Sealer::new(1, KEY).seal(&key(), Try { index: 0, attempt: 1 }, ONE);
-    let stolen = wire(&report(ONE, ended([0])), &[ticket]);
-    let (_connection, channel) = connect(&thief).await.unwrap();
-    let named = BasicProperties::default().with_user_id(user(TWO).into());
-    for properties in [named, BasicProperties::default()] {
-        send_with(&channel, REPORTS, &stolen, properties).await.unwrap();
-        match next(&mut owner).await {
-            Incoming::Rejected { reason, .. } => {
-                assert_eq!(reason, "worker 1 has not sent the message");
-            }
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-    let lie = BasicProperties::default().with_user_id(user(ONE).into());
-    let refused = send_with(&channel, REPORTS, &stolen, lie).await.unwrap_err();
-    assert_eq!(code(&refused), Some(406), "{refused}");
-    honest.say(ended([0])).await;
-    assert_eq!(next_report(&mut owner).await.what, ended([0]));
-}
-
-async fn a_worker_that_was_removed_is_let_in_no_more(queues: Queues) {
-    let (url, broker) = managed(queues);
-    let with_password = broker.add_worker(ONE, "first").await.unwrap();
-    let (mut queue, reports) = RabbitWorker::connect(address(&with_password), ONE);
-    let mut owner = owner(&url);
-    own(&mut *owner, 1).await;
-    assert!(assign(&mut *owner, ONE, assignment(1, [0])).await);
-    within("a delivery", queue.receive()).await.unwrap().receipt.settle();
-    broker.remove_worker(ONE).await.unwrap();
-    within("the refusal", async {
-        tokio::select! {
-            () = reports.refused() => {}
-            _ = queue.receive() => panic!("nothing is received"),
-        }
-    })
-    .await;
-    assert_eq!(code(&connect(&with_password).await.unwrap_err()), Some(403));
-    // It may register again, and gets another password.
-    broker.remove_worker(ONE).await.unwrap();
-    let again = broker.add_worker(ONE, "second").await.unwrap();
-    assert_eq!(code(&connect(&with_password).await.unwrap_err()), Some(403));
-    let mut worker = worker(&again, ONE);
-    give(&mut *owner, &mut worker, 2, [0]).await.settle();
 }
 
 async fn lost_queues_are_made_again_and_nothing_waits_for_what_was_purged(queues: Queues) {

@@ -8,9 +8,11 @@
 )]
 
 use async_trait::async_trait;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use pictor_queue::{
-    Address, Delivery, Incoming, Outbox, OwnerQueue, Publication, RabbitOwner, RabbitReports,
-    RabbitWorker, SendError, ToOwner, ToWorker, WorkerQueue, in_process,
+    Address, Broker, Delivery, Incoming, Outbox, OwnerQueue, Publication, RabbitOwner,
+    RabbitReports, RabbitWorker, SendError, Ticket, ToOwner, ToWorker, WorkerQueue, in_process,
 };
 use pictor_tasks::body::{Body, Noop};
 use pictor_tasks::message::{
@@ -18,6 +20,8 @@ use pictor_tasks::message::{
     TaskEnd, Try, What, WorkerId,
 };
 use pictor_tasks::space::Space;
+use pictor_test_servers::{Queues, RabbitMq, Vhost};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +30,9 @@ use tokio::time::timeout;
 /// A test that waits longer than this for anything has failed.
 const LIMIT: Duration = Duration::from_mins(1);
 pub(crate) const KEY: [u8; 32] = [7; 32];
+pub(crate) const ONE: WorkerId = WorkerId(1);
+pub(crate) const TWO: WorkerId = WorkerId(2);
+pub(crate) const REPORTS: (&str, &str) = ("pictor.reports", "pictor.reports");
 
 /// Runs each of these tests over both types of queue that RabbitMQ has.
 macro_rules! over_both_types {
@@ -227,4 +234,43 @@ pub(crate) async fn give(
     let (assignment, receipt) = worker.assigned().await;
     assert_eq!(assignment.id, id);
     receipt
+}
+
+/// A virtual host, and a broker with its management service.
+pub(crate) fn managed(queues: Queues) -> (String, Broker) {
+    let Vhost { amqp_url, management_url, .. } = RabbitMq::start().vhost_of(queues);
+    let broker = Broker::new(address(&amqp_url), Some(&management_url), None).unwrap();
+    (amqp_url, broker)
+}
+
+pub(crate) async fn connect(url: &str) -> lapin::Result<(Connection, Channel)> {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
+}
+
+/// Sends raw bytes, as a client with these permissions but without our program could.
+pub(crate) async fn send(
+    channel: &Channel,
+    target: (&str, &str),
+    bytes: &[u8],
+) -> lapin::Result<()> {
+    send_with(channel, target, bytes, BasicProperties::default()).await
+}
+
+pub(crate) async fn send_with(
+    channel: &Channel,
+    (exchange, key): (&str, &str),
+    bytes: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<()> {
+    let options = BasicPublishOptions::default();
+    let sent = channel.basic_publish(exchange.into(), key.into(), options, bytes, properties);
+    sent.await?.await.map(drop)
+}
+
+/// A report as the broker holds it.
+pub(crate) fn wire(report: &Report, tickets: &[Ticket]) -> Vec<u8> {
+    serde_json::to_vec(&json!({ "report": { "message": report, "tickets": tickets } })).unwrap()
 }
