@@ -16,7 +16,7 @@ help: ## lists the targets
 demo: ## installs what is missing, builds, and renders workflows/turntable.yaml
 	@DEMO_DATA='$(DEMO_DATA)' DEMO_OUT='$(DEMO_OUT)' scripts/demo.sh
 
-setup: ## installs what is missing of Blender, ffmpeg, Postgres, RabbitMQ, a C compiler (Debian, Ubuntu)
+setup: ## installs what is missing of Blender, ffmpeg, Bubblewrap, Postgres, RabbitMQ, a C compiler (Debian, Ubuntu)
 	@scripts/setup.sh servers
 
 scenes: $(SCENES) ## builds the example scenes into workflows/scenes/built

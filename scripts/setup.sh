@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs missing programs that pictor uses: Blender, ffmpeg, python3, pip (which fetches networks), and a linker for
-# Rust. With the argument `servers` it also installs what the tests need: Postgres, RabbitMQ, tools for network
+# Installs missing programs that pictor uses: Blender, ffmpeg, the sandbox for both (Bubblewrap), python3, pip
+# (which fetches networks), and a linker for Rust. With the argument `servers` it also installs what the tests need: Postgres, RabbitMQ, tools for network
 # namespaces, libraries of newer Blenders, and the API fuzzer into target/schemathesis.
 # Supports Debian and its derivatives; on other systems it reports what is missing.
 set -euo pipefail
 
 # A program (by name or path) or a library, and the package that contains it.
-wanted=(blender:blender ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 pip3:python3-pip cc:build-essential)
+wanted=(blender:blender bwrap:bubblewrap ffmpeg:ffmpeg ffprobe:ffmpeg python3:python3 pip3:python3-pip cc:build-essential)
 if [ "${1-}" = servers ]; then
     # Debian does not put these into PATH.
     wanted+=('/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/psql:postgresql-client'

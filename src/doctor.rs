@@ -3,6 +3,7 @@
 use crate::blenders::BlenderArgs;
 use crate::terminal::{say, table};
 use crate::{FAILED, SUCCEEDED};
+use pictor_executor::Sandbox;
 use pictor_executor::blender::probe::try_everything;
 use pictor_executor::inventory::find;
 use pictor_executor::software::{Finding, Software, doctor as look};
@@ -32,7 +33,11 @@ pub(crate) async fn doctor(data: &Path, blender: &BlenderArgs, json: bool) -> an
                 })
             })
             .collect();
-        say(&serde_json::json!({ "machine": machine, "programs": programs }).to_string());
+        let sandbox = Sandbox::current();
+        let sandbox = serde_json::json!({ "full": sandbox.is_full(), "state": sandbox.sentence() });
+        let all =
+            serde_json::json!({ "machine": machine, "programs": programs, "sandbox": sandbox });
+        say(&all.to_string());
     } else {
         tell(&machine, findings);
     }
@@ -54,6 +59,7 @@ fn tell(machine: &Inventory, findings: Vec<Finding>) {
     for gpu in &machine.gpus {
         say(&format!("GPU {}: {}, driver {}", gpu.name, gib(gpu.vram_bytes), gpu.driver));
     }
+    say(&Sandbox::current().sentence());
     let names: Vec<&str> = machine.models.iter().map(String::as_str).collect();
     say(&match names.as_slice() {
         [] => {

@@ -4,7 +4,7 @@
 use crate::SUCCEEDED;
 use crate::client::{Changes, Connection, follow_log, request_of};
 use crate::session::{DRAW, mean};
-use crate::terminal::{duration, explain, pass_on, plain, say, table};
+use crate::terminal::{clear, duration, explain, pass_on, plain, say, table};
 use anyhow::Context;
 use pictor_api::{
     AttemptState, Note, Page, RunDetail, RunState, RunSummary, Step, Task, TaskDetail, TaskState,
@@ -198,9 +198,10 @@ pub(crate) async fn watch(backend: &Backend, run: &str, json: bool) -> anyhow::R
     loop {
         let text = if json { serde_json::to_string(&report)? } else { shown(&report) };
         if text != last {
-            // Moves the cursor home, and clears the screen with its scrollback.
-            let clear = if draws { "\x1b[H\x1b[2J\x1b[3J" } else { "" };
-            say(&format!("{clear}{text}{}", if draws || json { "" } else { "\n" }));
+            if draws {
+                clear();
+            }
+            say(&format!("{text}{}", if draws || json { "" } else { "\n" }));
             last = text;
         }
         if report.run.state.is_terminal() {

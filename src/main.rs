@@ -10,6 +10,7 @@ mod plan;
 mod progress;
 mod prune;
 mod results;
+mod sandbox;
 mod serve;
 mod session;
 mod settings;
@@ -26,6 +27,7 @@ use inspect::{Backend, RunsArgs, TasksArgs};
 use models::ModelsCommand;
 use pictor_api::RetryRequest;
 use results::ResultArgs;
+use sandbox::SandboxArgs;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -191,6 +193,8 @@ struct LocalArgs {
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = limit)]
     limits: Vec<(String, u32)>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     #[command(flatten)]
     blender: BlenderArgs,
 }

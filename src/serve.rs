@@ -9,7 +9,7 @@ use crate::terminal::say;
 use anyhow::Context;
 use pictor_artifacts::Artifacts;
 use pictor_engine::Config;
-use pictor_executor::Agent;
+use pictor_executor::{Agent, SandboxPolicy};
 use pictor_queue::{Address, Broker, Check, OwnerQueue, in_process};
 use pictor_server::http::{Api, Limits, Setup, first_token};
 use pictor_server::prune::Pruner;
@@ -155,6 +155,9 @@ async fn start(
     } else {
         let (data, args) = (data.to_path_buf(), args.clone());
         let blenders = configured.blenders.clone();
+        if !args.no_worker {
+            args.sandbox.choose(&configured.sandbox, SandboxPolicy::Required)?;
+        }
         parts.spawn(async move { alone(base, &data, &args, &blenders, be).await });
     }
     Ok(())
@@ -255,6 +258,7 @@ async fn alone(
     let agent = ports.pop().map(|port| {
         let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
         (config.slots, config.allow_commands) = (inventory.slots, args.allow_commands);
+        config.allow_network = args.allow_network;
         (config.models, config.cache) = (models.clone(), cache.clone());
         config.programs = programs.clone();
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts())

@@ -12,6 +12,7 @@ use pictor_api::RetryRequest;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Engine, Run, RunLimits, RunState, TaskState, undefined_limits};
 use pictor_executor::Agent;
+use pictor_executor::SandboxPolicy;
 use pictor_net::random;
 use pictor_queue::in_process;
 use pictor_server::{
@@ -180,6 +181,7 @@ async fn machine(
     run: &Run,
     local: &LocalArgs,
 ) -> anyhow::Result<pictor_executor::Config> {
+    local.sandbox.choose(&crate::client::sandbox_of_user()?, SandboxPolicy::Preferred)?;
     let programs = local.blender.programs(None, data)?;
     let wanted: BTreeSet<&str> = run
         .plan()
@@ -198,7 +200,7 @@ async fn machine(
     inventory.slots = local.slots.unwrap_or(inventory.slots);
     let mut config = pictor_executor::Config::new(data.to_path_buf(), inventory.clone());
     config.slots = inventory.slots;
-    config.allow_commands = true;
+    (config.allow_commands, config.allow_network) = (true, true);
     (config.models, config.cache, config.programs) = (models, cache, programs);
     Ok(config)
 }

@@ -1,6 +1,7 @@
 //! Settings of `pictor serve`: the command line first, then the environment, then one TOML file.
 
 use crate::blenders::{BlenderArgs, BlenderTable};
+use crate::sandbox::{SandboxArgs, SandboxTable};
 use anyhow::Context;
 use clap::Args;
 use pictor_server::prune::Policy;
@@ -52,13 +53,17 @@ pub(crate) struct ServeArgs {
     pub(crate) slots: Option<u32>,
     #[command(flatten)]
     pub(crate) blender: BlenderArgs,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
     /// Executes no tasks on this machine.
     #[arg(long)]
     pub(crate) no_worker: bool,
-    /// Lets `command` steps run any program on this machine: everyone who may submit can then read what this process can,
-    /// including its tokens.
+    /// Lets `command` steps run any program on this machine, in the sandbox.
     #[arg(long)]
     pub(crate) allow_commands: bool,
+    /// Lets these programs connect to other machines, and to whatever listens on this one.
+    #[arg(long)]
+    pub(crate) allow_network: bool,
     /// How many tasks may hold a named limit at a time: `--limit houdini=2`.
     #[arg(long = "limit", value_name = "NAME=N", value_parser = crate::limit)]
     limits: Vec<(String, u32)>,
@@ -130,6 +135,7 @@ struct File {
     webhook: Vec<HookConfig>,
     prune: Option<Policy>,
     blender: BlenderTable,
+    sandbox: SandboxTable,
     /// Settings of `pictor work`, which a server ignores.
     #[serde(rename = "work")]
     _work: toml::Table,
@@ -143,6 +149,7 @@ pub(crate) struct Configured {
     pub(crate) webhooks: Vec<HookConfig>,
     pub(crate) prune: Option<Policy>,
     pub(crate) blenders: BlenderTable,
+    pub(crate) sandbox: SandboxTable,
 }
 
 impl ServeArgs {
@@ -175,8 +182,8 @@ impl StorageArgs {
         secret(&mut settings.broker_management, management.as_deref())?;
         secret(&mut settings.s3_secret, settings.s3_secret_file.as_deref())?;
         let listen = settings.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
-        let File { limits, webhook: webhooks, prune, blender: blenders, .. } = file;
-        Ok(Configured { settings, listen, limits, webhooks, prune, blenders })
+        let File { limits, webhook: webhooks, prune, blender: blenders, sandbox, .. } = file;
+        Ok(Configured { settings, listen, limits, webhooks, prune, blenders, sandbox })
     }
 }
 

@@ -5,13 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write};
 
-/// Prints a line to standard output.
+/// Prints a line to standard output. On a terminal, nothing in it can move the cursor or change colours, whoever wrote it.
 pub(crate) fn say(line: &str) {
-    // The reader is gone: there is nobody to tell.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    pass_on(format!("{line}\n").as_bytes());
 }
 
-/// Prints bytes of a log: unchanged, but on a terminal without sequences that move the cursor or change colours.
+/// Moves the terminal's cursor home, and clears the screen with its scrollback.
+pub(crate) fn clear() {
+    // The reader is gone: there is nobody to tell.
+    let _ = std::io::stdout().write_all(b"\x1b[H\x1b[2J\x1b[3J");
+}
+
+/// Prints bytes: unchanged, but on a terminal without sequences that move the cursor or change colours.
 pub(crate) fn pass_on(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     let written_out;
@@ -56,8 +61,10 @@ fn marked(line: &str) -> String {
 
 /// Prints a line of an explanation to standard error.
 pub(crate) fn explain(line: &str) {
+    let mut error = std::io::stderr().lock();
+    let line = if error.is_terminal() { without_controls(line.as_bytes()) } else { line.into() };
     // As above.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = error.write_all(&line).and_then(|()| error.write_all(b"\n"));
 }
 
 /// Text from others, made safe for a terminal: without characters that move the cursor or change colours. Further lines

@@ -3,12 +3,13 @@
 
 use crate::blenders::{BlenderArgs, BlenderTable};
 use crate::client::ServerArgs;
+use crate::sandbox::{SandboxArgs, SandboxTable};
 use crate::terminal::{complain, programs, say};
 use crate::{FAILED, SUCCEEDED};
 use anyhow::Context;
 use clap::Args;
 use pictor_executor::farm::{FarmError, Hours, Leave, Settings, Worker};
-use pictor_executor::{CACHE_BYTES, Config, Programs, inventory};
+use pictor_executor::{CACHE_BYTES, Config, Programs, SandboxPolicy, inventory};
 use pictor_tasks::units::{Bytes, Millis};
 use pictor_tasks::worker::Inventory;
 use serde::Deserialize;
@@ -35,6 +36,8 @@ pub(crate) struct WorkArgs {
     settings: WorkSettings,
     #[command(flatten)]
     blender: BlenderArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 /// `[work]` of the configuration file, and the options of the same names.
@@ -59,6 +62,9 @@ pub(crate) struct WorkSettings {
     /// Executes `command` steps, that is any program that a job names.
     #[arg(long, env = "PICTOR_ALLOW_COMMANDS")]
     allow_commands: bool,
+    /// Lets the programs of `command` steps connect to other machines: the internet, and whatever is in this network.
+    #[arg(long, env = "PICTOR_ALLOW_NETWORK")]
+    allow_network: bool,
     /// How long tasks may continue after SIGTERM, or at the end of the working hours, before they are handed back
     /// [default: 10m; 0: at once]. A second signal ends them at once.
     #[arg(long, value_name = "TIME", env = "PICTOR_DRAIN_TIMEOUT")]
@@ -87,6 +93,7 @@ pub(crate) struct WorkSettings {
 struct File {
     work: WorkSettings,
     blender: BlenderTable,
+    sandbox: SandboxTable,
     #[serde(rename = "server")]
     _server: IgnoredAny,
     #[serde(rename = "limits")]
@@ -108,6 +115,7 @@ impl WorkSettings {
             slots: self.slots.or(other.slots),
             labels: if self.labels.is_empty() { other.labels } else { self.labels },
             allow_commands: self.allow_commands || other.allow_commands,
+            allow_network: self.allow_network || other.allow_network,
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             schedule: self.schedule.or(other.schedule),
             when_idle: self.when_idle.or(other.when_idle),
@@ -125,8 +133,9 @@ pub(crate) async fn work(
     args: &WorkArgs,
 ) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
-    let File { work, blender, .. } = file;
+    let File { work, blender, sandbox, .. } = file;
     let said = args.settings.clone().or(work);
+    args.sandbox.choose(&sandbox, SandboxPolicy::Required)?;
     let (servers, enrolment) = farm(server, &said)?;
     let (data, models) = if let Some(data) = data.0.or_else(|| said.data.clone()) {
         let data = std::path::absolute(data).context("the data folder")?;
@@ -223,7 +232,7 @@ async fn settings(
     );
     let mut config = Config::new(data.join("worker"), inventory);
     config.slots = said.slots.unwrap_or(config.slots);
-    config.allow_commands = said.allow_commands;
+    (config.allow_commands, config.allow_network) = (said.allow_commands, said.allow_network);
     config.programs = programs;
     (config.models, config.cache) = (models, cache);
     Ok(Settings {
@@ -290,7 +299,11 @@ fn introduce(settings: &Settings, worker: &Worker) {
     let blenders = has.blenders.iter().map(|b| (&*b.version, &b.devices));
     let mut parts = programs(&has.software, blenders);
     parts.extend(has.labels.iter().map(|label| format!("label `{label}`")));
-    parts.push(if config.allow_commands { "runs commands" } else { "runs no commands" }.into());
+    parts.push(match (config.allow_commands, config.allow_network) {
+        (false, _) => "runs no commands".into(),
+        (true, false) => "runs commands, without network".into(),
+        (true, true) => "runs commands, with network".into(),
+    });
     say(&parts.join(", "));
 }
 

@@ -18,7 +18,7 @@ use support::{files, soak, until};
 fn whatever_dies_every_task_succeeds_once_and_every_output_is_there() {
     let faults = storm::sequence(Duration::from_secs(if soak() { 180 } else { 25 }));
     let mut farm = TestFarm::start_with_services(&[2, 2, 2]);
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     let run = farm.api.submit(&job::text(&executed));
     let executions = || std::fs::read_to_string(&executed).unwrap_or_default().lines().count();
     until("programs are at work", || executions() >= 3);

@@ -71,7 +71,7 @@ fn the_server_and_the_token_may_stand_in_the_configuration() {
 #[test]
 fn a_log_is_followed_until_its_task_is_over() {
     let farm = TestFarm::start(&[]);
-    let go = farm.dir.path("go").display().to_string();
+    let go = farm.dir.shared("go").display().to_string();
     let script = format!("echo first; while [ ! -e '{go}' ]; do sleep 0.05; done; echo last");
     let run = farm.submit(&format!(
         "pictor: v1\nname: talk\nsteps:\n- name: a\n  command: {{ run: [sh, -c, \"{script}\"] }}\n"

@@ -59,7 +59,8 @@ fn stayers(farm: &TestFarm) {
 
 #[test]
 fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
-    let farm = TestFarm::start(&["--slots", "4"]);
+    // The sandbox would end it all by itself.
+    let farm = TestFarm::start(&["--slots", "4", "--sandbox", "off"]);
     stayers(&farm);
     let said = farm.pictor(&["submit", "job.yaml", "--wait"]);
     said.expect(1, &["7 tasks succeeded, 7 failed", "ran longer than its `timeout`"]);
@@ -80,7 +81,7 @@ fn what_a_task_starts_ends_with_it_after_success_timeout_and_cancel() {
 
 #[test]
 fn what_a_task_starts_ends_with_a_killed_pictor() {
-    let farm = TestFarm::start(&["--slots", "4"]);
+    let farm = TestFarm::start(&["--slots", "4", "--sandbox", "off"]);
     stayers(&farm);
     let set = ["--set", "dims.how=[late]", "--set", "steps[0].timeout=1h"];
     let set = [&set[..], &["--set", "dims.kind=[timeout, setsid, daemon, script]"]].concat();
@@ -141,13 +142,13 @@ fn a_run_that_goes_on_sees_the_files_of_its_submission() {
         - { name: first, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
         - name: second\n  needs: [first]\n  command: { run: [cp, \"{job.dir}/a\", \"{output.a}\"], outputs: { a: a } }\n  \
           deliver: { a: a }\n";
-    dir.write("job.yaml", &slow.replace("GO", &dir.path("go").display().to_string()));
+    dir.write("job.yaml", &slow.replace("GO", &dir.shared("go").display().to_string()));
     let mut run = dir.start(&["run", "job.yaml", "--out", "out"]);
     let id = run.wait_for(": results land in").split(':').next().unwrap().to_owned();
     run.signal(Signal::KILL);
     run.finish();
     dir.write("data/a", "something else\n");
-    dir.write("go", "");
+    dir.write("shared/go", "");
     dir.ok(&["resume", &id]);
     assert_eq!(dir.results()["a"], b"a\n");
 }
@@ -233,7 +234,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
     let job = "pictor: v1\nname: short\nsteps:\n\
         - { name: a, command: { run: [sh, -c, 'until [ -e GO ]; do sleep 0.02; done'] } }\n\
         - { name: b, over: [i], needs: [a], noop: {} }\ndims: { i: { count: 1500 } }\n";
-    dir.write("job.yaml", &job.replace("GO", &dir.path("go").display().to_string()));
+    dir.write("job.yaml", &job.replace("GO", &dir.shared("go").display().to_string()));
     let run = farm.lines(&["submit", "job.yaml"])[0]["id"].as_str().unwrap().to_owned();
     let a = || farm.lines(&["tasks", &run, "--step", "a"]).remove(0);
     until("it is shown as running", || a()["state"] == "running");
@@ -243,7 +244,7 @@ fn lists_name_the_worker_show_what_runs_and_have_an_end_that_is_told() {
     let (_, workers) = farm.api("GET", "/v1/workers", "");
     let name = workers["items"][0]["name"].as_str().unwrap();
     assert_eq!(a()["worker_name"], name);
-    dir.write("go", "");
+    dir.write("shared/go", "");
     farm.pictor(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
     assert_eq!(
         (a()["state"].as_str(), a()["worker_name"].as_str()),

@@ -215,13 +215,13 @@ fn hoarding_job(dir: &TestDir, kilobytes: u32) {
              steps:\n- name: keep\n  over: [i]\n  command:\n    \
              run: [sh, -c, 'echo {{i}} >> {}; head -c {kilobytes}k /dev/zero > \"$0\"', \
              \"{{output.n}}\"]\n    outputs: {{ n: n.bin }}\n",
-            dir.path("executed").display()
+            dir.shared("executed").display()
         ),
     );
 }
 
 fn executed(dir: &TestDir) -> Vec<String> {
-    let text = std::fs::read_to_string(dir.path("executed")).unwrap_or_default();
+    let text = std::fs::read_to_string(dir.shared("executed")).unwrap_or_default();
     text.lines().map(ToOwned::to_owned).collect()
 }
 

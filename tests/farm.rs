@@ -5,12 +5,12 @@
 mod support;
 
 use pictor_test_servers::{Postgres, RabbitMq, S3};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Running, Said, TestDir, blender, until};
+use support::{Running, Said, TestDir, blender, command_lines, until};
 
 /// A `pictor` that runs until it is stopped, and a file with its output.
 struct Daemon {
@@ -183,9 +183,9 @@ impl TestFarm {
 
     /// Programs that append a line to `executed` and wait for the file `gate`.
     fn gated(&self, count: u32) -> String {
-        let path = |name| self.dir.path(name).display().to_string();
+        let path = |name| self.dir.shared(name).display().to_string();
         let script = format!(
-            "echo $$ >> {}; while [ ! -e {} ]; do sleep 0.05; done",
+            "echo >> {}; while [ ! -e {} ]; do sleep 0.05; done",
             path("executed"),
             path("gate")
         );
@@ -195,23 +195,24 @@ impl TestFarm {
         )
     }
 
-    /// The process ids of the programs that have begun.
-    fn executed(&self) -> Vec<i32> {
-        let text = std::fs::read_to_string(self.dir.path("executed")).unwrap_or_default();
-        text.lines().map(|line| line.parse().unwrap()).collect()
+    /// How many programs have begun.
+    fn executed(&self) -> usize {
+        std::fs::read_to_string(self.dir.shared("executed")).unwrap_or_default().lines().count()
+    }
+
+    /// How many of them still run.
+    fn executing(&self) -> usize {
+        let script = format!("/sh\0-c\0echo >> {}", self.dir.shared("executed").display());
+        command_lines().filter(|line| line.contains(&script) && !line.contains("bwrap")).count()
     }
 
     fn until_executed(&self, count: usize) {
-        until("tasks have begun", || self.executed().len() >= count);
+        until("tasks have begun", || self.executed() >= count);
     }
 
     fn open_gate(&self) {
-        self.dir.write("gate", "");
+        self.dir.write("shared/gate", "");
     }
-}
-
-fn is_there(process: i32) -> bool {
-    test_kill_process(Pid::from_raw(process).unwrap()).is_ok()
 }
 
 /// A scene with a texture beside it, one by its absolute path, and a library.
@@ -352,7 +353,7 @@ fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself()
     worker.signal(Signal::TERM);
     worker.until_said("shutting down");
     until("the farm knows", || farm.worker_of("one")["accepts"] == false);
-    assert!(worker.is_running() && is_there(farm.executed()[0]));
+    assert!(worker.is_running() && farm.executing() == 1);
     farm.open_gate();
     worker.ended();
     assert!(worker.said().contains("left the farm"), "{}", worker.said());
@@ -362,7 +363,7 @@ fn a_worker_that_is_told_to_end_finishes_what_it_does_and_comes_back_as_itself()
     again.until_said("worker `one`");
     farm.until_succeeded(&run);
     assert_eq!(farm.worker_of("one")["id"], id);
-    assert_eq!(farm.executed().len(), 2, "nothing was done twice");
+    assert_eq!(farm.executed(), 2, "nothing was done twice");
 }
 
 #[test]
@@ -379,10 +380,10 @@ fn a_worker_in_a_hurry_hands_its_work_to_another() {
     one.ended();
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     farm.until_executed(2);
-    assert!(!is_there(farm.executed()[0]));
+    assert_eq!(farm.executing(), 1);
     farm.open_gate();
     farm.until_succeeded(&run);
-    assert_eq!(farm.executed().len(), 2);
+    assert_eq!(farm.executed(), 2);
 }
 
 #[test]
@@ -391,10 +392,9 @@ fn a_cancelled_task_ends_on_its_worker_within_two_seconds() {
     let _worker = farm.worker("one", &[]);
     let run = farm.submit(&farm.gated(1));
     farm.until_executed(1);
-    let process = farm.executed()[0];
     let asked = Instant::now();
     farm.ok(&["cancel", &run]);
-    until("the process is gone", || !is_there(process));
+    until("the process is gone", || farm.executing() == 0);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
 
@@ -425,33 +425,33 @@ fn a_worker_out_of_service_hands_its_work_back_until_it_is_in_service_again() {
     let run = farm.submit(&farm.gated(1));
     farm.until_executed(1);
     farm.ok(&["workers", &id, "--set", "disabled"]);
-    until("it ends", || !is_there(farm.executed()[0]));
+    until("it ends", || farm.executing() == 0);
     worker.until_said("hands its work back: its operator has taken it out of service");
     farm.open_gate();
     farm.ok(&["workers", &id, "--set", "enabled"]);
     farm.until_succeeded(&run);
-    assert_eq!(farm.executed().len(), 2);
+    assert_eq!(farm.executed(), 2);
 }
 
 #[test]
 fn what_a_worker_finished_while_no_server_answered_is_not_lost() {
     let mut farm = TestFarm::start(false);
     let worker = farm.worker("one", &[]);
-    let job = "pictor: v1\nname: kept\nsteps:\n- name: make\n  command:\n    run: [sh, -c, 'echo $$ >> \
+    let job = "pictor: v1\nname: kept\nsteps:\n- name: make\n  command:\n    run: [sh, -c, 'echo >> \
                EXECUTED; while [ ! -e GATE ]; do sleep 0.05; done; echo made > {output.text}']\n    \
                outputs: { text: made.txt }\n  deliver: { text: made.txt }\n";
-    let path = |name| farm.dir.path(name).display().to_string();
+    let path = |name| farm.dir.shared(name).display().to_string();
     let job = job.replace("EXECUTED", &path("executed")).replace("GATE", &path("gate"));
     let run = farm.submit(&job);
     farm.until_executed(1);
     farm.server.as_mut().unwrap().kill9();
     farm.open_gate();
     worker.until_said("a server does not answer");
-    until("it has ended", || !is_there(farm.executed()[0]));
+    until("it has ended", || farm.executing() == 0);
     farm.start_server();
     farm.until_succeeded(&run);
     worker.until_said("a server answers again");
-    assert_eq!(farm.executed().len(), 1, "it was done once");
+    assert_eq!(farm.executed(), 1, "it was done once");
     farm.ok(&["download", &run, "--out", "there"]);
     assert_eq!(std::fs::read_to_string(farm.dir.path("there/made.txt")).unwrap(), "made\n");
 }

@@ -25,7 +25,7 @@ fn lines(path: &Path) -> usize {
 
 /// Programs of a step over `i` that each append a line to the file `executed` and continue once `gate` exists.
 fn gated(farm: &TestFarm, count: u32) -> String {
-    let path = |name| farm.dir.path(name).display().to_string();
+    let path = |name| farm.dir.shared(name).display().to_string();
     format!(
         "pictor: v1\nname: gated\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: wait\n  \
          over: [i]\n  command: {{ run: [sh, -c, 'echo >> {}; while [ ! -e {} ]; do sleep 0.05; \
@@ -36,12 +36,12 @@ fn gated(farm: &TestFarm, count: u32) -> String {
 }
 
 fn open_gate(farm: &TestFarm) {
-    farm.dir.write("gate", "");
+    farm.dir.write("shared/gate", "");
 }
 
 /// Programs that take this long each.
 fn sleepers(farm: &TestFarm, count: u32, seconds: &str) -> String {
-    let executed = farm.dir.path("executed").display().to_string();
+    let executed = farm.dir.shared("executed").display().to_string();
     format!(
         "pictor: v1\nname: sleepers\ndims: {{ i: {{ count: {count} }} }}\nsteps:\n- name: sleep\n  \
          over: [i]\n  command: {{ run: [sh, -c, 'echo >> {executed}; exec sleep {seconds}'] }}\n"
@@ -72,7 +72,7 @@ fn purge(farm: &TestFarm, queue: &str) {
 fn a_broker_that_is_purged_loses_nothing() {
     let mut farm = TestFarm::start(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 80, "0.2"));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("work has begun", || lines(&executed) >= 8);
     // Assignments that a worker had not received.
     farm.workers[0].kill9();
@@ -96,7 +96,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
     // Some are claimed and outlast the lease; some end while nobody can record that.
     let run = farm.api.submit(&sleepers(&farm, 8, "9"));
     let short = farm.api.submit(&sleepers(&farm, 40, "0.2"));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("work has begun", || lines(&executed) > 8);
     let standby = 1 - farm.owner().unwrap().0;
     farm.services.postgres.kill9();
@@ -122,7 +122,7 @@ fn a_database_that_is_away_costs_no_task_and_no_lease() {
 fn a_broker_that_is_away_costs_no_task_and_no_lease() {
     let farm = TestFarm::start_with_services(&[2, 2]);
     let run = farm.api.submit(&sleepers(&farm, 12, "7"));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("work has begun", || lines(&executed) >= 4);
     let rabbit = &farm.services.rabbit;
     rabbit.kill9();
@@ -138,7 +138,7 @@ fn a_broker_that_is_away_costs_no_task_and_no_lease() {
 fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
     let farm = TestFarm::start(&[1, 1]);
     let run = farm.api.submit(&gated(&farm, 2));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("both run", || lines(&executed) == 2);
     let end = |index| TaskEnd {
         task: Try { index, attempt: 1 },
@@ -181,7 +181,7 @@ fn what_cannot_be_read_is_kept_and_forged_reports_are_refused_and_counted() {
 fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wakes() {
     let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 1));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("it is claimed", || claims(&farm, &run) == 1);
     farm.workers[0].signal(Signal::STOP);
     farm.add_worker(1);
@@ -204,7 +204,7 @@ fn a_worker_that_was_frozen_for_longer_than_its_lease_changes_nothing_when_it_wa
 fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
     let farm = TestFarm::start(&[2]);
     let run = farm.api.submit(&sleepers(&farm, 60, "0.5"));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("work has begun", || lines(&executed) > 4);
     let (first, epoch) = farm.owner().unwrap();
     farm.servers[first].signal(Signal::STOP);
@@ -229,7 +229,7 @@ fn an_owner_that_was_frozen_cannot_write_when_it_wakes() {
 fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
     let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&sleepers(&farm, 8, "4"));
-    until("work has begun", || lines(&farm.dir.path("executed")) > 0);
+    until("work has begun", || lines(&farm.dir.shared("executed")) > 0);
     // Another machine of the same name, and one that is a copy of the first with all its data.
     let mut copy = Command::new("cp");
     copy.arg("-r").args([farm.dir.path("worker-1"), farm.dir.path("copy")]);
@@ -264,7 +264,7 @@ fn a_second_machine_of_a_name_is_refused_and_the_first_does_not_notice() {
 fn a_worker_that_comes_back_starts_nothing_that_others_have_done_meanwhile() {
     let mut farm = TestFarm::start(&[1]);
     let run = farm.api.submit(&gated(&farm, 6));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("one has begun and others wait in the worker", || {
         lines(&executed) == 1 && farm.api.run(&run)["tasks"]["queued"].as_u64() > Some(0)
     });
@@ -325,7 +325,7 @@ fn lose_owner(farm: &mut TestFarm) -> usize {
 #[test]
 fn logs_outlive_the_servers_that_took_them() {
     let mut farm = TestFarm::start(&[2]);
-    let gate = farm.dir.path("gate").display().to_string();
+    let gate = farm.dir.shared("gate").display().to_string();
     let job = "pictor: v1\nname: talk\nsteps:\n- name: short\n  command: { run: [sh, -c, 'echo all'] }\n\
                - name: long\n  command: { run: [sh, -c, 'echo before; while [ ! -e GATE ]; do sleep \
                0.05; done; echo after'] }\n";
@@ -393,7 +393,7 @@ fn a_run_of_higher_priority_goes_before_a_hundred_thousand_waiting_tasks() {
     const SLOTS: u32 = 2;
     let farm = TestFarm::start(&[SLOTS]);
     let crowd = farm.api.submit(&sleepers(&farm, 100_000, "2"));
-    let executed = farm.dir.path("executed");
+    let executed = farm.dir.shared("executed");
     until("the crowd is at work", || lines(&executed) >= 5);
     let urgent = sleepers(&farm, 1, "0").replace("steps:", "priority: 100\nsteps:");
     let urgent = farm.api.submit(&urgent);

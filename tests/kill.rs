@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::pictures::{assert_same, png, video};
-use support::{Running, TestDir, assert_one_success_each, render_job, soak, until};
+use support::{Running, TestDir, assert_one_success_each, command_lines, render_job, soak, until};
 
 /// Pseudo-random numbers. The seed is printed; `PICTOR_SEED` sets it.
 struct Dice(u64);
@@ -42,7 +42,7 @@ impl Dice {
 
 /// The numbers in the file to which every execution of a task appends its own.
 fn executions(dir: &TestDir) -> Vec<i64> {
-    let text = std::fs::read_to_string(dir.path("executed")).unwrap_or_default();
+    let text = std::fs::read_to_string(dir.shared("executed")).unwrap_or_default();
     text.lines().map(|line| line.parse().unwrap()).collect()
 }
 
@@ -58,7 +58,7 @@ fn counting_job(dir: &TestDir) {
              - name: sum\n  needs: [work]\n  command:\n    \
              run: [sh, -c, 'cat \"$1\"/* | sort -n > \"$0\"', \"{{output.all}}\", \"{{inputs.work}}\"]\n    \
              outputs: {{ all: all.txt }}\n  deliver: {{ all: all.txt }}\n",
-            dir.path("executed").display()
+            dir.shared("executed").display()
         ),
     );
 }
@@ -135,7 +135,7 @@ fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
              - name: film\n  needs: [draw]\n  command:\n    \
              run: [sh, -c, 'cat \"$1\"/* | sort -n > \"$0\"', \"{{output.all}}\", \"{{inputs.draw}}\"]\n    \
              outputs: {{ all: all.txt }}\n  deliver: {{ all: all.txt }}\n",
-            dir.path("executed").display()
+            dir.shared("executed").display()
         ),
     );
     let mut run = dir.start(&["run", "job.yaml", "--out", "out", "--slots", "2"]);
@@ -288,7 +288,7 @@ fn cancel_stops_a_blender_that_renders_in_less_than_two_seconds() {
 
 /// Three tasks in sequence that wait for a file; the second and third then wait for a child process.
 fn gated(dir: &TestDir) -> (Running, String) {
-    let gate = dir.path("gate");
+    let gate = dir.shared("gate");
     let job = format!(
         "pictor: v1\nname: gated\ndims: {{ i: {{ count: 3 }} }}\nsteps:\n- name: wait\n  over: [i]\n  \
          command: {{ run: [sh, -c, 'echo here is {{i}}; while [ ! -e {0} ]; do sleep 0.01; done; \
@@ -320,7 +320,7 @@ fn a_second_terminal_looks_at_a_run_and_changes_it() {
 
     dir.ok(&["pause", &id]).expect(0, &["pictor resume"]);
     run.wait_for("is paused");
-    std::fs::write(dir.path("gate"), "").unwrap();
+    std::fs::write(dir.shared("gate"), "").unwrap();
     let count = |state| dir.ok(&["tasks", &id, "--state", state, "--json"]).out.lines().count();
     until("the first task is done", || count("succeeded") == 1);
     assert_eq!(count("ready"), 2, "nothing is started while the run is paused");
@@ -339,20 +339,14 @@ fn a_second_terminal_looks_at_a_run_and_changes_it() {
 fn cancel_stops_a_command_and_its_children_in_less_than_two_seconds() {
     let dir = TestDir::new();
     let (run, id) = gated(&dir);
-    std::fs::write(dir.path("gate"), "").unwrap();
+    std::fs::write(dir.shared("gate"), "").unwrap();
     until_runs(&dir, &id, 1);
-    let mine = |path: &Path| {
-        let arguments = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&arguments).contains(&*dir.path("gate").to_string_lossy())
-    };
-    let commands = || {
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|entry| mine(&entry.path())).count()
-    };
-    until("its child runs too", || commands() > 1);
+    let gate = dir.shared("gate").display().to_string();
+    let child = format!("\0sleep 600; : {gate}");
+    until("its child runs too", || command_lines().any(|line| line.contains(&child)));
     let started = Instant::now();
     dir.ok(&["cancel", &id]).expect(0, &["is cancelled"]);
-    until("the command is gone", || commands() == 0);
+    until("the command is gone", || !command_lines().any(|line| line.contains(&gate)));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     run.finish().expect(1, &["1 tasks succeeded", "2 cancelled"]);
 }

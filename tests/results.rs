@@ -88,8 +88,8 @@ fn a_result_whose_name_comes_late_is_kept_and_can_be_delivered_elsewhere() {
 #[test]
 fn what_a_killed_run_had_delivered_is_its_own_and_is_made_again_on_request() {
     let dir = TestDir::new();
-    dir.write("text", "first");
-    let (text, gate) = (dir.path("text").display().to_string(), dir.path("gate"));
+    dir.write("shared/text", "first");
+    let (text, gate) = (dir.shared("text").display().to_string(), dir.shared("gate"));
     let script = format!(
         "cat {text} > \"$1\"; test $2 = 1 || while ! test -e {}; do sleep 0.05; done",
         gate.display()
@@ -109,12 +109,12 @@ fn what_a_killed_run_had_delivered_is_its_own_and_is_made_again_on_request() {
     let id = dir.json(&["runs"])["id"].as_str().unwrap().to_owned();
     std::fs::write(&gate, "").unwrap();
     dir.pictor(&["resume", &id]).expect(0, &["2 files in"]);
-    dir.write("text", "second");
+    dir.write("shared/text", "second");
     dir.pictor(&["retry", &id, "a", "--yes"]).expect(0, &["2 files in"]);
     assert_eq!(read(&dir, "out/1.txt"), "second");
     // A file that the user has changed since belongs to the user.
     dir.write("out/1.txt", "by hand");
-    dir.write("text", "third");
+    dir.write("shared/text", "third");
     dir.pictor(&["retry", &id, "a", "--yes"]).expect(1, &["out/1.txt: something else is there"]);
     assert_eq!(
         (read(&dir, "out/1.txt"), read(&dir, "out/2.txt")),
@@ -142,14 +142,14 @@ fn results_of_a_server_replace_only_what_was_fetched_of_the_same_run() {
         command.env("PICTOR_SERVER", &address).env("PICTOR_TOKEN_FILE", &token);
         Running::start(&mut command).finish()
     };
-    dir.write("text", "first");
-    job(&dir, &format!("$(cat {})", dir.path("text").display()));
+    dir.write("shared/text", "first");
+    job(&dir, &format!("$(cat {})", dir.shared("text").display()));
     let wait = ["submit", "job.yaml", "--wait", "--out", "out"];
     let said = pictor(&wait);
     said.expect(0, &["3 files in"]);
     let run = said.run_id();
     pictor(&wait).expect(1, &["out/texts/1.txt and 2 other files: something else is there"]);
-    dir.write("text", "second");
+    dir.write("shared/text", "second");
     pictor(&["retry", &run, "a", "--yes"]).expect(0, &["3 tasks"]);
     until("it is made again", || pictor(&["show", &run]).out.contains("succeeded  priority"));
     dir.write("out/texts/2.txt", "by hand");

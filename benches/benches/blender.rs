@@ -2,12 +2,13 @@
 //! render the same pixels with all cores; their order alternates from round to round.
 
 use pictor_benches::farm::BenchFarm;
+use pictor_benches::scene::{finish, scene};
 use pictor_benches::table::{Series, head, line, verdict};
 use pictor_benches::{machine, say};
 use pictor_tasks::worker::Inventory;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use tokio::time::Instant;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -148,19 +149,6 @@ async fn farm(name: &str, scene: &Path) -> BenchFarm {
     BenchFarm::start(&folder, found).await
 }
 
-/// The scene of this name, built by a script of the repository unless it exists.
-fn scene(name: &str, script: &str, args: &[&str]) -> PathBuf {
-    let path = machine::data_folder().join(format!("{name}.blend"));
-    if !path.is_file() {
-        std::fs::create_dir_all(machine::data_folder()).expect("the disk has room");
-        let script = Path::new(HERE).join(script);
-        let mut command = Command::new("blender");
-        command.args(["-b", "--factory-startup", "-P"]).arg(script).arg("--").arg(&path).args(args);
-        finish(&mut command);
-    }
-    path.canonicalize().expect("Blender wrote the scene")
-}
-
 /// Seconds that plain Blender takes to render frames, or a region of one.
 fn plain(scene: &Path, out: &Path, numbers: &[&str]) -> f64 {
     let script = Path::new(HERE).join("plain.py").display().to_string();
@@ -172,9 +160,4 @@ fn blender(scene: &Path, args: &[&str]) -> f64 {
     let started = Instant::now();
     finish(Command::new("blender").args(["-b", "--factory-startup"]).arg(scene).args(args));
     started.elapsed().as_secs_f64()
-}
-
-fn finish(command: &mut Command) {
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(status.expect("Blender is installed").success(), "Blender failed: {command:?}");
 }

@@ -41,7 +41,7 @@ impl BenchFarm {
         let (port, mut workers) = in_process(&[WORKER]);
         let (owner, handle) = Owner::new(Config::default(), store.clone(), Box::new(port), now_ms);
         let mut config = pictor_executor::Config::new(folder.to_path_buf(), inventory.clone());
-        config.slots = inventory.slots;
+        (config.slots, config.allow_commands) = (inventory.slots, inventory.allows_commands);
         let worker = workers.remove(0);
         let outbox = Arc::new(worker.sender());
         let artifacts = pictor_executor::Artifacts::in_folder(&config.artifacts());

@@ -7,6 +7,7 @@ pub mod floor;
 pub mod jobs;
 pub mod machine;
 pub mod render_farm;
+pub mod scene;
 pub mod source;
 pub mod table;
 

@@ -15,7 +15,9 @@ pub use files::cache::CACHE_BYTES;
 pub use ground::failure::failure;
 pub use ground::log::{LogWriter, OpenLogs, log_path};
 pub use ground::progress::{Activity, Progress, StopReason, StopSignal, Stopper};
-pub use programs::{Confinement, Device, Programs, process, software};
+pub use programs::{
+    Confinement, Device, Programs, Sandbox, SandboxPolicy, Shared, process, software,
+};
 pub use runners::{blender, merge};
 pub use task::{Config, TaskContext};
 pub use worker::agent::{Agent, Handle, Intake};

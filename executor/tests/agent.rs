@@ -3,7 +3,7 @@
 
 mod farm;
 
-use farm::{TestFarm, first_try, key, noop, shell};
+use farm::{TestFarm, first_try, key, noop, shell, sleeper};
 use pictor_executor::Intake;
 use pictor_queue::ToOwner;
 use pictor_tasks::message::{Outcome, Products, Try, What};
@@ -179,13 +179,13 @@ async fn a_worker_that_shuts_down_hands_everything_back() {
 #[tokio::test]
 async fn a_worker_that_drains_finishes_what_runs() {
     let mut farm = TestFarm::start();
-    farm.assign(shell("echo openjd_status: up; until test -e ../../../go; do :; done"), 0..3);
+    farm.assign(shell("echo openjd_status: up; until test -e go; do :; done"), 0..3);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.leave(false);
     assert_eq!(farm.report().await, What::Released([1, 2].map(first_try).to_vec()));
     farm.assign(noop(None, 9), [8]);
     assert_eq!(farm.report().await, What::Released(vec![first_try(8)]));
-    std::fs::write(farm.folder.path().join("data/go"), "").unwrap();
+    farm.signal("go");
     let ends = farm.ended().await;
     assert!(matches!(ends[0].outcome, Outcome::Succeeded(_)), "{ends:?}");
     while !matches!(farm.message().await, ToOwner::Left(_)) {}
@@ -194,13 +194,13 @@ async fn a_worker_that_drains_finishes_what_runs() {
 #[tokio::test]
 async fn a_worker_that_takes_no_work_hands_it_back_until_it_takes_work_again() {
     let mut farm = TestFarm::start();
-    farm.assign(shell("echo openjd_status: up; until test -e ../../../go; do :; done"), 0..2);
+    farm.assign(shell("echo openjd_status: up; until test -e go; do :; done"), 0..2);
     assert!(matches!(farm.report().await, What::Progress { .. }));
     farm.take(Intake::Finish);
     assert_eq!(farm.report().await, What::Released(vec![first_try(1)]));
     farm.assign(noop(None, 9), [8]);
     assert_eq!(farm.report().await, What::Released(vec![first_try(8)]));
-    std::fs::write(farm.folder.path().join("data/go"), "").unwrap();
+    farm.signal("go");
     assert!(matches!(farm.ended().await[0].outcome, Outcome::Succeeded(_)));
     farm.take(Intake::Open);
     // Until the worker has received the instruction, tasks are handed back.
@@ -237,12 +237,12 @@ async fn a_worker_that_drains_can_be_hurried() {
 #[tokio::test]
 async fn a_worker_without_an_owner_ends() {
     let mut farm = TestFarm::start();
-    farm.assign(shell("echo $$ > ../../../../pid; exec sleep 600"), [0]);
-    let process = farm.lines_of("pid", 1).await.remove(0);
+    farm.assign(sleeper("exec sleep 600", farm.folder.path()), [0]);
+    let processes = farm.sleeping().await;
     let (mut handle, folder) = farm.lose_owner();
     handle.ended().await;
-    assert!(farm::is_gone(&process));
-    assert_eq!(std::fs::read_dir(folder.path().join("data/scratch/7")).unwrap().count(), 0);
+    assert!(processes.iter().all(|process| farm::is_gone(process)));
+    assert_eq!(std::fs::read_dir(folder.path().join("data/scratch/7/0")).unwrap().count(), 0);
 }
 
 /// The networks in the worker's next message about its inventory.
@@ -265,7 +265,7 @@ async fn a_worker_says_which_networks_it_has_when_it_gets_or_loses_one() {
     let folder = folder.unwrap();
     assert_eq!(joined(&mut farm).await, [""; 0]);
     // It works meanwhile, and continues.
-    farm.assign(shell("while [ ! -e ../../../../gate ]; do sleep 0.05; done"), [0]);
+    farm.assign(shell("while [ ! -e gate ]; do sleep 0.05; done"), [0]);
     std::fs::create_dir_all(&folder).unwrap();
     let digest = blake3::hash(b"").to_hex();
     let manifest = |name: &str| {
@@ -284,6 +284,6 @@ async fn a_worker_says_which_networks_it_has_when_it_gets_or_loses_one() {
     assert_eq!(joined(&mut farm).await, ["one", "two"]);
     std::fs::remove_file(folder.join("one.json")).unwrap();
     assert_eq!(joined(&mut farm).await, ["two"]);
-    std::fs::write(farm.folder.path().join("gate"), "").unwrap();
+    farm.signal("gate");
     assert_eq!(farm.ended().await[0].outcome, Outcome::Succeeded(Products::default()));
 }

@@ -3,7 +3,7 @@
 
 mod farm;
 
-use farm::{TestFarm, brief, command, first_try, is_gone, shell};
+use farm::{TestFarm, brief, command, first_try, is_gone, shell, sleeper};
 use pictor_tasks::body::{Body, Command, LongWritten, Written};
 use pictor_tasks::message::{Bound, FailureKind, Input, Outcome, Output, Products, What};
 use pictor_tasks::space::{Coordinates, Values};
@@ -35,19 +35,25 @@ async fn a_command_gets_its_texts_environment_and_output_paths() {
     };
     let names: Vec<&str> = products.outputs.iter().map(|output| output.name.as_str()).collect();
     assert_eq!(names, ["names", "text"]);
-    let home = std::env::var("HOME").unwrap();
-    assert_eq!(text(1), format!("shot-1 {home} f0001 0 1 {{}}"));
+    let scratch = farm.folder.path().join("data/scratch/7/0/run-1/made");
+    let said = text(1);
+    let [look, home, rest] = said.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{said}") };
+    assert_eq!((look, rest), ("shot-1", "f0001 0 1 {}"));
+    assert!(Path::new(home).starts_with(&scratch), "its own folder: {home}");
     let variables = text(0);
-    let variables =
-        variables.lines().filter(|name| !["PWD", "_", "SHLVL", "OLDPWD"].contains(name));
+    let of_machine = ["PWD", "_", "SHLVL", "OLDPWD", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "TMPDIR"];
+    let variables = variables.lines().filter(|name| !of_machine.contains(name));
     // PICTOR_WATCH is the mark by which the watchdog finds the processes that a killed pictor leaves behind.
     let expected = ["HOME", "LANG", "LOOK", "PATH", "PICTOR_WATCH"];
     assert_eq!(variables.collect::<Vec<_>>(), expected);
     assert!(products.outputs[1].key.starts_with("runs/run-1/step/0/0/1-"));
     assert!(products.outputs[1].key.ends_with("/a/text.txt"));
     assert_eq!(products.notes, ["a warning"]);
-    let scratch = farm.folder.path().join("data/scratch/7");
-    assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
+    // Nothing of the run stays, unless a Blender goes on with it.
+    let slot = farm.folder.path().join("data/scratch/7/0");
+    while std::fs::read_dir(&slot).unwrap().count() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -238,41 +244,41 @@ async fn what_a_worker_lacks_is_unsupported() {
     assert_eq!(failure.kind, FailureKind::Unsupported);
 }
 
-/// A parent and a child that both ignore SIGTERM, with their process ids in `pids`.
-const STUBBORN: &str = r#"trap '' TERM; (trap "" TERM; sleep 600) & echo $! > {job.dir}/pids
-    echo $$ >> {job.dir}/pids; echo pictor: progress 0.5 waiting; wait; sleep 600"#;
+/// A parent and a child that both ignore SIGTERM.
+const STUBBORN: &str = r#"trap '' TERM; (trap "" TERM; sleep 600; :) &
+    echo pictor: progress 0.5 waiting; wait; sleep 600"#;
 
 #[tokio::test]
 async fn a_timeout_ends_the_whole_tree() {
     let mut farm = TestFarm::start();
-    let mut brief = shell(STUBBORN);
-    brief.folder = farm.folder.path().to_str().unwrap().to_owned();
+    let mut brief = sleeper(STUBBORN, farm.folder.path());
     brief.timeout = Some(Millis(300));
     let started = Instant::now();
-    let failure = farm.failure(brief).await;
+    farm.assign(brief, [0]);
+    let processes = farm.sleeping().await;
+    let Outcome::Failed(failure) = farm.ended().await.remove(0).outcome else {
+        panic!("a failure")
+    };
     assert!(started.elapsed() < Duration::from_millis(2300), "{:?}", started.elapsed());
     assert_eq!(failure.kind, FailureKind::TimedOut);
     assert!(failure.message.contains("its `timeout` of 300ms"), "{failure:?}");
-    let processes = farm.lines_of("pids", 2).await;
     all_gone(&processes, started + Duration::from_millis(2300)).await;
 }
 
 #[tokio::test]
 async fn a_cancel_ends_the_whole_tree_within_two_seconds() {
     let mut farm = TestFarm::start();
-    let mut brief = shell(STUBBORN);
-    brief.folder = farm.folder.path().to_str().unwrap().to_owned();
-    farm.assign(brief, [0]);
+    farm.assign(sleeper(STUBBORN, farm.folder.path()), [0]);
     let What::Progress { task, fraction, message } = farm.report().await else {
         panic!("progress")
     };
     assert_eq!((task, fraction, &*message), (first_try(0), 0.5, "waiting"));
+    let processes = farm.sleeping().await;
     let started = Instant::now();
     farm.cancel([0]);
     assert_eq!(farm.ended().await[0].outcome, Outcome::Cancelled);
     eprintln!("a stubborn tree: cancelled in {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(2));
-    let processes = farm.lines_of("pids", 2).await;
     all_gone(&processes, started + Duration::from_secs(2)).await;
     farm.assign(shell("echo pictor: progress 0.1 up; exec sleep 600"), [1]);
     assert!(matches!(farm.report().await, What::Progress { .. }));
@@ -301,9 +307,7 @@ async fn silence_is_not_progress() {
 async fn victim() {
     let Ok(folder) = std::env::var("PICTOR_TEST_FOLDER") else { return };
     let mut farm = TestFarm::start();
-    let mut brief = shell(STUBBORN);
-    brief.folder = folder;
-    farm.assign(brief, [0]);
+    farm.assign(sleeper(STUBBORN, Path::new(&folder)), [0]);
     farm.ended().await;
 }
 
@@ -316,7 +320,7 @@ async fn a_killed_pictor_leaves_no_program_behind() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let processes = farm.lines_of("pids", 2).await;
+    let processes = farm.sleeping().await;
     assert!(processes.iter().all(|process| !is_gone(process)));
     victim.kill().await.unwrap();
     all_gone(&processes, Instant::now() + Duration::from_secs(10)).await;
@@ -330,6 +334,37 @@ async fn all_gone(processes: &[String], by: Instant) {
         }
     };
     tokio::time::timeout_at(by, gone).await.expect("no orphans");
+}
+
+#[tokio::test]
+async fn a_command_reaches_neither_the_worker_nor_other_tasks_and_ends_with_its_task() {
+    let mut farm = TestFarm::start();
+    let data = farm.folder.path().join("data").canonicalize().unwrap();
+    let other = data.join("scratch/7/0/run-0/made/other");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("frame"), "the frame of somebody else").unwrap();
+    std::fs::write(data.join("worker.json"), "the token").unwrap();
+    let script = format!(
+        r"cat {data}/worker.json {data}/scratch/7/0/run-0/made/other/frame /etc/shadow /proc/{pid}/environ 2> /dev/null
+           (echo x > {data}/planted) 2> /dev/null; rm -rf {data}/worker.json 2> /dev/null
+           (setsid sh -c 'while sleep 0.05; do echo alive >> beat; done' &) &
+           while [ ! -s beat ]; do sleep 0.01; done; env",
+        data = data.display(),
+        pid = std::process::id(),
+    );
+    let products = farm
+        .products(command(&["bash", "-c", &format!("({script}) > said"), "-"], &[("said", "said")]))
+        .await;
+    let said = std::fs::read_to_string(farm.artifact(&products.outputs[0])).unwrap();
+    for secret in ["the token", "somebody else", "root:", "CARGO"] {
+        assert!(!said.contains(secret), "{secret}: {said}");
+    }
+    assert!(!data.join("planted").exists() && data.join("worker.json").exists());
+    let lives = |entry: std::fs::DirEntry| {
+        let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&words).contains("echo alive >> beat")
+    };
+    assert!(!std::fs::read_dir("/proc").unwrap().flatten().any(lives));
 }
 
 #[tokio::test]

@@ -26,5 +26,5 @@ pub(crate) use logs::follow_log;
 pub(crate) use pack::{command_files, keep_command_files};
 pub(crate) use runs::request_of;
 pub(crate) use schedules::schedule;
-pub(crate) use settings::{ServerArgs, blenders_of_user};
+pub(crate) use settings::{ServerArgs, blenders_of_user, sandbox_of_user};
 pub(crate) use submit::{lay_out, submit};

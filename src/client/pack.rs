@@ -6,7 +6,9 @@ use crate::client::digests::Digest;
 use anyhow::Context;
 use pictor_artifacts::Artifacts;
 use pictor_artifacts::{Stored, asset_key};
+use pictor_executor::Confinement;
 use pictor_executor::blender::keep_bytecode;
+use pictor_executor::process::{Group, lines};
 use pictor_server::{CommandFiles, CompiledJob, Sequence, files_of_commands};
 use pictor_tasks::pack::{ABSOLUTE, PackManifest, PackedFile};
 use serde::Deserialize;
@@ -147,13 +149,25 @@ async fn ask(scene: &Path, blender: &Path, cache: Option<&Path>) -> anyhow::Resu
     let mut command = Command::new(blender);
     command.args(["-b", "--factory-startup", "-Y", "-noaudio", "--python-exit-code", "1", "-P"]);
     command.arg(&script).arg("--").arg(scene).arg(&report);
-    command.stdin(Stdio::null()).kill_on_drop(true);
     keep_bytecode(&mut command, cache);
-    let said = command.output().await.with_context(|| format!("start {}", blender.display()))?;
+    // Linked scenes and textures may be anywhere. Whatever the scene makes Blender do, it only writes to this folder.
+    let mut needs = Confinement::looking(scene).writes(folder.path());
+    needs.read.extend(cache.map(Path::to_owned));
+    let pipes = [Stdio::null(), Stdio::piped(), Stdio::piped()];
+    let started = Group::spawn(&command, &needs, pipes);
+    let mut group = started.with_context(|| format!("start {}", blender.display()))?;
+    let (stdout, stderr) = (group.child().stdout.take(), group.child().stderr.take());
+    let (mut said, mut complained) = (Vec::new(), Vec::new());
+    if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
+        let mut say = |line: &str| said.push(line.to_owned());
+        let mut complain = |line: &str| complained.push(line.to_owned());
+        tokio::join!(lines(stdout, &mut say), lines(stderr, &mut complain));
+    }
+    group.wait().await.with_context(|| format!("wait for {}", blender.display()))?;
     let Ok(text) = tokio::fs::read(&report).await else {
-        let lines = [said.stdout, said.stderr].concat();
-        let lines = String::from_utf8_lossy(&lines).into_owned();
-        let lines: Vec<&str> = lines.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines = [said, complained].concat();
+        let lines: Vec<&str> =
+            lines.iter().map(|line| line.trim_end()).filter(|line| !line.is_empty()).collect();
         let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
         anyhow::bail!("Blender did not tell what {} needs:\n  {last}", scene.display());
     };

@@ -2,6 +2,7 @@
 //! `~/.config/pictor/config.toml`.
 
 use crate::blenders::BlenderTable;
+use crate::sandbox::SandboxTable;
 use anyhow::Context;
 use clap::Args;
 use reqwest::Url;
@@ -31,16 +32,26 @@ struct Configuration {
     token_file: Option<PathBuf>,
     #[serde(default)]
     blender: BlenderTable,
+    #[serde(default)]
+    sandbox: SandboxTable,
 }
 
 /// The Blenders named in the user's configuration.
 pub(crate) fn blenders_of_user() -> anyhow::Result<BlenderTable> {
-    let Some(path) = config_path() else { return Ok(BlenderTable::default()) };
+    Ok(of_user()?.blender)
+}
+
+/// The sandbox of the user's configuration.
+pub(crate) fn sandbox_of_user() -> anyhow::Result<SandboxTable> {
+    Ok(of_user()?.sandbox)
+}
+
+fn of_user() -> anyhow::Result<Configuration> {
+    let Some(path) = config_path() else { return Ok(Configuration::default()) };
     match read(&path) {
-        Ok(file) => Ok(file.blender),
-        // A home folder of another user, as after `su`, says nothing about this user's Blenders.
-        Err(error) if is_forbidden(&error) => Ok(BlenderTable::default()),
-        Err(error) => Err(error),
+        // A home folder of another user, as after `su`, says nothing about this user's wishes.
+        Err(error) if is_forbidden(&error) => Ok(Configuration::default()),
+        read => read,
     }
 }
 

@@ -302,6 +302,7 @@ impl From<&str> for Written {
 /// A scene file, and the settings that the job changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the job file")]
 pub struct Scene {
     /// The .blend file, relative to the job file.
     #[schemars(length(min = 1))]
@@ -355,6 +356,10 @@ pub struct Scene {
     /// Render even if textures, libraries or caches are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_missing: bool,
+    /// Run the Python of the scene: registered texts, scripted drivers, Freestyle's and OSL's scripts. It runs in the
+    /// worker's sandbox; without the setting, a scene whose rendering would run a script is refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_scripts: bool,
     /// The device that renders: `any`, `gpu`, `cpu`. Default: a GPU if the machine has one, otherwise the CPU; a GPU
     /// that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -184,7 +184,9 @@ impl TestFarm {
         let arguments = arguments.into_iter().map(str::to_owned).collect();
         let log = self.dir.path(&format!("{folder}.log"));
         let path = path.to_str().unwrap();
-        Daemon::new(self.network.host(), arguments, log).env("PATH", path)
+        let shared = self.dir.shared("").display().to_string();
+        let worker = Daemon::new(self.network.host(), arguments, log).env("PATH", path);
+        worker.env("PICTOR_SANDBOX_WRITE", &shared)
     }
 
     /// Runs `pictor` as a user of this farm.

@@ -26,11 +26,18 @@ pub(crate) struct TestDir(TempDir);
 
 impl TestDir {
     pub(crate) fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("pictor-test-").tempdir().unwrap())
+        let dir = Self(tempfile::Builder::new().prefix("pictor-test-").tempdir().unwrap());
+        std::fs::create_dir(dir.shared("")).unwrap();
+        dir
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// A path in the only folder outside of their own that the programs of jobs can write to.
+    pub(crate) fn shared(&self, name: &str) -> PathBuf {
+        self.path("shared").join(name)
     }
 
     /// Writes a file into the folder.
@@ -46,6 +53,7 @@ impl TestDir {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pictor"));
         command.args(arguments).current_dir(self.0.path());
         command.env("PICTOR_DATA", self.path("data")).env_remove("PICTOR_LOG");
+        command.env("PICTOR_SANDBOX_WRITE", self.shared(""));
         for variable in ["PICTOR_SERVER", "PICTOR_TOKEN", "PICTOR_TOKEN_FILE"] {
             command.env_remove(variable);
         }
@@ -108,6 +116,13 @@ impl TestDir {
         }
         found
     }
+}
+
+/// The arguments of all processes of this machine, each with a NUL between them.
+pub(crate) fn command_lines() -> impl Iterator<Item = String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Every file under a folder.

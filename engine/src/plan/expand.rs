@@ -246,6 +246,7 @@ fn scene(render: &RenderJob) -> Scene {
         all_passes: render.output.format == FrameFormat::ExrMultilayer || render.output.passes,
         pass_files: render.output.passes && render.output.format != FrameFormat::ExrMultilayer,
         allow_missing: render.allow_missing,
+        allow_scripts: render.allow_scripts,
         device: render.device,
         simulate: render.simulate,
         set: render.set.clone(),

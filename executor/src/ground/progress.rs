@@ -4,6 +4,7 @@ use super::failure::failure;
 use super::lock;
 use super::log::printable;
 use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::units::Bytes;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub enum StopReason {
     TimedOut(Duration),
     /// It showed no sign of life for as long as its `stalled` setting.
     Stalled(Duration),
+    /// It had written so much that the worker's disk is nearly full.
+    DiskFull(Bytes),
 }
 
 /// Tells a runner to stop.

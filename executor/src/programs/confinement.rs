@@ -1,8 +1,8 @@
 //! The resources of a machine that a program needs, as declared by the code that starts it.
 
 use pictor_tasks::worker::Gpu;
-use std::path::PathBuf;
-use tokio::process::Command;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 /// The GPU that a slot uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Device {
 }
 
 /// What a program needs in addition to the files of the system. It runs in the first of the folders that it writes to,
-/// and sees only its own GPU; access to the rest of the machine is not restricted yet.
+/// which is also its home, and sees only its own GPU; the sandbox gives it nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
     /// Files, and folders with their entire content, that it reads. Folders that it writes to are readable as well.
@@ -25,9 +25,24 @@ pub struct Confinement {
     pub network: bool,
     /// The GPU that it uses, if any.
     pub gpu: Option<Device>,
+    /// Whether it opens nobody's files, as a program that is asked for its version: then it is started without sandbox.
+    pub is_trusted: bool,
 }
 
 impl Confinement {
+    /// For a program that opens nobody's files, and may do whatever we may.
+    pub fn trusted() -> Self {
+        Self { is_trusted: true, ..Self::default() }
+    }
+
+    /// For a program that looks at a scene on its user's own machine, which may refer to files anywhere: it reads all that
+    /// does not belong to the system and is not hidden.
+    pub fn looking(scene: &Path) -> Self {
+        let mut read = visible_below(Path::new("/"), &home());
+        read.extend(scene.parent().map(Path::to_owned));
+        Self { read, ..Self::default() }
+    }
+
     /// Adds a file or folder that the program reads.
     #[must_use]
     pub fn reads(mut self, path: impl Into<PathBuf>) -> Self {
@@ -42,44 +57,39 @@ impl Confinement {
         self
     }
 
-    /// Prepares the start of the program: sets its working folder, unless it has one already, and its GPU.
-    pub(super) fn apply(&self, command: &mut Command) {
-        if let Some(folder) = self.write.first()
-            && command.as_std().get_current_dir().is_none()
-        {
-            command.current_dir(folder);
-        }
-        if let Some(Device { index, gpu }) = &self.gpu {
-            // CUDA numbers GPUs by speed and the driver by bus: only the unique id is always correct.
-            let number = index.to_string();
-            let id = if gpu.uuid.is_empty() { &number } else { &gpu.uuid };
-            command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID").env("CUDA_VISIBLE_DEVICES", id);
-        }
+    /// The variables that select its GPU.
+    pub(super) fn gpu_variables(&self) -> Vec<(OsString, OsString)> {
+        let Some(Device { index, gpu }) = &self.gpu else { return Vec::new() };
+        // CUDA numbers GPUs by speed and the driver by bus: only the unique id is always correct.
+        let id = if gpu.uuid.is_empty() { index.to_string() } else { gpu.uuid.clone() };
+        let order = ("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into());
+        vec![order, ("CUDA_VISIBLE_DEVICES".into(), id.into())]
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ffi::OsStr;
-    use std::path::Path;
+/// The folders at the top of the file system in which no user keeps files.
+const OF_SYSTEM: [&str; 9] =
+    ["/boot", "/dev", "/etc", "/lost+found", "/proc", "/run", "/sys", "/usr", "/var"];
 
-    #[test]
-    fn a_program_works_where_it_writes_and_sees_one_gpu() {
-        let gpu = Gpu { name: "x".into(), uuid: "GPU-1".into(), vram_bytes: 1, driver: "1".into() };
-        let mut device = Device { index: 3, gpu };
-        for id in ["GPU-1", "3"] {
-            let needs = Confinement { gpu: Some(device.clone()), ..Confinement::default() };
-            let mut command = Command::new("x");
-            needs.writes("/a").writes("/b").apply(&mut command);
-            assert_eq!(command.as_std().get_current_dir(), Some(Path::new("/a")));
-            let seen = (OsStr::new("CUDA_VISIBLE_DEVICES"), Some(OsStr::new(id)));
-            assert!(command.as_std().get_envs().any(|set| set == seen));
-            device.gpu.uuid.clear();
+fn home() -> PathBuf {
+    std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default()
+}
+
+/// What is in a folder, and is neither hidden nor of the system. Of folders that lead to the user's home, their content.
+fn visible_below(folder: &Path, home: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if name.as_encoded_bytes().starts_with(b".")
+            || OF_SYSTEM.iter().any(|of| path == Path::new(of))
+        {
+            continue;
         }
-        let mut command = Command::new("x");
-        Confinement::default().writes("/a").apply(command.current_dir("/c"));
-        assert_eq!(command.as_std().get_current_dir(), Some(Path::new("/c")));
-        assert_eq!(command.as_std().get_envs().count(), 0);
+        if home.starts_with(&path) {
+            all.extend(visible_below(&path, home));
+        } else {
+            all.push(path);
+        }
     }
+    all
 }

@@ -2,10 +2,12 @@
 
 mod confinement;
 pub mod process;
+mod sandbox;
 pub mod software;
 pub(crate) mod version_cache;
 
 pub use confinement::{Confinement, Device};
+pub use sandbox::{Sandbox, SandboxPolicy, Shared};
 
 use std::path::{Path, PathBuf};
 

@@ -11,6 +11,7 @@ mod tests;
 pub(crate) use family::settle;
 
 use super::Confinement;
+use super::sandbox::{Groups, prepare};
 use crate::ground::failure::failure;
 use crate::ground::lock;
 use crate::ground::log::LogWriter;
@@ -46,22 +47,41 @@ pub struct Group {
     family: Family,
     live: bool,
     left: usize,
+    /// Removed when all processes have ended.
+    _groups: Groups,
 }
 
 impl Group {
-    /// Starts a program as the leader of a new process group, with the resources that it needs.
-    pub fn spawn(command: &mut Command, needs: &Confinement) -> io::Result<Self> {
-        needs.apply(command);
+    /// Starts a program as the leader of a new process group, in a sandbox with what it needs. Its standard input,
+    /// output and error are connected to `pipes`.
+    pub fn spawn(
+        command: &Command,
+        needs: &Confinement,
+        [stdin, stdout, stderr]: [Stdio; 3],
+    ) -> io::Result<Self> {
+        let mut program = prepare(command, needs)?;
+        program.command.stdin(stdin).stdout(stdout).stderr(stderr);
         // The watchdog first: from then on, a program's mark shows whose it is.
         watchdog();
-        let (child, id, family) = family::spawn(command)?;
+        let (child, id, family) = family::spawn(&mut program)?;
         watch('+', id);
-        Ok(Self { child, id, family, live: true, left: 0 })
+        Ok(Self { child, id, family, live: true, left: 0, _groups: program.groups })
     }
 
     /// The leader, whose pipes can be taken from it.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// The process id of the program: that of the leader, unless it runs in namespaces that the leader made.
+    pub fn program(&self) -> u32 {
+        self.find_program()()
+    }
+
+    /// What finds that id as long as the leader runs.
+    pub(crate) fn find_program(&self) -> impl Fn() -> u32 + use<> {
+        let family = self.family;
+        move || family.program().unsigned_abs()
     }
 
     /// The number of processes that the leader left behind when it ended.
@@ -78,7 +98,7 @@ impl Group {
             }
         };
         self.end().await;
-        Ok(status)
+        Ok(self.family.status(status))
     }
 
     /// Asks all processes to end (SIGTERM), and kills them after `grace` (SIGKILL).
@@ -91,7 +111,8 @@ impl Group {
             // Strays first: as long as their parents live, it is clear to whom they belong.
             let mut left = self.family.signal(Some(Signal::TERM), Who::Strays);
             // An error means that the group is gone already, which is fine.
-            let _ = kill_process_group(self.id, Signal::TERM);
+            let group = Pid::from_raw(self.family.group()).unwrap_or(self.id);
+            let _ = kill_process_group(group, Signal::TERM);
             while Instant::now() < deadline && (left > 0 || !self.leader_has_ended()) {
                 sleep(POLL).await;
                 left = self.family.signal(None, Who::All);
@@ -119,7 +140,8 @@ impl Group {
         }
         let deadline = Instant::now() + ENDING;
         let mut left = self.kill();
-        self.left = self.left.max(left);
+        // In namespaces, what is left is ending already, with the process that kept them.
+        self.left = if self.family.in_namespaces() { 0 } else { self.left.max(left) };
         while left > 0 && Instant::now() < deadline {
             sleep(POLL / 5).await;
             left = self.kill();
@@ -225,14 +247,13 @@ pub struct Supervision<'a> {
 /// `on_line` first, which decides whether they belong in the log. Stopped with the task.
 pub async fn run(
     task: Supervision<'_>,
-    command: &mut Command,
+    command: &Command,
     needs: &Confinement,
     on_line: &mut (dyn FnMut(&str) -> bool + Send),
 ) -> Result<ExitStatus, Failure> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut tries = 0;
     let mut group = loop {
-        match Group::spawn(command, needs) {
+        match Group::spawn(command, needs, [Stdio::null(), Stdio::piped(), Stdio::piped()]) {
             // Another program that is being started holds, for a moment, the file that we just wrote.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < BUSY => {
                 tries += 1;
@@ -280,7 +301,7 @@ pub async fn run(
 
 /// The output of a program within a time limit, or the error that prevented it.
 pub(crate) async fn output(
-    command: &mut Command,
+    command: &Command,
     needs: &Confinement,
     limit: Duration,
 ) -> io::Result<String> {
@@ -290,12 +311,12 @@ pub(crate) async fn output(
 
 /// The output of a program until it ends or its time is up, and whether it succeeded.
 pub(crate) async fn transcript(
-    command: &mut Command,
+    command: &Command,
     needs: &Confinement,
     limit: Duration,
 ) -> io::Result<(String, io::Result<()>)> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut group = Group::spawn(command, needs)?;
+    let pipes = [Stdio::null(), Stdio::piped(), Stdio::null()];
+    let mut group = Group::spawn(command, needs, pipes)?;
     let stdout = group.child().stdout.take();
     let stdout = stdout.ok_or_else(|| io::Error::other("a program without its pipe"))?;
     let mut text = Vec::new();

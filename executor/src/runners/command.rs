@@ -27,9 +27,9 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         let message = "This worker runs no commands; its operator has to allow them.";
         return Err(failure(FailureKind::Unsupported, message));
     }
-    let mut command = prepare(ctx, body).await?;
-    // The author of the job decides what its programs connect to.
-    let mut needs = Confinement { network: true, gpu: ctx.device.clone(), ..ctx.confinement() };
+    let command = prepare(ctx, body).await?;
+    let network = ctx.config.allow_network;
+    let mut needs = Confinement { network, gpu: ctx.device.clone(), ..ctx.confinement() };
     if body.files.is_empty() && !ctx.brief.folder.is_empty() {
         needs = needs.reads(&ctx.brief.folder);
     }
@@ -38,7 +38,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
         lock(&heard).line(ctx, line);
         true
     };
-    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+    let status = run_program(ctx.supervision(), &command, &needs, &mut on_line).await?;
     if !status.success() {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         let plain = program_failure(&ctx.log, &program, status);
@@ -73,10 +73,7 @@ async fn prepare(ctx: &TaskContext, body: &Command) -> Result<tokio::process::Co
         return Err(failure(FailureKind::Invalid, "`run` names no program."));
     };
     let mut command = tokio::process::Command::new(program);
-    command.args(arguments).env_clear();
-    for (name, fallback) in [("PATH", "/usr/bin:/bin"), ("HOME", "/"), ("LANG", "C.UTF-8")] {
-        command.env(name, std::env::var_os(name).unwrap_or_else(|| fallback.into()));
-    }
+    command.args(arguments);
     for (name, value) in &body.env {
         if name.is_empty() || name.contains(['=', '\0']) {
             let message = format!("`{}` cannot be an environment variable.", name.escape_debug());

@@ -121,7 +121,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     command.arg(as_file(&made));
     let count = pictures.len();
     let mut on_line = frames_done(ctx, count);
-    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+    let status = run_program(ctx.supervision(), &command, &needs, &mut on_line).await?;
     if !status.success() {
         return Err(program_failure(&ctx.log, "ffmpeg", status));
     }
@@ -392,11 +392,9 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
         failure(FailureKind::BadOutput, format!("ffprobe cannot read {file}: {why}."))
     };
     let text =
-        output(&mut command, &ctx.confinement(), PROBE).await.map_err(|error| {
-            match error.kind() {
-                std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
-                _ => bad(error.to_string()),
-            }
+        output(&command, &ctx.confinement(), PROBE).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
+            _ => bad(error.to_string()),
         })?;
     let probed: ProbeOutput =
         serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;

@@ -283,7 +283,7 @@ pub(crate) async fn look(ctx: &TaskContext, path: &Path, name: &str) -> Result<V
     command.args(["-v", "error", "-show_streams", "-show_format", "-show_pixel_formats"]);
     command.args(["-of", "json"]).args(reading(path));
     let needs = Confinement::default().reads(path);
-    let text = output(&mut command, &needs, PROBE).await.map_err(|error| match error.kind() {
+    let text = output(&command, &needs, PROBE).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => spawn_failure(&command, &error),
         _ => bad(&format!(
             "cannot be read as a video: it is damaged, or none of the kinds that are read ({})",
@@ -357,7 +357,7 @@ async fn transparent_decoder(
     command.args(["-hide_banner", "-nostdin", "-v", "error", "-c:v", decoder]).args(reading(path));
     command.args(["-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]);
     let needs = Confinement::default().reads(path);
-    if run_program(ctx.supervision(), &mut command, &needs, &mut |_| true).await?.success() {
+    if run_program(ctx.supervision(), &command, &needs, &mut |_| true).await?.success() {
         return Ok(Some(decoder.to_owned()));
     }
     ctx.note(format!("the transparency of {name} is left out: ffmpeg here lacks {decoder}"));

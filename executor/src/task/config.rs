@@ -20,6 +20,8 @@ pub struct Config {
     pub inventory: Inventory,
     /// Whether `command` steps may run here.
     pub allow_commands: bool,
+    /// Whether the programs of `command` steps may connect to other machines.
+    pub allow_network: bool,
     /// The interval between heartbeats.
     pub heartbeat: Duration,
     /// How long a bundle may be held before the worker claims it.
@@ -44,6 +46,7 @@ impl Config {
             slots,
             inventory,
             allow_commands: false,
+            allow_network: false,
             heartbeat: Duration::from_secs(5),
             claim_after: Duration::from_secs(5),
             grace: Duration::from_secs(1),

@@ -29,10 +29,6 @@ use std::sync::{Arc, Mutex};
 /// The most notes that one task may leave, and the length of each.
 const NOTES_MAX: usize = 20;
 const NOTE_BYTES_MAX: usize = 1_000;
-
-/// The folder below a task's own one in which inputs from elsewhere are put.
-const INPUTS: &str = ".inputs";
-
 /// Everything that a runner needs to do one task.
 #[derive(Debug)]
 pub struct TaskContext {
@@ -52,6 +48,8 @@ pub struct TaskContext {
     pub inputs: Vec<Input>,
     /// The task's own folder. It exists, is empty, and is removed afterwards.
     pub scratch: PathBuf,
+    /// The folder in which inputs from elsewhere are put. As others may use the same file, no program may write there.
+    pub fetched: PathBuf,
     /// Storage for its inputs and outputs.
     pub artifacts: Artifacts,
     /// Takes the output of its programs.
@@ -99,10 +97,9 @@ impl TaskContext {
 
     /// A path on this machine at which the input can be read. Never write to it.
     pub async fn input_path(&self, input: &Input) -> Result<PathBuf, Failure> {
-        let folder = self.scratch.join(INPUTS);
         let path = self
             .artifacts
-            .local(self.execution_key(), &input.output, &folder, &self.watch())
+            .local(self.execution_key(), &input.output, &self.fetched, &self.watch())
             .await?;
         lock(&self.brought).insert(path.clone());
         Ok(path)
@@ -110,8 +107,20 @@ impl TaskContext {
 
     /// The minimum that a program of this task needs: the inputs that have been fetched so far, and the task's folder.
     pub(crate) fn confinement(&self) -> Confinement {
-        let read = lock(&self.brought).iter().cloned().collect();
-        Confinement { read, write: vec![self.scratch.clone()], ..Confinement::default() }
+        // There may be thousands of inputs, but they are in few folders.
+        let run = self.artifacts_of_run();
+        let place = |path: &PathBuf| {
+            let mut folders = [&run, &self.fetched].into_iter();
+            folders.find(|folder| path.starts_with(folder)).unwrap_or(path).clone()
+        };
+        let read: BTreeSet<PathBuf> = lock(&self.brought).iter().map(place).collect();
+        let (read, write) = (read.into_iter().collect(), vec![self.scratch.clone()]);
+        Confinement { read, write, ..Confinement::default() }
+    }
+
+    /// The folder of the run's artifacts, if they are on this machine.
+    pub(crate) fn artifacts_of_run(&self) -> PathBuf {
+        self.config.artifacts().join("runs").join(&*self.key.run.0)
     }
 
     /// Connects a program to the task's log and to its stop signal.
@@ -173,9 +182,9 @@ impl TaskContext {
     }
 
     /// Checks that a file in the task's folder is one that the task made. A link to another file would publish what its
-    /// program was never given. (What comes from elsewhere was put there by us.)
+    /// program may not even have been able to read.
     fn check_made(&self, path: &Path) -> Result<(), String> {
-        if !path.starts_with(&self.scratch) || path.starts_with(self.scratch.join(INPUTS)) {
+        if !path.starts_with(&self.scratch) {
             return Ok(());
         }
         let file = path.display();

@@ -7,7 +7,8 @@ use crate::runners::Warm;
 use crate::task::Config;
 use crate::worker::bundle::Bundle;
 use crate::worker::inventory::watch_models;
-use crate::worker::slot::{Slot, at, scratch_root};
+use crate::worker::scratch::{remove_tree, scratch_root};
+use crate::worker::slot::{Slot, at};
 use pictor_queue::{Delivery, Outbox, Receipt, ToOwner, ToWorker, WorkerQueue};
 use pictor_tasks::message::{Assignment, Cancel, Execution, Report, StepKey, Try, What, WorkerId};
 use pictor_tasks::worker::Inventory;
@@ -142,10 +143,8 @@ impl Agent {
     ) -> io::Result<Handle> {
         let config = Arc::new(config);
         let scratch = scratch_root(&config, id);
-        match std::fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir_all(&scratch)?,
-        }
+        remove_tree(&scratch)?;
+        std::fs::create_dir_all(&scratch)?;
         let (mail, letters) = mpsc::channel(MAIL);
         let (heartbeats, beats) = mpsc::channel(1);
         let begin = Directive { intake: Intake::Open, leave: false };
@@ -193,6 +192,7 @@ impl Agent {
             artifacts: self.artifacts.clone(),
             outbox: self.outbox.clone(),
             warm: Warm::default(),
+            places: BTreeSet::new(),
         };
         (slot, state, receiver)
     }

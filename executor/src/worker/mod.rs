@@ -3,4 +3,5 @@
 pub(crate) mod agent;
 mod bundle;
 pub mod inventory;
+mod scratch;
 mod slot;

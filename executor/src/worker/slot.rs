@@ -10,14 +10,18 @@ use crate::programs::process::settle;
 use crate::runners::{self, Warm};
 use crate::task::{Config, TaskContext};
 use crate::worker::bundle::Bundle;
+use crate::worker::scratch::{DISK_LEFT, Scratch, fills_disk, remove, scratch_root};
 use pictor_queue::{Outbox, SendError, ToOwner};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{
-    Execution, Failure, FailureKind, Input, Outcome, Products, Report, TaskEnd, Try, What, WorkerId,
+    Execution, Failure, FailureKind, Input, Outcome, Products, Report, RunId, TaskEnd, Try, What,
+    WorkerId,
 };
 use pictor_tasks::units::Millis;
+use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -32,6 +36,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const BEGUN: Duration = Duration::from_millis(200);
 /// A stopped runner that does not return within this time after the grace time is dropped.
 const BEYOND_GRACE: Duration = Duration::from_millis(500);
+/// The time limit of a task whose step sets no `timeout`.
+const TIMEOUT: Duration = Duration::from_hours(24);
+/// How often the disk of a running task is looked at.
+const DISK_EVERY: Duration = Duration::from_secs(1);
 /// How long a slot waits for killed processes that do not end.
 const LEFTOVERS: Duration = Duration::from_secs(10);
 
@@ -43,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) artifacts: Artifacts,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) warm: Warm,
+    /// The folders of the runs that it has done tasks of, as long as something warm uses them.
+    pub(crate) places: BTreeSet<PathBuf>,
 }
 
 /// How one task ended for this worker.
@@ -156,7 +166,8 @@ impl Slot {
         let mut warm = std::mem::take(&mut self.warm);
         let result = {
             let work = pin!(caught(work(&ctx, &mut warm)));
-            self.watch(watched, work, Signs { activity, updates }, results_due).await
+            let signs = Signs { activity, updates, scratch: &ctx.scratch };
+            self.watch(watched, work, signs, results_due).await
         };
         // A runner that was dropped or panicked may have left its resources in any state.
         if result.is_some() {
@@ -166,6 +177,10 @@ impl Slot {
         }
         // None of its processes may be on the GPU when the next one starts.
         settle(LEFTOVERS).await;
+        let place = self.place(&watched.bundle.key.run);
+        self.places.insert(place);
+        let in_use = |place: &PathBuf| self.warm.blender.uses(place);
+        self.places.retain(|place| in_use(place) || !remove(place));
         if let Some(result) = result {
             return watched.verdict(result, Some(&ctx));
         }
@@ -191,7 +206,8 @@ impl Slot {
             slot: self.index,
             device: self.device.clone(),
             inputs,
-            scratch: scratch_root(&self.config, self.worker).join(folder),
+            scratch: self.place(&bundle.key.run).join("made").join(&folder),
+            fetched: self.place(&bundle.key.run).join("fetched").join(&folder),
             artifacts: self.artifacts.clone(),
             log: LogWriter::new(path, progress.activity.clone(), self.config.logs.clone()),
             progress,
@@ -202,16 +218,23 @@ impl Slot {
         }
     }
 
+    /// The folder for the tasks of a run. A Blender that stays loaded sees what is in it, so it is of one run alone.
+    fn place(&self, run: &RunId) -> PathBuf {
+        let of_slot = scratch_root(&self.config, self.worker).join(self.index.to_string());
+        of_slot.join(&*run.0)
+    }
+
     /// Waits for the runner while enforcing limits and sending messages. Returns `None` if it panicked or did not stop.
     async fn watch(
         &self,
         watched: &Watched<'_>,
         mut work: Pin<&mut impl Future<Output = Option<Result<Products, Failure>>>>,
-        mut signs: Signs,
+        mut signs: Signs<'_>,
         results_due: &mut Option<Instant>,
     ) -> Option<Result<Products, Failure>> {
         let (bundle, brief) = (watched.bundle, &watched.bundle.brief);
-        let timeout = brief.timeout.map(|limit| Duration::from_millis(limit.0));
+        let timeout = brief.timeout.map_or(TIMEOUT, |limit| Duration::from_millis(limit.0));
+        let mut full_disk_at = Instant::now() + DISK_EVERY;
         let stalled = brief.stalled.map(|limit| Duration::from_millis(limit.0));
         let (mut sending, mut progress_sent) = (None::<Sending<'_>>, None);
         // Users want to see what is running; a task that ends before then needs no message.
@@ -219,7 +242,7 @@ impl Slot {
         let mut give_up = None;
         let result = loop {
             let limits = give_up.is_none();
-            let timeout_at = timeout.filter(|_| limits).map(|limit| watched.started + limit);
+            let timeout_at = limits.then(|| watched.started + timeout);
             let stalled_at = stalled.filter(|_| limits).map(|limit| signs.activity.last() + limit);
             let may_send = sending.is_none();
             tokio::select! {
@@ -228,7 +251,13 @@ impl Slot {
                 _ = watched.signal.stopped(), if limits => {
                     give_up = Some(Instant::now() + self.config.grace + BEYOND_GRACE);
                 }
-                () = at(timeout_at) => watched.stopper.stop(StopReason::TimedOut(timeout?)),
+                () = at(timeout_at) => watched.stopper.stop(StopReason::TimedOut(timeout)),
+                () = sleep_until(full_disk_at), if limits => {
+                    full_disk_at = Instant::now() + DISK_EVERY;
+                    if let Some(used) = fills_disk(signs.scratch).await {
+                        watched.stopper.stop(StopReason::DiskFull(used));
+                    }
+                }
                 () = at(stalled_at) => {
                     if stalled.is_some_and(|limit| signs.activity.last().elapsed() >= limit) {
                         watched.stopper.stop(StopReason::Stalled(stalled?));
@@ -260,18 +289,15 @@ impl Slot {
     }
 }
 
-/// The folder of a worker's scratch folders.
-pub(crate) fn scratch_root(config: &Config, worker: WorkerId) -> std::path::PathBuf {
-    config.data.join("scratch").join(worker.0.to_string())
-}
-
 /// A runner's signs of life.
-struct Signs {
+struct Signs<'a> {
     activity: Activity,
+    /// The folder of its task.
+    scratch: &'a Path,
     updates: watch::Receiver<Option<(f32, String)>>,
 }
 
-impl Signs {
+impl Signs<'_> {
     /// The latest progress, or 0 without a message if none was reported.
     fn progress(&mut self, task: Try) -> What {
         let (fraction, message) = self.updates.borrow_and_update().clone().unwrap_or_default();
@@ -297,6 +323,13 @@ impl Watched<'_> {
                 return Verdict::Ended(Outcome::Failed(failure(kind, printable(&message))));
             }
             (Some(StopReason::Shutdown), Err(_)) => return Verdict::HandedBack,
+            (Some(StopReason::DiskFull(used)), Err(_)) => {
+                let name = ctx.map_or_else(|| self.bundle.brief.step.clone(), TaskContext::name);
+                let message = format!(
+                    "{name} was stopped because it had written {used} and left less than {DISK_LEFT} on the worker's disk."
+                );
+                return Verdict::Ended(Outcome::Failed(failure(FailureKind::Storage, message)));
+            }
             (Some(StopReason::TimedOut(limit)), Err(_)) => ("ran longer than", limit, "timeout"),
             (Some(StopReason::Stalled(limit)), Err(_)) => {
                 ("showed no sign of life for", limit, "stalled")
@@ -327,26 +360,12 @@ async fn work(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
         )
     };
     let scratch = Scratch(ctx);
-    tokio::fs::create_dir_all(&ctx.scratch).await.map_err(unusable)?;
+    for folder in [&ctx.scratch, &ctx.fetched] {
+        tokio::fs::create_dir_all(folder).await.map_err(unusable)?;
+    }
     let result = runners::run(ctx, warm).await;
     drop(scratch);
     result
-}
-
-/// Removes a task's scratch folder, even if its runner is dropped or panics.
-struct Scratch<'a>(&'a TaskContext);
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        self.0.artifacts.forget(&self.0.key, self.0.task);
-        match std::fs::remove_dir_all(&self.0.scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let path = self.0.scratch.display();
-                tracing::warn!(%path, %error, "a scratch folder stays behind");
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Returns `None` if the future panicked: one faulty runner must not end its slot.

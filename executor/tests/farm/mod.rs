@@ -210,20 +210,51 @@ impl TestFarm {
         Input { step: "before".into(), label: label.into(), index, coordinates, output }
     }
 
-    /// Waits until a file has `count` lines, and returns them.
-    pub(crate) async fn lines_of(&self, file: &str, count: usize) -> Vec<String> {
-        let path = self.folder.path().join(file);
-        let read = async {
+    /// Waits until a task's program sleeps, and returns the ids of its processes. They are marked by [`sleeper`].
+    pub(crate) async fn sleeping(&self) -> Vec<String> {
+        let mark = format!("{MARK}={}", self.folder.path().display());
+        let look = async {
             loop {
-                let text = std::fs::read_to_string(&path).unwrap_or_default();
-                if text.ends_with('\n') && text.lines().count() >= count {
-                    return text.lines().map(str::to_owned).collect();
+                let all = processes(&mark);
+                let words = |id: &String| std::fs::read(format!("/proc/{id}/cmdline"));
+                if all.iter().any(|id| words(id).is_ok_and(|words| words == b"sleep\x00600\0")) {
+                    return all;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(LIMIT, read).await.expect("the lines in time")
+        tokio::time::timeout(LIMIT, look).await.expect("a program that sleeps in time")
     }
+
+    /// Makes a file of this name in the folder of every task that is running. Programs see no others.
+    pub(crate) fn signal(&self, name: &str) {
+        let tasks = self.folder.path().join("data/scratch/7/0/run-1/made");
+        for task in std::fs::read_dir(tasks).unwrap() {
+            std::fs::write(task.unwrap().path().join(name), "").unwrap();
+        }
+    }
+}
+
+/// The variable that marks the processes of a program.
+const MARK: &str = "TEST_MARK";
+
+/// A script that sleeps for ten minutes at last, for [`TestFarm::sleeping`] of the farm in this folder.
+pub(crate) fn sleeper(script: &str, folder: &Path) -> Brief {
+    let mut brief = shell(script);
+    if let Body::Command(command) = &mut brief.body {
+        command.env.insert(MARK.into(), folder.to_str().unwrap().into());
+    }
+    brief
+}
+
+/// The processes that have this variable in their environment.
+fn processes(variable: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_marked = |entry: &std::fs::DirEntry| {
+        let all = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        all.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+    };
+    entries.filter(is_marked).map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
 /// Whether a process has ended; a zombie counts as ended.

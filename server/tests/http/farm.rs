@@ -3,7 +3,7 @@
 use pictor_api::TokenRole;
 use pictor_artifacts::Artifacts;
 use pictor_engine::{Config, Run};
-use pictor_executor::Agent;
+use pictor_executor::{Agent, Sandbox, SandboxPolicy, Shared};
 use pictor_queue::{Broker, OwnerQueue, Sealer, ToOwner, WorkerPort, in_process};
 use pictor_server::http::auth::{Purpose, mint};
 use pictor_server::http::{Api, Limits, Setup, serve};
@@ -111,6 +111,10 @@ pub(crate) struct Answer {
 
 /// A worker with two slots that runs programs.
 fn start_agent(port: WorkerPort, data: &Path) -> pictor_executor::Handle {
+    let shared = data.join("shared");
+    std::fs::create_dir_all(&shared).unwrap();
+    let shared = Shared { read: vec![data.to_path_buf()], write: vec![shared] };
+    Sandbox::choose(SandboxPolicy::Preferred, shared).unwrap();
     let has = Inventory { slots: 2, allows_commands: true, ..Inventory::default() };
     let mut config = pictor_executor::Config::new(data.to_path_buf(), has);
     (config.slots, config.allow_commands) = (2, true);

@@ -141,7 +141,7 @@ async fn a_frozen_database_keeps_nobody_waiting_and_nothing_is_lost_or_done_twic
     farm.until_over(&films).await;
     farm.get("/v1/runs").await.is(200);
     renewed(&postgres, &farm).await;
-    let executed = farm.path("executed");
+    let executed = farm.path("shared/executed");
     let run = farm.submit(&farm.admin, &slow(&executed)).await;
     until_begun(&executed).await;
     postgres.freeze();
@@ -172,7 +172,7 @@ async fn a_database_that_is_read_only_for_a_while_answers_questions_and_goes_on_
         );
         postgres.query(&postgres.url(), &sql);
     };
-    let executed = farm.path("executed");
+    let executed = farm.path("shared/executed");
     let run = farm.submit(&farm.admin, &slow(&executed)).await;
     until_begun(&executed).await;
     read_only("on");

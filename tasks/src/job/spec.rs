@@ -326,6 +326,10 @@ pub struct RenderJob {
     /// Render even if textures, libraries or caches are missing.
     #[serde(default)]
     pub allow_missing: bool,
+    /// Run the Python of the scene: registered texts, scripted drivers, Freestyle's and OSL's scripts. It runs in the
+    /// worker's sandbox; without the setting, a scene whose rendering would run a script is refused.
+    #[serde(default)]
+    pub allow_scripts: bool,
     /// The device that renders: `any`, `gpu`, `cpu`. Default: a GPU if the machine has one, otherwise the CPU; a GPU
     /// that Blender cannot use is then an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]

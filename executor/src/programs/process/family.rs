@@ -7,6 +7,7 @@
 //! - a process that has neither was started by one of the programs that ran at that time.
 
 use crate::ground::lock;
+use crate::programs::sandbox::Prepared;
 use pictor_net::random;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process,
@@ -14,9 +15,11 @@ use rustix::process::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::{LazyLock, Mutex};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Duration, Instant};
 
 /// The variable that marks our programs and all their children.
@@ -56,6 +59,9 @@ pub(super) struct Family {
     leader: i32,
     /// The start time of the leader, in the kernel's ticks.
     started: u64,
+    /// Whether the leader is Bubblewrap. Its child is the first process of the namespaces, whose child is the program;
+    /// these two are in a process group of their own.
+    in_namespaces: bool,
 }
 
 /// A process as described in `/proc`.
@@ -75,7 +81,7 @@ struct Process {
 pub(super) enum Who {
     /// All members.
     All,
-    /// Those that left the leader's process group.
+    /// Those that left the program's process group.
     Strays,
 }
 
@@ -88,7 +94,7 @@ pub(super) fn spawn_apart(command: &mut std::process::Command) -> io::Result<std
 }
 
 /// Starts a program as the leader of a family, in a process group of its own.
-pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
+pub(super) fn spawn(program: &mut Prepared) -> io::Result<(Child, Pid, Family)> {
     // Until this one is listed, no other may be started, and none may be reaped.
     let mut families = lock(&FAMILIES);
     if families.count == 0
@@ -98,11 +104,11 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
     }
     families.count += 1;
     let mark = *OURS * PROGRAMS + families.count % PROGRAMS;
-    command.env(MARK, mark.to_string()).process_group(0).kill_on_drop(true);
+    program.command.env(MARK, mark.to_string()).process_group(0).kill_on_drop(true);
     let before = getrlimit(Resource::Locks);
     // Where the limit cannot be set, the variable has to suffice.
     let marked = setrlimit(Resource::Locks, Rlimit { current: Some(mark), ..before });
-    let spawned = command.spawn();
+    let spawned = program.start();
     if marked.is_ok() {
         let _ = setrlimit(Resource::Locks, before);
     }
@@ -111,13 +117,45 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Family)> {
     let id = id.ok_or_else(|| io::Error::other("a process without a number"))?;
     let leader = id.as_raw_pid();
     let started = Process::read(leader).map_or(0, |process| process.started);
-    let family = Family { mark, leader, started };
+    let family = Family { mark, leader, started, in_namespaces: program.in_namespaces };
     families.live.insert(mark, family);
     families.awaited.insert(leader);
     Ok((child, id, family))
 }
 
 impl Family {
+    pub(super) fn in_namespaces(self) -> bool {
+        self.in_namespaces
+    }
+
+    /// The process id of the program. Where it is about to be started in namespaces, that of the process that does it.
+    pub(super) fn program(self) -> i32 {
+        let first = |id| {
+            let mut found = None;
+            children(id, &mut |child| found = found.or(Some(child)));
+            found
+        };
+        if !self.in_namespaces {
+            return self.leader;
+        }
+        let inner = first(self.leader);
+        inner.and_then(first).or(inner).unwrap_or(self.leader)
+    }
+
+    /// The process group of the program.
+    pub(super) fn group(self) -> i32 {
+        if !self.in_namespaces {
+            return self.leader;
+        }
+        Process::read(self.program()).map_or(self.leader, |program| program.group)
+    }
+
+    /// How the program ended, when the leader ended so: Bubblewrap exits as a shell does if a signal killed the program.
+    pub(super) fn status(self, leader: ExitStatus) -> ExitStatus {
+        let signal = leader.code().map(|code| code - 128).filter(|signal| (1..32).contains(signal));
+        signal.filter(|_| self.in_namespaces).map_or(leader, ExitStatus::from_raw)
+    }
+
     /// Records that the leader has been waited for.
     pub(super) fn leader_ended(self) {
         lock(&FAMILIES).awaited.remove(&self.leader);
@@ -134,6 +172,7 @@ impl Family {
 
     /// The number of live members; each of them is sent the signal.
     pub(super) fn signal(self, signal: Option<Signal>, who: Who) -> usize {
+        let group = self.group();
         let mut families = lock(&FAMILIES);
         let mut ended = BTreeSet::new();
         let mut reached = 0;
@@ -148,7 +187,8 @@ impl Family {
             }
             let members = families.members(self, &all);
             let wanted = |process: &&Process| {
-                !process.ended && (who == Who::All || process.group != self.leader)
+                !process.ended
+                    && (who == Who::All || ![self.leader, group].contains(&process.group))
             };
             let mut refused = 0;
             let members: Vec<_> = members.into_iter().filter(wanted).collect();
@@ -349,8 +389,8 @@ mod tests {
 
     #[test]
     fn who_has_no_mark_belongs_to_the_only_one_who_can_have_started_it() {
-        let one = Family { mark: 1, leader: 10, started: 100 };
-        let two = Family { mark: 2, leader: 20, started: 200 };
+        let one = Family { mark: 1, leader: 10, started: 100, in_namespaces: false };
+        let two = Family { mark: 2, leader: 20, started: 200, in_namespaces: false };
         let live = BTreeMap::from([(1, one), (2, two)]);
         let families = Families { live, ..Families::default() };
         assert!(families.must_be(one, 150) && !families.must_be(two, 150));

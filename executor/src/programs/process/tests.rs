@@ -29,13 +29,18 @@ const LEAVERS: [&str; 9] = [
     r#"(ulimit -S -x unlimited; env -i setsid sh -c 'echo $$ > "$0"; exec sleep 600' "$1"; :) &"#,
 ];
 
+/// Starts a program without sandbox, which would end everything by itself.
+fn spawn(command: &Command) -> Group {
+    let pipes = [Stdio::null(), Stdio::inherit(), Stdio::inherit()];
+    Group::spawn(command, &Confinement::trusted(), pipes).unwrap()
+}
+
 /// Runs a script that leaves a process behind; once that exists, the script ends or waits.
 fn leaver(script: &str, file: &std::path::Path, then: &str) -> Group {
     let wait = r#"while [ ! -s "$1" ]; do sleep 0.01; done"#;
     let mut command = Command::new("bash");
     command.args(["-c", &format!("{script}\n{wait}\n{then}"), "bash"]).arg(file);
-    command.stdin(Stdio::null());
-    Group::spawn(&mut command, &Confinement::default()).unwrap()
+    spawn(&command)
 }
 
 async fn number(file: &std::path::Path) -> Pid {
@@ -56,8 +61,7 @@ fn lives(id: Pid) -> bool {
 #[tokio::test]
 async fn what_a_program_leaves_behind_ends_with_it_wherever_it_went() {
     let folder = tempfile::tempdir().unwrap();
-    let mut other =
-        Group::spawn(Command::new("sleep").arg("600"), &Confinement::default()).unwrap();
+    let mut other = spawn(Command::new("sleep").arg("600"));
     for (nth, script) in LEAVERS.iter().enumerate() {
         for (how, then) in [("ended", "exit 3"), ("stopped", "sleep 600"), ("dropped", "wait")] {
             let file = folder.path().join(format!("{nth}-{how}"));
@@ -95,7 +99,7 @@ async fn what_leaves_the_group_of_a_program_that_goes_on_can_be_ended_alone() {
     let script = format!("{}\n{}", LEAVERS[3], LEAVERS[0].replace("$1", "$2"));
     let mut command = Command::new("bash");
     command.args(["-c", &format!("{script}\nwait"), "bash"]).args(&files);
-    let mut group = Group::spawn(&mut command, &Confinement::default()).unwrap();
+    let mut group = spawn(&command);
     let (stray, helper) = (number(&files[0]).await, number(&files[1]).await);
     group.end_strays();
     while lives(stray) {

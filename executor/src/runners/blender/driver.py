@@ -1,9 +1,9 @@
 """pictor's warm Blender session: one process, one scene, many tasks.
 
 Started as
-    blender -b --factory-startup -Y -noaudio --threads N -P driver.py -- '<options>'
+    blender -b --factory-startup -Y|-y -noaudio --threads N -P driver.py -- '<options>'
 options: {"scene": "/abs/x.blend", "tree": null|"/abs/folder of a packed scene",
-  "baked": null|{"scene": "/abs/baked copy of it", "caches": null|"/abs/archive"}, "allow_missing": false, "device": null|"CPU"|"CUDA:0"|"OPTIX:0"|"HIP:0"}
+  "baked": null|{"scene": "/abs/baked copy of it", "caches": null|"/abs/archive"}, "allow_missing": false, "allow_scripts": false, "device": null|"CPU"|"CUDA:0"|"OPTIX:0"|"HIP:0"}
 
 Every line from here starts with "@pictor " and holds one JSON object; all other output is Blender's log.
 First comes {"event":"loaded", ...inspection} or {"event":"failed","kind","message",...} (then exit 0).
@@ -259,7 +259,7 @@ def main():
         tree = TREE = options.get("tree")
         baked = options.get("baked")
         path = simulation.lay_out(baked["scene"], baked["caches"], os.getcwd()) if baked else options["scene"]
-        load(path, options.get("allow_missing", False), lambda: relocate(tree) if tree else None)
+        load(path, options.get("allow_missing", False), options.get("allow_scripts", False), lambda: relocate(tree) if tree else None)
         body = inspection(bpy.context.scene, {}, DEVICE)
     except Exception as error:
         emit({"event": "failed", **failure(error)})

@@ -22,7 +22,7 @@ pub(crate) use run::run;
 pub use sessions::Sessions;
 
 use crate::programs::version_cache::Program;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// Makes the Blender that this command starts keep compiled Python files in the user's folder `cache`. Where it was
@@ -37,4 +37,20 @@ pub fn keep_bytecode(command: &mut Command, cache: Option<&Path>) {
         // Whoever set this did not want files beside the scripts, where none are written now.
         command.env_remove("PYTHONDONTWRITEBYTECODE");
     }
+}
+
+/// What a scene that is rendered where it lies may use: its folder and the one above, as in `//../textures`. Of a home
+/// or a folder for everybody's files, only what is visible directly in it.
+fn around(scene: &Path) -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let is_shared = |folder: &Path| home.starts_with(folder) || folder.components().count() <= 2;
+    let Some(folder) = scene.parent() else { return Vec::new() };
+    if is_shared(folder) {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let is_visible =
+            |entry: &std::fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+        return entries.filter(is_visible).map(|entry| entry.path()).collect();
+    }
+    let above = folder.parent().filter(|above| !is_shared(above));
+    vec![above.unwrap_or(folder).to_owned()]
 }

@@ -170,11 +170,11 @@ async fn start(
     {
         command.env(name, folder.path());
     }
-    command.env_remove("PYTHONPATH").env_remove("BLENDER_SYSTEM_SCRIPTS");
     keep_bytecode(&mut command, cache);
     let needs = Confinement { gpu, ..Confinement::default() };
-    let needs = needs.reads(&blender.path).writes(folder.path());
-    transcript(&mut command, &needs, LIMIT).await
+    let mut needs = needs.reads(&blender.path).writes(folder.path());
+    needs.write.extend(cache.map(Path::to_owned));
+    transcript(&command, &needs, LIMIT).await
 }
 
 /// Interprets a Blender's output and the way it ended.

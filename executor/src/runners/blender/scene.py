@@ -9,6 +9,7 @@ import sys
 
 OUT_OF_MEMORY = re.compile(r"out of (gpu |device |host |system )?memory|memoryerror|cumem|bad_alloc|calloc returns null|malloc returns null", re.I)
 ELEMENTS_MAX = 10_000  # pictures of one strip whose existence is checked
+SCRIPTS_RUN = False  # whether the job allows the scene's Python
 DISK_FULL = re.compile(r"no space left|disk full|quota exceeded|file too large", re.I)
 
 
@@ -37,13 +38,15 @@ def version(numbers):
 
 # ---- loading ------------------------------------------------------------------------------------------------------------
 
-def load(path, allow_missing, opened=lambda: None):
+def load(path, allow_missing, allow_scripts, opened=lambda: None):
     """Opens the scene. `opened` is called before its files are located."""
+    global SCRIPTS_RUN
+    SCRIPTS_RUN = allow_scripts
     if not os.path.isfile(path):
         raise Fail("scene_missing", f"There is no scene file at {path}. Check the path in the job file.")
     problem = ""
     try:
-        bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=False)
+        bpy.ops.wm.open_mainfile(filepath=path, load_ui=False, use_scripts=allow_scripts)
     except RuntimeError as error:  # also raised for warnings, such as a missing library
         problem = str(error).strip()
     if not bpy.data.filepath or os.path.realpath(bpy.data.filepath) != os.path.realpath(path):
@@ -55,7 +58,7 @@ def load(path, allow_missing, opened=lambda: None):
     if lacking and not allow_missing:
         names = ", ".join(f"{item['kind']} {item['name']!r} ({item['path']})" for item in lacking[:5])
         more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        raise Fail("missing_files", f"{path} uses files that are not here: {names}{more}. Pack them into the .blend "
+        raise Fail("missing_files", f"{path} uses files that are not here, or outside of what its task may read: {names}{more}. Pack them into the .blend "
                    "(File > External Data > Pack Resources) or make their paths right, then submit again. `allow_missing: true` renders without them.", missing=lacking)
 
 
@@ -125,21 +128,32 @@ def missing_files():
     return found
 
 
-def refuse_scripts():
-    """Freestyle runs the Python of its style modules although Blender was told to run no scripts. Called before
-    anything is rendered, too, as a job's settings may turn on what the scene had turned off."""
-    names = []
+def running_scripts():
+    """What would run while rendering, although Blender runs no scripts on its own: Freestyle's and OSL's."""
     for scene in bpy.data.scenes:
         for layer in scene.view_layers:
             settings = layer.freestyle_settings
             if scene.render.use_freestyle and layer.use_freestyle and settings.mode == "SCRIPT":
-                names += [f"{module.script.name if module.script else '?'!r} of view layer {layer.name!r}" for module in settings.modules]
+                for module in settings.modules:
+                    yield f"Freestyle script {(module.script.name if module.script else '?')!r} of view layer {layer.name!r}"
+        if getattr(getattr(scene, "cycles", None), "shading_system", False):
+            for tree in node_trees():
+                for node in tree.nodes:
+                    if node.bl_idname == "ShaderNodeScript":
+                        yield f"OSL script {(node.script.name if node.script else node.filepath)!r} of {tree.name!r}"
+
+
+def refuse_scripts():
+    """Called before anything is rendered, as a job's settings may turn on what the scene had turned off."""
+    names = [] if SCRIPTS_RUN else list(dict.fromkeys(running_scripts()))
     if names:
-        raise Fail("scripts", f"Freestyle would run Python scripts of the scene: {', '.join(names[:5])}. pictor runs no Python of scenes: "
-                   "use Freestyle's parameter editor mode instead of its script mode.", scripts=names)
+        raise Fail("scripts", f"The scene runs scripts while it is rendered: {', '.join(names[:5])}. Remove them, or set `allow_scripts: true`: "
+                   "then they run in the sandbox of the worker.", scripts=names)
 
 
 def blocked_scripts():
+    if SCRIPTS_RUN:
+        return None
     names = [f"text {text.name!r}" for text in bpy.data.texts if text.use_module]
     for prop in bpy.data.bl_rna.properties:
         for item in getattr(bpy.data, prop.identifier) if prop.type == "COLLECTION" else ():

@@ -70,7 +70,7 @@ text.use_module = True
 save("script")
 bpy.data.texts.remove(text)
 style = bpy.data.texts.new("style.py")
-style.write("open(%r, 'w')" % os.path.join(out, "ran"))
+style.write("print('the style runs')\ntry: open(%r, 'w')\nexcept OSError: pass" % os.path.join(out, "ran"))
 render.use_freestyle, layer.freestyle_settings.mode = True, "SCRIPT"
 layer.freestyle_settings.modules.new().script = style
 save("freestyle")
@@ -178,7 +178,7 @@ pub(super) struct Work {
     pub(super) ctx: TaskContext,
     pub(super) stopper: Stopper,
     pub(super) progress: tokio::sync::watch::Receiver<Option<(f32, String)>>,
-    _scratch: TempDir,
+    _place: TempDir,
 }
 
 impl Work {
@@ -259,7 +259,11 @@ impl Bench {
         };
         let (stopper, stop) = Stopper::new();
         let (progress, latest) = Progress::new(Activity::new());
-        let scratch = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let place = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let [scratch, fetched] = ["made/task", "fetched/task"].map(|part| place.path().join(part));
+        for folder in [&scratch, &fetched] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
         let ctx = TaskContext {
             brief: Arc::new(brief),
             key: StepKey { run: RunId("r".into()), step: 0, generation: 0 },
@@ -268,16 +272,17 @@ impl Bench {
             slot: 0,
             device: None,
             inputs,
-            scratch: scratch.path().to_owned(),
+            log: LogWriter::new(scratch.join("log"), progress.activity.clone(), None),
+            scratch,
+            fetched,
             artifacts: self.artifacts.clone(),
-            log: LogWriter::new(scratch.path().join("log"), progress.activity.clone(), None),
             progress,
             stop,
             config: self.config.clone(),
             brought: Mutex::default(),
             notes: Mutex::default(),
         };
-        Work { ctx, stopper, progress: latest, _scratch: scratch }
+        Work { ctx, stopper, progress: latest, _place: place }
     }
 
     /// Renders frame 5 in tiles and merges them.

@@ -1,13 +1,13 @@
 //! One Blender process with a scene loaded, which takes one task after another over a pipe. The protocol is described
 //! at the top of `driver.py`.
 
-use super::{keep_bytecode, progress};
-use crate::ground::failure::failure;
+use super::{around, keep_bytecode, progress};
+use crate::ground::failure::{failure, storage_failure};
 use crate::ground::text_of;
 use crate::programs::process::{Group, exit_sentence, spawn_failure};
-use crate::programs::{Confinement, Device};
+use crate::programs::{Confinement, Device, Sandbox};
 use crate::task::TaskContext;
-use pictor_tasks::message::{Failure, FailureKind};
+use pictor_tasks::message::{Failure, FailureKind, RunId};
 use pictor_tasks::units::Resolution;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -32,6 +32,8 @@ const LINES_QUOTED: usize = 3;
 const QUOTED_CHARS_MAX: usize = 300;
 /// The time limit for the last lines of a Blender that has ended.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// The folder in which the GPU's driver keeps the kernels that it compiled, which takes it minutes.
+const KERNELS: &str = "kernels";
 /// How often a Blender that loads a scene is checked, and how long it may be completely idle.
 const LOOK: Duration = Duration::from_secs(2);
 const LOADING_IDLE_MAX: Duration = Duration::from_mins(2);
@@ -50,12 +52,16 @@ pub(super) struct Start {
     pub baked: Option<Baked>,
     /// Whether missing textures and libraries are tolerated.
     pub allow_missing: bool,
+    /// Whether the scene's Python runs.
+    pub allow_scripts: bool,
     /// Cycles' device: `CPU`, `OPTIX:0`.
     pub device: String,
     /// The GPU of that device.
     pub gpu: Option<Device>,
     /// The number of CPU threads.
     pub threads: u32,
+    /// The run whose tasks it does: no Blender goes on with a scene of somebody else.
+    pub run: RunId,
     /// The folder in which the session creates its own folder for temporary files.
     pub folder: PathBuf,
     /// The user's cache folder, whose content can be made again.
@@ -88,14 +94,25 @@ pub(super) struct Inspection {
 }
 
 impl Start {
-    /// The resources for all tasks that this Blender will run: their inputs and outputs are in the worker's data
-    /// folder.
+    /// The resources for all tasks that this Blender will run: their folders are next to that of this task, and so are
+    /// those of their inputs, unless these are among the artifacts of the run.
     fn needs(&self, ctx: &TaskContext, folder: &Path) -> Confinement {
         let needs = Confinement { gpu: self.gpu.clone(), ..Confinement::default() };
-        let mut needs = needs.reads(&self.program).reads(&self.scene).writes(folder);
-        needs.read.extend(self.tree.clone());
-        needs.write.extend(self.cache.clone());
-        needs.writes(&ctx.config.data)
+        let driver = self.driver.parent().unwrap_or(&self.driver);
+        let mut needs = needs.reads(driver).reads(ctx.artifacts_of_run()).writes(folder);
+        match &self.tree {
+            Some(tree) => needs.read.push(tree.clone()),
+            None => needs.read.extend(around(&self.scene)),
+        }
+        needs.read.push(self.scene.clone());
+        // Whoever could write there would decide what later Blenders execute.
+        needs.read.extend(self.cache.clone());
+        needs.read.extend(ctx.fetched.parent().map(Path::to_owned));
+        needs.write.extend(ctx.scratch.parent().map(Path::to_owned));
+        if self.gpu.is_some() {
+            needs.write.push(self.folder.join(KERNELS));
+        }
+        needs
     }
 }
 
@@ -103,7 +120,6 @@ impl Start {
 #[derive(Debug)]
 pub(super) struct Session {
     group: Group,
-    id: u32,
     stdin: ChildStdin,
     lines: mpsc::Receiver<String>,
     _folder: Folder,
@@ -118,12 +134,23 @@ impl Session {
     /// Starts Blender and loads the scene, which takes seconds to minutes. A Blender that neither computes nor reads
     /// nor prints anything for two minutes is considered stuck.
     pub(super) async fn start(ctx: &TaskContext, start: &Start) -> Result<Self, Failure> {
+        if start.allow_scripts && matches!(Sandbox::current(), Sandbox::Nothing(_)) {
+            let message =
+                "The scene's scripts are allowed, but this worker has no sandbox to run them in.";
+            return Err(failure(FailureKind::Unsupported, message));
+        }
+        if ctx.config.artifacts().is_dir() {
+            // Blender sees what the folder will hold, but not a folder that is made later.
+            std::fs::create_dir_all(ctx.artifacts_of_run())
+                .map_err(|error| storage_failure("The run's folder cannot be made", &error))?;
+        }
         let folder = Folder::new(&start.folder)?;
-        let mut command = command(start, &folder.0)?;
-        let mut group = Group::spawn(&mut command, &start.needs(ctx, &folder.0))
+        let command = command(start, &folder.0)?;
+        let pipes = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
+        let mut group = Group::spawn(&command, &start.needs(ctx, &folder.0), pipes)
             .map_err(|e| spawn_failure(&command, &e))?;
         let child = group.child();
-        let (stdin, id) = (child.stdin.take(), child.id().unwrap_or_default());
+        let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = (stdin, stdout, stderr) else {
             return Err(failure(FailureKind::Failed, "Blender started without its pipes."));
@@ -134,7 +161,6 @@ impl Session {
         ctx.progress.report(0.0, "loading the scene");
         let mut session = Self {
             group,
-            id,
             stdin,
             lines,
             _folder: folder,
@@ -143,9 +169,10 @@ impl Session {
             questions: 0,
         };
         let doing = format!("loading {}", start.scene.display());
+        let program = session.group.find_program();
         let loaded = tokio::select! {
             answer = session.answer(ctx, &doing) => answer?,
-            idle = idle(ctx, id) => return Err(idle),
+            idle = idle(ctx, program) => return Err(idle),
         };
         if loaded.get("event").and_then(Value::as_str) != Some("loaded") {
             return Err(failure_of(&loaded, ctx));
@@ -153,8 +180,9 @@ impl Session {
         session.inspection = read_as(loaded)?;
         session.busy = false;
         ctx.log.line(&format!(
-            "pictor: Blender {} (process {id}) has loaded {}",
+            "pictor: Blender {} (process {}) has loaded {}",
             session.inspection.blender,
+            session.id(),
             start.scene.display()
         ));
         Ok(session)
@@ -167,7 +195,7 @@ impl Session {
 
     /// The process id.
     pub(super) fn id(&self) -> u32 {
-        self.id
+        self.group.program()
     }
 
     /// Marks the session as used up, because its scene is no longer the one that was loaded.
@@ -321,11 +349,13 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
         "tree": start.tree.as_deref().map(text_of).transpose()?,
         "baked": baked,
         "allow_missing": start.allow_missing,
+        "allow_scripts": start.allow_scripts,
         "device": start.device,
     });
     let mut command = Command::new(&start.program);
     command
-        .args(["-b", "--factory-startup", "-Y", "-noaudio", "--threads"])
+        .args(["-b", "--factory-startup", if start.allow_scripts { "-y" } else { "-Y" }])
+        .args(["-noaudio", "--threads"])
         .arg(start.threads.to_string())
         .arg("-P")
         .arg(&start.driver)
@@ -335,12 +365,13 @@ fn command(start: &Start, folder: &Path) -> Result<Command, Failure> {
         .env("BLENDER_USER_CONFIG", folder)
         .env("BLENDER_USER_SCRIPTS", folder)
         .env("TMPDIR", folder)
-        .env("PYTHONUNBUFFERED", "1")
-        .env_remove("PYTHONPATH")
-        .env_remove("BLENDER_SYSTEM_SCRIPTS")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .env("PYTHONUNBUFFERED", "1");
+    if start.gpu.is_some() {
+        let kernels = start.folder.join(KERNELS);
+        std::fs::create_dir_all(&kernels)
+            .map_err(|error| storage_failure("A folder for kernels cannot be made", &error))?;
+        command.env("CUDA_CACHE_PATH", &kernels).env("OPTIX_CACHE_PATH", &kernels);
+    }
     keep_bytecode(&mut command, start.cache.as_deref());
     Ok(command)
 }
@@ -362,11 +393,11 @@ async fn pump(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<String>, is_driv
 
 /// Resolves when the process has been idle for too long: no computing, no reading. As long as it does either, the task
 /// counts as alive.
-async fn idle(ctx: &TaskContext, id: u32) -> Failure {
-    let (mut ticks, mut last, mut since) = (interval(LOOK), work_of(id), Instant::now());
+async fn idle(ctx: &TaskContext, program: impl Fn() -> u32) -> Failure {
+    let (mut ticks, mut last, mut since) = (interval(LOOK), work_of(program()), Instant::now());
     loop {
         ticks.tick().await;
-        let now = work_of(id);
+        let now = work_of(program());
         if now != last {
             (last, since) = (now, Instant::now());
             ctx.progress.report(0.0, "loading the scene");

@@ -2,9 +2,13 @@
 //! is ended first.
 
 use super::choice::{Choice, choose, saved_by};
+use super::keep_bytecode;
 use super::session::{Baked, Session, Start, memory_of};
 use crate::files::cache::Kept;
 use crate::ground::failure::failure;
+use crate::programs::Confinement;
+use crate::programs::process::output;
+use crate::programs::version_cache::Program;
 use crate::task::TaskContext;
 use pictor_artifacts::digest;
 use pictor_tasks::blend::Release;
@@ -15,11 +19,17 @@ use std::io::ErrorKind;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
+use tokio::process::Command;
+use tokio::time::Duration;
 
 /// The most sessions of one slot: for the current scene and the one before.
 const SESSIONS_MAX: usize = 2;
 /// For how many scenes it is remembered which release saved them, and which Blenders cannot do them.
 const SAVED_MAX: usize = 8;
+/// Compiles the driver's files, and how long it may take with all that Blender itself compiles.
+const COMPILE: &str = "import compileall, os, sys; sys.pycache_prefix = None; \
+                       compileall.compile_dir(os.environ['PICTOR_DRIVER'], quiet=1)";
+const COMPILING: Duration = Duration::from_mins(1);
 /// The Python files.
 const DRIVER: [(&str, &str); 8] = [
     ("driver.py", include_str!("driver.py")),
@@ -52,6 +62,8 @@ struct Live {
     start: Start,
     /// The digest of the scene file, and that of its baked copy.
     digests: Vec<String>,
+    /// The folder of its run.
+    place: PathBuf,
     session: Session,
     /// Keeps the files from removal that Blender may still read.
     _scene: Option<Kept>,
@@ -153,12 +165,19 @@ impl Sessions {
             place.baked = Some(Baked { scene, caches });
         }
         write_driver(&start.driver)?;
+        compile(&start).await;
         let session = Session::start(ctx, &place).await?;
-        Ok(Live { start, digests, session, _scene: scene })
+        let place = ctx.scratch.ancestors().nth(2).unwrap_or(&ctx.scratch).to_owned();
+        Ok(Live { start, digests, place, session, _scene: scene })
     }
 
     fn memory(&self) -> u64 {
         self.live.iter().map(|live| memory_of(live.session.id())).sum()
+    }
+
+    /// Whether one of them sees this folder of a run.
+    pub(crate) fn uses(&self, place: &Path) -> bool {
+        self.live.iter().any(|live| live.place == place)
     }
 
     /// The process ids, ordered from the least recently used session.
@@ -202,8 +221,10 @@ fn start(ctx: &TaskContext, scene: &Scene, file: &FileRef, choice: Choice) -> St
         tree: None,
         baked: None,
         allow_missing: scene.allow_missing,
+        allow_scripts: scene.allow_scripts,
         device,
         gpu,
+        run: ctx.key.run.clone(),
         threads: (cpus / ctx.config.slots.max(1)).max(1),
         folder,
         cache: ctx.config.cache.clone(),
@@ -237,6 +258,28 @@ async fn verify(ctx: &TaskContext, file: &FileRef) -> Result<(), Failure> {
             let message = format!("The scene {path} cannot be read: {error}.");
             Err(failure(FailureKind::Storage, message))
         }
+    }
+}
+
+/// Makes a Blender compile its own scripts and ours once, before it has opened anything: with a scene, it may not store
+/// what others execute later. If this fails, each Blender compiles them again.
+async fn compile(start: &Start) {
+    let Some(program) = Program::find(&start.program) else { return };
+    let done = start.driver.with_file_name(format!("compiled-by-{}", program.folder_name()));
+    if done.exists() {
+        return;
+    }
+    let mut command = Command::new(&start.program);
+    command.args(["-b", "--factory-startup", "-Y", "-noaudio", "--python-expr", COMPILE]);
+    let folder = start.driver.parent().unwrap_or(&start.driver);
+    command.env("PICTOR_DRIVER", folder).env_remove("PYTHONPATH");
+    for name in ["BLENDER_USER_RESOURCES", "BLENDER_USER_CONFIG", "BLENDER_USER_SCRIPTS"] {
+        command.env(name, folder);
+    }
+    keep_bytecode(&mut command, start.cache.as_deref());
+    match output(&command, &Confinement::trusted(), COMPILING).await {
+        Ok(_) => drop(std::fs::write(done, "")),
+        Err(error) => tracing::debug!(%error, "Blender's scripts are not compiled in advance"),
     }
 }
 

@@ -95,16 +95,8 @@ fn refusals() -> Vec<(Scene, FailureKind, &'static str)> {
         (scene("text.blend"), Invalid, "is not a .blend file"),
         (scene("blind.blend"), Invalid, "no active camera"),
         (scene("texture.blend"), Invalid, "image 'wood' ("),
-        (
-            scene("freestyle.blend"),
-            Invalid,
-            "Python scripts of the scene: 'style.py' of view layer",
-        ),
-        (
-            Scene { set: freestyle, ..scene("freestyle_off.blend") },
-            Invalid,
-            "Python scripts of the",
-        ),
+        (scene("freestyle.blend"), Invalid, "Freestyle script 'style.py' of view layer"),
+        (Scene { set: freestyle, ..scene("freestyle_off.blend") }, Invalid, "Freestyle script"),
         (scene("linked.blend"), Invalid, "library.blend"),
         (Scene { camera, ..plain() }, Invalid, "it has Camera"),
         (Scene { view_layer: layer, ..plain() }, Invalid, "no view layer 'fog'"),
@@ -196,6 +188,18 @@ async fn missing_files_can_be_allowed_and_a_tile_must_be_in_the_frame() {
     let failure =
         bench.work(body, &[("tile", "7")], 0, Vec::new()).on(&mut sessions).await.unwrap_err();
     assert!(failure.message.contains("160x90 pixels cut into 200x1"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn scripts_that_are_allowed_run_in_the_sandbox() {
+    let (bench, mut sessions) = (Bench::new(), Sessions::default());
+    let allowed = Scene { allow_scripts: true, ..scene("freestyle.blend") };
+    let work =
+        bench.work(Body::Blender(Render { scene: allowed, tiles: None }), &[], 0, Vec::new());
+    work.on(&mut sessions).await.unwrap();
+    let log = std::fs::read_to_string(work.ctx.scratch.join("log")).unwrap();
+    assert!(log.contains("the style runs"), "{log}");
+    assert!(!scenes().join("ran").exists(), "it may only read where the scene is");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub(crate) async fn rehearse(
     let made = folder.join(&plan.file);
     command.args(["-t", "1"]).arg(as_file(&made)).current_dir(&folder);
     ctx.progress.report(0.0, "trying to make the video");
-    let status = run_program(ctx.supervision(), &mut command, &needs, &mut |_| false).await?;
+    let status = run_program(ctx.supervision(), &command, &needs, &mut |_| false).await?;
     // Some of its errors do not change its exit status.
     let tried = if status.success() {
         probe(ctx, &made).await.map(drop).map_err(|failure| failure.message)

@@ -185,8 +185,7 @@ impl Source {
         command.args(words("-hide_banner -nostdin -v warning -xerror -err_detect explode"));
         command.args(words(&format!("-f concat -safe 0 -i {LIST} -f null -")));
         let status =
-            run_program(ctx.supervision(), &mut command, &ctx.confinement(), &mut |_| false)
-                .await?;
+            run_program(ctx.supervision(), &command, &ctx.confinement(), &mut |_| false).await?;
         if status.success() { Ok(()) } else { Err(program_failure(&ctx.log, "ffmpeg", status)) }
     }
 

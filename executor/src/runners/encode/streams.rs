@@ -104,7 +104,7 @@ impl Streams {
             .args(crate::runners::video::reading(path));
         command.args(self.arguments(0)).args(["-t", "1"]).arg(as_file(&trial));
         let needs = ctx.confinement().reads(path);
-        let ended = output(&mut command, &needs, TRIAL).await;
+        let ended = output(&command, &needs, TRIAL).await;
         // If this fails, the next trial overwrites it, and it is removed with the folder.
         let _ = std::fs::remove_file(&trial);
         match ended {

@@ -56,7 +56,7 @@ async fn decode(ctx: &TaskContext, path: &Path, video: &Video, made: &Path) -> b
     command.args(["-pix_fmt", pixels, "-f", "image2", "-update", "1"]);
     command.arg(video::as_file(made));
     let needs = ctx.confinement().reads(path);
-    let status = run_program(ctx.supervision(), &mut command, &needs, &mut |_| true).await;
+    let status = run_program(ctx.supervision(), &command, &needs, &mut |_| true).await;
     status.is_ok_and(|status| status.success())
         && pictor_pictures::size(made).is_ok_and(|size| size == video.size)
 }

@@ -119,7 +119,7 @@ async fn extract(
     command.current_dir(&folder);
     let mut on_line = frames_done(ctx, wanted.len());
     let needs = ctx.confinement().reads(path);
-    let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+    let status = run_program(ctx.supervision(), &command, &needs, &mut on_line).await?;
     let picture = |time: i64| folder.join(format!("{}.png", time - begin));
     if seek.is_some_and(|(_, key)| !picture(key).exists()) {
         return Ok(BTreeMap::new());

@@ -123,7 +123,7 @@ async fn to_webp(
     command.args(["-c:v", "libwebp", "-quality", &quality, "-f", "webp", "image.webp"]);
     command.current_dir(png.parent().unwrap_or(Path::new(".")));
     let status =
-        run_program(ctx.supervision(), &mut command, &ctx.confinement(), &mut |_| true).await?;
+        run_program(ctx.supervision(), &command, &ctx.confinement(), &mut |_| true).await?;
     if !status.success() {
         return Err(program_failure(&ctx.log, "ffmpeg", status));
     }

@@ -225,7 +225,7 @@ impl Said {
             false
         };
         let needs = Confinement::default().reads(path);
-        run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+        run_program(ctx.supervision(), &command, &needs, &mut on_line).await?;
         Ok(end)
     }
 
@@ -246,7 +246,7 @@ impl Said {
             false
         };
         let needs = Confinement::default().reads(path);
-        let status = run_program(ctx.supervision(), &mut command, &needs, &mut on_line).await?;
+        let status = run_program(ctx.supervision(), &command, &needs, &mut on_line).await?;
         if !status.success() && read.frames.is_empty() {
             return Err(program_failure(&ctx.log, "ffprobe", status));
         }
