@@ -171,7 +171,7 @@ fn after_kill_9_at_six_moments_nothing_is_left_of_what_was_to_go() {
 fn film(dir: &TestDir) -> Vec<&'static str> {
     let more = "  tiles: 2x1\n  samples: 2\n  output: { video: film.mp4 }\n";
     dir.write("job.yaml", &render_job("plain.blend", more));
-    let encoding = dir.path("encoding").display().to_string();
+    let encoding = dir.shared("encoding").display().to_string();
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *-version*) ;; *) if [ ! -e {encoding} ]; then : > {encoding}; \
          exec sleep 60; fi ;; esac\nPATH=${{PATH#*:}} exec ffmpeg \"$@\"\n"
@@ -211,7 +211,7 @@ fn after_kill_9_a_render_is_what_it_would_have_been() {
             last.insert(step, event["finished"].as_u64().unwrap());
         }
         if moment == TASKS - 1 {
-            until("the video is made", || dir.path("encoding").exists());
+            until("the video is made", || dir.shared("encoding").exists());
         }
         run.signal(Signal::KILL);
         run.finish();

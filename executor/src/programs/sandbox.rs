@@ -141,6 +141,24 @@ impl Sandbox {
         }
     }
 
+    /// Fails, with a sentence, if every program of this process could read the folder of a worker.
+    pub(crate) fn check_hides(&self, data: &Path) -> io::Result<()> {
+        let real = data.canonicalize()?;
+        let shared =
+            SHARED.get().into_iter().flat_map(|shared| shared.read.iter().chain(&shared.write));
+        let system = places::SYSTEM.iter().map(Path::new);
+        let open = system.chain(shared.map(PathBuf::as_path)).find(|place| real.starts_with(place));
+        match open.filter(|_| !matches!(self, Self::Nothing(_))) {
+            Some(place) => Err(io::Error::other(format!(
+                "the programs of jobs can read what is in {}, and {} is there with its secrets: choose another data \
+                 folder (`--data`)",
+                place.display(),
+                data.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// What it is and, unless it is the best one, why.
     pub fn sentence(&self) -> String {
         match self {

@@ -3,6 +3,7 @@
 
 use crate::files::artifacts::Artifacts;
 use crate::programs::Device;
+use crate::programs::Sandbox;
 use crate::runners::Warm;
 use crate::task::Config;
 use crate::worker::bundle::Bundle;
@@ -145,6 +146,7 @@ impl Agent {
         let scratch = scratch_root(&config, id);
         remove_tree(&scratch)?;
         std::fs::create_dir_all(&scratch)?;
+        Sandbox::current().check_hides(&config.data)?;
         let (mail, letters) = mpsc::channel(MAIL);
         let (heartbeats, beats) = mpsc::channel(1);
         let begin = Directive { intake: Intake::Open, leave: false };

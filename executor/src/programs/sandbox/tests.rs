@@ -204,6 +204,18 @@ async fn memory_and_processes_run_out_for_the_program_alone() {
 }
 
 #[test]
+fn a_worker_does_not_keep_its_secrets_where_everybody_may_read() {
+    let hidden = tempfile::tempdir().unwrap();
+    let open = Path::new("/usr/share");
+    for sandbox in sandboxes() {
+        assert!(sandbox.check_hides(hidden.path()).is_ok());
+        let why = sandbox.check_hides(open).unwrap_err().to_string();
+        assert!(why.contains("/usr") && why.contains("`--data`"), "{why}");
+    }
+    assert!(Sandbox::Nothing("of a test".into()).check_hides(open).is_ok());
+}
+
+#[test]
 fn a_policy_is_one_of_three_words() {
     for policy in ["required", "preferred", "off"] {
         assert_eq!(policy.parse::<SandboxPolicy>().unwrap().to_string(), policy);

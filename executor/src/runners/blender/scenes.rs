@@ -178,7 +178,6 @@ pub(super) struct Work {
     pub(super) ctx: TaskContext,
     pub(super) stopper: Stopper,
     pub(super) progress: tokio::sync::watch::Receiver<Option<(f32, String)>>,
-    _place: TempDir,
 }
 
 impl Work {
@@ -259,16 +258,18 @@ impl Bench {
         };
         let (stopper, stop) = Stopper::new();
         let (progress, latest) = Progress::new(Activity::new());
-        let place = tempfile::tempdir_in(self.folder.path()).unwrap();
-        let [scratch, fetched] = ["made/task", "fetched/task"].map(|part| place.path().join(part));
-        for folder in [&scratch, &fetched] {
-            std::fs::create_dir_all(folder).unwrap();
-        }
+        // As in a slot: all tasks of a run are in one place, which a Blender sees that stays loaded.
+        let execution = EXECUTIONS.fetch_add(1, Ordering::Relaxed);
+        let [scratch, fetched] = ["made", "fetched"].map(|part| {
+            let folder = self.folder.path().join("r").join(part).join(execution.to_string());
+            std::fs::create_dir_all(&folder).unwrap();
+            folder
+        });
         let ctx = TaskContext {
             brief: Arc::new(brief),
             key: StepKey { run: RunId("r".into()), step: 0, generation: 0 },
             task: Try { index, attempt: 1 },
-            execution: Execution(EXECUTIONS.fetch_add(1, Ordering::Relaxed)),
+            execution: Execution(execution),
             slot: 0,
             device: None,
             inputs,
@@ -282,7 +283,7 @@ impl Bench {
             brought: Mutex::default(),
             notes: Mutex::default(),
         };
-        Work { ctx, stopper, progress: latest, _place: place }
+        Work { ctx, stopper, progress: latest }
     }
 
     /// Renders frame 5 in tiles and merges them.
