@@ -18,7 +18,8 @@ mod store_queries;
 pub use pictor_artifacts::Error;
 pub use postgres::PostgresStore;
 pub use registry::{
-    AuditEntry, Delivery, DueTime, ListedToken, NewWorker, Registry, Schedule, Token, WorkerRecord,
+    AuditEntry, Delivery, DueTime, ListedToken, NewWorker, Registry, Schedule, Token, Upload,
+    WorkerRecord,
 };
 pub use run::{
     Created, Idempotency, NewRun, Ownership, Rejected, RunFilter, RunRecord, RunRows, StoredPlan,

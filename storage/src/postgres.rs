@@ -7,7 +7,7 @@ mod read;
 
 use crate::last_row::LastRow;
 use crate::registry::{
-    AuditEntry, Delivery, DueTime, ListedToken, NewWorker, Schedule, Token, WorkerRecord,
+    AuditEntry, Delivery, DueTime, ListedToken, NewWorker, Schedule, Token, Upload, WorkerRecord,
 };
 use crate::registry_queries::impl_registry;
 use crate::run::{

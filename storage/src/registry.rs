@@ -23,6 +23,9 @@ pub struct Token {
     pub created_ms: i64,
     /// When it was revoked, in milliseconds since 1970; `None` while it is valid.
     pub revoked_ms: Option<i64>,
+    /// For a machine's token: public part of the token with which the machine enrolled. Empty for all others, and for
+    /// machines that enrolled before this was recorded.
+    pub origin: String,
 }
 
 /// A token in the list of all.
@@ -106,6 +109,19 @@ pub struct AuditEntry {
     pub address: String,
 }
 
+/// A file that an account has uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The account.
+    pub account: String,
+    /// Digest of the file.
+    pub digest: String,
+    /// Size of the file in bytes.
+    pub size_bytes: u64,
+    /// When the account uploaded it last, in milliseconds since 1970.
+    pub uploaded_ms: i64,
+}
+
 /// A job that is submitted at recurring times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
@@ -185,6 +201,8 @@ pub trait Registry: Send + Sync {
     async fn revoke_token(&self, id: &str, now_ms: i64) -> Result<bool, Error>;
     /// How many tokens have been revoked: while this stays the same, none has been.
     async fn revocations(&self) -> Result<u64, Error>;
+    /// The tokens of machines that enrolled with this token, in order of id, revoked or not.
+    async fn machines_of(&self, token: &str) -> Result<Vec<ListedToken>, Error>;
 
     /// Registers a worker. One with the same account and name remains the same worker, and keeps its state.
     async fn register_worker(&self, worker: &NewWorker<'_>, now_ms: i64)
@@ -210,6 +228,19 @@ pub trait Registry: Send + Sync {
     async fn audit(&self, entries: &[AuditEntry]) -> Result<(), Error>;
     /// Up to `limit` (at most 1000) entries, newest first; with `before` only those of a lower number.
     async fn audit_page(&self, limit: u32, before: Option<i64>) -> Result<Vec<AuditEntry>, Error>;
+    /// Removes the oldest entries of the audit log: those before `time_ms`, and what is more than `keep` entries.
+    async fn forget_audit(&self, time_ms: i64, keep: u64) -> Result<(), Error>;
+
+    /// Records that an account has uploaded a file, now if it had before.
+    async fn add_upload(&self, upload: &Upload) -> Result<(), Error>;
+    /// Those of these files that an account has uploaded.
+    async fn uploaded_by(&self, account: &str, digests: &[&str]) -> Result<Vec<String>, Error>;
+    /// Total size of the files that an account has uploaded, in bytes.
+    async fn uploaded_bytes(&self, account: &str) -> Result<u64, Error>;
+    /// Every upload, in order of account and digest.
+    async fn uploads(&self) -> Result<Vec<Upload>, Error>;
+    /// Removes the records of uploads that were made before `time_ms`, not the files.
+    async fn forget_uploads(&self, uploads: &[Upload], time_ms: i64) -> Result<(), Error>;
 
     /// Stores a schedule, or replaces one of the same account. Returns `false` if another account has one of this name.
     async fn put_schedule(&self, schedule: &Schedule) -> Result<bool, Error>;

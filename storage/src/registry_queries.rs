@@ -15,6 +15,7 @@ macro_rules! impl_registry {
                         .bind(&token.secret_hash[..])
                         .bind(token.created_ms)
                         .bind(token.revoked_ms)
+                        .bind(&token.origin)
                         .execute(on)
                 });
                 if done.rows_affected() == 0 && self.token(&token.id).await?.as_ref() != Some(token)
@@ -49,6 +50,13 @@ macro_rules! impl_registry {
                 let count: i64 =
                     on!(self.reader, |on| sqlx::query_scalar(sql::REVOCATIONS).fetch_one(on));
                 Ok(count.unsigned_abs())
+            }
+
+            async fn machines_of(&self, token: &str) -> Result<Vec<ListedToken>, Error> {
+                let rows: Vec<sql::ListedTokenRow> = on!(self.reader, |on| {
+                    sqlx::query_as(sql::MACHINES_OF).bind(token).fetch_all(on)
+                });
+                Ok(rows.into_iter().map(sql::listed_token).collect())
             }
 
             async fn register_worker(
@@ -182,6 +190,67 @@ macro_rules! impl_registry {
                         .fetch_all(on)
                 });
                 Ok(rows.into_iter().map(sql::audit_entry).collect())
+            }
+
+            async fn forget_audit(&self, time_ms: i64, keep: u64) -> Result<(), Error> {
+                let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+                on!(self.writer.long_answer, |on| {
+                    sqlx::query(sql::FORGET_AUDIT).bind(time_ms).bind(keep).execute(on)
+                });
+                Ok(())
+            }
+
+            async fn add_upload(&self, upload: &Upload) -> Result<(), Error> {
+                on!(self.writer, |on| {
+                    sqlx::query(sql::ADD_UPLOAD)
+                        .bind(&upload.account)
+                        .bind(&upload.digest)
+                        .bind(i64::try_from(upload.size_bytes).unwrap_or(i64::MAX))
+                        .bind(upload.uploaded_ms)
+                        .execute(on)
+                });
+                Ok(())
+            }
+
+            async fn uploaded_by(
+                &self,
+                account: &str,
+                digests: &[&str],
+            ) -> Result<Vec<String>, Error> {
+                let digests = json(&digests);
+                Ok(on!(self.reader, |on| {
+                    let found = sqlx::query_scalar(sql::$dialect::UPLOADED_BY).bind(account);
+                    found.bind(digests).fetch_all(on)
+                }))
+            }
+
+            async fn uploaded_bytes(&self, account: &str) -> Result<u64, Error> {
+                let bytes: i64 = on!(self.reader, |on| {
+                    sqlx::query_scalar(sql::UPLOADED_BYTES).bind(account).fetch_one(on)
+                });
+                Ok(bytes.unsigned_abs())
+            }
+
+            async fn uploads(&self) -> Result<Vec<Upload>, Error> {
+                let rows: Vec<sql::UploadRow> =
+                    on!(self.reader, |on| sqlx::query_as(sql::UPLOADS).fetch_all(on));
+                Ok(rows.into_iter().map(sql::upload).collect())
+            }
+
+            async fn forget_uploads(&self, uploads: &[Upload], time_ms: i64) -> Result<(), Error> {
+                on!(self.writer.long_answer, |on| async {
+                    let mut t = on.begin().await?;
+                    for upload in uploads {
+                        sqlx::query(sql::FORGET_UPLOAD)
+                            .bind(&upload.account)
+                            .bind(&upload.digest)
+                            .bind(time_ms)
+                            .execute(&mut *t)
+                            .await?;
+                    }
+                    t.commit().await
+                });
+                Ok(())
             }
 
             async fn put_schedule(&self, schedule: &Schedule) -> Result<bool, Error> {

@@ -1,7 +1,9 @@
 //! The statements that are the same for both databases, and the decoding of their rows. Times are parameters; every
 //! list has a total order and a limit.
 
-use crate::registry::{AuditEntry, Delivery, DueTime, ListedToken, Schedule, Token, WorkerRecord};
+use crate::registry::{
+    AuditEntry, Delivery, DueTime, ListedToken, Schedule, Token, Upload, WorkerRecord,
+};
 use crate::run::{NewRun, Ownership, Rejected, RunFilter, RunRecord, StoredPlan};
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -158,13 +160,13 @@ pub(crate) fn ownership((epoch, key, address): (i64, Vec<u8>, String)) -> Option
     Some(Ownership { epoch: u64::try_from(epoch).ok()?, ticket_key, address })
 }
 
-pub(crate) type TokenRow = (String, String, String, String, Vec<u8>, i64, Option<i64>);
+pub(crate) type TokenRow = (String, String, String, String, Vec<u8>, i64, Option<i64>, String);
 
 pub(crate) fn token(row: TokenRow) -> Option<Token> {
-    let (id, name, role, account, hash, created_ms, revoked_ms) = row;
+    let (id, name, role, account, hash, created_ms, revoked_ms, origin) = row;
     let secret_hash = hash.try_into().ok()?;
     let role = TokenRole::named(&role)?;
-    Some(Token { id, name, role, account, secret_hash, created_ms, revoked_ms })
+    Some(Token { id, name, role, account, secret_hash, created_ms, revoked_ms, origin })
 }
 
 pub(crate) type ListedTokenRow = (String, String, String, String, i64, Option<i64>);
@@ -175,14 +177,17 @@ pub(crate) fn listed_token(row: ListedTokenRow) -> ListedToken {
 }
 
 pub(crate) const ADD_TOKEN: &str = "INSERT INTO token (id, name, role, account, secret_hash, \
-     created_ms, revoked_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING";
-pub(crate) const TOKEN: &str = "SELECT id, name, role, account, secret_hash, created_ms, revoked_ms \
-     FROM token WHERE id = $1";
+     created_ms, revoked_ms, origin) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+     ON CONFLICT (id) DO NOTHING";
+pub(crate) const TOKEN: &str = "SELECT id, name, role, account, secret_hash, created_ms, \
+     revoked_ms, origin FROM token WHERE id = $1";
 pub(crate) const TOKENS: &str = "SELECT id, name, role, account, created_ms, revoked_ms \
      FROM token ORDER BY created_ms, id";
 pub(crate) const REVOKE_TOKEN: &str =
     "UPDATE token SET revoked_ms = $2 WHERE id = $1 AND revoked_ms IS NULL";
 pub(crate) const REVOCATIONS: &str = "SELECT count(revoked_ms) FROM token";
+pub(crate) const MACHINES_OF: &str = "SELECT id, name, role, account, created_ms, revoked_ms \
+     FROM token WHERE origin = $1 AND origin <> '' ORDER BY id";
 
 /// Selects the columns of a [`WorkerRow`]; the argument is the rest of the statement.
 macro_rules! select_worker {
@@ -233,11 +238,31 @@ pub(crate) const AUDIT: &str = "INSERT INTO audit (time_ms, account, token, acti
      detail, address) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 pub(crate) const AUDIT_PAGE: &str = "SELECT number, time_ms, account, token, action, target, \
      detail, address FROM audit WHERE number < $1 ORDER BY number DESC LIMIT $2";
+/// Times rise with numbers, so that what is old is found from the beginning on.
+pub(crate) const FORGET_AUDIT: &str = "DELETE FROM audit WHERE number < COALESCE( \
+     (SELECT number FROM audit WHERE time_ms >= $1 ORDER BY number LIMIT 1), \
+     (SELECT max(number) + 1 FROM audit)) \
+     OR number <= (SELECT max(number) FROM audit) - $2";
 pub(crate) type AuditRow = (i64, i64, String, String, String, String, String, String);
 
 pub(crate) fn audit_entry(row: AuditRow) -> AuditEntry {
     let (number, time_ms, account, token, action, target, detail, address) = row;
     AuditEntry { number, time_ms, account, token, action, target, detail, address }
+}
+
+pub(crate) const ADD_UPLOAD: &str = "INSERT INTO upload (account, digest, size_bytes, \
+     uploaded_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (account, digest) DO UPDATE SET \
+     size_bytes = excluded.size_bytes, uploaded_ms = excluded.uploaded_ms";
+pub(crate) const UPLOADED_BYTES: &str = "SELECT CAST(COALESCE(SUM(size_bytes), 0) AS bigint) \
+     FROM upload WHERE account = $1";
+pub(crate) const UPLOADS: &str =
+    "SELECT account, digest, size_bytes, uploaded_ms FROM upload ORDER BY account, digest";
+pub(crate) const FORGET_UPLOAD: &str =
+    "DELETE FROM upload WHERE account = $1 AND digest = $2 AND uploaded_ms < $3";
+pub(crate) type UploadRow = (String, String, i64, i64);
+
+pub(crate) fn upload((account, digest, size_bytes, uploaded_ms): UploadRow) -> Upload {
+    Upload { account, digest, size_bytes: size_bytes.unsigned_abs(), uploaded_ms }
 }
 
 /// Selects the columns of a [`ScheduleRow`]; the argument is the rest of the statement.
@@ -337,6 +362,8 @@ pub(crate) mod sqlite {
         "SELECT id, name FROM worker WHERE id IN (SELECT value FROM json_each($1))";
     pub(crate) const WORKERS_SEEN: &str = "UPDATE worker SET seen_ms = s.value ->> 1 \
          FROM json_each($1) AS s WHERE worker.id = s.value ->> 0 AND seen_ms < s.value ->> 1";
+    pub(crate) const UPLOADED_BY: &str = "SELECT digest FROM upload \
+         WHERE account = $1 AND digest IN (SELECT value FROM json_each($2)) ORDER BY digest";
 }
 
 /// Statements in the dialect of Postgres.
@@ -350,4 +377,6 @@ pub(crate) mod postgres {
     pub(crate) const WORKERS_SEEN: &str = "UPDATE worker SET seen_ms = (s.value ->> 1)::bigint \
          FROM json_array_elements($1::json) AS s (value) \
          WHERE id = (s.value ->> 0)::bigint AND seen_ms < (s.value ->> 1)::bigint";
+    pub(crate) const UPLOADED_BY: &str = "SELECT digest FROM upload WHERE account = $1 \
+         AND digest IN (SELECT json_array_elements_text($2::json)) ORDER BY digest";
 }

@@ -52,6 +52,9 @@ conformance! {
         a_token_is_kept_until_it_is_revoked
         a_worker_that_registers_again_is_the_same_worker
         the_audit_log_is_read_backwards_in_pages
+        the_audit_log_forgets_what_is_old_and_what_is_too_much
+        machines_are_found_by_the_token_they_enrolled_with
+        an_account_knows_what_it_has_uploaded
         a_schedule_belongs_to_its_account
         a_message_is_due_until_it_is_delivered;
     registry(both):

@@ -95,6 +95,7 @@ pub fn mint(purpose: &Purpose<'_>, now_ms: i64) -> Minted {
         secret_hash: *blake3::hash(secret.as_bytes()).as_bytes(),
         created_ms: now_ms,
         revoked_ms: None,
+        origin: String::new(),
     };
     Minted { record, text: format!("{PREFIX}{id}_{secret}") }
 }

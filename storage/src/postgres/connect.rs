@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The migrations: entry n turns version n of the schema into version n + 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema1.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema1.sql"),
+    include_str!("schema2.sql"),
+    include_str!("schema3.sql"),
+    include_str!("schema4.sql"),
+];
 /// The advisory lock that a server holds while it migrates: the word `pictor`.
 const MIGRATION_LOCK: i64 = 0x7069_6374_6f72;
 

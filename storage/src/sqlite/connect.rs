@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
     include_str!("schema4.sql"),
+    include_str!("schema5.sql"),
 ];
 const PAGE_BYTES: u32 = 4096;
 /// Pages in the write-ahead log after which it is copied into the database and reused.

@@ -2,12 +2,14 @@
 
 use super::open;
 use super::registry::{DAMAGES, is_damaged, with_one_of_each};
-use pictor_storage::{Error, SqliteStore, Store};
+use pictor_storage::{Error, Rejected, SqliteStore, Store};
 use pictor_tasks::message::RunId;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 use std::env;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -160,4 +162,38 @@ async fn a_word_that_nothing_understands_is_damage() {
         on.execute(damage).await.unwrap();
         is_damaged(stores.both(), place + 1).await;
     }
+}
+
+/// Whoever sends what cannot be read fills no disk with it.
+#[tokio::test]
+async fn only_the_newest_rejected_messages_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let store = SqliteStore::open(dir.path()).await.unwrap();
+    let file = SqliteConnectOptions::new().filename(dir.path().join("pictor.sqlite"));
+    let mut on = file.connect().await.unwrap();
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200) \
+                INSERT INTO rejected (time_ms, reason, raw) SELECT i, '', x'' FROM n";
+    on.execute(many).await.unwrap();
+    let last = Rejected { time_ms: 1201, reason: "not JSON".to_owned(), raw: Vec::new() };
+    store.reject(&last).await.unwrap();
+    let kept = sqlx::query_as("SELECT count(*), min(time_ms) FROM rejected");
+    let kept: (i64, i64) = kept.fetch_one(&mut on).await.unwrap();
+    assert_eq!(kept, (1000, 202));
+}
+
+#[tokio::test]
+async fn nobody_else_on_the_machine_reads_the_database() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("pictor.sqlite");
+    // As an older version made it.
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let store = SqliteStore::open(dir.path()).await.unwrap();
+    super::with_run(&store, "private").await;
+    let mut modes = Vec::new();
+    for name in ["pictor.sqlite", "pictor.sqlite-wal", "pictor.sqlite-shm"] {
+        let metadata = std::fs::metadata(dir.path().join(name)).unwrap();
+        modes.push(metadata.permissions().mode() & 0o777);
+    }
+    assert_eq!(modes, [0o600; 3]);
 }

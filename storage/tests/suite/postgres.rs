@@ -87,7 +87,7 @@ async fn servers_that_start_at_once_agree_on_the_tables() {
     let mut on = connect(&url).await;
     let version: Vec<i64> =
         sqlx::query_scalar("SELECT version FROM pictor_schema").fetch_all(&mut on).await.unwrap();
-    assert_eq!(version, [1, 2, 3]);
+    assert_eq!(version, [1, 2, 3, 4]);
     on.execute("INSERT INTO pictor_schema VALUES (99)").await.unwrap();
     let error = pictor_storage::open(&url).await.err().unwrap();
     assert!(error.to_string().contains("newer pictor"), "{error}");

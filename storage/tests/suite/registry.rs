@@ -3,6 +3,7 @@
 use super::new_run;
 use pictor_storage::{
     AuditEntry, Delivery, DueTime, Error, NewWorker, Registry, RunFilter, Schedule, Store, Token,
+    Upload,
 };
 use pictor_tasks::message::{RunId, WorkerId};
 use pictor_tasks::state::{CatchUp, DueOutcome, Overlap, RunState, Service, TokenRole};
@@ -17,6 +18,7 @@ fn token(id: &str, created_ms: i64) -> Token {
         secret_hash: [7; 32],
         created_ms,
         revoked_ms: None,
+        origin: String::new(),
     }
 }
 
@@ -112,6 +114,61 @@ pub(crate) async fn the_audit_log_is_read_backwards_in_pages(registry: &dyn Regi
     assert_eq!(times(&older), [3, 2, 1]);
     let target = "run 1\u{fffd}".to_owned();
     assert_eq!(older[2], AuditEntry { number: older[2].number, target, ..entry(1) });
+}
+
+pub(crate) async fn the_audit_log_forgets_what_is_old_and_what_is_too_much(
+    registry: &dyn Registry,
+) {
+    registry.forget_audit(5, 5).await.unwrap();
+    let entry = |time_ms| AuditEntry { time_ms, detail: "{}".to_owned(), ..AuditEntry::default() };
+    registry.audit(&(1..=9).map(entry).collect::<Vec<_>>()).await.unwrap();
+    let left = async |time_ms, keep| {
+        registry.forget_audit(time_ms, keep).await.unwrap();
+        let page = registry.audit_page(10, None).await.unwrap();
+        page.iter().map(|entry| entry.time_ms).collect::<Vec<_>>()
+    };
+    assert_eq!(left(3, 100).await, [9, 8, 7, 6, 5, 4, 3]);
+    assert_eq!(left(3, u64::MAX).await.len(), 7);
+    assert_eq!(left(0, 4).await, [9, 8, 7, 6]);
+    assert!(left(10, 4).await.is_empty());
+}
+
+pub(crate) async fn machines_are_found_by_the_token_they_enrolled_with(registry: &dyn Registry) {
+    let machine = |id: &str, origin: &str| Token { origin: origin.to_owned(), ..token(id, 1) };
+    for token in [machine("m2", "e"), machine("m1", "e"), machine("m3", "other"), token("m4", 1)] {
+        registry.add_token(&token).await.unwrap();
+    }
+    assert_eq!(registry.token("m1").await.unwrap(), Some(machine("m1", "e")));
+    registry.revoke_token("m1", 5).await.unwrap();
+    let machines = async |token| {
+        let machines = registry.machines_of(token).await.unwrap().into_iter();
+        machines.map(|token| (token.id, token.revoked_ms)).collect::<Vec<_>>()
+    };
+    assert_eq!(machines("e").await, [("m1".to_owned(), Some(5)), ("m2".to_owned(), None)]);
+    assert_eq!(machines("").await, []);
+}
+
+pub(crate) async fn an_account_knows_what_it_has_uploaded(registry: &dyn Registry) {
+    let upload = |account: &str, digest: &str, uploaded_ms| {
+        let (account, digest) = (account.to_owned(), digest.to_owned());
+        Upload { account, digest, size_bytes: 7, uploaded_ms }
+    };
+    let (first, second) = (upload("ann", "a", 1), upload("ann", "b", 2));
+    for upload in [&first, &second, &upload("ben", "a", 3), &first] {
+        registry.add_upload(upload).await.unwrap();
+    }
+    assert_eq!(registry.uploaded_by("ann", &["c", "b", "a"]).await.unwrap(), ["a", "b"]);
+    assert_eq!(registry.uploaded_by("ben", &["a", "b"]).await.unwrap(), ["a"]);
+    assert_eq!(registry.uploaded_by("eve", &["a"]).await.unwrap(), [""; 0]);
+    let bytes = async |account| registry.uploaded_bytes(account).await.unwrap();
+    assert_eq!((bytes("ann").await, bytes("ben").await, bytes("eve").await), (14, 7, 0));
+    assert_eq!(registry.uploads().await.unwrap(), [first, second.clone(), upload("ben", "a", 3)]);
+    // Uploaded again after somebody looked.
+    registry.add_upload(&upload("ann", "a", 9)).await.unwrap();
+    let gone = [upload("ann", "a", 1), second];
+    registry.forget_uploads(&gone, 5).await.unwrap();
+    assert_eq!(registry.uploaded_by("ann", &["a", "b"]).await.unwrap(), ["a"]);
+    assert_eq!(registry.uploaded_by("ben", &["a"]).await.unwrap(), ["a"]);
 }
 
 fn schedule(id: &str, account: &str) -> Schedule {
