@@ -168,6 +168,9 @@ impl Reader<'_> {
             | Event::MappingStart(_, Some(_)) => {
                 return self.refuse(span, "tags such as `!!str` are not supported", None);
             }
+            Event::Scalar(text, ..) if text.contains('\0') => {
+                return self.refuse(span, "a NUL character is not supported in a text", None);
+            }
             Event::Scalar(text, style, ..) => self.scalar(&text, style, span),
             Event::SequenceStart(..) => {
                 self.check_depth(span)?;
