@@ -27,6 +27,7 @@ use inspect::{Backend, RunsArgs, TasksArgs};
 use models::ModelsCommand;
 use pictor_api::RetryRequest;
 use results::ResultArgs;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::SandboxArgs;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -342,4 +343,12 @@ fn of_the_user(variable: &str, in_home: &str) -> Option<PathBuf> {
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(in_home)));
     base.map(|base| base.join("pictor"))
+}
+
+/// Lets this process open as many files and connections as the system allows it.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }

@@ -50,6 +50,7 @@ struct Base {
 
 /// `pictor serve`: runs a server until it is stopped.
 pub(crate) async fn serve(data: &Path, args: &ServeArgs) -> anyhow::Result<u8> {
+    crate::raise_descriptor_limit();
     let configured = args.configured()?;
     configured.check()?;
     let settings = &configured.settings;
@@ -129,7 +130,7 @@ async fn start(
         role: role.clone(),
         stop: stop.clone(),
         data: data.to_path_buf(),
-        limits: Limits::default(),
+        limits: limits(configured),
         metrics_need_token: configured.settings.metrics_need_token,
         heartbeat: HEARTBEAT,
         lease: Duration::from_millis(engine.lease_ms.unsigned_abs()),
@@ -161,6 +162,17 @@ async fn start(
         parts.spawn(async move { alone(base, &data, &args, &blenders, be).await });
     }
     Ok(())
+}
+
+fn limits(configured: &Configured) -> Limits {
+    let defaults = Limits { quotas: configured.quotas.clone(), ..Limits::default() };
+    let settings = &configured.settings;
+    Limits {
+        disk_floor: settings.disk_floor.map_or(defaults.disk_floor, |bytes| bytes.0),
+        audit_age_ms: settings.audit_age.map_or(defaults.audit_age_ms, |age| age.0),
+        audit_entries: settings.audit_entries.unwrap_or(defaults.audit_entries),
+        ..defaults
+    }
 }
 
 fn engine(configured: &Configured) -> Config {

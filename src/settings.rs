@@ -4,6 +4,7 @@ use crate::blenders::{BlenderArgs, BlenderTable};
 use crate::sandbox::{SandboxArgs, SandboxTable};
 use anyhow::Context;
 use clap::Args;
+use pictor_server::http::Quotas;
 use pictor_server::prune::Policy;
 use pictor_server::webhook::HookConfig;
 use pictor_tasks::units::{Bytes, Millis};
@@ -124,6 +125,15 @@ pub(crate) struct Settings {
     /// The most memory that the tasks of a run may take in this process [default: 1GiB].
     #[arg(long, value_name = "SIZE", env = "PICTOR_RUN_MEMORY")]
     pub(crate) run_memory: Option<Bytes>,
+    /// How much of the data folder's disk stays free for the database: no file is taken beyond [default: 1GiB].
+    #[arg(long, value_name = "SIZE", env = "PICTOR_DISK_FLOOR")]
+    pub(crate) disk_floor: Option<Bytes>,
+    /// After how long an entry of the audit log is removed [default: 400d].
+    #[arg(long, value_name = "TIME", env = "PICTOR_AUDIT_AGE")]
+    pub(crate) audit_age: Option<Millis>,
+    /// How many entries of the audit log are kept [default: 1000000].
+    #[arg(long, value_name = "N", env = "PICTOR_AUDIT_ENTRIES")]
+    pub(crate) audit_entries: Option<u64>,
 }
 
 /// The configuration file of servers.
@@ -132,6 +142,7 @@ pub(crate) struct Settings {
 struct File {
     server: Settings,
     limits: BTreeMap<String, u32>,
+    quotas: Quotas,
     webhook: Vec<HookConfig>,
     prune: Option<Policy>,
     blender: BlenderTable,
@@ -146,6 +157,7 @@ pub(crate) struct Configured {
     pub(crate) settings: Settings,
     pub(crate) listen: String,
     pub(crate) limits: BTreeMap<String, u32>,
+    pub(crate) quotas: Quotas,
     pub(crate) webhooks: Vec<HookConfig>,
     pub(crate) prune: Option<Policy>,
     pub(crate) blenders: BlenderTable,
@@ -182,8 +194,9 @@ impl StorageArgs {
         secret(&mut settings.broker_management, management.as_deref())?;
         secret(&mut settings.s3_secret, settings.s3_secret_file.as_deref())?;
         let listen = settings.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
-        let File { limits, webhook: webhooks, prune, blender: blenders, sandbox, .. } = file;
-        Ok(Configured { settings, listen, limits, webhooks, prune, blenders, sandbox })
+        let File { limits, quotas, webhook: webhooks, prune, blender: blenders, sandbox, .. } =
+            file;
+        Ok(Configured { settings, listen, limits, quotas, webhooks, prune, blenders, sandbox })
     }
 }
 
@@ -245,6 +258,9 @@ impl Settings {
             metrics_need_token: self.metrics_need_token || other.metrics_need_token,
             run_tasks: self.run_tasks.or(other.run_tasks),
             run_memory: self.run_memory.or(other.run_memory),
+            disk_floor: self.disk_floor.or(other.disk_floor),
+            audit_age: self.audit_age.or(other.audit_age),
+            audit_entries: self.audit_entries.or(other.audit_entries),
         }
     }
 }
@@ -280,7 +296,8 @@ mod tests {
         std::fs::write(&secret, "amqp://secret\n").unwrap();
         let text = format!(
             "[server]\nlisten = \"0.0.0.0:1\"\ndatabase = \"postgres://file\"\n\
-             broker_file = {secret:?}\n[limits]\nhoudini = 2\n[work]\nname = \"a\"\n"
+             broker_file = {secret:?}\n[limits]\nhoudini = 2\n\
+             [quotas]\nruns = 5\nupload_bytes = \"3GiB\"\n[work]\nname = \"a\"\n"
         );
         std::fs::write(&path, text).unwrap();
         let database = Some("postgres://said".into());
@@ -292,6 +309,8 @@ mod tests {
         assert_eq!(configured.settings.broker.as_deref(), Some("amqp://secret"));
         assert_eq!(configured.listen, "0.0.0.0:1");
         assert_eq!(configured.limits.len(), 2);
+        let Quotas { runs, upload_bytes, streams, .. } = configured.quotas;
+        assert_eq!((runs, upload_bytes, streams), (5, Bytes(3 << 30), 64));
     }
 
     #[test]

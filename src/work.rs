@@ -98,6 +98,8 @@ struct File {
     _server: IgnoredAny,
     #[serde(rename = "limits")]
     _limits: IgnoredAny,
+    #[serde(rename = "quotas")]
+    _quotas: IgnoredAny,
     #[serde(rename = "webhook")]
     _webhook: IgnoredAny,
     #[serde(rename = "prune")]
@@ -132,6 +134,7 @@ pub(crate) async fn work(
     server: &ServerArgs,
     args: &WorkArgs,
 ) -> anyhow::Result<u8> {
+    crate::raise_descriptor_limit();
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
     let File { work, blender, sandbox, .. } = file;
     let said = args.settings.clone().or(work);

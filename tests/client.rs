@@ -4,8 +4,9 @@
 
 mod support;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::Value as Json;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use support::farm::TestFarm;
 use support::{Running, Said, blender, files, pictures};
@@ -357,4 +358,19 @@ fn workers_are_listed_and_taken_out_of_service() {
     farm.ok(&["workers", &id, "--set", "enabled"]);
     farm.ok(&["show", &run, "--watch"]).expect(0, &["succeeded"]);
     farm.pictor(&["workers", &id, "--set", "asleep"]).expect(2, &["enabled", "draining"]);
+}
+
+/// A thousand connections that ask nothing: with few descriptors the server lets the oldest ones go, and where it may
+/// have more than it was started with, it takes them.
+#[test]
+fn a_thousand_idle_connections_do_not_stop_a_server() {
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own }).unwrap();
+    for shell in ["ulimit -n 256", "ulimit -S -n 256"] {
+        let farm = TestFarm::start_after(shell, &[]);
+        let place = farm.address.trim_start_matches("http://");
+        let idle: Vec<_> = (0..1000).map(|_| TcpStream::connect(place)).collect();
+        farm.ok(&["runs"]);
+        drop(idle);
+    }
 }

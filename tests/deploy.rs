@@ -191,7 +191,7 @@ fn every_option_in_the_document_about_farms_is_one_of_the_command() {
     let text = std::fs::read_to_string(root().join("docs/farm.md")).unwrap();
     let verbs = ["serve", "work", "submit", "download", "workers", "prune"];
     let helps = verbs.map(|verb| dir.ok(&[verb, "--help"]).out);
-    let verbs = [["token", "add"], ["schedule", "add"]];
+    let verbs = [["token", "add"], ["token", "revoke"], ["schedule", "add"]];
     let more = verbs.map(|verb| dir.ok(&[&verb[..], &["--help"]].concat()).out);
     let known = [helps.concat(), more.concat()].concat();
     let is_option = |c: char| c.is_ascii_lowercase() || c == '-';
@@ -199,7 +199,7 @@ fn every_option_in_the_document_about_farms_is_one_of_the_command() {
         let option: String = found.chars().take_while(|c| is_option(*c)).collect();
         let foreign = ["role", "no-worker", "default-queue-type"].contains(&&*option);
         // An optional value is printed in brackets.
-        let told = [format!("--{option} "), format!("--{option}[=")];
+        let told = [format!("--{option} "), format!("--{option}\n"), format!("--{option}[=")];
         assert!(foreign || told.iter().any(|told| known.contains(told)), "--{option}");
     }
     for variable in text.split(|c: char| !(c.is_ascii_uppercase() || c == '_' || c.is_numeric())) {

@@ -34,7 +34,7 @@ pub use schedule::{
 pub use submit::Digest;
 pub use submit::{JobBody, PlanSummary, PlannedStep, Submission, Submitted};
 pub use task::{Attempt, AttemptState, Task, TaskDetail};
-pub use token::{AuditView, MadeToken, NewToken, TokenView};
+pub use token::{AuditView, MadeToken, NewToken, RevokedToken, TokenView};
 pub use transfer::{Inputs, InputsRequest, Link, LinkedInput, OutputPlace, OutputRequest};
 pub use worker::{
     Amqp, Enrol, Enrolled, GpuLoad, Heartbeat, HeartbeatReply, Holding, MachineLoad, Worker,

@@ -47,6 +47,10 @@ pub enum Code {
     DigestMismatch,
     /// Too many requests with this token; retry after `Retry-After`.
     RateLimited,
+    /// The account, or the enrolment token, has as much as the farm's operator allows it.
+    QuotaExceeded,
+    /// The server's disk has no room for more files.
+    InsufficientStorage,
     /// An error of the server; its log says more.
     Internal,
     /// No server owns the farm at the moment; retry after `Retry-After`.
@@ -79,6 +83,8 @@ impl Code {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::DigestMismatch => "digest_mismatch",
             Self::RateLimited => "rate_limited",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::InsufficientStorage => "insufficient_storage",
             Self::Internal => "internal",
             Self::NoOwner => "no_owner",
             Self::Unavailable => "unavailable",
@@ -102,6 +108,7 @@ impl Code {
             | Self::AmbiguousRun
             | Self::RunIsOver
             | Self::NameInUse
+            | Self::QuotaExceeded
             | Self::NoBroker => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -109,6 +116,7 @@ impl Code {
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::NoOwner | Self::Unavailable => 503,
+            Self::InsufficientStorage => 507,
         }
     }
 
@@ -135,6 +143,8 @@ impl Code {
             Self::IdempotencyConflict => "The idempotency key was used before",
             Self::DigestMismatch => "The digest is wrong",
             Self::RateLimited => "Too many requests",
+            Self::QuotaExceeded => "A quota is used up",
+            Self::InsufficientStorage => "The server's disk is almost full",
             Self::Internal => "A mistake of the server",
             Self::NoOwner => "No server owns the farm right now",
             Self::Unavailable => "The server cannot answer right now",

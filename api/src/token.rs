@@ -21,6 +21,16 @@ pub struct TokenView {
     pub revoked_ms: Option<i64>,
 }
 
+/// A token that was revoked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevokedToken {
+    /// Public part of the token.
+    pub id: String,
+    /// Numbers of the workers that are shut out with it: the machine whose token it is, or those that enrolled with it.
+    pub machines: Vec<u32>,
+}
+
 /// A token to be created.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -8,6 +8,9 @@ use tokio::time::sleep;
 
 /// How long a connection may be idle before the system checks whether the other end is still there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long a connection without requests is kept: less long than servers keep it, which might end it just when the next
+/// request is sent.
+const IDLE: Duration = Duration::from_secs(45);
 
 /// Sets up TLS for this process: rustls with ring. Further calls change nothing.
 pub fn set_up_tls() {
@@ -23,6 +26,7 @@ pub fn client(connect: Duration) -> ClientBuilder {
         .user_agent(concat!("pictor/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect)
         .tcp_keepalive(KEEPALIVE)
+        .pool_idle_timeout(IDLE)
 }
 
 /// Growing pauses between attempts. Each is drawn at random, so that many machines do not act in step.

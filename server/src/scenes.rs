@@ -1,5 +1,5 @@
-//! Which Blender the scenes of a job need: their first bytes tell which release saved them, and steps that work on them
-//! are given to workers that have this release or a newer one.
+//! What the bytes of a job's files tell: which Blender a scene needs, since the first ones say which release saved it and
+//! steps that work on it are given to workers that have this release or a newer one; and which files are packed with it.
 
 use crate::submit::Files;
 use pictor_artifacts::Artifacts;
@@ -7,10 +7,13 @@ use pictor_artifacts::asset_key;
 use pictor_engine::Plan;
 use pictor_tasks::blend::{HEAD_BYTES, Release};
 use pictor_tasks::message::FileRef;
-use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
+use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest, PackedFile};
 use pictor_tasks::worker::BLENDER;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::io::AsyncReadExt as _;
+
+/// Bytes of an asset that are read to see whether it is a list of files.
+const BEGINNING: u64 = 64;
 
 /// The release that saved each scene of a plan. Unreadable scenes are left out: opening them will fail.
 async fn saved(plan: &Plan, files: Files<'_>) -> BTreeMap<String, Release> {
@@ -60,4 +63,26 @@ async fn head_of_asset(file: &FileRef, artifacts: &Artifacts) -> Option<Vec<u8>>
 
 async fn beginning(artifacts: &Artifacts, digest: &str, size_bytes: u64) -> Option<Vec<u8>> {
     artifacts.range(&asset_key(digest), 0..size_bytes.min(HEAD_BYTES)).await.ok()
+}
+
+/// The files of a packed scene, or of a folder for commands; empty if the asset is no list of files or does not exist.
+pub(crate) async fn packed_files(
+    artifacts: &Artifacts,
+    digest: &str,
+) -> Result<Vec<PackedFile>, pictor_storage::Error> {
+    let key = asset_key(digest);
+    let size = match artifacts.size(&key).await {
+        Ok(size) => size,
+        Err(pictor_storage::Error::NotFound(_)) => return Ok(Vec::new()),
+        Err(failure) => return Err(failure),
+    };
+    let beginning = artifacts.range(&key, 0..size.min(BEGINNING)).await?;
+    if size > MANIFEST_BYTES_MAX || !PackManifest::is_one(&beginning) {
+        return Ok(Vec::new());
+    }
+    let manifest = PackManifest::from_json(&artifacts.read(&key).await?);
+    let manifest = manifest.map_err(|error| {
+        pictor_storage::Error::Corrupt(format!("the packed scene `{key}`: {error}"))
+    })?;
+    Ok(manifest.files)
 }

@@ -2,12 +2,13 @@
 
 use crate::SUCCEEDED;
 use crate::client::args::{TokenCommand, WorkersArgs};
-use crate::client::connection::{Connection, as_json};
+use crate::client::connection::{Call, Connection, as_json};
 use crate::terminal::{duration, explain, programs, say, table};
-use pictor_api::{Gpu, MadeToken, NewToken, Service, TokenRole, TokenView, Worker, WorkerPatch};
+use pictor_api::{
+    Gpu, MadeToken, NewToken, RevokedToken, Service, TokenRole, TokenView, Worker, WorkerPatch,
+};
 use pictor_server::now_ms;
 use reqwest::Method;
-use serde_json::Value as Json;
 
 /// Most workers or tokens that are listed.
 const LISTED: usize = 100_000;
@@ -44,10 +45,19 @@ pub(crate) async fn token(
             let rows: Vec<Vec<String>> = tokens.iter().map(token_row).collect();
             say(&table(&["TOKEN", "NAME", "ROLE", "ACCOUNT", "MADE", "STATE"], &rows));
         }
-        TokenCommand::Revoke { id } => {
-            let _: Json = server.order(Method::DELETE, &["tokens", &id], None).await?;
-            if !json {
-                say(&format!("{id} is worthless now"));
+        TokenCommand::Revoke { id, keep_machines } => {
+            let path = ["tokens", id.as_str()];
+            let query: &[_] = &[("keep_machines", "true".to_owned())];
+            let query = if keep_machines { query } else { &[] };
+            let call = Call { method: Method::DELETE, query, ..Call::get(&path) };
+            let said: RevokedToken = server.ask(&call).await?;
+            if json {
+                say(&serde_json::to_string(&said)?);
+                return Ok(SUCCEEDED);
+            }
+            say(&format!("{id} is worthless now"));
+            for worker in said.machines {
+                say(&format!("worker {worker} is shut out with it"));
             }
         }
     }

@@ -157,5 +157,8 @@ pub(crate) enum TokenCommand {
     Revoke {
         /// Public part of the token.
         id: String,
+        /// Machines that enrolled with the token may go on; otherwise they are shut out with it.
+        #[arg(long)]
+        keep_machines: bool,
     },
 }

@@ -13,10 +13,26 @@ pub(crate) struct TestFarm {
 impl TestFarm {
     /// Starts `pictor serve` with these options, and waits until it is ready.
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_after("true", options)
+    }
+
+    /// The same, in a shell that has executed a command, such as one that limits what the server may use.
+    pub(crate) fn start_after(shell: &str, options: &[&str]) -> Self {
         let dir = TestDir::new();
         let data = dir.path("server").display().to_string();
         let serve = ["serve", "--listen", "127.0.0.1:0", "--data", &data, "--allow-commands"];
-        let mut server = dir.start(&[&serve, options].concat());
+        let serve = dir.command(&[&serve, options].concat());
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{shell}; exec \"$0\" \"$@\""));
+        command.arg(serve.get_program()).args(serve.get_args());
+        command.current_dir(serve.get_current_dir().unwrap());
+        for (name, value) in serve.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let mut server = Running::start(&mut command);
         let line = server.wait_for("http://127.0.0.1:");
         let address = line[line.find("http://").unwrap()..].split_whitespace().next().unwrap();
         let address = address.trim_end_matches(['/', ',', '.', ';']).to_owned();

@@ -1,28 +1,20 @@
-//! Results and assets: the files that a run has delivered, artifacts by key, files that jobs need.
+//! Results: the files that a run has delivered, and artifacts by key.
 
 use super::Api;
-use super::auth::Caller;
-use super::blobs::{Binary, Download, Wanted, serve};
+use super::blobs::{Download, Wanted, serve};
+use super::caller::Caller;
 use super::delivered::{delivered, find};
 use super::extract::{Json, Path, Query};
 use super::paging::Paging;
 use super::refusal::Refusal;
 use crate::runs::{TaskCursor, from, next};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use pictor_api::{Code, Digest, Digests, Missing, Page, RunFile};
-use pictor_artifacts::asset_key;
+use pictor_api::{Page, RunFile};
 use pictor_engine::{Effort, Engine, Found, Run, TaskQuery, TaskState};
 use pictor_tasks::message::TaskId;
-use pictor_tasks::pack::is_digest;
 use std::sync::Arc;
-
-/// Most digests in one request.
-const DIGESTS_MAX: usize = 10_000;
-/// Queries to storage at once.
-const AT_ONCE: usize = 16;
 
 /// Lists the files that a run has delivered so far.
 #[utoipa::path(
@@ -119,8 +111,13 @@ pub(super) async fn artifact(
     let missing = || Refusal::not_found(format_args!("artifact `{key}`"));
     let mut parts = key.split('/');
     match (parts.next(), parts.next()) {
-        // A caller who knows a digest has had the file, or may see a run that uses it.
-        (Some("assets"), Some(_)) => {}
+        (Some("assets"), Some(digest)) => {
+            api.has(&caller, &[digest])
+                .await?
+                .contains(digest)
+                .then_some(())
+                .ok_or_else(missing)?;
+        }
         (Some("runs"), Some(run)) => {
             let found = api.store.run(run).await.map_err(|_| missing())?;
             let found = found.filter(|record| *record.id.0 == *run && caller.sees(&record.account));
@@ -137,63 +134,4 @@ pub(super) fn tag_of(key: &str) -> String {
         Some(digest) => digest.to_owned(),
         None => blake3::hash(key.as_bytes()).to_hex().to_string(),
     }
-}
-
-/// Tells which of some files the farm lacks, so that only those have to be uploaded.
-#[utoipa::path(
-    post, path = "/v1/assets/missing", tag = "files", request_body = Digests,
-    responses((status = 200, description = "What is to be uploaded", body = Missing)),
-)]
-pub(super) async fn missing(
-    State(api): State<Arc<Api>>,
-    Json(Digests { digests }): Json<Digests>,
-) -> Result<Json<Missing>, Refusal> {
-    if digests.len() > DIGESTS_MAX {
-        return Err(Refusal::invalid(format!("`digests` may have at most {DIGESTS_MAX}")));
-    }
-    if let Some(bad) = digests.iter().find(|digest| !is_digest(digest)) {
-        let bad: String = bad.chars().take(80).collect();
-        return Err(Refusal::invalid(format!("`{bad}` is not a digest: 64 hexadecimal digits")));
-    }
-    let lacks = |digest: String| {
-        let api = api.clone();
-        async move {
-            let there = api.artifacts.exists(&asset_key(&digest)).await?;
-            Ok::<_, Refusal>((!there).then_some(digest))
-        }
-    };
-    let answers = stream::iter(digests).map(lacks).buffered(AT_ONCE);
-    let missing = answers.try_filter_map(async |digest| Ok(digest)).try_collect().await?;
-    Ok(Json(Missing { missing }))
-}
-
-/// Uploads a file that jobs need. Uploading the same file again changes nothing.
-#[utoipa::path(
-    put, path = "/v1/assets/{digest}", tag = "files",
-    params(("digest" = inline(Digest), Path, description = "BLAKE3 of the file, in hex")),
-    request_body(content = inline(Binary), content_type = "application/octet-stream"),
-    responses(
-        (status = 201, description = "It is stored"),
-        (status = 204, description = "It was there already"),
-    ),
-)]
-pub(super) async fn upload(
-    State(api): State<Arc<Api>>,
-    Path(digest): Path<String>,
-    request: Request,
-) -> Result<StatusCode, Refusal> {
-    if !is_digest(&digest) {
-        return Err(Refusal::invalid("a digest has 64 hexadecimal digits"));
-    }
-    let spooled = api.spool(request.into_body()).await?;
-    if spooled.digest != digest {
-        let detail = format!("the {} bytes have the digest {}", spooled.size_bytes, spooled.digest);
-        return Err(Refusal::new(Code::DigestMismatch, detail));
-    }
-    let key = asset_key(&digest);
-    if api.artifacts.exists(&key).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    api.store(spooled, key).await?;
-    Ok(StatusCode::CREATED)
 }

@@ -1,10 +1,9 @@
 //! Tokens: creating them, identifying a caller by one, and caching them. Only a digest of the secret is stored; a token
 //! is shown once, when it is created.
 
+use super::caller::Caller;
 use super::memory::Outage;
 use super::refusal::Refusal;
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use pictor_api::{Code, TokenRole};
 use pictor_net::random_bytes;
@@ -26,40 +25,6 @@ const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// Length of an id (60 bits); below, that of a secret (260 bits).
 const ID_LETTERS: usize = 12;
 const SECRET_LETTERS: usize = 52;
-
-/// The authenticated sender of a request.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Public part of the caller's token.
-    pub token: String,
-    /// Role of that token, which the rules of the routes check.
-    pub role: TokenRole,
-    /// Account that the token acts for.
-    pub account: String,
-    /// Network address that the request came from.
-    pub address: String,
-}
-
-impl Caller {
-    /// Whether the caller may see what belongs to an account.
-    pub fn sees(&self, account: &str) -> bool {
-        self.only().is_none_or(|own| own == account)
-    }
-
-    /// The only account whose things exist for the caller; `None` if those of all accounts do.
-    pub fn only(&self) -> Option<&str> {
-        (self.role == TokenRole::Submitter).then_some(&*self.account)
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        // Every route of the API is behind the guard that inserts it.
-        parts.extensions.get().cloned().ok_or_else(|| unauthorized("a token is needed"))
-    }
-}
 
 /// A token that was just created.
 #[derive(Debug)]

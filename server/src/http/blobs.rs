@@ -20,6 +20,8 @@ use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 /// Size of the pieces that an artifact is read in: the memory that a download takes.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of a body after which the room on the disk is looked at again.
+const LOOK_BYTES: u64 = 16 << 20;
 /// How long a link to storage is valid.
 pub(super) const LINK: Duration = Duration::from_hours(1);
 
@@ -220,10 +222,28 @@ impl Drop for Spooled {
 }
 
 impl Api {
+    /// Fails if there is no more room in the data folder than the database is to have.
+    fn check_room(&self) -> Result<(), Refusal> {
+        let (found, floor) = (rustix::fs::statvfs(&self.data), self.limits.disk_floor);
+        // A disk that cannot be asked will say itself when it is full.
+        let free = found.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free >= floor {
+            return Ok(());
+        }
+        let detail = format!(
+            "the server's disk has {free} bytes left, and the last {floor} are kept for its database: it takes no \
+             more files until its operator makes room (`disk_floor` in the servers' configuration is this limit)"
+        );
+        Err(Refusal::new(Code::InsufficientStorage, detail))
+    }
+
     /// Writes a body to disk as it arrives, and computes its digest.
     pub(super) async fn spool(&self, body: Body) -> Result<Spooled, Refusal> {
         let failed = |error: std::io::Error| {
             tracing::error!(%error, "a body cannot be written to the disk");
+            if error.kind() == std::io::ErrorKind::StorageFull {
+                return Refusal::new(Code::InsufficientStorage, "the server's disk is full");
+            }
             let detail = "the server cannot write to its disk";
             Refusal::new(Code::Unavailable, detail).retry_after(5)
         };
@@ -232,9 +252,14 @@ impl Api {
         let path = folder.join(format!("{:016x}", random()));
         let mut spooled = Spooled { path, digest: String::new(), size_bytes: 0 };
         let mut file = HashedFile::create(&spooled.path).await.map_err(failed)?;
-        let mut pieces = body.into_data_stream();
+        let (mut pieces, mut looked) = (body.into_data_stream(), 0);
+        self.check_room()?;
         while let Some(piece) = pieces.next().await {
-            let cut = |_| Refusal::invalid("the body ended before its end");
+            if file.size_bytes() >= looked + LOOK_BYTES {
+                looked = file.size_bytes();
+                self.check_room()?;
+            }
+            let cut = |error| Refusal::invalid(format!("the body ended before its end: {error}"));
             let piece = piece.map_err(cut)?;
             if file.size_bytes() + piece.len() as u64 > self.limits.asset_bytes {
                 let detail = format!("a file may have {} bytes", self.limits.asset_bytes);

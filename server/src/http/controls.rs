@@ -1,7 +1,7 @@
 //! Changes of runs. Each request is answered after its commit.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, MaybeJson, Path};
 use super::refusal::Refusal;
 use axum::extract::State;

@@ -1,9 +1,10 @@
 //! `/v1/events`: server-sent events of the farm. A client that was disconnected resumes after the last id; for a single
 //! run that is exact for as long as the run exists.
 
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::Query;
-use super::hub::{About, After, Happened, StreamPlace};
+use super::hub::{About, After, Happened};
+use super::limits::{Part, Quotas};
 use super::refusal::Refusal;
 use super::{Api, aside};
 use crate::runs::shape;
@@ -84,7 +85,11 @@ pub(super) async fn events(
         None => Subject::Farm(FarmListener::new(&api, last.as_deref())?),
     };
     let (news, stop) = (api.events.listen(), api.stop.clone());
-    let place = api.events.take_place(&caller.account, api.limits.account_streams)?;
+    let most = api.limits.quotas.streams;
+    let place = api.streams.take(&caller.account, 1, most).ok_or_else(|| {
+        let has = format!("the account `{}` has {most} event streams already", caller.account);
+        Quotas::exceeded("streams", most, has)
+    })?;
     let (ready, checked) = (VecDeque::new(), Instant::now());
     let listener = Listener { api, caller, subject, news, stop, ready, checked, _place: place };
     let events = stream::unfold(listener, |mut listener| async move {
@@ -104,7 +109,7 @@ struct Listener {
     ready: VecDeque<Event>,
     /// When the caller's token was last looked up.
     checked: Instant,
-    _place: StreamPlace,
+    _place: Part,
 }
 
 enum Subject {

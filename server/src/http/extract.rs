@@ -34,6 +34,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let (parts, body) = request.into_parts();
         let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), state).await;
         let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
+        if has_nul(&bytes) {
+            return Err(Refusal::invalid(NUL));
+        }
         let request = Request::from_parts(parts, bytes.clone().into());
         let rejection = match axum::Json::from_request(request, state).await {
             Ok(axum::Json(body)) => return Ok(Self(body)),
@@ -48,6 +51,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             || Refusal::rejected(rejection.status(), malformed::of_body(&rejection.body_text()));
         whole.map(Self).ok_or_else(mistake)
     }
+}
+
+/// The sentence about a text that no database could store.
+pub(super) const NUL: &str = "a text in the request has a NUL character, which no text may have";
+
+/// Whether a text in a JSON document has a NUL character, or the document itself.
+fn has_nul(json: &[u8]) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(within),
+            Value::Object(fields) => fields.iter().any(|(k, v)| k.contains('\0') || within(v)),
+            _ => false,
+        }
+    }
+    // Hardly any document has the word, which may also stand for a backslash with letters behind it.
+    let may = json.windows(6).any(|six| six == br"\u0000");
+    json.contains(&0) || may && serde_json::from_slice(json).is_ok_and(|value| within(&value))
 }
 
 /// Replaces numbers such as `1.0` by `1`.
@@ -121,6 +142,16 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeJson
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_nul_is_found_wherever_it_is() {
+        for json in [r#""a\u0000""#, r#"{"a": [{"b": "\u0000"}]}"#, r#"{"\u0000": 1}"#, "\"\0\""] {
+            assert!(has_nul(json.as_bytes()), "{json}");
+        }
+        for json in [r#""\\u0000""#, r#"{"a": "u0000"}"#, r#""\u00001"#, "0"] {
+            assert!(!has_nul(json.as_bytes()), "{json}");
+        }
+    }
 
     #[test]
     fn whole_numbers_may_be_written_as_fractions() {

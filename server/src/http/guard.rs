@@ -1,14 +1,15 @@
 //! The checks that every request of the API passes: authentication, rate limit, permission; and its entry in the audit
 //! log.
 
-use super::auth::Caller;
+use super::Api;
+use super::caller::Caller;
+use super::extract::NUL;
 use super::limits::Rate;
 use super::memory::Outage;
 use super::refusal::Refusal;
 use super::rules::{Rule, rule};
-use super::{Api, proxy};
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pictor_api::{Code, TokenRole};
@@ -42,8 +43,8 @@ pub(super) async fn guard(
     let Some(rule) = rule(request.method().as_str(), path.as_str()) else {
         return Refusal::new(Code::Forbidden, "this route is closed").into_response();
     };
-    let address = address(&request);
     let began = Instant::now();
+    let address = api.address(peer(&request), request.headers()).await;
     let hurry = api.memory.gives_up(began + LOOK_UP);
     let caller = match api.tokens.identify(&*api.registry, request.headers(), address, hurry).await
     {
@@ -51,7 +52,10 @@ pub(super) async fn guard(
         Err(problem) if problem.code == Code::Unauthorized => {
             let from = peer(&request);
             tracing::debug!(from, "a call without a valid token");
-            let often = api.buckets.take(&format!("unknown {from}"), UNKNOWN).err();
+            let often = api
+                .buckets
+                .take(&format!("unknown {from}"), UNKNOWN, "requests without a valid token")
+                .err();
             return often.unwrap_or(problem).into_response();
         }
         Err(problem) => return problem.into_response(),
@@ -59,12 +63,15 @@ pub(super) async fn guard(
     let limits = &api.limits;
     let machine = caller.role == TokenRole::Machine;
     let rate = if machine { limits.machine_rate } else { limits.rate };
-    if let Err(problem) = api.buckets.take(&caller.token, rate) {
+    if let Err(problem) = api.buckets.take(&caller.token, rate, "requests with this token") {
         return problem.into_response();
     }
     let target = request.uri().path().trim_start_matches("/v1/").to_owned();
-    let allowed = rule.roles.contains(&caller.role);
-    let response = if allowed {
+    let allowed = caller.may(rule);
+    let nul = request.uri().path_and_query().is_some_and(|path| path.as_str().contains("%00"));
+    let response = if allowed && nul {
+        Refusal::invalid(NUL).into_response()
+    } else if allowed {
         let uri = request.uri().clone();
         let asked = Asked { route: rule.path, method: rule.method, uri, caller: caller.clone() };
         request.extensions_mut().insert(caller.clone());
@@ -73,8 +80,8 @@ pub(super) async fn guard(
         forbidden(rule, &caller).into_response()
     };
     // Whoever is refused again and again fills no disk with that.
-    let recorded =
-        allowed || api.buckets.take(&format!("refused {}", caller.token), REFUSED).is_ok();
+    let often = || api.buckets.take(&format!("refused {}", caller.token), REFUSED, "refusals");
+    let recorded = allowed || often().is_ok();
     if let Some(action) = rule.action.filter(|_| recorded) {
         let entry = entry(&api, action, target, caller, &response);
         let target = entry.target.clone();
@@ -155,15 +162,14 @@ fn peer(request: &Request) -> String {
     peer.map_or_else(String::new, |ConnectInfo(peer)| peer.ip().to_string())
 }
 
-/// The address that a request came from; if it came through another server, also the one that this server names.
-fn address(request: &Request) -> String {
-    let peer = peer(request);
-    match request.headers().get(proxy::FORWARDED).and_then(|value| value.to_str().ok()) {
-        Some(said) => {
-            let said: String = said.chars().take(64).collect();
-            format!("{said} by {peer}")
+impl Api {
+    /// The address that a request came from; if it came through another server of the farm, also the one that this
+    /// server names.
+    async fn address(&self, peer: String, headers: &HeaderMap) -> String {
+        match self.forwarded_for(headers).await {
+            Some(said) => format!("{said} by {peer}"),
+            None => peer,
         }
-        None => peer,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What workers report about themselves over HTTP: their latest heartbeat, in memory, and their cached record.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::refusal::Refusal;
 use super::workers::unreachable_broker;
 use crate::election::interval_of;
@@ -9,7 +9,7 @@ use pictor_api::{Code, GpuLoad, MachineLoad, TokenRole};
 use pictor_queue::ToOwner;
 use pictor_storage::WorkerRecord;
 use pictor_tasks::message::WorkerId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -133,21 +133,21 @@ impl Api {
         Ok(Some(record))
     }
 
-    /// After the machine's token was revoked: removes its access to the broker, and releases its tasks. May be
-    /// repeated.
-    pub(super) async fn shut_out(&self, token: &str) -> Result<(), Refusal> {
-        let workers = self.registry.workers().await?;
-        let Some(worker) = workers.into_iter().find(|worker| worker.token == token) else {
-            return Ok(());
-        };
-        if let Some(broker) = &self.broker {
-            broker.remove_worker(worker.id).await.map_err(unreachable_broker)?;
+    /// After tokens of machines were revoked: removes the access of these workers to the broker, and releases their
+    /// tasks. May be repeated. Returns their numbers.
+    pub(super) async fn shut_out(&self, tokens: &BTreeSet<String>) -> Result<Vec<u32>, Refusal> {
+        let mut workers = self.registry.workers().await?;
+        workers.retain(|worker| tokens.contains(&worker.token));
+        for worker in &workers {
+            if let Some(broker) = &self.broker {
+                broker.remove_worker(worker.id).await.map_err(unreachable_broker)?;
+            }
+            self.owner()?.tell(ToOwner::Left(worker.id)).await?;
+            self.registry.worker_left(worker.id, (self.now_ms)()).await?;
+            self.heartbeats.remove(worker.id.0);
+            self.events.worker(worker.id.0, "left");
         }
-        self.owner()?.tell(ToOwner::Left(worker.id)).await?;
-        self.registry.worker_left(worker.id, (self.now_ms)()).await?;
-        self.heartbeats.remove(worker.id.0);
-        self.events.worker(worker.id.0, "left");
-        Ok(())
+        Ok(workers.into_iter().map(|worker| worker.id.0).collect())
     }
 
     /// The record of the worker that the caller is. Fails if the caller is another one.

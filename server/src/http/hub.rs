@@ -4,7 +4,6 @@ use super::Api;
 use super::refusal::Refusal;
 use crate::handle::Committed;
 use crate::role::ServerRole;
-use pictor_api::Code;
 use pictor_engine::Plan;
 use pictor_tasks::message::RunId;
 use std::collections::{HashMap, VecDeque};
@@ -52,26 +51,6 @@ pub(super) struct Hub {
     /// Number of the latest entry.
     latest: watch::Sender<u64>,
     known: Mutex<HashMap<RunId, About>>,
-    /// The number of streams of each account that has any.
-    streams: Streams,
-}
-
-type Streams = Arc<Mutex<HashMap<String, usize>>>;
-
-/// The place of one stream among those that its account may have. Free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct StreamPlace(Streams, String);
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = streams.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                streams.remove(&self.1);
-            }
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -96,27 +75,10 @@ pub(super) enum After {
 }
 
 impl Hub {
-    /// Takes a place for one more stream of an account, which may have `most` of them.
-    pub(super) fn take_place(&self, account: &str, most: usize) -> Result<StreamPlace, Refusal> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = streams.entry(account.to_owned()).or_default();
-        if *count >= most {
-            let detail = format!("the account `{account}` has {most} event streams already");
-            return Err(Refusal::new(Code::RateLimited, detail));
-        }
-        *count += 1;
-        Ok(StreamPlace(self.streams.clone(), account.to_owned()))
-    }
-
     pub(super) fn new(now_ms: i64) -> Self {
         let ring = Ring { life: now_ms, first: 1, ..Ring::default() };
         let (latest, _) = watch::channel(0);
-        Self {
-            ring: Mutex::new(ring),
-            latest,
-            known: Mutex::default(),
-            streams: Streams::default(),
-        }
+        Self { ring: Mutex::new(ring), latest, known: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {

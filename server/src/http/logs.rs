@@ -1,8 +1,8 @@
 //! Logs of tasks: read, followed while they grow, and written by workers on other machines.
 
 use super::Api;
-use super::auth::Caller;
 use super::blobs::Binary;
+use super::caller::Caller;
 use super::extract::{Path, Query};
 use super::log_place::{Found, LogPlace, Piece};
 use super::refusal::Refusal;

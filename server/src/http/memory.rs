@@ -2,7 +2,7 @@
 //! how old it is.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::Json;
 use super::guard::Asked;
 use super::paging::Paging;
@@ -325,7 +325,9 @@ impl Api {
                 let paging: Paging<u32> = query(&asked.uri)?;
                 let limit = self.limits.page(paging.limit).ok()?;
                 let after = paging.after.unwrap_or(0);
+                let seen = |record: &&WorkerRecord| asked.caller.sees(&record.account);
                 let records = snapshot.workers.iter().filter(|record| record.id.0 > after);
+                let records = records.filter(seen);
                 let workers = records
                     .map(|record| worker(self, record.clone(), snapshot.views.get(&record.id)));
                 Json(Page::of(workers, limit, |worker| worker.id.to_string())).into_response()
@@ -333,6 +335,7 @@ impl Api {
             "/v1/workers/{id}" => {
                 let id = WorkerId(asked.last()?.parse().ok()?);
                 let record = snapshot.workers.iter().find(|record| record.id == id)?;
+                let record = Some(record).filter(|record| asked.caller.sees(&record.account))?;
                 Json(worker(self, record.clone(), snapshot.views.get(&id))).into_response()
             }
             _ => return None,

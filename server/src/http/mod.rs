@@ -4,6 +4,8 @@ mod artifacts;
 mod audit_log;
 pub mod auth;
 mod blobs;
+pub mod caller;
+mod connections;
 mod controls;
 mod delivered;
 mod events;
@@ -30,13 +32,15 @@ mod submit;
 mod tasks;
 mod tokens;
 mod transfers;
+mod uploads;
 mod webhooks;
 mod workers;
 
+pub use connections::serve;
 #[cfg(test)]
 pub(crate) use delivered::find as find_delivered;
 pub use first_token::{FirstTokenError, first_token};
-pub use limits::{Limits, Rate};
+pub use limits::{Limits, Quotas, Rate};
 pub use refusal::Refusal;
 
 use crate::role::ServerRole;
@@ -51,10 +55,9 @@ use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use heartbeats::Heartbeats;
 use hub::Hub;
-use limits::Buckets;
+use limits::{Buckets, Taken};
 use log_place::LogLocks;
 use memory::Memory;
 use metrics::Metrics;
@@ -62,13 +65,12 @@ use pictor_api::Code;
 use pictor_artifacts::Artifacts;
 use pictor_queue::Broker;
 use pictor_storage::{Registry, Store};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
+use uploads::Uploads;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -122,6 +124,8 @@ pub struct Api {
     now_ms: fn() -> i64,
     tokens: Tokens,
     buckets: Buckets,
+    streams: Taken,
+    uploads: Uploads,
     audit_log: AuditLog,
     runs: Runs,
     log_locks: LogLocks,
@@ -132,6 +136,7 @@ pub struct Api {
     http: reqwest::Client,
     began: Instant,
     link_key: [u8; 32],
+    forward_key: OnceCell<[u8; 32]>,
 }
 
 impl Api {
@@ -145,6 +150,7 @@ impl Api {
         // Bodies that an earlier process left behind when it crashed.
         let _ = std::fs::remove_dir_all(setup.data.join("spool"));
         let role = setup.role.clone();
+        let audit_log = AuditLog::new(setup.limits.audit_age_ms, setup.limits.audit_entries);
         let api = Arc::new(Self {
             events: Hub::new((setup.now_ms)()),
             runs: Runs::of_farm(setup.store.clone(), setup.registry.clone(), setup.now_ms),
@@ -164,7 +170,9 @@ impl Api {
             now_ms: setup.now_ms,
             tokens: Tokens::default(),
             buckets: Buckets::default(),
-            audit_log: AuditLog::default(),
+            streams: Taken::default(),
+            uploads: Uploads::default(),
+            audit_log,
             log_locks: LogLocks::default(),
             heartbeats: Heartbeats::default(),
             metrics: Metrics::new(),
@@ -172,6 +180,7 @@ impl Api {
             http,
             began: Instant::now(),
             link_key: pictor_net::random_bytes(),
+            forward_key: OnceCell::new(),
         });
         tokio::spawn(hub::feed(Arc::downgrade(&api), role));
         tokio::spawn(memory::look(Arc::downgrade(&api)));
@@ -181,22 +190,6 @@ impl Api {
     fn logs(&self) -> PathBuf {
         self.data.join("logs")
     }
-}
-
-/// Serves the API on a listener until `stop` becomes true and every request in progress has been answered.
-pub async fn serve(listener: TcpListener, api: Arc<Api>) -> std::io::Result<()> {
-    let mut stop = api.stop.clone();
-    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
-    let stopped = async move {
-        // A sender that was dropped means stop as well.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let listener = listener.tap_io(|connection| {
-        // Otherwise the end of each response waits until its beginning is acknowledged, which wastes 40 ms. A failure
-        // makes it slower, not wrong.
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
 /// The complete router. It needs the caller's address: see [`serve`].
@@ -260,8 +253,8 @@ fn v1(limits: &Limits) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(artifacts::files))
         .routes(routes!(artifacts::file))
         .routes(routes!(artifacts::artifact))
-        .routes(routes!(artifacts::missing))
-        .routes(routes!(artifacts::upload))
+        .routes(routes!(uploads::missing))
+        .routes(routes!(uploads::upload))
         .routes(routes!(events::events))
         .routes(routes!(workers::list, workers::enrol))
         .routes(routes!(workers::show, workers::patch))

@@ -12,9 +12,17 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Header with the address that a server forwards a request for. A request that has it is not forwarded again.
-pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-pictor-forwarded");
+const FORWARDED: HeaderName = HeaderName::from_static("x-pictor-forwarded");
+/// Header that proves that a server of the farm has named this address: without it the address is not believed.
+const PROOF: HeaderName = HeaderName::from_static("x-pictor-forwarded-proof");
+/// What the key of the proofs is derived for.
+const PURPOSE: &str = "pictor 2026: requests that one server forwards to another";
+/// How long to wait for that key while the database does not answer.
+const KEY: Duration = Duration::from_millis(500);
 
 /// Headers that belong to one connection only.
 const OF_A_CONNECTION: [HeaderName; 8] = [
@@ -51,6 +59,10 @@ async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, R
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or_else(|| "?".to_owned(), |ConnectInfo(peer)| peer.ip().to_string());
     let peer = HeaderValue::from_str(&peer).unwrap_or(HeaderValue::from_static("?"));
+    if let Some(proof) = api.forward_proof(&peer, &headers).await {
+        let proof = HeaderValue::from_str(proof.to_hex().as_str());
+        headers.insert(PROOF, proof.expect("hexadecimal digits"));
+    }
     headers.insert(FORWARDED, peer);
     let body = reqwest::Body::wrap_stream(body.into_data_stream());
     let sent = api.http.request(parts.method, url).headers(headers).body(body).send().await;
@@ -66,6 +78,35 @@ async fn pass_on(api: &Api, owner: &str, request: Request) -> Result<Response, R
     let stopped = Box::pin(async move { stop.wait_for(|stop| *stop).await.is_ok() });
     *response.body_mut() = Body::from_stream(answer.bytes_stream().take_until(stopped));
     Ok(response)
+}
+
+impl Api {
+    /// The address that another server of the farm has forwarded a request for.
+    pub(super) async fn forwarded_for(&self, headers: &HeaderMap) -> Option<String> {
+        let (address, proof) = (headers.get(FORWARDED)?, headers.get(PROOF)?.to_str().ok()?);
+        // Digests compare in constant time.
+        let right =
+            self.forward_proof(address, headers).await? == blake3::Hash::from_hex(proof).ok()?;
+        right.then(|| address.to_str().ok().map(str::to_owned))?
+    }
+
+    /// What proves that a server forwards a request for this address. It needs the secret that the servers of a farm
+    /// share in their database, and belongs to the token of the request.
+    async fn forward_proof(
+        &self,
+        address: &HeaderValue,
+        headers: &HeaderMap,
+    ) -> Option<blake3::Hash> {
+        let key = self.forward_key.get_or_try_init(|| async {
+            match timeout(KEY, self.store.owner()).await {
+                Ok(Ok(Some(owner))) => Ok(blake3::derive_key(PURPOSE, &owner.ticket_key)),
+                _ => Err(()),
+            }
+        });
+        let token = headers.get(header::AUTHORIZATION).map_or(&[] as &[u8], HeaderValue::as_bytes);
+        let content = [address.as_bytes(), b"\n", token].concat();
+        Some(blake3::keyed_hash(key.await.ok()?, &content))
+    }
 }
 
 fn without_connection(headers: &HeaderMap) -> HeaderMap {

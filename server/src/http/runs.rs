@@ -1,7 +1,7 @@
 //! Runs: lists, one in detail, its graph.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use super::paging::Name;
 use super::refusal::Refusal;

@@ -1,12 +1,14 @@
 //! Schedules over HTTP: who may do what with them. The schedules themselves are in `schedule/`.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
+use super::limits::Quotas;
 use super::paging::{Name, Paging};
 use super::refusal::Refusal;
 use super::submit::refused;
+use super::uploads::not_stored;
 use crate::schedule::ScheduleError;
 use axum::Extension;
 use axum::extract::State;
@@ -34,22 +36,61 @@ fn plain(error: ScheduleError) -> Refusal {
     problem(error, "")
 }
 
-/// The schedule of this name, if the caller may see it.
+/// The schedule of this name, if the caller may see it. A submitter's names are its own: its schedules are stored as
+/// `ACCOUNT/NAME`, which is the name for everybody who sees several accounts. Those of before have a plain name.
 async fn seen(api: &Api, caller: &Caller, name: &str) -> Result<ScheduleDetail, Refusal> {
-    let detail = api.schedules.show(name).await.map_err(plain)?;
-    if caller.sees(&detail.schedule.account) {
-        return Ok(detail);
+    let own = caller.only().map(|account| format!("{account}/{name}"));
+    for stored in own.iter().map(String::as_str).chain([name]) {
+        match api.schedules.show(stored).await {
+            Ok(detail) if caller.sees(&detail.schedule.account) => return Ok(detail),
+            Ok(_) | Err(ScheduleError::NoSchedule(_)) => {}
+            Err(error) => return Err(plain(error)),
+        }
     }
     Err(Refusal::not_found(format_args!("schedule `{name}`")))
 }
 
-/// Only an operator of the farm may choose a folder on its machines for the results.
-fn check(caller: &Caller, new: &NewSchedule) -> Result<(), Refusal> {
-    if new.out_dir.is_empty() || caller.sees("") {
-        return Ok(());
+/// A schedule with the name that it has for the caller.
+fn named(caller: &Caller, mut schedule: ScheduleView) -> ScheduleView {
+    let own =
+        caller.only().and_then(|account| schedule.name.strip_prefix(account)?.strip_prefix('/'));
+    if let Some(own) = own {
+        schedule.name = own.to_owned();
     }
-    let detail = "`out_dir` is a folder of the server: only operators may name one";
-    Err(Refusal::new(Code::Forbidden, detail))
+    schedule
+}
+
+fn answer(caller: &Caller, detail: ScheduleDetail) -> Json<ScheduleDetail> {
+    Json(ScheduleDetail { schedule: named(caller, detail.schedule), ..detail })
+}
+
+/// Fails if the caller's account may not have another schedule, or this one.
+async fn check_new(api: &Api, caller: &Caller, new: &NewSchedule) -> Result<(), Refusal> {
+    let Some(account) = caller.only() else { return Ok(()) };
+    let (all, most) = (api.registry.schedules().await?, api.limits.quotas.schedules);
+    let count = all.iter().filter(|schedule| schedule.account == account).count() as u64;
+    if count >= most {
+        let has = format!("the account `{account}` has {count} schedules");
+        return Err(Quotas::exceeded("schedules", most, has));
+    }
+    if seen(api, caller, &new.name).await.is_ok() {
+        return Err(plain(ScheduleError::Taken(new.name.clone())));
+    }
+    Ok(())
+}
+
+/// Checks what of a schedule depends on the caller: only an operator of the farm may choose a folder on its machines for
+/// the results, and a submitter may use only files that it has uploaded.
+async fn check(api: &Api, caller: &Caller, new: &NewSchedule) -> Result<(), Refusal> {
+    if !new.out_dir.is_empty() && caller.only().is_some() {
+        let detail = "`out_dir` is a folder of the server: only operators may name one";
+        return Err(Refusal::new(Code::Forbidden, detail));
+    }
+    let (_, missing) = api.stored(caller, &new.job.assets).await?;
+    if caller.only().is_some() && !missing.is_empty() {
+        return Err(not_stored(&missing));
+    }
+    Ok(())
 }
 
 /// Lists schedules, in order of name.
@@ -65,9 +106,11 @@ pub(super) async fn list(
     let limit = api.limits.page(paging.limit)?;
     let all = api.schedules.list().await.map_err(plain)?;
     let after = paging.after.map_or_else(String::new, |Name(after)| after);
-    let seen = |schedule: &ScheduleView| caller.sees(&schedule.account) && schedule.name > after;
-    let found = all.into_iter().filter(seen);
-    Ok(Json(Page::of(found, limit, |schedule| schedule.name.clone())))
+    let seen = all.into_iter().filter(|schedule| caller.sees(&schedule.account));
+    let mut found: Vec<_> = seen.map(|schedule| named(&caller, schedule)).collect();
+    found.retain(|schedule| schedule.name > after);
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(Page::of(found.into_iter(), limit, |schedule| schedule.name.clone())))
 }
 
 /// Adds a schedule. Its name must not be taken.
@@ -80,12 +123,23 @@ pub(super) async fn add(
     caller: Caller,
     Json(new): Json<NewSchedule>,
 ) -> Result<Response, Refusal> {
-    check(&caller, &new)?;
-    let added = api.schedules.add(&new, &caller.account).await;
-    let detail = added.map_err(|error| problem(error, &new.job.text))?;
+    check(&api, &caller, &new).await?;
+    let detail = store(&api, &caller, &new).await?;
     let place = format!("/v1/schedules/{}", new.name);
     let target = Extension(Target(format!("schedules/{}", new.name)));
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], target, Json(detail)).into_response())
+    let answer = answer(&caller, detail);
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], target, answer).into_response())
+}
+
+/// Stores a schedule that is not there yet.
+async fn store(api: &Api, caller: &Caller, new: &NewSchedule) -> Result<ScheduleDetail, Refusal> {
+    check_new(api, caller, new).await?;
+    let mut stored = new.clone();
+    if let Some(account) = caller.only() {
+        stored.name = format!("{account}/{}", new.name);
+    }
+    let added = api.schedules.add(&stored, &caller.account).await;
+    added.map_err(|error| problem(error, &new.job.text))
 }
 
 /// Shows a schedule: its job, its next due times, and the outcomes of the last ones.
@@ -99,7 +153,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ScheduleDetail>, Refusal> {
-    Ok(Json(seen(&api, &caller, &id).await?))
+    Ok(answer(&caller, seen(&api, &caller, &id).await?))
 }
 
 /// Replaces a schedule, or adds it. Due times that have passed are not made up for.
@@ -115,25 +169,21 @@ pub(super) async fn replace(
     Path(id): Path<String>,
     Json(new): Json<NewSchedule>,
 ) -> Result<Json<ScheduleDetail>, Refusal> {
-    check(&caller, &new)?;
+    check(&api, &caller, &new).await?;
     if new.name != id {
         let detail = "`name` has to be the name in the path";
         return Err(Refusal::new(Code::InvalidSchedule, detail));
     }
-    match seen(&api, &caller, &id).await {
-        // It belongs to another account: its name is taken, and nothing more is disclosed.
-        Err(missing) if missing.code == Code::NotFound && exists(&api, &id).await? => {
-            return Err(Refusal::new(Code::Conflict, format!("the name `{id}` is taken")));
+    let detail = match seen(&api, &caller, &id).await {
+        Err(missing) if missing.code == Code::NotFound => store(&api, &caller, &new).await?,
+        known => {
+            let name = known?.schedule.name;
+            let stored = NewSchedule { name, ..new.clone() };
+            let replaced = api.schedules.replace(&stored, &caller.account).await;
+            replaced.map_err(|error| problem(error, &new.job.text))?
         }
-        Err(problem) if problem.code != Code::NotFound => return Err(problem),
-        _ => {}
-    }
-    let replaced = api.schedules.replace(&new, &caller.account).await;
-    Ok(Json(replaced.map_err(|error| problem(error, &new.job.text))?))
-}
-
-async fn exists(api: &Api, name: &str) -> Result<bool, Refusal> {
-    Ok(api.registry.schedule(name).await?.is_some())
+    };
+    Ok(answer(&caller, detail))
 }
 
 /// Removes a schedule. Runs that it started continue.
@@ -147,8 +197,8 @@ pub(super) async fn remove(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    seen(&api, &caller, &id).await?;
-    api.schedules.remove(&id).await.map_err(plain)?;
+    let stored = seen(&api, &caller, &id).await?.schedule.name;
+    api.schedules.remove(&stored).await.map_err(plain)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -163,8 +213,8 @@ pub(super) async fn pause(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ScheduleDetail>, Refusal> {
-    seen(&api, &caller, &id).await?;
-    Ok(Json(api.schedules.pause(&id).await.map_err(plain)?))
+    let stored = seen(&api, &caller, &id).await?.schedule.name;
+    Ok(answer(&caller, api.schedules.pause(&stored).await.map_err(plain)?))
 }
 
 /// Resumes a schedule. Times that were due while it was paused are skipped.
@@ -178,8 +228,8 @@ pub(super) async fn resume(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<ScheduleDetail>, Refusal> {
-    seen(&api, &caller, &id).await?;
-    Ok(Json(api.schedules.resume(&id).await.map_err(plain)?))
+    let stored = seen(&api, &caller, &id).await?.schedule.name;
+    Ok(answer(&caller, api.schedules.resume(&stored).await.map_err(plain)?))
 }
 
 /// Starts a run of a schedule now, as if it were due.
@@ -194,6 +244,6 @@ pub(super) async fn trigger(
     Path(id): Path<String>,
 ) -> Result<Json<Triggered>, Refusal> {
     let detail = seen(&api, &caller, &id).await?;
-    let triggered = api.schedules.trigger(&id).await;
+    let triggered = api.schedules.trigger(&detail.schedule.name).await;
     Ok(Json(triggered.map_err(|error| problem(error, &detail.job.text))?))
 }

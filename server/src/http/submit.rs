@@ -1,12 +1,15 @@
 //! Submission: a job as JSON or YAML, once for each idempotency key, or as a dry run.
 
-use super::auth::Caller;
-use super::extract::{Json, Query};
+use super::caller::Caller;
+use super::extract::{Json, NUL, Query};
 use super::guard::Target;
+use super::limits::{Quotas, Rate};
 use super::refusal::Refusal;
+use super::uploads::not_stored;
 use super::{Api, aside};
+use crate::handle::OwnerHandle;
 use crate::runs::shape;
-use crate::submit::{CompiledJob, Files, Mistakes, SubmitError, compile_job, uploaded};
+use crate::submit::{CompiledJob, Files, Mistakes, SubmitError, compile_job};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
@@ -20,7 +23,6 @@ use pictor_net::random;
 use pictor_storage::{Created, Idempotency, NewRun, RunRecord};
 use pictor_tasks::job::Source;
 use pictor_tasks::message::{FileRef, RunId};
-use pictor_tasks::pack::is_digest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -76,7 +78,7 @@ pub(super) async fn submit(
     let key = idempotency_key(request.headers())?;
     let submission = read(query, request).await?;
     let text = submission.job.text();
-    let (assets, missing) = stored(&api, &submission.assets).await?;
+    let (assets, missing) = api.stored(&caller, &submission.assets).await?;
     if !submission.dry_run && !missing.is_empty() {
         return Err(not_stored(&missing));
     }
@@ -94,20 +96,7 @@ pub(super) async fn submit(
         let plan = Some(summary(&job, missing));
         return Ok(Json(Submitted { run: None, plan, notes }).into_response());
     }
-    if let Some(account) = caller.only() {
-        let asked = account.to_owned();
-        let (runs, tasks) = owner.ask(move |engine| engine.share_of(&asked)).await?;
-        let more: u64 = job.task_counts().into_values().flatten().map(u64::from).sum();
-        let limits = &api.limits;
-        if runs >= limits.account_runs || tasks + more > limits.account_tasks {
-            let detail = format!(
-                "the account `{account}` has {runs} unfinished runs with {tasks} tasks; {} runs with {} tasks are \
-                 possible",
-                limits.account_runs, limits.account_tasks
-            );
-            return Err(Refusal::new(Code::Conflict, detail));
-        }
-    }
+    within_quotas(&api, &caller, &owner, &job).await?;
     let new = job.run_of(&caller.account, Path::new(""), (api.now_ms)(), random());
     match api.store.create_run(&new, once.as_ref()).await? {
         Created::New => Ok(start(&api, job, new, notes).await),
@@ -122,6 +111,33 @@ pub(super) async fn submit(
             Err(Refusal::new(Code::IdempotencyConflict, detail))
         }
     }
+}
+
+/// Fails if the run would be more than its account may have.
+async fn within_quotas(
+    api: &Api,
+    caller: &Caller,
+    owner: &OwnerHandle,
+    job: &CompiledJob,
+) -> Result<(), Refusal> {
+    let (Some(account), quotas) = (caller.only(), &api.limits.quotas) else { return Ok(()) };
+    let rate = Rate::per_minute(quotas.submissions_per_minute);
+    let what = "submissions of this account (`submissions_per_minute` in the servers' `[quotas]`)";
+    api.buckets.take(&format!("submit {account}"), rate, what)?;
+    let asked = account.to_owned();
+    let (runs, tasks) = owner.ask(move |engine| engine.share_of(&asked)).await?;
+    if runs >= quotas.runs {
+        let has = format!("the account `{account}` has {runs} unfinished runs");
+        return Err(Quotas::exceeded("runs", quotas.runs, has));
+    }
+    let more: u64 = job.task_counts().into_values().flatten().map(u64::from).sum();
+    if tasks + more > quotas.tasks {
+        let has = format!(
+            "the unfinished runs of the account `{account}` have {tasks} tasks, and this one has {more} more"
+        );
+        return Err(Quotas::exceeded("tasks", quotas.tasks, has));
+    }
+    Ok(())
 }
 
 /// Starts a stored run and builds the response.
@@ -190,6 +206,9 @@ async fn read(query: SubmitQuery, request: Request) -> Result<Submission, Refusa
     let bytes = bytes.map_err(|error| Refusal::rejected(error.status(), error.body_text()))?;
     let text = String::from_utf8(bytes.into());
     let text = text.map_err(|_| Refusal::invalid("the body is not UTF-8"))?;
+    if text.contains('\0') {
+        return Err(Refusal::invalid(NUL));
+    }
     Ok(Submission {
         job: JobBody::Text(text),
         source_name: query.source_name,
@@ -204,38 +223,6 @@ fn digest(submission: &Submission, text: &str) -> [u8; 32] {
     let content = (text, &submission.source_name, &submission.set, &submission.assets);
     let bytes = serde_json::to_vec(&content).expect("texts");
     *blake3::hash(&bytes).as_bytes()
-}
-
-/// References to the named files, and the names of those that are not stored.
-async fn stored(
-    api: &Api,
-    assets: &BTreeMap<String, String>,
-) -> Result<(BTreeMap<String, FileRef>, Vec<String>), Refusal> {
-    if let Some((name, _)) = assets.iter().find(|(_, digest)| !is_digest(digest)) {
-        let detail = format!("`assets`: the digest of `{name}` has to be 64 hexadecimal digits");
-        return Err(Refusal::invalid(detail));
-    }
-    let mut files = uploaded(&api.artifacts, assets).await?;
-    let missing: Vec<String> =
-        assets.keys().filter(|name| !files.contains_key(*name)).cloned().collect();
-    for name in &missing {
-        // A dry run continues nevertheless.
-        let (path, digest) = (name.clone(), assets[name].clone());
-        files.insert(name.clone(), FileRef { path, digest, size_bytes: 0 });
-    }
-    Ok((files, missing))
-}
-
-fn not_stored(missing: &[String]) -> Refusal {
-    let errors = missing.iter().map(|name| api::Mistake {
-        line: None,
-        column: None,
-        message: format!("`{name}` is not uploaded"),
-        hint: Some("upload it with `PUT /v1/assets/{digest}`".to_owned()),
-        text: None,
-    });
-    let detail = format!("files of the job are not uploaded: {}", missing.join(", "));
-    Refusal::new(Code::MissingAssets, detail).with_errors(errors.collect())
 }
 
 /// Compiles on a thread of its own, because a job file may be long.

@@ -1,7 +1,7 @@
 //! Tasks of a run: filtered pages, and one task with its attempts.
 
 use super::Api;
-use super::auth::Caller;
+use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use super::refusal::Refusal;
 use crate::runs::{TaskCursor, TaskFilter};

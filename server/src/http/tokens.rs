@@ -1,7 +1,8 @@
 //! Tokens and the audit log.
 
 use super::Api;
-use super::auth::{Caller, Purpose, mint};
+use super::auth::{Purpose, mint};
+use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
 use super::paging::{Name, Paging};
@@ -10,8 +11,10 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pictor_api::{AuditView, Code, MadeToken, NewToken, Page, TokenRole, TokenView};
+use pictor_api::{AuditView, Code, MadeToken, NewToken, Page, RevokedToken, TokenRole, TokenView};
 use pictor_storage::{AuditEntry, ListedToken, Token};
+use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Longest name of a token or account, in characters.
@@ -77,17 +80,27 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, target, Json(made)).into_response())
 }
 
-/// Revokes a token. From then on it is rejected.
+/// What else to do when a token is revoked.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RevokeQuery {
+    /// Whether machines that enrolled with the token may go on. Without this their tokens are revoked with it.
+    keep_machines: Option<bool>,
+}
+
+/// Revokes a token. From then on it is rejected. Machines that enrolled with it are shut out with it.
 #[utoipa::path(
     delete, path = "/v1/tokens/{id}", tag = "tokens",
-    params(("id" = String, Path, description = "Its public part")),
-    responses((status = 204, description = "It is not valid any more")),
+    params(("id" = String, Path, description = "Its public part"), RevokeQuery),
+    responses((status = 200, description = "It is not valid any more", body = RevokedToken)),
 )]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<StatusCode, Refusal> {
+    Query(query): Query<RevokeQuery>,
+) -> Result<Json<RevokedToken>, Refusal> {
     let missing = || Refusal::not_found(format_args!("token `{id}`"));
     // A damaged token can be revoked as well, and may be a machine's.
     let tokens = api.registry.tokens().await?;
@@ -96,12 +109,18 @@ pub(super) async fn revoke(
         let detail = "a token cannot revoke itself: the last one would lock everybody out";
         return Err(Refusal::new(Code::Conflict, detail));
     }
-    api.registry.revoke_token(&id, (api.now_ms)()).await?;
-    api.tokens.forget(&id);
-    if token.role.is_none_or(|role| role == TokenRole::Machine) {
-        api.shut_out(&id).await?;
+    let mut revoked = BTreeSet::from([id.clone()]);
+    if !query.keep_machines.unwrap_or(false) {
+        // Those that were revoked before as well, in case that call has not come to its end.
+        let machines = api.registry.machines_of(&id).await?;
+        revoked.extend(machines.into_iter().map(|machine| machine.id));
     }
-    Ok(StatusCode::NO_CONTENT)
+    for token in &revoked {
+        api.registry.revoke_token(token, (api.now_ms)()).await?;
+        api.tokens.forget(token);
+    }
+    let machines = api.shut_out(&revoked).await?;
+    Ok(Json(RevokedToken { id, machines }))
 }
 
 fn entry(entry: AuditEntry) -> AuditView {

@@ -3,8 +3,8 @@
 
 use super::Api;
 use super::artifacts::tag_of;
-use super::auth::Caller;
 use super::blobs::{Binary, Download, LINK, Wanted, serve};
+use super::caller::Caller;
 use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use axum::extract::{Request, State};

@@ -1,11 +1,12 @@
 //! Workers: showing and managing them, and how machines become workers.
 
 use super::Api;
-use super::auth::{Caller, Purpose, mint};
+use super::auth::{Purpose, mint};
+use super::caller::Caller;
 use super::extract::{Json, Path, Query};
 use super::guard::Target;
 use super::heartbeats::Beat;
-use super::limits::Rate;
+use super::limits::{Quotas, Rate};
 use super::paging::Paging;
 use super::refusal::Refusal;
 use axum::Extension;
@@ -29,8 +30,6 @@ use std::sync::Arc;
 const NAME_BYTES_MAX: usize = 64;
 /// Longest reason for accepting no tasks, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
-/// New workers of one enrolment token: each takes a token, a queue and a user of the broker.
-const NEW_WORKERS: Rate = Rate { per_second: 1.0, burst: 30.0 };
 
 /// A worker as the API shows it; `view` is what the engine knows about it.
 pub(super) fn worker(api: &Api, record: WorkerRecord, view: Option<&WorkerView>) -> Worker {
@@ -157,8 +156,8 @@ pub(super) async fn enrol(
     }
     within_bounds((Some(&inventory), &[], ""))?;
     let known = api.registry.worker_named(&name, &caller.account).await?;
-    if known.is_none() && caller.role == TokenRole::Worker {
-        api.buckets.take(&format!("new worker {}", caller.token), NEW_WORKERS)?;
+    if caller.role == TokenRole::Worker {
+        within_quotas(&api, &caller, known.as_ref()).await?;
     }
     let broker = api.broker.clone().ok_or_else(|| {
         let detail = "this server works alone: it has no message broker (start it with `--broker`)";
@@ -171,10 +170,16 @@ pub(super) async fn enrol(
     if let Some(known) = &known {
         api.check_instance(known, &instance)?;
     }
+    let origin = if caller.role == TokenRole::Machine {
+        api.registry.token(&caller.token).await?.map(|token| token.origin)
+    } else {
+        Some(caller.token.clone())
+    };
     let label = format!("worker {name}");
     let purpose = Purpose { name: &label, role: TokenRole::Machine, account: &caller.account };
     let now_ms = (api.now_ms)();
-    let (minted, password) = (mint(&purpose, now_ms), password());
+    let (mut minted, password) = (mint(&purpose, now_ms), password());
+    minted.record.origin = origin.unwrap_or_default();
     // A known worker keeps its token and password until the broker has its new queue and user.
     let early = match &known {
         Some(known) => Some(add(&broker, known.id, &password).await?),
@@ -202,6 +207,32 @@ pub(super) async fn enrol(
     let enrolled = Enrolled { id: id.0, token: minted.text, amqp, heartbeat_ms, lease_ms };
     let target = Extension(Target(format!("workers/{id}", id = id.0)));
     Ok((StatusCode::CREATED, target, Json(enrolled)).into_response())
+}
+
+/// Fails if as many machines have enrolled with the caller's token as may, or too many in a short time: each takes a token,
+/// a queue and a user of the broker. `known` is the
+/// worker that enrols again.
+async fn within_quotas(
+    api: &Api,
+    caller: &Caller,
+    known: Option<&WorkerRecord>,
+) -> Result<(), Refusal> {
+    let quotas = &api.limits.quotas;
+    if known.is_none() {
+        let rate = Rate::per_minute(quotas.machines_per_minute);
+        let rate = Rate { burst: (rate.burst / 2.0).max(1.0), ..rate };
+        let what =
+            "new machines with this token (`machines_per_minute` in the servers' `[quotas]`)";
+        api.buckets.take(&format!("new worker {}", caller.token), rate, what)?;
+    }
+    let mut machines = api.registry.machines_of(&caller.token).await?;
+    machines.retain(|machine| machine.revoked_ms.is_none());
+    let again = known.is_some_and(|known| machines.iter().any(|token| token.id == known.token));
+    if machines.len() as u64 >= quotas.machines && !again {
+        let has = format!("{} machines have enrolled with this token", machines.len());
+        return Err(Quotas::exceeded("machines", quotas.machines, has));
+    }
+    Ok(())
 }
 
 /// Rejects what no machine has, before it is stored or counted.

@@ -2,16 +2,16 @@
 
 use super::{Files, GRACE_MS, PAGE, Pruned, Pruner};
 use crate::Error;
+use crate::scenes::packed_files;
 use pictor_api::ScheduledJob;
 use pictor_artifacts::asset_key;
 use pictor_engine::Plan;
 use pictor_storage::RunFilter;
 use pictor_tasks::message::RunId;
-use pictor_tasks::pack::{MANIFEST_BYTES_MAX, PackManifest};
 use std::collections::BTreeSet;
 
-/// Bytes of an asset that are read to see whether it is a packed scene.
-const BEGINNING: u64 = 64;
+/// Accounts, each with the digest of a file that it uses.
+type Used = BTreeSet<(String, String)>;
 
 impl Pruner {
     /// Removes unused assets that are older than the grace period. `gone` are runs that no longer count. The assets are
@@ -30,27 +30,34 @@ impl Pruner {
             return Ok(());
         }
         let Some(used) = self.used(gone, pruned).await? else { return Ok(()) };
-        for found in old.iter().filter(|found| !used.contains(&found.key)) {
+        let keys: BTreeSet<String> = used.iter().map(|(_, digest)| asset_key(digest)).collect();
+        for found in old.iter().filter(|found| !keys.contains(&found.key)) {
             if !dry_run && let Err(why) = self.artifacts.remove(&found.key).await {
                 pruned.failed(&found.key, why);
                 continue;
             }
             pruned.assets.add(Files { files: 1, size_bytes: found.size_bytes });
         }
+        if !dry_run {
+            let mut unused = self.registry.uploads().await?;
+            unused
+                .retain(|upload| !used.contains(&(upload.account.clone(), upload.digest.clone())));
+            self.registry.forget_uploads(&unused, now_ms - GRACE_MS).await?;
+        }
         Ok(())
     }
 
-    /// The keys of all assets in use. Returns `None` if they cannot be determined reliably: then nothing is removed.
-    async fn used(
-        &self,
-        gone: &[&str],
-        pruned: &mut Pruned,
-    ) -> Result<Option<BTreeSet<String>>, Error> {
+    /// All assets in use. Returns `None` if they cannot be determined reliably: then nothing is removed.
+    async fn used(&self, gone: &[&str], pruned: &mut Pruned) -> Result<Option<Used>, Error> {
         let gone: BTreeSet<&str> = gone.iter().copied().collect();
-        let mut named = BTreeSet::new();
+        let mut named = Used::new();
+        let of = |account: &str, digest| (account.to_owned(), digest);
         for schedule in self.registry.schedules().await? {
             match serde_json::from_str::<ScheduledJob>(&schedule.job) {
-                Ok(job) => named.extend(job.assets.into_values()),
+                Ok(job) => {
+                    let digests = job.assets.into_values();
+                    named.extend(digests.map(|digest| of(&schedule.account, digest)));
+                }
                 Err(why) => {
                     let what = format!("assets, since schedule `{}` is unreadable", schedule.id);
                     pruned.failed(what, why);
@@ -64,7 +71,10 @@ impl Pruner {
             for record in page.iter().filter(|record| !gone.contains(&*record.id.0)) {
                 let Some(stored) = self.store.run_plan(&record.id).await? else { continue };
                 match serde_json::from_str::<Plan>(&stored.plan) {
-                    Ok(plan) => named.extend(plan.files.into_values().map(|file| file.digest)),
+                    Ok(plan) => {
+                        let digests = plan.files.into_values().map(|file| file.digest);
+                        named.extend(digests.map(|digest| of(&record.account, digest)));
+                    }
                     Err(why) => {
                         pruned
                             .failed(format!("assets, since run {} is unreadable", record.id), why);
@@ -77,35 +87,17 @@ impl Pruner {
                 _ => break,
             }
         }
-        let mut used = BTreeSet::new();
-        for digest in named {
-            match self.packed(&asset_key(&digest)).await {
-                Ok(files) => used.extend(files.iter().map(|digest| asset_key(digest))),
+        let mut used = Used::new();
+        for (account, digest) in named {
+            match packed_files(&self.artifacts, &digest).await {
+                Ok(files) => used.extend(files.into_iter().map(|file| of(&account, file.digest))),
                 Err(why) => {
                     pruned.failed(format!("assets, since {digest} cannot be read"), why);
                     return Ok(None);
                 }
             }
-            used.insert(asset_key(&digest));
+            used.insert((account, digest));
         }
         Ok(Some(used))
-    }
-
-    /// The digests of the files in a packed scene; empty if the asset is not a packed scene or does not exist.
-    async fn packed(&self, key: &str) -> Result<Vec<String>, Error> {
-        let size = match self.artifacts.size(key).await {
-            Ok(size) => size,
-            Err(pictor_storage::Error::NotFound(_)) => return Ok(Vec::new()),
-            Err(failure) => return Err(failure.into()),
-        };
-        let beginning = self.artifacts.range(key, 0..size.min(BEGINNING)).await?;
-        if size > MANIFEST_BYTES_MAX || !PackManifest::is_one(&beginning) {
-            return Ok(Vec::new());
-        }
-        let manifest = PackManifest::from_json(&self.artifacts.read(key).await?);
-        let manifest = manifest.map_err(|error| {
-            pictor_storage::Error::Corrupt(format!("the packed scene `{key}`: {error}"))
-        })?;
-        Ok(manifest.files.into_iter().map(|file| file.digest).collect())
     }
 }

@@ -64,7 +64,8 @@ impl Schedules {
         Self { run_limits, ..self }
     }
 
-    /// Adds a schedule for an account.
+    /// Adds a schedule for an account. Its name may begin with the account and a slash: then it is taken for this account
+    /// only.
     pub async fn add(
         &self,
         new: &NewSchedule,
@@ -96,7 +97,7 @@ impl Schedules {
 
     async fn put(&self, new: &NewSchedule, account: &str) -> Result<ScheduleDetail, ScheduleError> {
         let now_ms = (self.now_ms)();
-        let jitter_ms = check(new, now_ms)?;
+        let jitter_ms = check(new, account, now_ms)?;
         self.compile(&new.job).await?;
         let schedule = Schedule {
             id: new.name.clone(),
@@ -322,10 +323,11 @@ fn due_time(schedule: &Schedule, due_ms: i64, outcome: DueOutcome) -> DueTime {
 }
 
 /// Checks everything that can be checked without the job. Returns the jitter in milliseconds.
-fn check(new: &NewSchedule, now_ms: i64) -> Result<i64, ScheduleError> {
+fn check(new: &NewSchedule, account: &str, now_ms: i64) -> Result<i64, ScheduleError> {
     let invalid = |text: String| Err(ScheduleError::Invalid(text));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let name = &new.name;
+    let own = new.name.strip_prefix(account).and_then(|name| name.strip_prefix('/'));
+    let name = own.unwrap_or(&new.name);
     if name.len() > NAME_MAX || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return invalid(format!(
             "`{}` cannot be a schedule's name: expected 1 to {NAME_MAX} characters, a letter or digit \

@@ -202,12 +202,17 @@ impl TestFarm {
 
     /// Registers a machine without a broker; returns its id and token.
     pub(crate) async fn machine(&self, name: &str) -> (u32, String) {
-        let purpose = Purpose { name, role: TokenRole::Machine, account: "lab" };
+        self.machine_of(name, "lab").await
+    }
+
+    /// The same, for an account.
+    pub(crate) async fn machine_of(&self, name: &str, account: &str) -> (u32, String) {
+        let purpose = Purpose { name, role: TokenRole::Machine, account };
         let minted = mint(&purpose, now_ms());
         self.registry.add_token(&minted.record).await.unwrap();
         let has = Inventory { name: name.to_owned(), slots: 1, ..Inventory::default() };
         let token = &minted.record.id;
-        let worker = NewWorker { name, account: "lab", token, inventory: &has };
+        let worker = NewWorker { name, account, token, inventory: &has };
         let id = self.registry.register_worker(&worker, now_ms()).await.unwrap();
         (id.0, minted.text)
     }
@@ -227,6 +232,23 @@ impl TestFarm {
         let has = Inventory { slots: 1, allows_commands: true, ..Inventory::default() };
         self.owner.tell(ToOwner::Joined(id, has)).await.unwrap();
         self.owner.tell(ToOwner::Heartbeat(id, vec![(key, vec![task])])).await.unwrap();
+    }
+
+    /// Where a machine may put an output of a run's first task, and what proves that.
+    pub(crate) async fn output(&self, run: &str, worker: u32, token: &str) -> (String, String) {
+        let task = Try { index: 0, attempt: 1 };
+        self.give(worker, run, task).await;
+        let key = self.first_step(run).await;
+        let ticket = Sealer::new(1, TICKET_KEY).seal(&key, task, WorkerId(worker)).to_string();
+        let body = serde_json::json!({
+            "key": key, "task": task, "execution": 1, "ticket": ticket, "step": "make",
+            "file": "a.txt", "size_bytes": 1,
+        });
+        let path = format!("/v1/workers/{worker}/outputs");
+        let place = self.call(token, Method::POST, &path, Some(&body)).await.is(200);
+        let link = &place["link"];
+        let text = |value: &Json| value.as_str().unwrap().to_owned();
+        (text(&link["url"]), text(&link["headers"]["pictor-link"]))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -10,7 +10,7 @@ use pictor_tasks::message::{
 use reqwest::Method;
 use serde_json::{Value as Json, json};
 
-fn inventory(name: &str) -> Json {
+pub(crate) fn inventory(name: &str) -> Json {
     json!({
         "name": name, "cpus": 4, "memory_bytes": 1, "disk_bytes": 1, "slots": 1, "labels": [],
         "gpus": [{ "name": "G", "uuid": "GPU-1", "vram_bytes": 7, "driver": "1" }],
@@ -113,7 +113,8 @@ async fn a_machine_registers_works_under_its_own_name_and_is_known_again() {
     let at_broker = WorkerId(u32::try_from(id).unwrap());
     let (_queue, reports) = RabbitWorker::connect(Address::new(url, None).unwrap(), at_broker);
     let revoke = format!("/v1/tokens/{}", token.split('_').nth(1).unwrap());
-    farm.call(&farm.admin, Method::DELETE, &revoke, None).await.is(204);
+    let said = farm.call(&farm.admin, Method::DELETE, &revoke, None).await.is(200);
+    assert_eq!(said["machines"], json!([id]));
     reports.refused().await;
     farm.call(token, Method::POST, &beat, Some(&body)).await.refused(401, "unauthorized");
     let worker = farm.get(&format!("/v1/workers/{id}")).await.is(200);

@@ -1,7 +1,9 @@
 //! The HTTP API over a real port: an embedded farm that executes real tasks, and requests as clients send them.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod connections;
 mod controls;
+mod enrolment;
 mod events;
 mod farm;
 mod files;
@@ -10,6 +12,8 @@ mod fuzz;
 mod hostile;
 mod limits;
 mod machines;
+mod matrix;
+mod nul;
 mod outage;
 mod page;
 mod roles;
@@ -18,4 +22,5 @@ mod schedules;
 mod standby;
 mod submit;
 mod tokens;
+mod uploads;
 mod webhooks;

@@ -69,13 +69,73 @@ async fn schedules_belong_to_accounts() {
         let path = format!("/v1/schedules/annas/{verb}");
         farm.call(&bert, Method::POST, &path, None).await.refused(404, "not_found");
     }
-    let body = nightly("annas");
-    let put = farm.call(&bert, Method::PUT, "/v1/schedules/annas", Some(&body)).await;
-    put.refused(409, "conflict");
     let list = farm.call(&bert, Method::GET, "/v1/schedules", None).await.is(200);
     assert_eq!(list["items"], json!([]));
     let mut outside = nightly("outside");
     outside["out_dir"] = "/etc".into();
     add(&bert, outside).await.refused(403, "forbidden");
+    farm.stop().await;
+}
+
+/// A name that somebody else has is free: nobody learns of the others' schedules, and nobody takes their names away.
+#[tokio::test]
+async fn the_names_of_an_accounts_schedules_are_its_own() {
+    let farm = TestFarm::idle().await;
+    let anna = farm.token(TokenRole::Submitter, "anna").await;
+    let bert = farm.token(TokenRole::Submitter, "bert").await;
+    let call = async |token: &str, method: Method, path: &str, body: Option<&Json>| {
+        farm.call(token, method, &format!("/v1/schedules{path}"), body).await
+    };
+    let body = nightly("nightly");
+    for token in [&anna, &bert, &farm.admin] {
+        let added = call(token, Method::POST, "", Some(&body)).await.is(201);
+        assert_eq!(added["name"], "nightly");
+        call(token, Method::POST, "", Some(&body)).await.refused(409, "conflict");
+    }
+    let mut hourly = nightly("nightly");
+    hourly["cron"] = "@hourly".into();
+    let put = call(&bert, Method::PUT, "/nightly", Some(&hourly)).await.is(200);
+    assert_eq!((&put["account"], &put["name"]), (&"bert".into(), &"nightly".into()));
+    let mut runs = Vec::new();
+    for (token, cron) in [(&anna, "30 2 * * *"), (&bert, "@hourly"), (&farm.admin, "30 2 * * *")] {
+        assert_eq!(call(token, Method::GET, "/nightly", None).await.is(200)["cron"], cron);
+        let run = call(token, Method::POST, "/nightly/trigger", None).await.is(200)["run"].take();
+        runs.push(farm.store.run(run.as_str().unwrap()).await.unwrap().unwrap().account);
+    }
+    assert_eq!(runs, ["anna", "bert", "root"]);
+    let names = async |token: &str| {
+        let page = call(token, Method::GET, "", None).await.is(200);
+        let names = page["items"].as_array().unwrap().iter();
+        names.map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&anna).await, ["nightly"]);
+    // Whoever sees all of them tells them apart by their accounts.
+    assert_eq!(names(&farm.admin).await, ["anna/nightly", "bert/nightly", "nightly"]);
+    let paused = call(&farm.admin, Method::POST, "/bert%2Fnightly/pause", None).await.is(200);
+    assert_eq!((&paused["paused"], &paused["name"]), (&true.into(), &"bert/nightly".into()));
+    assert_eq!(call(&anna, Method::GET, "/nightly", None).await.is(200)["paused"], false);
+    for path in ["/bert%2Fnightly", "/anna%2Fnightly"] {
+        call(&anna, Method::GET, path, None).await.is(if path.contains("bert") {
+            404
+        } else {
+            200
+        });
+    }
+    // Nobody puts one among the names of another account.
+    for token in [&anna, &farm.admin] {
+        let body = nightly("bert/weekly");
+        call(token, Method::POST, "", Some(&body)).await.refused(422, "invalid_schedule");
+    }
+    call(&bert, Method::DELETE, "/nightly", None).await.is(204);
+    assert_eq!(names(&farm.admin).await, ["anna/nightly", "nightly"]);
+
+    // One of before, when names were those of the farm.
+    let mut old = farm.registry.schedule("anna/nightly").await.unwrap().unwrap();
+    old.id = "old".to_owned();
+    farm.registry.put_schedule(&old).await.unwrap();
+    assert_eq!(names(&anna).await, ["nightly", "old"]);
+    call(&anna, Method::POST, "", Some(&nightly("old"))).await.refused(409, "conflict");
+    call(&bert, Method::GET, "/old", None).await.refused(404, "not_found");
+    call(&bert, Method::POST, "", Some(&nightly("old"))).await.is(201);
     farm.stop().await;
 }

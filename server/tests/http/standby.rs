@@ -4,11 +4,18 @@ use crate::farm::{FILMS, TestFarm};
 use pictor_server::ServerRole;
 use reqwest::Method;
 use serde_json::{Value as Json, json};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 
 #[tokio::test]
 async fn a_standby_passes_everything_on() {
     let (owner, standby) = (TestFarm::start().await, TestFarm::idle().await);
     let own = standby.admin.clone();
+    // Servers of one farm share a secret in their database.
+    let secret = owner.store.owner().await.unwrap().unwrap().ticket_key;
+    let file = SqliteConnectOptions::new().filename(standby.path("pictor.sqlite"));
+    let share = sqlx::query("UPDATE ownership SET ticket_key = $1").bind(&secret[..]);
+    share.execute(&mut file.connect().await.unwrap()).await.unwrap();
     standby.be.send_replace(ServerRole::Standby { owner: Some(owner.url.clone()) });
     // The owner's tokens are the valid ones now.
     standby.call(&own, Method::GET, "/v1/runs", None).await.refused(401, "unauthorized");
@@ -32,6 +39,13 @@ async fn a_standby_passes_everything_on() {
     standby.call(token, Method::GET, "/v1/runs/none", None).await.refused(404, "not_found");
     let log = owner.get("/v1/audit?limit=1").await.is(200);
     assert_eq!(log["items"][0]["address"], "127.0.0.1 by 127.0.0.1");
+    // From anybody else that is only a claim.
+    let pause = owner.request(token, Method::POST, "/v1/runs/none/pause");
+    let pause = pause.header("x-pictor-forwarded", "6.6.6.6");
+    let pause = pause.header("x-pictor-forwarded-proof", "0".repeat(64));
+    owner.send(pause).await.refused(404, "not_found");
+    let log = owner.get("/v1/audit?limit=1").await.is(200);
+    assert_eq!(log["items"][0]["address"], "127.0.0.1");
     // Two servers that take each other for the owner do not forward requests for ever.
     owner.be.send_replace(ServerRole::Standby { owner: Some(standby.url.clone()) });
     standby.call(token, Method::GET, "/v1/runs", None).await.refused(503, "no_owner");

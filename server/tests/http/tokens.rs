@@ -31,7 +31,7 @@ async fn a_token_works_until_it_is_revoked() {
     assert_eq!((&second["items"][0]["id"], &second["next"]), (&id.into(), &Json::Null));
 
     let path = format!("/v1/tokens/{id}");
-    farm.call(&farm.admin, Method::DELETE, &path, None).await.is(204);
+    farm.call(&farm.admin, Method::DELETE, &path, None).await.is(200);
     // At once, although the token was cached.
     let refused = farm.call(token, Method::GET, "/v1/runs", None).await;
     refused.refused(401, "unauthorized");
@@ -64,7 +64,7 @@ async fn a_damaged_token_is_listed_with_the_others_and_can_be_revoked() {
     let used = farm.request(&token, Method::GET, "/v1/runs").send().await.unwrap();
     assert!(!used.status().is_success(), "{}", used.status());
 
-    farm.call(&farm.admin, Method::DELETE, &format!("/v1/tokens/{id}"), None).await.is(204);
+    farm.call(&farm.admin, Method::DELETE, &format!("/v1/tokens/{id}"), None).await.is(200);
     assert!(listed().await["vera"]["revoked_ms"].is_i64());
     farm.stop().await;
 }
