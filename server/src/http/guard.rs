@@ -23,7 +23,7 @@ use tokio::time::Instant;
 /// How long to wait for the look-up of a token or the writing of an audit entry while the database cannot be used;
 /// below, how long for a response.
 const LOOK_UP: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(2);
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
 /// Calls of one token that its role does not allow and that are recorded nevertheless; below, calls from one address
 /// without a valid token that are answered as such.
 const REFUSED: Rate = Rate { per_second: 0.1, burst: 20.0 };
@@ -121,7 +121,7 @@ async fn answer(
     began: Instant,
     answered: impl Future<Output = Response>,
 ) -> Response {
-    // Bodies of uploads may be large, and need no database.
+    // Bodies of uploads may be large: they wait for the database themselves.
     if asked.method == "PUT" && asked.route != "/v1/schedules/{id}" {
         return answered.await;
     }

@@ -5,6 +5,7 @@ use super::Api;
 use super::blobs::Binary;
 use super::caller::Caller;
 use super::extract::{Json, Path};
+use super::guard::ANSWER;
 use super::limits::{Part, Quotas, Taken};
 use super::refusal::Refusal;
 use crate::scenes::packed_files;
@@ -192,13 +193,20 @@ pub(super) async fn upload(
     if !is_digest(&digest) {
         return Err(Refusal::invalid("a digest has 64 hexadecimal digits"));
     }
-    let known = api.registry.uploaded_by(&caller.account, &[&digest]).await?;
-    // What the account has already takes no more room.
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let _part = match caller.only().filter(|_| known.is_empty()) {
-        Some(account) => Some(api.part_for(account, length).await?),
-        None => None,
+    let look = async {
+        let known = api.registry.uploaded_by(&caller.account, &[&digest]).await?;
+        // What the account has already takes no more room.
+        let part = match caller.only().filter(|_| known.is_empty()) {
+            Some(account) => Some(api.part_for(account, length).await?),
+            None => None,
+        };
+        Ok::<_, Refusal>((known, part))
+    };
+    let (known, _part) = tokio::select! {
+        found = look => found?,
+        outage = api.memory.gives_up(Instant::now() + ANSWER) => return Err(outage.problem()),
     };
     let spooled = api.spool(request.into_body()).await?;
     if spooled.digest != digest {
@@ -212,9 +220,11 @@ pub(super) async fn upload(
         api.store(spooled, key).await?;
     }
     let uploaded_ms = (api.now_ms)();
-    api.registry
-        .add_upload(&Upload { account: account.clone(), digest, size_bytes, uploaded_ms })
-        .await?;
+    let upload = Upload { account: account.clone(), digest, size_bytes, uploaded_ms };
+    tokio::select! {
+        added = api.registry.add_upload(&upload) => added?,
+        outage = api.memory.gives_up(Instant::now() + ANSWER) => return Err(outage.problem()),
+    }
     if known.is_empty()
         && let Some((_, bytes)) = api.uploads.lock().get_mut(&account)
     {

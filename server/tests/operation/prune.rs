@@ -3,6 +3,7 @@
 use crate::farm::{Base, JOB, cancel, crash_after, job_with, schedule, set, work};
 use pictor_server::prune::{Policy, Pruned, Pruner};
 use pictor_server::{OwnerHandle, load_run};
+use pictor_storage::Upload;
 use pictor_tasks::message::{RunId, TaskId, WorkerId};
 use pictor_tasks::pack::{PackManifest, PackedFile};
 use pictor_tasks::units::Millis;
@@ -214,8 +215,25 @@ pub(crate) async fn assets_that_nothing_uses_go_after_a_while(base: &Base) {
     };
     base.store.create_run(&new, None).await.unwrap();
 
+    for (account, stored, age) in
+        [("ada", &unused, 3), ("ada", &scene, 3), ("bob", &scene, 3), ("bob", &fresh, 0)]
+    {
+        let (account, digest) = (account.to_owned(), stored.digest.clone());
+        let uploaded_ms = now_ms - age * DAY;
+        let upload = Upload { account, digest, size_bytes: stored.size_bytes, uploaded_ms };
+        base.registry.add_upload(&upload).await.unwrap();
+    }
     let pruned = pruner(base).prune(&policy(None), false, now_ms).await.unwrap();
     assert_eq!((pruned.assets.files, pruned.failures.len()), (1, 0), "{pruned:?}");
+    // What an account does not use counts no longer as its own, whoever else uses it.
+    let mut left = Vec::new();
+    for upload in base.registry.uploads().await.unwrap() {
+        left.push((upload.account, upload.digest));
+    }
+    let of = |account: &str, stored: &pictor_artifacts::Stored| {
+        (account.to_owned(), stored.digest.clone())
+    };
+    assert_eq!(left, [of("ada", &scene), of("bob", &fresh)]);
     let is_there = async |stored: &pictor_artifacts::Stored| {
         let key = pictor_artifacts::asset_key(&stored.digest);
         base.artifacts.exists(&key).await.unwrap()
