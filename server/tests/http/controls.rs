@@ -84,7 +84,7 @@ async fn a_question_sees_what_was_ordered_before_it_and_nothing_else() {
 #[tokio::test]
 async fn what_failed_is_done_again_after_it_was_counted() {
     let farm = TestFarm::start().await;
-    let open = farm.path("open");
+    let open = farm.path("shared/open");
     let id = farm.submit(&farm.admin, &STUBBORN.replace('@', open.to_str().unwrap())).await;
     farm.until_over(&id).await;
     let run = farm.get(&format!("/v1/runs/{id}")).await.is(200);

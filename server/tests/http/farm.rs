@@ -113,7 +113,7 @@ pub(crate) struct Answer {
 fn start_agent(port: WorkerPort, data: &Path) -> pictor_executor::Handle {
     let shared = data.join("shared");
     std::fs::create_dir_all(&shared).unwrap();
-    let shared = Shared { read: vec![data.to_path_buf()], write: vec![shared] };
+    let shared = Shared { read: Vec::new(), write: vec![shared] };
     Sandbox::choose(SandboxPolicy::Preferred, shared).unwrap();
     let has = Inventory { slots: 2, allows_commands: true, ..Inventory::default() };
     let mut config = pictor_executor::Config::new(data.to_path_buf(), has);

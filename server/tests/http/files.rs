@@ -119,7 +119,7 @@ async fn assets_are_uploaded_once_and_only_with_the_right_digest() {
 #[tokio::test]
 async fn a_log_is_read_from_any_place_and_followed_to_its_end() {
     let farm = TestFarm::start().await;
-    let gate = farm.path("gate");
+    let gate = farm.path("shared/gate");
     let job = "pictor: v1\nname: talk\nsteps:\n  - name: say\n    command:\n      run: [sh, -c, \
                'echo one; echo two; while ! test -e \"$1\"; do sleep 0.05; done; echo three', sh, \"@\"]\n";
     let id = farm.submit(&farm.admin, &job.replace('@', gate.to_str().unwrap())).await;
