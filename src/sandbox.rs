@@ -33,7 +33,7 @@ pub(crate) struct SandboxTable {
 }
 
 impl SandboxArgs {
-    /// Chooses the sandbox of this process, and says so if it is not the best one. Options take precedence over the
+    /// Chooses the sandbox of this process, and says so if there is none. Options take precedence over the
     /// configuration file.
     pub(crate) fn choose(
         &self,
@@ -44,7 +44,7 @@ impl SandboxArgs {
         let read = places(&self.sandbox_read, &table.read)?;
         let write = places(&self.sandbox_write, &table.write)?;
         let found = Sandbox::choose(policy, Shared { read, write }).map_err(anyhow::Error::msg)?;
-        if !found.is_full() {
+        if found.is_missing() {
             explain(&format!("warning: {}", found.sentence()));
         }
         Ok(())

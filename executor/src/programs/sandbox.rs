@@ -148,7 +148,7 @@ impl Sandbox {
             SHARED.get().into_iter().flat_map(|shared| shared.read.iter().chain(&shared.write));
         let system = places::SYSTEM.iter().map(Path::new);
         let open = system.chain(shared.map(PathBuf::as_path)).find(|place| real.starts_with(place));
-        match open.filter(|_| !matches!(self, Self::Nothing(_))) {
+        match open.filter(|_| !self.is_missing()) {
             Some(place) => Err(io::Error::other(format!(
                 "the programs of jobs can read what is in {}, and {} is there with its secrets: choose another data \
                  folder (`--data`)",
@@ -175,6 +175,11 @@ impl Sandbox {
             ),
             Self::Nothing(why) => format!("programs run WITHOUT a sandbox, because {why}"),
         }
+    }
+
+    /// Whether there is none.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Nothing(_))
     }
 
     /// Whether it is the best one.
