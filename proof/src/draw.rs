@@ -231,6 +231,20 @@ mod tests {
         assert!(heavy.abs_diff(15_000) < 306, "{heavy}");
     }
 
+    #[test]
+    fn no_number_and_no_worker_is_preferred() {
+        let mut draw = secret().draw(Purpose::Check, &Commitment([2; 32]), 0);
+        // Three quarters of all numbers of 64 bits: a plain remainder would give half of them, not a third.
+        let most = 3 << 62;
+        let low = (0..2_000).filter(|_| draw.below(most) < most / 3).count();
+        assert!(low.abs_diff(667) < 106, "{low}");
+        let candidate = |worker| Candidate { worker: WorkerId(worker), weight: 1 };
+        let twice = [candidate(1), candidate(2), candidate(1)];
+        let choose = |round| secret().choose(Purpose::Checker, &Commitment([2; 32]), round, &twice);
+        let first = (0..2_000).filter(|round| choose(*round) == Some(WorkerId(1))).count();
+        assert!(first.abs_diff(1_000) < 112, "named twice, but not chosen more often: {first}");
+    }
+
     proptest! {
         #[test]
         fn draws_stay_in_bounds(bytes: [u8; 32], n: u64, weights: Vec<u64>, rate in 0..=1_000_000_u32) {

@@ -132,6 +132,17 @@ fn crops_without_noise_are_compared_by_what_is_seen() {
     assert_eq!(judge(vec![measure(&renders)], &Limits::WITHIN).decision, Decision::Fail);
 }
 
+#[test]
+fn a_crop_is_without_noise_below_a_limit() {
+    let of = |other: f32| {
+        let (same_seed, other_seed) = (&[0.5; 12][..], &[other; 12][..]);
+        measure(&Renders { worker: same_seed, same_seed, other_seed, channels: CHANNELS })
+    };
+    // The difference of logarithms is two thirds of that of the values.
+    assert_eq!(of(0.502), FLAT);
+    assert_eq!(of(0.504), noise(0.0));
+}
+
 fn noise(q: f64) -> Measure {
     Measure::Noise { q, q_unclipped: q, z: 0.0 }
 }
@@ -142,7 +153,7 @@ const FLAT: Measure = Measure::Flat { difference: 0.0, unclipped: 0.0 };
 fn decisions_follow_the_limits() {
     use Decision::{Fail, Pass, Rerender};
     let across = |q: &[f64]| judge(q.iter().copied().map(noise).collect(), &Limits::ACROSS);
-    let table: [(&[f64], Decision, Option<usize>, Reason); 8] = [
+    let table: [(&[f64], Decision, Option<usize>, Reason); 9] = [
         (&[0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], Pass, None, Reason::Alike),
         (&[0.0, 0.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], Pass, None, Reason::Alike),
         (&[0.0, 0.61, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], Fail, Some(1), Reason::Noise(0.61)),
@@ -151,6 +162,7 @@ fn decisions_follow_the_limits() {
         (&[0.0, 0.0, 0.0, 0.11], Rerender, None, Reason::TooFewGood(3)),
         (&[], Rerender, None, Reason::Nothing),
         (&[0.05, 0.05], Pass, None, Reason::Alike),
+        (&[0.01, 0.08], Pass, None, Reason::Alike),
     ];
     for (q, decision, crop, reason) in table {
         let judged = across(q);
