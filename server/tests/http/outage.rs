@@ -92,7 +92,7 @@ async fn check(farm: &TestFarm, id: &str) {
             "/v1/schedules/nightly".to_owned(),
             json!({ "name": "nightly", "cron": "0 2 * * *", "job": FILMS }),
         ),
-        (Method::PUT, format!("/v1/assets/{}", "a".repeat(64)), json!("not these bytes")),
+        (Method::PUT, format!("/v1/assets/{}", blake3::hash(b"\"a file\"")), json!("a file")),
         (Method::POST, format!("/v1/workers/{worker}/heartbeat"), json!({ "holding": [] })),
         (Method::PATCH, format!("/v1/workers/{worker}"), json!({ "state": "disabled" })),
         (
