@@ -23,8 +23,13 @@ pub enum StopReason {
     TimedOut(Duration),
     /// It showed no sign of life for as long as its `stalled` setting.
     Stalled(Duration),
-    /// It had written so much that the worker's disk is nearly full.
-    DiskFull(Bytes),
+    /// It had written `used`, and less than `left` is left on the worker's disk.
+    DiskFull {
+        /// What it had written.
+        used: Bytes,
+        /// What has to be left.
+        left: Bytes,
+    },
 }
 
 /// Tells a runner to stop.

@@ -55,7 +55,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Command) -> Result<Products, F
     check_names(names)
         .map_err(|why| failure(FailureKind::BadOutput, format!("The task failed: {why}.")))?;
     for dim in &ctx.brief.binds {
-        let values = binding::read(&bind_path(ctx, dim)).map_err(|why| {
+        let values = binding::read(&bind_path(ctx, dim), &ctx.scratch).map_err(|why| {
             failure(FailureKind::BadOutput, format!("The values of the dimension `{dim}`: {why}"))
         })?;
         products.bindings.push(Binding { dim: dim.clone(), values });

@@ -27,6 +27,9 @@ pub(crate) struct Warm {
 
 /// Runs a task with the runner of its kind.
 pub(crate) async fn run(ctx: &TaskContext, warm: &mut Warm) -> Result<Products, Failure> {
+    if ctx.brief.body.scene().is_none() {
+        warm.blender.end_scripts();
+    }
     let mut products = match &ctx.brief.body {
         Body::Noop(_) => Products::default(),
         Body::Command(body) => Box::pin(command::run(ctx, body)).await?,

@@ -16,7 +16,8 @@ const BYTES_MAX: u64 = 8 << 20;
 
 /// Stores an inspection as an output.
 pub(crate) async fn leave(ctx: &TaskContext, found: &Map<String, Json>) -> Result<Output, Failure> {
-    let path = ctx.scratch.join("scene.json");
+    // Where scripts of the scene cannot put a link in its place.
+    let path = ctx.fetched.join("scene.json");
     // How the answer was sent concerns only the session.
     let told: BTreeMap<&String, &Json> =
         found.iter().filter(|(name, _)| !matches!(&***name, "id" | "ok")).collect();

@@ -2,6 +2,7 @@
 
 use crate::ground::log::OpenLogs;
 use crate::programs::Programs;
+use pictor_tasks::units::Bytes;
 use pictor_tasks::worker::Inventory;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Config {
     pub claim_after: Duration,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// How much has to stay free on the disk of `data`: a task that has written as much is stopped when less is left.
+    pub disk_left: Bytes,
     /// The paths of the programs.
     pub programs: Programs,
     /// The user's cache folder, whose content can be made again; `None` for no cache.
@@ -50,6 +53,7 @@ impl Config {
             heartbeat: Duration::from_secs(5),
             claim_after: Duration::from_secs(5),
             grace: Duration::from_secs(1),
+            disk_left: Bytes(1 << 30),
             programs: Programs::default(),
             cache: None,
             logs: None,

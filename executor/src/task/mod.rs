@@ -5,8 +5,10 @@
 //! resolves it ends its processes and returns any failure: the slot already knows why it was stopped.
 
 mod config;
+mod made;
 
 pub use config::Config;
+pub(crate) use made::{copy_made, open_made};
 
 use crate::files::artifacts::Artifacts;
 use crate::files::cache::{TRANSFERS, Watch};
@@ -22,7 +24,6 @@ use pictor_tasks::message::{
     Brief, Execution, Failure, FailureKind, FileRef, Input, Output, StepKey, Try,
 };
 use std::collections::{BTreeSet, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -174,30 +175,14 @@ impl TaskContext {
         path: &Path,
         file: &str,
     ) -> Result<Output, Failure> {
-        self.check_made(path).map_err(|why| failure(FailureKind::BadOutput, why))?;
+        if made::inside(path, &self.scratch).is_some() {
+            let bad = |why: String| failure(FailureKind::BadOutput, format!("{why}."));
+            open_made(path, &self.scratch).map_err(bad)?;
+        }
         let (key, made) =
             self.artifacts.put(self.execution_key(), file, path, &self.watch()).await?;
         let Stored { digest, size_bytes } = made;
         Ok(Output { name: name.to_owned(), key, digest, size_bytes })
-    }
-
-    /// Checks that a file in the task's folder is one that the task made. A link to another file would publish what its
-    /// program may not even have been able to read.
-    fn check_made(&self, path: &Path) -> Result<(), String> {
-        if !path.starts_with(&self.scratch) {
-            return Ok(());
-        }
-        let file = path.display();
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) if !meta.is_file() => {
-                Err(format!("{file} is no file, but a link or a device: write the file itself."))
-            }
-            Ok(meta) if meta.nlink() > 1 => {
-                Err(format!("{file} is a link to a file that has other names: copy it instead."))
-            }
-            // Storing it says what is wrong.
-            _ => Ok(()),
-        }
     }
 
     /// The owner of the task's outputs and inputs.

@@ -9,8 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How much has to be left on the disk.
-pub(super) const DISK_LEFT: Bytes = Bytes(1 << 30);
 /// After so many files a folder counts as one that fills the disk.
 const FILES_MAX: u64 = 1 << 20;
 
@@ -60,14 +58,14 @@ pub(super) fn remove(place: &Path) -> bool {
     !place.exists()
 }
 
-/// What a task has written, if the disk is nearly full and it is to blame.
-pub(super) async fn fills_disk(scratch: &Path) -> Option<Bytes> {
+/// What a task has written, if less than `left` is left on the disk and it is to blame.
+pub(super) async fn fills_disk(scratch: &Path, left: Bytes) -> Option<Bytes> {
     let scratch = scratch.to_owned();
     let look = move || {
         let disk = rustix::fs::statvfs(&scratch).ok()?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let used = (free < DISK_LEFT.0).then(|| size_of_folder(&scratch))?;
-        (used > DISK_LEFT.0).then_some(Bytes(used))
+        let used = (free < left.0).then(|| size_of_folder(&scratch))?;
+        (used > left.0).then_some(Bytes(used))
     };
     tokio::task::spawn_blocking(look).await.ok().flatten()
 }

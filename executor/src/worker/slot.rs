@@ -10,7 +10,7 @@ use crate::programs::process::settle;
 use crate::runners::{self, Warm};
 use crate::task::{Config, TaskContext};
 use crate::worker::bundle::Bundle;
-use crate::worker::scratch::{DISK_LEFT, Scratch, fills_disk, remove, scratch_root};
+use crate::worker::scratch::{Scratch, fills_disk, remove, scratch_root};
 use pictor_queue::{Outbox, SendError, ToOwner};
 use pictor_tasks::body::Body;
 use pictor_tasks::message::{
@@ -254,8 +254,9 @@ impl Slot {
                 () = at(timeout_at) => watched.stopper.stop(StopReason::TimedOut(timeout)),
                 () = sleep_until(full_disk_at), if limits => {
                     full_disk_at = Instant::now() + DISK_EVERY;
-                    if let Some(used) = fills_disk(signs.scratch).await {
-                        watched.stopper.stop(StopReason::DiskFull(used));
+                    let left = self.config.disk_left;
+                    if let Some(used) = fills_disk(signs.scratch, left).await {
+                        watched.stopper.stop(StopReason::DiskFull { used, left });
                     }
                 }
                 () = at(stalled_at) => {
@@ -323,10 +324,10 @@ impl Watched<'_> {
                 return Verdict::Ended(Outcome::Failed(failure(kind, printable(&message))));
             }
             (Some(StopReason::Shutdown), Err(_)) => return Verdict::HandedBack,
-            (Some(StopReason::DiskFull(used)), Err(_)) => {
+            (Some(StopReason::DiskFull { used, left }), Err(_)) => {
                 let name = ctx.map_or_else(|| self.bundle.brief.step.clone(), TaskContext::name);
                 let message = format!(
-                    "{name} was stopped because it had written {used} and left less than {DISK_LEFT} on the worker's disk."
+                    "{name} was stopped because it had written {used} and left less than {left} on the worker's disk."
                 );
                 return Verdict::Ended(Outcome::Failed(failure(FailureKind::Storage, message)));
             }

@@ -12,6 +12,7 @@ mod run;
 mod scenes;
 mod session;
 mod sessions;
+mod settings;
 pub mod setup;
 #[cfg(test)]
 mod simulations;

@@ -3,15 +3,16 @@
 use super::picture;
 use super::session::{Inspection, Session, read_as};
 use super::sessions::Sessions;
+use super::settings::settings;
 use crate::ground::failure::{exr_failure, failure, storage_failure};
 use crate::ground::text_of;
 use crate::runners::merge::WHOLE;
 use crate::runners::scene_file;
-use crate::task::TaskContext;
+use crate::task::{TaskContext, copy_made};
 use pictor_pictures::exr_image::{self, ExrImage, Stats};
 use pictor_tasks::body::{Body, Develop, Render, Scene};
 use pictor_tasks::message::{Binding, Bound, Failure, FailureKind, Input, Output, Products};
-use pictor_tasks::space::{Value, Values, frame_dim};
+use pictor_tasks::space::{Value, Values};
 use pictor_tasks::units::{Rect, Resolution};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -126,7 +127,8 @@ impl ResolvedTask<'_> {
         let mut products = Products::default();
         for (name, field) in [("baked", "scene"), ("caches", "caches")] {
             if let Some(path) = answer.get(field).and_then(Json::as_str) {
-                products.outputs.push(self.ctx.put(name, Path::new(path)).await?);
+                let path = self.taken(Path::new(path)).await?;
+                products.outputs.push(self.ctx.put(name, &path).await?);
             }
         }
         if products.outputs.is_empty() {
@@ -165,16 +167,17 @@ impl ResolvedTask<'_> {
             Some(part) => ("image", part.rect),
             None => ("image", all),
         };
+        let out = self.taken(&out).await?;
         let stats = check_and_cut(&out, Rect { x0, y0, x1, y1 }, wanted).await?;
         let mut outputs = vec![self.store(name, &out, stats).await?];
-        outputs.extend(self.stored(FILES, &rendered.files).await?);
+        outputs.extend(self.stored(&rendered.files).await?);
         Ok(Products { outputs, ..Products::default() })
     }
 
     /// Denoises and composites a rendered frame.
     async fn finish(&self, session: &mut Session) -> Result<Products, Failure> {
         let (input, path) = self.image().await?;
-        let (raw, out) = (path.clone(), self.ctx.scratch.join("image.exr"));
+        let (raw, mut out) = (path.clone(), self.ctx.scratch.join("image.exr"));
         let size = blocking(move || exr_image::size(&raw).map_err(exr_failure)).await?;
         let more = json!({
             "frame": self.frame(session),
@@ -193,14 +196,24 @@ impl ResolvedTask<'_> {
             let others = self.ctx.inputs.iter().filter(|other| other.output.name != "image");
             (others.map(|other| other.output.clone()).collect(), None)
         } else {
-            let finished: Finished = read_as(answer)?;
-            (self.stored(FILES, &finished.files).await?, Some(finished))
+            let mut finished: Finished = read_as(answer)?;
+            for made in finished.path.iter_mut().chain(finished.denoised.values_mut()) {
+                *made = self.taken(made).await?;
+            }
+            (self.stored(&finished.files).await?, Some(finished))
         };
         if self.scene.all_passes {
+            // No program writes to that folder.
+            out = self.ctx.fetched.join("image.exr");
             let (target, is_split) = (out.clone(), self.scene.pass_files);
             let passes =
                 blocking(move || assemble(&path, size, finished, &target, is_split)).await?;
-            outputs.extend(self.stored(PASSES, &passes).await?);
+            for file in passes {
+                let name = format!("{PASSES}/{file}");
+                outputs.push(self.ctx.put_as(&name, &self.ctx.fetched.join(&name), &name).await?);
+            }
+        } else {
+            out = self.taken(&out).await?;
         }
         let all = Rect { x0: 0, y0: 0, x1: size.width, y1: size.height };
         let stats = check_and_cut(&out, all, all).await?;
@@ -219,6 +232,7 @@ impl ResolvedTask<'_> {
             "size": [size.width, size.height],
         });
         self.ask(session, "develop", &out, more).await?;
+        let out = self.taken(&out).await?;
         let made = out.clone();
         blocking(move || picture::check(&made, format, size)).await?;
         let output = self.store("image", &out, Stats::default()).await?;
@@ -230,14 +244,27 @@ impl ResolvedTask<'_> {
         text_of(&self.ctx.scratch.join(FILES))
     }
 
-    /// Stores the files in a folder of the task as outputs, whose names begin with the folder's.
-    async fn stored(&self, folder: &str, files: &[String]) -> Result<Vec<Output>, Failure> {
+    /// Stores the files of File Output nodes as outputs, whose names begin with that of their folder.
+    async fn stored(&self, files: &[String]) -> Result<Vec<Output>, Failure> {
         let mut outputs = Vec::with_capacity(files.len());
         for file in files {
-            let name = format!("{folder}/{file}");
-            outputs.push(self.ctx.put_as(&name, &self.ctx.scratch.join(&name), &name).await?);
+            let name = format!("{FILES}/{file}");
+            let path = self.taken(&self.ctx.scratch.join(&name)).await?;
+            outputs.push(self.ctx.put_as(&name, &path, &name).await?);
         }
         Ok(outputs)
+    }
+
+    /// Where to find a file that Blender made, to check, change and store it. While a scene's scripts run, what is in the
+    /// task's folder may be a link to anything, and may change at any time: then it is a copy.
+    async fn taken(&self, path: &Path) -> Result<PathBuf, Failure> {
+        if !self.scene.allow_scripts {
+            return Ok(path.to_owned());
+        }
+        let (from, made) = (path.to_owned(), self.ctx.scratch.clone());
+        let to = self.ctx.fetched.clone();
+        let bad = |why: String| failure(FailureKind::BadOutput, format!("{why}."));
+        blocking(move || copy_made(&from, &made, &to).map_err(bad)).await
     }
 
     async fn ask(
@@ -381,82 +408,6 @@ fn assemble(
 fn plain_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' };
     name.chars().map(plain).collect()
-}
-
-/// The settings for the driver with placeholders resolved, including the frame.
-async fn settings(ctx: &TaskContext, scene: &Scene) -> Result<Json, Failure> {
-    let mut set = Map::new();
-    for (path, value) in &scene.set {
-        set.insert(path.clone(), filled(ctx, value).await?);
-    }
-    let state = match &scene.state {
-        Some(state) => Some(ctx.resolve(&format!("{{input.{state}}}")).await?),
-        None => None,
-    };
-    let text = async |text: &Option<String>| match text {
-        Some(text) => ctx.resolve(text).await.map(Some),
-        None => Ok(None),
-    };
-    Ok(json!({
-        "width": scene.resolution.map(|size| size.width),
-        "height": scene.resolution.map(|size| size.height),
-        "samples": scene.samples,
-        "seed": scene.seed,
-        "camera": text(&scene.camera).await?,
-        "view_layer": text(&scene.view_layer).await?,
-        "view": text(&scene.view).await?,
-        "sequencer": scene.sequencer,
-        "border": scene.border,
-        "engine": scene.engine,
-        "passes": if scene.all_passes { "all" } else { "auto" },
-        "denoise": scene.denoise,
-        "compositor": scene.compositor,
-        "simulate": scene.simulate,
-        "set": set,
-        "state": state,
-        "frame": frame(ctx, scene).await?,
-    }))
-}
-
-/// A property's value with the placeholders in its texts resolved. A text that consists of exactly one placeholder
-/// becomes a number if its value is one.
-async fn filled(ctx: &TaskContext, value: &Json) -> Result<Json, Failure> {
-    match value {
-        Json::String(text) => {
-            let filled = ctx.resolve(text).await?;
-            let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
-            let is_one = inner.is_some_and(|inner| !inner.contains(['{', '}']));
-            let whole = || filled.parse::<i64>().ok().map(Json::from);
-            let real = || filled.parse::<f64>().ok().filter(|n| n.is_finite()).map(Json::from);
-            let number = if is_one { whole().or_else(real) } else { None };
-            Ok(number.unwrap_or(Json::String(filled)))
-        }
-        Json::Array(items) => {
-            let mut list = Vec::with_capacity(items.len());
-            for item in items {
-                list.push(Box::pin(filled(ctx, item)).await?);
-            }
-            Ok(Json::Array(list))
-        }
-        other => Ok(other.clone()),
-    }
-}
-
-/// The frame that the job asks for, as a number: `frame:` of the scene, or the task's value of the dimension `frame` or
-/// of one that ends so.
-async fn frame(ctx: &TaskContext, scene: &Scene) -> Result<Option<i64>, Failure> {
-    let space = &ctx.brief.space;
-    let text = if let Some(template) = &scene.frame {
-        ctx.resolve(template).await?
-    } else {
-        let names = space.axes.iter().map(|axis| axis.name.as_str());
-        let Some(name) = frame_dim(names) else { return Ok(None) };
-        space.value(ctx.task.index, name).map_or(String::new(), |value| value.to_string())
-    };
-    text.trim().parse().map(Some).map_err(|_| {
-        let message = format!("{}: `{text}` is not a frame: expected a whole number.", ctx.name());
-        failure(FailureKind::Invalid, message)
-    })
 }
 
 /// Checks a render and crops it if it contains more than was wanted (adaptive sampling depends on neighbours). Both

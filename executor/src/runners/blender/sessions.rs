@@ -85,6 +85,7 @@ impl Sessions {
         let digests: Vec<String> = [&file.digest].into_iter().chain(digests).cloned().collect();
         self.live.retain_mut(|live| live.session.is_usable());
         let same = |live: &Live| live.start == start && live.digests == digests;
+        self.live.retain(|live| !live.start.allow_scripts || same(live));
         let live = match self.live.iter().position(same) {
             Some(warm) => self.live.remove(warm),
             None => self.open(ctx, start, (file, baked), digests).await?,
@@ -94,6 +95,11 @@ impl Sessions {
             self.live.remove(0);
         }
         Ok(&mut self.live.last_mut().expect("pushed above").session)
+    }
+
+    /// Ends those in which scripts of a scene run: these may write to the folder of any task of the run.
+    pub(crate) fn end_scripts(&mut self) {
+        self.live.retain(|live| !live.start.allow_scripts);
     }
 
     /// Remembers that the Blender used last lacks something for this scene, and returns its path if another one here is

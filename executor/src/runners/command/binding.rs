@@ -1,11 +1,13 @@
 //! What a program reports for a late-bound dimension: text with one value per line, or JSON, which has types. The
 //! meaning of a line never depends on other lines.
 
+use crate::task::open_made;
 use pictor_tasks::job::check_word;
 use pictor_tasks::message::Bound;
 use pictor_tasks::range::Ranges;
 use pictor_tasks::space::Values;
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::Path;
 
 /// The largest file with a dimension's values, in bytes.
@@ -13,18 +15,18 @@ const BYTES_MAX: u64 = 64 << 20;
 /// The longest part of a value that is shown in a message, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// Reads the values that a program wrote. The error is a sentence for the user.
-pub(super) fn read(path: &Path) -> Result<Bound, String> {
-    let size =
-        std::fs::symlink_metadata(path).map(|meta| if meta.is_file() { meta.len() } else { 0 });
-    match size {
-        Err(_) => return Err("the program did not write them, although it succeeded.".into()),
-        Ok(size) if size > BYTES_MAX => {
-            return Err(format!("the file has {size} bytes, more than {BYTES_MAX}."));
-        }
-        Ok(_) => {}
+/// Reads the values that a program wrote in its task's folder. The error is a sentence for the user.
+pub(super) fn read(path: &Path, made: &Path) -> Result<Bound, String> {
+    if std::fs::symlink_metadata(path).is_err() {
+        return Err("the program did not write them, although it succeeded.".into());
     }
-    parse(&std::fs::read(path).map_err(|error| format!("{error}."))?)
+    let mut bytes = Vec::new();
+    let file = open_made(path, made).map_err(|why| format!("{why}."))?;
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("{error}."))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(format!("the file has more than {BYTES_MAX} bytes."));
+    }
+    parse(&bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<Bound, String> {
