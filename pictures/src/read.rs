@@ -17,6 +17,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+/// The most bytes that a PNG may take besides its pixels: one row of it, and its profile, which is compressed.
+const PNG_BYTES_MAX: u64 = 64 << 20;
+
 pub(super) type PngReader = png::Reader<BufReader<File>>;
 type Result<T> = std::result::Result<T, PictureError>;
 
@@ -58,7 +61,9 @@ impl Reader {
                 if !reader.info().interlaced && png_orientation(&reader) == UPRIGHT {
                     return Ok(Self::streamed(reader));
                 }
-                let decoder = PngDecoder::new(BufReader::new(File::open(path)?));
+                let mut limits = Limits::no_limits();
+                limits.max_alloc = Some(PNG_BYTES_MAX);
+                let decoder = PngDecoder::with_limits(BufReader::new(File::open(path)?), limits);
                 let picture = whole(decoder.map_err(image_error)?)?;
                 Ok(Self { tags: png_tags::read(&reader), ..picture })
             }
@@ -295,8 +300,8 @@ pub(super) fn turn<T: Copy>(
 fn open_png(path: &Path) -> Result<PngReader> {
     let mut decoder = png::Decoder::new(BufReader::with_capacity(1 << 16, File::open(path)?));
     decoder.set_transformations(png::Transformations::EXPAND);
-    decoder
-        .set_limits(png::Limits { bytes: usize::try_from(WHOLE_BYTES_MAX).unwrap_or(usize::MAX) });
+    let bytes = usize::try_from(PNG_BYTES_MAX).unwrap_or(usize::MAX);
+    decoder.set_limits(png::Limits { bytes });
     let reader = decoder.read_info().map_err(png_error)?;
     if reader.info().animation_control.is_some_and(|control| control.num_frames > 1) {
         return Err(animated());

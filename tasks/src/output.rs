@@ -14,13 +14,14 @@ pub fn check_name(name: &str) -> Result<(), String> {
     let plain = |part: &str| {
         !matches!(part, "" | "." | "..") && part.len() <= PART_BYTES_MAX && !part.contains(bad)
     };
-    if name.len() <= NAME_BYTES_MAX && name.split('/').all(plain) {
+    // Artifact storage drops white space at the end.
+    if name.len() <= NAME_BYTES_MAX && name.trim_end() == name && name.split('/').all(plain) {
         return Ok(());
     }
     let shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     Err(format!(
-        "`{shown}` cannot be the name of an output: expected a relative path without `..`, at most \
-         {NAME_BYTES_MAX} bytes long, each part at most {PART_BYTES_MAX}"
+        "`{shown}` cannot be the name of an output: expected a relative path without `..` and without white space \
+         at its end, at most {NAME_BYTES_MAX} bytes long, each part at most {PART_BYTES_MAX}"
     ))
 }
 
@@ -55,9 +56,10 @@ mod tests {
         }
         let long = format!("files/{}", "a/".repeat(200));
         let wide = "a".repeat(PART_BYTES_MAX + 1);
-        for name in
-            ["", "/", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "a\\b", "a\n", &long, &wide]
-        {
+        for name in [
+            "", "/", "/a", "a/", "a//b", "../a", "a/../b", "a/.", "a\\b", "a\n", "a/b ", &long,
+            &wide,
+        ] {
             assert!(check_name(name).is_err(), "{name}");
         }
         assert!(!check_name("\u{1b}[2J/..").unwrap_err().contains('\u{1b}'));

@@ -11,7 +11,7 @@ use crate::ground::failure::{failure, storage_failure};
 use crate::programs::process::{output, program_failure, run as run_program, spawn_failure};
 use crate::runners::scene_file;
 use crate::runners::source::{Info, files_of, info, sampled};
-use crate::runners::video::{Coding, as_file, frames_done};
+use crate::runners::video::{Coding, as_file, frames_done, reading_pictures};
 use crate::task::TaskContext;
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input, Products};
@@ -105,7 +105,7 @@ pub(crate) async fn run(ctx: &TaskContext, body: &Encode) -> Result<Products, Fa
     match video {
         None => {
             plan.say(ctx, "one of the pictures", alpha, deep);
-            command.args(arguments(&plan, pattern, &size))
+            command.args(reading_pictures()).args(arguments(&plan, pattern, &size))
         }
         Some((name, video)) => {
             let files = files.insert(files_of(ctx, name).await?);
@@ -297,6 +297,7 @@ fn truncated(path: &Path, extension: &str) -> Option<&'static str> {
     let (head, tail): (&[u8], &[u8]) = match extension {
         "png" => (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"),
         "jpg" | "jpeg" => (b"\xff\xd8", b"\xff\xd9"),
+        "exr" => (b"\x76\x2f\x31\x01", b""),
         _ => return None,
     };
     let read = |from: SeekFrom, length: usize| {
@@ -386,7 +387,8 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
     // Runs in the file's folder: a `%` in the path would be read as the pattern of a sequence.
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = as_file(Path::new(path.file_name().unwrap_or_default()));
-    command.args(["-show_entries", entries, "-i"]).arg(name).current_dir(folder);
+    command.args(["-show_entries", entries]).args(reading_pictures());
+    command.arg("-i").arg(name).current_dir(folder);
     let bad = |why: String| {
         let file = path.file_name().unwrap_or_default().display();
         failure(FailureKind::BadOutput, format!("ffprobe cannot read {file}: {why}."))
@@ -398,7 +400,14 @@ async fn probe(ctx: &TaskContext, path: &Path) -> Result<Probed, Failure> {
         })?;
     let probed: ProbeOutput =
         serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    probed.streams.into_iter().next().ok_or_else(|| bad("there is no picture in it".into()))
+    // SVG is no picture but a text, which may name other files.
+    let is_one = |found: &Probed| found.width > 0 && found.codec_name != "svg";
+    probed
+        .streams
+        .into_iter()
+        .next()
+        .filter(is_one)
+        .ok_or_else(|| bad("there is no picture in it".into()))
 }
 
 #[cfg(test)]

@@ -149,6 +149,18 @@ pub(crate) fn reading(path: &Path) -> [OsString; 6] {
         .expect("five words and a path")
 }
 
+/// Arguments for ffmpeg and ffprobe to read pictures, a list of them, or a video that was made of them: as above. (The
+/// demuxer of SVG is none of these.)
+pub(crate) fn reading_pictures() -> [String; 4] {
+    let readers = format!("image2,concat,{PICTURES},{}", video_readers());
+    ["-protocol_whitelist", "file", "-format_whitelist", &readers].map(str::to_owned)
+}
+
+/// ffmpeg's demuxers for pictures.
+const PICTURES: &str = "bmp_pipe,dds_pipe,dpx_pipe,exr_pipe,gif_pipe,hdr_pipe,j2k_pipe,jpeg_pipe,jpegls_pipe,\
+     jpegxl_pipe,pam_pipe,pbm_pipe,pcx_pipe,pfm_pipe,pgm_pipe,pgmyuv_pipe,phm_pipe,png_pipe,ppm_pipe,psd_pipe,\
+     qoi_pipe,sgi_pipe,sunrast_pipe,tiff_pipe,webp_pipe,xwd_pipe";
+
 /// A path in a form that ffmpeg always takes for a file: a name may begin with `-` or look like a URL.
 pub(crate) fn as_file(path: &Path) -> OsString {
     let mut name = OsString::from("file:");

@@ -5,7 +5,7 @@ use super::source::Source;
 use super::{FPS, Plan, Probed, arguments, checked, plan, probe, written};
 use crate::ground::failure::{failure, picture_failure, storage_failure};
 use crate::programs::process::{program_failure, run as run_program};
-use crate::runners::video::{Video, as_file};
+use crate::runners::video::{Video, as_file, reading_pictures};
 use crate::task::TaskContext;
 use pictor_models::Folder;
 use pictor_pictures::{Depth, Layout, Tags, Target, write};
@@ -47,6 +47,7 @@ pub(crate) async fn rehearse(
     match source {
         None => {
             plan.say(ctx, "one of the pictures", alpha, deep);
+            command.args(reading_pictures());
             command.args(arguments(&plan, Path::new("pictures/%08d.png"), &picture))
         }
         Some((path, video)) => {

@@ -8,7 +8,7 @@ use super::{Plan, Probed, coded, filters, has_extension, words};
 use crate::ground::failure::{failure, storage_failure};
 use crate::programs::process::{program_failure, run as run_program};
 use crate::runners::source::{Info, info};
-use crate::runners::video::{Coding, Video};
+use crate::runners::video::{Coding, Video, reading, reading_pictures};
 use crate::task::TaskContext;
 use pictor_tasks::body::{Codec, Encode};
 use pictor_tasks::message::{Failure, FailureKind, Input};
@@ -183,6 +183,7 @@ impl Source {
         }
         let mut command = Command::new(&ctx.config.programs.ffmpeg);
         command.args(words("-hide_banner -nostdin -v warning -xerror -err_detect explode"));
+        command.args(reading_pictures());
         command.args(words(&format!("-f concat -safe 0 -i {LIST} -f null -")));
         let status =
             run_program(ctx.supervision(), &command, &ctx.confinement(), &mut |_| false).await?;
@@ -193,12 +194,13 @@ impl Source {
     /// does not make it fail; a picture that cannot be decoded makes the frame count wrong.
     pub(super) fn arguments(&self, plan: &Plan, size: &Probed) -> Vec<OsString> {
         let mut all = words("-y -hide_banner -nostdin -v warning -err_detect explode");
+        all.extend(reading_pictures());
         all.extend(words(&format!("-itsoffset {:.6} -f concat -safe 0 -i {LIST}", self.offset)));
         if let Some((start, end)) = self.cut {
             all.extend(words(&format!("-ss {start:.6} -to {end:.6}")));
         }
         let mut all: Vec<OsString> = all.into_iter().map(OsString::from).collect();
-        all.extend(crate::runners::video::reading(&self.path));
+        all.extend(reading(&self.path));
         all.extend(self.results(plan, size).into_iter().map(OsString::from));
         all
     }
