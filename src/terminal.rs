@@ -30,21 +30,33 @@ pub(crate) fn pass_on(bytes: &[u8]) {
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-/// Escapes every control character except tabs and line ends.
+/// Escapes every control character except tabs and line ends, also where a byte is one by itself, as to terminals that
+/// do not expect UTF-8.
 fn without_controls(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
-    let mut before = 0;
+    // How many more bytes the character has.
+    let mut more = 0_u8;
     for &byte in bytes {
+        let goes_on = more > 0 && (0x80..0xc0).contains(&byte);
+        more = match byte {
+            _ if goes_on => more - 1,
+            0xc2..=0xdf => 1,
+            0xe0..=0xef => 2,
+            0xf0..=0xf4 => 3,
+            _ => 0,
+        };
+        let is_whole = !goes_on && !matches!(byte, b'\n' | b'\t');
         // Of two bytes: U+0080 to U+009F.
-        if before == 0xc2 && (0x80..0xa0).contains(&byte) {
+        let is_second = goes_on && plain.last() == Some(&0xc2);
+        let is_high = (0x80..0xa0).contains(&byte);
+        if is_second && is_high {
             plain.pop();
-            plain.extend_from_slice(format!("\\u{{{byte:x}}}").as_bytes());
-        } else if byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t') {
+        }
+        if (is_whole && byte.is_ascii_control()) || ((is_whole || is_second) && is_high) {
             plain.extend_from_slice(format!("\\u{{{byte:x}}}").as_bytes());
         } else {
             plain.push(byte);
         }
-        before = byte;
     }
     plain
 }
@@ -164,6 +176,15 @@ mod tests {
         let plain = without_controls("é \x1b[31mred\u{9b}2J\r\tend\n".as_bytes());
         let expected = "é \\u{1b}[31mred\\u{9b}2J\\u{d}\tend\n";
         assert_eq!(String::from_utf8(plain).unwrap(), expected);
+        // Also where a character was cut, or is none.
+        let plain = |bytes: &[u8]| String::from_utf8_lossy(&without_controls(bytes)).into_owned();
+        assert_eq!(plain(b"a\x9b2Jb\x9d52;c;\x9c"), "a\\u{9b}2Jb\\u{9d}52;c;\\u{9c}");
+        assert_eq!(
+            plain(b"\xe2\x82\xac \xf0\x9f\x98\x80 \xe2\x82\x9b"),
+            "\u{20ac} \u{1f600} \u{209b}"
+        );
+        assert_eq!(plain(b"\xe2\x1b[2J"), "\u{fffd}\\u{1b}[2J");
+        assert_eq!(plain(b"\xc2\xc2\x9b"), "\u{fffd}\\u{9b}");
     }
 
     #[test]
