@@ -19,6 +19,7 @@ mod page;
 mod roles;
 mod runs;
 mod schedules;
+mod siege;
 mod standby;
 mod submit;
 mod tokens;
