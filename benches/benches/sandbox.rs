@@ -34,7 +34,7 @@ fn main() {
 
 /// The start and end of a program that does nothing.
 async fn starts() {
-    let folder = machine::fresh_folder("starts");
+    let folder = machine::fresh_folder("starts").canonicalize().expect("it was made");
     let inside = Confinement::default().writes(&folder);
     let outside = Confinement::trusted().writes(&folder);
     let (mut with, mut without, mut more) = <(Series, Series, Series)>::default();
@@ -46,17 +46,18 @@ async fn starts() {
         more.push(kept - plain);
     }
     head("The start and end of `true`");
-    line("without sandbox", &without, "s", "");
-    line("in the sandbox", &with, "s", "");
-    line("difference", &more, "s", "at most 20 ms");
+    line("without sandbox", &without, "ms", "");
+    line("in the sandbox", &with, "ms", "");
+    line("difference", &more, "ms", "at most 20 ms");
 }
 
+/// Milliseconds until `true` has ended.
 async fn start(needs: &Confinement) -> f64 {
     let began = Instant::now();
     let pipes = [Stdio::null(), Stdio::null(), Stdio::null()];
     let mut group = Group::spawn(&Command::new("true"), needs, pipes).expect("a program");
     assert!(group.wait().await.expect("its end").success());
-    began.elapsed().as_secs_f64()
+    began.elapsed().as_secs_f64() * 1e3
 }
 
 /// Steps of whole runs, in processes of their own.
@@ -71,7 +72,7 @@ fn compare() {
             let said = child.env(CHILD, policy.to_string()).output().expect("this program again");
             assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
             let text = String::from_utf8(said.stdout).expect("numbers");
-            let numbers = text.split_whitespace().map(|word| word.parse().expect("seconds"));
+            let numbers = text.split_whitespace().map(|word| word.parse().expect("milliseconds"));
             for (series, number) in tables.iter_mut().zip(numbers) {
                 series.push(number);
             }
@@ -79,15 +80,16 @@ fn compare() {
     }
     let [[plain_command, plain_tile], [command, tile]] = &tables;
     head("Steps, medians of each run");
-    line("a `command` step without sandbox", plain_command, "s", "");
-    line("a `command` step in the sandbox", command, "s", "");
-    line("a warm tile without sandbox", plain_tile, "s", "");
-    line("a warm tile in the sandbox", tile, "s", "");
+    line("a `command` step without sandbox", plain_command, "ms", "");
+    line("a `command` step in the sandbox", command, "ms", "");
+    line("a warm tile without sandbox", plain_tile, "ms", "");
+    line("a warm tile in the sandbox", tile, "ms", "");
 }
 
-/// Prints the medians of a `command` step and of a warm tile.
+/// Prints the medians, in milliseconds, of a `command` step and of a warm tile.
 async fn steps(policy: SandboxPolicy) {
     let folder = machine::fresh_folder(&format!("sandbox-{policy}"));
+    let folder = folder.canonicalize().expect("it was made");
     let programs = pictor_executor::Programs::default();
     let wanted = BTreeSet::from(["blender"]);
     let mut found =
@@ -96,7 +98,9 @@ async fn steps(policy: SandboxPolicy) {
     let mut farm = BenchFarm::start(&folder, found).await;
     let dims = "pictor: v1\nname: commands\ndims: { n: 1-40 }\n";
     let _ = farm
-        .run(&format!("{dims}steps:\n  work: {{ over: [n], command: {{ run: ['true'] }} }}\n"))
+        .run(&format!(
+            "{dims}steps:\n- {{ name: work, over: [n], command: {{ run: ['true'] }} }}\n"
+        ))
         .await;
     let commands: Series = farm.durations("work").await.into_iter().collect();
     let scene = scene("turntable", "../workflows/scenes/turntable.py", &[]);
@@ -107,5 +111,5 @@ async fn steps(policy: SandboxPolicy) {
     let _ = farm.run(&render).await;
     let tiles: Series = farm.durations("render").await[1..].iter().copied().collect();
     farm.stop().await;
-    say(&format!("{} {}", commands.median(), tiles.median()));
+    say(&format!("{} {}", 1e3 * commands.median(), 1e3 * tiles.median()));
 }
