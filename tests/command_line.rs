@@ -360,20 +360,7 @@ fn on_a_terminal_every_step_has_one_bar_that_stays() {
         "job.yaml",
         &format!("pictor: v1\nname: bars\ndims: {{ i: {{ count: 5 }} }}\n{steps}"),
     );
-    let line = format!(
-        "stty cols {COLUMNS} rows 40; exec '{}' run job.yaml --out out --slots 1",
-        env!("CARGO_BIN_EXE_pictor")
-    );
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(dir.path(""));
-    for (name, value) in dir.command(&[]).get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
-    script.env("TERM", "xterm");
-    let said = Running::start(&mut script).finish();
+    let said = dir.on_terminal(COLUMNS, "run job.yaml --out out --slots 1").finish();
     let screen = screen(&said.out);
     let bars: Vec<String> = screen.iter().filter(|line| line.contains('█')).cloned().collect();
     let told: Vec<(&str, &str)> = bars

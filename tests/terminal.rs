@@ -2,26 +2,10 @@
 
 mod support;
 
-use std::process::Command;
-use support::{Running, TestDir, until};
+use support::{TestDir, until};
 
 /// Clears the screen, writes to the clipboard, sets the title, moves the cursor, all in 7 and in 8 bits.
 const ESCAPES: &str = r"\033[2J\033]52;c;cGljdG9y\007\033]0;title\033\\\033[10A\302\2332J\302\23552;c;eA==\302\234\2332J\r";
-
-/// `pictor` on a terminal of its own, by `script`.
-fn on_terminal(dir: &TestDir, arguments: &str) -> Running {
-    let line =
-        format!("stty cols 200 rows 40; exec '{}' {arguments}", env!("CARGO_BIN_EXE_pictor"));
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(dir.path(""));
-    for (name, value) in dir.command(&[]).get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
-    Running::start(script.env("TERM", "xterm"))
-}
 
 /// Asserts that nothing but our own sequences reached the terminal: those that draw bars, or the one that clears it.
 #[track_caller]
@@ -71,16 +55,16 @@ fn what_programs_say_moves_nothing_on_a_terminal() {
         step("naming", &naming, ", outputs: { out: out }"),
     ];
     dir.write("job.yaml", &format!("pictor: v1\nname: loud\nsteps:\n{}", steps.concat()));
-    let run = on_terminal(&dir, "run job.yaml --out out --slots 3");
+    let run = dir.on_terminal(200, "run job.yaml --out out --slots 3");
     until("the program runs", || dir.shared("here").exists());
     let id = dir.json(&["runs"])["id"].as_str().unwrap().to_owned();
     until("its progress is known", || {
         dir.ok(&["tasks", &id]).out.contains("\\u{1b}")
             && dir.ok(&["show", &id]).out.contains("failed:")
     });
-    let watch = on_terminal(&dir, &format!("show {id} --watch"));
+    let watch = dir.on_terminal(200, &format!("show {id} --watch"));
     for command in ["show", "tasks"] {
-        let said = on_terminal(&dir, &format!("{command} {id}")).finish();
+        let said = dir.on_terminal(200, &format!("{command} {id}")).finish();
         assert_plain(&said.out, command);
     }
     std::fs::write(dir.shared("go"), "").unwrap();
@@ -89,7 +73,7 @@ fn what_programs_say_moves_nothing_on_a_terminal() {
     for command in
         ["runs", "show ID", "tasks ID", "logs ID noisy", "logs ID failing", "logs ID naming"]
     {
-        let said = on_terminal(&dir, &command.replace("ID", &id)).finish();
+        let said = dir.on_terminal(200, &command.replace("ID", &id)).finish();
         assert_plain(&said.out, command);
     }
     // A job file may hold them as well.
@@ -97,6 +81,6 @@ fn what_programs_say_moves_nothing_on_a_terminal() {
         "job.yaml",
         "pictor: v1\nname: \"a\\e[2J\"\nsteps:\n- { name: \"b\\e]52;c;eA==\\a\", nop: {} }\n",
     );
-    let said = on_terminal(&dir, "run job.yaml --out out").finish();
+    let said = dir.on_terminal(200, "run job.yaml --out out").finish();
     assert!(!said.out.contains(['\u{1b}', '\u{7}']), "{said}");
 }

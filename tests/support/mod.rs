@@ -63,6 +63,21 @@ impl TestDir {
         command
     }
 
+    /// Starts `pictor`, with arguments as a shell takes them, on a terminal of its own of so many columns (by `script`).
+    pub(crate) fn on_terminal(&self, columns: usize, arguments: &str) -> Running {
+        let program = env!("CARGO_BIN_EXE_pictor");
+        let line = format!("stty cols {columns} rows 40; exec '{program}' {arguments}");
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).current_dir(self.path(""));
+        for (name, value) in self.command(&[]).get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        Running::start(script.env("TERM", "xterm"))
+    }
+
     /// Runs `pictor` to its end.
     pub(crate) fn pictor(&self, arguments: &[&str]) -> Said {
         Running::start(&mut self.command(arguments)).finish()
